@@ -1,0 +1,3 @@
+//! From packets to segments: sources, flow table, segment building, upload.
+
+pub mod source;

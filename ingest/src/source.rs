@@ -1,0 +1,84 @@
+//! Where packets come from: files, streams, live interfaces. One trait, so that
+//! everything behind it is the same pipeline.
+
+use capstan_model::link::Interface;
+use capstan_model::{Block, Failure, FailureKind, Packet, Time};
+
+/// What a source gives, in the order in which the source has it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A capture point; the first is number 0, the next 1, and so on. It comes
+    /// before the first packet that names it.
+    Interface(Interface),
+    /// A packet.
+    Packet(Packet<'a>),
+    /// A pcapng block that is not a packet.
+    Block(Block),
+    /// The source says that packets are missing.
+    Lost(Lost),
+    /// A live source has nothing now; it was listening up to this moment.
+    Idle(Time),
+}
+
+/// Packets that the source knows to be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Which interface, if it can be told.
+    pub interface: Option<u32>,
+    /// How many packets since the last such message.
+    pub packets: u64,
+    /// Dropped by the kernel while we listened (else: by whoever made the file).
+    pub live: bool,
+}
+
+/// Why a source ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Damaged or cut short from `offset` on; every packet before was given.
+    #[error("{name}: damaged at byte {offset}: {what}")]
+    Damaged {
+        /// The file, or `standard input`.
+        name: String,
+        /// The first byte (after decompression) that cannot be used.
+        offset: u64,
+        /// What was met there.
+        what: String,
+    },
+    /// Not a capture in any format known here.
+    #[error("{name}: {what}")]
+    NotACapture {
+        /// The file, or `standard input`.
+        name: String,
+        /// What was met, and which formats are known.
+        what: String,
+    },
+    /// Reading failed.
+    #[error("{name}: cannot read")]
+    Io {
+        /// The file, interface, or `standard input`.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Io { name, source } => Failure::io(format!("cannot read {name}"), source),
+            damaged @ SourceError::Damaged { .. } => {
+                Failure::new(FailureKind::Damaged, damaged.to_string())
+            }
+            other @ SourceError::NotACapture { .. } => {
+                Failure::new(FailureKind::Usage, other.to_string())
+            }
+        }
+    }
+}
+
+/// Anything that gives packets, one after the other.
+pub trait PacketSource {
+    /// The next thing the source has; none at its end. After an error there is
+    /// no more. The borrowed packet is valid until the next call.
+    fn next_event(&mut self) -> Result<Option<Event<'_>>, SourceError>;
+}

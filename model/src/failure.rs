@@ -1,0 +1,122 @@
+//! Error kinds: coarse, and each says what the caller can do.
+
+use std::fmt;
+
+/// What went wrong, as far as somebody at a prompt must tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// Something unexpected; retrying may or may not help.
+    Other,
+    /// The request itself is wrong (unknown column, times upside down).
+    Usage,
+    /// The store, bucket, file or interface is not there, or is not a store.
+    NotFound,
+    /// Rights are missing.
+    Permission,
+    /// A disk or a quota is full.
+    Full,
+    /// Input or stored data is damaged; what could be read was read.
+    Damaged,
+    /// The store or file was written by a newer version.
+    TooNew,
+    /// The store cannot be reached or answers too late.
+    Unavailable,
+    /// It is there already (an import of the same source).
+    AlreadyThere,
+    /// The user stopped it (Ctrl-C).
+    Interrupted,
+}
+
+impl FailureKind {
+    /// The exit code of the command line: stable, written down in the manual.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            FailureKind::Other => 1,
+            FailureKind::Usage => 2,
+            FailureKind::NotFound => 3,
+            FailureKind::Permission => 4,
+            FailureKind::Full => 5,
+            FailureKind::Damaged => 6,
+            FailureKind::TooNew => 7,
+            FailureKind::Unavailable => 8,
+            FailureKind::AlreadyThere => 9,
+            FailureKind::Interrupted => 130,
+        }
+    }
+}
+
+/// An error with its kind: a sentence that says what happened and where, what
+/// to do about it, and the error below it, if any.
+#[derive(Debug)]
+pub struct Failure {
+    kind: FailureKind,
+    what: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// A failure in words of our own.
+    pub fn new(kind: FailureKind, what: impl Into<String>) -> Self {
+        Failure { kind, what: what.into(), source: None }
+    }
+
+    /// A failure that another error caused. `what` does not repeat that error's text.
+    pub fn caused_by(
+        kind: FailureKind,
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Failure { kind, what: what.into(), source: Some(source.into()) }
+    }
+
+    /// A failure of an IO call, its kind told from the error.
+    pub fn io(what: impl Into<String>, error: std::io::Error) -> Self {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => FailureKind::NotFound,
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                FailureKind::Permission
+            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                FailureKind::Full
+            }
+            std::io::ErrorKind::AlreadyExists => FailureKind::AlreadyThere,
+            std::io::ErrorKind::TimedOut | std::io::ErrorKind::ConnectionRefused => {
+                FailureKind::Unavailable
+            }
+            _ => FailureKind::Other,
+        };
+        Failure::caused_by(kind, what, error)
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn a_full_disk_is_told_from_missing_rights() {
+        let full = Failure::io("write x", std::io::Error::from_raw_os_error(28));
+        assert_eq!((full.kind(), full.kind().exit_code()), (FailureKind::Full, 5));
+        let rights = Failure::io("open x", std::io::Error::from_raw_os_error(13));
+        assert_eq!(rights.kind(), FailureKind::Permission);
+        assert!(rights.source().is_some());
+    }
+}

@@ -1,0 +1,36 @@
+//! The vocabulary every other crate speaks: identities, time, packets, header
+//! fields, flows, coverage and errors. No IO and no async lives here.
+//!
+//! * [`id`]: recorder, generation, packet id, flow id
+//! * [`time`]: nanoseconds since 1970 UTC, hours, ranges, and how people write them
+//! * [`address`]: 16-byte addresses (IPv4 mapped)
+//! * [`link`]: link types (LINKTYPE_ numbers) and capture interfaces
+//! * [`packet`]: one captured packet, borrowed from where it was read
+//! * [`headers`]: what decoding a packet's prefix gives
+//! * [`block`]: pcapng blocks that are not packets
+//! * [`protocol`]: the application protocol label
+//! * [`coverage`]: what was listened to, and what was lost
+//! * [`failure`]: error kinds shared by all crates and their exit codes
+
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod block;
+pub mod coverage;
+pub mod failure;
+pub mod headers;
+pub mod id;
+pub mod link;
+pub mod packet;
+pub mod protocol;
+pub mod time;
+
+pub use address::Address;
+pub use block::Block;
+pub use failure::{Failure, FailureKind};
+pub use headers::Headers;
+pub use id::{FlowId, Generation, PacketId, RecorderId};
+pub use link::LinkType;
+pub use packet::Packet;
+pub use protocol::Protocol;
+pub use time::{Hour, Time, TimeRange};

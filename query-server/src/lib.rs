@@ -1,0 +1,1 @@
+//! Capstan query-server.

@@ -1,0 +1,1 @@
+//! Capstan storage-engine.
