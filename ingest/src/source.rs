@@ -1,8 +1,22 @@
 //! Where packets come from: files, streams, live interfaces. One trait, so that
 //! everything behind it is the same pipeline.
 
+pub mod live;
+
+mod compressed;
+mod files;
+mod input;
+mod pcap;
+mod pcapng;
+#[cfg(test)]
+mod tests;
+mod ticks;
+
 use capstan_model::link::Interface;
 use capstan_model::{Block, Failure, FailureKind, Packet, Time};
+
+pub use compressed::Progress;
+pub use files::{CaptureFile, Place, Places, Skipped, expand, open, open_reader};
 
 /// What a source gives, in the order in which the source has it.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 //! * [`address`]: 16-byte addresses (IPv4 mapped)
 //! * [`link`]: link types (LINKTYPE_ numbers) and capture interfaces
 //! * [`packet`]: one captured packet, borrowed from where it was read
+//! * [`flow`]: who talks to whom, and what a segment holds of it
 //! * [`headers`]: what decoding a packet's prefix gives
 //! * [`block`]: pcapng blocks that are not packets
 //! * [`protocol`]: the application protocol label
@@ -18,6 +19,7 @@ pub mod address;
 pub mod block;
 pub mod coverage;
 pub mod failure;
+pub mod flow;
 pub mod headers;
 pub mod id;
 pub mod link;
@@ -28,6 +30,7 @@ pub mod time;
 pub use address::Address;
 pub use block::Block;
 pub use failure::{Failure, FailureKind};
+pub use flow::{Direction, FlowEnd, FlowKey, FlowPart};
 pub use headers::Headers;
 pub use id::{FlowId, Generation, PacketId, RecorderId};
 pub use link::LinkType;

@@ -1,6 +1,6 @@
 //! One captured packet, borrowed from the place it was read into.
 
-use crate::time::Time;
+use crate::time::{Hour, Time};
 
 /// The longest captured length that is kept, bytes.
 pub const MAX_CAPTURED: usize = 512 * 1024;
@@ -49,4 +49,11 @@ pub struct Packet<'a> {
     /// pcapng options of the packet (comments, flags, hashes, drop counts):
     /// little-endian code, length, value, padding to four, without the end mark.
     pub options: &'a [u8],
+}
+
+impl Packet<'_> {
+    /// The hour it belongs to.
+    pub fn hour(&self) -> Hour {
+        self.stamp.time().map_or(Hour::UNKNOWN, Time::hour)
+    }
 }

@@ -1,1 +1,3 @@
-//! Capstan query-server.
+//! Reading the store: SQL tables, Flight SQL, PCAPNG export.
+
+pub mod flight;

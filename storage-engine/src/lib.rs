@@ -1,1 +1,11 @@
-//! Capstan storage-engine.
+//! The bucket: segment format, catalog, object IO, integrity.
+//!
+//! * [`store`]: objects in a folder or a bucket
+//! * [`catalog`]: what is in a store: writers, commits, reading them
+//! * [`segment`]: the layers of a segment, writing and reading them
+
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+pub mod segment;
+pub mod store;

@@ -1,0 +1,193 @@
+//! The front of a packet as one record: who talks to whom over what, how far the
+//! understood headers reach, and where in them the fields lie that the segment
+//! format keeps in columns.
+
+use capstan_model::headers::{Field, FieldKind, MAX_FIELDS, Network, Outer, Tunnel};
+use capstan_model::{Address, Headers, LinkType};
+
+use crate::walk::{Kind, Layer, Stop, Visit, Walk};
+
+/// Decodes the headers at the front of `data`.
+///
+/// `wire_length` is the packet's length before capturing cut it, bytes. A link
+/// type that is not decoded gives [`Headers::default`]: nothing of the packet is
+/// prefix. The flow's addresses, ports and `transport_payload` are those of the
+/// innermost IP header that is whole; a tunnel whose inner packet is not
+/// understood is a flow between the tunnel's ends.
+///
+/// Never allocates; reads at most [`crate::walk::MAX_LAYERS`] headers.
+pub fn decode(link: LinkType, data: &[u8], wire_length: u32) -> Headers {
+    let mut headers = Headers::default();
+    let mut walk = Walk::new(link, data, wire_length);
+    let mut fold = Fold { headers: &mut headers, tunnel: None };
+    let stop = walk.run(&mut fold);
+    // A walk stops before an offset outgrows 16 bits.
+    headers.prefix = walk.offset() as u16;
+    headers.ethertype = walk.ethertype();
+    headers.truncated = stop == Stop::Truncated;
+    headers.malformed = stop == Stop::Malformed;
+    headers
+}
+
+/// What the headers so far amount to.
+struct Fold<'a> {
+    headers: &'a mut Headers,
+    /// The kind of the tunnel header met since the last IP header.
+    tunnel: Option<Tunnel>,
+}
+
+impl Visit for Fold<'_> {
+    // Every call names a different kind, for which all but one arm falls away.
+    #[inline(always)]
+    fn layer(&mut self, layer: Layer, limit: usize) {
+        take(self.headers, layer, limit, &mut self.tunnel);
+    }
+}
+
+/// An IPv4 address as it is stored, built in a register: assembled byte by byte
+/// it would have to reach memory before it could be copied.
+#[inline]
+fn mapped(address: u32) -> Address {
+    Address((0xffff_0000_0000 | u128::from(address)).to_be_bytes())
+}
+
+#[inline(always)]
+fn take(headers: &mut Headers, layer: Layer, limit: usize, tunnel: &mut Option<Tunnel>) {
+    let Layer { start, end, kind } = layer;
+    match kind {
+        Kind::Link
+        | Kind::Snap
+        | Kind::Mpls { .. }
+        | Kind::ControlWord
+        | Kind::Pppoe
+        | Kind::Erspan => {}
+        Kind::Vlan { id } => headers.vlan = Some(id),
+        Kind::Arp { addresses: None } => {}
+        Kind::Arp { addresses: Some((sender, target)) } => {
+            enter(headers, tunnel);
+            headers.network = Network::Arp;
+            headers.source = Address::v4(sender);
+            headers.destination = Address::v4(target);
+        }
+        Kind::Ipv4 { source, destination, protocol, fragment } => {
+            enter(headers, tunnel);
+            headers.network = Network::V4;
+            headers.source = mapped(source);
+            headers.destination = mapped(destination);
+            headers.ip_protocol = protocol;
+            headers.fragment = fragment;
+            headers.push_field(FieldKind::Ipv4Length, start + 2);
+            headers.push_field(FieldKind::IpId, start + 4);
+            headers.push_field(FieldKind::Ipv4Checksum, start + 10);
+        }
+        Kind::Ipv6 { source, destination, protocol } => {
+            enter(headers, tunnel);
+            headers.network = Network::V6;
+            headers.source = Address::v6(source);
+            headers.destination = Address::v6(destination);
+            headers.ip_protocol = protocol;
+            headers.push_field(FieldKind::Ipv6Length, start + 4);
+        }
+        Kind::Extension { protocol } => headers.ip_protocol = protocol,
+        Kind::FragmentExtension { protocol, fragment } => {
+            headers.ip_protocol = protocol;
+            headers.fragment = fragment;
+        }
+        Kind::Tcp { source_port, destination_port, tcp, timestamp } => {
+            transport(headers, (source_port, destination_port), limit, end);
+            headers.tcp = Some(tcp);
+            headers.push_field(FieldKind::TcpSeq, start + 4);
+            headers.push_field(FieldKind::TcpAck, start + 8);
+            headers.push_field(FieldKind::TcpFlags, start + 13);
+            headers.push_field(FieldKind::TcpWindow, start + 14);
+            headers.push_field(FieldKind::Checksum, start + 16);
+            if let Some(at) = timestamp {
+                headers.push_field(FieldKind::TcpTimestamp, at);
+                headers.push_field(FieldKind::TcpEcho, at + 4);
+            }
+        }
+        Kind::Udp { source_port, destination_port } => {
+            transport(headers, (source_port, destination_port), limit, end);
+            headers.push_field(FieldKind::UdpLength, start + 4);
+            headers.push_field(FieldKind::Checksum, start + 6);
+        }
+        Kind::Sctp { source_port, destination_port } => {
+            transport(headers, (source_port, destination_port), limit, end);
+        }
+        Kind::Icmp { echo } => {
+            let identifier = echo.unwrap_or(0);
+            transport(headers, (identifier, identifier), limit, end);
+            headers.push_field(FieldKind::Checksum, start + 2);
+        }
+        Kind::Vxlan { vni } => carry(headers, tunnel, Tunnel::Vxlan, Some(vni)),
+        Kind::Geneve { vni } => carry(headers, tunnel, Tunnel::Geneve, Some(vni)),
+        Kind::Gre { key } => carry(headers, tunnel, Tunnel::Gre, key),
+    }
+}
+
+/// Notes the transport of the innermost IP packet so far.
+#[inline]
+fn transport(headers: &mut Headers, ports: (u16, u16), limit: usize, end: usize) {
+    (headers.source_port, headers.destination_port) = ports;
+    headers.transport_payload = u32::try_from(limit.saturating_sub(end)).unwrap_or(u32::MAX);
+}
+
+/// Notes a tunnel header: whatever network comes next is inside it.
+fn carry(headers: &mut Headers, tunnel: &mut Option<Tunnel>, kind: Tunnel, vni: Option<u32>) {
+    *tunnel = Some(kind);
+    headers.vni = vni;
+}
+
+/// Makes room for a network header: if one was there before, it was a tunnel's.
+#[inline]
+fn enter(headers: &mut Headers, tunnel: &mut Option<Tunnel>) {
+    if matches!(headers.network, Network::V4 | Network::V6) {
+        step_inside(headers, tunnel.take());
+    }
+}
+
+/// Turns what was taken for the flow's own headers into the outer ones.
+#[cold]
+fn step_inside(headers: &mut Headers, tunnel: Option<Tunnel>) {
+    if tunnel.is_none() {
+        headers.vni = None;
+    }
+    let kind = tunnel.unwrap_or(Tunnel::IpInIp);
+    let outermost = Outer {
+        source: headers.source,
+        destination: headers.destination,
+        source_port: headers.source_port,
+        destination_port: headers.destination_port,
+        tunnel: kind,
+    };
+    headers.outer = Some(Outer { tunnel: kind, ..headers.outer.unwrap_or(outermost) });
+    rename_fields(headers);
+    headers.ip_protocol = 0;
+    headers.source_port = 0;
+    headers.destination_port = 0;
+    headers.fragment = None;
+    headers.transport_payload = 0;
+}
+
+/// The fields of the first IP and UDP header become the outer ones; those of
+/// headers between it and the innermost stay literal.
+fn rename_fields(headers: &mut Headers) {
+    let mut before = [Field { kind: FieldKind::Ipv4Length, offset: 0 }; MAX_FIELDS];
+    let count = headers.fields().len();
+    before[..count].copy_from_slice(headers.fields());
+    headers.truncate_fields(0);
+    for field in &before[..count] {
+        let kind = match field.kind {
+            FieldKind::IpId => FieldKind::OuterIpId,
+            FieldKind::Checksum => FieldKind::OuterChecksum,
+            other => other,
+        };
+        let is_computed = kind < FieldKind::IpId;
+        if is_computed || headers.fields().iter().all(|named| named.kind != kind) {
+            headers.push_field(kind, usize::from(field.offset));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

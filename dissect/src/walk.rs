@@ -1,0 +1,358 @@
+//! A packet's headers, one after the other, outermost first.
+//!
+//! [`Walk`] is a small state machine: it knows which header comes [`Next`],
+//! where it starts and where the datagram round it ends, and gives a [`Layer`]
+//! for each header that is whole and makes sense. It stops for good at the first
+//! byte that is payload, cut off or contradictory ([`Stop`]).
+//!
+//! [`crate::decode()`] is a walk folded into one record. Who wants to look into
+//! what that does not (an ICMP error's quoted packet, a reassembled datagram)
+//! starts another walk there with [`Walk::at`].
+
+mod link;
+mod network;
+mod transport;
+mod tunnel;
+
+use capstan_model::LinkType;
+use capstan_model::headers::Fragment;
+
+/// Most headers one walk gives. Real packets have a dozen at most; a longer
+/// stack is somebody's attempt to make decoding expensive.
+pub const MAX_LAYERS: u8 = 32;
+
+/// Most IP headers one walk gives, so at most one fewer tunnels.
+pub const MAX_IP_HEADERS: u8 = 8;
+
+/// Which header stands at the walk's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The link header of a capture with this link type.
+    Link(LinkType),
+    /// Ethernet (IEEE 802.3), from the destination address on.
+    Ethernet,
+    /// What an ethertype names. Below 0x600 it is a length, and IEEE 802.2 LLC follows.
+    Ethertype(u16),
+    /// IEEE 802.2 LLC.
+    Llc,
+    /// An MPLS label stack entry (RFC 3032).
+    Mpls,
+    /// What follows the last label; nothing in the packet names it.
+    MplsPayload,
+    /// PPP from the address field on, which may be left out (RFC 1662).
+    Ppp,
+    /// PPP from the protocol field on.
+    PppProtocol,
+    /// IPv4 or IPv6, by the version in its first four bits.
+    Ip,
+    /// IPv4 (RFC 791).
+    Ipv4,
+    /// IPv6 (RFC 8200).
+    Ipv6,
+    /// What an IP protocol number names, inside IPv4.
+    Ipv4Payload(u8),
+    /// What a next-header number names, inside IPv6.
+    Ipv6Payload(u8),
+    /// A UDP datagram's payload, by the port it was sent to.
+    UdpPayload(u16),
+    /// ERSPAN with its 8-byte header (type II).
+    Erspan2,
+    /// ERSPAN with its 12-byte header (type III).
+    Erspan3,
+}
+
+/// Why a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// What follows is payload, or of a kind that is not decoded.
+    Payload,
+    /// The packet (or what was captured of it) ends inside the next header.
+    Truncated,
+    /// The next header contradicts itself or the length of the datagram it is in.
+    Malformed,
+    /// [`MAX_LAYERS`] or [`MAX_IP_HEADERS`] were given, or the headers reach
+    /// past what a 16-bit offset can say.
+    TooDeep,
+}
+
+/// One header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Offset of its first byte from the start of the data.
+    pub start: usize,
+    /// Offset of the first byte after it (options and extensions of its own included).
+    pub end: usize,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a header is, with the fields that matter further on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Ethernet, Linux cooked, BSD loopback, PPP framing: a link header.
+    Link,
+    /// An IEEE 802.1Q or 802.1ad tag; `start` is at its identifier, after the
+    /// ethertype that announced it.
+    Vlan {
+        /// VLAN identifier, 12 bits.
+        id: u16,
+    },
+    /// IEEE 802.2 LLC with a SNAP header.
+    Snap,
+    /// One MPLS label stack entry.
+    Mpls {
+        /// The label, 20 bits.
+        label: u32,
+    },
+    /// A pseudowire control word (RFC 4385).
+    ControlWord,
+    /// PPPoE session header (RFC 2516).
+    Pppoe,
+    /// A whole ARP packet (RFC 826).
+    Arp {
+        /// Sender's and target's protocol address, where they are IPv4.
+        addresses: Option<([u8; 4], [u8; 4])>,
+    },
+    /// IPv4 with its options. Its addresses are numbers because those stay in
+    /// registers on their way to a visitor.
+    Ipv4 {
+        /// Source address.
+        source: u32,
+        /// Destination address.
+        destination: u32,
+        /// Protocol number.
+        protocol: u8,
+        /// Set when it is a piece of a larger datagram.
+        fragment: Option<Fragment>,
+    },
+    /// The fixed IPv6 header.
+    Ipv6 {
+        /// Source address.
+        source: [u8; 16],
+        /// Destination address.
+        destination: [u8; 16],
+        /// Next header.
+        protocol: u8,
+    },
+    /// An IPv6 extension header other than a fragment header, or an
+    /// authentication header (RFC 4302) in IPv4.
+    Extension {
+        /// Next header.
+        protocol: u8,
+    },
+    /// An IPv6 fragment header.
+    FragmentExtension {
+        /// Next header.
+        protocol: u8,
+        /// Set when the datagram is really in pieces (RFC 6946 allows one that is not).
+        fragment: Option<Fragment>,
+    },
+    /// TCP with its options (RFC 9293).
+    Tcp {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        destination_port: u16,
+        /// Sequence number, acknowledgement number, flags, window.
+        tcp: capstan_model::headers::Tcp,
+        /// Offset of the time stamp option's value, if there is one.
+        timestamp: Option<usize>,
+    },
+    /// UDP (RFC 768).
+    Udp {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        destination_port: u16,
+    },
+    /// The SCTP common header (RFC 9260).
+    Sctp {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        destination_port: u16,
+    },
+    /// Type, code and checksum of ICMP or ICMPv6 (RFC 792, 4443).
+    Icmp {
+        /// The identifier of an echo request or reply.
+        echo: Option<u16>,
+    },
+    /// VXLAN (RFC 7348).
+    Vxlan {
+        /// Network identifier, 24 bits.
+        vni: u32,
+    },
+    /// GENEVE with its options (RFC 8926).
+    Geneve {
+        /// Network identifier, 24 bits.
+        vni: u32,
+    },
+    /// GRE with its optional fields (RFC 2784, 2890; version 1: RFC 2637).
+    Gre {
+        /// The key of a version 0 header.
+        key: Option<u32>,
+    },
+    /// ERSPAN inside GRE.
+    Erspan,
+}
+
+/// Is shown a packet's headers, outermost first.
+pub trait Visit {
+    /// One whole header. `limit` is where the innermost datagram that says its
+    /// own length ends, which may be `layer` itself.
+    fn layer(&mut self, layer: Layer, limit: usize);
+}
+
+/// A walk over the headers of one packet: an iterator that can be asked where it
+/// stands, or run with a [`Visit`], which costs less because each kind of
+/// header meets its own copy of the visitor.
+#[derive(Debug, Clone)]
+pub struct Walk<'a> {
+    data: &'a [u8],
+    offset: usize,
+    limit: usize,
+    ethertype: u16,
+    layers: u8,
+    ip_headers: u8,
+    state: Result<Next, Stop>,
+}
+
+impl<'a> Walk<'a> {
+    /// Starts at a captured packet's first byte. `wire_length` is its length
+    /// before capturing cut it; a smaller one than was captured is not believed.
+    #[inline]
+    pub fn new(link: LinkType, data: &'a [u8], wire_length: u32) -> Self {
+        let wire = usize::try_from(wire_length).unwrap_or(usize::MAX);
+        Walk::at(Next::Link(link), data, 0, wire.max(data.len()))
+    }
+
+    /// Starts at `offset` inside `data` with a header that is known to be
+    /// there. `limit` is where the datagram round it ends (may be past `data`).
+    #[inline]
+    pub fn at(next: Next, data: &'a [u8], offset: usize, limit: usize) -> Self {
+        Walk { data, offset, limit, ethertype: 0, layers: 0, ip_headers: 0, state: Ok(next) }
+    }
+
+    /// Where the next header, or the payload, starts.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Where the innermost datagram that says its own length ends on the wire;
+    /// may be past the data, and before it where the link pads.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The last ethertype met, 0 if none.
+    pub fn ethertype(&self) -> u16 {
+        self.ethertype
+    }
+
+    /// What comes next, or why nothing does any more.
+    pub fn state(&self) -> Result<Next, Stop> {
+        self.state
+    }
+
+    /// Shows every header to `visit`, and tells why there are no more.
+    #[inline]
+    pub fn run(&mut self, visit: &mut impl Visit) -> Stop {
+        let mut state = self.state;
+        let stop = loop {
+            match state {
+                Ok(next) => state = self.read(next, visit),
+                Err(stop) => break stop,
+            }
+        };
+        self.state = Err(stop);
+        stop
+    }
+
+    #[inline(always)]
+    fn read(&mut self, next: Next, visit: &mut impl Visit) -> Result<Next, Stop> {
+        match next {
+            Next::Link(link) => self.link(visit, link),
+            Next::Ethernet => self.ethernet(visit),
+            Next::Ethertype(ethertype) => self.by_ethertype(visit, ethertype),
+            Next::Llc => self.llc(visit),
+            Next::Mpls => self.mpls(visit),
+            Next::MplsPayload => self.mpls_payload(visit),
+            Next::Ppp => self.ppp(visit),
+            Next::PppProtocol => self.ppp_protocol(visit),
+            Next::Ip => self.ip(visit),
+            Next::Ipv4 => self.ipv4(visit),
+            Next::Ipv6 => self.ipv6(visit),
+            Next::Ipv4Payload(protocol) => self.by_protocol(visit, protocol, false),
+            Next::Ipv6Payload(protocol) => self.by_protocol(visit, protocol, true),
+            Next::UdpPayload(port) => self.by_port(visit, port),
+            Next::Erspan2 => self.erspan2(visit),
+            Next::Erspan3 => self.erspan3(visit),
+        }
+    }
+
+    /// The next `N` bytes, if they are captured and inside the datagram.
+    #[inline]
+    fn need<const N: usize>(&self) -> Result<&'a [u8; N], Stop> {
+        let rest = self.data.get(self.offset..).unwrap_or_default();
+        let bytes = rest.first_chunk().ok_or(Stop::Truncated)?;
+        self.check(N)?;
+        Ok(bytes)
+    }
+
+    /// Whether `length` more bytes are captured and inside the datagram. What
+    /// the packet's end cuts is called truncated even if its datagram is to
+    /// blame for ending there.
+    #[inline]
+    fn check(&self, length: usize) -> Result<(), Stop> {
+        let end = self.offset.saturating_add(length);
+        if end > self.data.len() {
+            Err(Stop::Truncated)
+        } else if end > self.limit {
+            Err(Stop::Malformed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Ends the header at hand after `length` bytes, which were checked, and
+    /// shows it.
+    #[inline]
+    fn give(&mut self, visit: &mut impl Visit, length: usize, kind: Kind) -> Result<(), Stop> {
+        let (start, end) = (self.offset, self.offset + length);
+        if self.layers >= MAX_LAYERS || end > usize::from(u16::MAX) {
+            return Err(Stop::TooDeep);
+        }
+        self.layers += 1;
+        self.offset = end;
+        visit.layer(Layer { start, end, kind }, self.limit);
+        Ok(())
+    }
+
+    /// The byte at `at` bytes after the place, captured or not.
+    #[inline]
+    fn peek(&self, at: usize) -> Option<u8> {
+        self.data.get(self.offset.checked_add(at)?).copied()
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Layer;
+
+    fn next(&mut self) -> Option<Layer> {
+        let mut given = Given(None);
+        self.state = self.read(self.state.ok()?, &mut given);
+        given.0
+    }
+}
+
+/// Keeps the layer it is shown.
+struct Given(Option<Layer>);
+
+impl Visit for Given {
+    fn layer(&mut self, layer: Layer, _limit: usize) {
+        self.0 = Some(layer);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

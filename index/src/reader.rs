@@ -1,0 +1,328 @@
+//! Answering from the bytes of an index.
+
+use std::cmp::Ordering;
+
+use roaring::RoaringBitmap;
+
+use crate::IndexError;
+use crate::bits::BitReader;
+use crate::field::{Field, MAX_VALUE, PREFIX_EXACT, term_value};
+use crate::format::{BLOCK_TERMS, HEADER, Header, TOP_ENTRY, read_varint, u32_at};
+use crate::list::{self, Listed};
+
+const OUTSIDE: IndexError = IndexError::Damaged("an offset points outside");
+const UNSORTED: IndexError = IndexError::Damaged("its terms are not in order");
+const KEY_LENGTH: IndexError = IndexError::Damaged("a term is too long or too short");
+
+/// An index over bytes that were read (`&[u8]`, `Vec<u8>`, `bytes::Bytes`).
+///
+/// Opening looks at the header only, so it may be done for every question.
+#[derive(Debug, Clone)]
+pub struct TermIndex<B> {
+    bytes: B,
+    header: Header,
+}
+
+impl<B: AsRef<[u8]>> TermIndex<B> {
+    /// Takes the bytes that [`crate::TermIndexBuilder::finish`] gave.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::NotAnIndex`], [`IndexError::TooNew`], or [`IndexError::Damaged`] if
+    /// the length is another than the header says.
+    pub fn open(bytes: B) -> Result<Self, IndexError> {
+        let header = Header::read(bytes.as_ref())?;
+        Ok(TermIndex { bytes, header })
+    }
+
+    /// How many flows the index is over: all ordinals are below.
+    pub fn flows(&self) -> u32 {
+        self.header.flows
+    }
+
+    /// How many distinct terms there are.
+    pub fn len(&self) -> u32 {
+        self.header.terms
+    }
+
+    /// Whether there is no term at all.
+    pub fn is_empty(&self) -> bool {
+        self.header.terms == 0
+    }
+
+    /// The flows that have `value` in `field`; none if there is no such term.
+    ///
+    /// For a value longer than [`crate::MAX_VALUE`] bytes the answer may hold flows with
+    /// another value of the same cut form, which takes a collision of 128 bits of SHA-256.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Damaged`] where bytes that had to be read make no sense.
+    pub fn postings(&self, field: Field, value: &[u8]) -> Result<RoaringBitmap, IndexError> {
+        let key = key(field, &term_value(value));
+        let mut cursor = self.cursor_before(&key)?;
+        while let Some((found, postings)) = cursor.next_key()? {
+            match found.cmp(&key) {
+                Ordering::Less => {}
+                Ordering::Equal => return postings.load(),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(RoaringBitmap::new())
+    }
+
+    /// All terms of a field, ascending bytewise by value.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Damaged`] where bytes that had to be read make no sense; the iterator
+    /// ends after its first error.
+    pub fn terms(&self, field: Field) -> Result<Terms<'_>, IndexError> {
+        self.prefix(field, &[])
+    }
+
+    /// The terms of a field whose value begins with `prefix`, ascending bytewise.
+    ///
+    /// Of a prefix longer than [`crate::PREFIX_EXACT`] bytes only as many are compared,
+    /// because values longer than [`crate::MAX_VALUE`] are kept no further.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TermIndex::terms`].
+    pub fn prefix(&self, field: Field, prefix: &[u8]) -> Result<Terms<'_>, IndexError> {
+        let prefix = key(field, &prefix[..prefix.len().min(PREFIX_EXACT)]);
+        Ok(Terms { cursor: self.cursor_before(&prefix)?, prefix, ended: false })
+    }
+
+    /// A cursor at the start of the one block that may hold `key`, or the first key after it.
+    fn cursor_before(&self, key: &[u8]) -> Result<Cursor<'_>, IndexError> {
+        let parts = Parts::of(self.bytes.as_ref(), self.header)?;
+        // The last block whose first key is not above; an earlier one cannot hold the key.
+        let (mut low, mut high) = (0, self.header.blocks as usize);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if parts.first_key(middle)? <= key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(Cursor { parts, block: low.saturating_sub(1), open: None, last: Vec::new() })
+    }
+}
+
+fn key(field: Field, value: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + value.len());
+    key.push(field.number());
+    key.extend_from_slice(value);
+    key
+}
+
+/// One term of a listing.
+#[derive(Debug, Clone)]
+pub struct Term<'a> {
+    /// The value; a long one in its cut form (see [`crate::MAX_VALUE`]).
+    pub value: Vec<u8>,
+    /// The flows that have it, not yet unpacked.
+    pub postings: Postings<'a>,
+}
+
+/// A posting list where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Postings<'a> {
+    header: Header,
+    /// `Listed::Long` has its bytes here.
+    long: &'a [u8],
+    listed: Listed<'a>,
+}
+
+impl Postings<'_> {
+    /// Unpacks the list.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Damaged`] if its bytes make no sense.
+    pub fn load(&self) -> Result<RoaringBitmap, IndexError> {
+        let (width, flows) = (self.header.width(), self.header.flows);
+        match self.listed {
+            Listed::One(one) => Ok(RoaringBitmap::from_iter([one])),
+            Listed::Short(bits) => list::short(bits, width, flows),
+            Listed::Long(_) => list::long(self.long, width, flows),
+        }
+    }
+}
+
+/// Terms in order; see [`TermIndex::terms`] and [`TermIndex::prefix`].
+#[derive(Debug)]
+pub struct Terms<'a> {
+    cursor: Cursor<'a>,
+    prefix: Vec<u8>,
+    ended: bool,
+}
+
+impl<'a> Iterator for Terms<'a> {
+    type Item = Result<Term<'a>, IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            match self.cursor.next_key() {
+                Ok(Some((key, _))) if key < self.prefix.as_slice() => {}
+                Ok(Some((key, postings))) if key.starts_with(&self.prefix) => {
+                    return Some(Ok(Term { value: key[1..].to_vec(), postings }));
+                }
+                Ok(_) => {
+                    self.ended = true;
+                    return None;
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// The four parts after the header.
+#[derive(Debug, Clone, Copy)]
+struct Parts<'a> {
+    header: Header,
+    top: &'a [u8],
+    first_keys: &'a [u8],
+    blocks: &'a [u8],
+    lists: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(bytes: &'a [u8], header: Header) -> Result<Self, IndexError> {
+        // The header was checked against the length, but `bytes` is asked for anew each time.
+        let cut = |bytes: &'a [u8], at: usize| bytes.split_at_checked(at).ok_or(OUTSIDE);
+        let (_, rest) = cut(bytes, HEADER)?;
+        let (top, rest) = cut(rest, header.blocks as usize * TOP_ENTRY)?;
+        let (first_keys, rest) = cut(rest, header.keys_length as usize)?;
+        let (blocks, lists) = cut(rest, header.blocks_length as usize)?;
+        Ok(Parts { header, top, first_keys, blocks, lists })
+    }
+
+    /// Of block `block`, the part that entry `part` of the top says: up to where the
+    /// next block's starts.
+    fn slice(&self, block: usize, part: usize, of: &'a [u8]) -> Result<&'a [u8], IndexError> {
+        let start = |block: usize| u32_at(self.top, block * TOP_ENTRY + 4 * part);
+        let from = start(block).ok_or(OUTSIDE)? as usize;
+        let to = start(block + 1).map_or(of.len(), |to| to as usize);
+        of.get(from..to).ok_or(OUTSIDE)
+    }
+
+    fn first_key(&self, block: usize) -> Result<&'a [u8], IndexError> {
+        let key = self.slice(block, 0, self.first_keys)?;
+        if key.is_empty() || key.len() > 1 + MAX_VALUE { Err(KEY_LENGTH) } else { Ok(key) }
+    }
+}
+
+/// A place in the dictionary, moving forward.
+#[derive(Debug)]
+struct Cursor<'a> {
+    parts: Parts<'a>,
+    /// The block `open` is, or the next one to open.
+    block: usize,
+    open: Option<OpenBlock<'a>>,
+    /// The key read last, over blocks.
+    last: Vec<u8>,
+}
+
+/// A block being read.
+#[derive(Debug)]
+struct OpenBlock<'a> {
+    /// Keys not yet read.
+    left: usize,
+    fronts: &'a [u8],
+    bits: BitReader<'a>,
+    /// The long lists from this block's next one on.
+    lists: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    /// The next key and its list.
+    fn next_key(&mut self) -> Result<Option<(&[u8], Postings<'a>)>, IndexError> {
+        let first = loop {
+            match &self.open {
+                Some(open) if open.left > 0 => break false,
+                Some(_) => {
+                    self.open = None;
+                    self.block += 1;
+                }
+                None if self.block >= self.parts.header.blocks as usize => return Ok(None),
+                None => {
+                    self.open = Some(OpenBlock::of(&self.parts, self.block)?);
+                    break true;
+                }
+            }
+        };
+        let Some(open) = &mut self.open else { return Ok(None) };
+        if first {
+            let key = self.parts.first_key(self.block)?;
+            if !self.last.is_empty() && self.last.as_slice() >= key {
+                return Err(UNSORTED);
+            }
+            self.last.clear();
+            self.last.extend_from_slice(key);
+        } else {
+            open.read_key(&mut self.last)?;
+        }
+        open.left -= 1;
+        let postings = open.read_list(self.parts.header)?;
+        Ok(Some((&self.last, postings)))
+    }
+}
+
+impl<'a> OpenBlock<'a> {
+    fn of(parts: &Parts<'a>, block: usize) -> Result<Self, IndexError> {
+        let mut bytes = parts.slice(block, 1, parts.blocks)?;
+        let fronts_length = read_varint(&mut bytes)? as usize;
+        let lists_start = read_varint(&mut bytes)? as usize;
+        let (fronts, bits) = bytes.split_at_checked(fronts_length).ok_or(OUTSIDE)?;
+        let lists = parts.lists.get(lists_start..).ok_or(OUTSIDE)?;
+        let left = (parts.header.terms as usize - block * BLOCK_TERMS).min(BLOCK_TERMS);
+        Ok(OpenBlock { left, fronts, bits: BitReader::new(bits), lists })
+    }
+
+    /// Turns the key before into the next one.
+    fn read_key(&mut self, key: &mut Vec<u8>) -> Result<(), IndexError> {
+        let (&lengths, rest) = self.fronts.split_first().ok_or(OUTSIDE)?;
+        self.fronts = rest;
+        let shared = self.length(lengths & 15)?;
+        let follows = self.length(lengths >> 4)?;
+        let (suffix, rest) = self.fronts.split_at_checked(follows).ok_or(OUTSIDE)?;
+        self.fronts = rest;
+        if shared > key.len() || shared + follows > 1 + MAX_VALUE {
+            return Err(KEY_LENGTH);
+        }
+        // Above the key before: either it goes on, or it differs upwards.
+        if key[shared..] >= *suffix {
+            return Err(UNSORTED);
+        }
+        key.truncate(shared);
+        key.extend_from_slice(suffix);
+        Ok(())
+    }
+
+    fn length(&mut self, half: u8) -> Result<usize, IndexError> {
+        let more = if half == 15 { read_varint(&mut self.fronts)? } else { 0 };
+        Ok(usize::from(half) + more as usize)
+    }
+
+    fn read_list(&mut self, header: Header) -> Result<Postings<'a>, IndexError> {
+        let listed = list::next(&mut self.bits, header.width(), header.flows)?;
+        let mut long: &[u8] = &[];
+        if let Listed::Long(length) = listed {
+            (long, self.lists) = self.lists.split_at_checked(length as usize).ok_or(OUTSIDE)?;
+        }
+        Ok(Postings { header, long, listed })
+    }
+}
+
+#[cfg(test)]
+mod tests;

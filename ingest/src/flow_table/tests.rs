@@ -1,0 +1,155 @@
+//! Tests of the flow table on hand-made headers.
+
+use capstan_model::Address;
+use capstan_model::headers::{Fragment, Tcp};
+
+use super::*;
+
+fn table() -> FlowTable {
+    FlowTable::new(RecorderId(1), Generation(2), Timeouts::default())
+}
+
+fn udp(source: (u8, u16), destination: (u8, u16)) -> Headers {
+    let mut headers = Headers::default();
+    headers.network = Network::V4;
+    headers.source = Address::v4([10, 0, 0, source.0]);
+    headers.destination = Address::v4([10, 0, 0, destination.0]);
+    headers.source_port = source.1;
+    headers.destination_port = destination.1;
+    headers.ip_protocol = 17;
+    headers
+}
+
+fn tcp(source: (u8, u16), destination: (u8, u16), flags: u8, seq: u32) -> Headers {
+    let mut headers = udp(source, destination);
+    headers.ip_protocol = 6;
+    headers.tcp = Some(Tcp { seq, ack: 0, flags, window: 0 });
+    headers
+}
+
+fn find(table: &mut FlowTable, headers: &Headers, seconds: i64) -> (u64, Direction, bool) {
+    let found = table.find(headers, LinkType::ETHERNET, 0, Some(Time(seconds * SECOND)));
+    (table.flow_mut(found.slot).id.counter(), found.direction, found.new)
+}
+
+const SYN: u8 = tcp_flags::SYN;
+const ACK: u8 = tcp_flags::ACK;
+const FIN: u8 = tcp_flags::FIN;
+const RST: u8 = tcp_flags::RST;
+const CLIENT: (u8, u16) = (1, 40_000);
+const SERVER: (u8, u16) = (2, 80);
+
+#[test]
+fn both_directions_are_one_flow() {
+    let mut table = table();
+    assert_eq!(find(&mut table, &udp(CLIENT, SERVER), 0), (0, Direction::Forward, true));
+    assert_eq!(find(&mut table, &udp(SERVER, CLIENT), 1), (0, Direction::Backward, false));
+    assert_eq!(find(&mut table, &udp((3, 40_000), SERVER), 1), (1, Direction::Forward, true));
+}
+
+#[test]
+fn the_source_is_who_opened_it_even_if_the_answer_is_seen_first() {
+    let mut table = table();
+    let answer = tcp(SERVER, CLIENT, SYN | ACK, 9);
+    assert_eq!(find(&mut table, &answer, 0).1, Direction::Backward);
+    let mut joined = super::tests::table();
+    assert_eq!(find(&mut joined, &udp(SERVER, CLIENT), 0).1, Direction::Backward);
+}
+
+#[test]
+fn a_syn_opens_a_new_flow_after_fin_reset_or_with_another_number() {
+    for closing in [FIN | ACK, RST] {
+        let mut table = table();
+        find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 0);
+        find(&mut table, &tcp(CLIENT, SERVER, closing, 6), 1);
+        assert_eq!(find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 2).0, 1);
+    }
+    let mut table = table();
+    find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 0);
+    assert_eq!(find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 1).0, 0, "sent again");
+    assert_eq!(find(&mut table, &tcp(CLIENT, SERVER, SYN, 77), 2).0, 1, "port used again");
+}
+
+#[test]
+fn simultaneous_open_is_one_flow() {
+    let mut table = table();
+    find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 0);
+    assert_eq!(find(&mut table, &tcp(SERVER, CLIENT, SYN, 9), 0).0, 0);
+}
+
+#[test]
+fn the_last_packets_of_a_closed_connection_stay_with_it() {
+    let mut table = table();
+    find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 0);
+    find(&mut table, &tcp(CLIENT, SERVER, FIN | ACK, 6), 1);
+    find(&mut table, &tcp(SERVER, CLIENT, FIN | ACK, 9), 1);
+    assert_eq!(find(&mut table, &tcp(CLIENT, SERVER, ACK, 7), 2).0, 0);
+}
+
+#[test]
+fn silence_ends_a_flow() {
+    let mut table = table();
+    find(&mut table, &udp(CLIENT, SERVER), 0);
+    assert_eq!(find(&mut table, &udp(CLIENT, SERVER), 299).0, 0);
+    assert_eq!(find(&mut table, &udp(CLIENT, SERVER), 700).0, 1);
+    let mut sweeping = super::tests::table();
+    find(&mut sweeping, &udp(CLIENT, SERVER), 0);
+    find(&mut sweeping, &udp((9, 9), SERVER), 1_000);
+    assert_eq!(sweeping.len(), 1, "the silent one was swept");
+}
+
+#[test]
+fn later_fragments_follow_the_first_for_thirty_seconds() {
+    let fragment = |offset, mut headers: Headers| {
+        headers.fragment = Some(Fragment { id: 7, offset, more: true });
+        if offset > 0 {
+            (headers.source_port, headers.destination_port) = (0, 0);
+        }
+        headers
+    };
+    let mut table = table();
+    let first = find(&mut table, &fragment(0, udp(CLIENT, SERVER)), 0).0;
+    assert_eq!(find(&mut table, &fragment(1_480, udp(CLIENT, SERVER)), 1).0, first);
+    let late = find(&mut table, &fragment(1_480, udp(CLIENT, SERVER)), 60);
+    assert_ne!(late.0, first);
+    let found = table.find(
+        &fragment(1_480, udp(CLIENT, SERVER)),
+        LinkType::ETHERNET,
+        0,
+        Some(Time(61 * SECOND)),
+    );
+    assert_eq!(table.flow_mut(found.slot).key.fragment_id, Some(7));
+}
+
+#[test]
+fn networks_and_interfaces_tell_flows_apart_where_they_should() {
+    let mut table = table();
+    let mut tagged = udp(CLIENT, SERVER);
+    find(&mut table, &tagged, 0);
+    tagged.vlan = Some(0);
+    assert_eq!(find(&mut table, &tagged, 0).0, 1);
+    tagged.vni = Some(0);
+    assert_eq!(find(&mut table, &tagged, 0).0, 2);
+    let mut unknown = Headers::default();
+    unknown.ethertype = 0x88cc;
+    let on = |table: &mut FlowTable, interface| {
+        let found = table.find(&unknown, LinkType::ETHERNET, interface, None);
+        table.flow_mut(found.slot).id
+    };
+    assert_eq!(on(&mut table, 0), on(&mut table, 0));
+    assert_ne!(on(&mut table, 0), on(&mut table, 1));
+}
+
+#[test]
+fn the_table_stays_bounded() {
+    let mut table = table();
+    for number in 0..MAX_FLOWS as u32 + 10 {
+        let bytes = number.to_be_bytes();
+        let mut headers = udp((0, 1_000), SERVER);
+        headers.source = Address::v4([11, bytes[1], bytes[2], bytes[3]]);
+        find(&mut table, &headers, i64::from(number / 1_000));
+    }
+    assert!(table.len() <= MAX_FLOWS);
+    assert!(table.evicted() > 0);
+    assert_eq!(table.opened(), MAX_FLOWS as u64 + 10);
+}

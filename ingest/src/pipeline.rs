@@ -1,0 +1,281 @@
+//! From packets to open segments: decode, flow, label, segment; and when a
+//! segment is sealed. One thread, no locks, no IO: what is sealed goes to a [`Sink`].
+//!
+//! ```text
+//! packet source -> decode -> flow table -> label -> segment builder -> sink
+//! ```
+
+mod open;
+mod policy;
+
+use std::sync::Arc;
+
+use capstan_dissect::label as labels;
+use capstan_model::link::Interface;
+use capstan_model::{Block, Direction, Generation, Headers, Packet, Protocol};
+use capstan_storage_engine::segment::builder::{SegmentBuilder, Writer};
+
+use crate::flow_table::{Flow, FlowTable, Timeouts, can_be_labelled};
+use open::OpenSegments;
+pub use policy::SealPolicy;
+
+/// What takes open segments that are complete.
+pub trait Sink {
+    /// Why it could not: the pipeline stops with it.
+    type Error;
+
+    /// Takes a complete segment. May block: that is the only back-pressure there is.
+    fn take(&mut self, segment: SegmentBuilder) -> Result<(), Self::Error>;
+}
+
+/// Why the pipeline stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError<E> {
+    /// The sink could not take a segment.
+    #[error(transparent)]
+    Sink(E),
+    /// The compression library has no memory.
+    #[error("a segment could not be opened")]
+    Open(#[from] std::io::Error),
+}
+
+/// Who records, and how.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The recorder and the generation that packet ids carry.
+    pub writer: Writer,
+    /// The generation that flow ids carry: an import that goes on keeps its first one.
+    pub flow_generation: Generation,
+    /// When open segments are sealed.
+    pub policy: SealPolicy,
+    /// When silent flows end.
+    pub timeouts: Timeouts,
+}
+
+/// Counters of a pipeline's life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Packets met, stored or skipped.
+    pub packets: u64,
+    /// Packets not stored again because an earlier run committed them.
+    pub skipped: u64,
+    /// Captured bytes met.
+    pub captured_bytes: u64,
+}
+
+/// Turns packets into segments.
+#[derive(Debug)]
+pub struct Pipeline<S> {
+    settings: Settings,
+    table: FlowTable,
+    interfaces: Vec<Arc<Interface>>,
+    segments: OpenSegments,
+    /// Blocks that came since the last packet; they go with the next one.
+    blocks: Vec<Block>,
+    progress: Progress,
+    sink: S,
+}
+
+impl<S: Sink> Pipeline<S> {
+    /// A pipeline that has met nothing yet.
+    pub fn new(settings: Settings, sink: S) -> Self {
+        let table =
+            FlowTable::new(settings.writer.recorder, settings.flow_generation, settings.timeouts);
+        let segments = OpenSegments::new(settings.writer, settings.policy);
+        Pipeline {
+            settings,
+            table,
+            interfaces: Vec::new(),
+            segments,
+            blocks: Vec::new(),
+            progress: Progress::default(),
+            sink,
+        }
+    }
+
+    /// Counters so far.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The capture points met so far, by number.
+    pub fn interfaces(&self) -> &[Arc<Interface>] {
+        &self.interfaces
+    }
+
+    /// What takes the segments.
+    pub fn sink_mut(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// Flows opened, and flows forgotten because the table was full.
+    pub fn flows(&self) -> (u64, u64) {
+        (self.table.opened(), self.table.evicted())
+    }
+
+    /// A capture point; its number is its place.
+    pub fn interface(&mut self, interface: Interface) {
+        self.interfaces.push(Arc::new(interface));
+    }
+
+    /// A pcapng block that is not a packet.
+    pub fn block(&mut self, block: Block) {
+        self.blocks.push(block);
+    }
+
+    /// A packet; its ordinal is the number of packets before it. With `store`
+    /// unset it only moves the flow table on: an earlier run has committed it.
+    ///
+    /// # Errors
+    /// [`PipelineError`]; the packet may or may not have been taken.
+    pub fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        store: bool,
+    ) -> Result<(), PipelineError<S::Error>> {
+        let ordinal = self.progress.packets;
+        self.progress.packets += 1;
+        self.progress.captured_bytes += packet.data.len() as u64;
+        let interface = self
+            .interfaces
+            .get(packet.interface as usize)
+            .expect("sources name an interface before its first packet");
+        let link_type = interface.link_type;
+        let headers = capstan_dissect::decode(link_type, packet.data, packet.length);
+        let time = packet.stamp.time();
+        let found = self.table.find(&headers, link_type, packet.interface, time);
+        let flow = self.table.flow_mut(found.slot);
+        let tls = if flow.wants_label() && can_be_labelled(&headers) {
+            label(flow, packet, &headers, found.direction)
+        } else {
+            None
+        };
+        if !store {
+            self.progress.skipped += 1;
+            return Ok(());
+        }
+
+        let hour = packet.hour();
+        if let Some(full) = self.segments.make_room(hour) {
+            self.sink.take(full).map_err(PipelineError::Sink)?;
+        }
+        let open = self.segments.of_hour(hour)?;
+        if let Some((ended, end)) = found.ended {
+            open.end_flow(ended, end);
+        }
+        for block in self.blocks.drain(..) {
+            open.builder.push_block(block);
+        }
+        open.builder.describe_interface(packet.interface, interface);
+        let part = open.part_of(flow);
+        let stored = open.builder.part_mut(part);
+        stored.protocol = flow.protocol;
+        stored.opened |= found.new;
+        if let Some(end) = flow.end() {
+            stored.end = end;
+        }
+        if let Some(Hello { sni, alpn }) = tls {
+            stored.sni = stored.sni.take().or(sni);
+            stored.alpn = stored.alpn.take().or(alpn);
+        }
+        open.builder.push(part, packet, &headers, found.direction, ordinal);
+        if let Some(full) = self.segments.after_packet(hour, packet.data.len()) {
+            self.sink.take(full).map_err(PipelineError::Sink)?;
+        }
+        Ok(())
+    }
+
+    /// Seals what is older than the policy's age. Call it now and then; `now` is
+    /// the recorder's own monotonic clock.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn tick(&mut self, now: std::time::Instant) -> Result<(), PipelineError<S::Error>> {
+        while let Some(old) = self.segments.take_old(now) {
+            self.sink.take(old).map_err(PipelineError::Sink)?;
+        }
+        Ok(())
+    }
+
+    /// Seals everything that is open; the pipeline can go on after it.
+    ///
+    /// # Errors
+    /// What the sink says; the rest stays open.
+    pub fn flush(&mut self) -> Result<(), PipelineError<S::Error>> {
+        if !self.blocks.is_empty() {
+            if let Some(open) = self.segments.any() {
+                for block in self.blocks.drain(..) {
+                    open.push_block(block);
+                }
+            }
+        }
+        while let Some(segment) = self.segments.take_any() {
+            self.sink.take(segment).map_err(PipelineError::Sink)?;
+        }
+        Ok(())
+    }
+
+    /// Blocks met after the last packet of a source without any packet: nothing
+    /// stores them, so the caller says so.
+    pub fn homeless_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The generation flow ids carry.
+    pub fn flow_generation(&self) -> Generation {
+        self.settings.flow_generation
+    }
+
+    /// Ends the pipeline and gives the sink back.
+    pub fn into_sink(self) -> S {
+        self.sink
+    }
+
+    /// Segments that are open now.
+    pub fn open_segments(&self) -> usize {
+        self.segments.len()
+    }
+}
+
+/// What a TLS client said of itself.
+struct Hello {
+    sni: Option<String>,
+    alpn: Option<String>,
+}
+
+/// Looks at a payload packet to tell what its flow speaks.
+fn label(
+    flow: &mut Flow,
+    packet: &Packet<'_>,
+    headers: &Headers,
+    direction: Direction,
+) -> Option<Hello> {
+    let start = usize::from(headers.prefix);
+    let end = start.saturating_add(headers.transport_payload as usize).min(packet.data.len());
+    let payload = packet.data.get(start..end).unwrap_or_default();
+    if payload.is_empty() || headers.fragment.is_some_and(|fragment| fragment.offset > 0) {
+        return None;
+    }
+    flow.label_tries -= 1;
+    let told = labels::label(
+        headers.ip_protocol,
+        headers.source_port,
+        headers.destination_port,
+        direction == Direction::Forward,
+        payload,
+    )?;
+    flow.protocol = told;
+    flow.label_tries = 0;
+    if told != Protocol::Tls {
+        return None;
+    }
+    let hello = labels::tls::client_hello(payload)?;
+    let text = |bytes: &[u8]| Some(String::from_utf8_lossy(bytes).into_owned());
+    Some(Hello {
+        sni: hello.server_name.map(str::to_ascii_lowercase),
+        alpn: hello.alpn().next().and_then(text),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! The segments that are open: one an hour, and for an import one more that
+//! spans the hours which have little.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use capstan_model::{FlowEnd, FlowId, Hour};
+use capstan_storage_engine::segment::builder::{PartNumber, SegmentBuilder, Writer};
+use foldhash::fast::RandomState;
+
+use super::policy::{SPAN_HOURS, SealPolicy};
+use crate::flow_table::Flow;
+
+/// Packets between two looks at how much memory is taken.
+const MEMORY_CHECK: u32 = 256;
+
+/// One open segment.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// Tells it from every other segment of this process.
+    serial: u64,
+    pub(super) builder: SegmentBuilder,
+    parts: HashMap<FlowId, PartNumber, RandomState>,
+    /// When a tick first saw it.
+    seen: Option<Instant>,
+}
+
+impl Open {
+    /// The flow's part in this segment.
+    pub(super) fn part_of(&mut self, flow: &mut Flow) -> PartNumber {
+        if let Some((serial, part)) = flow.last_part
+            && serial == self.serial
+        {
+            return part;
+        }
+        let builder = &mut self.builder;
+        let part =
+            *self.parts.entry(flow.id).or_insert_with(|| builder.open_part(flow.id, flow.key));
+        flow.last_part = Some((self.serial, part));
+        part
+    }
+
+    /// Says how a flow ended, if it has a part here.
+    pub(super) fn end_flow(&mut self, flow: FlowId, end: FlowEnd) {
+        if let Some(part) = self.parts.get(&flow) {
+            self.builder.part_mut(*part).end = end;
+        }
+    }
+}
+
+/// Which of the open segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Hour(Hour),
+    Span,
+}
+
+/// All open segments.
+#[derive(Debug)]
+pub(super) struct OpenSegments {
+    writer: Writer,
+    policy: SealPolicy,
+    next_serial: u64,
+    hours: BTreeMap<Hour, Open>,
+    span: Option<Span>,
+    since_check: u32,
+}
+
+#[derive(Debug)]
+struct Span {
+    open: Open,
+    /// Captured bytes of each hour in it.
+    bytes: HashMap<Hour, u64>,
+}
+
+impl OpenSegments {
+    pub(super) fn new(writer: Writer, policy: SealPolicy) -> Self {
+        OpenSegments {
+            writer,
+            policy,
+            next_serial: 0,
+            hours: BTreeMap::new(),
+            span: None,
+            since_check: 0,
+        }
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.hours.len() + usize::from(self.span.is_some())
+    }
+
+    /// Where a packet of `hour` belongs.
+    fn which(&self, hour: Hour) -> Which {
+        let Some(limit) = self.policy.span else { return Which::Hour(hour) };
+        if self.hours.contains_key(&hour) {
+            return Which::Hour(hour);
+        }
+        match &self.span {
+            Some(span) if span.bytes.get(&hour).is_some_and(|bytes| *bytes >= limit) => {
+                Which::Hour(hour)
+            }
+            _ => Which::Span,
+        }
+    }
+
+    /// Takes out the segment that must be sealed before a packet of `hour` can
+    /// be placed, if one must.
+    pub(super) fn make_room(&mut self, hour: Hour) -> Option<SegmentBuilder> {
+        match self.which(hour) {
+            Which::Hour(hour) => {
+                let new = !self.hours.contains_key(&hour) && !self.span_is_only(hour);
+                if new && self.hours.len() >= self.policy.hours {
+                    return self.hours.pop_first().map(|(_, open)| open.builder);
+                }
+                None
+            }
+            Which::Span => {
+                let full =
+                    |span: &Span| span.bytes.len() >= SPAN_HOURS && !span.bytes.contains_key(&hour);
+                if self.span.as_ref().is_some_and(full) {
+                    return self.span.take().map(|span| span.open.builder);
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether the span segment holds `hour` and nothing else: then it becomes that hour's own.
+    fn span_is_only(&self, hour: Hour) -> bool {
+        self.span
+            .as_ref()
+            .is_some_and(|span| span.bytes.len() == 1 && span.bytes.contains_key(&hour))
+    }
+
+    /// The open segment for a packet of `hour`.
+    pub(super) fn of_hour(&mut self, hour: Hour) -> std::io::Result<&mut Open> {
+        match self.which(hour) {
+            Which::Hour(hour) => {
+                if !self.hours.contains_key(&hour) {
+                    let open = if self.span_is_only(hour) {
+                        self.span.take().map(|span| span.open)
+                    } else {
+                        None
+                    };
+                    let open = match open {
+                        Some(open) => open,
+                        None => self.new_segment()?,
+                    };
+                    self.hours.insert(hour, open);
+                }
+                Ok(self.hours.get_mut(&hour).expect("just put there"))
+            }
+            Which::Span => {
+                if self.span.is_none() {
+                    let open = self.new_segment()?;
+                    self.span = Some(Span { open, bytes: HashMap::new() });
+                }
+                Ok(&mut self.span.as_mut().expect("just put there").open)
+            }
+        }
+    }
+
+    fn new_segment(&mut self) -> std::io::Result<Open> {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let builder = SegmentBuilder::new(self.writer)?;
+        Ok(Open { serial, builder, parts: HashMap::default(), seen: None })
+    }
+
+    /// Takes note of a packet of `hour` just placed; takes out a segment that is full now.
+    pub(super) fn after_packet(&mut self, hour: Hour, captured: usize) -> Option<SegmentBuilder> {
+        let which = self.which(hour);
+        if which == Which::Span
+            && let Some(span) = &mut self.span
+        {
+            *span.bytes.entry(hour).or_default() += captured as u64;
+        }
+        let full = match which {
+            Which::Hour(hour) => self.hours.get(&hour).map(|open| &open.builder),
+            Which::Span => self.span.as_ref().map(|span| &span.open.builder),
+        }
+        .is_some_and(|builder| builder.captured_bytes() >= self.policy.bytes);
+        if full {
+            return self.take(which);
+        }
+        self.since_check += 1;
+        if self.since_check < MEMORY_CHECK {
+            return None;
+        }
+        self.since_check = 0;
+        let sizes = self
+            .hours
+            .iter()
+            .map(|(hour, open)| (Which::Hour(*hour), open.builder.memory()))
+            .chain(self.span.iter().map(|span| (Which::Span, span.open.builder.memory())));
+        let (total, largest) =
+            sizes.fold((0, None), |(total, largest): (usize, Option<(Which, usize)>), next| {
+                let largest = largest.filter(|largest| largest.1 >= next.1).unwrap_or(next);
+                (total + next.1, Some(largest))
+            });
+        let (which, memory) = largest?;
+        if total > self.policy.memory || memory > self.policy.segment_memory {
+            return self.take(which);
+        }
+        None
+    }
+
+    fn take(&mut self, which: Which) -> Option<SegmentBuilder> {
+        match which {
+            Which::Hour(hour) => self.hours.remove(&hour).map(|open| open.builder),
+            Which::Span => self.span.take().map(|span| span.open.builder),
+        }
+    }
+
+    /// Takes out a segment older than the policy's age.
+    pub(super) fn take_old(&mut self, now: Instant) -> Option<SegmentBuilder> {
+        let age = self.policy.age?;
+        let old = self.hours.iter_mut().find_map(|(hour, open)| {
+            let seen = *open.seen.get_or_insert(now);
+            (now.duration_since(seen) >= age).then_some(*hour)
+        })?;
+        self.take(Which::Hour(old))
+    }
+
+    /// Takes out any segment.
+    pub(super) fn take_any(&mut self) -> Option<SegmentBuilder> {
+        let first = self.hours.pop_first().map(|(_, open)| open.builder);
+        first.or_else(|| self.span.take().map(|span| span.open.builder))
+    }
+
+    /// Any open segment, to put something into.
+    pub(super) fn any(&mut self) -> Option<&mut SegmentBuilder> {
+        let last = self.hours.values_mut().next_back().map(|open| &mut open.builder);
+        last.or_else(|| self.span.as_mut().map(|span| &mut span.open.builder))
+    }
+}

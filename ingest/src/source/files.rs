@@ -1,0 +1,295 @@
+//! Capture files and streams: which format a stream has, and which files a person
+//! means who names files, folders and `-`.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use capstan_model::Packet;
+
+use super::compressed::{self, Progress};
+use super::input::Input;
+use super::pcap::{self, PcapReader};
+use super::pcapng::{self, PcapngReader};
+use super::{Event, PacketSource, SourceError};
+
+/// What standard input is called in messages.
+const STANDARD_INPUT: &str = "standard input";
+
+/// An open capture file or stream.
+pub struct CaptureFile {
+    format: Format,
+    size: Option<u64>,
+    ended: bool,
+}
+
+/// The formats that are read.
+enum Format {
+    Pcap(PcapReader),
+    Pcapng(PcapngReader),
+}
+
+impl std::fmt::Debug for CaptureFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let input = self.input();
+        f.debug_struct("CaptureFile")
+            .field("name", &input.name())
+            .field("position", &self.position())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a capture file: pcap or pcapng, plain or inside gzip, zstd or LZ4. Also a
+/// named pipe.
+///
+/// # Errors
+/// The file cannot be opened or read, or it is not a capture.
+pub fn open(path: &Path) -> Result<CaptureFile, SourceError> {
+    let name = path.display().to_string();
+    let failed = |source| SourceError::Io { name: name.clone(), source };
+    let file = File::open(path).map_err(failed)?;
+    let about = file.metadata().map_err(failed)?;
+    let mut capture = open_reader(&name, file)?;
+    capture.size = about.is_file().then_some(about.len());
+    Ok(capture)
+}
+
+/// Opens a capture that comes as a stream; `name` is what messages call it.
+///
+/// It reads only as far as it must, so packets of a live pipe come as they are written.
+///
+/// # Errors
+/// The stream cannot be read, or it is not a capture.
+pub fn open_reader(
+    name: &str,
+    reader: impl Read + Send + 'static,
+) -> Result<CaptureFile, SourceError> {
+    let progress = Arc::new(Progress::default());
+    let reader = compressed::unwrap(reader, &progress)
+        .map_err(|source| compressed::failed(name, 0, source, &progress))?;
+    let mut input = Input::new(name.to_owned(), reader, progress);
+    let format = if !input.fill(4)? {
+        return Err(input.not_a_capture(match input.bytes().len() {
+            0 => "it is empty".to_owned(),
+            length => format!("{length} bytes are too few for a capture"),
+        }));
+    } else if let Some(magic) =
+        input.bytes().first_chunk().and_then(|&first| pcap::Magic::of(first))
+    {
+        Format::Pcap(PcapReader::new(input, magic)?)
+    } else if input.fill(12)? && pcapng::is_pcapng(input.bytes()) {
+        Format::Pcapng(PcapngReader::new(input))
+    } else {
+        let first = input.bytes().get(..4).unwrap_or_default();
+        return Err(input.not_a_capture(format!(
+            "its first bytes are {first:02x?}; pcap and pcapng are read, plain or inside gzip, zstd or LZ4"
+        )));
+    };
+    Ok(CaptureFile { format, size: None, ended: false })
+}
+
+impl CaptureFile {
+    fn input(&self) -> &Input {
+        match &self.format {
+            Format::Pcap(reader) => reader.input(),
+            Format::Pcapng(reader) => reader.input(),
+        }
+    }
+
+    /// How far it has been read: bytes of the file as it lies there, compressed or not.
+    pub fn position(&self) -> u64 {
+        self.input().progress().consumed()
+    }
+
+    /// The counter behind [`CaptureFile::position`], to be looked at from another thread.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(self.input().progress())
+    }
+
+    /// Bytes held to read from.
+    #[cfg(test)]
+    pub(super) fn buffer_size(&self) -> usize {
+        self.input().buffer_size()
+    }
+
+    /// The file's size when it was opened, bytes; none for a stream.
+    pub fn size(&self) -> Option<u64> {
+        self.size
+    }
+}
+
+impl PacketSource for CaptureFile {
+    #[inline]
+    fn next_event(&mut self) -> Result<Option<Event<'_>>, SourceError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let ended = &mut self.ended;
+        match &mut self.format {
+            Format::Pcap(reader) => match reader.step() {
+                Ok(pcap::Step::Packet(found)) => Ok(Some(Event::Packet(Packet {
+                    interface: 0,
+                    stamp: found.stamp,
+                    length: found.length,
+                    data: reader.bytes().get(found.data).unwrap_or_default(),
+                    options: &[],
+                }))),
+                Ok(pcap::Step::Interface(interface)) => Ok(Some(Event::Interface(interface))),
+                Ok(pcap::Step::End) => {
+                    *ended = true;
+                    Ok(None)
+                }
+                Err(error) => {
+                    *ended = true;
+                    Err(error)
+                }
+            },
+            Format::Pcapng(reader) => match reader.step() {
+                Ok(pcapng::Step::Packet(found)) => Ok(Some(Event::Packet(reader.packet(found)))),
+                Ok(pcapng::Step::Interface(interface)) => Ok(Some(Event::Interface(interface))),
+                Ok(pcapng::Step::Block(block)) => Ok(Some(Event::Block(block))),
+                Ok(pcapng::Step::Lost(lost)) => Ok(Some(Event::Lost(lost))),
+                Ok(pcapng::Step::End) => {
+                    *ended = true;
+                    Ok(None)
+                }
+                Err(error) => {
+                    *ended = true;
+                    Err(error)
+                }
+            },
+        }
+    }
+}
+
+/// Something to read a capture from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file, or a named pipe.
+    File(PathBuf),
+    /// Standard input.
+    StandardInput,
+}
+
+impl Place {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(&self) -> Result<CaptureFile, SourceError> {
+        match self {
+            Place::File(path) => open(path),
+            Place::StandardInput => open_reader(STANDARD_INPUT, std::io::stdin()),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::File(path) => path.display().fmt(f),
+            Place::StandardInput => f.write_str(STANDARD_INPUT),
+        }
+    }
+}
+
+/// Something in a folder that is not imported, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What a list of names stands for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// What to read: in the order of the names, and a folder's files sorted by path.
+    pub found: Vec<Place>,
+    /// What folders hold beside captures.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Expands names as a person gives them: a file stands for itself, a folder for all
+/// captures in it and below it, `-` for standard input.
+///
+/// In a folder a file counts as a capture by its first bytes, whatever it is called. A
+/// file that is named is taken at its word: opening it says what is wrong with it.
+///
+/// # Errors
+/// A name leads nowhere, or a folder that is named cannot be listed.
+pub fn expand(names: &[PathBuf]) -> Result<Places, SourceError> {
+    let mut places = Places::default();
+    for name in names {
+        if name.as_os_str() == OsStr::new("-") {
+            places.found.push(Place::StandardInput);
+            continue;
+        }
+        let failed = |source| SourceError::Io { name: name.display().to_string(), source };
+        if fs::metadata(name).map_err(failed)?.is_dir() {
+            let entries = list(name).map_err(failed)?;
+            walk(entries, &mut places);
+        } else {
+            places.found.push(Place::File(name.clone()));
+        }
+    }
+    Ok(places)
+}
+
+/// A folder's entries, the last first.
+fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut entries = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    entries.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(entries)
+}
+
+/// Goes through what is still to be looked at, from the end of the list.
+fn walk(mut todo: Vec<PathBuf>, places: &mut Places) {
+    while let Some(path) = todo.pop() {
+        match look_at(&path) {
+            Ok(Entry::Capture) => places.found.push(Place::File(path)),
+            Ok(Entry::Folder(entries)) => todo.extend(entries),
+            Ok(Entry::Other(reason)) => places.skipped.push(Skipped { path, reason }),
+            Err(source) => {
+                let reason = format!("cannot be read: {source}");
+                places.skipped.push(Skipped { path, reason });
+            }
+        }
+    }
+}
+
+enum Entry {
+    Capture,
+    Folder(Vec<PathBuf>),
+    Other(String),
+}
+
+fn look_at(path: &Path) -> std::io::Result<Entry> {
+    let itself = fs::symlink_metadata(path)?;
+    if itself.is_dir() {
+        return list(path).map(Entry::Folder);
+    }
+    // A link to a file is followed; one to a folder is not: it may lead round in a circle.
+    let target = fs::metadata(path)?;
+    if target.is_dir() {
+        return Ok(Entry::Other("a link to a folder".to_owned()));
+    }
+    if !target.is_file() {
+        return Ok(Entry::Other("not a regular file".to_owned()));
+    }
+    match open(path) {
+        // A damaged capture is one: reading it says where the damage is.
+        Ok(_) | Err(SourceError::Damaged { .. }) => Ok(Entry::Capture),
+        Err(SourceError::NotACapture { what, .. }) => Ok(Entry::Other(what)),
+        Err(SourceError::Io { source, .. }) => Err(source),
+    }
+}
+
+#[cfg(test)]
+#[path = "files/tests.rs"]
+mod tests;

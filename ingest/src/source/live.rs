@@ -1,0 +1,412 @@
+//! Live capture on Linux: packet sockets with a ring shared with the kernel
+//! (AF_PACKET, TPACKET_V3; packet(7)). It needs CAP_NET_RAW.
+//!
+//! * [`options`]: what is asked for, the errors, the handle to stop
+//! * `capture`: one interface: socket, ring, counters
+//! * `follow`: which interfaces are captured on as they come and go
+//! * `frame`: from a ring's block to frames as they were on the wire
+//! * `links`: which interfaces there are, by netlink
+//! * `ring`, `sys`: the shared memory and the system calls; the only unsafe code
+//!
+//! **Interfaces.** One socket and ring each. With `any`, an interface that
+//! comes up later is opened within a fraction of a second (netlink tells), and
+//! one that is removed is drained and closed. An interface that only goes down
+//! stays open. A named interface that was removed is opened again when it comes
+//! back, as a new interface of the source; when the last named one is removed,
+//! the source ends with an error, for then it listens to nothing.
+//!
+//! **Packets** are lent out of the ring without a copy, with the kernel's
+//! nanosecond time, whole (a frame longer than a block, 128 KiB at least, is cut
+//! and shows it by its length). A VLAN tag that the kernel took out is put back.
+//! Frames of offloading hardware are as the kernel handles them: segments merged
+//! to 64 KiB, checksums of outgoing packets not filled in. Within an interface
+//! they come in the kernel's order; across interfaces they may be out of order
+//! by what their rings hold.
+//!
+//! **Loss.** The kernel counts what it had no room for; the count is taken each
+//! second, when a block says that there is some, and at the end.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "live capture needs Linux: it reads AF_PACKET sockets through a TPACKET_V3 ring, \
+     which no other system has"
+);
+
+mod capture;
+mod follow;
+mod frame;
+mod links;
+pub mod options;
+mod ring;
+mod sys;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io::{self, PipeReader};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use capstan_model::packet::Stamp;
+use capstan_model::{Packet, Time};
+
+use self::capture::{Capture, SetupError};
+use self::follow::warn_not_opened;
+use self::frame::Frame;
+use self::links::Links;
+pub use self::options::{Interfaces, LiveError, LiveOptions, StopHandle};
+use super::{Event, Lost, PacketSource, SourceError};
+
+/// How often [`Event::Idle`] comes, whether there are packets or not.
+const IDLE_EVERY: Duration = Duration::from_millis(250);
+/// How often the kernel is asked for its counts when nothing else calls for it.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// Word of a change of interfaces is left to settle: changes come in swarms.
+const SETTLE: Duration = Duration::from_millis(50);
+/// The bounds of [`LiveOptions::retire`].
+const RETIRE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
+/// How often a capture that ends is looked at.
+const DRAIN_EVERY: Duration = Duration::from_millis(5);
+
+/// What the kernel counted, over all interfaces since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Packets put in the rings.
+    pub captured: u64,
+    /// Packets for which a ring had no room; each was reported by [`Event::Lost`].
+    pub dropped: u64,
+    /// How often a ring became full.
+    pub freezes: u64,
+}
+
+/// Packets from network interfaces, as they pass.
+///
+/// [`Event::Idle`] says that the source was listening up to a moment. Packets
+/// from before it may still follow, of blocks that are not full: within
+/// [`LiveOptions::retire`] if the caller keeps up.
+///
+/// A source belongs to the network namespace of the thread that opened it; a
+/// thread that asks it for events must be in the same one.
+#[derive(Debug)]
+pub struct LiveSource {
+    options: LiveOptions,
+    links: Links,
+    stop: StopHandle,
+    wake: PipeReader,
+    captures: Vec<Capture>,
+    /// What is to be said before the next packet.
+    pending: VecDeque<Event<'static>>,
+    current: Option<Cursor>,
+    /// Which capture is the next to be asked for a block.
+    turn: usize,
+    next_number: u32,
+    phase: Phase,
+    idle_due: Instant,
+    count_due: Instant,
+    list_due: Option<Instant>,
+    statistics: Statistics,
+    /// Reused from one poll to the next.
+    poll_set: Vec<libc::pollfd>,
+}
+
+/// The place in the block that is being handed out.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    /// Which of the captures.
+    capture: usize,
+    /// Where the next packet's header is in the block.
+    at: usize,
+    /// Packets still to come.
+    left: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Asked to end at this moment; what the rings hold is given still.
+    Stopping(Time),
+    Ended,
+}
+
+/// A packet found in the current block, without borrowing it.
+struct Found {
+    capture: usize,
+    bytes: Range<usize>,
+    length: u32,
+    time: Time,
+}
+
+impl LiveSource {
+    /// Starts to listen. From the return of this on, every packet of the
+    /// interfaces is either given or counted as lost.
+    pub fn open(mut options: LiveOptions) -> Result<LiveSource, LiveError> {
+        options.retire = options.retire.clamp(RETIRE.0, RETIRE.1);
+        let setup = |step| move |source| LiveError::Setup { interface: "any".into(), step, source };
+        let mut links = Links::open().map_err(setup("opening a netlink socket"))?;
+        let (stop, wake) = StopHandle::new().map_err(setup("opening a pipe"))?;
+        let present = links.list().map_err(setup("listing the interfaces"))?;
+        if let Interfaces::Named(names) = &options.interfaces {
+            if names.is_empty() {
+                return Err(LiveError::NoneNamed);
+            }
+            if let Some(name) = names.iter().find(|name| present.iter().all(|l| l.name != **name)) {
+                let there = present.into_iter().map(|link| link.name).collect();
+                return Err(LiveError::NoSuchInterface { name: name.clone(), there });
+            }
+        }
+        let now = Instant::now();
+        let mut source = LiveSource {
+            options,
+            links,
+            stop,
+            wake,
+            captures: Vec::new(),
+            pending: VecDeque::new(),
+            current: None,
+            turn: 0,
+            next_number: 0,
+            phase: Phase::Running,
+            idle_due: now + IDLE_EVERY,
+            count_due: now + COUNT_EVERY,
+            list_due: None,
+            statistics: Statistics::default(),
+            poll_set: Vec::new(),
+        };
+        for (name, error) in source.open_missing(&present) {
+            let all = source.options.interfaces == Interfaces::Any;
+            let permission = error.source.kind() == io::ErrorKind::PermissionDenied;
+            if permission {
+                return Err(LiveError::Permission { source: error.source });
+            }
+            if all && !source.captures.is_empty() {
+                warn_not_opened(&name, &error);
+                continue;
+            }
+            let SetupError { step, source } = error;
+            return Err(LiveError::Setup { interface: name, step, source });
+        }
+        Ok(source)
+    }
+
+    /// What ends this source from another thread.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// What the kernel counted up to the last time it was asked.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// The next packet of the current block; gives the block back at its end.
+    fn next_packet(&mut self) -> Option<Found> {
+        let cursor = self.current.as_mut()?;
+        let capture = self.captures.get_mut(cursor.capture)?;
+        while cursor.left > 0 {
+            let block = capture.ring.block(capture.head);
+            let found = block.and_then(|block| {
+                let frame = Frame::read(block, cursor.at)?;
+                let whole = frame.complete(block, capture.framing)?;
+                Some((frame, whole))
+            });
+            let Some((frame, (bytes, length))) = found else {
+                // The kernel does not write such a block. What it should have
+                // held is missing all the same, so say that.
+                self.pending.push_back(Event::Lost(Lost {
+                    interface: Some(capture.number),
+                    packets: u64::from(cursor.left),
+                    live: true,
+                }));
+                break;
+            };
+            cursor.left -= 1;
+            cursor.at = cursor.at.saturating_add(frame.next);
+            if capture.loopback && frame.kind == libc::PACKET_OUTGOING {
+                continue;
+            }
+            let time = frame.time;
+            return Some(Found { capture: cursor.capture, bytes, length, time });
+        }
+        capture.finish_block();
+        self.current = None;
+        None
+    }
+
+    /// Between two blocks: does what is due, and takes the next block or waits.
+    fn advance(&mut self) -> Result<(), SourceError> {
+        let now = Instant::now();
+        if self.phase == Phase::Running && self.stop.is_stopped() {
+            self.phase = Phase::Stopping(current_time());
+            for capture in &mut self.captures {
+                capture.end(now).map_err(|source| failed(&capture.name, source))?;
+            }
+        }
+        self.do_what_is_due(now)?;
+        if !self.pending.is_empty() || self.take_block()? {
+            return Ok(());
+        }
+        self.close_drained(now)?;
+        match (self.phase, &self.options.interfaces) {
+            _ if !self.pending.is_empty() => Ok(()),
+            (Phase::Stopping(at), _) if self.captures.is_empty() => {
+                self.phase = Phase::Ended;
+                self.pending.push_back(Event::Idle(at));
+                Ok(())
+            }
+            (Phase::Running, Interfaces::Named(names)) if self.captures.is_empty() => {
+                let gone = io::Error::new(io::ErrorKind::NotFound, "the interface was removed");
+                Err(failed(&names.join(", "), gone))
+            }
+            _ => self.wait(self.patience(now)),
+        }
+    }
+
+    /// What is done by the clock, however busy the rings are.
+    fn do_what_is_due(&mut self, now: Instant) -> Result<(), SourceError> {
+        if now >= self.count_due {
+            self.count_due = now + COUNT_EVERY;
+            for at in 0..self.captures.len() {
+                self.count(at)?;
+            }
+        }
+        if self.phase != Phase::Running {
+            return Ok(());
+        }
+        if now >= self.idle_due {
+            self.idle_due = now + IDLE_EVERY;
+            self.pending.push_back(Event::Idle(current_time()));
+            self.wait(Duration::ZERO)?;
+        }
+        if self.list_due.is_some_and(|due| now >= due) {
+            self.list_due = None;
+            self.follow_changes(now)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the next ready block the current one, taking turns.
+    fn take_block(&mut self) -> Result<bool, SourceError> {
+        let count = self.captures.len();
+        for offset in 0..count {
+            let at = (self.turn + offset) % count;
+            let Some(header) = self.captures.get_mut(at).and_then(Capture::next_block) else {
+                continue;
+            };
+            self.turn = at + 1;
+            if header.losing {
+                self.count(at)?;
+            }
+            self.current = Some(Cursor { capture: at, at: header.first, left: header.packets });
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Takes the kernel's counts of one capture.
+    fn count(&mut self, at: usize) -> Result<(), SourceError> {
+        let Some(capture) = self.captures.get(at) else { return Ok(()) };
+        let counted = capture.take_counted().map_err(|source| failed(&capture.name, source))?;
+        self.statistics.captured += counted.captured;
+        self.statistics.dropped += counted.dropped;
+        self.statistics.freezes += counted.freezes;
+        if counted.dropped > 0 {
+            self.pending.push_back(Event::Lost(Lost {
+                interface: Some(capture.number),
+                packets: counted.dropped,
+                live: true,
+            }));
+        }
+        Ok(())
+    }
+
+    /// How long to wait when no ring has anything.
+    fn patience(&self, now: Instant) -> Duration {
+        if self.captures.iter().any(Capture::is_ending) {
+            return DRAIN_EVERY;
+        }
+        let due = self.list_due.into_iter().fold(self.idle_due.min(self.count_due), Instant::min);
+        due.saturating_duration_since(now)
+    }
+
+    /// Waits for a block, word of other interfaces, or the stop.
+    fn wait(&mut self, timeout: Duration) -> Result<(), SourceError> {
+        // Descriptor -1 is skipped by poll: once stopping, the pipe stays readable.
+        let watched = |fd| if self.phase == Phase::Running { fd } else { -1 };
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        self.poll_set.clear();
+        self.poll_set.push(entry(watched(self.wake.as_raw_fd())));
+        self.poll_set.push(entry(watched(self.links.notices().as_raw_fd())));
+        self.poll_set.extend(self.captures.iter().map(|c| entry(c.socket().as_raw_fd())));
+        sys::poll(&mut self.poll_set, timeout).map_err(|source| failed("any", source))?;
+        let mut changed = match self.poll_set.get(1) {
+            Some(notices) if notices.revents != 0 => {
+                self.links.take_notices().map_err(|source| failed("any", source))?
+            }
+            _ => false,
+        };
+        for (entry, capture) in self.poll_set.iter().skip(2).zip(&self.captures) {
+            if entry.revents & !libc::POLLIN != 0 {
+                capture.clear_error().map_err(|source| failed(&capture.name, source))?;
+                changed = true;
+            }
+        }
+        if changed {
+            self.list_due.get_or_insert(Instant::now() + SETTLE);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LiveSource {
+    fn drop(&mut self) {
+        follow::close(std::mem::take(&mut self.captures));
+    }
+}
+
+impl PacketSource for LiveSource {
+    fn next_event(&mut self) -> Result<Option<Event<'_>>, SourceError> {
+        let found = loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Some(event));
+            }
+            if let Some(found) = self.next_packet() {
+                break found;
+            }
+            if self.phase == Phase::Ended {
+                return Ok(None);
+            }
+            if self.current.is_none()
+                && self.pending.is_empty()
+                && let Err(error) = self.advance()
+            {
+                self.phase = Phase::Ended;
+                follow::close(std::mem::take(&mut self.captures));
+                self.pending.clear();
+                return Err(error);
+            }
+        };
+        let Found { capture, bytes, length, time } = found;
+        let lent = self.captures.get_mut(capture).and_then(|capture| {
+            let block = capture.ring.block(capture.head)?;
+            Some((capture.number, block.get(bytes)?))
+        });
+        let Some((interface, data)) = lent else {
+            // Not met: `next_packet` has just read it there. But an end is no answer.
+            return Err(failed("any", io::ErrorKind::UnexpectedEof.into()));
+        };
+        let stamp = Stamp::At(time);
+        Ok(Some(Event::Packet(Packet { interface, stamp, length, data, options: &[] })))
+    }
+}
+
+fn current_time() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(0).saturating_add(since)
+}
+
+fn failed(interface: &str, source: io::Error) -> SourceError {
+    SourceError::Io { name: format!("interface {interface}"), source }
+}

@@ -1,0 +1,232 @@
+//! One interface that is captured on: its packet socket, ring and counters.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use capstan_model::LinkType;
+use capstan_model::link::Interface;
+
+use super::frame::{BlockHeader, Framing, HEADROOM};
+use super::links::Link;
+use super::ring::{BlockRing, Shape};
+use super::sys;
+
+/// Raw IP over whatever is below (`linux/if_arp.h`); libc has no name for it.
+const ARPHRD_RAWIP: u16 = 519;
+/// How long an ended capture's last block is waited for, whatever it says.
+const LAST_BLOCK: Duration = Duration::from_secs(2);
+/// Well above what a packet on its way in needs to get into the ring.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
+
+/// What setting up a capture was doing when it failed.
+#[derive(Debug)]
+pub(super) struct SetupError {
+    pub(super) step: &'static str,
+    pub(super) source: io::Error,
+}
+
+/// A running capture on one interface.
+#[derive(Debug)]
+pub(super) struct Capture {
+    /// The interface's number in this source's order; given by the source.
+    pub(super) number: u32,
+    /// Its number in the kernel when it was opened.
+    pub(super) index: i32,
+    /// Its name when it was opened.
+    pub(super) name: String,
+    /// How its frames begin.
+    pub(super) framing: Framing,
+    /// Each packet passes twice, out and in: only the way in is kept.
+    pub(super) loopback: bool,
+    /// The packets.
+    pub(super) ring: BlockRing,
+    /// The block that comes next.
+    pub(super) head: usize,
+    /// Since when nothing new comes in, and what there is is only drained.
+    ending: Option<Instant>,
+    retire: Duration,
+    socket: OwnedFd,
+}
+
+/// What the kernel counted since it was last asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// Packets put in the ring.
+    pub(super) captured: u64,
+    /// Packets for which the ring had no room.
+    pub(super) dropped: u64,
+    /// How often the ring became full.
+    pub(super) freezes: u64,
+}
+
+impl Capture {
+    /// Starts capturing. The socket hears nothing before its ring is ready, so
+    /// that every packet from the first on is either in the ring or counted.
+    pub(super) fn open(
+        link: &Link,
+        shape: Shape,
+        retire: Duration,
+        promiscuous: bool,
+    ) -> Result<Capture, SetupError> {
+        let framing = framing(link.hardware);
+        let kind = if framing == Framing::Cooked { libc::SOCK_DGRAM } else { libc::SOCK_RAW };
+        let socket = step("opening a packet socket", sys::socket(libc::AF_PACKET, kind, 0))?;
+        let set =
+            |option: i32, value: &[u8]| sys::set_option(&socket, libc::SOL_PACKET, option, value);
+        let version = (libc::tpacket_versions::TPACKET_V3 as i32).to_ne_bytes();
+        step("choosing TPACKET_V3", set(libc::PACKET_VERSION, &version))?;
+        step("reserving headroom", set(libc::PACKET_RESERVE, &HEADROOM.to_ne_bytes()))?;
+        if link.loopback {
+            // Spares the ring the copies that would be thrown away, and keeps
+            // them out of the drop count. Linux before 4.20 cannot; there they
+            // are only thrown away.
+            let _ = set(libc::PACKET_IGNORE_OUTGOING, &1i32.to_ne_bytes());
+        }
+        let ring = step("allocating the capture ring", BlockRing::new(&socket, shape, retire))?;
+        if promiscuous && !link.loopback {
+            step("turning promiscuous mode on", set(libc::PACKET_ADD_MEMBERSHIP, &promisc(link)))?;
+        }
+        step("binding to the interface", sys::bind(&socket, &every_protocol(link)))?;
+        Ok(Capture {
+            number: 0,
+            index: link.index,
+            name: link.name.clone(),
+            framing,
+            loopback: link.loopback,
+            ring,
+            head: 0,
+            ending: None,
+            retire,
+            socket,
+        })
+    }
+
+    /// What to poll.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether a block waits to be read.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ring.is_ours(self.head)
+    }
+
+    /// The header of the block that comes next, if it is ready.
+    pub(super) fn next_block(&mut self) -> Option<BlockHeader> {
+        self.ring.block(self.head).and_then(|block| BlockHeader::read(block))
+    }
+
+    /// Gives the block that came next back, and goes on to the one after it.
+    pub(super) fn finish_block(&mut self) {
+        self.ring.release(self.head);
+        self.head = (self.head + 1) % self.ring.blocks();
+    }
+
+    /// Takes what the kernel counted; it starts again at zero.
+    pub(super) fn take_counted(&self) -> io::Result<Counted> {
+        let bytes: [u8; 12] = sys::option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS)?;
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        let dropped = u64::from(u32::from_ne_bytes([e, f, g, h]));
+        // The kernel's packet count holds the dropped ones too.
+        let seen = u64::from(u32::from_ne_bytes([a, b, c, d]));
+        let freezes = u64::from(u32::from_ne_bytes([i, j, k, l]));
+        Ok(Counted { captured: seen.saturating_sub(dropped), dropped, freezes })
+    }
+
+    /// Takes the socket's error, which would otherwise be reported by every
+    /// poll: the interface went down or away.
+    pub(super) fn clear_error(&self) -> io::Result<()> {
+        sys::option::<4>(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR).map(drop)
+    }
+
+    /// Whether the interface is still there. One that is only down is: the
+    /// kernel goes on when it comes up.
+    pub(super) fn is_attached(&self) -> io::Result<bool> {
+        let address: [u8; 8] = sys::bound_address(&self.socket)?;
+        let [.., a, b, c, d] = address;
+        Ok(i32::from_ne_bytes([a, b, c, d]) == self.index)
+    }
+
+    /// Lets nothing more in.
+    pub(super) fn end(&mut self, now: Instant) -> io::Result<()> {
+        if self.ending.is_none() {
+            sys::reject_everything(&self.socket)?;
+            self.ending = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Whether the capture is being drained.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Whether it is ending and everything was read. A block that is not full is
+    /// handed over by a timer of the kernel, so its packets must be waited for.
+    pub(super) fn is_drained(&self, now: Instant) -> bool {
+        let Some(since) = self.ending else { return false };
+        let waited = now.saturating_duration_since(since);
+        let empty = self.ring.packets_hint(self.head) == 0 || waited >= LAST_BLOCK;
+        // The hint comes first and readiness last: a block handed over in
+        // between is seen.
+        waited >= self.retire.max(ON_ITS_WAY) && empty && !self.is_ready()
+    }
+}
+
+/// How the frames of a hardware type (`ARPHRD_*`) begin.
+pub(super) fn framing(hardware: u16) -> Framing {
+    match hardware {
+        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Framing::Ethernet,
+        libc::ARPHRD_NONE | ARPHRD_RAWIP => Framing::Raw,
+        _ => Framing::Cooked,
+    }
+}
+
+/// How `link` is described to whoever reads the capture.
+pub(super) fn describe(link: &Link) -> Interface {
+    const HARDWARE_ADDRESS: u16 = 6; // pcapng if_MACaddr
+    let framing = framing(link.hardware);
+    let mut options = Vec::new();
+    if let (Framing::Ethernet, Ok(address)) = (framing, <[u8; 6]>::try_from(&*link.address))
+        && address != [0; 6]
+    {
+        options.extend_from_slice(&HARDWARE_ADDRESS.to_le_bytes());
+        options.extend_from_slice(&6u16.to_le_bytes());
+        options.extend_from_slice(&address);
+        options.extend_from_slice(&[0; 2]);
+    }
+    Interface {
+        link_type: match framing {
+            Framing::Ethernet => LinkType::ETHERNET,
+            Framing::Raw => LinkType::RAW,
+            Framing::Cooked => LinkType::LINUX_SLL2,
+        },
+        snap_length: 0,
+        name: Some(link.name.clone()),
+        resolution: 9,
+        offset_seconds: 0,
+        options,
+    }
+}
+
+/// A `packet_mreq` that asks for every frame on the wire.
+fn promisc(link: &Link) -> [u8; 16] {
+    let mut request = [0u8; 16];
+    request[..4].copy_from_slice(&link.index.to_ne_bytes());
+    request[4..6].copy_from_slice(&(libc::PACKET_MR_PROMISC as u16).to_ne_bytes());
+    request
+}
+
+/// A `sockaddr_ll` for all protocols on one interface.
+fn every_protocol(link: &Link) -> [u8; 20] {
+    let mut address = [0u8; 20];
+    address[..2].copy_from_slice(&(libc::AF_PACKET as u16).to_ne_bytes());
+    address[2..4].copy_from_slice(&(libc::ETH_P_ALL as u16).to_be_bytes());
+    address[4..8].copy_from_slice(&link.index.to_ne_bytes());
+    address
+}
+
+fn step<T>(step: &'static str, result: io::Result<T>) -> Result<T, SetupError> {
+    result.map_err(|source| SetupError { step, source })
+}

@@ -1,0 +1,319 @@
+//! The pcap file format (draft-ietf-opsawg-pcap) and its dialects: microseconds or
+//! nanoseconds, both byte orders, the longer record headers of patched libpcaps and
+//! of Nokia, Ixia's and AIX's variants, lengths in the old order.
+
+use std::ops::Range;
+
+use capstan_model::link::Interface;
+use capstan_model::packet::{MAX_CAPTURED, Stamp};
+use capstan_model::{LinkType, Time};
+
+use super::SourceError;
+use super::input::{Input, u16_at, u32_at};
+
+/// The header before the first record, bytes.
+const FILE_HEADER: usize = 24;
+
+/// Records looked at to tell which dialect a file is in, as far as they have come.
+const LOOK_AT: usize = 8;
+
+/// A length on the wire that hardly any packet has, bytes.
+const HUGE: u32 = 64 << 20;
+
+/// Set in the link type field if its top four bits say how long the frame check sequence is.
+const FCS_PRESENT: u32 = 0x0400_0000;
+
+/// The pcapng option that says how many bytes of frame check sequence end a packet.
+const IF_FCSLEN: u16 = 13;
+
+/// What the magic number says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Magic {
+    big_endian: bool,
+    nanos: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The usual one. Some patched libpcaps and Nokia used it too.
+    Standard,
+    /// Alexey Kuznetzov's: longer record headers.
+    Modified,
+    /// Ixia's: the sum of all records stands after the file header.
+    Ixia,
+}
+
+impl Magic {
+    /// Tells a pcap file from its first four bytes.
+    pub(super) fn of(first: [u8; 4]) -> Option<Magic> {
+        let known = |number| match number {
+            0xa1b2_c3d4_u32 => Some((false, Kind::Standard)),
+            0xa1b2_3c4d => Some((true, Kind::Standard)),
+            0xa1b2_cd34 => Some((false, Kind::Modified)),
+            0x1c00_01ac | 0x1c00_01ab => Some((true, Kind::Ixia)),
+            _ => None,
+        };
+        let magic =
+            |big_endian| move |(nanos, kind): (bool, Kind)| Magic { big_endian, nanos, kind };
+        known(u32::from_le_bytes(first))
+            .map(magic(false))
+            .or_else(|| known(u32::from_be_bytes(first)).map(magic(true)))
+    }
+}
+
+/// Which of a record's two lengths is the captured one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lengths {
+    CapturedFirst,
+    WireFirst,
+    /// Version 2.3 was written both ways: the smaller one is the captured length.
+    Either,
+}
+
+/// How the records of one file are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    big_endian: bool,
+    /// Bytes of a record before its packet: 16, or more in the dialects.
+    header: usize,
+    lengths: Lengths,
+    /// Nanoseconds that one unit of the second time field stands for.
+    fraction_nanos: i64,
+}
+
+/// One record's header.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    time: Time,
+    captured: u32,
+    wire: u32,
+    /// The time's second field is below a second.
+    sound_time: bool,
+}
+
+impl Layout {
+    #[inline]
+    fn record(&self, bytes: &[u8]) -> Record {
+        let field = |at| u32_at(bytes, at, self.big_endian);
+        let (first, second) = (field(8), field(12));
+        let (captured, wire) = match self.lengths {
+            Lengths::CapturedFirst => (first, second),
+            Lengths::WireFirst => (second, first),
+            Lengths::Either => (first.min(second), first.max(second)),
+        };
+        let fraction = i64::from(field(4)) * self.fraction_nanos;
+        // 2^32 seconds and 2^32 microseconds are far below 2^63 nanoseconds.
+        let time = Time(i64::from(field(0)) * 1_000_000_000 + fraction);
+        Record { time, captured, wire, sound_time: fraction < 1_000_000_000 }
+    }
+
+    /// Goes through the records at the start of `bytes`, at most [`LOOK_AT`], as far as
+    /// they have come: how many there are before one of which `wrong` holds, if any.
+    fn look(&self, mut bytes: &[u8], wrong: fn(&Record) -> bool) -> (usize, bool) {
+        let mut count = 0;
+        while count < LOOK_AT && bytes.len() >= self.header {
+            let record = self.record(bytes);
+            if wrong(&record) {
+                return (count, true);
+            }
+            count += 1;
+            bytes = bytes.get(self.header + record.captured as usize..).unwrap_or_default();
+        }
+        (count, false)
+    }
+
+    /// This layout, or the one with another record header in which the records make
+    /// sense where in this one they do not.
+    fn or_dialect(self, headers: &[usize], records: &[u8]) -> Layout {
+        if !self.look(records, Record::is_impossible).1 {
+            return self;
+        }
+        let dialects = headers.iter().map(|&header| Layout { header, ..self });
+        let sound = |dialect: &Layout| match dialect.look(records, Record::is_odd) {
+            (count @ 2.., false) => count,
+            _ => 0,
+        };
+        dialects.filter(|dialect| sound(dialect) > 0).max_by_key(sound).unwrap_or(self)
+    }
+}
+
+impl Record {
+    /// What no writer means. (In a dialect's file, read the plain way, the seconds come
+    /// to stand where the fraction or the length is read.)
+    fn is_impossible(&self) -> bool {
+        self.captured as usize > MAX_CAPTURED || !self.sound_time
+    }
+
+    /// What few writers mean: more captured than there was, or a huge packet.
+    fn is_odd(&self) -> bool {
+        self.is_impossible() || self.captured > self.wire || self.wire > HUGE
+    }
+}
+
+/// Where a record's packet lies in [`PcapReader::bytes`], and what its header says.
+pub(super) struct Found {
+    pub(super) stamp: Stamp,
+    pub(super) length: u32,
+    pub(super) data: Range<usize>,
+}
+
+/// What comes next in a pcap file.
+pub(super) enum Step {
+    Interface(Interface),
+    Packet(Found),
+    End,
+}
+
+/// Reads one pcap file.
+pub(super) struct PcapReader {
+    input: Input,
+    layout: Layout,
+    /// Given before the first packet.
+    interface: Option<Interface>,
+    /// Bytes of the record that was given out last.
+    given: usize,
+}
+
+impl PcapReader {
+    /// Reads the file header; `magic` is what the first four bytes are.
+    pub(super) fn new(mut input: Input, magic: Magic) -> Result<PcapReader, SourceError> {
+        if !input.fill(FILE_HEADER)? {
+            return Err(input.damaged("the file ends inside its 24-byte header"));
+        }
+        let Magic { big_endian, nanos, kind } = magic;
+        let header = input.bytes();
+        let version = (u16_at(header, 4, big_endian), u16_at(header, 6, big_endian));
+        let snap_length = u32_at(header, 16, big_endian);
+        let network = u32_at(header, 20, big_endian);
+        let lengths = match version {
+            (0 | 1, _) => {
+                let (major, minor) = version;
+                return Err(input.not_a_capture(format!(
+                    "pcap version {major}.{minor} is older than any that is known (2.0 and later)"
+                )));
+            }
+            // DG/UX writes 543 and the old order.
+            (2, 0..=2) | (543, _) => Lengths::WireFirst,
+            (2, 3) => Lengths::Either,
+            _ => Lengths::CapturedFirst,
+        };
+        let aix = aix_link_type(version, network).filter(|_| kind == Kind::Standard);
+        let link_type = match aix {
+            Some(link_type) => link_type,
+            None => link_type(network).ok_or_else(|| {
+                input.not_a_capture(format!("link type {network:#x} is none that is assigned"))
+            })?,
+        };
+        let nanos = nanos || aix.is_some();
+        let interface = Interface {
+            link_type,
+            snap_length,
+            name: None,
+            resolution: if nanos { 9 } else { 6 },
+            offset_seconds: 0,
+            options: fcs_option(network),
+        };
+        input.take(FILE_HEADER);
+        if kind == Kind::Ixia {
+            if !input.fill(4)? {
+                return Err(input.damaged("the file ends before its records' total length"));
+            }
+            input.take(4);
+        }
+        let fraction_nanos = if nanos { 1 } else { 1_000 };
+        let plain = Layout { big_endian, header: 16, lengths, fraction_nanos };
+        // The choice is made by what has come: a live pipe is not waited for.
+        let (plain, others): (_, &[usize]) = match kind {
+            Kind::Standard => (plain, &[24, 20]),
+            Kind::Modified => (Layout { header: 24, ..plain }, &[28]),
+            Kind::Ixia => (plain, &[]),
+        };
+        let layout = plain.or_dialect(others, input.bytes());
+        Ok(PcapReader { input, layout, interface: Some(interface), given: 0 })
+    }
+
+    /// The bytes [`Found::data`] points into.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.input.bytes()
+    }
+
+    /// The stream below.
+    pub(super) fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// What comes next. A packet's range is valid until the next call.
+    #[inline]
+    pub(super) fn step(&mut self) -> Result<Step, SourceError> {
+        self.input.take(std::mem::take(&mut self.given));
+        if let Some(interface) = self.interface.take() {
+            return Ok(Step::Interface(interface));
+        }
+        let header = self.layout.header;
+        if !self.input.fill(header)? {
+            if self.input.at_end()? {
+                return Ok(Step::End);
+            }
+            return Err(self.input.damaged("the file is cut short inside a packet's header"));
+        }
+        let record = self.layout.record(self.input.bytes());
+        let captured = record.captured as usize;
+        if captured > MAX_CAPTURED {
+            return Err(self.input.damaged(format!(
+                "a packet of {captured} captured bytes, and {MAX_CAPTURED} is the most there can be"
+            )));
+        }
+        let size = header + captured;
+        if !self.input.fill(size)? {
+            let there = self.input.bytes().len() - header.min(self.input.bytes().len());
+            return Err(self.input.damaged(format!(
+                "the file is cut short inside a packet: {there} of {captured} captured bytes"
+            )));
+        }
+        self.given = size;
+        Ok(Step::Packet(Found {
+            stamp: Stamp::At(record.time),
+            length: record.wire,
+            data: header..size,
+        }))
+    }
+}
+
+/// The LINKTYPE_ number of a file header's link type field. The field also says how
+/// long the frame check sequence is, in its upper bits; none if what is left is more
+/// than any link type (only NetBSD's private address family ones are).
+fn link_type(network: u32) -> Option<LinkType> {
+    u16::try_from(network & 0x03ff_ffff).ok().map(LinkType)
+}
+
+/// AIX writes version 2.2, interface types of RFC 1573 and nanoseconds. Nobody else
+/// wrote these numbers with that version.
+fn aix_link_type(version: (u16, u16), network: u32) -> Option<LinkType> {
+    if version != (2, 2) {
+        return None;
+    }
+    match network {
+        6 => Some(LinkType::ETHERNET),
+        9 => Some(LinkType(6)),
+        15 => Some(LinkType(10)),
+        24 => Some(LinkType::NULL),
+        _ => None,
+    }
+}
+
+/// The length of the frame check sequence as a pcapng interface option, if the link
+/// type field says one. It counts 16-bit words, the option bytes.
+fn fcs_option(network: u32) -> Vec<u8> {
+    if network & FCS_PRESENT == 0 {
+        return Vec::new();
+    }
+    let bytes = ((network >> 28) * 2) as u8;
+    let [code_low, code_high] = IF_FCSLEN.to_le_bytes();
+    vec![code_low, code_high, 1, 0, bytes, 0, 0, 0]
+}
+
+#[cfg(test)]
+#[path = "pcap/tests.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+//! The pcapng file format (draft-ietf-opsawg-pcapng): sections of either byte order,
+//! any number of interfaces with their own clocks, packets with options, and blocks
+//! that are kept to be given back.
+
+mod blocks;
+mod options;
+mod packets;
+#[cfg(test)]
+mod tests;
+
+use capstan_model::Block;
+use capstan_model::block::block_type;
+use capstan_model::link::Interface;
+
+use self::packets::Found;
+use super::input::{Input, u16_at, u32_at};
+use super::ticks::Clock;
+use super::{Lost, SourceError};
+
+/// Block type and total length before a body, bytes.
+const BLOCK_HEADER: usize = 8;
+
+/// Block type, total length and total length again, bytes.
+const EMPTY_BLOCK: usize = 12;
+
+/// The longest block that is read, bytes; what other readers allow too.
+const MAX_BLOCK: usize = 16 << 20;
+
+/// The most interfaces one source may describe, so that a hostile one cannot fill the memory.
+const MAX_INTERFACES: usize = 1 << 16;
+
+/// A section header's byte-order magic as a big-endian section has it.
+const BIG_ENDIAN: [u8; 4] = [0x1a, 0x2b, 0x3c, 0x4d];
+const LITTLE_ENDIAN: [u8; 4] = [0x4d, 0x3c, 0x2b, 0x1a];
+
+/// An interface number in statistics for one that the section does not have.
+const NO_INTERFACE: u32 = u32::MAX;
+
+/// What is remembered of an interface.
+struct Known {
+    clock: Clock,
+    snap_length: u32,
+    /// Dropped packets that were told of.
+    dropped: u64,
+}
+
+/// What comes next in a pcapng file.
+pub(super) enum Step {
+    Interface(Interface),
+    Packet(Found),
+    Block(Block),
+    Lost(Lost),
+    End,
+}
+
+/// Reads one pcapng file.
+pub(super) struct PcapngReader {
+    input: Input,
+    big_endian: bool,
+    /// All interfaces of the source, numbered over all its sections.
+    interfaces: Vec<Known>,
+    /// The number of the present section's first interface.
+    section_start: usize,
+    packets: u64,
+    /// Bytes of the block that was given out last.
+    given: usize,
+    /// Of the block at the front the losses were told already.
+    lost_told: bool,
+    scratch: Vec<u8>,
+}
+
+/// Whether a stream that starts with these bytes is pcapng.
+pub(super) fn is_pcapng(first: &[u8]) -> bool {
+    u32_at(first, 0, false) == block_type::SECTION_HEADER
+        && matches!(first.get(8..12), Some(magic) if magic == BIG_ENDIAN || magic == LITTLE_ENDIAN)
+}
+
+impl PcapngReader {
+    /// Reads a stream of which [`is_pcapng`] holds.
+    pub(super) fn new(input: Input) -> PcapngReader {
+        PcapngReader {
+            input,
+            big_endian: false,
+            interfaces: Vec::new(),
+            section_start: 0,
+            packets: 0,
+            given: 0,
+            lost_told: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The stream below.
+    pub(super) fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// What comes next.
+    pub(super) fn step(&mut self) -> Result<Step, SourceError> {
+        self.input.take(std::mem::take(&mut self.given));
+        let Some((kind, size)) = self.block()? else { return Ok(Step::End) };
+        let found = match kind {
+            block_type::ENHANCED_PACKET => self.enhanced_packet(size),
+            block_type::SIMPLE_PACKET => self.simple_packet(size),
+            block_type::PACKET => self.old_packet(size),
+            _ => return self.other_block(kind, size),
+        };
+        let found = found.map_err(|what| self.input.damaged(what))?;
+        if found.dropped > 0 && !std::mem::replace(&mut self.lost_told, true) {
+            return Ok(Step::Lost(self.lost(found.interface, found.dropped)));
+        }
+        self.lost_told = false;
+        self.given = size;
+        self.packets += 1;
+        Ok(Step::Packet(found))
+    }
+
+    /// Makes the next block available: its type and size with padding. None at the end.
+    #[inline]
+    fn block(&mut self) -> Result<Option<(u32, usize)>, SourceError> {
+        if !self.input.fill(EMPTY_BLOCK)? {
+            if self.input.at_end()? {
+                return Ok(None);
+            }
+            return Err(self.input.damaged("the file is cut short inside a block's header"));
+        }
+        let header = self.input.bytes();
+        let kind = u32_at(header, 0, self.big_endian);
+        // The type of a section header reads the same in both byte orders.
+        let big_endian = match (kind, header.get(8..12)) {
+            (block_type::SECTION_HEADER, Some(magic)) if magic == BIG_ENDIAN => true,
+            (block_type::SECTION_HEADER, Some(magic)) if magic == LITTLE_ENDIAN => false,
+            (block_type::SECTION_HEADER, _) => {
+                return Err(self.input.damaged("a section header without a byte-order mark"));
+            }
+            _ => self.big_endian,
+        };
+        let total = u32_at(header, 4, big_endian);
+        if (total as usize) < EMPTY_BLOCK || total as usize > MAX_BLOCK {
+            return Err(self.input.damaged(format!(
+                "a block (type {kind:#x}) of {total} bytes, and {EMPTY_BLOCK} to {MAX_BLOCK} are possible"
+            )));
+        }
+        // Lengths that are no multiple of four are met: the padding was not counted.
+        let size = (total as usize).next_multiple_of(4);
+        if !self.input.fill(size)? {
+            let there = self.input.bytes().len();
+            return Err(self.input.damaged(format!(
+                "the file is cut short inside a block (type {kind:#x}): {there} of {total} bytes"
+            )));
+        }
+        let again = u32_at(self.input.bytes(), size - 4, big_endian);
+        if again != total {
+            return Err(self.input.damaged(format!(
+                "a block (type {kind:#x}) whose two lengths differ: {total} and {again}"
+            )));
+        }
+        self.big_endian = big_endian;
+        Ok(Some((kind, size)))
+    }
+
+    /// Remembers that packets are told to be missing.
+    fn lost(&mut self, interface: u32, packets: u64) -> Lost {
+        if let Some(known) = self.interfaces.get_mut(interface as usize) {
+            known.dropped = known.dropped.saturating_add(packets);
+        }
+        Lost { interface: Some(interface), packets, live: false }
+    }
+
+    /// Everything that is not a packet.
+    fn other_block(&mut self, kind: u32, size: usize) -> Result<Step, SourceError> {
+        let body = self.input.bytes().get(BLOCK_HEADER..size - 4).unwrap_or_default();
+        if kind == block_type::INTERFACE {
+            let interface = blocks::interface(body, self.big_endian);
+            let interface = interface.map_err(|what| self.input.damaged(what))?;
+            return self.new_interface(interface, size);
+        }
+        let kept = blocks::keep(kind, body, self.big_endian);
+        let mut kept = kept.map_err(|what| self.input.damaged(what))?;
+        match kind {
+            block_type::SECTION_HEADER => {
+                let version = (u16_at(&kept.bytes, 4, false), u16_at(&kept.bytes, 6, false));
+                // 1.2 is what some writers put for 1.0 (draft, section 4.1).
+                if !matches!(version, (1, 0 | 2)) {
+                    let (major, minor) = version;
+                    return Err(self.input.damaged(format!(
+                        "a section of pcapng version {major}.{minor}, which is not known"
+                    )));
+                }
+                self.section_start = self.interfaces.len();
+            }
+            block_type::INTERFACE_STATISTICS => {
+                let interface = self.interface(u32_at(&kept.bytes, 0, false));
+                let (number, told) =
+                    interface.map_or((NO_INTERFACE, 0), |(number, known)| (number, known.dropped));
+                if let Some(field) = kept.bytes.first_chunk_mut::<4>() {
+                    *field = number.to_le_bytes();
+                }
+                let untold = blocks::dropped(&kept.bytes).saturating_sub(told);
+                if untold > 0 && number != NO_INTERFACE {
+                    return Ok(Step::Lost(self.lost(number, untold)));
+                }
+            }
+            _ => {}
+        }
+        self.given = size;
+        Ok(Step::Block(Block {
+            block_type: kind,
+            body: kept.bytes,
+            big_endian: kept.big_endian,
+            before: self.packets,
+        }))
+    }
+
+    fn new_interface(&mut self, interface: Interface, size: usize) -> Result<Step, SourceError> {
+        if self.interfaces.len() == MAX_INTERFACES {
+            return Err(self.input.damaged(format!("more than {MAX_INTERFACES} interfaces")));
+        }
+        self.interfaces.push(Known {
+            clock: Clock::new(interface.resolution, interface.offset_seconds),
+            snap_length: interface.snap_length,
+            dropped: 0,
+        });
+        self.given = size;
+        Ok(Step::Interface(interface))
+    }
+}

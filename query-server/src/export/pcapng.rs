@@ -1,0 +1,286 @@
+//! Writes packets and what belongs to them as pcapng (draft-ietf-opsawg-pcapng), into
+//! memory: the caller takes what has gathered in the buffer and sends it on.
+//!
+//! Times are written in nanoseconds since 1970. An interface whose clock is finer, and
+//! a time outside what 64 bits of nanoseconds say, keep the source's own ticks, so that
+//! nothing is rounded. A packet without a time becomes a simple packet block, the only
+//! kind that has none; such a block always means the first interface of its section, so
+//! one from another interface opens a new section.
+
+mod blocks;
+mod bytes;
+mod clock;
+#[cfg(test)]
+mod tests;
+
+use capstan_model::Packet;
+use capstan_model::block::block_type;
+use capstan_model::link::Interface;
+use capstan_model::packet::{MAX_CAPTURED, Stamp};
+
+pub use self::blocks::{Fate, SECRETS_TLS_KEY_LOG, Statistics};
+use self::bytes::{BlockStart, Options};
+use self::clock::Clock;
+
+/// The longest captured length Wireshark and tshark read on most link types, bytes. A
+/// longer packet makes them give up the rest of the file.
+pub const WIRESHARK_LONGEST: usize = 262_144;
+
+const NO_TIME: &str = "this packet has no time: the one it is given stands for none";
+
+/// What a section says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Section {
+    /// The machine that captured.
+    pub hardware: Option<String>,
+    /// Its operating system.
+    pub os: Option<String>,
+    /// The program that wrote the file.
+    pub application: Option<String>,
+    /// Anything else that should be read with it, such as how complete it is.
+    pub comments: Vec<String>,
+}
+
+/// Why something cannot be written. Nothing was appended then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// No interface has this number.
+    #[error("no interface {0} was written before its packet")]
+    Interface(u32),
+    /// Longer than a reader takes.
+    #[error("{what} of {length} bytes cannot be written into one block")]
+    TooLong {
+        /// What is too long.
+        what: &'static str,
+        /// How long it is, bytes.
+        length: usize,
+    },
+    /// The packet's options are not a list of options.
+    #[error("the options of a packet are damaged")]
+    Options,
+}
+
+/// One interface of the file.
+#[derive(Debug)]
+struct Declared {
+    interface: Interface,
+    /// The clocks it can be written with, the usual one first: nanoseconds since 1970
+    /// unless its own is finer, its own, and two that together reach every moment there is.
+    clocks: [Clock; 4],
+    /// Its number in the present section, written with each of them.
+    numbers: [Option<u32>; 4],
+}
+
+impl Declared {
+    fn new(interface: &Interface) -> Declared {
+        let own = Clock::of(interface);
+        let usual = if own.is_finer_than_nanos() { own } else { Clock::NANOS };
+        let clocks = [usual, own, Clock::NANOS, Clock::EARLY];
+        Declared { interface: interface.clone(), clocks, numbers: [None; 4] }
+    }
+
+    fn usual_clock(&self) -> Clock {
+        let [usual, ..] = self.clocks;
+        usual
+    }
+}
+
+/// Writes one file. Every method appends to the buffer it is given.
+#[derive(Debug)]
+pub struct PcapngWriter {
+    section: Section,
+    interfaces: Vec<Declared>,
+    /// Interfaces in the present section.
+    count: u32,
+    /// The present section's interface 0 and its snap length as written.
+    first: Option<(u32, u32)>,
+    longest: usize,
+    cut: u64,
+}
+
+impl PcapngWriter {
+    /// Begins a file.
+    pub fn new(section: Section, out: &mut Vec<u8>) -> PcapngWriter {
+        let mut writer = PcapngWriter {
+            section,
+            interfaces: Vec::new(),
+            count: 0,
+            first: None,
+            longest: WIRESHARK_LONGEST,
+            cut: 0,
+        };
+        writer.begin_section(out);
+        writer
+    }
+
+    /// Writes captured bytes up to this many a packet, at most [`MAX_CAPTURED`], instead of
+    /// [`WIRESHARK_LONGEST`]. A packet that is cut says so in a comment.
+    pub fn with_longest(mut self, bytes: usize) -> PcapngWriter {
+        self.longest = bytes.min(MAX_CAPTURED);
+        self
+    }
+
+    /// How many packets were cut because they were longer than that.
+    pub fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// Writes an interface and gives its number for [`Packet::interface`]: 0, 1, ….
+    pub fn interface(&mut self, interface: &Interface, out: &mut Vec<u8>) -> u32 {
+        // 2^32 interfaces do not fit into memory.
+        let index = self.interfaces.len() as u32;
+        let declared = Declared::new(interface);
+        let clock = declared.usual_clock();
+        self.interfaces.push(declared);
+        self.declare(index, clock, out);
+        index
+    }
+
+    /// Writes a packet; `comments` are added to its options.
+    ///
+    /// A packet without a time cannot have comments.
+    ///
+    /// # Errors
+    /// Its interface was not written, its options are no options.
+    pub fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        comments: &[&str],
+        out: &mut Vec<u8>,
+    ) -> Result<(), WriteError> {
+        if !bytes::are_options(packet.options) {
+            return Err(WriteError::Options);
+        }
+        let (clock, ticks, note) = match self.ticks(packet.interface, packet.stamp)? {
+            Some((clock, ticks)) => (clock, ticks, None),
+            None if self.simple_packet(packet, out) => return Ok(()),
+            None => (self.declared(packet.interface)?.usual_clock(), 0, Some(NO_TIME)),
+        };
+        let number = self.declare(packet.interface, clock, out);
+        let data = packet.data.get(..self.longest).unwrap_or(packet.data);
+        let block = BlockStart::new(block_type::ENHANCED_PACKET, out);
+        for field in [
+            number,
+            (ticks >> 32) as u32,
+            ticks as u32,
+            // Bounded by `longest`.
+            data.len() as u32,
+            packet.length,
+        ] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        out.extend_from_slice(data);
+        bytes::pad(data.len(), out);
+        let mut options = Options::new(out);
+        options.ready(packet.options);
+        comments.iter().copied().chain(note).for_each(|comment| options.comment(comment));
+        if data.len() < packet.data.len() {
+            self.cut += 1;
+            options.comment(&format!(
+                "cut to {} of {} captured bytes",
+                data.len(),
+                packet.data.len()
+            ));
+        }
+        options.end();
+        block.end(out);
+        Ok(())
+    }
+
+    fn declared(&self, interface: u32) -> Result<&Declared, WriteError> {
+        self.interfaces.get(interface as usize).ok_or(WriteError::Interface(interface))
+    }
+
+    /// How a stamp is written: with which clock, and as which ticks. None if it has no time.
+    fn ticks(&self, interface: u32, stamp: Stamp) -> Result<Option<(Clock, u64)>, WriteError> {
+        let declared = self.declared(interface)?;
+        Ok(match stamp {
+            Stamp::At(time) => {
+                declared.clocks.into_iter().find_map(|clock| Some((clock, clock.ticks(time)?)))
+            }
+            Stamp::Raw { ticks, .. } => Some((Clock::of(&declared.interface), ticks)),
+            Stamp::None => None,
+        })
+    }
+
+    fn begin_section(&mut self, out: &mut Vec<u8>) {
+        let block = BlockStart::new(block_type::SECTION_HEADER, out);
+        out.extend_from_slice(&0x1a2b_3c4d_u32.to_le_bytes());
+        out.extend_from_slice(&[1, 0, 0, 0]);
+        // The section's length is not known while it is written.
+        out.extend_from_slice(&u64::MAX.to_le_bytes());
+        let mut options = Options::new(out);
+        let Section { hardware, os, application, comments } = &self.section;
+        comments.iter().for_each(|comment| options.comment(comment));
+        for (code, text) in [(2, hardware), (3, os), (4, application)] {
+            if let Some(text) = text {
+                options.text(code, text);
+            }
+        }
+        options.end();
+        block.end(out);
+        self.count = 0;
+        self.first = None;
+        for declared in &mut self.interfaces {
+            declared.numbers = [None; 4];
+        }
+    }
+
+    /// The number in the present section of an interface with this clock, which must be
+    /// one of its own; it is written if the section does not have it yet.
+    fn declare(&mut self, interface: u32, clock: Clock, out: &mut Vec<u8>) -> u32 {
+        let next = self.count;
+        let Some(declared) = self.interfaces.get_mut(interface as usize) else { return next };
+        let known = declared.clocks.iter().zip(&mut declared.numbers);
+        let Some((_, slot)) = known.into_iter().find(|(known, _)| **known == clock) else {
+            return next;
+        };
+        if let Some(number) = *slot {
+            return number;
+        }
+        *slot = Some(next);
+        let snap_length = declared.interface.snap_length;
+        bytes::interface(&declared.interface, snap_length, clock, out);
+        self.first.get_or_insert((interface, snap_length));
+        self.count += 1;
+        next
+    }
+
+    /// Writes a packet without a time as the block that has none, if that can say it.
+    fn simple_packet(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
+        let Some(declared) = self.interfaces.get(packet.interface as usize) else { return false };
+        let captured = packet.data.len() as u64;
+        // Readers take the captured length from the snap length.
+        let fits = |snap_length: u32| match snap_length {
+            0 => captured == u64::from(packet.length),
+            snap_length => captured == u64::from(packet.length.min(snap_length)),
+        };
+        let cut_off = packet.data.len() as u32;
+        let usual = declared.interface.snap_length;
+        let Some(snap_length) = [usual, cut_off].into_iter().find(|length| fits(*length)) else {
+            return false;
+        };
+        if packet.data.len() > self.longest || !packet.options.is_empty() {
+            return false;
+        }
+        let here = self
+            .first
+            .is_some_and(|(interface, written)| interface == packet.interface && fits(written));
+        if !here {
+            let clock = declared.usual_clock();
+            self.begin_section(out);
+            if snap_length == usual {
+                self.declare(packet.interface, clock, out);
+            } else if let Some(declared) = self.interfaces.get(packet.interface as usize) {
+                bytes::interface(&declared.interface, snap_length, clock, out);
+                self.first = Some((packet.interface, snap_length));
+                self.count = 1;
+            }
+        }
+        let block = BlockStart::new(block_type::SIMPLE_PACKET, out);
+        out.extend_from_slice(&packet.length.to_le_bytes());
+        out.extend_from_slice(packet.data);
+        block.end(out);
+        true
+    }
+}

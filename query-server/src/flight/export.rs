@@ -1,0 +1,303 @@
+//! PCAPNG over Flight: what is asked for and how it comes.
+//!
+//! The command is JSON in `FlightDescriptor.cmd`, which every Flight client can
+//! write without a schema compiler:
+//!
+//! ```json
+//! {"export": {"from": "2026-11-21T14:00:00Z", "to": "-5m",
+//!             "ips": ["10.0.0.7"], "ports": [443], "protocols": ["tls"],
+//!             "order": "time"}}
+//! ```
+//!
+//! Every field may be left out. `from` and `to` are nanoseconds since 1970 or what
+//! [`Time::parse`] reads; without both, all packets belong, also those without a
+//! time. A packet belongs if one of its ends is among `ips`, one of its ports among
+//! `ports` and its protocol among `protocols`; an empty list asks for nothing in
+//! particular. `order` is `time` (the default) or `recorded`.
+//!
+//! `GetFlightInfo` answers with one endpoint, whose ticket is the same JSON with
+//! `from` and `to` as nanoseconds. `DoGet` streams record batches with the one
+//! column `pcapng` ([`DataType::Binary`], at most [`MAX_CHUNK`] bytes a row): the
+//! rows, put together in order, are the file. A stream that ends with an error is
+//! a file that is not whole.
+
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use capstan_model::{Address, Failure, FailureKind, Protocol, Time, TimeRange};
+use datafusion::arrow::array::{BinaryArray, RecordBatch};
+use datafusion::arrow::buffer::{Buffer, OffsetBuffer};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::wire;
+
+/// Most bytes of the file in a row.
+pub const MAX_CHUNK: usize = 1 << 20;
+
+/// Most addresses, ports or protocols a request can name.
+const MAX_NAMED: usize = 10_000;
+
+/// Which packets to export, and in which order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportRequest {
+    /// When; [`TimeRange::ALL`] takes packets without a time, too.
+    pub range: TimeRange,
+    /// Either end is one of these; any if empty.
+    pub ips: Vec<Address>,
+    /// Either port is one of these; any if empty.
+    pub ports: Vec<u16>,
+    /// The flow's protocol is one of these; any if empty.
+    pub protocols: Vec<Protocol>,
+    /// In which order packets come.
+    pub order: Order,
+}
+
+/// The order of packets in an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// By time, then recorder, generation and ordinal.
+    #[default]
+    Time,
+    /// As each recorder captured them.
+    Recorded,
+}
+
+impl Default for ExportRequest {
+    fn default() -> Self {
+        ExportRequest {
+            range: TimeRange::ALL,
+            ips: Vec::new(),
+            ports: Vec::new(),
+            protocols: Vec::new(),
+            order: Order::default(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    export: Fields,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    to: Option<Moment>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ips: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<u16>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    protocols: Vec<String>,
+    #[serde(default)]
+    order: Order,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a time is nanoseconds since 1970 or text")]
+enum Moment {
+    Nanoseconds(i64),
+    Text(String),
+}
+
+impl Moment {
+    fn time(&self, now: Time) -> Result<Time, Failure> {
+        match self {
+            Moment::Nanoseconds(nanoseconds) => Ok(Time(*nanoseconds)),
+            Moment::Text(text) => Time::parse(text, now).map_err(usage),
+        }
+    }
+}
+
+impl ExportRequest {
+    /// Whether bytes of a descriptor or ticket are meant as JSON. A protobuf message
+    /// cannot start with a brace: it would open a group, which proto3 has not.
+    pub(super) fn is_json(command: &[u8]) -> bool {
+        command.trim_ascii_start().first() == Some(&b'{')
+    }
+
+    /// Reads a command; distances such as `-5m` count from `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`FailureKind::Usage`] with what is wrong.
+    pub fn from_json(command: &[u8], now: Time) -> Result<Self, Failure> {
+        let Command { export } = serde_json::from_slice(command).map_err(|error| {
+            Failure::caused_by(FailureKind::Usage, "the JSON command is not understood", error)
+        })?;
+        let named = export.ips.len().max(export.ports.len()).max(export.protocols.len());
+        if named > MAX_NAMED {
+            let words = format!("{named} values in one list and {MAX_NAMED} are taken");
+            return Err(Failure::new(FailureKind::Usage, words));
+        }
+        let bound = |moment: &Option<Moment>, open: Time| {
+            moment.as_ref().map_or(Ok(open), |moment| moment.time(now))
+        };
+        let (from, to) = (bound(&export.from, Time::MIN)?, bound(&export.to, Time::MAX)?);
+        let address = |text: &String| {
+            text.parse::<Address>().map_err(|_| {
+                Failure::new(FailureKind::Usage, format!("'{text}' is not an IP address"))
+            })
+        };
+        Ok(ExportRequest {
+            range: TimeRange::new(from, to).map_err(usage)?,
+            ips: export.ips.iter().map(address).collect::<Result<_, _>>()?,
+            ports: export.ports,
+            protocols: export
+                .protocols
+                .iter()
+                .map(|name| name.parse::<Protocol>().map_err(usage))
+                .collect::<Result<_, _>>()?,
+            order: export.order,
+        })
+    }
+
+    /// The command that asks for this, times as nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// None that is known; writing JSON can fail in principle.
+    pub fn to_json(&self) -> Result<Bytes, Failure> {
+        let bound = |time: Time, open: Time| (time != open).then_some(Moment::Nanoseconds(time.0));
+        let export = Fields {
+            from: bound(self.range.start, Time::MIN),
+            to: bound(self.range.end, Time::MAX),
+            ips: self.ips.iter().map(Address::to_string).collect(),
+            ports: self.ports.clone(),
+            protocols: self.protocols.iter().map(Protocol::to_string).collect(),
+            order: self.order,
+        };
+        let json = serde_json::to_vec(&Command { export }).map_err(|error| {
+            Failure::caused_by(FailureKind::Other, "the export command cannot be written", error)
+        })?;
+        Ok(json.into())
+    }
+}
+
+fn usage(error: impl std::error::Error) -> Failure {
+    Failure::new(FailureKind::Usage, error.to_string())
+}
+
+/// The time now, for distances such as `-5m`.
+pub(super) fn now() -> Time {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => Time(0).saturating_add(since),
+        // A clock before 1970.
+        Err(_) => Time(0),
+    }
+}
+
+/// The one column.
+pub(super) fn schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        Arc::new(Schema::new(vec![Field::new("pcapng", DataType::Binary, false)]))
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// The file as rows, without copying it.
+pub(super) fn encode(chunks: BoxStream<'static, Result<Bytes, Failure>>) -> wire::Answer {
+    let rows = chunks
+        .map_ok(|chunk| {
+            let mut rest = chunk;
+            stream::iter(std::iter::from_fn(move || {
+                let next = rest.split_to(rest.len().min(MAX_CHUNK));
+                (!next.is_empty()).then(|| row(next))
+            }))
+        })
+        .try_flatten();
+    wire::encode(schema(), rows.boxed())
+}
+
+fn row(chunk: Bytes) -> Result<RecordBatch, Failure> {
+    let lengths = OffsetBuffer::from_lengths([chunk.len()]);
+    BinaryArray::try_new(lengths, Buffer::from(chunk), None)
+        .and_then(|column| RecordBatch::try_new(schema(), vec![Arc::new(column)]))
+        .map_err(|error| {
+            Failure::caused_by(FailureKind::Other, "a piece of the file cannot be sent", error)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Time = Time(1_700_000_000_000_000_000);
+
+    fn read(json: &str) -> Result<ExportRequest, Failure> {
+        ExportRequest::from_json(json.as_bytes(), NOW)
+    }
+
+    #[test]
+    fn a_full_command_is_read_and_written() {
+        let request = read(
+            r#"{"export": {"from": "-15m", "to": 1700000000000000000, "ips": ["10.0.0.7", "::1"],
+                "ports": [443], "protocols": ["TLS", "h2"], "order": "recorded"}}"#,
+        )
+        .expect("a command");
+        let start = Time(NOW.0 - 900_000_000_000);
+        assert_eq!(request.range, TimeRange { start, end: NOW });
+        assert_eq!(request.protocols, [Protocol::Tls, Protocol::Http2]);
+        assert_eq!(request.order, Order::Recorded);
+        let json = request.to_json().expect("JSON");
+        assert_eq!(ExportRequest::from_json(&json, Time(0)).expect("ours"), request);
+    }
+
+    #[test]
+    fn nothing_asked_is_everything() {
+        let request = read(r#" {"export": {}}"#).expect("a command");
+        assert_eq!(request, ExportRequest::default());
+        assert!(request.range.is_all());
+        let json = request.to_json().expect("JSON");
+        assert!(ExportRequest::is_json(&json));
+        assert_eq!(ExportRequest::from_json(&json, NOW).expect("ours"), request);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (json, word) in [
+            (r#"{"exprot": {}}"#, "exprot"),
+            (r#"{"export": {"form": 1}}"#, "form"),
+            (r#"{"export": {"from": 2, "to": 1}}"#, "upside down"),
+            (r#"{"export": {"from": "teatime"}}"#, "teatime"),
+            (r#"{"export": {"from": 1.5}}"#, "nanoseconds"),
+            (r#"{"export": {"ips": ["10.0.0"]}}"#, "10.0.0"),
+            (r#"{"export": {"ports": [70000]}}"#, "70000"),
+            (r#"{"export": {"protocols": ["gopher"]}}"#, "gopher"),
+            (r#"{"export": {"order": "size"}}"#, "size"),
+        ] {
+            let failure = read(json).expect_err(json);
+            assert_eq!(failure.kind(), FailureKind::Usage);
+            let words = super::super::status::to_status(&failure).message().to_owned();
+            assert!(words.contains(word), "{json}: {words}");
+        }
+    }
+
+    #[tokio::test]
+    async fn long_chunks_are_split_and_empty_ones_dropped() {
+        let bytes = Bytes::from(vec![7_u8; 2 * MAX_CHUNK + 5]);
+        let chunks = [Ok(Bytes::new()), Ok(bytes), Ok(Bytes::from_static(b"end"))];
+        let messages: Vec<_> =
+            encode(stream::iter(chunks).boxed()).try_collect().await.expect("messages");
+        let bodies: Vec<_> = messages.iter().map(|message| message.data_body.len()).collect();
+        assert_eq!(bodies.len(), 1 + 4);
+        assert!(bodies.iter().all(|length| *length < MAX_CHUNK + 1024), "{bodies:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_crash_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = ExportRequest::from_json(&bytes, NOW);
+        }
+    }
+}

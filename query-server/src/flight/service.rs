@@ -1,0 +1,511 @@
+//! The Flight SQL commands (Arrow Flight SQL protocol, FlightSql.proto).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::metadata::{SqlInfoData, XdbcTypeInfoData};
+use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
+use arrow_flight::sql::{
+    ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
+    ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionCreatePreparedStatementResult, ActionCreatePreparedSubstraitPlanRequest,
+    ActionEndSavepointRequest, ActionEndTransactionRequest, Any, Command, CommandGetCatalogs,
+    CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
+    CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
+    CommandStatementIngest, CommandStatementQuery, CommandStatementSubstraitPlan,
+    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
+    TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
+    IpcMessage, SchemaAsIpc, Ticket,
+};
+use bytes::Bytes;
+use capstan_model::Failure;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::ipc::writer::IpcWriteOptions;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::handle::{Binding, Statement, check_plain};
+use super::statement::Planned;
+use super::status::to_status;
+use super::{Sessions, metadata, wire};
+
+/// Answers Flight SQL from [`Sessions`].
+pub(super) struct Service {
+    pub(super) sessions: Arc<dyn Sessions>,
+    info: SqlInfoData,
+    types: XdbcTypeInfoData,
+}
+
+type Get = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
+type Info = Result<Response<FlightInfo>, Status>;
+
+impl Service {
+    pub(super) fn new(sessions: Arc<dyn Sessions>) -> Result<Self, Failure> {
+        let (info, types) = (metadata::sql_info()?, metadata::xdbc_types()?);
+        Ok(Service { sessions, info, types })
+    }
+
+    async fn plan(&self, statement: &Statement) -> Result<Planned, Status> {
+        let context = self.sessions.session().await.map_err(failed)?;
+        Planned::new(context, statement).await.map_err(failed)
+    }
+
+    /// Where the answer to `statement` is: here, at a ticket that says all of it.
+    async fn offer(&self, statement: Statement, descriptor: FlightDescriptor) -> Info {
+        let planned = self.plan(&statement).await?;
+        let statement_handle = statement.encode().map_err(failed)?;
+        info(&planned.schema(), &TicketStatementQuery { statement_handle }, descriptor)
+    }
+
+    async fn answer(&self, statement: Statement) -> Get {
+        let planned = self.plan(&statement).await?;
+        Ok(Response::new(planned.run().await.map_err(failed)?))
+    }
+}
+
+fn failed(failure: Failure) -> Status {
+    to_status(&failure)
+}
+
+/// What the protocol has and a store that is only read has not.
+fn read_only(what: &str) -> Status {
+    Status::unimplemented(format!("{what} not possible: over Flight the store can only be read"))
+}
+
+fn unencodable(error: impl std::fmt::Display) -> Status {
+    Status::internal(format!("a schema could not be encoded: {error}"))
+}
+
+/// One endpoint, at this server, whose ticket is `command`.
+pub(super) fn info(
+    schema: &Schema,
+    command: &impl ProstMessageExt,
+    descriptor: FlightDescriptor,
+) -> Info {
+    offer(schema, command.as_any().encode_to_vec().into(), descriptor)
+}
+
+/// One endpoint, at this server, with the ticket as it is.
+pub(super) fn offer(schema: &Schema, ticket: Bytes, descriptor: FlightDescriptor) -> Info {
+    let info = FlightInfo::new()
+        .try_with_schema(schema)
+        .map_err(unencodable)?
+        .with_endpoint(FlightEndpoint::new().with_ticket(Ticket { ticket }))
+        .with_descriptor(descriptor);
+    Ok(Response::new(info))
+}
+
+fn one(batch: Result<RecordBatch, Failure>) -> Get {
+    let batch = batch.map_err(failed)?;
+    Ok(Response::new(wire::encode(batch.schema(), stream::iter([Ok(batch)]))))
+}
+
+fn encode_schema(schema: &Schema) -> Result<Bytes, Status> {
+    let options = IpcWriteOptions::default();
+    let IpcMessage(bytes) = SchemaAsIpc::new(schema, &options).try_into().map_err(unencodable)?;
+    Ok(bytes)
+}
+
+/// The row a client binds. What it sends is decoded by Arrow's reader, which is
+/// not hardened: should it panic, this call fails and no other.
+async fn bound(stream: PeekableFlightDataStream) -> Result<Option<RecordBatch>, Status> {
+    let read = async {
+        let data = stream.map(|data| {
+            let data = data?;
+            check_plain(&data.data_header).map_err(failed)?;
+            Ok(data)
+        });
+        let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
+        let mut binding = Binding::new();
+        while let Some(batch) = batches.try_next().await.map_err(|error| {
+            Status::invalid_argument(format!("the parameters cannot be read: {error}"))
+        })? {
+            binding.take(batch).map_err(failed)?;
+        }
+        Ok(binding.finish())
+    };
+    AssertUnwindSafe(read)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(Status::invalid_argument("the parameters cannot be read")))
+}
+
+#[tonic::async_trait]
+impl FlightSqlService for Service {
+    type FlightService = Service;
+
+    async fn do_handshake(
+        &self,
+        _request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, Status> {
+        Err(Status::unimplemented(
+            "this server has no users or passwords: connect without them (whoever reaches the \
+             port can read the store)",
+        ))
+    }
+
+    async fn get_flight_info_statement(
+        &self,
+        query: CommandStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        if query.transaction_id.is_some_and(|id| !id.is_empty()) {
+            return Err(read_only("transactions are"));
+        }
+        self.offer(Statement::new(query.query).map_err(failed)?, request.into_inner()).await
+    }
+
+    async fn get_flight_info_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        let statement = Statement::decode(&query.prepared_statement_handle).map_err(failed)?;
+        self.offer(statement, request.into_inner()).await
+    }
+
+    async fn do_get_statement(
+        &self,
+        ticket: TicketStatementQuery,
+        _request: Request<Ticket>,
+    ) -> Get {
+        self.answer(Statement::decode(&ticket.statement_handle).map_err(failed)?).await
+    }
+
+    async fn do_get_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        _request: Request<Ticket>,
+    ) -> Get {
+        self.answer(Statement::decode(&query.prepared_statement_handle).map_err(failed)?).await
+    }
+
+    async fn do_action_create_prepared_statement(
+        &self,
+        query: ActionCreatePreparedStatementRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        if query.transaction_id.is_some_and(|id| !id.is_empty()) {
+            return Err(read_only("transactions are"));
+        }
+        let statement = Statement::new(query.query).map_err(failed)?;
+        let planned = self.plan(&statement).await?;
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle: statement.encode().map_err(failed)?,
+            dataset_schema: encode_schema(&planned.schema())?,
+            parameter_schema: encode_schema(&planned.parameters().map_err(failed)?)?,
+        })
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let mut statement = Statement::decode(&query.prepared_statement_handle).map_err(failed)?;
+        statement.parameters = bound(request.into_inner()).await?;
+        // Whether the values fit is said now, while the caller knows what it bound.
+        self.plan(&statement).await?;
+        let handle = statement.encode().map_err(failed)?;
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
+    }
+
+    async fn do_action_close_prepared_statement(
+        &self,
+        _query: ActionClosePreparedStatementRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        // Nothing is kept for it.
+        Ok(())
+    }
+
+    async fn get_flight_info_catalogs(
+        &self,
+        query: CommandGetCatalogs,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&query.into_builder().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_catalogs(&self, query: CommandGetCatalogs, _request: Request<Ticket>) -> Get {
+        let context = self.sessions.session().await.map_err(failed)?;
+        one(metadata::catalogs(&context, query))
+    }
+
+    async fn get_flight_info_schemas(
+        &self,
+        query: CommandGetDbSchemas,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&query.clone().into_builder().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_schemas(&self, query: CommandGetDbSchemas, _request: Request<Ticket>) -> Get {
+        let context = self.sessions.session().await.map_err(failed)?;
+        one(metadata::schemas(&context, query))
+    }
+
+    async fn get_flight_info_tables(
+        &self,
+        query: CommandGetTables,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&query.clone().into_builder().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_tables(&self, query: CommandGetTables, _request: Request<Ticket>) -> Get {
+        let context = self.sessions.session().await.map_err(failed)?;
+        one(metadata::tables(&context, query).await)
+    }
+
+    async fn get_flight_info_table_types(
+        &self,
+        query: CommandGetTableTypes,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&query.into_builder().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_table_types(
+        &self,
+        query: CommandGetTableTypes,
+        _request: Request<Ticket>,
+    ) -> Get {
+        one(metadata::table_types(query))
+    }
+
+    async fn get_flight_info_sql_info(
+        &self,
+        query: CommandGetSqlInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&self.info.schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_sql_info(&self, query: CommandGetSqlInfo, _request: Request<Ticket>) -> Get {
+        one(metadata::chosen(&self.info, query))
+    }
+
+    async fn get_flight_info_xdbc_type_info(
+        &self,
+        query: CommandGetXdbcTypeInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&self.types.schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_xdbc_type_info(
+        &self,
+        query: CommandGetXdbcTypeInfo,
+        _request: Request<Ticket>,
+    ) -> Get {
+        one(metadata::types(&self.types, query))
+    }
+
+    async fn get_flight_info_primary_keys(
+        &self,
+        query: CommandGetPrimaryKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&metadata::no_primary_keys().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_primary_keys(
+        &self,
+        _query: CommandGetPrimaryKeys,
+        _request: Request<Ticket>,
+    ) -> Get {
+        one(Ok(metadata::no_primary_keys()))
+    }
+
+    async fn get_flight_info_exported_keys(
+        &self,
+        query: CommandGetExportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&metadata::no_foreign_keys().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_exported_keys(
+        &self,
+        _query: CommandGetExportedKeys,
+        _request: Request<Ticket>,
+    ) -> Get {
+        one(Ok(metadata::no_foreign_keys()))
+    }
+
+    async fn get_flight_info_imported_keys(
+        &self,
+        query: CommandGetImportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&metadata::no_foreign_keys().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_imported_keys(
+        &self,
+        _query: CommandGetImportedKeys,
+        _request: Request<Ticket>,
+    ) -> Get {
+        one(Ok(metadata::no_foreign_keys()))
+    }
+
+    async fn get_flight_info_cross_reference(
+        &self,
+        query: CommandGetCrossReference,
+        request: Request<FlightDescriptor>,
+    ) -> Info {
+        info(&metadata::no_foreign_keys().schema(), &query, request.into_inner())
+    }
+
+    async fn do_get_cross_reference(
+        &self,
+        _query: CommandGetCrossReference,
+        _request: Request<Ticket>,
+    ) -> Get {
+        one(Ok(metadata::no_foreign_keys()))
+    }
+
+    async fn get_flight_info_substrait_plan(
+        &self,
+        _query: CommandStatementSubstraitPlan,
+        _request: Request<FlightDescriptor>,
+    ) -> Info {
+        Err(no_substrait())
+    }
+
+    async fn do_action_create_prepared_substrait_plan(
+        &self,
+        _query: ActionCreatePreparedSubstraitPlanRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        Err(no_substrait())
+    }
+
+    async fn do_put_substrait_plan(
+        &self,
+        _query: CommandStatementSubstraitPlan,
+        _request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        Err(no_substrait())
+    }
+
+    async fn do_put_statement_update(
+        &self,
+        _query: CommandStatementUpdate,
+        _request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        Err(read_only("updates are"))
+    }
+
+    async fn do_put_prepared_statement_update(
+        &self,
+        _query: CommandPreparedStatementUpdate,
+        _request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        Err(read_only("updates are"))
+    }
+
+    async fn do_put_statement_ingest(
+        &self,
+        _query: CommandStatementIngest,
+        _request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        Err(read_only("bulk ingestion is"))
+    }
+
+    async fn do_put_error_callback(
+        &self,
+        _request: Request<PeekableFlightDataStream>,
+        _error: DoPutError,
+    ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
+        Err(Status::invalid_argument("a put begins with a command in its flight descriptor"))
+    }
+
+    async fn do_put_fallback(
+        &self,
+        _request: Request<PeekableFlightDataStream>,
+        message: Any,
+    ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
+        Err(unknown(&message.type_url))
+    }
+
+    async fn get_flight_info_fallback(
+        &self,
+        command: Command,
+        _request: Request<FlightDescriptor>,
+    ) -> Info {
+        Err(unknown(command.type_url()))
+    }
+
+    async fn do_get_fallback(&self, _request: Request<Ticket>, message: Any) -> Get {
+        Err(unknown(&message.type_url))
+    }
+
+    async fn do_action_begin_transaction(
+        &self,
+        _query: ActionBeginTransactionRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionBeginTransactionResult, Status> {
+        Err(read_only("transactions are"))
+    }
+
+    async fn do_action_end_transaction(
+        &self,
+        _query: ActionEndTransactionRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        Err(read_only("transactions are"))
+    }
+
+    async fn do_action_begin_savepoint(
+        &self,
+        _query: ActionBeginSavepointRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionBeginSavepointResult, Status> {
+        Err(read_only("savepoints are"))
+    }
+
+    async fn do_action_end_savepoint(
+        &self,
+        _query: ActionEndSavepointRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        Err(read_only("savepoints are"))
+    }
+
+    async fn do_action_cancel_query(
+        &self,
+        _query: ActionCancelQueryRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionCancelQueryResult, Status> {
+        Err(Status::unimplemented("to stop a query, cancel or close the stream of its answer"))
+    }
+
+    async fn do_action_fallback(
+        &self,
+        request: Request<Action>,
+    ) -> Result<Response<<Self as FlightService>::DoActionStream>, Status> {
+        Err(unknown(&request.get_ref().r#type))
+    }
+
+    async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
+}
+
+fn no_substrait() -> Status {
+    Status::unimplemented("Substrait plans are not taken: send SQL")
+}
+
+fn unknown(what: &str) -> Status {
+    Status::unimplemented(format!("'{what}' is not something this server does"))
+}

@@ -1,0 +1,219 @@
+//! Errors on their way to a caller and back: DataFusion's errors to
+//! [`Failure`]s, those to gRPC statuses, and on the client the reverse.
+
+use std::error::Error;
+
+use capstan_model::{Failure, FailureKind};
+use datafusion::arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use datafusion::object_store::Error as StoreError;
+use tonic::{Code, Status};
+
+/// Most bytes of words in a status once percent-encoded. A status travels in a
+/// header, and gRPC's C++ clients refuse headers of more than 8 KiB in all.
+const MAX_WORDS: usize = 4 << 10;
+
+/// The code that says the same as the kind.
+fn code(kind: FailureKind) -> Code {
+    match kind {
+        FailureKind::Other => Code::Internal,
+        FailureKind::Usage => Code::InvalidArgument,
+        FailureKind::NotFound => Code::NotFound,
+        FailureKind::Permission => Code::PermissionDenied,
+        FailureKind::Full => Code::ResourceExhausted,
+        FailureKind::Damaged => Code::DataLoss,
+        FailureKind::TooNew => Code::FailedPrecondition,
+        FailureKind::Unavailable => Code::Unavailable,
+        FailureKind::AlreadyThere => Code::AlreadyExists,
+        FailureKind::Interrupted => Code::Cancelled,
+    }
+}
+
+fn kind(code: Code) -> FailureKind {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => FailureKind::Usage,
+        Code::NotFound => FailureKind::NotFound,
+        Code::PermissionDenied | Code::Unauthenticated => FailureKind::Permission,
+        Code::ResourceExhausted => FailureKind::Full,
+        Code::DataLoss => FailureKind::Damaged,
+        Code::FailedPrecondition => FailureKind::TooNew,
+        Code::Unavailable | Code::DeadlineExceeded => FailureKind::Unavailable,
+        Code::AlreadyExists => FailureKind::AlreadyThere,
+        Code::Cancelled => FailureKind::Interrupted,
+        Code::Ok | Code::Unknown | Code::Aborted | Code::Internal => FailureKind::Other,
+    }
+}
+
+/// A failure as a status: its words, then those of what caused it.
+pub(super) fn to_status(failure: &Failure) -> Status {
+    Status::new(code(failure.kind()), bounded(&chain(failure)))
+}
+
+/// A status that another server sent, as a failure of the same kind.
+pub(super) fn from_status(status: &Status) -> Failure {
+    let words = match status.message() {
+        "" => format!("the server answered with {}", status.code()),
+        words => words.to_owned(),
+    };
+    match status.source() {
+        // A transport error of tonic's: its own words ("transport error") say little.
+        Some(source) => Failure::new(kind(status.code()), format!("{words}: {}", chain(source))),
+        None => Failure::new(kind(status.code()), words),
+    }
+}
+
+/// What went wrong in a query. A [`Failure`] that a table raised keeps its kind.
+pub(super) fn from_query(error: &DataFusionError) -> Failure {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(link) = next {
+        if let Some(failure) = link.downcast_ref::<Failure>() {
+            return Failure::new(failure.kind(), chain(failure));
+        }
+        next = link.source();
+    }
+    let root = error.find_root();
+    let usage = |words: String| Failure::new(FailureKind::Usage, words);
+    match root {
+        DataFusionError::SQL(parser, _) => {
+            let words = parser.to_string();
+            let words = words.strip_prefix("sql parser error: ").unwrap_or(&words);
+            usage(format!("this is not SQL that is understood: {words}"))
+        }
+        // Most of these say so themselves.
+        DataFusionError::NotImplemented(words) if words.contains("upport") => usage(words.clone()),
+        DataFusionError::NotImplemented(words) => usage(format!("not supported: {words}")),
+        DataFusionError::Plan(words)
+        | DataFusionError::Configuration(words)
+        | DataFusionError::Execution(words)
+        | DataFusionError::Substrait(words) => usage(words.clone()),
+        DataFusionError::SchemaError(schema, _) => usage(schema.to_string()),
+        DataFusionError::ArrowError(arrow, _) => from_arrow(arrow),
+        DataFusionError::ResourcesExhausted(words) => Failure::new(
+            FailureKind::Full,
+            format!("the query needs more than it may take: {words}"),
+        ),
+        DataFusionError::ParquetError(parquet) => {
+            Failure::new(FailureKind::Damaged, format!("a stored table cannot be read: {parquet}"))
+        }
+        DataFusionError::ObjectStore(store) => from_store(store),
+        DataFusionError::IoError(io) => Failure::new(
+            FailureKind::Other,
+            format!("the query failed while reading or spilling: {io}"),
+        ),
+        DataFusionError::ExecutionJoin(_) => Failure::new(
+            FailureKind::Other,
+            "a part of the query crashed; the server's log has more",
+        ),
+        DataFusionError::Internal(words) => Failure::new(
+            FailureKind::Other,
+            format!("the query engine met what it did not expect: {words}"),
+        ),
+        other => Failure::new(FailureKind::Other, other.strip_backtrace()),
+    }
+}
+
+/// Values that do not fit what is asked of them are the request's fault; the rest is not.
+fn from_arrow(error: &ArrowError) -> Failure {
+    let kind = match error {
+        ArrowError::CastError(_)
+        | ArrowError::ParseError(_)
+        | ArrowError::ComputeError(_)
+        | ArrowError::DivideByZero
+        | ArrowError::ArithmeticOverflow(_)
+        | ArrowError::InvalidArgumentError(_) => FailureKind::Usage,
+        _ => FailureKind::Other,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+fn from_store(error: &StoreError) -> Failure {
+    let kind = match error {
+        StoreError::NotFound { .. } => FailureKind::NotFound,
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
+            FailureKind::Permission
+        }
+        _ => FailureKind::Unavailable,
+    };
+    Failure::new(kind, format!("the store failed: {error}"))
+}
+
+/// An error's text and those below it, each that says something new.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !words.contains(&text) {
+            words.push_str(": ");
+            words.push_str(&text);
+        }
+        next = cause.source();
+    }
+    words
+}
+
+/// The words, cut where their encoding would outgrow a header.
+fn bounded(words: &str) -> String {
+    let mut encoded = 0;
+    for (at, c) in words.char_indices() {
+        // Everything but printable ASCII becomes %XX, byte by byte.
+        encoded += if c.is_ascii_graphic() || c == ' ' { 1 } else { 3 * c.len_utf8() };
+        if encoded > MAX_WORDS {
+            return format!("{} […]", &words[..at]);
+        }
+    }
+    words.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_survives_the_way_to_the_client() {
+        for kind in [
+            FailureKind::Other,
+            FailureKind::Usage,
+            FailureKind::NotFound,
+            FailureKind::Permission,
+            FailureKind::Full,
+            FailureKind::Damaged,
+            FailureKind::TooNew,
+            FailureKind::Unavailable,
+            FailureKind::AlreadyThere,
+            FailureKind::Interrupted,
+        ] {
+            let back = from_status(&to_status(&Failure::new(kind, "why")));
+            assert_eq!((back.kind(), back.to_string().as_str()), (kind, "why"));
+        }
+    }
+
+    #[test]
+    fn a_failure_inside_a_table_keeps_its_kind_and_its_causes() {
+        let io = std::io::Error::other("the cable is out");
+        let failure = Failure::caused_by(FailureKind::Unavailable, "cannot read the bucket", io);
+        let error = DataFusionError::ArrowError(
+            Box::new(ArrowError::ExternalError(Box::new(
+                DataFusionError::External(Box::new(failure)).context("scan"),
+            ))),
+            None,
+        );
+        let found = from_query(&error);
+        assert_eq!(found.kind(), FailureKind::Unavailable);
+        assert_eq!(found.to_string(), "cannot read the bucket: the cable is out");
+    }
+
+    #[test]
+    fn a_bug_is_not_dressed_up_as_an_invitation_to_report_it_elsewhere() {
+        let found = from_query(&DataFusionError::Internal("odd".into()));
+        assert_eq!(found.kind(), FailureKind::Other);
+        assert!(!found.to_string().contains("github"), "{found}");
+    }
+
+    #[test]
+    fn long_words_are_cut_between_characters() {
+        let cut = bounded(&"ä".repeat(10_000));
+        assert!(cut.ends_with("[…]") && cut.len() < MAX_WORDS, "{}", cut.len());
+        assert_eq!(bounded("short"), "short");
+    }
+}

@@ -1,0 +1,191 @@
+//! Following one log: does each entry come right after the one before?
+
+use capstan_model::{Generation, RecorderId};
+
+use super::entry::{Commit, EntryError, Writer, read, sha256_hex};
+use crate::store::names;
+
+/// Something wrong with the catalog that a reader should hear of. What else there is stays
+/// readable.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// An object that cannot be used.
+    #[error("{object} is damaged")]
+    Damaged {
+        /// Its name.
+        object: String,
+        /// What is wrong.
+        source: EntryError,
+    },
+    /// An object written by a newer version.
+    #[error("{object} was written by a newer version; what it says is left out")]
+    TooNew {
+        /// Its name.
+        object: String,
+        /// Which format it has.
+        source: EntryError,
+    },
+    /// A number is missing in a log that goes on after it.
+    #[error("{object} is missing, though later commits of its log are there")]
+    Missing {
+        /// Its name.
+        object: String,
+    },
+    /// An entry was made after other bytes than are stored now.
+    #[error("{before} or {object} was changed: the second does not follow from the first")]
+    Broken {
+        /// The entry that was to follow.
+        object: String,
+        /// The one before it.
+        before: String,
+    },
+    /// A log whose writer is not registered.
+    #[error("{object} has no writer: its log is read, but not who wrote it")]
+    NoWriter {
+        /// The log's first commit.
+        object: String,
+    },
+}
+
+/// How far a log was followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    recorder: RecorderId,
+    generation: Generation,
+    /// The number of the next commit.
+    next: u64,
+    /// SHA-256 of the entry before, hex; none if it is missing or damaged, so that one
+    /// fault is not reported twice.
+    previous: Option<String>,
+    finished: bool,
+    next_ordinal: u64,
+}
+
+impl Chain {
+    /// A log before its first commit; `writer` as its object's bytes, if it is there.
+    pub fn new(recorder: RecorderId, generation: Generation, writer: Option<&[u8]>) -> Chain {
+        let previous = writer.map(sha256_hex);
+        Chain { recorder, generation, next: 0, previous, finished: false, next_ordinal: 0 }
+    }
+
+    /// Whose log it is.
+    pub fn owner(&self) -> (RecorderId, Generation) {
+        (self.recorder, self.generation)
+    }
+
+    /// The number of the next commit.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether the last commit said that nothing follows.
+    pub fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Takes the commit with number `seq`, at or after [`Chain::next`]. What is wrong goes to
+    /// `problems`; what the commit says is returned if it can be read at all.
+    pub fn follow(
+        &mut self,
+        seq: u64,
+        bytes: &[u8],
+        problems: &mut Vec<Problem>,
+    ) -> Option<Commit> {
+        if seq > self.next {
+            self.skip(seq - 1, problems);
+        }
+        let name = |seq| names::commit(self.recorder, self.generation, seq).to_string();
+        let before = match seq.checked_sub(1) {
+            Some(before) => name(before),
+            None => names::writer(self.recorder, self.generation).to_string(),
+        };
+        let object = name(seq);
+        self.next = seq.saturating_add(1);
+        match self.read(seq, bytes) {
+            Ok(commit) => {
+                let follows = self.previous.as_ref().is_none_or(|hash| *hash == commit.previous);
+                if !follows {
+                    problems.push(Problem::Broken { object, before });
+                }
+                self.previous = Some(sha256_hex(bytes));
+                self.finished = commit.content.finished.is_some();
+                self.next_ordinal = self.next_ordinal.max(commit.content.next_ordinal);
+                Some(commit)
+            }
+            Err(source @ EntryError::TooNew(_)) => {
+                problems.push(Problem::TooNew { object, source });
+                self.previous = Some(sha256_hex(bytes));
+                None
+            }
+            Err(source) => {
+                problems.push(Problem::Damaged { object, source });
+                self.previous = None;
+                None
+            }
+        }
+    }
+
+    /// Goes on after `seq`: it and all from [`Chain::next`] on are missing. One report, however
+    /// many there are; it names the first.
+    pub fn skip(&mut self, seq: u64, problems: &mut Vec<Problem>) {
+        let object = names::commit(self.recorder, self.generation, self.next).to_string();
+        problems.push(Problem::Missing { object });
+        self.previous = None;
+        self.next = seq.saturating_add(1);
+    }
+
+    fn read(&self, seq: u64, bytes: &[u8]) -> Result<Commit, EntryError> {
+        let commit: Commit = read(bytes)?;
+        if (commit.recorder, commit.generation, commit.seq) != (self.recorder, self.generation, seq)
+        {
+            let says = names::commit(commit.recorder, commit.generation, commit.seq);
+            return Err(EntryError::Misnamed(says.to_string()));
+        }
+        super::entry::check_segments(&commit.content.segments)?;
+        Ok(commit)
+    }
+
+    /// Puts a draft into the form of this log's next commit, or says why it cannot follow.
+    pub(crate) fn next_commit(
+        &self,
+        content: super::CommitDraft,
+        committed_at: capstan_model::Time,
+        nonce: String,
+    ) -> Result<Commit, EntryError> {
+        if self.finished {
+            return Err(EntryError::Order("the log is finished, nothing can follow"));
+        }
+        if content.next_ordinal < self.next_ordinal {
+            return Err(EntryError::Order("the next ordinal is lower than in the commit before"));
+        }
+        super::entry::check_segments(&content.segments)?;
+        Ok(Commit {
+            format: super::entry::FORMAT,
+            recorder: self.recorder,
+            generation: self.generation,
+            seq: self.next,
+            previous: self.previous.clone().unwrap_or_default(),
+            nonce,
+            committed_at,
+            content,
+        })
+    }
+}
+
+/// Reads a writer found under this name.
+pub(crate) fn read_writer(
+    recorder: RecorderId,
+    generation: Generation,
+    bytes: &[u8],
+) -> Result<Writer, Problem> {
+    let object = names::writer(recorder, generation).to_string();
+    match read::<Writer>(bytes) {
+        Ok(writer) if (writer.recorder, writer.generation) == (recorder, generation) => Ok(writer),
+        Ok(writer) => {
+            let says = names::writer(writer.recorder, writer.generation).to_string();
+            Err(Problem::Damaged { object, source: EntryError::Misnamed(says) })
+        }
+        Err(source @ EntryError::TooNew(_)) => Err(Problem::TooNew { object, source }),
+        Err(source) => Err(Problem::Damaged { object, source }),
+    }
+}

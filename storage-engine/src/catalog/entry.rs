@@ -1,0 +1,373 @@
+//! What is written: writers, commits, and the segments in them. JSON; unknown fields are
+//! passed over, a newer format number is refused.
+
+use std::collections::BTreeMap;
+
+use capstan_model::coverage::{Listened, Loss};
+use capstan_model::{Generation, Hour, RecorderId, Time, TimeRange};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::filter::AddressFilter;
+use crate::store::names;
+
+/// The format of writers and commits that is written, and the newest one that is read. It is
+/// raised when an older reader would misread them; new fields leave it as it is.
+pub const FORMAT: u32 = 1;
+
+/// A life of a recorder: `writers/<recorder>/<generation>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// The format number, [`FORMAT`].
+    pub format: u32,
+    /// Who.
+    #[serde(with = "recorder_hex")]
+    pub recorder: RecorderId,
+    /// In which life.
+    #[serde(with = "generation_number")]
+    pub generation: Generation,
+    /// What the writer says of itself.
+    #[serde(flatten)]
+    pub info: WriterInfo,
+    /// Version that wrote this.
+    pub capstan_version: String,
+    /// Whose create this was.
+    pub nonce: String,
+}
+
+/// What a writer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterInfo {
+    /// Recording or importing.
+    pub kind: WriterKind,
+    /// For people: node and interfaces, or what was imported.
+    #[serde(default)]
+    pub description: String,
+    /// The machine it runs on.
+    #[serde(default)]
+    pub host: String,
+    /// What is imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// The generation whose unfinished import this one goes on with.
+    #[serde(default, with = "optional_generation", skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<Generation>,
+    /// When it started, by its own clock.
+    pub started_at: Time,
+}
+
+/// What a writer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriterKind {
+    /// Records what happens now.
+    Live,
+    /// Reads a capture that exists.
+    Import,
+}
+
+/// A capture that is imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name, as it was given.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its bytes as they are stored (compressed, if it is), hex.
+    pub sha256: String,
+}
+
+/// An entry of a recorder's log: `log/<recorder>/<generation>/<seq>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The format number, [`FORMAT`].
+    pub format: u32,
+    /// Whose log.
+    #[serde(with = "recorder_hex")]
+    pub recorder: RecorderId,
+    /// Which life's.
+    #[serde(with = "generation_number")]
+    pub generation: Generation,
+    /// Its number, from 0 without gaps.
+    pub seq: u64,
+    /// SHA-256 of the bytes of the commit before, hex; of the writer for number 0.
+    pub previous: String,
+    /// Whose create this was.
+    pub nonce: String,
+    /// When, by the recorder's clock.
+    pub committed_at: Time,
+    /// What is committed.
+    #[serde(flatten)]
+    pub content: CommitDraft,
+}
+
+/// What a commit says, before it has a number.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CommitDraft {
+    /// Segments whose layers are all in the store.
+    #[serde(default)]
+    pub segments: Vec<SegmentEntry>,
+    /// When and where was listened since the commit before, also if nothing came.
+    #[serde(default)]
+    pub listened: Vec<Listened>,
+    /// What is missing, found since the commit before.
+    #[serde(default)]
+    pub losses: Vec<Loss>,
+    /// Every packet with a lower ordinal is in a segment of this commit or an earlier one
+    /// (or in [`CommitDraft::losses`]): where an import goes on.
+    #[serde(default)]
+    pub next_ordinal: u64,
+    /// The flow counter to go on with.
+    #[serde(default)]
+    pub next_flow: u64,
+    /// Set in the last commit of a life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Finished>,
+    /// Anything a person should know.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// How a life ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finished {
+    /// All that was to be recorded or imported is committed.
+    pub complete: bool,
+    /// Packets of the whole life (for an import: of the whole source, over all lives).
+    pub packets_total: u64,
+    /// SHA-256 of the source, as it was found while reading, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_sha256: Option<String>,
+}
+
+/// A segment as the catalog knows it: enough to pass over it without opening it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentEntry {
+    /// Its name, unique in the store; a part of its objects' names.
+    pub name: String,
+    /// The hour its objects lie in.
+    pub hour: Hour,
+    /// For a segment that spans hours: all it touches, `hour` included. Else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hours: Vec<Hour>,
+    /// Earliest packet; none if no packet has a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Time>,
+    /// Latest packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Time>,
+    /// Lowest ordinal.
+    pub first_ordinal: u64,
+    /// Highest ordinal.
+    pub last_ordinal: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Flow parts.
+    pub flow_parts: u64,
+    /// Captured bytes.
+    pub captured_bytes: u64,
+    /// Bytes on the wire.
+    pub wire_bytes: u64,
+    /// The objects it has.
+    pub layers: Vec<LayerEntry>,
+    /// Packets by the name of their flow's protocol.
+    #[serde(default)]
+    pub protocols: BTreeMap<String, u64>,
+    /// Addresses it may hold; none = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<AddressFilter>,
+}
+
+/// One object of a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerEntry {
+    /// [`Layer::name`]; names a reader does not know are layers it does not need.
+    pub layer: String,
+    /// Length of the object.
+    pub bytes: u64,
+    /// SHA-256 of the object, hex.
+    pub sha256: String,
+}
+
+/// The layers every segment is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layer {
+    /// Payload past the head cutoff.
+    Body,
+    /// The first payload of each flow part.
+    Head,
+    /// A row a packet.
+    Packets,
+    /// A row a flow part.
+    Flows,
+    /// Terms, directories, footers.
+    Index,
+}
+
+impl Layer {
+    /// All of them.
+    pub const ALL: [Layer; 5] =
+        [Layer::Body, Layer::Head, Layer::Packets, Layer::Flows, Layer::Index];
+
+    /// The name in commits.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layer::Body => "body",
+            Layer::Head => "head",
+            Layer::Packets => "packets",
+            Layer::Flows => "flows",
+            Layer::Index => "index",
+        }
+    }
+
+    /// The last part of the object's name.
+    pub fn file(self) -> &'static str {
+        match self {
+            Layer::Packets => "packets.parquet",
+            Layer::Flows => "flows.parquet",
+            other => other.name(),
+        }
+    }
+}
+
+impl SegmentEntry {
+    /// A layer, if the segment has it.
+    pub fn layer(&self, layer: Layer) -> Option<&LayerEntry> {
+        self.layers.iter().find(|entry| entry.layer == layer.name())
+    }
+
+    /// The name of a layer's object.
+    pub fn path(&self, layer: Layer) -> Path {
+        names::layer(self.hour, &self.name, layer.file())
+    }
+
+    /// Whether a packet of it may lie in the range. Packets without a time belong to all
+    /// of time only.
+    pub fn touches(&self, range: &TimeRange) -> bool {
+        match (self.first, self.last) {
+            _ if range.is_all() => true,
+            (Some(first), Some(last)) => range.touches(first, last),
+            _ => false,
+        }
+    }
+}
+
+/// Why a writer, a commit or a draft of one is not right.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// Not JSON, or not of this shape.
+    #[error("it cannot be read")]
+    Unreadable(#[source] serde_json::Error),
+    /// Written by a newer version.
+    #[error("it has format {0}, and this version knows up to {FORMAT}")]
+    TooNew(u32),
+    /// It says that it is another one.
+    #[error("it says that it is {0}")]
+    Misnamed(String),
+    /// It contradicts itself.
+    #[error("segment '{segment}': {what}")]
+    Segment {
+        /// Which segment.
+        segment: String,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// It contradicts the commit before.
+    #[error("{0}")]
+    Order(&'static str),
+}
+
+/// Reads a writer or a commit, its format number first.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, EntryError> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let head: Head = serde_json::from_slice(bytes).map_err(EntryError::Unreadable)?;
+    if head.format > FORMAT {
+        return Err(EntryError::TooNew(head.format));
+    }
+    serde_json::from_slice(bytes).map_err(EntryError::Unreadable)
+}
+
+/// SHA-256, hex: how catalog objects name each other's bytes.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Whether each segment of a draft makes sense on its own and no two have one name.
+pub(crate) fn check_segments(segments: &[SegmentEntry]) -> Result<(), EntryError> {
+    let mut names: Vec<&str> = segments.iter().map(|segment| segment.name.as_str()).collect();
+    names.sort_unstable();
+    for segment in segments {
+        let wrong = |what| Err(EntryError::Segment { segment: segment.name.clone(), what });
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if segment.name.is_empty() || !segment.name.chars().all(plain) {
+            return wrong("its name is not letters, digits, '.', '_' and '-'");
+        }
+        if names.windows(2).any(|pair| pair == [segment.name.as_str(); 2]) {
+            return wrong("two segments have this name");
+        }
+        if segment.first_ordinal > segment.last_ordinal {
+            return wrong("its ordinals are upside down");
+        }
+        if segment.packets > (segment.last_ordinal - segment.first_ordinal).saturating_add(1) {
+            return wrong("it has more packets than ordinals");
+        }
+        if segment.first.is_some() != segment.last.is_some() || segment.first > segment.last {
+            return wrong("its times are upside down");
+        }
+        if !segment.hours.is_empty() && !segment.hours.contains(&segment.hour) {
+            return wrong("its hours leave out the one it lies in");
+        }
+        if segment.layer(Layer::Index).is_none() {
+            return wrong("it has no index layer");
+        }
+    }
+    Ok(())
+}
+
+mod recorder_hex {
+    use super::{Deserialize, RecorderId};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &RecorderId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RecorderId, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+mod generation_number {
+    use super::{Deserialize, Generation};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(g: &Generation, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u32(g.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Generation, D::Error> {
+        u32::deserialize(from).map(Generation)
+    }
+}
+
+mod optional_generation {
+    use super::{Deserialize, Generation, Serialize};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        g: &Option<Generation>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        g.map(|g| g.0).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Generation>, D::Error> {
+        Ok(Option::<u32>::deserialize(from)?.map(Generation))
+    }
+}

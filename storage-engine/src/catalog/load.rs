@@ -1,0 +1,109 @@
+//! Reading the logs of a store.
+//!
+//! A first load lists `writers` and `log` (a request for each 1,000 names) and then gets
+//! all entries, many at a time: asking for each log's next number until there is none would
+//! cost one round trip after another, and there is no manifest yet to begin from. What comes
+//! after is followed that way: [`Catalog::refresh`] asks each log that may go on for its next
+//! number, all logs at once.
+
+use bytes::Bytes;
+use capstan_model::{Failure, Generation, RecorderId};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::state::Catalog;
+use crate::store::{Store, names};
+
+/// GETs in flight.
+const AT_ONCE: usize = 32;
+
+/// A writer and the commits that were found after those known.
+type Tail = (RecorderId, Generation, u64, Vec<Bytes>);
+
+impl Catalog {
+    /// Reads all of a store's catalog.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. Damaged entries are no errors: see [`Catalog::problems`].
+    pub async fn load(store: &Store) -> Result<Catalog, Failure> {
+        let mut catalog = Catalog::new();
+        // Logs before writers: a writer is there before its first commit, so each log that is
+        // listed has a writer that is listed.
+        let listed: Vec<_> = store.list(&names::log()).try_collect().await?;
+        catalog.add_writers(store).await?;
+        let mut commits: Vec<(RecorderId, Generation, u64)> =
+            listed.iter().filter_map(|object| names::parse_commit(&object.path)).collect();
+        commits.sort_unstable();
+        let mut read = stream::iter(commits)
+            .map(|(recorder, generation, seq)| async move {
+                let path = names::commit(recorder, generation, seq);
+                let bytes = store.get_if_present(&path).await?;
+                Ok::<_, Failure>((recorder, generation, seq, bytes))
+            })
+            .buffered(AT_ONCE);
+        while let Some((recorder, generation, seq, bytes)) = read.try_next().await? {
+            match bytes {
+                Some(bytes) => catalog.add_commit(recorder, generation, seq, &bytes),
+                None => catalog.add_missing(recorder, generation, seq),
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// Takes in what was committed since: new writers, and the next commits of each log
+    /// that has not said that it is finished.
+    ///
+    /// # Errors
+    ///
+    /// What the store says; what was taken in until then stays, and calling again is right.
+    pub async fn refresh(&mut self, store: &Store) -> Result<(), Failure> {
+        self.add_writers(store).await?;
+        let open: Vec<_> = self.open_logs().collect();
+        let mut tails = stream::iter(open)
+            .map(|(recorder, generation, next)| tail(store, recorder, generation, next))
+            .buffer_unordered(AT_ONCE);
+        while let Some((recorder, generation, next, commits)) = tails.try_next().await? {
+            for (seq, bytes) in (next..).zip(commits) {
+                self.add_commit(recorder, generation, seq, &bytes);
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_writers(&mut self, store: &Store) -> Result<(), Failure> {
+        let listed: Vec<_> = store.list(&names::writers(None)).try_collect().await?;
+        let mut unknown: Vec<(RecorderId, Generation)> = listed
+            .iter()
+            .filter_map(|object| names::parse_writer(&object.path))
+            .filter(|(recorder, generation)| !self.knows(*recorder, *generation))
+            .collect();
+        unknown.sort_unstable();
+        let mut read = stream::iter(unknown)
+            .map(|(recorder, generation)| async move {
+                let bytes = store.get(&names::writer(recorder, generation)).await?;
+                Ok::<_, Failure>((recorder, generation, bytes))
+            })
+            .buffered(AT_ONCE);
+        while let Some((recorder, generation, bytes)) = read.try_next().await? {
+            self.add_writer(recorder, generation, &bytes);
+        }
+        Ok(())
+    }
+}
+
+/// The commits from a number on, until one is not there.
+async fn tail(
+    store: &Store,
+    recorder: RecorderId,
+    generation: Generation,
+    next: u64,
+) -> Result<Tail, Failure> {
+    let mut commits = Vec::new();
+    for seq in next.. {
+        match store.get_if_present(&names::commit(recorder, generation, seq)).await? {
+            Some(bytes) => commits.push(bytes),
+            None => break,
+        }
+    }
+    Ok((recorder, generation, next, commits))
+}

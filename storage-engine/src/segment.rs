@@ -1,0 +1,95 @@
+//! A segment: what one recorder captured in one slice of time, as layers.
+//!
+//! | layer | module | holds |
+//! | --- | --- | --- |
+//! | `body` | [`block`] | payload past the first 16 KiB of each flow part |
+//! | `head` | [`block`] | the first 16 KiB of payload of each flow part |
+//! | `packets.parquet` | [`packets`], [`template`], [`predict`] | a row a packet, from which its header is rebuilt |
+//! | `flows.parquet` | [`flows`] | a row a flow part |
+//! | `index` | [`index_layer`] | terms, block directories, footers of the other layers |
+//!
+//! [`builder`] collects an open segment and seals it; [`reader`] opens one again.
+//! The bytes are described in `docs/format.md`.
+
+pub mod block;
+pub mod builder;
+pub mod flows;
+pub mod index_layer;
+pub mod layout;
+pub mod packets;
+pub mod predict;
+pub mod reader;
+pub mod tabular;
+pub mod template;
+
+/// One object of a segment. Degrading a segment deletes layers: `body` first,
+/// then `head`, then `packets`; `index` goes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layer {
+    /// Payload past the head cutoff.
+    Body,
+    /// The first payload bytes of each flow part.
+    Head,
+    /// A row a packet.
+    Packets,
+    /// A row a flow part.
+    Flows,
+    /// Terms, directories and footers.
+    Index,
+}
+
+impl Layer {
+    /// Every layer, in the order in which they may be deleted.
+    pub const ALL: [Layer; 5] =
+        [Layer::Body, Layer::Head, Layer::Packets, Layer::Flows, Layer::Index];
+
+    /// Its name in catalog entries and SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layer::Body => "body",
+            Layer::Head => "head",
+            Layer::Packets => "packets",
+            Layer::Flows => "flows",
+            Layer::Index => "index",
+        }
+    }
+
+    /// Its object's last path element.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Layer::Packets => "packets.parquet",
+            Layer::Flows => "flows.parquet",
+            other => other.name(),
+        }
+    }
+
+    /// The layer with this name.
+    pub fn from_name(name: &str) -> Option<Layer> {
+        Layer::ALL.into_iter().find(|layer| layer.name() == name)
+    }
+}
+
+/// Payload bytes of a flow part that go to the `head` layer; the rest is body.
+pub const HEAD_CUTOFF: usize = 16 * 1024;
+
+/// Raw bytes at which a block of the `head` layer is closed.
+pub const HEAD_BLOCK: usize = 64 * 1024;
+
+/// Raw bytes at which a block of the `body` layer is closed.
+pub const BODY_BLOCK: usize = 1024 * 1024;
+
+/// Stored bytes of a segment that no longer make sense: what says so is damaged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{layer}: {what}")]
+pub struct Corrupt {
+    /// Which layer or part of one.
+    pub layer: &'static str,
+    /// What does not fit.
+    pub what: String,
+}
+
+impl Corrupt {
+    pub(crate) fn new(layer: &'static str, what: impl Into<String>) -> Self {
+        Corrupt { layer, what: what.into() }
+    }
+}

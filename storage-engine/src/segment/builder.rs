@@ -1,0 +1,640 @@
+//! An open segment: collects packets, compresses as it goes, and seals.
+//!
+//! A flow part whose body reaches a block's size becomes a compressed block at
+//! once; what is left in memory of a long flow is its compressed bytes and a
+//! tail. Small parts are packed together when the segment is sealed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use capstan_index::{Field, TermIndexBuilder};
+use capstan_model::link::Interface;
+use capstan_model::packet::Stamp;
+use capstan_model::{
+    Address, Block as SourceBlock, Direction, FlowId, FlowKey, FlowPart, Generation, Headers, Hour,
+    Packet, Protocol, RecorderId, Time,
+};
+use sha2::{Digest, Sha256};
+
+use super::block::{self, Block, BlockDirectory, Encoder};
+use super::flows::{self, FlowRow, Placement};
+use super::index_layer::{self, Extras, LayerMeta, Meta, RunMeta, Section};
+use super::layout::{self, Layout, PartSize};
+use super::packets::{self, Context, PacketRow};
+use super::predict::Predictor;
+use super::template::{self, FieldSet};
+use super::{BODY_BLOCK, HEAD_BLOCK, HEAD_CUTOFF, Layer};
+
+/// Why a segment could not be sealed: only a lack of memory or a fault of a library.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The compression library failed.
+    #[error("compressing a segment failed")]
+    Compress(#[from] std::io::Error),
+    /// The Parquet library failed.
+    #[error("writing a segment's tables failed")]
+    Table(#[from] parquet::errors::ParquetError),
+    /// The term index failed.
+    #[error("writing a segment's index failed")]
+    Terms(#[from] capstan_index::IndexError),
+}
+
+/// Who writes the segment.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer {
+    /// The recorder.
+    pub recorder: RecorderId,
+    /// Its generation, part of packet ids and of the segment's name.
+    pub generation: Generation,
+}
+
+/// A number of a flow part within its open segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartNumber(u32);
+
+/// A flow part while its segment is open.
+#[derive(Debug)]
+struct OpenPart {
+    part: FlowPart,
+    /// Outer ends met: addresses and ports.
+    outers: Vec<(Address, Address, u16, u16)>,
+    predictor: Predictor,
+    /// The last template each way: nearly always the next packet's too.
+    last_template: [u32; 2],
+    head: Vec<u8>,
+    /// Full body blocks, compressed.
+    own: Vec<Block>,
+    /// Body bytes behind the last full block.
+    tail: Vec<u8>,
+    body_bytes: u64,
+    /// Blocks stored in a row because they did not compress.
+    incompressible: u32,
+}
+
+const NO_TEMPLATE: u32 = u32::MAX;
+
+/// An open segment.
+#[derive(Debug)]
+pub struct SegmentBuilder {
+    writer: Writer,
+    rows: Vec<PacketRow>,
+    parts: Vec<OpenPart>,
+    templates: Vec<Box<[u8]>>,
+    sets: Vec<FieldSet>,
+    template_numbers: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
+    ticks: HashMap<u64, u64>,
+    extras: Extras,
+    interfaces: BTreeMap<u32, Interface>,
+    hours: BTreeSet<Hour>,
+    encoder: Encoder,
+    scratch: Vec<u8>,
+    captured_bytes: u64,
+    wire_bytes: u64,
+    compressed_bytes: usize,
+    template_bytes: usize,
+    span: Option<(Time, Time)>,
+    /// The hour of the packet before: nearly always the next one's too.
+    last_hour: Option<Hour>,
+    /// Raw bytes that are in compressed blocks already.
+    compressed_raw: usize,
+}
+
+/// A sealed segment: its layers and what the catalog says of it.
+#[derive(Debug, Clone)]
+pub struct SealedSegment {
+    /// What the `index` layer says of it too.
+    pub meta: Meta,
+    /// Hours touched, ascending.
+    pub hours: Vec<Hour>,
+    /// The layers as objects, `index` last.
+    pub layers: Vec<SealedLayer>,
+    /// Packets of each label met.
+    pub protocols: BTreeMap<Protocol, u64>,
+    /// Every address met, inner and outer, ascending.
+    pub addresses: Vec<Address>,
+}
+
+/// One object of a sealed segment.
+#[derive(Debug, Clone)]
+pub struct SealedLayer {
+    /// Which.
+    pub layer: Layer,
+    /// Its content.
+    pub bytes: Bytes,
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+}
+
+impl SegmentBuilder {
+    /// An empty segment.
+    ///
+    /// # Errors
+    /// When the compression library has no memory.
+    pub fn new(writer: Writer) -> std::io::Result<Self> {
+        Ok(SegmentBuilder {
+            writer,
+            rows: Vec::new(),
+            parts: Vec::new(),
+            templates: Vec::new(),
+            sets: Vec::new(),
+            template_numbers: HashMap::default(),
+            ticks: HashMap::new(),
+            extras: Extras::default(),
+            interfaces: BTreeMap::new(),
+            hours: BTreeSet::new(),
+            encoder: Encoder::new()?,
+            scratch: Vec::new(),
+            captured_bytes: 0,
+            wire_bytes: 0,
+            compressed_bytes: 0,
+            template_bytes: 0,
+            span: None,
+            last_hour: None,
+            compressed_raw: 0,
+        })
+    }
+
+    /// Begins a flow part.
+    pub fn open_part(&mut self, id: FlowId, key: FlowKey) -> PartNumber {
+        let number = PartNumber(self.parts.len() as u32);
+        self.parts.push(OpenPart {
+            part: FlowPart::new(id, key),
+            outers: Vec::new(),
+            predictor: Predictor::default(),
+            last_template: [NO_TEMPLATE; 2],
+            head: Vec::new(),
+            own: Vec::new(),
+            tail: Vec::new(),
+            body_bytes: 0,
+            incompressible: 0,
+        });
+        number
+    }
+
+    /// A flow part's counters and labels, to be changed.
+    pub fn part_mut(&mut self, number: PartNumber) -> &mut FlowPart {
+        &mut self.parts[number.0 as usize].part
+    }
+
+    /// Names a capture point; packets of it may follow.
+    pub fn describe_interface(&mut self, number: u32, interface: &Interface) {
+        self.interfaces.entry(number).or_insert_with(|| interface.clone());
+    }
+
+    /// Keeps a pcapng block that is not a packet.
+    pub fn push_block(&mut self, block: SourceBlock) {
+        self.extras.blocks.push(block);
+    }
+
+    /// Adds a packet to a flow part and counts it there.
+    pub fn push(
+        &mut self,
+        number: PartNumber,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        direction: Direction,
+        ordinal: u64,
+    ) {
+        let (values, set) = template::cut(headers, packet.data, packet.length, &mut self.scratch);
+        let template = self.template_number(number, direction, set);
+        let open = &mut self.parts[number.0 as usize];
+        let prefix = usize::from(headers.prefix).min(packet.data.len());
+        let time = packet.stamp.time();
+        let flags = headers.tcp.map_or(0, |tcp| tcp.flags);
+        open.part.count(direction, time, packet.length, headers.transport_payload, flags);
+        if let Some(outer) = &headers.outer {
+            open.meet_outer(outer);
+        }
+
+        let mut row = PacketRow::new(ordinal, packet.stamp, direction);
+        row.flow = number.0;
+        row.template = template;
+        row.length = packet.length;
+        row.captured = packet.data.len() as u32;
+        row.trailer = values.trailer;
+        row.interface = packet.interface;
+        row.checksum = values.checksum;
+        row.outer_checksum = values.outer_checksum;
+        row.tcp_window = values.tcp_window;
+        row.tcp_flags = values.tcp_flags;
+        let payload = packets::wire_payload(packet.length, values.trailer, prefix);
+        row.deltas = open.predictor.encode(direction, set, &values, payload);
+        self.rows.push(row);
+
+        open.push_payload(&packet.data[prefix..]);
+        if open.tail.len() >= BODY_BLOCK {
+            self.compressed_raw += open.tail.len();
+            self.compressed_bytes += open.close_block(&mut self.encoder);
+        }
+        if let Stamp::Raw { ticks, .. } = packet.stamp {
+            self.ticks.insert(ordinal, ticks);
+        }
+        if !packet.options.is_empty() {
+            self.extras.packet_options.push((ordinal, packet.options.to_vec()));
+        }
+        self.captured_bytes += packet.data.len() as u64;
+        self.wire_bytes += u64::from(packet.length);
+        if let Some(time) = time {
+            let (first, last) = self.span.unwrap_or((time, time));
+            self.span = Some((first.min(time), last.max(time)));
+        }
+        let hour = packet.hour();
+        if self.last_hour != Some(hour) {
+            self.hours.insert(hour);
+            self.last_hour = Some(hour);
+        }
+    }
+
+    /// Hours touched so far.
+    pub fn hours(&self) -> &BTreeSet<Hour> {
+        &self.hours
+    }
+
+    /// Packets collected.
+    pub fn packets(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Captured bytes collected.
+    pub fn captured_bytes(&self) -> u64 {
+        self.captured_bytes
+    }
+
+    /// Bytes of memory the open segment takes, near enough for a budget.
+    pub fn memory(&self) -> usize {
+        let pending = self.captured_bytes as usize;
+        let part = size_of::<OpenPart>() + 64;
+        self.rows.len() * size_of::<PacketRow>()
+            + self.parts.len() * part
+            + self.template_bytes * 2
+            + pending.saturating_sub(self.compressed_raw)
+            + self.compressed_bytes
+    }
+
+    fn template_number(&mut self, part: PartNumber, direction: Direction, set: FieldSet) -> u32 {
+        let slot = &mut self.parts[part.0 as usize].last_template[direction as usize];
+        if let Some(last) = self.templates.get(*slot as usize)
+            && **last == *self.scratch
+        {
+            return *slot;
+        }
+        let number = match self.template_numbers.get(self.scratch.as_slice()) {
+            Some(number) => *number,
+            None => {
+                let number = self.templates.len() as u32;
+                self.templates.push(self.scratch.as_slice().into());
+                self.sets.push(set);
+                self.template_numbers.insert(self.scratch.as_slice().into(), number);
+                self.template_bytes += self.scratch.len() + 24;
+                number
+            }
+        };
+        *slot = number;
+        number
+    }
+
+    /// Seals the segment under `name`.
+    ///
+    /// # Errors
+    /// [`SealError`]; the packets are lost then and must be counted by the caller.
+    pub fn seal(
+        mut self,
+        name: String,
+        flow_generation: Generation,
+    ) -> Result<SealedSegment, SealError> {
+        let sizes: Vec<PartSize> = self.parts.iter().map(OpenPart::size).collect();
+        let layout = layout::plan(&sizes);
+        let (rows, first_rows) = sort_rows(std::mem::take(&mut self.rows), &layout);
+        let (flow_rows, payload) = self.place(&layout, &first_rows);
+
+        let protocols: Vec<Protocol> = flow_rows.iter().map(|row| row.part.protocol).collect();
+        let context = Context {
+            templates: &self.templates,
+            sets: &self.sets,
+            ticks: &self.ticks,
+            protocols: &protocols,
+        };
+        let packets = packets::write(&rows, &context)?;
+        let flows = flows::write(&flow_rows)?;
+        let (terms, addresses) = self.terms(&layout, &flow_rows)?;
+
+        let mut layers = vec![
+            SealedLayer::new(Layer::Body, payload.body),
+            SealedLayer::new(Layer::Head, payload.head),
+            SealedLayer::new(Layer::Packets, packets.bytes),
+            SealedLayer::new(Layer::Flows, flows.bytes),
+        ];
+        let meta = self.meta(name, flow_generation, &rows, &flow_rows, &layout, &layers);
+        let index = index_layer::write(&[
+            (Section::Meta, &json(&meta)?),
+            (Section::Terms, &terms),
+            (Section::HeadBlocks, &payload.head_blocks.to_bytes()),
+            (Section::BodyBlocks, &payload.body_blocks.to_bytes()),
+            (Section::PacketsTail, &layers[2].bytes[packets.tail..]),
+            (Section::FlowsTail, &layers[3].bytes[flows.tail..]),
+            (Section::Extras, &json(&self.extras)?),
+        ])?;
+        layers.push(SealedLayer::new(Layer::Index, index));
+
+        let mut by_protocol = BTreeMap::new();
+        for row in &flow_rows {
+            *by_protocol.entry(row.part.protocol).or_default() += row.packets();
+        }
+        Ok(SealedSegment {
+            meta,
+            hours: self.hours.into_iter().collect(),
+            layers,
+            protocols: by_protocol,
+            addresses: addresses.into_iter().collect(),
+        })
+    }
+
+    /// Lays payload and flow rows out in stored order.
+    fn place(&mut self, layout: &Layout, first_rows: &[u32]) -> (Vec<FlowRow>, Payload) {
+        let mut head = PayloadWriter::new(HEAD_BLOCK);
+        let mut body = PayloadWriter::new(BODY_BLOCK);
+        let mut flow_rows = Vec::with_capacity(self.parts.len());
+        for run in &layout.runs {
+            let places = run.first_flow as usize..(run.first_flow + run.flows) as usize;
+            for place in places {
+                let open = &mut self.parts[layout.order[place] as usize];
+                let encrypted = open.encrypted();
+                let placement = Placement {
+                    first_row: first_rows[place],
+                    head_offset: head.offset(),
+                    head_bytes: open.head.len() as u32,
+                    body_offset: if open.own.is_empty() {
+                        body.offset()
+                    } else {
+                        body.close(&mut self.encoder)
+                    },
+                    body_bytes: open.body_bytes,
+                };
+                head.add(&std::mem::take(&mut open.head), false, &mut self.encoder);
+                for block in std::mem::take(&mut open.own) {
+                    body.add_block(block);
+                }
+                body.add(&std::mem::take(&mut open.tail), encrypted, &mut self.encoder);
+                flow_rows.push(FlowRow { part: open.part.clone(), placement });
+            }
+            // A block never mixes two runs.
+            head.close(&mut self.encoder);
+            body.close(&mut self.encoder);
+        }
+        let payload = Payload {
+            head: head.bytes,
+            head_blocks: head.directory,
+            body: body.bytes,
+            body_blocks: body.directory,
+        };
+        (flow_rows, payload)
+    }
+
+    fn terms(
+        &self,
+        layout: &Layout,
+        flow_rows: &[FlowRow],
+    ) -> Result<(Vec<u8>, BTreeSet<Address>), SealError> {
+        let mut terms = TermIndexBuilder::new();
+        let mut addresses = BTreeSet::new();
+        for (ordinal, (row, number)) in (0_u32..).zip(flow_rows.iter().zip(&layout.order)) {
+            let (part, key) = (&row.part, &row.part.key);
+            for address in [key.source, key.destination] {
+                if address != Address::NONE {
+                    terms.add(Field::Ip, &address.0, ordinal);
+                    addresses.insert(address);
+                }
+            }
+            if key.source_port != 0 || key.destination_port != 0 {
+                terms.add(Field::Port, &key.source_port.to_be_bytes(), ordinal);
+                terms.add(Field::Port, &key.destination_port.to_be_bytes(), ordinal);
+            }
+            for (source, destination, from, to) in &self.parts[*number as usize].outers {
+                for address in [source, destination] {
+                    terms.add(Field::OuterIp, &address.0, ordinal);
+                    addresses.insert(*address);
+                }
+                if *from != 0 || *to != 0 {
+                    terms.add(Field::Port, &from.to_be_bytes(), ordinal);
+                    terms.add(Field::Port, &to.to_be_bytes(), ordinal);
+                }
+            }
+            terms.add(Field::Protocol, &[part.protocol as u8], ordinal);
+            terms.add(Field::IpProtocol, &[key.ip_protocol], ordinal);
+            terms.add(Field::EtherType, &key.ethertype.to_be_bytes(), ordinal);
+            if let Some(vlan) = key.vlan {
+                terms.add(Field::Vlan, &vlan.to_be_bytes(), ordinal);
+            }
+            if let Some(vni) = key.vni {
+                terms.add(Field::Vni, &vni.to_be_bytes(), ordinal);
+            }
+            if let Some(sni) = &part.sni {
+                terms.add(Field::Sni, sni.as_bytes(), ordinal);
+            }
+            if let Some(alpn) = &part.alpn {
+                terms.add(Field::Alpn, alpn.as_bytes(), ordinal);
+            }
+        }
+        Ok((terms.finish(flow_rows.len() as u32)?, addresses))
+    }
+
+    fn meta(
+        &self,
+        name: String,
+        flow_generation: Generation,
+        rows: &[PacketRow],
+        flow_rows: &[FlowRow],
+        layout: &Layout,
+        layers: &[SealedLayer],
+    ) -> Meta {
+        let ordinals = rows.iter().map(|row| row.ordinal);
+        let layer = |sealed: &SealedLayer| LayerMeta {
+            layer: sealed.layer.name().to_owned(),
+            bytes: sealed.bytes.len() as u64,
+            sha256: hex::encode(sealed.sha256),
+        };
+        let run = |run: &layout::Run| RunMeta {
+            address: run.address.to_string(),
+            first_flow: run.first_flow,
+            flows: run.flows,
+        };
+        Meta {
+            name,
+            recorder: self.writer.recorder.to_string(),
+            generation: self.writer.generation.0,
+            flow_generation: flow_generation.0,
+            hours: self.hours.iter().map(|hour| hour.0).collect(),
+            first: self.span.map(|span| span.0.0),
+            last: self.span.map(|span| span.1.0),
+            first_ordinal: ordinals.clone().min().unwrap_or(0),
+            last_ordinal: ordinals.max().unwrap_or(0),
+            packets: rows.len() as u64,
+            flow_parts: flow_rows.len() as u64,
+            captured_bytes: self.captured_bytes,
+            wire_bytes: self.wire_bytes,
+            layers: layers.iter().map(layer).collect(),
+            runs: layout.runs.iter().map(run).collect(),
+            interfaces: self.interfaces.iter().map(|(n, i)| (*n, i.clone())).collect(),
+        }
+    }
+}
+
+impl OpenPart {
+    fn size(&self) -> PartSize {
+        PartSize {
+            source: self.part.key.source,
+            destination: self.part.key.destination,
+            bytes: self.part.bytes.iter().sum(),
+            has_own_blocks: !self.own.is_empty(),
+            encrypted: self.encrypted(),
+        }
+    }
+
+    fn encrypted(&self) -> bool {
+        matches!(self.part.protocol, Protocol::Tls | Protocol::Quic)
+    }
+
+    #[inline]
+    fn meet_outer(&mut self, outer: &capstan_model::headers::Outer) {
+        // Both directions of a tunnel are the same two ends.
+        let ends = if outer.source <= outer.destination {
+            (outer.source, outer.destination, outer.source_port, outer.destination_port)
+        } else {
+            (outer.destination, outer.source, outer.destination_port, outer.source_port)
+        };
+        if self.outers.last() != Some(&ends) && !self.outers.contains(&ends) {
+            self.outers.push(ends);
+        }
+        if self.part.outer.is_none() {
+            self.part.outer = Some((outer.source, outer.destination));
+        }
+    }
+
+    #[inline]
+    fn push_payload(&mut self, payload: &[u8]) {
+        let room = HEAD_CUTOFF - self.head.len();
+        let (head, body) = payload.split_at(payload.len().min(room));
+        self.head.extend_from_slice(head);
+        self.tail.extend_from_slice(body);
+        self.body_bytes += body.len() as u64;
+    }
+
+    /// Compresses the tail into a block of its own; returns its stored length.
+    fn close_block(&mut self, encoder: &mut Encoder) -> usize {
+        // After two blocks that did not shrink only every eighth is tried.
+        let hopeless = self.incompressible >= 2 && !self.incompressible.is_multiple_of(8);
+        let block = encoder.encode(&self.tail, !self.encrypted() && !hopeless);
+        if block.header.codec == block::Codec::Stored {
+            self.incompressible += 1;
+        } else {
+            self.incompressible = 0;
+        }
+        let stored = block.stored.len();
+        self.own.push(block);
+        self.tail.clear();
+        stored
+    }
+}
+
+impl SealedLayer {
+    fn new(layer: Layer, bytes: Vec<u8>) -> Self {
+        let sha256 = Sha256::digest(&bytes).into();
+        SealedLayer { layer, bytes: bytes.into(), sha256 }
+    }
+}
+
+/// Rows in stored order with stored flow numbers, and each part's first row.
+fn sort_rows(rows: Vec<PacketRow>, layout: &Layout) -> (Vec<PacketRow>, Vec<u32>) {
+    let parts = layout.order.len();
+    let mut place_of = vec![0_u32; parts];
+    for (place, number) in (0_u32..).zip(&layout.order) {
+        place_of[*number as usize] = place;
+    }
+    let mut next = vec![0_u32; parts];
+    for row in &rows {
+        next[place_of[row.flow as usize] as usize] += 1;
+    }
+    let mut total = 0;
+    for count in &mut next {
+        total += std::mem::replace(count, total);
+    }
+    let first_rows = next.clone();
+    let mut sorted = rows.clone();
+    for mut row in rows {
+        let place = place_of[row.flow as usize];
+        row.flow = place;
+        let at = &mut next[place as usize];
+        sorted[*at as usize] = row;
+        *at += 1;
+    }
+    (sorted, first_rows)
+}
+
+struct Payload {
+    head: Vec<u8>,
+    head_blocks: BlockDirectory,
+    body: Vec<u8>,
+    body_blocks: BlockDirectory,
+}
+
+/// Packs payload of successive flow parts into blocks of one layer.
+struct PayloadWriter {
+    bytes: Vec<u8>,
+    directory: BlockDirectory,
+    /// Raw bytes of the block that is being filled.
+    open: Vec<u8>,
+    /// All of them are known to be encrypted.
+    open_encrypted: bool,
+    block_size: usize,
+}
+
+impl PayloadWriter {
+    fn new(block_size: usize) -> Self {
+        PayloadWriter {
+            bytes: block::file_header().to_vec(),
+            directory: BlockDirectory::new(),
+            open: Vec::new(),
+            open_encrypted: true,
+            block_size,
+        }
+    }
+
+    /// Raw offset at which the next byte goes.
+    fn offset(&self) -> u64 {
+        self.directory.raw_bytes() + self.open.len() as u64
+    }
+
+    /// Adds one part's bytes; a part of less than a block is never split.
+    fn add(&mut self, raw: &[u8], encrypted: bool, encoder: &mut Encoder) {
+        if raw.is_empty() {
+            return;
+        }
+        self.open.extend_from_slice(raw);
+        self.open_encrypted &= encrypted;
+        if self.open.len() >= self.block_size {
+            self.close(encoder);
+        }
+    }
+
+    fn add_block(&mut self, block: Block) {
+        self.bytes.extend_from_slice(&block.header.to_bytes());
+        self.bytes.extend_from_slice(&block.stored);
+        self.directory.push(block.header);
+    }
+
+    /// Ends the block that is being filled; returns the raw offset after it.
+    fn close(&mut self, encoder: &mut Encoder) -> u64 {
+        if !self.open.is_empty() {
+            let block = encoder.encode(&self.open, !self.open_encrypted);
+            self.add_block(block);
+            self.open.clear();
+        }
+        self.open_encrypted = true;
+        self.directory.raw_bytes()
+    }
+}
+
+/// JSON of the plain values an `index` layer holds.
+fn json<T: serde::Serialize>(value: &T) -> std::io::Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(std::io::Error::from)
+}

@@ -1,0 +1,139 @@
+//! How the flow parts of a segment are put in order: by run, then flow, so that
+//! one endpoint's packets lie together. Pure decisions over counters.
+//!
+//! A *run* is what belongs to one local endpoint. Until identities are known the
+//! local end of a flow is told from its addresses: a private one before a public
+//! one, else the one with more bytes in this segment.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use capstan_model::Address;
+
+/// What the layout needs to know of a flow part.
+#[derive(Debug, Clone, Copy)]
+pub struct PartSize {
+    /// One end.
+    pub source: Address,
+    /// The other.
+    pub destination: Address,
+    /// Bytes on the wire, both ways.
+    pub bytes: u64,
+    /// Whether body blocks of its own exist already: such parts come first in
+    /// their run, so that small parts can fill the block behind their tail.
+    pub has_own_blocks: bool,
+    /// Whether its payload is encrypted: such parts lie together, so that their
+    /// blocks are stored without trying to compress them.
+    pub encrypted: bool,
+}
+
+/// The parts of a segment in the order in which they are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Part numbers (places in the input) in stored order.
+    pub order: Vec<u32>,
+    /// The runs, one after the other.
+    pub runs: Vec<Run>,
+}
+
+/// The parts of one local endpoint: `flows` parts from stored place `first_flow` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The local endpoint's address; [`Address::NONE`] for what has none.
+    pub address: Address,
+    /// Its first flow ordinal.
+    pub first_flow: u32,
+    /// How many flow parts it has.
+    pub flows: u32,
+}
+
+/// Puts flow parts in order.
+pub fn plan(parts: &[PartSize]) -> Layout {
+    let mut bytes_of: HashMap<Address, u64> = HashMap::new();
+    for part in parts {
+        *bytes_of.entry(part.source).or_default() += part.bytes;
+        *bytes_of.entry(part.destination).or_default() += part.bytes;
+    }
+    let local_of = |part: &PartSize| {
+        let rank = |address: Address| (is_private(address), bytes_of[&address], address);
+        if rank(part.source) >= rank(part.destination) { part.source } else { part.destination }
+    };
+    let mut keyed: Vec<_> = parts
+        .iter()
+        .zip(0..)
+        .map(|(part, number)| (local_of(part), part.encrypted, !part.has_own_blocks, number))
+        .collect();
+    keyed.sort_unstable();
+
+    let mut runs: Vec<Run> = Vec::new();
+    for ((address, ..), place) in keyed.iter().zip(0..) {
+        match runs.last_mut() {
+            Some(run) if run.address == *address => run.flows += 1,
+            _ => runs.push(Run { address: *address, first_flow: place, flows: 1 }),
+        }
+    }
+    Layout { order: keyed.into_iter().map(|(.., number)| number).collect(), runs }
+}
+
+/// Addresses that belong to a site rather than to the Internet (RFC 1918, 4193,
+/// 6598, loopback, link-local).
+fn is_private(address: Address) -> bool {
+    match address.ip() {
+        IpAddr::V4(v4) => {
+            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(source: &str, destination: &str, bytes: u64) -> PartSize {
+        PartSize {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            bytes,
+            has_own_blocks: false,
+            encrypted: false,
+        }
+    }
+
+    #[test]
+    fn a_busy_server_gathers_its_clients() {
+        let parts = [
+            part("10.0.0.1", "10.0.0.9", 10),
+            part("10.0.0.2", "10.0.0.9", 20),
+            part("10.0.0.3", "10.0.0.4", 1),
+        ];
+        let layout = plan(&parts);
+        assert_eq!(layout.runs.len(), 2);
+        let server = layout.runs.iter().find(|run| run.flows == 2).unwrap();
+        assert_eq!(server.address.to_string(), "10.0.0.9");
+    }
+
+    #[test]
+    fn a_private_end_is_local_even_if_the_public_one_is_busier() {
+        let parts = [part("10.0.0.1", "1.1.1.1", 10), part("10.0.0.2", "1.1.1.1", 10)];
+        let addresses: Vec<_> =
+            plan(&parts).runs.iter().map(|run| run.address.to_string()).collect();
+        assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn every_part_is_placed_once_and_large_ones_come_first_in_their_run() {
+        let mut parts: Vec<_> = (0..50).map(|n| part("10.0.0.1", "10.0.0.2", n)).collect();
+        parts[30].has_own_blocks = true;
+        let layout = plan(&parts);
+        assert_eq!(layout.order[0], 30);
+        let mut sorted = layout.order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..50).collect::<Vec<_>>());
+        assert_eq!(
+            layout.runs,
+            [Run { address: layout.runs[0].address, first_flow: 0, flows: 50 }]
+        );
+    }
+}

@@ -1,0 +1,463 @@
+//! The `packets.parquet` layer: a row a packet, in run, flow and capture order.
+//!
+//! A packet's header is rebuilt from this layer alone: its template
+//! ([`super::template`]) plus the columns the template leaves out, some of them
+//! stored as differences to what was to be expected ([`super::predict`]).
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, DictionaryArray, Int16Array, Int32Array,
+    Int64Array, RecordBatch, StringArray, TimestampNanosecondArray, UInt8Array, UInt16Array,
+    UInt32Array, UInt64Array,
+};
+use arrow::datatypes::{
+    DataType, Int16Type, Int32Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+use capstan_model::headers::FieldKind;
+use capstan_model::packet::Stamp;
+use capstan_model::{Direction, Protocol, Time};
+use parquet::errors::ParquetError;
+
+use super::Corrupt;
+use super::predict::{Deltas, Predictor};
+use super::tabular::{self, Column, Packing, Written};
+use super::template::{FieldSet, FieldValues, Template};
+
+/// Names of the columns.
+pub mod column {
+    /// Place in capture order within the recorder's generation.
+    pub const ORDINAL: &str = "ordinal";
+    /// When it was captured.
+    pub const TIME: &str = "time";
+    /// Raw ticks of a time that nanoseconds cannot say.
+    pub const TICKS: &str = "ticks";
+    /// Row number of its flow part in `flows.parquet`.
+    pub const FLOW: &str = "flow";
+    /// From the flow's destination to its source.
+    pub const BACKWARD: &str = "backward";
+    /// Number of the interface in the recorder's generation.
+    pub const INTERFACE: &str = "interface";
+    /// Bytes on the wire.
+    pub const LENGTH: &str = "length";
+    /// Bytes captured where that is not `length`.
+    pub const CAPTURED: &str = "captured";
+    /// The header template.
+    pub const TEMPLATE: &str = "template";
+    /// Bytes behind the end of the innermost IP packet.
+    pub const TRAILER: &str = "trailer";
+    /// See [`super::Deltas::tcp_seq`].
+    pub const TCP_SEQ: &str = "tcp_seq_delta";
+    /// See [`super::Deltas::tcp_ack`].
+    pub const TCP_ACK: &str = "tcp_ack_delta";
+    /// TCP flags.
+    pub const TCP_FLAGS: &str = "tcp_flags";
+    /// TCP window as sent.
+    pub const TCP_WINDOW: &str = "tcp_window";
+    /// See [`super::Deltas::tcp_timestamp`].
+    pub const TCP_TIMESTAMP: &str = "tcp_timestamp_delta";
+    /// See [`super::Deltas::tcp_echo`].
+    pub const TCP_ECHO: &str = "tcp_echo_delta";
+    /// See [`super::Deltas::ip_id`].
+    pub const IP_ID: &str = "ip_id_delta";
+    /// See [`super::Deltas::outer_ip_id`].
+    pub const OUTER_IP_ID: &str = "outer_ip_id_delta";
+    /// Checksum of the innermost transport.
+    pub const CHECKSUM: &str = "checksum";
+    /// UDP checksum of the outer header.
+    pub const OUTER_CHECKSUM: &str = "outer_checksum";
+    /// Application protocol of the flow.
+    pub const PROTOCOL: &str = "protocol";
+}
+
+/// The columns, in order. They are only ever added to.
+pub fn columns() -> Vec<Column> {
+    use DataType::{Binary, Boolean, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
+    use Packing::{ByteSplit, Delta, Dictionary, Plain};
+    let template = DataType::Dictionary(Box::new(Int32), Box::new(Binary));
+    vec![
+        Column::new(1, column::ORDINAL, Int64, false, Delta),
+        Column::new(2, column::TIME, tabular::timestamp(), true, Delta),
+        Column::new(3, column::TICKS, UInt64, true, Plain),
+        Column::new(4, column::FLOW, Int32, false, Delta),
+        Column::new(5, column::BACKWARD, Boolean, false, Plain),
+        Column::new(6, column::INTERFACE, Int32, false, Dictionary),
+        Column::new(7, column::LENGTH, UInt32, false, Dictionary),
+        Column::new(8, column::CAPTURED, UInt32, true, Dictionary),
+        Column::new(9, column::TEMPLATE, template, false, Dictionary),
+        Column::new(10, column::TRAILER, Int32, false, Dictionary),
+        Column::new(11, column::TCP_SEQ, Int32, true, ByteSplit),
+        Column::new(12, column::TCP_ACK, Int32, true, ByteSplit),
+        Column::new(13, column::TCP_FLAGS, UInt8, true, Dictionary),
+        Column::new(14, column::TCP_WINDOW, UInt16, true, Dictionary),
+        Column::new(15, column::TCP_TIMESTAMP, Int32, true, ByteSplit),
+        Column::new(16, column::TCP_ECHO, Int32, true, ByteSplit),
+        Column::new(17, column::IP_ID, Int16, true, ByteSplit),
+        Column::new(18, column::OUTER_IP_ID, Int16, true, ByteSplit),
+        Column::new(19, column::CHECKSUM, UInt16, true, ByteSplit),
+        Column::new(20, column::OUTER_CHECKSUM, UInt16, true, ByteSplit),
+        Column::new(21, column::PROTOCOL, tabular::label(), false, Dictionary),
+    ]
+}
+
+/// What a segment keeps of one packet beside its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PacketRow {
+    /// Place in capture order within the recorder's generation.
+    pub ordinal: u64,
+    /// Nanoseconds since 1970; meaningless where `stamp` says so.
+    pub time: i64,
+    /// Number of its flow part: while building in order of appearance, stored in stored order.
+    pub flow: u32,
+    /// Number of its template.
+    pub template: u32,
+    /// Bytes on the wire.
+    pub length: u32,
+    /// Bytes captured.
+    pub captured: u32,
+    /// Bytes behind the end of the innermost IP packet.
+    pub trailer: i32,
+    /// Number of the interface.
+    pub interface: u32,
+    /// What was predicted wrong.
+    pub deltas: Deltas,
+    /// See [`FieldValues::checksum`].
+    pub checksum: u16,
+    /// See [`FieldValues::outer_checksum`].
+    pub outer_checksum: u16,
+    /// See [`FieldValues::tcp_window`].
+    pub tcp_window: u16,
+    /// See [`FieldValues::tcp_flags`].
+    pub tcp_flags: u8,
+    /// Bit 0: backward. Bits 1 and 2: kind of time stamp.
+    bits: u8,
+}
+
+const BACKWARD: u8 = 1;
+const NO_TIME: u8 = 2;
+const HAS_TICKS: u8 = 4;
+
+impl PacketRow {
+    /// A row of a packet without its predicted fields.
+    pub fn new(ordinal: u64, stamp: Stamp, direction: Direction) -> Self {
+        let mut bits = direction as u8;
+        if stamp.time().is_none() {
+            bits |= NO_TIME;
+        }
+        if matches!(stamp, Stamp::Raw { .. }) {
+            bits |= HAS_TICKS;
+        }
+        PacketRow {
+            ordinal,
+            time: stamp.time().map_or(0, |time| time.0),
+            flow: 0,
+            template: 0,
+            length: 0,
+            captured: 0,
+            trailer: 0,
+            interface: 0,
+            deltas: Deltas::default(),
+            checksum: 0,
+            outer_checksum: 0,
+            tcp_window: 0,
+            tcp_flags: 0,
+            bits,
+        }
+    }
+
+    /// When it was captured, to the nanosecond, if that can be said.
+    pub fn time(&self) -> Option<Time> {
+        (self.bits & NO_TIME == 0).then_some(Time(self.time))
+    }
+
+    /// Whether raw ticks are kept beside (see [`Stamp::Raw`]).
+    pub fn has_ticks(&self) -> bool {
+        self.bits & HAS_TICKS != 0
+    }
+
+    /// Which way it goes.
+    pub fn direction(&self) -> Direction {
+        if self.bits & BACKWARD == 0 { Direction::Forward } else { Direction::Backward }
+    }
+}
+
+/// TCP payload on the wire as [`Predictor`] wants it.
+#[inline]
+pub fn wire_payload(length: u32, trailer: i32, prefix: usize) -> u32 {
+    let payload = i64::from(length) - i64::from(trailer) - prefix as i64;
+    u32::try_from(payload.max(0)).unwrap_or(u32::MAX)
+}
+
+/// Everything the writer needs beside the rows.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Templates by number, as [`super::template::cut`] makes them.
+    pub templates: &'a [Box<[u8]>],
+    /// Which fields each template leaves out.
+    pub sets: &'a [FieldSet],
+    /// Raw ticks of the rows that have them, by ordinal.
+    pub ticks: &'a std::collections::HashMap<u64, u64>,
+    /// The label of each flow part, by stored number.
+    pub protocols: &'a [Protocol],
+}
+
+/// Writes the layer. `rows` are in stored order with stored flow numbers.
+///
+/// # Errors
+/// None that a caller can cause; the Parquet library's own are passed on.
+pub fn write(rows: &[PacketRow], context: &Context<'_>) -> Result<Written, ParquetError> {
+    let set =
+        |row: &PacketRow| context.sets.get(row.template as usize).copied().unwrap_or_default();
+    let has = |kind: FieldKind| move |row: &PacketRow| set(row).has(kind);
+    macro_rules! all {
+        ($array:ty, $value:expr) => {
+            Arc::new(rows.iter().map($value).collect::<$array>()) as ArrayRef
+        };
+    }
+    macro_rules! values {
+        ($array:ty, $value:expr) => {
+            Arc::new(<$array>::from_iter_values(rows.iter().map($value))) as ArrayRef
+        };
+    }
+    macro_rules! where_cut {
+        ($array:ty, $kind:ident, $value:expr) => {{
+            let has = has(FieldKind::$kind);
+            all!($array, |row| has(row).then(|| ($value)(row)))
+        }};
+    }
+    let times: TimestampNanosecondArray =
+        rows.iter().map(|row| row.time().map(|time| time.0)).collect();
+    let templates: Vec<&[u8]> = context.templates.iter().map(|bytes| &**bytes).collect();
+    let template = DictionaryArray::<Int32Type>::try_new(
+        Int32Array::from_iter_values(rows.iter().map(|row| row.template as i32)),
+        Arc::new(BinaryArray::from_vec(templates)),
+    )?;
+    let names: Vec<&str> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
+    let protocol = |row: &PacketRow| {
+        context.protocols.get(row.flow as usize).copied().unwrap_or_default() as i32
+    };
+    let protocols = DictionaryArray::<Int32Type>::try_new(
+        Int32Array::from_iter_values(rows.iter().map(protocol)),
+        Arc::new(StringArray::from(names)),
+    )?;
+    let arrays: Vec<ArrayRef> = vec![
+        values!(Int64Array, |row| row.ordinal as i64),
+        Arc::new(times.with_timezone("UTC")),
+        all!(UInt64Array, |row| context
+            .ticks
+            .get(&row.ordinal)
+            .copied()
+            .filter(|_| row.has_ticks())),
+        values!(Int32Array, |row| row.flow as i32),
+        Arc::new(rows.iter().map(|row| Some(row.bits & BACKWARD != 0)).collect::<BooleanArray>()),
+        values!(Int32Array, |row| row.interface as i32),
+        values!(UInt32Array, |row| row.length),
+        all!(UInt32Array, |row| (row.captured != row.length).then_some(row.captured)),
+        Arc::new(template),
+        values!(Int32Array, |row| row.trailer),
+        where_cut!(Int32Array, TcpSeq, |row: &PacketRow| row.deltas.tcp_seq),
+        where_cut!(Int32Array, TcpAck, |row: &PacketRow| row.deltas.tcp_ack),
+        where_cut!(UInt8Array, TcpFlags, |row: &PacketRow| row.tcp_flags),
+        where_cut!(UInt16Array, TcpWindow, |row: &PacketRow| row.tcp_window),
+        where_cut!(Int32Array, TcpTimestamp, |row: &PacketRow| row.deltas.tcp_timestamp),
+        where_cut!(Int32Array, TcpEcho, |row: &PacketRow| row.deltas.tcp_echo),
+        where_cut!(Int16Array, IpId, |row: &PacketRow| row.deltas.ip_id),
+        where_cut!(Int16Array, OuterIpId, |row: &PacketRow| row.deltas.outer_ip_id),
+        where_cut!(UInt16Array, Checksum, |row: &PacketRow| row.checksum),
+        where_cut!(UInt16Array, OuterChecksum, |row: &PacketRow| row.outer_checksum),
+        Arc::new(protocols),
+    ];
+    tabular::write(&columns(), arrays, rows.len())
+}
+
+/// Templates met while reading a segment, by number given here in order of
+/// appearance (not the writer's).
+#[derive(Debug, Default)]
+pub struct Templates {
+    parsed: Vec<Template>,
+}
+
+impl Templates {
+    /// The template with this number.
+    pub fn get(&self, number: u32) -> Option<&Template> {
+        self.parsed.get(number as usize)
+    }
+}
+
+/// Turns record batches of the layer back into rows and raw ticks.
+///
+/// Batches must hold whole flow parts or follow each other without a gap, as
+/// predictions continue from packet to packet.
+#[derive(Debug, Default)]
+pub struct RowReader {
+    templates: Templates,
+    /// Template bytes to number, so that equal ones of several batches share.
+    known: std::collections::HashMap<Box<[u8]>, u32>,
+}
+
+/// A row read back, with its raw ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadRow {
+    /// The packet.
+    pub row: PacketRow,
+    /// Raw ticks, if the source's time could not be said in nanoseconds.
+    pub ticks: Option<u64>,
+}
+
+impl RowReader {
+    /// The templates the rows name.
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
+    /// Appends the rows of `batch` (all columns of the layer) to `rows`.
+    pub fn read(&mut self, batch: &RecordBatch, rows: &mut Vec<ReadRow>) -> Result<(), Corrupt> {
+        let bad = |what: &str| Corrupt::new("packets", what);
+        let get = |name: &'static str| {
+            batch.column_by_name(name).ok_or_else(|| bad(&format!("column {name} is missing")))
+        };
+        macro_rules! typed {
+            ($name:expr, $kind:ty) => {
+                get($name)?
+                    .as_primitive_opt::<$kind>()
+                    .ok_or_else(|| bad(&format!("column {} has another type", $name)))?
+            };
+        }
+        let ordinal = typed!(column::ORDINAL, Int64Type);
+        let time = typed!(column::TIME, TimestampNanosecondType);
+        let ticks = typed!(column::TICKS, UInt64Type);
+        let flow = typed!(column::FLOW, Int32Type);
+        let backward =
+            get(column::BACKWARD)?.as_boolean_opt().ok_or_else(|| bad("column backward"))?;
+        let interface = typed!(column::INTERFACE, Int32Type);
+        let length = typed!(column::LENGTH, UInt32Type);
+        let captured = typed!(column::CAPTURED, UInt32Type);
+        let trailer = typed!(column::TRAILER, Int32Type);
+        let tcp_seq = typed!(column::TCP_SEQ, Int32Type);
+        let tcp_ack = typed!(column::TCP_ACK, Int32Type);
+        let tcp_flags = typed!(column::TCP_FLAGS, UInt8Type);
+        let tcp_window = typed!(column::TCP_WINDOW, UInt16Type);
+        let tcp_timestamp = typed!(column::TCP_TIMESTAMP, Int32Type);
+        let tcp_echo = typed!(column::TCP_ECHO, Int32Type);
+        let ip_id = typed!(column::IP_ID, Int16Type);
+        let outer_ip_id = typed!(column::OUTER_IP_ID, Int16Type);
+        let checksum = typed!(column::CHECKSUM, UInt16Type);
+        let outer_checksum = typed!(column::OUTER_CHECKSUM, UInt16Type);
+        let (template_keys, numbers) = self.template_numbers(get(column::TEMPLATE)?)?;
+
+        rows.reserve(batch.num_rows());
+        // A column's null is stored as 0 by the writer and means 0 to the reader.
+        macro_rules! at {
+            ($array:ident, $i:ident) => {
+                if $array.is_null($i) { Default::default() } else { $array.value($i) }
+            };
+        }
+        for i in 0..batch.num_rows() {
+            let mut bits = u8::from(backward.value(i));
+            if time.is_null(i) {
+                bits |= NO_TIME;
+            }
+            if ticks.is_valid(i) {
+                bits |= HAS_TICKS;
+            }
+            let length = length.value(i);
+            let template = numbers
+                .get(template_keys.value(i) as usize)
+                .copied()
+                .ok_or_else(|| bad("template number"))?;
+            let row = PacketRow {
+                ordinal: ordinal.value(i) as u64,
+                time: at!(time, i),
+                flow: flow.value(i) as u32,
+                template,
+                length,
+                captured: if captured.is_null(i) { length } else { captured.value(i) },
+                trailer: trailer.value(i),
+                interface: interface.value(i) as u32,
+                deltas: Deltas {
+                    tcp_seq: at!(tcp_seq, i),
+                    tcp_ack: at!(tcp_ack, i),
+                    ip_id: at!(ip_id, i),
+                    outer_ip_id: at!(outer_ip_id, i),
+                    tcp_timestamp: at!(tcp_timestamp, i),
+                    tcp_echo: at!(tcp_echo, i),
+                },
+                checksum: at!(checksum, i),
+                outer_checksum: at!(outer_checksum, i),
+                tcp_window: at!(tcp_window, i),
+                tcp_flags: at!(tcp_flags, i),
+                bits,
+            };
+            let prefix = self.templates.parsed[template as usize].prefix_length();
+            if (row.captured as usize) < prefix {
+                return Err(bad("captured length below the header's"));
+            }
+            rows.push(ReadRow { row, ticks: ticks.is_valid(i).then(|| ticks.value(i)) });
+        }
+        Ok(())
+    }
+
+    /// The template keys of a batch and what number each key has here.
+    fn template_numbers<'a>(
+        &mut self,
+        array: &'a ArrayRef,
+    ) -> Result<(&'a Int32Array, Vec<u32>), Corrupt> {
+        let bad = || Corrupt::new("packets", "column template has another type");
+        let dictionary = array.as_dictionary_opt::<Int32Type>().ok_or_else(bad)?;
+        let values = dictionary.values().as_binary_opt::<i32>().ok_or_else(bad)?;
+        if dictionary.null_count() > 0 {
+            return Err(Corrupt::new("packets", "a packet without a template"));
+        }
+        let mut numbers = Vec::with_capacity(values.len());
+        for bytes in values.iter() {
+            let bytes = bytes.unwrap_or_default();
+            let number = match self.known.get(bytes) {
+                Some(number) => *number,
+                None => {
+                    let number = self.templates.parsed.len() as u32;
+                    self.templates.parsed.push(Template::parse(bytes)?);
+                    self.known.insert(bytes.into(), number);
+                    number
+                }
+            };
+            numbers.push(number);
+        }
+        Ok((dictionary.keys(), numbers))
+    }
+}
+
+/// Rebuilds headers of successive packets of one flow part.
+#[derive(Debug, Default)]
+pub struct Rebuilder {
+    predictor: Predictor,
+    flow: Option<u32>,
+}
+
+impl Rebuilder {
+    /// The values of the fields that the row's template leaves out. Rows come
+    /// in stored order; a new flow number starts afresh.
+    #[inline]
+    pub fn values(&mut self, row: &PacketRow, template: &Template) -> FieldValues {
+        if self.flow != Some(row.flow) {
+            self.predictor = Predictor::default();
+            self.flow = Some(row.flow);
+        }
+        let mut values = FieldValues {
+            trailer: row.trailer,
+            tcp_flags: row.tcp_flags,
+            tcp_window: row.tcp_window,
+            checksum: row.checksum,
+            outer_checksum: row.outer_checksum,
+            ..FieldValues::default()
+        };
+        let payload = wire_payload(row.length, row.trailer, template.prefix_length());
+        self.predictor.decode(row.direction(), template.set(), &row.deltas, &mut values, payload);
+        values
+    }
+}
+
+/// The Arrow schema in which the layer is to be read: templates and protocols as dictionaries.
+pub fn read_schema() -> arrow::datatypes::SchemaRef {
+    tabular::schema(&columns())
+}

@@ -1,0 +1,159 @@
+//! What `packets.parquet` and `flows.parquet` have in common: writer settings
+//! and the tail (page index and footer) that the `index` layer keeps a copy of.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
+use parquet::schema::types::ColumnPath;
+
+use super::Corrupt;
+
+/// Rows of a data page at most: what one needs to read to get at a single row.
+const PAGE_ROWS: usize = 16 * 1024;
+
+/// How a column's values are laid out before compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Few distinct values.
+    Dictionary,
+    /// Rising, or slowly changing.
+    Delta,
+    /// Small numbers in wide types.
+    ByteSplit,
+    /// Anything else.
+    Plain,
+}
+
+/// A column of one of our Parquet files.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// Its name; never re-used for another meaning.
+    pub name: &'static str,
+    /// Its Parquet field id; never re-used.
+    pub id: i32,
+    /// Its Arrow type.
+    pub data_type: DataType,
+    /// Whether it can be null.
+    pub nullable: bool,
+    /// See [`Packing`].
+    pub packing: Packing,
+}
+
+impl Column {
+    /// A column.
+    pub fn new(
+        id: i32,
+        name: &'static str,
+        data_type: DataType,
+        nullable: bool,
+        packing: Packing,
+    ) -> Self {
+        Column { name, id, data_type, nullable, packing }
+    }
+}
+
+/// Nanoseconds since 1970 UTC.
+pub fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
+}
+
+/// A string of which there are few different ones.
+pub fn label() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}
+
+/// The Arrow schema of a list of columns, with Parquet field ids.
+pub fn schema(columns: &[Column]) -> SchemaRef {
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|column| {
+            let id = [("PARQUET:field_id".to_owned(), column.id.to_string())];
+            Field::new(column.name, column.data_type.clone(), column.nullable)
+                .with_metadata(id.into_iter().collect())
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// A Parquet file and where its tail begins.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The whole object.
+    pub bytes: Vec<u8>,
+    /// Offset of the first byte of page index and footer.
+    pub tail: usize,
+}
+
+/// Writes one row group of all rows.
+///
+/// # Errors
+/// None that a caller can cause; the Parquet library's own are passed on.
+pub fn write(
+    columns: &[Column],
+    arrays: Vec<ArrayRef>,
+    row_limit: usize,
+) -> Result<Written, ParquetError> {
+    let schema = schema(columns);
+    let batch = RecordBatch::try_new(schema.clone(), arrays)?;
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties(columns, row_limit))
+        .with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
+    writer.write(&batch)?;
+    writer.flush()?;
+    // The data pages end here; what `finish` adds is the tail.
+    let tail = writer.bytes_written();
+    let bytes = writer.into_inner()?;
+    Ok(Written { bytes, tail })
+}
+
+fn properties(columns: &[Column], row_limit: usize) -> WriterProperties {
+    let base = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_max_row_group_row_count(Some(row_limit.max(1)))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(PAGE_ROWS)
+        // A template dictionary must never fall back to plain values.
+        .set_dictionary_page_size_limit(256 * 1024 * 1024)
+        .set_data_page_size_limit(16 * 1024 * 1024);
+    columns.iter().fold(base, pack).build()
+}
+
+fn pack(properties: WriterPropertiesBuilder, column: &Column) -> WriterPropertiesBuilder {
+    let path = ColumnPath::from(column.name);
+    let encoding = match column.packing {
+        Packing::Dictionary => return properties.set_column_dictionary_enabled(path, true),
+        Packing::Delta => Encoding::DELTA_BINARY_PACKED,
+        Packing::ByteSplit => Encoding::BYTE_STREAM_SPLIT,
+        Packing::Plain => Encoding::PLAIN,
+    };
+    properties
+        .set_column_dictionary_enabled(path.clone(), false)
+        .set_column_encoding(path, encoding)
+}
+
+/// Parses a tail as the `index` layer keeps it: the last bytes of a Parquet
+/// object of `length` bytes, from its page index on.
+///
+/// # Errors
+/// [`Corrupt`] when the bytes are no tail of such an object.
+pub fn parse_tail(
+    layer: &'static str,
+    tail: &Bytes,
+    length: u64,
+) -> Result<ParquetMetaData, Corrupt> {
+    let bad = |error: ParquetError| Corrupt::new(layer, format!("footer: {error}"));
+    let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+    reader.try_parse_sized(tail, length).map_err(bad)?;
+    reader.finish().map_err(bad)
+}

@@ -1,0 +1,560 @@
+//! The store: objects in a folder or a bucket, under rules that hold everywhere.
+//!
+//! Two kinds of object, two ways to write them:
+//!
+//! * *Data* ([`Store::put_new`]) has a name nobody else uses. If the name is taken, it was
+//!   an earlier try of the same writer, which its length confirms.
+//! * *Catalog names* ([`Store::create`]) are raced for. The server decides by create if
+//!   absent; where its answer is lost or doubtful, the object is read back: the body holds a
+//!   [`nonce`](nonce()), so the bytes say whose it is.
+//!
+//! Nothing is ever overwritten. Reading never makes a store; [`Store::open_or_create`] does.
+//! Every request has a time limit that grows with its bytes, and is counted
+//! ([`Store::requests`]).
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use capstan_model::{Failure, FailureKind, Time};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+
+mod counting;
+mod failure;
+mod folder;
+mod format;
+mod location;
+pub mod names;
+mod nonce;
+mod probe;
+mod s3;
+
+pub use counting::{Counting, Requests};
+pub use format::{FORMAT, Format};
+pub use location::Location;
+pub use nonce::nonce;
+pub use s3::{S3Keys, S3Options};
+
+use failure::{failure, is_missing_bucket, kind};
+use folder::Folder;
+use nonce::jitter;
+
+/// Tries of one operation before it is given up, each with its own time limit.
+const TRIES: u32 = 4;
+
+/// Wait before the second try; doubles from there on.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// GETs in flight of one [`Store::get_ranges`].
+const RANGES_AT_ONCE: usize = 16;
+
+/// How a store is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// For buckets.
+    pub s3: S3Options,
+}
+
+impl Options {
+    /// What the environment says; see [`S3Options::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// Settings that do not fit together.
+    pub fn from_env() -> Result<Options, Failure> {
+        Ok(Options { s3: S3Options::from_env()? })
+    }
+}
+
+/// How a create ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Created {
+    /// The name holds our bytes.
+    Created,
+    /// The name was taken: it holds another's bytes.
+    Lost,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name, relative to the cluster.
+    pub path: Path,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was created, by the store's clock.
+    pub modified: Time,
+}
+
+/// One cluster's objects. Cloning is cheap; clones count together.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<Counting<PrefixStore<Arc<dyn ObjectStore>>>>,
+    /// For messages: the location and cluster.
+    place: Arc<str>,
+    format: Arc<Format>,
+    /// A local disk has no time limits: a blocked write cannot be taken back.
+    remote: bool,
+}
+
+impl Store {
+    /// Opens a store that exists.
+    ///
+    /// # Errors
+    ///
+    /// [`FailureKind::NotFound`] if the folder or bucket is not there, is no store, or has no
+    /// such cluster, each in its own words; [`FailureKind::TooNew`], [`FailureKind::Permission`],
+    /// [`FailureKind::Unavailable`].
+    pub async fn open(
+        location: &Location,
+        cluster: &str,
+        options: &Options,
+    ) -> Result<Store, Failure> {
+        names::check_cluster(cluster)?;
+        let place = Place::connect(location, options, Access::Read)?;
+        match place.open(cluster).await? {
+            Some(store) => Ok(store),
+            None => Err(place.no_store(cluster).await),
+        }
+    }
+
+    /// Opens a store, and makes it first if there is none. A place that holds other things
+    /// where the store would be is refused, and so is one that lets two creates of one name win.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::open`], except for what is not there; [`FailureKind::Usage`] for a
+    /// place that cannot be a store.
+    pub async fn open_or_create(
+        location: &Location,
+        cluster: &str,
+        options: &Options,
+    ) -> Result<Store, Failure> {
+        names::check_cluster(cluster)?;
+        let place = Place::connect(location, options, Access::Create)?;
+        place.open_or_create(cluster).await
+    }
+
+    /// A store on any object store, made if there is none: for tests and simulations.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::open_or_create`].
+    pub async fn on(objects: Arc<dyn ObjectStore>, cluster: &str) -> Result<Store, Failure> {
+        names::check_cluster(cluster)?;
+        let place = Place { text: objects.to_string(), root: objects, remote: true };
+        place.open_or_create(cluster).await
+    }
+
+    /// The objects by name relative to the cluster, counted; for readers that speak
+    /// `object_store` themselves.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects) as Arc<dyn ObjectStore>
+    }
+
+    /// Requests and bytes so far, of all clones.
+    pub fn requests(&self) -> Requests {
+        self.objects.requests()
+    }
+
+    /// What the store says of itself.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Where it is, for messages: the location and the cluster.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Writes a data object, whose name is this writer's alone. Safe to call again.
+    ///
+    /// # Errors
+    ///
+    /// [`FailureKind::AlreadyThere`] if the name holds something of another length.
+    pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
+        let length = bytes.len() as u64;
+        let what = || format!("write {path} to {}", self.place);
+        self.retried(length, what, || async {
+            let put = self.objects.put_opts(path, bytes.clone().into(), PutMode::Create.into());
+            match put.await {
+                Ok(_) => Ok(()),
+                // An earlier try of ours arrived after all, or is still on its way (409).
+                Err(error @ Error::AlreadyExists { .. }) => match self.objects.head(path).await {
+                    Ok(present) if present.size == length => Ok(()),
+                    Ok(_) => Err(error),
+                    Err(Error::NotFound { .. }) => Err(not_there_yet()),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// Creates a catalog name if it is absent. `bytes` must hold a [`nonce`](nonce()) drawn
+    /// for this call, or for earlier tries of this very create.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told who has the name: then calling again with the same bytes is right.
+    pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Created, Failure> {
+        let what = || format!("create {path} in {}", self.place);
+        let mut wait = FIRST_WAIT;
+        let mut last = None;
+        for _ in 0..TRIES {
+            if last.is_some() {
+                tokio::time::sleep(jitter(wait)).await;
+                wait *= 2;
+            }
+            let put = self.objects.put_opts(path, bytes.clone().into(), PutMode::Create.into());
+            let answer = self.limited(bytes.len() as u64, &what, put).await;
+            let doubt = match answer {
+                Ok(_) => return Ok(Created::Created),
+                Err(failure) if is_certain(failure.kind()) => return Err(failure),
+                Err(failure) => failure,
+            };
+            // Taken, turned away, or no answer: the object itself knows.
+            match self.get_if_present(path).await {
+                Ok(Some(present)) if present == bytes => return Ok(Created::Created),
+                Ok(Some(_)) => return Ok(Created::Lost),
+                // Not there (yet): a rival that was given precedence may have failed too.
+                Ok(None) => last = Some(doubt),
+                Err(failure) => last = Some(failure),
+            }
+        }
+        Err(last.unwrap_or_else(|| Failure::new(FailureKind::Unavailable, what())))
+    }
+
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    ///
+    /// [`FailureKind::NotFound`] if it is not there.
+    pub async fn get(&self, path: &Path) -> Result<Bytes, Failure> {
+        let what = || format!("read {path} of {}", self.place);
+        // The length is not known before the answer; nothing read whole is larger than this.
+        self.retried(64 << 20, what, || async { self.objects.get(path).await?.bytes().await }).await
+    }
+
+    /// Reads a whole object, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told whether it is there, or cannot be read.
+    pub async fn get_if_present(&self, path: &Path) -> Result<Option<Bytes>, Failure> {
+        present(self.get(path).await)
+    }
+
+    /// Reads a range of bytes; what lies past the object's end is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`FailureKind::NotFound`] if the object is not there.
+    pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, Failure> {
+        let length = range.end.saturating_sub(range.start);
+        let what = || format!("read {path} of {} from {} on", self.place, range.start);
+        self.retried(length, what, || self.objects.get_range(path, range.clone())).await
+    }
+
+    /// Reads several ranges, each with a request of its own, many at a time. Joining ranges that
+    /// lie near each other is the caller's plan to make.
+    ///
+    /// # Errors
+    ///
+    /// The first range that fails; the others are given up.
+    pub async fn get_ranges(
+        &self,
+        path: &Path,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, Failure> {
+        futures::stream::iter(ranges.to_vec())
+            .map(|range| self.get_range(path, range))
+            .buffered(RANGES_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// An object's length and time, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be told.
+    pub async fn head(&self, path: &Path) -> Result<Option<Listed>, Failure> {
+        let what = || format!("look at {path} of {}", self.place);
+        present(self.retried(0, what, || self.objects.head(path)).await.map(listed))
+    }
+
+    /// All objects below a prefix, in the order of their names (a folder gives its own order).
+    pub fn list(&self, prefix: &Path) -> BoxStream<'_, Result<Listed, Failure>> {
+        let what = format!("list {prefix} of {}", self.place);
+        self.objects
+            .list(Some(prefix))
+            .map(move |meta| meta.map(listed).map_err(|error| failure(what.clone(), error)))
+            .boxed()
+    }
+
+    /// Runs an operation within its time limit, again if the store was away.
+    async fn retried<T, F>(
+        &self,
+        bytes: u64,
+        what: impl Fn() -> String,
+        operation: impl Fn() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut wait = FIRST_WAIT;
+        let mut tries = 1;
+        loop {
+            match self.limited(bytes, &what, operation()).await {
+                Err(failure) if tries < TRIES && failure.kind() == FailureKind::Unavailable => {
+                    tracing::debug!(%failure, tries, "trying again");
+                    tokio::time::sleep(jitter(wait)).await;
+                    wait *= 2;
+                    tries += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Runs one try within its time limit.
+    async fn limited<T>(
+        &self,
+        bytes: u64,
+        what: impl Fn() -> String,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Failure> {
+        if !self.remote {
+            return operation.await.map_err(|error| failure(what(), error));
+        }
+        let limit = time_limit(bytes);
+        match tokio::time::timeout(limit, operation).await {
+            Ok(outcome) => outcome.map_err(|error| failure(what(), error)),
+            Err(_) => Err(Failure::new(
+                FailureKind::Unavailable,
+                format!("{}: no answer within {} s", what(), limit.as_secs()),
+            )),
+        }
+    }
+}
+
+/// 30 s, and a second for every megabyte.
+fn time_limit(bytes: u64) -> Duration {
+    Duration::from_secs(30 + bytes / 1_000_000)
+}
+
+/// A name that is taken and not there: the one who took it has not finished.
+fn not_there_yet() -> Error {
+    let source = std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        "the name is taken by a write that has not finished",
+    );
+    Error::Generic { store: "store", source: source.into() }
+}
+
+/// Failures after which nobody can have created anything.
+fn is_certain(kind: FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Permission | FailureKind::NotFound | FailureKind::Usage | FailureKind::Full
+    )
+}
+
+fn present<T>(outcome: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(failure) if failure.kind() == FailureKind::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn listed(meta: object_store::ObjectMeta) -> Listed {
+    // Only years before 1678 and after 2261 do not fit.
+    let modified = Time(meta.last_modified.timestamp_nanos_opt().unwrap_or_default());
+    Listed { path: meta.location, bytes: meta.size, modified }
+}
+
+/// The time of this machine's clock.
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Whether a place may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Create,
+}
+
+/// A location that was reached, with any number of clusters in it.
+struct Place {
+    root: Arc<dyn ObjectStore>,
+    text: String,
+    remote: bool,
+}
+
+impl Place {
+    fn connect(location: &Location, options: &Options, access: Access) -> Result<Place, Failure> {
+        let text = location.to_string();
+        match location {
+            Location::Folder(path) => {
+                let (folder, what) = match access {
+                    Access::Create => (Folder::create(path), "make a store in"),
+                    Access::Read => {
+                        check_folder(path)?;
+                        (Folder::open(path), "open")
+                    }
+                };
+                let folder = folder.map_err(|error| failure(format!("{what} {text}"), error))?;
+                Ok(Place { root: Arc::new(folder), text, remote: false })
+            }
+            Location::S3 { bucket, prefix } => {
+                let client = options.s3.connect(bucket)?;
+                let root = PrefixStore::new(client, prefix.as_str());
+                Ok(Place { root: Arc::new(root), text, remote: true })
+            }
+        }
+    }
+
+    fn cluster(&self, cluster: &str) -> Store {
+        let scoped = PrefixStore::new(Arc::clone(&self.root), cluster);
+        Store {
+            objects: Arc::new(Counting::new(scoped)),
+            place: format!("store {} (cluster {cluster})", self.text).into(),
+            format: Arc::new(Format::new(cluster, now(), nonce())),
+            remote: self.remote,
+        }
+    }
+
+    /// The store, if there is one.
+    async fn open(&self, cluster: &str) -> Result<Option<Store>, Failure> {
+        let mut store = self.cluster(cluster);
+        match store.get(&names::format()).await {
+            Ok(bytes) => {
+                store.format = Arc::new(Format::read(&bytes, &store.place)?);
+                Ok(Some(store))
+            }
+            Err(failure) if failure.kind() == FailureKind::NotFound => self.absent(failure),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A `format` that is not found: because its bucket is not, or because there is no store.
+    fn absent(&self, missing: Failure) -> Result<Option<Store>, Failure> {
+        let source = std::error::Error::source(&missing);
+        if source.and_then(|source| source.downcast_ref()).is_some_and(is_missing_bucket) {
+            return Err(Failure::caused_by(
+                FailureKind::NotFound,
+                format!("there is no bucket at {}: create it first, or check its name", self.text),
+                missing,
+            ));
+        }
+        Ok(None)
+    }
+
+    /// Why there is no such store, and what there is instead.
+    async fn no_store(&self, cluster: &str) -> Failure {
+        let there = match self.clusters().await {
+            Ok(there) => there,
+            Err(failure) => return failure,
+        };
+        let what = if there.is_empty() {
+            format!(
+                "{} is not a Capstan store: importing or recording into it makes one, or check \
+                 the place",
+                self.text
+            )
+        } else {
+            format!("store {} has no cluster '{cluster}'; it has: {}", self.text, there.join(", "))
+        };
+        Failure::new(FailureKind::NotFound, what)
+    }
+
+    /// The clusters that have a store here.
+    async fn clusters(&self) -> Result<Vec<String>, Failure> {
+        let what = || format!("list {}", self.text);
+        let top = self.root.list_with_delimiter(None).await;
+        let top = top.map_err(|error| failure(what(), error))?;
+        let mut clusters = Vec::new();
+        for folder in top.common_prefixes {
+            match self.root.head(&folder.clone().join("format")).await {
+                Ok(_) => clusters.extend(folder.filename().map(str::to_owned)),
+                Err(error) if kind(&error) == FailureKind::NotFound => {}
+                Err(error) => return Err(failure(what(), error)),
+            }
+        }
+        Ok(clusters)
+    }
+
+    async fn open_or_create(&self, cluster: &str) -> Result<Store, Failure> {
+        if let Some(store) = self.open(cluster).await? {
+            return Ok(store);
+        }
+        let store = self.cluster(cluster);
+        let probes = Path::from("probe");
+        let there = store.objects.list_with_delimiter(None).await;
+        let there = there.map_err(|error| failure(format!("list {}", store.place), error))?;
+        let foreign = there.common_prefixes.iter().chain(there.objects.iter().map(|o| &o.location));
+        if let Some(found) = foreign.into_iter().find(|path| **path != probes) {
+            // Another process may have made the store in between.
+            if let Some(store) = self.open(cluster).await? {
+                return Ok(store);
+            }
+            return Err(Failure::new(
+                FailureKind::Usage,
+                format!(
+                    "{} cannot be made: '{found}' is there already, but no format object; use \
+                     another place, or put the format object back if this was a store",
+                    store.place
+                ),
+            ));
+        }
+        probe::probe(&store.objects, &probes, &store.place).await?;
+        let bytes = serde_json::to_vec_pretty(store.format()).map_err(|error| {
+            Failure::caused_by(FailureKind::Other, "write the format object", error)
+        })?;
+        match store.create(&names::format(), bytes.into()).await? {
+            Created::Created => Ok(store),
+            Created::Lost => match self.open(cluster).await? {
+                Some(store) => Ok(store),
+                None => Err(self.no_store(cluster).await),
+            },
+        }
+    }
+}
+
+/// Says what is wrong with a folder before it is opened.
+fn check_folder(path: &std::path::Path) -> Result<(), Failure> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::new(
+            FailureKind::NotFound,
+            format!("{shown} is a file, not a store: name the store's folder"),
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::caused_by(
+            FailureKind::NotFound,
+            format!(
+                "there is no store at {shown}: importing or recording into it makes one, or check \
+                 the place"
+            ),
+            error,
+        )),
+        Err(error) => Err(Failure::io(format!("open the store {shown}"), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod unreliable;

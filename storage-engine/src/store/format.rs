@@ -1,0 +1,111 @@
+//! The `format` object: what makes a folder or a prefix a store.
+
+use capstan_model::{Failure, FailureKind, Time};
+use serde::{Deserialize, Serialize};
+
+/// The format this version writes, and the newest one it reads.
+///
+/// It is raised when an older reader would misread a store. Whatever an older reader may
+/// pass over (new fields, new columns, new index fields) leaves it as it is.
+pub const FORMAT: u32 = 1;
+
+/// What `store` says in every store of ours.
+const STORE: &str = "capstan";
+
+/// The `format` object, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Format {
+    /// Always `capstan`.
+    pub store: String,
+    /// The format number.
+    pub format: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Version that created the store.
+    pub created_by: String,
+    /// When, by the clock of who created it.
+    pub created_at: Time,
+    /// Whose create it was.
+    pub nonce: String,
+}
+
+impl Format {
+    /// What a new store gets.
+    pub(crate) fn new(cluster: &str, now: Time, nonce: String) -> Format {
+        Format {
+            store: STORE.to_owned(),
+            format: FORMAT,
+            cluster: cluster.to_owned(),
+            created_by: concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned(),
+            created_at: now,
+            nonce,
+        }
+    }
+
+    /// Reads a `format` object found at `place`.
+    ///
+    /// The two fields that every version has are read first, so that a newer store is
+    /// called newer, not damaged, whatever else it holds.
+    pub(crate) fn read(bytes: &[u8], place: &str) -> Result<Format, Failure> {
+        #[derive(Deserialize)]
+        struct Head {
+            store: String,
+            format: u32,
+        }
+        let damaged = |error: serde_json::Error| {
+            Failure::caused_by(
+                FailureKind::Damaged,
+                format!("the format object of {place} cannot be read; is this a Capstan store?"),
+                error,
+            )
+        };
+        let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;
+        if head.store != STORE {
+            return Err(Failure::new(
+                FailureKind::NotFound,
+                format!(
+                    "{place} is a store of '{}', not of Capstan: use another place",
+                    head.store
+                ),
+            ));
+        }
+        if head.format > FORMAT {
+            return Err(Failure::new(
+                FailureKind::TooNew,
+                format!(
+                    "{place} has store format {}, this is capstan {} which knows up to {FORMAT}: \
+                     use the version that wrote it, or a newer one",
+                    head.format,
+                    env!("CARGO_PKG_VERSION"),
+                ),
+            ));
+        }
+        serde_json::from_slice(bytes).map_err(damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_passed_over_and_newer_formats_refused() {
+        let format = Format::new("prod", Time(5), "n".to_owned());
+        let mut json = serde_json::to_value(&format).unwrap();
+        json["colour"] = "green".into();
+        assert_eq!(Format::read(json.to_string().as_bytes(), "x").unwrap(), format);
+
+        let newer = br#"{"store":"capstan","format":2,"shape":"other"}"#;
+        let failure = Format::read(newer, "s3://b").expect_err("newer");
+        assert_eq!(failure.kind(), FailureKind::TooNew);
+        assert!(failure.to_string().contains("store format 2"), "{failure}");
+    }
+
+    #[test]
+    fn other_stores_and_damage_are_named() {
+        let other = Format::read(br#"{"store":"tar","format":1}"#, "x").expect_err("other");
+        assert_eq!(other.kind(), FailureKind::NotFound);
+        let damaged = Format::read(b"{", "x").expect_err("damaged");
+        assert_eq!(damaged.kind(), FailureKind::Damaged);
+    }
+}

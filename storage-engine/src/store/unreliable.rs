@@ -1,0 +1,114 @@
+//! For tests: an object store that loses requests and answers when it is told to.
+
+use std::fmt;
+use std::sync::Mutex;
+
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+
+/// What goes wrong with one PUT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mishap {
+    /// It arrives; the answer does not.
+    AnswerLost,
+    /// It does not arrive, nor an answer.
+    RequestLost,
+    /// 409 though nobody has the name.
+    Conflict,
+    /// It arrives twice, and the answer is to the second.
+    SentTwice,
+    /// Somebody else was quicker, and the answer is lost.
+    Beaten,
+    /// 403.
+    Forbidden,
+}
+
+/// Memory with mishaps, used up from the back.
+#[derive(Debug, Default)]
+pub(crate) struct Unreliable {
+    inner: InMemory,
+    mishaps: Mutex<Vec<Mishap>>,
+}
+
+impl Unreliable {
+    /// What will happen to the next PUTs, the last of them first.
+    pub(crate) fn will(&self, mishaps: Vec<Mishap>) {
+        *self.mishaps.lock().unwrap() = mishaps;
+    }
+}
+
+impl fmt::Display for Unreliable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unreliable")
+    }
+}
+
+fn lost() -> Error {
+    let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
+    Error::Generic { store: "test", source: source.into() }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Unreliable {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult, Error> {
+        let path = || location.to_string();
+        let mishap = self.mishaps.lock().unwrap().pop();
+        match mishap {
+            None => {}
+            Some(Mishap::RequestLost) => return Err(lost()),
+            Some(Mishap::Conflict) => {
+                return Err(Error::AlreadyExists { path: path(), source: "409 Conflict".into() });
+            }
+            Some(Mishap::Forbidden) => {
+                return Err(Error::PermissionDenied { path: path(), source: "403".into() });
+            }
+            Some(Mishap::Beaten) => {
+                self.inner.put_opts(location, "rival".into(), options).await?;
+                return Err(lost());
+            }
+            Some(Mishap::AnswerLost) => {
+                self.inner.put_opts(location, payload, options).await?;
+                return Err(lost());
+            }
+            Some(Mishap::SentTwice) => {
+                self.inner.put_opts(location, payload.clone(), options.clone()).await?;
+            }
+        }
+        self.inner.put_opts(location, payload, options).await
+    }
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>, Error> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult, Error> {
+        self.inner.get_opts(location, options).await
+    }
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path, Error>>,
+    ) -> BoxStream<'static, Result<Path, Error>> {
+        self.inner.delete_stream(locations)
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta, Error>> {
+        self.inner.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult, Error> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<(), Error> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
