@@ -1,1 +1,104 @@
-fn main() {}
+//! `capstan`: the one binary. Each subcommand has a file in `command`; what they
+//! do lives in the other crates.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A command line speaks to its user.
+
+mod command;
+mod interrupt;
+mod output;
+mod settings;
+
+use std::process::ExitCode;
+
+use capstan_model::{Failure, FailureKind};
+use clap::{Parser, Subcommand};
+
+/// Stack of the runtime's threads: SQL of a thousand operators is planned recursively.
+const STACK: usize = 64 * 1024 * 1024;
+
+/// Records packets into object storage, and gives any past window back.
+#[derive(Debug, Parser)]
+#[command(name = "capstan", version, propagate_version = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(flatten)]
+    global: settings::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  capstan import --store ./store capture.pcap.gz
+  capstan status --store ./store
+  capstan export --store ./store --from -15m --ip 10.0.0.7 -o window.pcapng
+  capstan export --store ./store --port 53 -o - | wireshark -k -i -
+  capstan sql --store ./store 'select protocol, count(*) from packets group by protocol'
+  sudo capstan up
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 no permission, 5 full,
+6 damaged, 7 written by a newer version, 8 store not reachable, 9 there already,
+130 stopped by Ctrl-C.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read capture files into a store
+    Import(command::import::Arguments),
+    /// Write packets of a window as PCAPNG
+    Export(command::export::Arguments),
+    /// Ask in SQL
+    Sql(command::sql::Arguments),
+    /// Show what a store holds, from when to when, and what is missing
+    Status(command::status::Arguments),
+    /// List a store's committed objects
+    Files(command::files::Arguments),
+    /// Record this machine's interfaces
+    Record(command::record::Arguments),
+    /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
+    Serve(command::serve::Arguments),
+    /// Record this machine and serve: both at once
+    Up(command::up::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    output::start_logging(arguments.global.verbose);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .thread_name("capstan")
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = run(arguments, &runtime);
+            // What still runs then reads ahead only; nothing waits for it.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => Err(Failure::io("cannot start", error)),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::print_failure(&failure);
+            ExitCode::from(failure.kind().exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments, runtime: &tokio::runtime::Runtime) -> Result<(), Failure> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| {
+        Failure::new(FailureKind::Other, "another TLS provider was installed before ours")
+    })?;
+    let settings = settings::Settings::load(arguments.global)?;
+    match arguments.command {
+        Command::Import(arguments) => command::import::run(arguments, &settings, runtime),
+        Command::Export(arguments) => command::export::run(arguments, &settings, runtime),
+        Command::Sql(arguments) => command::sql::run(arguments, &settings, runtime),
+        Command::Status(arguments) => command::status::run(&arguments, &settings, runtime),
+        Command::Files(arguments) => command::files::run(&arguments, &settings, runtime),
+        Command::Record(arguments) => command::record::run(arguments, &settings, runtime),
+        Command::Serve(arguments) => command::serve::run(arguments, &settings, runtime),
+        Command::Up(arguments) => command::up::run(arguments, &settings, runtime),
+    }
+}

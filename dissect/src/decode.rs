@@ -18,15 +18,26 @@ use crate::walk::{Kind, Layer, Stop, Visit, Walk};
 /// Never allocates; reads at most [`crate::walk::MAX_LAYERS`] headers.
 pub fn decode(link: LinkType, data: &[u8], wire_length: u32) -> Headers {
     let mut headers = Headers::default();
+    fill(&mut headers, link, data, wire_length);
+    headers
+}
+
+/// The same as [`decode`], into a record the caller keeps: where every packet
+/// goes through, this saves copying what was just written in small pieces.
+pub fn decode_into(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
+    *headers = Headers::default();
+    fill(headers, link, data, wire_length);
+}
+
+/// Decodes into a record in which nothing is set.
+fn fill(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
     let mut walk = Walk::new(link, data, wire_length);
-    let mut fold = Fold { headers: &mut headers, tunnel: None };
-    let stop = walk.run(&mut fold);
+    let stop = walk.run(&mut Fold { headers, tunnel: None });
     // A walk stops before an offset outgrows 16 bits.
     headers.prefix = walk.offset() as u16;
     headers.ethertype = walk.ethertype();
     headers.truncated = stop == Stop::Truncated;
     headers.malformed = stop == Stop::Malformed;
-    headers
 }
 
 /// What the headers so far amount to.

@@ -3,7 +3,7 @@
 //!
 //! * [`decode()`]: the front of a packet as [`capstan_model::Headers`]
 //! * [`walk`]: the same headers one by one, outermost first
-//! * [`label`]: the application protocol by a flow's first payload bytes and
+//! * [`mod@label`]: the application protocol by a flow's first payload bytes and
 //!   its ports, and what a TLS client asks for
 //!
 //! Everything is a pure function of bytes that nobody vouches for: no input
@@ -19,5 +19,5 @@ pub mod walk;
 #[cfg(test)]
 mod testing;
 
-pub use decode::decode;
+pub use decode::{decode, decode_into};
 pub use label::{fallback, label};

@@ -1,5 +1,7 @@
 //! Decoding of real packets: against another decoder, and cut at every byte.
 
+#![allow(clippy::unwrap_used)] // Of a test, all of it.
+
 mod captures;
 
 use std::collections::BTreeMap;

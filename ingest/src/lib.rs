@@ -1,5 +1,20 @@
-//! From packets to segments: sources, flow table, segment building, upload.
+//! From packets to segments in a store.
+//!
+//! ```text
+//! source -> pipeline (decode, flow_table, label, segment builder) -> upload -> catalog commit
+//! ```
+//!
+//! * [`source`]: capture files, streams, live interfaces
+//! * [`flow_table`]: which flow a packet belongs to
+//! * [`pipeline`]: packets into open segments
+//! * [`upload`]: sealing, uploading, committing
+//! * [`import`]: a capture file from one end to the other
+//! * [`record`]: a live interface, for as long as it is wanted
 
+mod fetch;
 pub mod flow_table;
+pub mod import;
 pub mod pipeline;
+pub mod record;
 pub mod source;
+pub mod upload;

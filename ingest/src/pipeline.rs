@@ -25,7 +25,17 @@ pub trait Sink {
     type Error;
 
     /// Takes a complete segment. May block: that is the only back-pressure there is.
-    fn take(&mut self, segment: SegmentBuilder) -> Result<(), Self::Error>;
+    /// `resume` holds once this segment and all taken before it are committed.
+    fn take(&mut self, segment: SegmentBuilder, resume: Resume) -> Result<(), Self::Error>;
+}
+
+/// Where a later run would go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resume {
+    /// Every packet with a lower ordinal has left the pipeline.
+    pub next_ordinal: u64,
+    /// Flows opened so far.
+    pub next_flow: u64,
 }
 
 /// Why the pipeline stopped.
@@ -123,7 +133,7 @@ impl<S: Sink> Pipeline<S> {
         self.blocks.push(block);
     }
 
-    /// A packet; its ordinal is the number of packets before it. With `store`
+    /// A packet of an interface that was named; its ordinal is the number of packets before it. With `store`
     /// unset it only moves the flow table on: an earlier run has committed it.
     ///
     /// # Errors
@@ -136,14 +146,16 @@ impl<S: Sink> Pipeline<S> {
         let ordinal = self.progress.packets;
         self.progress.packets += 1;
         self.progress.captured_bytes += packet.data.len() as u64;
-        let interface = self
-            .interfaces
-            .get(packet.interface as usize)
-            .expect("sources name an interface before its first packet");
-        let link_type = interface.link_type;
-        let headers = capstan_dissect::decode(link_type, packet.data, packet.length);
+        let link_type = self.interfaces[packet.interface as usize].link_type;
+        let mut headers = Headers::EMPTY;
+        capstan_dissect::decode_into(&mut headers, link_type, packet.data, packet.length);
         let time = packet.stamp.time();
         let found = self.table.find(&headers, link_type, packet.interface, time);
+        let hour = packet.hour();
+        if store && let Some(full) = self.segments.make_room(hour) {
+            // This packet is not in any segment yet.
+            self.hand_over(full, ordinal)?;
+        }
         let flow = self.table.flow_mut(found.slot);
         let tls = if flow.wants_label() && can_be_labelled(&headers) {
             label(flow, packet, &headers, found.direction)
@@ -155,10 +167,6 @@ impl<S: Sink> Pipeline<S> {
             return Ok(());
         }
 
-        let hour = packet.hour();
-        if let Some(full) = self.segments.make_room(hour) {
-            self.sink.take(full).map_err(PipelineError::Sink)?;
-        }
         let open = self.segments.of_hour(hour)?;
         if let Some((ended, end)) = found.ended {
             open.end_flow(ended, end);
@@ -166,7 +174,7 @@ impl<S: Sink> Pipeline<S> {
         for block in self.blocks.drain(..) {
             open.builder.push_block(block);
         }
-        open.builder.describe_interface(packet.interface, interface);
+        open.builder.describe_interface(packet.interface, &self.interfaces[packet.interface as usize]);
         let part = open.part_of(flow);
         let stored = open.builder.part_mut(part);
         stored.protocol = flow.protocol;
@@ -180,9 +188,28 @@ impl<S: Sink> Pipeline<S> {
         }
         open.builder.push(part, packet, &headers, found.direction, ordinal);
         if let Some(full) = self.segments.after_packet(hour, packet.data.len()) {
-            self.sink.take(full).map_err(PipelineError::Sink)?;
+            self.hand_over(full, ordinal + 1)?;
         }
         Ok(())
+    }
+
+    /// Where a later run would go on once everything handed over is committed.
+    pub fn resume(&self) -> Resume {
+        self.resume_before(self.progress.packets)
+    }
+
+    fn resume_before(&self, next: u64) -> Resume {
+        let next_ordinal = self.segments.first_ordinal().unwrap_or(next);
+        Resume { next_ordinal, next_flow: self.table.opened() }
+    }
+
+    fn hand_over(
+        &mut self,
+        segment: SegmentBuilder,
+        next: u64,
+    ) -> Result<(), PipelineError<S::Error>> {
+        let resume = self.resume_before(next);
+        self.sink.take(segment, resume).map_err(PipelineError::Sink)
     }
 
     /// Seals what is older than the policy's age. Call it now and then; `now` is
@@ -192,7 +219,7 @@ impl<S: Sink> Pipeline<S> {
     /// What the sink says.
     pub fn tick(&mut self, now: std::time::Instant) -> Result<(), PipelineError<S::Error>> {
         while let Some(old) = self.segments.take_old(now) {
-            self.sink.take(old).map_err(PipelineError::Sink)?;
+            self.hand_over(old, self.progress.packets)?;
         }
         Ok(())
     }
@@ -210,7 +237,7 @@ impl<S: Sink> Pipeline<S> {
             }
         }
         while let Some(segment) = self.segments.take_any() {
-            self.sink.take(segment).map_err(PipelineError::Sink)?;
+            self.hand_over(segment, self.progress.packets)?;
         }
         Ok(())
     }

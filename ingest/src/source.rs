@@ -30,6 +30,13 @@ pub enum Event<'a> {
     Block(Block),
     /// The source says that packets are missing.
     Lost(Lost),
+    /// A capture point is gone: nothing was heard from it after this moment.
+    Closed {
+        /// Its number.
+        interface: u32,
+        /// When it was found to be gone.
+        at: Time,
+    },
     /// A live source has nothing now; it was listening up to this moment.
     Idle(Time),
 }

@@ -46,3 +46,15 @@ pub struct Loss {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
 }
+
+impl LossCause {
+    /// The name in commits, SQL and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            LossCause::KernelDrop => "kernel-drop",
+            LossCause::SourceDrop => "source-drop",
+            LossCause::SourceDamaged => "source-damaged",
+            LossCause::FrameTooLong => "frame-too-long",
+        }
+    }
+}

@@ -219,31 +219,35 @@ pub struct Headers {
 }
 
 impl Default for Headers {
+    #[inline]
     fn default() -> Self {
-        Headers {
-            prefix: 0,
-            ethertype: 0,
-            vlan: None,
-            vni: None,
-            outer: None,
-            network: Network::None,
-            source: Address::NONE,
-            destination: Address::NONE,
-            ip_protocol: 0,
-            source_port: 0,
-            destination_port: 0,
-            fragment: None,
-            tcp: None,
-            transport_payload: 0,
-            field_count: 0,
-            fields: [Field { kind: FieldKind::Ipv4Length, offset: 0 }; MAX_FIELDS],
-            truncated: false,
-            malformed: false,
-        }
+        Headers::EMPTY
     }
 }
 
 impl Headers {
+    /// Nothing understood yet. A constant, so that starting a packet is one copy.
+    pub const EMPTY: Headers = Headers {
+        prefix: 0,
+        ethertype: 0,
+        vlan: None,
+        vni: None,
+        outer: None,
+        network: Network::None,
+        source: Address::NONE,
+        destination: Address::NONE,
+        ip_protocol: 0,
+        source_port: 0,
+        destination_port: 0,
+        fragment: None,
+        tcp: None,
+        transport_payload: 0,
+        field_count: 0,
+        fields: [Field { kind: FieldKind::Ipv4Length, offset: 0 }; MAX_FIELDS],
+        truncated: false,
+        malformed: false,
+    };
+
     /// The fields of the prefix that have a column of their own or can be
     /// computed, in order of their offset. All lie wholly inside the prefix.
     pub fn fields(&self) -> &[Field] {

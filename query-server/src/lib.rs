@@ -1,3 +1,5 @@
 //! Reading the store: SQL tables, Flight SQL, PCAPNG export.
 
 pub mod flight;
+pub mod select;
+pub mod snapshot;

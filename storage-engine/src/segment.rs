@@ -55,7 +55,7 @@ impl Layer {
     }
 
     /// Its object's last path element.
-    pub fn file_name(self) -> &'static str {
+    pub fn file(self) -> &'static str {
         match self {
             Layer::Packets => "packets.parquet",
             Layer::Flows => "flows.parquet",

@@ -384,7 +384,7 @@ fn listed(meta: object_store::ObjectMeta) -> Listed {
 }
 
 /// The time of this machine's clock.
-pub(crate) fn now() -> Time {
+pub fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -244,7 +244,12 @@ proptest! {
         data in prop_oneof![likely_packet(), prop::collection::vec(any::<u8>(), 0..300)],
         wire in any::<u32>(),
     ) {
-        check(&decode(LinkType(link), &data, wire), &data)?;
+        let headers = decode(LinkType(link), &data, wire);
+        check(&headers, &data)?;
+        // Nothing of the packet before stays in a record that is used again.
+        let mut again = decode_all(LinkType::ETHERNET, &ethernet(0x0800, &ipv4(6, &tcp(&[], b"x"))));
+        decode_into(&mut again, LinkType(link), &data, wire);
+        prop_assert_eq!(again, headers);
     }
 
     #[test]

@@ -106,11 +106,13 @@ fn a_client_hello_tells_its_name_and_protocols() {
 }
 
 #[test]
-fn tls_in_the_middle_is_told_by_records_in_a_row_or_the_port() {
+fn tls_in_the_middle_is_told_by_whole_records_or_the_port() {
     let record = b"\x17\x03\x03\0\x04abcd";
-    assert_eq!(sent(record), None);
-    assert_eq!(sent_to(443, record), Some(Tls));
-    assert_eq!(sent(&[&record[..], record].concat()), Some(Tls));
+    assert_eq!(sent(record), Some(Tls));
+    assert_eq!(sent(&[&record[..], &record[..7]].concat()), Some(Tls));
+    assert_eq!(sent(&record[..8]), None);
+    assert_eq!(sent(&[&record[..], b"junk"].concat()), None);
+    assert_eq!(sent_to(443, &record[..8]), Some(Tls));
     assert_eq!(answered(31_234, &[21, 3, 3, 0, 2, 2, 40]), Some(Tls), "handshake refused");
     assert_eq!(sent_to(443, b"SSH-2.0-OpenSSH\r\n"), None, "content beats the port");
     assert_eq!(sent_to(443, b"GET / HTTP/1.1\r\n\r\n"), Some(Http));

@@ -3,11 +3,11 @@
 use crate::bytes::{be16, be24};
 
 /// Where TLS is usually served.
-pub(super) const PORTS: &[u16] = &[443, 8443, 6443, 9443, 853, 993, 995, 465, 636, 989, 990, 5671];
+pub(super) const PORTS: &[u16] =
+    &[443, 8443, 6443, 9443, 853, 993, 995, 465, 636, 989, 990, 5223, 5671];
 
 /// Record types (RFC 8446 section 5.1).
 const CHANGE_CIPHER_SPEC: u8 = 20;
-const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
@@ -86,13 +86,16 @@ fn host_name(list: &[u8]) -> Option<&str> {
     }
 }
 
-/// A hello of either side, an SSLv2-framed client hello, or two records in a row.
+/// A hello of either side, an SSLv2-framed client hello, a refusal; or a record
+/// that ends where the payload does or where another one starts.
 pub(super) fn is_sure(payload: &[u8]) -> bool {
     is_hello(payload, CLIENT_HELLO)
         || is_hello(payload, SERVER_HELLO)
         || is_old_hello(payload)
-        || is_alert(payload)
-        || record(payload).is_some_and(|length| payload.get(length..).and_then(record).is_some())
+        || record(payload).is_some_and(|length| match payload.get(length..) {
+            Some(rest) => rest.is_empty() || record(rest).is_some(),
+            None => false,
+        })
 }
 
 /// The head of one record.
@@ -138,11 +141,6 @@ fn is_old_hello(payload: &[u8]) -> bool {
         && ciphers.is_multiple_of(3)
         && (16..=32).contains(&challenge)
         && length == 9 + ciphers + session + challenge
-}
-
-/// A whole alert in the clear and nothing else, as a refused handshake ends.
-fn is_alert(payload: &[u8]) -> bool {
-    matches!(payload, [ALERT, 3, 0..=4, 0, 2, 1 | 2, _])
 }
 
 /// The first `length` bytes, or what is there of them.

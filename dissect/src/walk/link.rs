@@ -6,7 +6,7 @@ use super::{Kind, Next, Stop, Visit, Walk};
 use crate::bytes::be16;
 
 /// Ethertypes that are decoded.
-pub(super) mod ethertype {
+pub(in crate::walk) mod ethertype {
     pub(in crate::walk) const IPV4: u16 = 0x0800;
     pub(in crate::walk) const ARP: u16 = 0x0806;
     pub(in crate::walk) const ETHERNET: u16 = 0x6558;

@@ -1,5 +1,8 @@
 //! Real packets for tests: the classic pcap files among the shared captures.
 
+// Each test binary uses a part of it; that it is skipped must be seen.
+#![allow(dead_code, clippy::print_stdout)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

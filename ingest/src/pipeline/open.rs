@@ -90,6 +90,12 @@ impl OpenSegments {
         self.hours.len() + usize::from(self.span.is_some())
     }
 
+    /// The lowest ordinal in any open segment.
+    pub(super) fn first_ordinal(&self) -> Option<u64> {
+        let span = self.span.iter().map(|span| &span.open);
+        self.hours.values().chain(span).filter_map(|open| open.builder.first_ordinal()).min()
+    }
+
     /// Where a packet of `hour` belongs.
     fn which(&self, hour: Hour) -> Which {
         let Some(limit) = self.policy.span else { return Which::Hour(hour) };

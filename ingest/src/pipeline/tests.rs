@@ -19,7 +19,7 @@ struct Keep(Vec<SealedSegment>);
 impl Sink for Keep {
     type Error = std::convert::Infallible;
 
-    fn take(&mut self, segment: SegmentBuilder) -> Result<(), Self::Error> {
+    fn take(&mut self, segment: SegmentBuilder, _: Resume) -> Result<(), Self::Error> {
         let name = format!("segment-{}", self.0.len());
         self.0.push(segment.seal(name, Generation(1)).expect("memory suffices"));
         Ok(())

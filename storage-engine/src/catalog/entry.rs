@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::filter::AddressFilter;
+pub use crate::segment::Layer;
 use crate::store::names;
 
 /// The format of writers and commits that is written, and the newest one that is read. It is
@@ -188,47 +189,6 @@ pub struct LayerEntry {
     pub bytes: u64,
     /// SHA-256 of the object, hex.
     pub sha256: String,
-}
-
-/// The layers every segment is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Layer {
-    /// Payload past the head cutoff.
-    Body,
-    /// The first payload of each flow part.
-    Head,
-    /// A row a packet.
-    Packets,
-    /// A row a flow part.
-    Flows,
-    /// Terms, directories, footers.
-    Index,
-}
-
-impl Layer {
-    /// All of them.
-    pub const ALL: [Layer; 5] =
-        [Layer::Body, Layer::Head, Layer::Packets, Layer::Flows, Layer::Index];
-
-    /// The name in commits.
-    pub fn name(self) -> &'static str {
-        match self {
-            Layer::Body => "body",
-            Layer::Head => "head",
-            Layer::Packets => "packets",
-            Layer::Flows => "flows",
-            Layer::Index => "index",
-        }
-    }
-
-    /// The last part of the object's name.
-    pub fn file(self) -> &'static str {
-        match self {
-            Layer::Packets => "packets.parquet",
-            Layer::Flows => "flows.parquet",
-            other => other.name(),
-        }
-    }
 }
 
 impl SegmentEntry {

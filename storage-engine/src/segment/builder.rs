@@ -85,6 +85,8 @@ pub struct SegmentBuilder {
     ticks: HashMap<u64, u64>,
     extras: Extras,
     interfaces: BTreeMap<u32, Interface>,
+    /// The interface described last: nearly always the next packet's too.
+    last_interface: Option<u32>,
     hours: BTreeSet<Hour>,
     encoder: Encoder,
     scratch: Vec<u8>,
@@ -141,6 +143,7 @@ impl SegmentBuilder {
             ticks: HashMap::new(),
             extras: Extras::default(),
             interfaces: BTreeMap::new(),
+            last_interface: None,
             hours: BTreeSet::new(),
             encoder: Encoder::new()?,
             scratch: Vec::new(),
@@ -178,7 +181,10 @@ impl SegmentBuilder {
 
     /// Names a capture point; packets of it may follow.
     pub fn describe_interface(&mut self, number: u32, interface: &Interface) {
-        self.interfaces.entry(number).or_insert_with(|| interface.clone());
+        if self.last_interface != Some(number) {
+            self.interfaces.entry(number).or_insert_with(|| interface.clone());
+            self.last_interface = Some(number);
+        }
     }
 
     /// Keeps a pcapng block that is not a packet.
@@ -253,6 +259,11 @@ impl SegmentBuilder {
     /// Packets collected.
     pub fn packets(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Ordinal of the first packet; packets come in order, so it is the lowest.
+    pub fn first_ordinal(&self) -> Option<u64> {
+        self.rows.first().map(|row| row.ordinal)
     }
 
     /// Captured bytes collected.

@@ -457,6 +457,18 @@ impl Rebuilder {
     }
 }
 
+/// The ordinals of a batch that was read with that column.
+///
+/// # Errors
+/// [`Corrupt`] when the column is missing or has another type.
+pub fn ordinals(batch: &RecordBatch) -> Result<impl Iterator<Item = u64> + '_, Corrupt> {
+    let array = batch
+        .column_by_name(column::ORDINAL)
+        .and_then(|array| array.as_primitive_opt::<Int64Type>())
+        .ok_or_else(|| Corrupt::new("packets", "column ordinal is missing"))?;
+    Ok(array.values().iter().map(|ordinal| *ordinal as u64))
+}
+
 /// The Arrow schema in which the layer is to be read: templates and protocols as dictionaries.
 pub fn read_schema() -> arrow::datatypes::SchemaRef {
     tabular::schema(&columns())

@@ -423,7 +423,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    fn part<'a>(spans: &'a [RawSpan], offset: u64, length: u64) -> Option<&'a [u8]> {
+    fn part(spans: &[RawSpan], offset: u64, length: u64) -> Option<&[u8]> {
         if length == 0 {
             return Some(&[]);
         }

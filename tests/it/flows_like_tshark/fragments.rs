@@ -34,7 +34,12 @@ struct Datagram {
 impl Fragments {
     /// Takes a piece; gives the datagram if that was the last one missing.
     /// Where pieces overlap, the one that starts first wins.
-    pub(crate) fn add(&mut self, key: DatagramKey, fragment: Fragment, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn add(
+        &mut self,
+        key: DatagramKey,
+        fragment: Fragment,
+        bytes: &[u8],
+    ) -> Option<Vec<u8>> {
         let (source, destination) = key.addresses;
         let waiting = self.waiting.entry((source, destination, key.id)).or_default();
         let at = waiting.iter().position(|datagram| datagram.next == key.next);

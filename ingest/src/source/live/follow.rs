@@ -70,7 +70,10 @@ impl LiveSource {
         for at in (0..self.captures.len()).rev() {
             if self.captures.get(at).is_some_and(|capture| capture.is_drained(now)) {
                 self.count(at)?;
-                drained.push(self.captures.swap_remove(at));
+                let capture = self.captures.swap_remove(at);
+                let interface = capture.number;
+                self.pending.push_back(Event::Closed { interface, at: super::current_time() });
+                drained.push(capture);
             }
         }
         close(drained);

@@ -28,15 +28,18 @@ fn serve(answers: &[(u16, &str)]) -> Server {
             let answer =
                 if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
             let (status, body) = answer.unwrap();
-            if let Some(line) = stream.ok().and_then(|stream| answer_one(stream, status, &body)) {
-                seen.lock().unwrap().push(line);
-            }
+            let Ok(mut stream) = stream else { continue };
+            let Some(line) = read_request(&mut stream) else { continue };
+            // Noted before it is answered: who has the answer may look at once.
+            seen.lock().unwrap().push(line);
+            write_answer(&mut stream, status, &body);
         }
     });
     Server { address, asked }
 }
 
-fn answer_one(mut stream: TcpStream, status: u16, body: &str) -> Option<String> {
+/// The first line of a request, which is read to its end.
+fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     let mut byte = [0];
     while !request.ends_with(b"\r\n\r\n") {
@@ -50,13 +53,17 @@ fn answer_one(mut stream: TcpStream, status: u16, body: &str) -> Option<String> 
         .and_then(|length| length.trim().parse().ok())
         .unwrap_or(0);
     stream.read_exact(&mut vec![0; length]).ok()?;
+    text.lines().next().map(str::to_owned)
+}
+
+fn write_answer(stream: &mut TcpStream, status: u16, body: &str) {
     let answer = format!(
         "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\
          etag: \"e\"\r\nlast-modified: Sat, 21 Nov 2026 12:00:00 GMT\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(answer.as_bytes()).ok()?;
-    text.lines().next().map(str::to_owned)
+    // Who has gone away does not want it.
+    let _ = stream.write_all(answer.as_bytes());
 }
 
 fn options(endpoint: &str) -> Options {

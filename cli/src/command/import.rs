@@ -1,0 +1,202 @@
+//! `capstan import`.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use capstan_ingest::import::{self, ImportOptions, Imported, Watch};
+use capstan_ingest::source::{self, Place};
+use capstan_ingest::upload::Committed;
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::store::Store;
+use indicatif::ProgressBar;
+use tokio::runtime::Runtime;
+
+use crate::interrupt;
+use crate::output::{self, bytes, count};
+use crate::settings::Settings;
+
+/// Read capture files into a store
+///
+/// pcap and pcapng, plain or inside gzip, zstd or LZ4. A folder stands for every
+/// capture in it. An import that was stopped goes on where it was; a source that is in the
+/// store already is refused.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  capstan import --store ./store capture.pcapng
+  capstan import --store s3://bucket/captures /var/captures
+  zcat old.pcap.gz | capstan import --store ./store -")]
+pub(crate) struct Arguments {
+    /// Capture files, folders, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Import a source that is in the store already once more
+    #[arg(long)]
+    again: bool,
+}
+
+pub(crate) fn run(
+    arguments: Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let places = source::expand(&arguments.files)?;
+    for skipped in &places.skipped {
+        eprintln!("skipped {}: {}", skipped.path.display(), skipped.reason);
+    }
+    if places.found.is_empty() {
+        return Err(Failure::new(FailureKind::Usage, "no capture was found in what was named"));
+    }
+    let store = runtime.block_on(settings.open_or_create(None))?;
+    let stop = interrupt::watch(runtime, || ())?;
+    let options = ImportOptions { again: arguments.again, stop, host: host_name() };
+
+    let several = places.found.len() > 1;
+    let mut worst: Option<Failure> = None;
+    for (number, place) in places.found.iter().enumerate() {
+        let name = place.to_string();
+        let bar = output::byte_bar(size(place));
+        bar.set_prefix(if several {
+            format!("{}/{} {name}", number + 1, places.found.len())
+        } else {
+            name.clone()
+        });
+        let ended = one(&store, place, &options, &Bar(bar.clone()), runtime);
+        bar.finish_and_clear();
+        let failed = match ended {
+            Ok(imported) => {
+                report(&name, &imported)?;
+                verdict(&name, &imported)
+            }
+            Err(failure) => Some(failure),
+        };
+        let Some(failure) = failed else { continue };
+        // One source that is there already, or damaged, harms no other.
+        let go_on = several
+            && matches!(
+                failure.kind(),
+                FailureKind::AlreadyThere | FailureKind::Damaged | FailureKind::Usage
+            )
+            && !options.stop.load(Ordering::Relaxed);
+        if !go_on {
+            return Err(failure);
+        }
+        output::print_failure(&failure);
+        let keep = worst.as_ref().is_some_and(|worst| worst.kind() == FailureKind::Damaged);
+        if !keep {
+            worst = Some(failure);
+        }
+    }
+    match worst {
+        Some(failure) => Err(Failure::new(
+            failure.kind(),
+            "not every source was imported whole: see the messages above",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn one(
+    store: &Store,
+    place: &Place,
+    options: &ImportOptions,
+    bar: &Bar,
+    runtime: &Runtime,
+) -> Result<Imported, Failure> {
+    let name = place.to_string();
+    let known = match place {
+        Place::File(path) if path.is_file() => {
+            Some(import::fingerprint(path, &options.stop, bar)?)
+        }
+        _ => None,
+    };
+    let source = place.open()?;
+    let plan = runtime.block_on(import::plan(store, &name, known, options.again))?;
+    import::run(store, plan, source, options, bar, runtime.handle())
+}
+
+/// What is wrong although all that could be read is committed.
+fn verdict(name: &str, imported: &Imported) -> Option<Failure> {
+    if imported.interrupted {
+        return Some(Failure::new(
+            FailureKind::Interrupted,
+            format!(
+                "stopped: {} of {name} are committed; the same command goes on from there",
+                count(imported.packets + imported.packets_before, "packet")
+            ),
+        ));
+    }
+    imported.damage.as_ref().map(|damage| {
+        Failure::new(
+            FailureKind::Damaged,
+            format!(
+                "{damage}; the {} before it are imported",
+                count(imported.packets + imported.packets_before, "packet")
+            ),
+        )
+    })
+}
+
+fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
+    let mut text = format!(
+        "{name}: {}, {} captured, {} in {}, {} stored\n",
+        count(imported.packets, "packet"),
+        bytes(imported.captured_bytes),
+        count(imported.flows, "flow"),
+        count(imported.segments, "segment"),
+        bytes(imported.stored_bytes),
+    );
+    if imported.packets_before > 0 {
+        text += &format!(
+            "  {} of it were committed by an earlier run\n",
+            count(imported.packets_before, "packet")
+        );
+    }
+    let dropped: u64 = imported.losses.iter().map(|loss| loss.packets).sum();
+    if dropped > 0 {
+        text += &format!("  whoever captured it dropped {}\n", count(dropped, "packet"));
+    }
+    if imported.homeless_blocks > 0 {
+        text += &format!(
+            "  {} not kept: the source has no packet to keep them with\n",
+            count(imported.homeless_blocks as u64, "block")
+        );
+    }
+    output::print(&text)
+}
+
+struct Bar(ProgressBar);
+
+impl Watch for Bar {
+    fn hashing(&self, bytes: u64) {
+        self.0.set_message("reading its fingerprint");
+        self.0.set_position(bytes);
+    }
+
+    fn resuming(&self, packets: u64) {
+        self.0.println(format!("going on behind {}", count(packets, "packet")));
+    }
+
+    fn importing(&self, source_bytes: u64, packets: u64, committed: &Committed) {
+        self.0.set_position(source_bytes);
+        self.0.set_message(format!(
+            "{} read, {} committed",
+            count(packets, "packet"),
+            committed.packets()
+        ));
+    }
+}
+
+/// Length of what is imported, if it is known beforehand.
+fn size(place: &Place) -> Option<u64> {
+    match place {
+        Place::File(path) => path.metadata().ok().filter(|about| about.is_file()).map(|about| about.len()),
+        Place::StandardInput => None,
+    }
+}
+
+/// This machine's name.
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}

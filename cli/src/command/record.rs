@@ -1,0 +1,137 @@
+//! `capstan record`.
+
+use std::time::Duration;
+
+use capstan_ingest::record::{self, COMMIT_EVERY, RecordOptions, Recorded, Watch};
+use capstan_ingest::source::live::{Interfaces, LiveOptions, LiveSource};
+use capstan_ingest::upload::Committed;
+use capstan_model::Failure;
+use capstan_storage_engine::store::Store;
+use indicatif::ProgressBar;
+use tokio::runtime::Runtime;
+
+use super::import::host_name;
+use crate::interrupt;
+use crate::output::{self, bytes, count};
+use crate::settings::Settings;
+
+/// Record this machine's interfaces
+///
+/// Records until Ctrl-C, which seals and commits what was captured. Needs the right to capture:
+/// root, or CAP_NET_RAW.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  sudo capstan record --store /var/lib/capstan
+  sudo capstan record --store s3://bucket/cluster -i eth0 -i cni0
+  sudo capstan record --store ./store --duration 60")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(super) capture: Capture,
+    /// Stop after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<u64>,
+}
+
+/// What to capture on, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Capture {
+    /// Interface; repeat it for several [default: any, which is all of them]
+    #[arg(short, long = "interface", value_name = "NAME")]
+    interfaces: Vec<String>,
+    /// MiB of memory for the kernel's capture rings, shared by all interfaces
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ring_mib: Option<u32>,
+    /// Seconds between commits: how old the newest visible packet can be
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    commit_seconds: Option<u64>,
+}
+
+impl Capture {
+    /// Starts to listen: from here on every packet is stored or counted as lost.
+    pub(super) fn open(&self, settings: &Settings) -> Result<(LiveSource, RecordOptions), Failure> {
+        let given = if self.interfaces.is_empty() {
+            settings.record.interfaces.clone().unwrap_or_else(|| vec!["any".to_owned()])
+        } else {
+            self.interfaces.clone()
+        };
+        let description = given.join(", ");
+        let mut options = LiveOptions::new(Interfaces::from_names(given));
+        if let Some(mib) = self.ring_mib.map(|mib| mib as usize).or(settings.record.ring_mib) {
+            options.ring_bytes = mib << 20;
+        }
+        let source = LiveSource::open(options)?;
+        let commit = self.commit_seconds.or(settings.record.commit_seconds);
+        let options = RecordOptions {
+            host: host_name(),
+            description,
+            commit_every: commit.map_or(COMMIT_EVERY, Duration::from_secs),
+        };
+        Ok((source, options))
+    }
+}
+
+pub(crate) fn run(
+    arguments: Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let store = runtime.block_on(settings.open_or_create(None))?;
+    let (mut source, options) = arguments.capture.open(settings)?;
+    let stop = source.stop_handle();
+    let by_clock = source.stop_handle();
+    interrupt::watch(runtime, move || stop.stop())?;
+    if let Some(seconds) = arguments.duration {
+        runtime.spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            by_clock.stop();
+        });
+    }
+    eprintln!("recording {} into {}; Ctrl-C stops", options.description, store.place());
+    let recorded = watch(&store, &mut source, &options, runtime)?;
+    report(&recorded)
+}
+
+/// Records until the source is stopped, with a line on the terminal that tells how it goes.
+pub(super) fn watch(
+    store: &Store,
+    source: &mut LiveSource,
+    options: &RecordOptions,
+    runtime: &Runtime,
+) -> Result<Recorded, Failure> {
+    let bar = output::byte_bar(None);
+    bar.set_prefix("recording");
+    let ended = record::run(store, source, options, &Line(bar.clone()), runtime.handle());
+    bar.finish_and_clear();
+    ended
+}
+
+struct Line(ProgressBar);
+
+impl Watch for Line {
+    fn recording(&self, packets: u64, bytes: u64, lost: u64, committed: &Committed) {
+        self.0.set_position(bytes);
+        self.0.set_message(format!(
+            "{}, {} committed, {lost} lost",
+            count(packets, "packet"),
+            committed.packets()
+        ));
+    }
+}
+
+/// Tells what was recorded.
+pub(super) fn report(recorded: &Recorded) -> Result<(), Failure> {
+    output::print(&format!(
+        "recorded {}, {} in {}, {} stored\n",
+        count(recorded.packets, "packet"),
+        bytes(recorded.captured_bytes),
+        count(recorded.segments, "segment"),
+        bytes(recorded.stored_bytes)
+    ))?;
+    if recorded.lost > 0 {
+        eprintln!(
+            "the kernel dropped {}: counted in the store; a larger --ring-mib helps",
+            count(recorded.lost, "packet")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Ctrl-C and SIGTERM: the first asks to stop cleanly, the second ends at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use capstan_model::{Failure, FailureKind};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Watches for Ctrl-C. `on_first` runs once, on the runtime, when it comes.
+pub(crate) fn watch(
+    runtime: &tokio::runtime::Runtime,
+    on_first: impl FnOnce() + Send + 'static,
+) -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let failed = |error| Failure::io("cannot watch for Ctrl-C", error);
+    let _guard = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    runtime.spawn(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        flag.store(true, Ordering::Relaxed);
+        on_first();
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        std::process::exit(i32::from(FailureKind::Interrupted.exit_code()));
+    });
+    Ok(stop)
+}

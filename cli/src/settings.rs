@@ -1,0 +1,148 @@
+//! Where settings come from: the command line, then the environment, then
+//! `capstan.toml`, then defaults.
+
+use std::path::{Path, PathBuf};
+
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::store::{Location, Options, Store};
+use clap::Args;
+use serde::Deserialize;
+
+/// Options of every subcommand.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The store: a folder, file:///folder or s3://bucket/prefix
+    #[arg(long, global = true, env = "CAPSTAN_STORE", value_name = "STORE")]
+    store: Option<String>,
+    /// The cluster's name within the store
+    #[arg(long, global = true, env = "CAPSTAN_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+    /// Settings file [default: ./capstan.toml, then /etc/capstan/capstan.toml, if there]
+    #[arg(long, global = true, env = "CAPSTAN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say more about what happens (-vv: even more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// `capstan.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    store: Option<String>,
+    cluster: Option<String>,
+    #[serde(default)]
+    record: RecordFile,
+    #[serde(default)]
+    serve: ServeFile,
+}
+
+/// `[record]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RecordFile {
+    /// Interfaces by name, or `any`.
+    pub(crate) interfaces: Option<Vec<String>>,
+    /// MiB of memory all capture rings share.
+    pub(crate) ring_mib: Option<usize>,
+    /// Seconds between commits.
+    pub(crate) commit_seconds: Option<u64>,
+}
+
+/// `[serve]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServeFile {
+    /// Address and port of Arrow Flight.
+    pub(crate) flight: Option<String>,
+    /// Address and port of HTTP.
+    pub(crate) http: Option<String>,
+}
+
+/// All settings but a subcommand's own.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    store: Option<String>,
+    cluster: String,
+    pub(crate) record: RecordFile,
+    pub(crate) serve: ServeFile,
+}
+
+/// The cluster's name where none is given.
+const CLUSTER: &str = "default";
+
+impl Settings {
+    /// Puts command line, environment and file together.
+    pub(crate) fn load(global: Global) -> Result<Settings, Failure> {
+        let file = match &global.config {
+            Some(path) => read(path)?,
+            None => ["capstan.toml", "/etc/capstan/capstan.toml"]
+                .iter()
+                .map(Path::new)
+                .find(|path| path.is_file())
+                .map_or_else(|| Ok(File::default()), read)?,
+        };
+        Ok(Settings {
+            store: global.store.or(file.store),
+            cluster: global.cluster.or(file.cluster).unwrap_or_else(|| CLUSTER.to_owned()),
+            record: file.record,
+            serve: file.serve,
+        })
+    }
+
+    /// Where the store is.
+    pub(crate) fn location(&self) -> Result<Location, Failure> {
+        self.location_or(None)
+    }
+
+    /// Where the store is, or a place of the subcommand's own choice.
+    pub(crate) fn location_or(&self, fallback: Option<&str>) -> Result<Location, Failure> {
+        match self.store.as_deref().or(fallback) {
+            Some(text) => text.parse(),
+            None => Err(Failure::new(
+                FailureKind::Usage,
+                "no store is named: give --store DIR or --store s3://bucket/prefix, set CAPSTAN_STORE, \
+                 or write store = \"…\" into capstan.toml",
+            )),
+        }
+    }
+
+    /// Opens the store to read.
+    pub(crate) async fn open(&self) -> Result<Store, Failure> {
+        Store::open(&self.location()?, &self.cluster, &Options::from_env()?).await
+    }
+
+    /// Opens the store to write; makes it if there is none.
+    pub(crate) async fn open_or_create(&self, fallback: Option<&str>) -> Result<Store, Failure> {
+        let location = self.location_or(fallback)?;
+        Store::open_or_create(&location, &self.cluster, &Options::from_env()?).await
+    }
+}
+
+fn read(path: &Path) -> Result<File, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::io(format!("cannot read the settings in {}", path.display()), error))?;
+    toml::from_str(&text).map_err(|error| {
+        Failure::caused_by(
+            FailureKind::Usage,
+            format!("the settings in {} are wrong", path.display()),
+            error,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_is_read_and_a_misspelt_key_is_refused() {
+        let file: File = toml::from_str(
+            "store = '/data'\ncluster = 'a'\n[record]\ninterfaces = ['any']\nring_mib = 64\n\
+             commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n",
+        )
+        .unwrap();
+        assert_eq!(file.store.as_deref(), Some("/data"));
+        assert!(toml::from_str::<File>("stroe = '/data'").is_err());
+    }
+}

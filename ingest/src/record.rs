@@ -1,0 +1,322 @@
+//! Recording live interfaces: packets, what was listened to, what was lost.
+//!
+//! One thread captures and builds segments; sealing and upload run on another
+//! (see [`crate::upload`]). Every few seconds everything open is sealed and one
+//! commit says until when was listened, so coverage never runs ahead of packets.
+
+use std::time::{Duration, Instant};
+
+use capstan_model::coverage::{Listened, Loss, LossCause};
+use capstan_model::{Failure, FailureKind, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
+use capstan_storage_engine::segment::builder::Writer;
+use capstan_storage_engine::store::{self, Store};
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+
+use crate::flow_table::Timeouts;
+use crate::pipeline::{Pipeline, PipelineError, SealPolicy, Settings};
+use crate::source::live::LiveSource;
+use crate::source::{Event, Lost, PacketSource};
+use crate::upload::{CommitRule, Committed, Statement, Uploader};
+
+/// How to record.
+#[derive(Debug, Clone)]
+pub struct RecordOptions {
+    /// The node's name: part of who the recorder is.
+    pub host: String,
+    /// For people who read the catalog.
+    pub description: String,
+    /// Time between commits, and the age at which a segment is sealed.
+    pub commit_every: Duration,
+}
+
+/// The default of [`RecordOptions::commit_every`].
+pub const COMMIT_EVERY: Duration = Duration::from_secs(10);
+
+/// What a recording did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Packets committed.
+    pub packets: u64,
+    /// Packets the kernel dropped.
+    pub lost: u64,
+    /// Captured bytes.
+    pub captured_bytes: u64,
+    /// Segments committed.
+    pub segments: u64,
+    /// Bytes of all layers.
+    pub stored_bytes: u64,
+}
+
+/// What a recording tells while it runs, about once a second.
+pub trait Watch {
+    /// Packets and captured bytes met so far, packets lost, and what is committed.
+    fn recording(&self, _packets: u64, _bytes: u64, _lost: u64, _committed: &Committed) {}
+}
+
+/// Who records on this machine into this store: the same after every start.
+pub fn identity(store: &Store, host: &str) -> RecorderId {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let text = format!("live {} {host} {}", store.format().cluster, machine.trim());
+    let digest = Sha256::digest(text);
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest[..8]);
+    RecorderId(u64::from_be_bytes(bytes))
+}
+
+/// Records until the source is stopped.
+///
+/// # Errors
+/// What the store or the source says; what was committed until then stays.
+pub fn run(
+    store: &Store,
+    source: &mut LiveSource,
+    options: &RecordOptions,
+    watch: &dyn Watch,
+    runtime: &Handle,
+) -> Result<Recorded, Failure> {
+    let started = store::now();
+    let id = identity(store, &options.host);
+    let info = WriterInfo {
+        kind: WriterKind::Live,
+        description: options.description.clone(),
+        host: options.host.clone(),
+        source: None,
+        resumes: None,
+        started_at: started,
+    };
+    let recorder = runtime.block_on(Recorder::start(store, id, info))?;
+    let generation = recorder.generation();
+    let uploader = Uploader::start(
+        store.clone(),
+        recorder,
+        generation,
+        CommitRule::OnStatement,
+        runtime.clone(),
+    )?;
+    let committed = uploader.committed();
+    let settings = Settings {
+        writer: Writer { recorder: id, generation },
+        flow_generation: generation,
+        policy: SealPolicy::live(options.commit_every),
+        timeouts: Timeouts::default(),
+    };
+    let mut recording = Recording {
+        pipeline: Pipeline::new(settings, uploader),
+        hearing: Hearing::default(),
+        losses: Vec::new(),
+        lost: 0,
+        committed_at: Instant::now(),
+        looked_at: Instant::now(),
+    };
+    let heard = recording.listen(source, options, watch, &committed);
+    // Also when listening failed: what was heard until then is true.
+    recording.commit(true)?;
+    let Recording { pipeline, lost, .. } = recording;
+    let captured_bytes = pipeline.progress().captured_bytes;
+    pipeline.into_sink().finish()?;
+    heard?;
+    Ok(Recorded {
+        packets: committed.packets(),
+        lost,
+        captured_bytes,
+        segments: committed.segments(),
+        stored_bytes: committed.stored_bytes(),
+    })
+}
+
+/// Packets between two looks at the clock.
+const LOOK_EVERY: u64 = 1_024;
+/// Time between two calls of [`Watch::recording`].
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+struct Recording {
+    pipeline: Pipeline<Uploader>,
+    hearing: Hearing,
+    losses: Vec<Loss>,
+    lost: u64,
+    committed_at: Instant,
+    looked_at: Instant,
+}
+
+impl Recording {
+    fn listen(
+        &mut self,
+        source: &mut LiveSource,
+        options: &RecordOptions,
+        watch: &dyn Watch,
+        committed: &Committed,
+    ) -> Result<(), Failure> {
+        while let Some(event) = source.next_event()? {
+            let look = match event {
+                Event::Packet(packet) => {
+                    self.pipeline.packet(&packet, true).map_err(unwrap)?;
+                    self.pipeline.progress().packets.is_multiple_of(LOOK_EVERY)
+                }
+                Event::Interface(interface) => {
+                    let number = self.pipeline.interfaces().len() as u32;
+                    self.hearing.begin(number, store::now());
+                    self.pipeline.interface(interface);
+                    false
+                }
+                Event::Closed { interface, at } => {
+                    self.hearing.end(interface, at);
+                    false
+                }
+                Event::Block(block) => {
+                    self.pipeline.block(block);
+                    false
+                }
+                Event::Lost(lost) => {
+                    self.lose(&lost);
+                    false
+                }
+                Event::Idle(until) => {
+                    self.hearing.until(until);
+                    true
+                }
+            };
+            if look {
+                let now = Instant::now();
+                if now.duration_since(self.committed_at) >= options.commit_every {
+                    self.commit(false)?;
+                }
+                if now.duration_since(self.looked_at) >= WATCH_EVERY {
+                    self.looked_at = now;
+                    let progress = self.pipeline.progress();
+                    watch.recording(progress.packets, progress.captured_bytes, self.lost, committed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, lost: &Lost) {
+        self.lost += lost.packets;
+        let start = self.hearing.stated_until;
+        let end = store::now();
+        let start = if start == Time::MIN { end } else { start };
+        let range = TimeRange { start: start.min(end), end: Time(end.0.saturating_add(1)) };
+        let cause = LossCause::KernelDrop;
+        // Drops of one interface between two commits are one loss.
+        match self.losses.iter_mut().find(|loss| loss.interface == lost.interface) {
+            Some(loss) => {
+                loss.packets += lost.packets;
+                loss.range.end = range.end;
+            }
+            None => self.losses.push(Loss {
+                range,
+                interface: lost.interface,
+                cause,
+                packets: lost.packets,
+                bytes: 0,
+                note: String::new(),
+            }),
+        }
+    }
+
+    /// Seals everything and commits it with what was heard.
+    fn commit(&mut self, last: bool) -> Result<(), Failure> {
+        self.committed_at = Instant::now();
+        self.pipeline.flush().map_err(unwrap)?;
+        let resume = self.pipeline.resume();
+        let finished = last.then(|| Finished {
+            complete: true,
+            packets_total: self.pipeline.progress().packets,
+            source_sha256: None,
+        });
+        let statement = Statement {
+            listened: self.hearing.take(),
+            losses: std::mem::take(&mut self.losses),
+            finished,
+            note: String::new(),
+        };
+        self.pipeline.sink_mut().state(statement, resume)
+    }
+}
+
+fn unwrap(error: PipelineError<Failure>) -> Failure {
+    match error {
+        PipelineError::Sink(failure) => failure,
+        PipelineError::Open(error) => {
+            Failure::caused_by(FailureKind::Other, "a segment could not be opened", error)
+        }
+    }
+}
+
+/// When each interface was listened to and not yet said so.
+#[derive(Debug)]
+struct Hearing {
+    open: Vec<(u32, Time)>,
+    ended: Vec<Listened>,
+    until: Time,
+    /// Until when the last commit said.
+    stated_until: Time,
+}
+
+impl Default for Hearing {
+    fn default() -> Self {
+        Hearing { open: Vec::new(), ended: Vec::new(), until: Time::MIN, stated_until: Time::MIN }
+    }
+}
+
+impl Hearing {
+    fn begin(&mut self, interface: u32, at: Time) {
+        self.open.push((interface, at));
+        self.until = self.until.max(at);
+    }
+
+    fn until(&mut self, at: Time) {
+        self.until = self.until.max(at);
+    }
+
+    fn end(&mut self, interface: u32, at: Time) {
+        self.until(at);
+        if let Some(place) = self.open.iter().position(|(open, _)| *open == interface) {
+            let (_, since) = self.open.swap_remove(place);
+            if let Ok(range) = TimeRange::new(since, at) {
+                self.ended.push(Listened { range, interfaces: vec![interface] });
+            }
+        }
+    }
+
+    /// What was heard since the last call; interfaces heard over the same time together.
+    fn take(&mut self) -> Vec<Listened> {
+        let mut listened = std::mem::take(&mut self.ended);
+        for (interface, since) in &mut self.open {
+            let Ok(range) = TimeRange::new(*since, self.until) else { continue };
+            match listened.iter_mut().find(|listened| listened.range == range) {
+                Some(same) => same.interfaces.push(*interface),
+                None => listened.push(Listened { range, interfaces: vec![*interface] }),
+            }
+            *since = self.until;
+        }
+        self.stated_until = self.until;
+        listened
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hearing_is_said_once_and_without_gaps() {
+        let mut hearing = Hearing::default();
+        hearing.begin(0, Time(10));
+        hearing.begin(1, Time(10));
+        hearing.until(Time(20));
+        let first = hearing.take();
+        assert_eq!(first.len(), 1);
+        assert_eq!(first[0].range, TimeRange { start: Time(10), end: Time(20) });
+        assert_eq!(first[0].interfaces, [0, 1]);
+        assert!(hearing.take().is_empty(), "nothing new was heard");
+        hearing.end(1, Time(25));
+        hearing.until(Time(30));
+        let second = hearing.take();
+        assert_eq!(second[0].range, TimeRange { start: Time(20), end: Time(25) });
+        assert_eq!(second[1].range, TimeRange { start: Time(20), end: Time(30) });
+        assert_eq!(second[1].interfaces, [0]);
+    }
+}

@@ -1,0 +1,303 @@
+//! Sealing, uploading and committing, on a thread of its own.
+//!
+//! The pipeline hands complete segments over through a short queue; when the
+//! store is slower than the source the queue fills and the pipeline waits. A
+//! segment's layers are all in the store before its commit names them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use capstan_model::coverage::{Listened, Loss};
+use capstan_model::{Failure, FailureKind, Generation, Time, TimeRange};
+use capstan_storage_engine::catalog::{
+    AddressFilter, CommitDraft, Finished, LayerEntry, Recorder, SegmentEntry,
+};
+use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
+use capstan_storage_engine::store::{Store, names};
+use tokio::runtime::Handle;
+
+use crate::pipeline::{Resume, Sink};
+
+/// Segments that may wait to be sealed. One is sealed meanwhile and others are
+/// open, so this is what bounds memory while the store is slow.
+const QUEUE: usize = 1;
+
+/// What has been committed so far, to be looked at from other threads.
+#[derive(Debug, Default)]
+pub struct Committed {
+    segments: AtomicU64,
+    packets: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+impl Committed {
+    /// Segments committed.
+    pub fn segments(&self) -> u64 {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    /// Packets committed.
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all layers of the committed segments.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What is to be said in a commit beside segments.
+#[derive(Debug, Default)]
+pub struct Statement {
+    /// When and where was listened.
+    pub listened: Vec<Listened>,
+    /// What is missing.
+    pub losses: Vec<Loss>,
+    /// Set in the last commit.
+    pub finished: Option<Finished>,
+    /// Anything a person should know.
+    pub note: String,
+}
+
+/// When commits are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitRule {
+    /// After each segment: an import can go on from there.
+    EachSegment,
+    /// When a statement comes: a recorder commits at most every few seconds.
+    OnStatement,
+}
+
+enum Job {
+    Segment(Box<SegmentBuilder>, Resume),
+    Statement(Box<Statement>, Resume),
+}
+
+/// The pipeline's way to the store.
+#[derive(Debug)]
+pub struct Uploader {
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<Result<(), Failure>>>,
+    committed: Arc<Committed>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Job::Segment(..) => "Segment",
+            Job::Statement(..) => "Statement",
+        })
+    }
+}
+
+impl Uploader {
+    /// Starts the thread. `flow_generation` is what flow ids carry; `runtime`
+    /// drives the store's IO.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(
+        store: Store,
+        recorder: Recorder,
+        flow_generation: Generation,
+        rule: CommitRule,
+        runtime: Handle,
+    ) -> Result<Uploader, Failure> {
+        let committed = Arc::new(Committed::default());
+        let (queue, jobs) = sync_channel(QUEUE);
+        let worker = Worker {
+            store,
+            recorder,
+            flow_generation,
+            rule,
+            runtime,
+            committed: Arc::clone(&committed),
+            next_segment: 0,
+            draft: CommitDraft::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("capstan-upload".to_owned())
+            .spawn(move || worker.run(&jobs))
+            .map_err(|error| Failure::io("cannot start the upload thread", error))?;
+        Ok(Uploader { queue: Some(queue), thread: Some(thread), committed })
+    }
+
+    /// What has been committed so far.
+    pub fn committed(&self) -> Arc<Committed> {
+        Arc::clone(&self.committed)
+    }
+
+    /// Commits what was uploaded, with a statement.
+    ///
+    /// # Errors
+    /// Why the thread stopped, if it has.
+    pub fn state(&mut self, statement: Statement, resume: Resume) -> Result<(), Failure> {
+        self.send(Job::Statement(Box::new(statement), resume))
+    }
+
+    /// Waits until everything handed over is committed.
+    ///
+    /// # Errors
+    /// Why something could not be.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        self.join()
+    }
+
+    fn send(&mut self, job: Job) -> Result<(), Failure> {
+        match &self.queue {
+            Some(queue) if queue.send(job).is_ok() => Ok(()),
+            _ => self.join().and_then(|()| Err(stopped())),
+        }
+    }
+
+    fn join(&mut self) -> Result<(), Failure> {
+        drop(self.queue.take());
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => Err(Failure::new(FailureKind::Other, "the upload thread failed")),
+            None => Err(stopped()),
+        }
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::new(FailureKind::Other, "the upload thread has stopped")
+}
+
+impl Sink for Uploader {
+    type Error = Failure;
+
+    fn take(&mut self, segment: SegmentBuilder, resume: Resume) -> Result<(), Failure> {
+        self.send(Job::Segment(Box::new(segment), resume))
+    }
+}
+
+struct Worker {
+    store: Store,
+    recorder: Recorder,
+    flow_generation: Generation,
+    rule: CommitRule,
+    runtime: Handle,
+    committed: Arc<Committed>,
+    next_segment: u64,
+    /// What the next commit will say.
+    draft: CommitDraft,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) -> Result<(), Failure> {
+        for job in jobs {
+            match job {
+                Job::Segment(builder, resume) => {
+                    let entry = self.upload(*builder)?;
+                    self.listened(&entry);
+                    self.draft.segments.push(entry);
+                    self.resume(resume);
+                    if self.rule == CommitRule::EachSegment {
+                        self.commit()?;
+                    }
+                }
+                Job::Statement(statement, resume) => {
+                    self.draft.listened.extend(statement.listened);
+                    self.draft.losses.extend(statement.losses);
+                    self.draft.finished = statement.finished;
+                    self.draft.note = statement.note;
+                    self.resume(resume);
+                    self.commit()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, resume: Resume) {
+        self.draft.next_ordinal = resume.next_ordinal;
+        self.draft.next_flow = resume.next_flow;
+    }
+
+    /// A capture that has packets at both ends of a stretch of time was listening
+    /// in between; a live recorder says itself when it listened.
+    fn listened(&mut self, entry: &SegmentEntry) {
+        if self.rule == CommitRule::EachSegment
+            && let (Some(first), Some(last)) = (entry.first, entry.last)
+        {
+            let end = Time(last.0.saturating_add(1));
+            let range = TimeRange { start: first, end };
+            self.draft.listened.push(Listened { range, interfaces: Vec::new() });
+        }
+    }
+
+    fn upload(&mut self, builder: SegmentBuilder) -> Result<SegmentEntry, Failure> {
+        let name = format!(
+            "{}-{}-{:08}",
+            self.recorder.recorder(),
+            self.recorder.generation(),
+            self.next_segment
+        );
+        self.next_segment += 1;
+        let sealed = builder.seal(name, self.flow_generation).map_err(|error| {
+            Failure::caused_by(FailureKind::Other, "a segment cannot be sealed", error)
+        })?;
+        let entry = entry_of(&sealed);
+        let store = &self.store;
+        self.runtime.block_on(async {
+            let puts = sealed.layers.iter().map(|sealed| {
+                let path = names::layer(entry.hour, &entry.name, sealed.layer.file());
+                let bytes = sealed.bytes.clone();
+                async move { store.put_new(&path, bytes).await }
+            });
+            futures::future::try_join_all(puts).await
+        })?;
+        Ok(entry)
+    }
+
+    fn commit(&mut self) -> Result<(), Failure> {
+        let draft = std::mem::take(&mut self.draft);
+        let resume = Resume { next_ordinal: draft.next_ordinal, next_flow: draft.next_flow };
+        let packets: u64 = draft.segments.iter().map(|segment| segment.packets).sum();
+        let bytes: u64 =
+            draft.segments.iter().flat_map(|segment| &segment.layers).map(|layer| layer.bytes).sum();
+        let segments = draft.segments.len() as u64;
+        self.runtime.block_on(self.recorder.commit(draft))?;
+        self.committed.segments.fetch_add(segments, Ordering::Relaxed);
+        self.committed.packets.fetch_add(packets, Ordering::Relaxed);
+        self.committed.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.resume(resume);
+        Ok(())
+    }
+}
+
+/// What the catalog says of a sealed segment.
+fn entry_of(sealed: &SealedSegment) -> SegmentEntry {
+    let meta = &sealed.meta;
+    let layer = |sealed: &capstan_storage_engine::segment::builder::SealedLayer| LayerEntry {
+        layer: sealed.layer.name().to_owned(),
+        bytes: sealed.bytes.len() as u64,
+        sha256: hex::encode(sealed.sha256),
+    };
+    let hour = sealed.hours.first().copied().unwrap_or(capstan_model::Hour::UNKNOWN);
+    SegmentEntry {
+        name: meta.name.clone(),
+        hour,
+        hours: if sealed.hours.len() > 1 { sealed.hours.clone() } else { Vec::new() },
+        first: meta.first.map(Time),
+        last: meta.last.map(Time),
+        first_ordinal: meta.first_ordinal,
+        last_ordinal: meta.last_ordinal,
+        packets: meta.packets,
+        flow_parts: meta.flow_parts,
+        captured_bytes: meta.captured_bytes,
+        wire_bytes: meta.wire_bytes,
+        layers: sealed.layers.iter().map(layer).collect(),
+        protocols: sealed
+            .protocols
+            .iter()
+            .map(|(protocol, packets)| (protocol.name().to_owned(), *packets))
+            .collect(),
+        addresses: AddressFilter::of(&sealed.addresses),
+    }
+}
+

@@ -1,0 +1,288 @@
+//! The expression, and what it is asked of.
+
+use capstan_index::Field;
+use capstan_model::{Address, Protocol};
+use capstan_storage_engine::catalog::SegmentEntry;
+use capstan_storage_engine::segment::Corrupt;
+use capstan_storage_engine::segment::reader::Segment;
+use roaring::RoaringBitmap;
+
+/// A value of a field, as the term index has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Term {
+    /// Which field.
+    pub field: Field,
+    /// The value's bytes; [`Field`] says how each is written.
+    pub value: Vec<u8>,
+}
+
+impl Term {
+    /// A term.
+    pub fn new(field: Field, value: impl Into<Vec<u8>>) -> Self {
+        Term { field, value: value.into() }
+    }
+
+    /// Either end of the flow itself.
+    pub fn ip(address: Address) -> Self {
+        Term::new(Field::Ip, address.0)
+    }
+
+    /// Either end of a tunnel around it.
+    pub fn outer_ip(address: Address) -> Self {
+        Term::new(Field::OuterIp, address.0)
+    }
+
+    /// Either port, of the flow or of a tunnel around it.
+    pub fn port(port: u16) -> Self {
+        Term::new(Field::Port, port.to_be_bytes())
+    }
+
+    /// The application protocol label.
+    pub fn protocol(protocol: Protocol) -> Self {
+        Term::new(Field::Protocol, [protocol as u8])
+    }
+
+    /// The IP protocol number.
+    pub fn ip_protocol(number: u8) -> Self {
+        Term::new(Field::IpProtocol, [number])
+    }
+
+    /// The innermost VLAN identifier.
+    pub fn vlan(identifier: u16) -> Self {
+        Term::new(Field::Vlan, identifier.to_be_bytes())
+    }
+
+    /// The innermost virtual network identifier.
+    pub fn vni(identifier: u32) -> Self {
+        Term::new(Field::Vni, identifier.to_be_bytes())
+    }
+
+    /// The Kubernetes namespace of either end.
+    pub fn namespace(name: &str) -> Self {
+        Term::new(Field::Namespace, name)
+    }
+
+    /// The pod of either end, `namespace/name`.
+    pub fn pod(name: &str) -> Self {
+        Term::new(Field::Pod, name)
+    }
+
+    fn may_match(&self, entry: &SegmentEntry) -> bool {
+        match self.field {
+            Field::Ip | Field::OuterIp => {
+                let address = <[u8; 16]>::try_from(self.value.as_slice()).map(Address);
+                match (address, &entry.addresses) {
+                    (Ok(address), Some(filter)) => filter.may_hold(address),
+                    // Not an address: no flow has it.
+                    (Err(_), _) => false,
+                    (Ok(_), None) => true,
+                }
+            }
+            // An entry without counts does not know.
+            Field::Protocol if !entry.protocols.is_empty() => {
+                self.value.first().is_some_and(|number| {
+                    // A number from a newer version is written under the name it has there.
+                    usize::from(*number) >= Protocol::ALL.len()
+                        || entry.protocols.contains_key(Protocol::from_number(*number).name())
+                })
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether a field says who an end is, which may be found out later than packets are recorded.
+fn is_identity(field: Field) -> bool {
+    matches!(
+        field,
+        Field::Namespace | Field::Pod | Field::Service | Field::Node | Field::Process
+    )
+}
+
+/// Which flows: terms with and, or, not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FlowFilter {
+    /// Flows with this term.
+    Term(Term),
+    /// Flows that all of these are true of; without any, all flows.
+    And(Vec<FlowFilter>),
+    /// Flows that one of these is true of; without any, no flow.
+    Or(Vec<FlowFilter>),
+    /// Flows that this is not true of.
+    Not(Box<FlowFilter>),
+}
+
+impl From<Term> for FlowFilter {
+    fn from(term: Term) -> Self {
+        FlowFilter::Term(term)
+    }
+}
+
+impl std::ops::Not for FlowFilter {
+    type Output = FlowFilter;
+
+    fn not(self) -> FlowFilter {
+        FlowFilter::Not(Box::new(self))
+    }
+}
+
+/// Whether an answer is the whole one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// It is.
+    Known,
+    /// A field that was asked for was never filled in for these flows: nobody can say
+    /// whether they belong. That is not the same as none.
+    Unknown,
+}
+
+/// The flow parts of one segment, by ordinal.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Matches {
+    /// Those that belong.
+    pub flows: RoaringBitmap,
+    /// Those of which it cannot be said; apart from `flows`.
+    pub unknown: RoaringBitmap,
+}
+
+impl Matches {
+    /// Whether `flows` is the whole answer.
+    pub fn certainty(&self) -> Certainty {
+        if self.unknown.is_empty() { Certainty::Known } else { Certainty::Unknown }
+    }
+}
+
+/// Flows that certainly belong, and those that may, which include the first.
+struct Bounds {
+    sure: RoaringBitmap,
+    possible: RoaringBitmap,
+}
+
+impl Bounds {
+    fn known(flows: RoaringBitmap) -> Self {
+        Bounds { possible: flows.clone(), sure: flows }
+    }
+}
+
+impl FlowFilter {
+    /// All flows.
+    pub fn all() -> Self {
+        FlowFilter::And(Vec::new())
+    }
+
+    /// No flow.
+    pub fn nothing() -> Self {
+        FlowFilter::Or(Vec::new())
+    }
+
+    /// Flows with this address at either end, or at either end of a tunnel around them.
+    pub fn host(address: Address) -> Self {
+        FlowFilter::Or(vec![Term::ip(address).into(), Term::outer_ip(address).into()])
+    }
+
+    /// Flows with this port at either end, or at either end of a tunnel around them.
+    pub fn port(port: u16) -> Self {
+        Term::port(port).into()
+    }
+
+    /// Whether it is all flows, whatever they are.
+    pub fn is_all(&self) -> bool {
+        match self {
+            FlowFilter::Term(_) => false,
+            FlowFilter::And(filters) => filters.iter().all(FlowFilter::is_all),
+            FlowFilter::Or(filters) => filters.iter().any(FlowFilter::is_all),
+            FlowFilter::Not(filter) => filter.is_nothing(),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        match self {
+            FlowFilter::Term(_) => false,
+            FlowFilter::And(filters) => filters.iter().any(FlowFilter::is_nothing),
+            FlowFilter::Or(filters) => filters.iter().all(FlowFilter::is_nothing),
+            FlowFilter::Not(filter) => filter.is_all(),
+        }
+    }
+
+    /// Whether a segment may have such flows, told from its catalog entry by the addresses and
+    /// protocols in it. A no is certain. For a question about who an end is the answer
+    /// is about flows that may be it, also those of which that is not known.
+    pub fn may_match(&self, entry: &SegmentEntry) -> bool {
+        match self {
+            FlowFilter::Term(term) => term.may_match(entry),
+            FlowFilter::And(filters) => filters.iter().all(|filter| filter.may_match(entry)),
+            FlowFilter::Or(filters) => filters.iter().any(|filter| filter.may_match(entry)),
+            // What is there may be something else, too.
+            FlowFilter::Not(filter) => !filter.is_all(),
+        }
+    }
+
+    /// The flow parts of a segment it is true of.
+    ///
+    /// A term about who an end is (namespace, pod, service, node, process) is unknown for all
+    /// flows of a segment that has no such term at all, and what follows from it by and, or
+    /// and not is unknown where the other side does not decide.
+    ///
+    /// # Errors
+    /// [`Corrupt`] where the term index makes no sense.
+    pub fn evaluate(&self, segment: &Segment) -> Result<Matches, Corrupt> {
+        if self.is_all() {
+            return Ok(Matches { flows: segment.all_flows(), unknown: RoaringBitmap::new() });
+        }
+        let Bounds { sure, possible } = self.bounds(segment)?;
+        Ok(Matches { unknown: possible - &sure, flows: sure })
+    }
+
+    fn bounds(&self, segment: &Segment) -> Result<Bounds, Corrupt> {
+        match self {
+            FlowFilter::Term(term) => {
+                let found = segment.postings(term.field, &term.value)?;
+                if found.is_empty() && is_identity(term.field) && !has_any(segment, term.field)? {
+                    let (sure, possible) = (RoaringBitmap::new(), segment.all_flows());
+                    return Ok(Bounds { sure, possible });
+                }
+                Ok(Bounds::known(found))
+            }
+            FlowFilter::And(filters) => {
+                let mut filters = filters.iter();
+                let Some(first) = filters.next() else {
+                    return Ok(Bounds::known(segment.all_flows()));
+                };
+                let mut all = first.bounds(segment)?;
+                for filter in filters {
+                    if all.possible.is_empty() {
+                        break;
+                    }
+                    let next = filter.bounds(segment)?;
+                    all.sure &= next.sure;
+                    all.possible &= next.possible;
+                }
+                Ok(all)
+            }
+            FlowFilter::Or(filters) => {
+                let mut any = Bounds::known(RoaringBitmap::new());
+                for filter in filters {
+                    let next = filter.bounds(segment)?;
+                    any.sure |= next.sure;
+                    any.possible |= next.possible;
+                }
+                Ok(any)
+            }
+            FlowFilter::Not(filter) => {
+                let Bounds { sure, possible } = filter.bounds(segment)?;
+                let all = segment.all_flows();
+                Ok(Bounds { sure: &all - possible, possible: all - sure })
+            }
+        }
+    }
+}
+
+/// Whether any flow of the segment has a term of that field.
+fn has_any(segment: &Segment, field: Field) -> Result<bool, Corrupt> {
+    let failed =
+        |error: capstan_index::IndexError| Corrupt { layer: "index", what: error.to_string() };
+    match segment.terms().terms(field).map_err(failed)?.next() {
+        Some(term) => term.map(|_| true).map_err(failed),
+        None => Ok(false),
+    }
+}

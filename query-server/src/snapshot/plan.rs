@@ -1,0 +1,245 @@
+//! Which requests get some byte ranges of an object: decided before the first is sent,
+//! so that what a read costs can be told without reading.
+
+use std::collections::BTreeSet;
+use std::ops::{AddAssign, Range};
+
+use bytes::{Bytes, BytesMut};
+use capstan_storage_engine::segment::Layer;
+
+/// A gap between two ranges is read over only if it is shorter than this, bytes.
+pub const MAX_GAP: u64 = 1 << 20;
+
+/// Bytes read over in one object are fewer than what is wanted divided by this.
+pub const GAP_SHARE: u64 = 5;
+
+/// The longest single request, bytes. What is longer is asked for in pieces of about equal
+/// length, which come at the same time.
+pub const MAX_REQUEST: u64 = 32 << 20;
+
+/// The requests for some ranges of one object, ascending and apart from each other.
+///
+/// Ranges that touch or overlap become one. Gaps are read over, the smallest first, as long
+/// as each is under [`MAX_GAP`] and all of them together under a [`GAP_SHARE`]th of the bytes
+/// that are wanted: a request costs about as much as a megabyte, but a thousand small gaps
+/// must not add up to an object read whole.
+pub fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let wanted = union(ranges);
+    let bytes: u64 = wanted.iter().map(|range| range.end - range.start).sum();
+    let mut gaps: Vec<(u64, usize)> = wanted
+        .windows(2)
+        .enumerate()
+        .map(|(place, pair)| (pair[1].start - pair[0].end, place))
+        .collect();
+    gaps.sort_unstable();
+    let mut waste = 0;
+    let closed: BTreeSet<usize> = gaps
+        .into_iter()
+        .take_while(|(gap, _)| {
+            waste += gap;
+            *gap < MAX_GAP && waste < bytes / GAP_SHARE
+        })
+        .map(|(_, place)| place)
+        .collect();
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for (place, range) in wanted.into_iter().enumerate() {
+        match joined.last_mut() {
+            Some(last) if place > 0 && closed.contains(&(place - 1)) => last.end = range.end,
+            _ => joined.push(range),
+        }
+    }
+    joined.into_iter().flat_map(pieces).collect()
+}
+
+/// Ascending and apart from each other, the empty ones left out.
+fn union(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
+    sorted.sort_unstable_by_key(|range| range.start);
+    let mut union: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match union.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => union.push(range),
+        }
+    }
+    union
+}
+
+/// A range cut into pieces that one request each may ask for.
+fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let count = (range.end - range.start).div_ceil(MAX_REQUEST).max(1);
+    let length = (range.end - range.start).div_ceil(count);
+    (0..count).map(move |piece| {
+        let start = range.start + piece * length;
+        start..(start + length).min(range.end)
+    })
+}
+
+/// Takes each wanted range out of what the requests gave; without copying, unless a range
+/// spreads over several requests. None if bytes are missing.
+pub(super) fn cut(
+    ranges: &[Range<u64>],
+    requests: &[Range<u64>],
+    got: &[Bytes],
+) -> Option<Vec<Bytes>> {
+    ranges.iter().map(|range| cut_one(range, requests, got)).collect()
+}
+
+fn cut_one(range: &Range<u64>, requests: &[Range<u64>], got: &[Bytes]) -> Option<Bytes> {
+    if range.is_empty() {
+        return Some(Bytes::new());
+    }
+    let mut place =
+        requests.partition_point(|request| request.start <= range.start).checked_sub(1)?;
+    let mut at = range.start;
+    let mut parts = BytesMut::new();
+    while at < range.end {
+        let (request, bytes) = (requests.get(place)?, got.get(place)?);
+        let to = range.end.min(request.end);
+        let from = usize::try_from(at.checked_sub(request.start)?).ok()?;
+        let until = usize::try_from(to.checked_sub(request.start)?).ok()?;
+        if until > bytes.len() || from > until {
+            return None;
+        }
+        let part = bytes.slice(from..until);
+        if at == range.start && to == range.end {
+            return Some(part);
+        }
+        parts.extend_from_slice(&part);
+        at = to;
+        place += 1;
+    }
+    Some(parts.freeze())
+}
+
+/// What a read asks of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Objects that are read from.
+    pub objects: u64,
+    /// GETs.
+    pub requests: u64,
+    /// Bytes those GETs ask for, gaps that are read over included.
+    pub bytes: u64,
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Cost) {
+        self.objects = self.objects.saturating_add(other.objects);
+        self.requests = self.requests.saturating_add(other.requests);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// What is going to be read of one segment, in as many fetches as there will be.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    layers: BTreeSet<Layer>,
+    requests: u64,
+    bytes: u64,
+}
+
+impl Plan {
+    /// One fetch of some ranges of a layer.
+    pub fn fetch(&mut self, layer: Layer, ranges: &[Range<u64>]) {
+        let requests = coalesce(ranges);
+        if requests.is_empty() {
+            return;
+        }
+        self.layers.insert(layer);
+        self.requests += requests.len() as u64;
+        self.bytes += requests.iter().map(|request| request.end - request.start).sum::<u64>();
+    }
+
+    /// A layer read whole in one request, as an `index` layer is.
+    pub fn whole(&mut self, layer: Layer, bytes: u64) {
+        self.layers.insert(layer);
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    /// All of it together.
+    pub fn cost(&self) -> Cost {
+        Cost { objects: self.layers.len() as u64, requests: self.requests, bytes: self.bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn small_gaps_are_read_over_and_large_ones_not() {
+        assert_eq!(coalesce(&[0..100, 100..200]), [0..200]);
+        assert_eq!(coalesce(&[0..100, 110..200]), [0..200]);
+        assert_eq!(coalesce(&[0..100, 150..200]), [0..100, 150..200]);
+        let mib = 1 << 20;
+        assert_eq!(coalesce(&[0..20 * mib, 21 * mib..22 * mib]), [0..20 * mib, 21 * mib..22 * mib]);
+        assert_eq!(coalesce(&[0..20 * mib, 21 * mib - 1..22 * mib]), [0..22 * mib]);
+        assert_eq!(coalesce(&[5..5, 9..7]), []);
+    }
+
+    #[test]
+    fn many_small_gaps_do_not_add_up() {
+        let ranges: Vec<_> = (0..1_000).map(|n| n * 20_000..n * 20_000 + 1_000).collect();
+        let requests = coalesce(&ranges);
+        let bytes: u64 = requests.iter().map(|r| r.end - r.start).sum();
+        assert!(bytes < 1_200_000, "{bytes}");
+        assert!(requests.len() < 1_000);
+    }
+
+    #[test]
+    fn a_long_range_comes_in_pieces_of_one_length() {
+        let requests = coalesce(&[7..7 + 3 * MAX_REQUEST]);
+        assert_eq!(requests.len(), 3);
+        assert!(requests.iter().all(|r| r.end - r.start == MAX_REQUEST));
+    }
+
+    #[test]
+    fn a_plan_counts_objects_once() {
+        let mut plan = Plan::default();
+        plan.whole(Layer::Index, 10);
+        plan.fetch(Layer::Body, &[0..100, 150..200]);
+        plan.fetch(Layer::Body, &[1_000..1_100]);
+        plan.fetch(Layer::Head, &[]);
+        assert_eq!(plan.cost(), Cost { objects: 2, requests: 4, bytes: 260 });
+    }
+
+    proptest! {
+        #[test]
+        fn every_wanted_byte_comes_back(
+            wanted in proptest::collection::vec((0_u64..5_000, 0_u64..400), 0..40),
+        ) {
+            let object: Vec<u8> = (0..6_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+            let ranges: Vec<_> = wanted.iter().map(|(at, length)| *at..at + length).collect();
+            let requests = coalesce(&ranges);
+            prop_assert!(requests.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            let slice = |r: &Range<u64>| &object[r.start as usize..r.end as usize];
+            let got: Vec<_> =
+                requests.iter().map(|r| Bytes::copy_from_slice(slice(r))).collect();
+            let back = cut(&ranges, &requests, &got).unwrap();
+            for (range, bytes) in ranges.iter().zip(&back) {
+                prop_assert_eq!(slice(range), &bytes[..]);
+            }
+        }
+
+        #[test]
+        fn ranges_over_several_requests_are_put_together(at in 0_u64..30, length in 0_u64..60) {
+            let requests = [0..10, 10..20, 20..30, 30..100];
+            let got: Vec<_> = requests
+                .iter()
+                .map(|r| (r.start..r.end).map(|n| n as u8).collect::<Bytes>())
+                .collect();
+            let back = cut(&[at..at + length], &requests, &got).unwrap();
+            let expected: Vec<u8> = (at..at + length).map(|n| n as u8).collect();
+            prop_assert_eq!(&back[0][..], &expected[..]);
+            // An object that is shorter than it should be.
+            let short: Vec<_> = got[..3].iter().cloned().chain([Bytes::new()]).collect();
+            prop_assert_eq!(
+                cut(&[at..at + length], &requests, &short).is_some(),
+                length == 0 || at + length <= 30
+            );
+        }
+    }
+}
