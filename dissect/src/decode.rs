@@ -25,7 +25,7 @@ pub fn decode(link: LinkType, data: &[u8], wire_length: u32) -> Headers {
 /// The same as [`decode`], into a record the caller keeps: where every packet
 /// goes through, this saves copying what was just written in small pieces.
 pub fn decode_into(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
-    *headers = Headers::default();
+    *headers = Headers::EMPTY;
     fill(headers, link, data, wire_length);
 }
 
@@ -87,9 +87,11 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, tunnel: &mut Option<T
             headers.destination = mapped(destination);
             headers.ip_protocol = protocol;
             headers.fragment = fragment;
-            headers.push_field(FieldKind::Ipv4Length, start + 2);
-            headers.push_field(FieldKind::IpId, start + 4);
-            headers.push_field(FieldKind::Ipv4Checksum, start + 10);
+            headers.push_fields([
+                (FieldKind::Ipv4Length, start + 2),
+                (FieldKind::IpId, start + 4),
+                (FieldKind::Ipv4Checksum, start + 10),
+            ]);
         }
         Kind::Ipv6 { source, destination, protocol } => {
             enter(headers, tunnel);
@@ -107,20 +109,21 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, tunnel: &mut Option<T
         Kind::Tcp { source_port, destination_port, tcp, timestamp } => {
             transport(headers, (source_port, destination_port), limit, end);
             headers.tcp = Some(tcp);
-            headers.push_field(FieldKind::TcpSeq, start + 4);
-            headers.push_field(FieldKind::TcpAck, start + 8);
-            headers.push_field(FieldKind::TcpFlags, start + 13);
-            headers.push_field(FieldKind::TcpWindow, start + 14);
-            headers.push_field(FieldKind::Checksum, start + 16);
+            headers.push_fields([
+                (FieldKind::TcpSeq, start + 4),
+                (FieldKind::TcpAck, start + 8),
+                (FieldKind::TcpFlags, start + 13),
+                (FieldKind::TcpWindow, start + 14),
+                (FieldKind::Checksum, start + 16),
+            ]);
             if let Some(at) = timestamp {
-                headers.push_field(FieldKind::TcpTimestamp, at);
-                headers.push_field(FieldKind::TcpEcho, at + 4);
+                headers.push_fields([(FieldKind::TcpTimestamp, at), (FieldKind::TcpEcho, at + 4)]);
             }
         }
         Kind::Udp { source_port, destination_port } => {
             transport(headers, (source_port, destination_port), limit, end);
-            headers.push_field(FieldKind::UdpLength, start + 4);
-            headers.push_field(FieldKind::Checksum, start + 6);
+            headers
+                .push_fields([(FieldKind::UdpLength, start + 4), (FieldKind::Checksum, start + 6)]);
         }
         Kind::Sctp { source_port, destination_port } => {
             transport(headers, (source_port, destination_port), limit, end);

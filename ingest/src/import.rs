@@ -96,7 +96,10 @@ pub fn fingerprint(
         total += length as u64;
         watch.hashing(total);
         if stop.load(Ordering::Relaxed) {
-            return Err(Failure::new(FailureKind::Interrupted, "stopped before anything was imported"));
+            return Err(Failure::new(
+                FailureKind::Interrupted,
+                "stopped before anything was imported",
+            ));
         }
     }
 }
@@ -188,8 +191,7 @@ async fn scattered(
         let index = store.get(&segment.path(Layer::Index)).await?;
         let opened = Segment::open(&index)?;
         let fetch = StoreFetch::new(store, &segment.entry);
-        let scan = opened
-            .scan_all(Layer::Packets, Some(&[column::ORDINAL]))?;
+        let scan = opened.scan_all(Layer::Packets, Some(&[column::ORDINAL]))?;
         for batch in scan.run(&fetch).await? {
             let ordinals = packets::ordinals(&batch)?;
             found.extend(ordinals.filter(|ordinal| *ordinal >= import.next_ordinal));
@@ -221,8 +223,7 @@ pub fn run(
     };
     let recorder = runtime.block_on(Recorder::start(store, plan.recorder, info))?;
     let generation = recorder.generation();
-    let flow_generation =
-        plan.before.as_ref().map_or(generation, |import| import.first_generation);
+    let flow_generation = plan.before.as_ref().map_or(generation, |import| import.first_generation);
     let uploader = Uploader::start(
         store.clone(),
         recorder,

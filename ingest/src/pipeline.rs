@@ -174,7 +174,8 @@ impl<S: Sink> Pipeline<S> {
         for block in self.blocks.drain(..) {
             open.builder.push_block(block);
         }
-        open.builder.describe_interface(packet.interface, &self.interfaces[packet.interface as usize]);
+        open.builder
+            .describe_interface(packet.interface, &self.interfaces[packet.interface as usize]);
         let part = open.part_of(flow);
         let stored = open.builder.part_mut(part);
         stored.protocol = flow.protocol;

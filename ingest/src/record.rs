@@ -185,7 +185,12 @@ impl Recording {
                 if now.duration_since(self.looked_at) >= WATCH_EVERY {
                     self.looked_at = now;
                     let progress = self.pipeline.progress();
-                    watch.recording(progress.packets, progress.captured_bytes, self.lost, committed);
+                    watch.recording(
+                        progress.packets,
+                        progress.captured_bytes,
+                        self.lost,
+                        committed,
+                    );
                 }
             }
         }

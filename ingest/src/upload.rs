@@ -258,8 +258,12 @@ impl Worker {
         let draft = std::mem::take(&mut self.draft);
         let resume = Resume { next_ordinal: draft.next_ordinal, next_flow: draft.next_flow };
         let packets: u64 = draft.segments.iter().map(|segment| segment.packets).sum();
-        let bytes: u64 =
-            draft.segments.iter().flat_map(|segment| &segment.layers).map(|layer| layer.bytes).sum();
+        let bytes: u64 = draft
+            .segments
+            .iter()
+            .flat_map(|segment| &segment.layers)
+            .map(|layer| layer.bytes)
+            .sum();
         let segments = draft.segments.len() as u64;
         self.runtime.block_on(self.recorder.commit(draft))?;
         self.committed.segments.fetch_add(segments, Ordering::Relaxed);
@@ -300,4 +304,3 @@ fn entry_of(sealed: &SealedSegment) -> SegmentEntry {
         addresses: AddressFilter::of(&sealed.addresses),
     }
 }
-

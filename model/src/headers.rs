@@ -265,6 +265,24 @@ impl Headers {
         }
     }
 
+    /// Names several fields of one header, in order of their offset: one check
+    /// for all of them, as every packet comes through here.
+    #[inline]
+    pub fn push_fields<const N: usize>(&mut self, fields: [(FieldKind, usize); N]) {
+        let at = usize::from(self.field_count);
+        let Some(slots) = self.fields.get_mut(at..at + N) else {
+            return fields.into_iter().for_each(|(kind, offset)| self.push_field(kind, offset));
+        };
+        let highest = fields.iter().map(|(_, offset)| *offset).max().unwrap_or(0);
+        if highest > usize::from(u16::MAX) {
+            return;
+        }
+        for (slot, (kind, offset)) in slots.iter_mut().zip(fields) {
+            *slot = Field { kind, offset: offset as u16 };
+        }
+        self.field_count += N as u8;
+    }
+
     /// Forgets fields from number `count` on: what was named for a header that
     /// turned out not to be whole.
     #[inline]

@@ -205,7 +205,7 @@ impl Snapshot {
     /// the range.
     pub fn coverage(&self, range: TimeRange) -> impl Iterator<Item = (&Life, &Listened)> {
         self.lives.values().flat_map(move |life| {
-            let inside = |listened: &&Listened| listened.range.intersect(&range).is_some();
+            let inside = move |listened: &&Listened| listened.range.intersect(&range).is_some();
             life.listened.iter().filter(inside).map(move |listened| (&**life, listened))
         })
     }
@@ -213,11 +213,11 @@ impl Snapshot {
     /// What is known to be missing in a range. A loss at a single moment has a range of one
     /// nanosecond or none; both are found.
     pub fn losses(&self, range: TimeRange) -> impl Iterator<Item = (&Life, &Loss)> {
-        let inside = move |loss: &&Loss| {
-            let last = Time(loss.range.end.0.saturating_sub(1)).max(loss.range.start);
-            range.is_all() || range.touches(loss.range.start, last)
-        };
         self.lives.values().flat_map(move |life| {
+            let inside = move |loss: &&Loss| {
+                let last = Time(loss.range.end.0.saturating_sub(1)).max(loss.range.start);
+                range.is_all() || range.touches(loss.range.start, last)
+            };
             life.losses.iter().filter(inside).map(move |loss| (&**life, loss))
         })
     }

@@ -1,3 +1,5 @@
 //! One binary for every end-to-end test.
 
+mod capstan;
 mod flows_like_tshark;
+mod round_trip;

@@ -151,7 +151,8 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
             count(imported.packets_before, "packet")
         );
     }
-    let dropped: u64 = imported.losses.iter().map(|loss| loss.packets).sum();
+    // What a hostile file says may be anything.
+    let dropped = imported.losses.iter().fold(0_u64, |sum, loss| sum.saturating_add(loss.packets));
     if dropped > 0 {
         text += &format!("  whoever captured it dropped {}\n", count(dropped, "packet"));
     }

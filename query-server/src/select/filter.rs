@@ -93,10 +93,7 @@ impl Term {
 
 /// Whether a field says who an end is, which may be found out later than packets are recorded.
 fn is_identity(field: Field) -> bool {
-    matches!(
-        field,
-        Field::Namespace | Field::Pod | Field::Service | Field::Node | Field::Process
-    )
+    matches!(field, Field::Namespace | Field::Pod | Field::Service | Field::Node | Field::Process)
 }
 
 /// Which flows: terms with and, or, not.

@@ -33,8 +33,7 @@ struct Slot<T> {
 
 impl<T> Cache<T> {
     pub(super) fn new(budget: usize) -> Self {
-        let state =
-            State { slots: HashMap::new(), order: BTreeMap::new(), bytes: 0, clock: 0 };
+        let state = State { slots: HashMap::new(), order: BTreeMap::new(), bytes: 0, clock: 0 };
         Cache { budget, state: Mutex::new(state) }
     }
 
@@ -45,11 +44,7 @@ impl<T> Cache<T> {
 
     /// The value of that name; `open` makes it, with its weight in bytes. When that fails
     /// nothing is kept, and each of those who wait tries for itself.
-    pub(super) async fn get<E, F>(
-        &self,
-        name: &str,
-        open: impl FnOnce() -> F,
-    ) -> Result<Arc<T>, E>
+    pub(super) async fn get<E, F>(&self, name: &str, open: impl FnOnce() -> F) -> Result<Arc<T>, E>
     where
         F: Future<Output = Result<(T, usize), E>>,
     {

@@ -40,7 +40,7 @@ impl OpenSegment {
         let known = layer_entry(entry, Layer::Index)?;
         let bytes = {
             let _permit = permit(gets).await?;
-            store.get(&names::layer(entry.hour, &entry.name, Layer::Index.file_name())).await?
+            store.get(&names::layer(entry.hour, &entry.name, Layer::Index.file())).await?
         };
         if hex::encode(Sha256::digest(&bytes)) != known.sha256 {
             return Err(Failure::new(
@@ -120,7 +120,7 @@ impl Fetch for OpenSegment {
                 ),
             ));
         }
-        let path = names::layer(self.entry.hour, &self.entry.name, layer.file_name());
+        let path = names::layer(self.entry.hour, &self.entry.name, layer.file());
         let requests = coalesce(ranges);
         let got: Vec<Bytes> = stream::iter(requests.clone())
             .map(|request| {
@@ -147,9 +147,9 @@ impl Fetch for OpenSegment {
 }
 
 async fn permit(gets: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, Failure> {
-    gets.acquire().await.map_err(|error| {
-        Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
-    })
+    gets.acquire()
+        .await
+        .map_err(|error| Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error))
 }
 
 fn layer_entry(entry: &SegmentEntry, layer: Layer) -> Result<&LayerEntry, Failure> {

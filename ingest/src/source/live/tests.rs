@@ -24,6 +24,7 @@ struct Heard {
     packets: Vec<Kept>,
     lost: u64,
     idle: Vec<Time>,
+    closed: Vec<u32>,
     error: Option<SourceError>,
 }
 
@@ -50,6 +51,7 @@ impl Heard {
                     self.idle.push(at);
                     assert!(self.idle.len() < 100, "waited in vain");
                 }
+                Ok(Some(Event::Closed { interface, .. })) => self.closed.push(interface),
                 Ok(Some(Event::Block(block))) => panic!("{block:?}"),
                 Ok(None) => return,
                 Err(error) => {
@@ -399,6 +401,7 @@ fn an_interface_that_goes_down_and_up_stays_and_one_removed_ends_it() {
         network.ip("link del dev b");
         heard.until(&mut source, |heard| heard.idle.len() > 20);
         assert_eq!(heard.packets.len(), 2);
+        assert_eq!(heard.closed, [0]);
         let failure = Failure::from(heard.error.expect("it ends"));
         assert_eq!(failure.kind(), FailureKind::NotFound, "{failure}");
         assert!(failure.to_string().contains("interface b"), "{failure}");
@@ -419,6 +422,7 @@ fn a_named_interface_that_comes_back_is_captured_on_again() {
         assert_eq!(heard.name(2), "b");
         Sender::new("a").send(&frame(1, 100));
         let heard = heard.finish(&mut source);
+        assert_eq!(heard.closed, [1]);
         assert_eq!(heard.frames_of(2), [frame(1, 100)]);
     });
 }

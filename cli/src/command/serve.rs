@@ -1,0 +1,123 @@
+//! `capstan serve`.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use capstan_model::{Failure, FailureKind};
+use capstan_query_server::sessions::StoreSessions;
+use capstan_query_server::{flight, http};
+use capstan_storage_engine::store::Store;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::interrupt;
+use crate::settings::Settings;
+
+/// Where Flight listens unless said otherwise.
+const FLIGHT: &str = "127.0.0.1:32010";
+/// Where HTTP listens unless said otherwise.
+const HTTP: &str = "127.0.0.1:32080";
+
+/// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
+///
+/// Anybody who reaches the ports can read all packets: there is no log-in yet, so both listen on this
+/// machine only unless told otherwise. Runs until Ctrl-C; answers that are being sent are finished.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  capstan serve --store ./store
+  capstan serve --store s3://bucket/prefix --flight 0.0.0.0:32010
+  capstan sql --server http://127.0.0.1:32010 'select count(*) from packets'
+  curl -o dns.pcapng 'http://127.0.0.1:32080/api/v1/export.pcapng?port=53'")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    ports: Ports,
+}
+
+/// Where to listen.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ports {
+    /// Address and port of Arrow Flight; port 0 takes a free one [default: 127.0.0.1:32010]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    flight: Option<String>,
+    /// Address and port of HTTP; port 0 takes a free one [default: 127.0.0.1:32080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<String>,
+}
+
+/// Sockets that listen already.
+pub(super) struct Listening {
+    flight: TcpListener,
+    http: TcpListener,
+}
+
+impl Ports {
+    /// Takes the ports, before anything else is started.
+    pub(super) async fn listen(&self, settings: &Settings) -> Result<Listening, Failure> {
+        let flight = self.flight.as_deref().or(settings.serve.flight.as_deref()).unwrap_or(FLIGHT);
+        let http = self.http.as_deref().or(settings.serve.http.as_deref()).unwrap_or(HTTP);
+        Ok(Listening { flight: bind(flight).await?, http: bind(http).await? })
+    }
+}
+
+async fn bind(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::AddrInUse => FailureKind::AlreadyThere,
+            std::io::ErrorKind::PermissionDenied => FailureKind::Permission,
+            std::io::ErrorKind::InvalidInput => FailureKind::Usage,
+            _ => FailureKind::Unavailable,
+        };
+        let what = format!("cannot listen on {address}; --flight and --http choose other ports");
+        Failure::caused_by(kind, what, error)
+    })
+}
+
+pub(crate) fn run(
+    arguments: Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let (listening, store) = runtime.block_on(async {
+        let store = settings.open().await?;
+        Ok::<_, Failure>((arguments.ports.listen(settings).await?, store))
+    })?;
+    let (stop, stopped) = watch::channel(false);
+    interrupt::watch(runtime, move || {
+        stop.send_replace(true);
+    })?;
+    runtime.block_on(serve(listening, store, stopped))
+}
+
+/// Serves until told to stop.
+pub(super) async fn serve(
+    listening: Listening,
+    store: Store,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let place = store.place().to_owned();
+    let sessions = Arc::new(StoreSessions::open(store).await?);
+    let told = |listener: &TcpListener| {
+        listener.local_addr().map_err(|error| Failure::io("a listener fails", error))
+    };
+    eprintln!(
+        "serving {place}: SQL at http://{}, PCAPNG at http://{}/api/v1/export.pcapng; Ctrl-C stops",
+        told(&listening.flight)?,
+        told(&listening.http)?
+    );
+    let flight = flight::serve(
+        listening.flight,
+        Arc::clone(&sessions) as Arc<dyn flight::Sessions>,
+        until(stopped.clone()),
+    );
+    let http = http::serve(listening.http, sessions, until(stopped));
+    tokio::try_join!(flight, http).map(|_| ())
+}
+
+/// Ends when told to stop, or when nobody can tell any more.
+fn until(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    }
+}

@@ -1,0 +1,320 @@
+//! Reading the selected packets of one segment, some flows at a time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use capstan_model::link::Interface;
+use capstan_model::packet::Stamp;
+use capstan_model::{Block, Failure, FailureKind, TimeRange};
+use capstan_storage_engine::catalog::Segment;
+use capstan_storage_engine::segment::flows::FlowRow;
+use capstan_storage_engine::segment::reader::{PacketRows, Payload};
+use roaring::RoaringBitmap;
+use tokio::task::JoinHandle;
+
+use super::records::{Arena, HEADER, Record};
+use crate::select::Selection;
+use crate::snapshot::{OpenSegment, Plan, Snapshot};
+
+/// Flow rows read at a time. They are wide, and a segment of tiny flows has very many.
+const FLOWS_AT_ONCE: usize = 128 << 10;
+
+/// Bytes of memory a packet's row takes while it is put together.
+const ROW_BYTES: u64 = 128;
+
+/// A task that ends with whoever waits for it.
+#[derive(Debug)]
+pub(super) struct Ahead<T>(JoinHandle<Result<T, Failure>>);
+
+impl<T: Send + 'static> Ahead<T> {
+    pub(super) fn start(
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Ahead<T> {
+        Ahead(tokio::spawn(work))
+    }
+
+    pub(super) async fn wait(mut self) -> Result<T, Failure> {
+        (&mut self.0).await.unwrap_or_else(|error| {
+            Err(Failure::caused_by(FailureKind::Other, "reading a segment failed", error))
+        })
+    }
+}
+
+impl<T> Drop for Ahead<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A segment that is being read: which flows are left.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) open: Arc<OpenSegment>,
+    /// Flows of which it is not known whether they belong.
+    pub(super) unknown: u64,
+    /// Selected flows whose rows were not read yet.
+    left: VecDeque<RoaringBitmap>,
+    /// The rows of the next ones.
+    slices: VecDeque<Slice>,
+}
+
+/// Some flows of a segment, ascending, with their rows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slice {
+    ordinals: RoaringBitmap,
+    flows: Vec<FlowRow>,
+    cost: u64,
+}
+
+/// All that is needed to put the packets of a slice together.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    rows: PacketRows,
+    payload: Payload,
+}
+
+/// What a segment holds beside packets.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Options of single packets, by ordinal.
+    pub(super) options: Vec<(u64, Vec<u8>)>,
+    /// Blocks, by how many packets came before.
+    pub(super) blocks: VecDeque<Block>,
+    /// Capture points, by number.
+    pub(super) interfaces: BTreeMap<u32, Interface>,
+}
+
+impl Beside {
+    /// Takes them from the `index` layer.
+    ///
+    /// # Errors
+    /// They are damaged.
+    pub(super) fn of(open: &OpenSegment) -> Result<Beside, Failure> {
+        let extras = open.segment().extras()?;
+        let (mut options, mut blocks) = (extras.packet_options, extras.blocks);
+        options.sort_by_key(|(ordinal, _)| *ordinal);
+        blocks.sort_by_key(|block| block.before);
+        Ok(Beside { options, blocks: blocks.into(), interfaces: interfaces(open) })
+    }
+
+    fn options_of(&self, ordinal: u64) -> &[u8] {
+        let place = self.options.binary_search_by_key(&ordinal, |(ordinal, _)| *ordinal);
+        place.ok().and_then(|place| self.options.get(place)).map_or(&[], |(_, bytes)| bytes)
+    }
+}
+
+/// The capture points a segment names.
+pub(super) fn interfaces(open: &OpenSegment) -> BTreeMap<u32, Interface> {
+    open.segment().meta().interfaces.iter().cloned().collect()
+}
+
+impl Reading {
+    /// Opens a segment and reads the rows of the first selected flows.
+    ///
+    /// # Errors
+    /// The segment cannot be read.
+    pub(super) async fn begin(
+        snapshot: &Snapshot,
+        segment: &Segment,
+        selection: &Selection,
+        slice_bytes: u64,
+    ) -> Result<Reading, Failure> {
+        let open = snapshot.open(segment).await?;
+        let matches = selection.filter().evaluate(open.segment())?;
+        let mut left = VecDeque::new();
+        let mut batch = RoaringBitmap::new();
+        for flow in &matches.flows {
+            batch.insert(flow);
+            if batch.len() >= FLOWS_AT_ONCE as u64 {
+                left.push_back(std::mem::take(&mut batch));
+            }
+        }
+        left.extend(Some(batch).filter(|batch| !batch.is_empty()));
+        let unknown = matches.unknown.len();
+        let mut reading = Reading { open, unknown, left, slices: VecDeque::new() };
+        reading.fill(selection.range, slice_bytes).await?;
+        Ok(reading)
+    }
+
+    /// Reads more flow rows if there are none left and more selected flows.
+    async fn fill(&mut self, range: TimeRange, slice_bytes: u64) -> Result<(), Failure> {
+        while self.slices.is_empty()
+            && let Some(ordinals) = self.left.pop_front()
+        {
+            let rows = self.open.segment().read_flows(&*self.open, &ordinals).await?;
+            if rows.len() as u64 != ordinals.len() {
+                let what = format!("{} flow rows instead of {}", rows.len(), ordinals.len());
+                return Err(Failure::new(FailureKind::Damaged, what));
+            }
+            self.slices = cut(ordinals.iter().zip(rows), range, slice_bytes);
+        }
+        Ok(())
+    }
+
+    /// The next slice.
+    ///
+    /// # Errors
+    /// Flow rows cannot be read; what was not read yet of the segment is lost.
+    pub(super) async fn next(
+        &mut self,
+        range: TimeRange,
+        slice_bytes: u64,
+    ) -> Result<Option<Slice>, Failure> {
+        self.fill(range, slice_bytes).await?;
+        Ok(self.slices.pop_front())
+    }
+}
+
+/// Flows that touch the range, in slices of about so many bytes, each of one flow at least.
+fn cut(
+    flows: impl Iterator<Item = (u32, FlowRow)>,
+    range: TimeRange,
+    slice_bytes: u64,
+) -> VecDeque<Slice> {
+    let mut slices: VecDeque<Slice> = VecDeque::new();
+    for (ordinal, row) in flows {
+        let touches = match (row.part.first, row.part.last) {
+            _ if range.is_all() => true,
+            (Some(first), Some(last)) => range.touches(first, last),
+            _ => false,
+        };
+        if !touches || row.packets() == 0 {
+            continue;
+        }
+        let cost = row
+            .placement
+            .body_bytes
+            .saturating_add(u64::from(row.placement.head_bytes))
+            .saturating_add(row.packets().saturating_mul(ROW_BYTES));
+        match slices.back_mut() {
+            Some(slice) if slice.cost.saturating_add(cost) <= slice_bytes => {
+                slice.push(ordinal, row, cost);
+            }
+            _ => {
+                let mut slice = Slice::default();
+                slice.push(ordinal, row, cost);
+                slices.push_back(slice);
+            }
+        }
+    }
+    slices
+}
+
+impl Slice {
+    fn push(&mut self, ordinal: u32, row: FlowRow, cost: u64) {
+        self.ordinals.insert(ordinal);
+        self.flows.push(row);
+        self.cost = self.cost.saturating_add(cost);
+    }
+
+    /// Bytes of payload and rows, roughly.
+    pub(super) fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// Packets of its flows, also those outside the range.
+    pub(super) fn packets(&self) -> u64 {
+        self.flows.iter().map(FlowRow::packets).fold(0, u64::saturating_add)
+    }
+
+    /// Its two halves; none if it is a single flow.
+    pub(super) fn halves(self) -> Option<[Slice; 2]> {
+        if self.flows.len() < 2 {
+            return None;
+        }
+        let (middle, mut halves) = (self.flows.len() / 2, [Slice::default(), Slice::default()]);
+        let [first, second] = &mut halves;
+        for (place, (ordinal, row)) in self.ordinals.iter().zip(self.flows).enumerate() {
+            let half = if place < middle { &mut *first } else { &mut *second };
+            half.push(ordinal, row, 0);
+        }
+        [first.cost, second.cost] = [self.cost / 2; 2];
+        Some(halves)
+    }
+
+    /// Reads the packet rows and the payload of its flows.
+    pub(super) async fn fetch(&self, open: &OpenSegment) -> Result<Fetched, Failure> {
+        let segment = open.segment();
+        let plan = segment.plan_payload(&self.flows);
+        let (rows, payload) = futures::try_join!(
+            segment.read_packets(open, &self.flows),
+            segment.read_payload(open, &plan)
+        )?;
+        Ok(Fetched { rows, payload })
+    }
+
+    /// Adds to `plan` what [`Slice::fetch`] will ask for.
+    pub(super) fn plan(&self, open: &OpenSegment, plan: &mut Plan) -> Result<(), Failure> {
+        let segment = open.segment();
+        open.plan_scan(plan, segment.scan_packets(&self.flows, None)?)?;
+        open.plan_payload(plan, &segment.plan_payload(&self.flows));
+        Ok(())
+    }
+}
+
+impl Fetched {
+    /// Packets inside the range, and the bytes their records will take without options.
+    pub(super) fn size(&self, range: TimeRange) -> (usize, usize) {
+        let inside = self.rows.rows.iter().filter(|read| belongs(range, read.row.time()));
+        inside.fold((0, 0), |(packets, bytes), read| {
+            let ticks = if read.ticks.is_some() { 8 } else { 0 };
+            (packets + 1, bytes + HEADER + ticks + read.row.captured as usize)
+        })
+    }
+
+    /// Puts the packets inside the range together.
+    ///
+    /// # Errors
+    /// Stored bytes do not fit together; the arena is as it was before.
+    pub(super) fn assemble(
+        &self,
+        slice: &Slice,
+        range: TimeRange,
+        beside: &Beside,
+        arena: &mut Arena,
+    ) -> Result<(), Failure> {
+        let (packets, bytes) = self.size(range);
+        let mark = arena.mark();
+        arena.expect(packets, bytes);
+        let mut stranger = None;
+        let assembled =
+            self.rows.assemble(&slice.ordinals, &slice.flows, &self.payload, |read, data| {
+                let time = read.row.time();
+                if !belongs(range, time) {
+                    return;
+                }
+                if !beside.interfaces.contains_key(&read.row.interface) {
+                    stranger = Some(read.row.interface);
+                    return;
+                }
+                let stamp = match (read.ticks, time) {
+                    (Some(ticks), time) => Stamp::Raw { ticks, time },
+                    (None, Some(time)) => Stamp::At(time),
+                    (None, None) => Stamp::None,
+                };
+                let record = Record {
+                    interface: read.row.interface,
+                    length: read.row.length,
+                    stamp,
+                    data,
+                    options: beside.options_of(read.row.ordinal),
+                };
+                arena.push(read.row.ordinal, &record);
+            });
+        let outcome = match (assembled, stranger) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Some(number)) => Err(Failure::new(
+                FailureKind::Damaged,
+                format!("a packet names interface {number}, which the segment does not describe"),
+            )),
+            (Ok(()), None) => return Ok(()),
+        };
+        arena.back_to(mark);
+        outcome
+    }
+}
+
+/// Whether a packet is inside; one without a time belongs to all of time only.
+fn belongs(range: TimeRange, time: Option<capstan_model::Time>) -> bool {
+    range.is_all() || time.is_some_and(|time| range.contains(time))
+}

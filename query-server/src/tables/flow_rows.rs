@@ -1,0 +1,384 @@
+//! Some flow parts of one segment, as columns: read from `flows.parquet` with only the
+//! columns that are asked for, and turned into what SQL shows.
+
+use std::sync::Arc;
+
+use capstan_model::{Address, Failure};
+use capstan_storage_engine::segment::Corrupt;
+use capstan_storage_engine::segment::reader::{Fetch, Segment};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch,
+    RecordBatchOptions, StringViewArray, StringViewBuilder, UInt32Array,
+};
+use datafusion::arrow::compute::kernels::numeric::add;
+use datafusion::arrow::compute::{cast, concat_batches, filter_record_batch, take};
+use datafusion::arrow::datatypes::{
+    DataType, Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt8Type, UInt16Type,
+    UInt32Type,
+};
+use roaring::RoaringBitmap;
+
+use super::columns::FlowColumn;
+use super::window::Window;
+
+/// Ethertype of ARP.
+const ARP: u16 = 0x0806;
+
+/// IP protocols whose packets have ports: TCP, UDP, SCTP.
+const WITH_PORTS: [u8; 3] = [6, 17, 132];
+
+/// Selected flow parts of a segment, in stored order.
+#[derive(Debug)]
+pub(super) struct FlowRows {
+    /// Row numbers in `flows.parquet`, which are the flow numbers of `packets.parquet`.
+    pub(super) ordinals: RoaringBitmap,
+    /// The stored columns that were asked for.
+    batch: RecordBatch,
+}
+
+/// The stored columns a column of SQL is made of.
+pub(super) fn stored(column: FlowColumn) -> &'static [&'static str] {
+    use FlowColumn::*;
+    match column {
+        FlowId => &["flow_id"],
+        FirstTime => &["first_time"],
+        LastTime => &["last_time"],
+        SourceIp => &["source", "link_type"],
+        DestinationIp => &["destination", "link_type"],
+        SourcePort => &["source_port", "ip_protocol", "fragment_id"],
+        DestinationPort => &["destination_port", "ip_protocol", "fragment_id"],
+        IpProtocol => &["ip_protocol", "ethertype", "link_type"],
+        Protocol => &["protocol"],
+        Sni => &["sni"],
+        Alpn => &["alpn"],
+        Packets => &["packets_forward", "packets_backward"],
+        PacketsForward => &["packets_forward"],
+        PacketsBackward => &["packets_backward"],
+        Bytes => &["bytes_forward", "bytes_backward"],
+        BytesForward => &["bytes_forward"],
+        BytesBackward => &["bytes_backward"],
+        PayloadForward => &["payload_forward"],
+        PayloadBackward => &["payload_backward"],
+        TcpFlagsForward => &["tcp_flags_forward"],
+        TcpFlagsBackward => &["tcp_flags_backward"],
+        Opened => &["opened"],
+        Ended => &["end"],
+        Ethertype => &["ethertype"],
+        LinkType => &["link_type"],
+        Interface => &["interface"],
+        FragmentId => &["fragment_id"],
+        Vlan => &["vlan"],
+        Vni => &["vni"],
+        OuterSourceIp => &["outer_source"],
+        OuterDestinationIp => &["outer_destination"],
+        SourceNamespace => &["source_namespace"],
+        SourcePod => &["source_pod"],
+        DestinationNamespace => &["destination_namespace"],
+        DestinationPod => &["destination_pod"],
+        // The same for all parts of a segment.
+        Recorder | Generation | Identity | Segment => &[],
+    }
+}
+
+impl FlowRows {
+    /// Reads some columns of some flow parts; of a window, those parts that touch it.
+    pub(super) async fn read(
+        segment: &Segment,
+        fetch: &dyn Fetch,
+        ordinals: RoaringBitmap,
+        window: Option<&Window>,
+        columns: &[&str],
+    ) -> Result<FlowRows, Failure> {
+        let mut wanted: Vec<&str> = columns.to_vec();
+        if window.is_some() {
+            wanted.extend(["first_time", "last_time"]);
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            let rows = usize::try_from(ordinals.len()).unwrap_or(usize::MAX);
+            return Ok(FlowRows { ordinals, batch: empty_columns(rows)? });
+        }
+        let batches = segment.scan_flows(&ordinals, Some(&wanted))?.run(fetch).await?;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let batch = match batches.first() {
+            Some(first) => concat_batches(&first.schema(), &batches).map_err(unexpected)?,
+            None => empty_columns(0)?,
+        };
+        if rows as u64 != ordinals.len() {
+            return Err(bad(format!("{} rows are wanted and {rows} are there", ordinals.len())).into());
+        }
+        let all = FlowRows { ordinals, batch };
+        match window {
+            Some(window) => all.touching(window),
+            None => Ok(all),
+        }
+    }
+
+    /// Those that have a packet in the window, as far as their ends tell.
+    fn touching(self, window: &Window) -> Result<FlowRows, Failure> {
+        if self.len() == 0 {
+            return Ok(self);
+        }
+        let time = |name| {
+            self.column(name)?
+                .as_primitive_opt::<TimestampNanosecondType>()
+                .ok_or_else(|| another_type(name))
+        };
+        let (first, last) = (time("first_time")?, time("last_time")?);
+        let inside: BooleanArray = first
+            .iter()
+            .zip(last)
+            .map(|ends| Some(matches!(ends, (Some(first), Some(last)) if window.touches(first, last))))
+            .collect();
+        if inside.true_count() == inside.len() {
+            return Ok(self);
+        }
+        let ordinals = self
+            .ordinals
+            .iter()
+            .zip(inside.iter())
+            .filter_map(|(ordinal, inside)| (inside == Some(true)).then_some(ordinal))
+            .collect();
+        let batch = filter_record_batch(&self.batch, &inside).map_err(unexpected)?;
+        Ok(FlowRows { ordinals, batch })
+    }
+
+    /// How many parts there are.
+    pub(super) fn len(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    fn column(&self, name: &str) -> Result<&ArrayRef, Corrupt> {
+        self.batch.column_by_name(name).ok_or_else(|| bad(format!("column {name} is missing")))
+    }
+
+    /// A stored column of 64-bit numbers.
+    pub(super) fn numbers(&self, name: &'static str) -> Result<&Int64Array, Corrupt> {
+        self.column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| another_type(name))
+    }
+
+    /// A stored column of 32-bit numbers.
+    pub(super) fn small_numbers(&self, name: &'static str) -> Result<&Int32Array, Corrupt> {
+        self.column(name)?.as_primitive_opt::<Int32Type>().ok_or_else(|| another_type(name))
+    }
+
+    /// A column as SQL shows it.
+    pub(super) fn show(&self, column: FlowColumn, of: &Constants) -> Result<ArrayRef, Failure> {
+        use FlowColumn::*;
+        if self.len() == 0 {
+            return Ok(datafusion::arrow::array::new_empty_array(column.field().data_type()));
+        }
+        let sum = |forward, backward| -> Result<ArrayRef, Failure> {
+            add(&self.numbers(forward)?, &self.numbers(backward)?).map_err(unexpected)
+        };
+        match column {
+            FlowId => Ok(Arc::new(self.hex("flow_id")?)),
+            SourceIp => self.address("source"),
+            DestinationIp => self.address("destination"),
+            OuterSourceIp => self.outer("outer_source"),
+            OuterDestinationIp => self.outer("outer_destination"),
+            SourcePort => self.port("source_port"),
+            DestinationPort => self.port("destination_port"),
+            IpProtocol => self.ip_protocol(),
+            Packets => sum("packets_forward", "packets_backward"),
+            Bytes => sum("bytes_forward", "bytes_backward"),
+            Recorder => Ok(of.recorder(self.len())),
+            Generation => Ok(of.generation(self.len())),
+            Identity => Ok(of.identity(self.len())),
+            Segment => Ok(of.segment(self.len())),
+            // One stored column, in the type SQL shows.
+            _ => {
+                let name = stored(column).first().copied().unwrap_or_default();
+                cast(self.column(name)?, column.field().data_type()).map_err(unexpected)
+            }
+        }
+    }
+
+    fn bytes16(
+        &self,
+        name: &str,
+    ) -> Result<&datafusion::arrow::array::FixedSizeBinaryArray, Corrupt> {
+        self.column(name)?
+            .as_fixed_size_binary_opt()
+            .filter(|array| array.value_length() == 16)
+            .ok_or_else(|| another_type(name))
+    }
+
+    fn hex(&self, name: &str) -> Result<StringViewArray, Corrupt> {
+        let mut texts = StringViewBuilder::with_capacity(self.len());
+        let mut text = [0_u8; 32];
+        for bytes in self.bytes16(name)?.iter() {
+            let Some(bytes) = bytes else {
+                texts.append_null();
+                continue;
+            };
+            for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+                *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+            }
+            texts.append_value(std::str::from_utf8(&text).unwrap_or_default());
+        }
+        Ok(texts.finish())
+    }
+
+    /// The end of a flow; a pseudo-flow of packets without a network layer has none.
+    fn address(&self, name: &str) -> Result<ArrayRef, Failure> {
+        let (array, pseudo) = (self.bytes16(name)?, self.column("link_type")?);
+        let text = |row: usize| pseudo.is_null(row).then(|| address(array.value(row)));
+        Ok(addresses((0..self.len()).map(text)))
+    }
+
+    fn outer(&self, name: &str) -> Result<ArrayRef, Failure> {
+        let array = self.bytes16(name)?;
+        Ok(addresses(array.iter().map(|bytes| bytes.map(address))))
+    }
+
+    /// A port; null where the protocol has none, or where a fragment hid it.
+    fn port(&self, name: &'static str) -> Result<ArrayRef, Failure> {
+        let ports = self
+            .column(name)?
+            .as_primitive_opt::<UInt16Type>()
+            .ok_or_else(|| another_type(name))?;
+        let protocols = self.ip_protocols()?;
+        let fragments = self.column("fragment_id")?;
+        let port = |row: usize| {
+            let port = ports.value(row);
+            let has = WITH_PORTS.contains(&protocols.value(row)) && fragments.is_null(row);
+            (has || port != 0).then_some(i32::from(port))
+        };
+        Ok(Arc::new((0..self.len()).map(port).collect::<Int32Array>()))
+    }
+
+    fn ip_protocols(
+        &self,
+    ) -> Result<&datafusion::arrow::array::PrimitiveArray<UInt8Type>, Corrupt> {
+        self.column("ip_protocol")?
+            .as_primitive_opt::<UInt8Type>()
+            .ok_or_else(|| another_type("ip_protocol"))
+    }
+
+    /// The IP protocol number; null for what is not IP.
+    fn ip_protocol(&self) -> Result<ArrayRef, Failure> {
+        let protocols = self.ip_protocols()?;
+        let ethertypes = self
+            .column("ethertype")?
+            .as_primitive_opt::<UInt16Type>()
+            .ok_or_else(|| another_type("ethertype"))?;
+        let pseudo = self.column("link_type")?;
+        let number = |row: usize| {
+            let ip = pseudo.is_null(row) && ethertypes.value(row) != ARP;
+            ip.then(|| i32::from(protocols.value(row)))
+        };
+        Ok(Arc::new((0..self.len()).map(number).collect::<Int32Array>()))
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn address(bytes: &[u8]) -> Address {
+    Address(<[u8; 16]>::try_from(bytes).unwrap_or_default())
+}
+
+/// Addresses as text.
+pub(super) fn addresses(addresses: impl Iterator<Item = Option<Address>>) -> ArrayRef {
+    use std::fmt::Write;
+    let mut texts = StringViewBuilder::new();
+    let mut text = String::new();
+    for address in addresses {
+        match address {
+            Some(address) => {
+                text.clear();
+                // Writing into a String cannot fail.
+                let _ = write!(text, "{address}");
+                texts.append_value(&text);
+            }
+            None => texts.append_null(),
+        }
+    }
+    Arc::new(texts.finish())
+}
+
+/// A batch of so many rows and no column.
+pub(super) fn empty_columns(rows: usize) -> Result<RecordBatch, Failure> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
+        .map_err(unexpected)
+}
+
+/// What is the same for all rows of a segment.
+#[derive(Debug, Clone)]
+pub(super) struct Constants {
+    recorder: StringViewArray,
+    generation: i32,
+    segment: StringViewArray,
+    identity: StringViewArray,
+}
+
+impl Constants {
+    /// Of a segment; `identity` says whether it was recorded whose the ends are.
+    pub(super) fn new(recorder: &str, generation: u32, segment: &str, identity: bool) -> Self {
+        let one = |text: &str| StringViewArray::from(vec![text]);
+        Constants {
+            recorder: one(recorder),
+            generation: i32::try_from(generation).unwrap_or(i32::MAX),
+            segment: one(segment),
+            identity: one(if identity { "known" } else { "unknown" }),
+        }
+    }
+
+    pub(super) fn recorder(&self, rows: usize) -> ArrayRef {
+        repeat(&self.recorder, rows)
+    }
+
+    pub(super) fn generation(&self, rows: usize) -> ArrayRef {
+        Arc::new(Int32Array::from_value(self.generation, rows))
+    }
+
+    pub(super) fn segment(&self, rows: usize) -> ArrayRef {
+        repeat(&self.segment, rows)
+    }
+
+    pub(super) fn identity(&self, rows: usize) -> ArrayRef {
+        repeat(&self.identity, rows)
+    }
+}
+
+/// The one value so many times; the text itself is there once.
+fn repeat(one: &StringViewArray, rows: usize) -> ArrayRef {
+    // Row 0 is there, so every number is one of a row.
+    take(one, &UInt32Array::from_value(0, rows), None).unwrap_or_else(|_| Arc::new(one.slice(0, 0)))
+}
+
+pub(super) fn bad(what: impl Into<String>) -> Corrupt {
+    Corrupt { layer: "flows", what: what.into() }
+}
+
+fn another_type(name: &str) -> Corrupt {
+    bad(format!("column {name} has another type"))
+}
+
+/// A computation on columns that fails only if a table is not what its schema says.
+pub(super) fn unexpected(error: datafusion::arrow::error::ArrowError) -> Failure {
+    Failure::caused_by(
+        capstan_model::FailureKind::Other,
+        "a stored table cannot be turned into rows",
+        error,
+    )
+}
+
+/// The unsigned 32-bit numbers of a column.
+pub(super) fn unsigned<'a>(
+    batch: &'a RecordBatch,
+    name: &'static str,
+) -> Result<&'a datafusion::arrow::array::PrimitiveArray<UInt32Type>, Corrupt> {
+    batch
+        .column_by_name(name)
+        .and_then(|array| array.as_primitive_opt::<UInt32Type>())
+        .ok_or_else(|| another_type(name))
+}
+
+/// Whether a type is text however it is held.
+#[cfg(test)]
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::Utf8View)
+}

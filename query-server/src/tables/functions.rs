@@ -1,0 +1,106 @@
+//! `host('…')` and `port(…)`: predicates over both ends at once, inner and outer, which only
+//! the term index can decide.
+//!
+//! They are markers: a scan that takes them over turns them into terms
+//! (`super::predicate`). One that is evaluated after all stands where no scan could take it
+//! over, and says so.
+
+use std::sync::Arc;
+
+use capstan_model::{Address, Failure, FailureKind};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::scalar::ScalarValue;
+
+use crate::select::FlowFilter;
+
+const HOST: &str = "host";
+const PORT: &str = "port";
+
+/// The predicates, to be registered.
+pub(super) fn all() -> [Arc<ScalarUDF>; 2] {
+    // Immutable, because a scan is offered no other; that they cannot be computed
+    // beforehand is found out by trying, and then they stay.
+    let host = Marker { name: HOST, signature: Signature::string(1, Volatility::Immutable) };
+    let number = Signature::exact(vec![DataType::Int64], Volatility::Immutable);
+    let port = Marker { name: PORT, signature: number };
+    [host, port].map(|marker| Arc::new(ScalarUDF::from(marker)))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Marker {
+    name: &'static str,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Marker {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Err(usage(format!(
+            "{}(…) is decided by the index: write it in WHERE over packets, flows or flow_parts, \
+             alone or joined by AND; by OR and NOT only with host, port and comparisons of \
+             protocol, vlan, vni or ip_protocol with a value",
+            self.name
+        )))
+    }
+}
+
+/// A mistake in the statement.
+pub(super) fn usage(words: impl Into<String>) -> DataFusionError {
+    DataFusionError::External(Box::new(Failure::new(FailureKind::Usage, words)))
+}
+
+/// The flows that a call of one of the predicates names; none if it calls something else.
+///
+/// # Errors
+/// Its argument is not a value, or not one that can be asked for.
+pub(super) fn marked(call: &ScalarFunction) -> Result<Option<FlowFilter>> {
+    let name = call.func.name();
+    let argument = call.args.first();
+    if !call.func.inner().is::<Marker>() {
+        return Ok(None);
+    }
+    let Some(Expr::Literal(value, _)) = argument else {
+        return Err(usage(format!("{name}(…) takes one value, not an expression")));
+    };
+    match name {
+        HOST => host(value).map(Some),
+        _ => port(value).map(Some),
+    }
+}
+
+fn host(value: &ScalarValue) -> Result<FlowFilter> {
+    let Some(text) = value.try_as_str().flatten() else {
+        return Err(usage("host(…) takes an IP address as text, such as host('10.0.0.1')"));
+    };
+    match text.parse::<Address>() {
+        // Packets without addresses have this one, so it is not in the index.
+        Ok(Address::NONE) => Err(usage("host('::') cannot be asked: '::' is no address of a host")),
+        Ok(address) => Ok(FlowFilter::host(address)),
+        Err(_) => Err(usage(format!("host(…): '{text}' is not an IP address"))),
+    }
+}
+
+fn port(value: &ScalarValue) -> Result<FlowFilter> {
+    match value {
+        ScalarValue::Int64(Some(number)) => u16::try_from(*number)
+            .map(FlowFilter::port)
+            .map_err(|_| usage(format!("port(…): {number} is not a port, 0 to 65535"))),
+        _ => Err(usage("port(…) takes a number, 0 to 65535")),
+    }
+}
