@@ -26,7 +26,7 @@
 //! And, or and not over terms are the operators of [`roaring::RoaringBitmap`].
 //!
 //! The byte layout is described in [`format`](mod@format) and in
-//! `docs/format-catalog.md`. The bytes are checked as they are read: damaged or
+//! `docs/format.md`. The bytes are checked as they are read: damaged or
 //! hostile ones give [`IndexError`], never a panic, and never more memory than a small
 //! multiple of their length. Whether they are the bytes that were written is for the
 //! container to say (block CRC and layer SHA-256), not for this crate.

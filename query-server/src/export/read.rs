@@ -121,16 +121,7 @@ impl Reading {
     ) -> Result<Reading, Failure> {
         let open = snapshot.open(segment).await?;
         let matches = selection.filter().evaluate(open.segment())?;
-        let mut left = VecDeque::new();
-        let mut batch = RoaringBitmap::new();
-        for flow in &matches.flows {
-            batch.insert(flow);
-            if batch.len() >= FLOWS_AT_ONCE as u64 {
-                left.push_back(std::mem::take(&mut batch));
-            }
-        }
-        left.extend(Some(batch).filter(|batch| !batch.is_empty()));
-        let unknown = matches.unknown.len();
+        let (left, unknown) = (batches(&matches.flows), matches.unknown.len());
         let mut reading = Reading { open, unknown, left, slices: VecDeque::new() };
         reading.fill(selection.range, slice_bytes).await?;
         Ok(reading)
@@ -141,9 +132,16 @@ impl Reading {
         while self.slices.is_empty()
             && let Some(ordinals) = self.left.pop_front()
         {
-            let rows = self.open.segment().read_flows(&*self.open, &ordinals).await?;
+            let rows = match self.open.segment().read_flows(&*self.open, &ordinals).await {
+                Ok(rows) => rows,
+                Err(failure) => {
+                    self.left.push_front(ordinals);
+                    return Err(failure);
+                }
+            };
             if rows.len() as u64 != ordinals.len() {
                 let what = format!("{} flow rows instead of {}", rows.len(), ordinals.len());
+                self.left.push_front(ordinals);
                 return Err(Failure::new(FailureKind::Damaged, what));
             }
             self.slices = cut(ordinals.iter().zip(rows), range, slice_bytes);
@@ -151,10 +149,29 @@ impl Reading {
         Ok(())
     }
 
+    /// Gives up the flows whose rows could not be read, and says how many they are. Their
+    /// packets cannot be counted: each has one at least.
+    pub(super) fn give_up_flows(&mut self) -> u64 {
+        self.left.pop_front().map_or(0, |flows| flows.len())
+    }
+
+    /// Adds to `plan` what reading the flow rows of a selection asks for.
+    pub(super) fn plan_flows(
+        &self,
+        selection: &Selection,
+        plan: &mut Plan,
+    ) -> Result<(), Failure> {
+        let segment = self.open.segment();
+        for flows in batches(&selection.filter().evaluate(segment)?.flows) {
+            self.open.plan_scan(plan, segment.scan_flows(&flows, None)?)?;
+        }
+        Ok(())
+    }
+
     /// The next slice.
     ///
     /// # Errors
-    /// Flow rows cannot be read; what was not read yet of the segment is lost.
+    /// Flow rows cannot be read: see [`Reading::give_up_flows`].
     pub(super) async fn next(
         &mut self,
         range: TimeRange,
@@ -163,6 +180,20 @@ impl Reading {
         self.fill(range, slice_bytes).await?;
         Ok(self.slices.pop_front())
     }
+}
+
+/// Flows in batches of at most [`FLOWS_AT_ONCE`].
+fn batches(flows: &RoaringBitmap) -> VecDeque<RoaringBitmap> {
+    let mut batches = VecDeque::new();
+    let mut batch = RoaringBitmap::new();
+    for flow in flows {
+        batch.insert(flow);
+        if batch.len() >= FLOWS_AT_ONCE as u64 {
+            batches.push_back(std::mem::take(&mut batch));
+        }
+    }
+    batches.extend(Some(batch).filter(|batch| !batch.is_empty()));
+    batches
 }
 
 /// Flows that touch the range, in slices of about so many bytes, each of one flow at least.

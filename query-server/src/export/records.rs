@@ -133,7 +133,7 @@ impl Arena {
     /// Says that so many packets of so many bytes (records, without options) come next.
     pub(super) fn expect(&mut self, packets: usize, bytes: usize) {
         self.expected = bytes;
-        self.keys.reserve_exact(packets);
+        self.keys.reserve(packets);
     }
 
     /// Appends a packet.

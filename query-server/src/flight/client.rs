@@ -89,7 +89,7 @@ impl Client {
                 .iter()
                 .map(|piece| Ok(Bytes::copy_from_slice(piece.unwrap_or_default())))
                 .collect();
-            Ok(stream::iter(pieces))
+            Ok::<_, Failure>(stream::iter(pieces))
         });
         Ok(pieces.try_flatten().boxed())
     }
@@ -109,7 +109,7 @@ impl Client {
                     let ticket = endpoint.ticket.unwrap_or_default();
                     let rows = client.flight().do_get(ticket).await;
                     let rows = rows.map_err(|error| client.failed(error))?;
-                    Ok(rows.map_err(move |error| client.failed(error)))
+                    Ok::<_, Failure>(rows.map_err(move |error| client.failed(error)))
                 }
             })
             .try_flatten()

@@ -1,1 +1,148 @@
+//! Filters against the flows themselves.
 
+use capstan_index::Field;
+use capstan_model::{Time, TimeRange};
+use capstan_storage_engine::segment::flows::FlowRow;
+use proptest::prelude::*;
+
+use super::*;
+use crate::snapshot::testing::*;
+
+fn host(number: u8) -> Address {
+    Address::v4([10, 0, 0, number])
+}
+
+/// Whether a flow row is what a filter means, told without the index.
+fn is_true(filter: &FlowFilter, row: &FlowRow) -> bool {
+    let key = &row.part.key;
+    match filter {
+        FlowFilter::And(filters) => filters.iter().all(|filter| is_true(filter, row)),
+        FlowFilter::Or(filters) => filters.iter().any(|filter| is_true(filter, row)),
+        FlowFilter::Not(filter) => !is_true(filter, row),
+        FlowFilter::Term(Term { field, value }) => match field {
+            Field::Ip => [key.source, key.destination].iter().any(|ip| ip.0[..] == value[..]),
+            Field::Port => [key.source_port, key.destination_port]
+                .iter()
+                .any(|port| port.to_be_bytes()[..] == value[..]),
+            Field::Protocol => value[..] == [row.part.protocol as u8],
+            Field::IpProtocol => value[..] == [key.ip_protocol],
+            _ => false,
+        },
+    }
+}
+
+fn filters() -> impl Strategy<Value = FlowFilter> {
+    let leaf = prop_oneof![
+        (0_u8..20).prop_map(|number| FlowFilter::host(host(number))),
+        prop_oneof![Just(53_u16), Just(4_433), 40_000_u16..40_010].prop_map(FlowFilter::port),
+        prop_oneof![Just(Protocol::Udp), Just(Protocol::Dns), Just(Protocol::Redis)]
+            .prop_map(|protocol| Term::protocol(protocol).into()),
+        Just(FlowFilter::Term(Term::ip_protocol(17))),
+        Just(FlowFilter::Term(Term::vlan(3))),
+    ];
+    leaf.prop_recursive(4, 16, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(FlowFilter::And),
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(FlowFilter::Or),
+            inner.prop_map(|filter| !filter),
+        ]
+    })
+}
+
+#[test]
+fn any_filter_selects_what_it_says_and_prunes_nothing_it_selects() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let snapshot =
+        runtime.block_on(snapshot_of(Recording::of(1), traffic(1, 2_000, 0, 1_000)));
+    let segments: Vec<_> = snapshot.segments(TimeRange::ALL).cloned().collect();
+    let opened: Vec<_> = segments
+        .iter()
+        .map(|segment| {
+            runtime.block_on(async {
+                let open = snapshot.open(segment).await.unwrap();
+                let all = open.segment().all_flows();
+                let rows = open.segment().read_flows(&*open, &all).await.unwrap();
+                (open, rows)
+            })
+        })
+        .collect();
+    assert!(opened.len() > 1);
+    proptest!(|(filter in filters())| {
+        for (segment, (open, rows)) in segments.iter().zip(&opened) {
+            let matches = filter.evaluate(open.segment()).unwrap();
+            prop_assert_eq!(matches.certainty(), Certainty::Known);
+            let expected: roaring::RoaringBitmap =
+                (0_u32..).zip(rows).filter(|(_, row)| is_true(&filter, row)).map(|(n, _)| n).collect();
+            prop_assert!(expected.is_empty() || filter.may_match(&segment.entry));
+            prop_assert_eq!(matches.flows, expected);
+        }
+    });
+}
+
+#[tokio::test]
+async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
+    let given = vec![
+        ethernet("eth0"),
+        at(1, udp((1, 2), (5_000, 53), b"x")),
+        at(2, udp((1, 3), (5_000, 53), b"x")),
+        at(3, udp((2, 3), (5_000, 54), b"x")),
+    ];
+    let snapshot = snapshot_of(Recording::of(1), given).await;
+    let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
+    let open = snapshot.open(segment).await.unwrap();
+    let count = |selection: Selection| {
+        selection.filter().evaluate(open.segment()).unwrap().flows.len()
+    };
+    let of = |ips: &[u8], ports: &[u16], protocols: &[Protocol]| Selection {
+        ips: ips.iter().map(|number| host(*number)).collect(),
+        ports: ports.to_vec(),
+        protocols: protocols.to_vec(),
+        ..Selection::default()
+    };
+    assert_eq!(count(of(&[], &[], &[])), 3);
+    assert_eq!(count(of(&[1], &[], &[])), 2);
+    assert_eq!(count(of(&[1, 3], &[], &[])), 1);
+    assert_eq!(count(of(&[3], &[54], &[])), 1);
+    assert_eq!(count(of(&[1], &[54], &[])), 0);
+    assert_eq!(count(of(&[], &[5_000, 53], &[])), 2);
+    let every = of(&[], &[], Protocol::ALL);
+    assert_eq!(count(every.clone()), 3);
+    assert!(every.may_match(&segment.entry));
+    assert_eq!(of(&[1], &[54], &[Protocol::Dns]).words(), "ip 10.0.0.1, port 54, protocol dns");
+    assert!(!of(&[], &[], &[Protocol::Mysql]).may_match(&segment.entry));
+}
+
+#[tokio::test]
+async fn who_is_not_known_is_not_nobody() {
+    let snapshot = snapshot_of(Recording::of(1), traffic(1, 200, 0, 1_000)).await;
+    let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
+    let open = snapshot.open(segment).await.unwrap();
+    let shop = || FlowFilter::from(Term::pod("shop/web-0"));
+    let all = open.segment().all_flows();
+    let evaluate = |filter: FlowFilter| filter.evaluate(open.segment()).unwrap();
+    for filter in [shop(), !shop()] {
+        let matches = evaluate(filter);
+        assert!(matches.flows.is_empty());
+        assert_eq!((matches.certainty(), &matches.unknown), (Certainty::Unknown, &all));
+    }
+    // Where the other side decides, the answer is known.
+    let nowhere = FlowFilter::host(host(250));
+    let neither = evaluate(FlowFilter::And(vec![shop(), nowhere.clone()]));
+    assert_eq!((neither.certainty(), neither.flows.len()), (Certainty::Known, 0));
+    let either = evaluate(FlowFilter::Or(vec![shop(), !nowhere]));
+    assert_eq!((either.certainty(), either.flows), (Certainty::Known, all));
+    let selection = Selection { pods: vec!["shop/web-0".into()], ..Selection::default() };
+    assert!(selection.may_match(&segment.entry));
+}
+
+#[tokio::test]
+async fn the_range_prunes_too() {
+    let snapshot = snapshot_of(Recording::of(1), traffic(1, 200, 10_000, 1_000)).await;
+    let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
+    let within = |start, end| {
+        Selection::of_range(TimeRange { start: Time(start), end: Time(end) })
+            .may_match(&segment.entry)
+    };
+    assert!(within(20_000, 30_000));
+    assert!(!within(0, 5_000));
+}

@@ -13,8 +13,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::kernels::numeric::add;
 use datafusion::arrow::compute::{cast, concat_batches, filter_record_batch, take};
 use datafusion::arrow::datatypes::{
-    DataType, Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt8Type, UInt16Type,
-    UInt32Type,
+    Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt8Type, UInt16Type,
 };
 use roaring::RoaringBitmap;
 
@@ -151,6 +150,11 @@ impl FlowRows {
 
     fn column(&self, name: &str) -> Result<&ArrayRef, Corrupt> {
         self.batch.column_by_name(name).ok_or_else(|| bad(format!("column {name} is missing")))
+    }
+
+    /// Whether it was read where their packets lie.
+    pub(super) fn has_places(&self) -> bool {
+        self.batch.column_by_name("first_row").is_some()
     }
 
     /// A stored column of 64-bit numbers.
@@ -364,21 +368,4 @@ pub(super) fn unexpected(error: datafusion::arrow::error::ArrowError) -> Failure
         "a stored table cannot be turned into rows",
         error,
     )
-}
-
-/// The unsigned 32-bit numbers of a column.
-pub(super) fn unsigned<'a>(
-    batch: &'a RecordBatch,
-    name: &'static str,
-) -> Result<&'a datafusion::arrow::array::PrimitiveArray<UInt32Type>, Corrupt> {
-    batch
-        .column_by_name(name)
-        .and_then(|array| array.as_primitive_opt::<UInt32Type>())
-        .ok_or_else(|| another_type(name))
-}
-
-/// Whether a type is text however it is held.
-#[cfg(test)]
-pub(super) fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::Utf8View)
 }

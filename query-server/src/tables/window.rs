@@ -4,6 +4,8 @@ use std::fmt;
 
 use capstan_model::Time;
 use capstan_storage_engine::catalog::SegmentEntry;
+use datafusion::logical_expr::{Expr, ident, lit};
+use datafusion::scalar::ScalarValue;
 
 /// Moments from `first` to `last`, both included, nanoseconds since 1970; none if `first` is
 /// above `last`. What has no time is never inside.
@@ -67,6 +69,16 @@ impl Window {
             (Some(first), Some(last)) => self.first <= first.0 && last.0 <= self.last,
             _ => false,
         }
+    }
+
+    /// The window as conditions on the ends of flow parts: those that touch it.
+    pub(super) fn conditions(&self) -> [Expr; 2] {
+        let moment =
+            |nanos| lit(ScalarValue::TimestampNanosecond(Some(nanos), Some("UTC".into())));
+        [
+            ident("last_time").gt_eq(moment(self.first)),
+            ident("first_time").lt_eq(moment(self.last)),
+        ]
     }
 }
 

@@ -1,0 +1,287 @@
+//! `capstan export`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use capstan_model::{Address, Failure, FailureKind, Protocol};
+use capstan_query_server::export::{self, Export, Order, Report};
+use capstan_query_server::flight::ExportRequest;
+use capstan_query_server::flight::client::Client;
+use capstan_query_server::select::Selection;
+use capstan_query_server::snapshot::Snapshot;
+use futures::StreamExt;
+use indicatif::ProgressBar;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use super::window::Window;
+use crate::interrupt;
+use crate::output::{self, bytes, count};
+use crate::settings::Settings;
+
+/// Write packets of a window as PCAPNG
+///
+/// Selected are packets whose flow has every --ip and every --port at one of its ends (of the
+/// flow or of a tunnel round it), and one of the --protocol; later fragments of such a flow
+/// come with it. --ip A --port P is what `host A and port P` is to tcpdump.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  capstan export --store ./store -o all.pcapng
+  capstan export --store ./store --from -15m --ip 10.0.0.7 --port 443 -o - | wireshark -k -i -
+  capstan export --store ./store --protocol dns --order recorded -o dns.pcapng
+  capstan export --server http://127.0.0.1:32010 --from -1h -o window.pcapng")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    window: Window,
+    /// Address of one end; give it twice for both ends
+    #[arg(long = "ip", value_name = "ADDRESS")]
+    ips: Vec<Address>,
+    /// Port of one end; give it twice for both ends
+    #[arg(long = "port", value_name = "PORT")]
+    ports: Vec<u16>,
+    /// Protocol label such as http, dns, tls; several mean any of them
+    #[arg(long = "protocol", value_name = "NAME")]
+    protocols: Vec<Protocol>,
+    /// In which order
+    #[arg(long, value_enum, default_value_t = By::Time)]
+    order: By,
+    /// The file to write, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// MiB of memory for packets; beyond it they go to temporary files
+    #[arg(long, value_name = "MIB", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    memory: u32,
+    /// Ask this Capstan server instead of the store
+    #[arg(long, env = "CAPSTAN_SERVER", value_name = "URL")]
+    server: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum By {
+    /// By time
+    Time,
+    /// As each recorder captured them
+    Recorded,
+}
+
+pub(crate) fn run(
+    arguments: Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let selection = Selection {
+        range: arguments.window.range()?,
+        ips: arguments.ips.clone(),
+        ports: arguments.ports.clone(),
+        protocols: arguments.protocols.clone(),
+        ..Selection::default()
+    };
+    let order = match arguments.order {
+        By::Time => Order::Time,
+        By::Recorded => Order::Recorded,
+    };
+    let stop = interrupt::watch(runtime, || ())?;
+    match &arguments.server {
+        Some(server) => {
+            let request = ExportRequest {
+                range: selection.range,
+                ips: selection.ips,
+                ports: selection.ports,
+                protocols: selection.protocols,
+                order,
+            };
+            from_server(server, &request, &arguments.output, &stop, runtime)
+        }
+        None => {
+            let mut what = Export::new(selection, order);
+            what.memory = (arguments.memory as usize) << 20;
+            from_store(what, &arguments.output, &stop, settings, runtime)
+        }
+    }
+}
+
+/// Pieces that may wait to be written.
+const PIECES: usize = 4;
+
+fn from_store(
+    what: Export,
+    path: &Path,
+    stop: &AtomicBool,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let snapshot = runtime.block_on(async { Snapshot::load(settings.open().await?).await })?;
+    let mut file = Target::create(path)?;
+    let (to, mut from) = mpsc::channel::<Bytes>(PIECES);
+    let exporting = runtime.spawn(async move { export::export(&snapshot, &what, &to).await });
+    while let Some(piece) = from.blocking_recv() {
+        file.write(&piece)?;
+        stopped(stop)?;
+    }
+    let report = runtime
+        .block_on(exporting)
+        .map_err(|error| Failure::caused_by(FailureKind::Other, "the export crashed", error))??;
+    file.finish()?;
+    tell(&report, path);
+    report.failure().map_or(Ok(()), Err)
+}
+
+fn from_server(
+    server: &str,
+    request: &ExportRequest,
+    path: &Path,
+    stop: &AtomicBool,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let mut pieces = runtime.block_on(async {
+        let client = Client::connect(server).await?;
+        client.export(request).await
+    })?;
+    let mut file = Target::create(path)?;
+    while let Some(piece) = runtime.block_on(pieces.next()) {
+        file.write(&piece?)?;
+        stopped(stop)?;
+    }
+    let written = file.finish()?;
+    eprintln!("{} written to {}", bytes(written), path.display());
+    Ok(())
+}
+
+fn stopped(stop: &AtomicBool) -> Result<(), Failure> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Failure::new(FailureKind::Interrupted, "stopped: the file is not whole"));
+    }
+    Ok(())
+}
+
+/// Says what was written and what is missing, on standard error: the file may be going
+/// to standard output.
+fn tell(report: &Report, path: &Path) {
+    eprintln!(
+        "{}, {} from {} written to {}",
+        count(report.packets, "packet"),
+        bytes(report.bytes),
+        count(report.segments, "segment"),
+        path.display()
+    );
+    for line in notes(report) {
+        eprintln!("  {line}");
+    }
+}
+
+/// Stretches of time named one by one; more are only counted.
+const NAMED: usize = 3;
+
+/// What a reader of the file should know is not in it.
+fn notes(report: &Report) -> Vec<String> {
+    let mut notes = Vec::new();
+    for gap in report.completeness.unheard.iter().take(NAMED) {
+        notes.push(format!("nobody listened from {} to {}: unknown", gap.start, gap.end));
+    }
+    let more = report.completeness.unheard.len().saturating_sub(NAMED);
+    if more > 0 {
+        notes.push(format!("nobody listened in {more} more stretches of time"));
+    }
+    for lost in &report.completeness.losses {
+        let packets = match lost.packets {
+            0 => "an unknown number of packets".to_owned(),
+            packets => count(packets, "packet"),
+        };
+        notes.push(format!(
+            "{packets} lost from {} to {}: {}",
+            lost.range.start,
+            lost.range.end,
+            lost.cause.name()
+        ));
+    }
+    let counted = [
+        (report.unknown, "segment", "without known identities: whether they belong is unknown"),
+        (report.cut, "packet", "cut because readers take no longer ones"),
+        (report.blocks_left_out, "block", "of a source left out: it cannot be written"),
+        (report.options_left_out, "packet", "without its options, which are damaged"),
+    ];
+    for (number, noun, what) in counted {
+        if number > 0 {
+            notes.push(format!("{} {what}", count(number, noun)));
+        }
+    }
+    notes
+}
+
+/// Where an export goes. A file comes into being under its name only when it is whole.
+struct Target {
+    kind: Kind,
+    bar: ProgressBar,
+    written: u64,
+}
+
+enum Kind {
+    StandardOutput,
+    /// Written beside its place, then renamed.
+    File { file: File, partial: PathBuf, path: PathBuf },
+    /// A device or named pipe: written as it comes.
+    Special(File, PathBuf),
+}
+
+impl Target {
+    fn create(path: &Path) -> Result<Target, Failure> {
+        let failed =
+            |error| Failure::io(format!("cannot write {}", path.display()), error);
+        let kind = if path.as_os_str() == "-" {
+            Kind::StandardOutput
+        } else if path.metadata().is_ok_and(|about| !about.is_file()) {
+            let file = File::options().write(true).open(path).map_err(failed)?;
+            Kind::Special(file, path.to_owned())
+        } else {
+            let mut partial = path.as_os_str().to_owned();
+            partial.push(".partial");
+            let partial = PathBuf::from(partial);
+            let file = File::create(&partial).map_err(failed)?;
+            Kind::File { file, partial, path: path.to_owned() }
+        };
+        let bar = output::byte_bar(None);
+        bar.set_prefix("exporting");
+        Ok(Target { kind, bar, written: 0 })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        match &mut self.kind {
+            Kind::StandardOutput => output::written(std::io::stdout().write_all(piece))?,
+            Kind::File { file, path, .. } | Kind::Special(file, path) => file
+                .write_all(piece)
+                .map_err(|error| Failure::io(format!("cannot write {}", path.display()), error))?,
+        }
+        self.written += piece.len() as u64;
+        self.bar.set_position(self.written);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u64, Failure> {
+        match &self.kind {
+            Kind::StandardOutput => output::written(std::io::stdout().flush())?,
+            Kind::Special(..) => {}
+            Kind::File { partial, path, .. } => {
+                std::fs::rename(partial, path).map_err(|error| {
+                    Failure::io(format!("cannot write {}", path.display()), error)
+                })?;
+                // Renamed: nothing is left to clean up.
+                self.kind = Kind::StandardOutput;
+            }
+        }
+        Ok(self.written)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        if let Kind::File { partial, .. } = &self.kind {
+            // Half a file is worse than none.
+            let _ = std::fs::remove_file(partial);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Segments in memory: sealed ones that must come back whole, and ones whose bytes nobody
+//! vouches for, which may be refused and nothing else.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use capstan_index::{Field, TermIndexBuilder};
+use capstan_model::{Address, Failure, FailureKind, Time};
+use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::block::{BLOCK_HEADER, BlockDirectory, FILE_HEADER};
+use capstan_storage_engine::segment::builder::SealedSegment;
+use capstan_storage_engine::segment::flows::FlowRow;
+use capstan_storage_engine::segment::index_layer::{self, Extras, LayerMeta, Meta, Section};
+use capstan_storage_engine::segment::packets::RowReader;
+use capstan_storage_engine::segment::reader::{Fetch, Segment, Step};
+use capstan_storage_engine::segment::{Corrupt, flows};
+use futures::executor::block_on;
+use roaring::RoaringBitmap;
+
+use crate::input::{Put, Take};
+
+/// Flow parts and terms that are looked at one by one, at most.
+const MOST: usize = 2_000;
+
+/// A packet as a segment gives it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Place in capture order.
+    pub ordinal: u64,
+    /// Interface number.
+    pub interface: u32,
+    /// When.
+    pub time: Option<Time>,
+    /// Raw ticks, where there are some.
+    pub ticks: Option<u64>,
+    /// Length on the wire.
+    pub length: u32,
+    /// What was captured.
+    pub data: Vec<u8>,
+    /// pcapng options.
+    pub options: Vec<u8>,
+}
+
+/// A segment read to its end.
+#[derive(Debug)]
+pub struct Read {
+    /// Its packets in stored order.
+    pub packets: Vec<Stored>,
+    /// What it keeps beside.
+    pub extras: Extras,
+}
+
+/// The objects of a segment but for its `index`, by [`Layer::ALL`]'s order.
+#[derive(Debug, Clone, Default)]
+pub struct Objects(pub [Bytes; 4]);
+
+impl Objects {
+    fn of(&self, layer: Layer) -> Option<&Bytes> {
+        Layer::ALL.iter().position(|known| *known == layer).and_then(|at| self.0.get(at))
+    }
+}
+
+#[async_trait]
+impl Fetch for Objects {
+    async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
+        let outside = || Failure::new(FailureKind::Damaged, "a range outside the object");
+        let object = self.of(layer).ok_or_else(outside)?;
+        let cut = |range: &Range<u64>| {
+            let sound = range.start <= range.end && range.end <= object.len() as u64;
+            let range = range.start as usize..range.end as usize;
+            sound.then(|| object.slice(range)).ok_or_else(outside)
+        };
+        ranges.iter().map(cut).collect()
+    }
+}
+
+/// Reads a segment that was just sealed.
+///
+/// # Panics
+/// When it cannot be read, or contradicts itself.
+pub fn read_sealed(sealed: &SealedSegment) -> Read {
+    let bytes = |layer| {
+        let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
+        found.map(|sealed| sealed.bytes.clone()).unwrap_or_default()
+    };
+    let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
+    let objects = Objects([body, head, packets, flows]);
+    let segment = Segment::open(&index).expect("just sealed");
+    assert_eq!(segment.meta(), &sealed.meta);
+    let all = segment.all_flows();
+    let rows = block_on(segment.read_flows(&objects, &all)).expect("just sealed");
+    assert_eq!(rows.len() as u64, sealed.meta.flow_parts);
+    check_flows(&segment, sealed, &rows);
+    let extras = segment.extras().expect("just sealed");
+    let mut packets = Vec::new();
+    read_parts(&segment, &objects, &all, &rows, |stored| packets.push(stored))
+        .expect("just sealed");
+    for (ordinal, options) in &extras.packet_options {
+        let owner = packets.iter_mut().find(|stored: &&mut Stored| stored.ordinal == *ordinal);
+        owner.expect("options of a packet that is there").options = options.clone();
+    }
+    // A single flow part is read without the others, too.
+    if let Some(last) = all.max() {
+        let one = RoaringBitmap::from_iter([last]);
+        let rows = block_on(segment.read_flows(&objects, &one)).expect("just sealed");
+        let mut count = 0;
+        read_parts(&segment, &objects, &one, &rows, |stored| {
+            let same = packets.iter().find(|other| other.ordinal == stored.ordinal);
+            assert_eq!(same.map(|other| &other.data), Some(&stored.data));
+            count += 1;
+        })
+        .expect("just sealed");
+        assert_eq!(count, rows[0].packets());
+    }
+    Read { packets, extras }
+}
+
+/// Counters add up, and the index finds every flow by what it is.
+fn check_flows(segment: &Segment, sealed: &SealedSegment, rows: &[FlowRow]) {
+    let meta = &sealed.meta;
+    let sum = |each: fn(&FlowRow) -> u64| rows.iter().map(each).sum::<u64>();
+    assert_eq!(sum(FlowRow::packets), meta.packets);
+    assert_eq!(sum(|row| row.part.bytes.iter().sum()), meta.wire_bytes);
+    assert_eq!(meta.runs.iter().map(|run| run.flows).sum::<u32>() as usize, rows.len());
+    assert_eq!(sealed.protocols.values().sum::<u64>(), meta.packets);
+    let finds = |field, value: &[u8], ordinal| {
+        let postings = segment.postings(field, value).expect("just sealed");
+        assert!(postings.contains(ordinal), "{field:?} does not find flow {ordinal}");
+    };
+    for (ordinal, row) in (0..).zip(rows).take(MOST) {
+        let (part, key) = (&row.part, &row.part.key);
+        for address in [key.source, key.destination] {
+            if address != Address::NONE {
+                finds(Field::Ip, &address.0, ordinal);
+                assert!(sealed.addresses.binary_search(&address).is_ok());
+            }
+        }
+        if key.source_port != 0 {
+            finds(Field::Port, &key.source_port.to_be_bytes(), ordinal);
+        }
+        finds(Field::Protocol, &[part.protocol as u8], ordinal);
+        if let Some(sni) = &part.sni {
+            finds(Field::Sni, sni.as_bytes(), ordinal);
+        }
+    }
+}
+
+fn read_parts(
+    segment: &Segment,
+    objects: &Objects,
+    ordinals: &RoaringBitmap,
+    rows: &[FlowRow],
+    mut each: impl FnMut(Stored),
+) -> Result<(), Failure> {
+    let packets = block_on(segment.read_packets(objects, rows))?;
+    let payload = block_on(segment.read_payload(objects, &segment.plan_payload(rows)))?;
+    packets.assemble(ordinals, rows, &payload, |read, data| {
+        each(Stored {
+            ordinal: read.row.ordinal,
+            interface: read.row.interface,
+            time: read.row.time(),
+            ticks: read.ticks,
+            length: read.row.length,
+            data: data.to_vec(),
+            options: Vec::new(),
+        });
+    })?;
+    Ok(())
+}
+
+/// Reads a segment in every way there is; errors are what is expected.
+pub fn explore(index: &Bytes, objects: &Objects) {
+    let Ok(segment) = Segment::open(index) else { return };
+    let _ = segment.extras();
+    for field in Field::ALL {
+        let Ok(terms) = segment.terms().terms(*field) else { continue };
+        for term in terms.take(MOST) {
+            let Ok(term) = term else { break };
+            let _ = term.postings.load();
+            let _ = segment.postings(*field, &term.value);
+        }
+    }
+    let _ = scan(&segment, objects, Layer::Flows);
+    let _ = scan(&segment, objects, Layer::Packets);
+    let all = segment.all_flows();
+    let Ok(rows) = block_on(segment.read_flows(objects, &all)) else { return };
+    let _ = read_parts(&segment, objects, &all, &rows, drop);
+    // Some parts, as a query picks them: also where the rows of the whole do not fit together.
+    for (ordinal, row) in (0_u32..).zip(&rows).take(MOST).step_by(3) {
+        let one = RoaringBitmap::from_iter([ordinal]);
+        let _ = read_parts(&segment, objects, &one, std::slice::from_ref(row), drop);
+    }
+}
+
+/// Reads every row of a Parquet layer.
+///
+/// # Errors
+/// [`Corrupt`], or the fetch's failure.
+pub fn scan(segment: &Segment, objects: &Objects, layer: Layer) -> Result<usize, Failure> {
+    let mut scan = segment.scan_all(layer, None)?;
+    let (mut reader, mut packets, mut count) = (RowReader::default(), Vec::new(), 0);
+    loop {
+        match scan.step()? {
+            Step::Rows(batch) if layer == Layer::Flows => count += flows::read(&batch)?.len(),
+            Step::Rows(batch) => {
+                packets.clear();
+                reader.read(&batch, &mut packets)?;
+                count += packets.len();
+            }
+            Step::Needs(ranges) => {
+                let bytes = block_on(objects.fetch(layer, &ranges))?;
+                scan.give(ranges, bytes)?;
+            }
+            Step::End => return Ok(count),
+        }
+    }
+}
+
+/// What an `index` layer is put together from.
+#[derive(Debug, Clone, Default)]
+pub struct Parts {
+    /// [`Section`]s by number, from 1 on.
+    pub sections: [Vec<u8>; 7],
+    /// The other layers.
+    pub objects: Objects,
+}
+
+const SECTIONS: [Section; 7] = [
+    Section::Meta,
+    Section::Terms,
+    Section::HeadBlocks,
+    Section::BodyBlocks,
+    Section::PacketsTail,
+    Section::FlowsTail,
+    Section::Extras,
+];
+
+impl Parts {
+    /// Takes a sealed segment apart.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if it is no sealed segment.
+    pub fn of(sealed: &SealedSegment) -> Result<Parts, Corrupt> {
+        let bytes = |layer| {
+            let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
+            found.map(|sealed| sealed.bytes.clone()).unwrap_or_default()
+        };
+        let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
+        let index = index_layer::IndexLayer::open(&index)?;
+        let mut parts =
+            Parts { objects: Objects([body, head, packets, flows]), ..Parts::default() };
+        for (section, bytes) in SECTIONS.iter().zip(&mut parts.sections) {
+            *bytes = index.section(*section)?.to_vec();
+        }
+        Ok(parts)
+    }
+
+    /// The whole as a fuzzer's input.
+    pub fn to_input(&self) -> Vec<u8> {
+        let mut put = Put::default();
+        for section in &self.sections {
+            put.long(section);
+        }
+        for object in &self.objects.0 {
+            put.long(object);
+        }
+        put.0
+    }
+
+    /// Reads any bytes as parts.
+    pub fn from_input(bytes: &[u8]) -> Parts {
+        let mut take = Take::new(bytes);
+        let sections = std::array::from_fn(|_| take.long().to_vec());
+        let objects = Objects(std::array::from_fn(|_| Bytes::copy_from_slice(take.long())));
+        Parts { sections, objects }
+    }
+
+    /// The `index` layer with right checksums everywhere: those of its sections, and those of
+    /// the payload blocks, so that what lies behind them is reached.
+    ///
+    /// # Panics
+    /// When there is no memory for compression.
+    pub fn index(&mut self) -> Bytes {
+        let [body, head, ..] = &self.objects.0;
+        for (directory, layer) in [(2, head), (3, body)] {
+            fix_blocks(&mut self.sections[directory], layer);
+        }
+        let sections: Vec<(Section, &[u8])> = SECTIONS
+            .into_iter()
+            .zip(&self.sections)
+            .map(|(kind, bytes)| (kind, bytes.as_slice()))
+            .collect();
+        index_layer::write(&sections).expect("memory suffices").into()
+    }
+}
+
+/// Gives every block of a directory the checksum that its bytes have.
+fn fix_blocks(directory: &mut [u8], layer: &[u8]) {
+    let mut at = FILE_HEADER;
+    for header in directory.as_chunks_mut::<BLOCK_HEADER>().0 {
+        let stored = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
+        at += BLOCK_HEADER;
+        let bytes = layer.get(at..at.saturating_add(stored)).unwrap_or_default();
+        header[12..].copy_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
+        at = at.saturating_add(stored);
+    }
+}
+
+/// An `index` layer about one Parquet file each: everything else in it is right and empty.
+///
+/// # Panics
+/// When there is no memory for compression.
+pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, flow_parts: u64) -> Bytes {
+    let layers = Layer::ALL.iter().zip(&objects.0).map(|(layer, bytes)| LayerMeta {
+        layer: layer.name().to_owned(),
+        bytes: bytes.len() as u64,
+        sha256: String::new(),
+    });
+    let meta = Meta {
+        name: "segment".to_owned(),
+        recorder: "0000000000000007".to_owned(),
+        generation: 1,
+        flow_generation: 1,
+        hours: vec![0],
+        first: None,
+        last: None,
+        first_ordinal: 0,
+        last_ordinal: 0,
+        packets: 0,
+        flow_parts,
+        captured_bytes: 0,
+        wire_bytes: 0,
+        layers: layers.collect(),
+        runs: Vec::new(),
+        interfaces: Vec::new(),
+    };
+    let terms = TermIndexBuilder::new().finish(flow_parts as u32).expect("no term, no error");
+    let blocks = BlockDirectory::new().to_bytes();
+    index_layer::write(&[
+        (Section::Meta, &serde_json::to_vec(&meta).expect("plain values")),
+        (Section::Terms, &terms),
+        (Section::HeadBlocks, &blocks),
+        (Section::BodyBlocks, &blocks),
+        (Section::PacketsTail, packets),
+        (Section::FlowsTail, flows),
+        (Section::Extras, &serde_json::to_vec(&Extras::default()).expect("plain values")),
+    ])
+    .expect("memory suffices")
+    .into()
+}

@@ -1,0 +1,60 @@
+//! Catalog entries: writers and commits of two recorders, as objects with their names.
+#![no_main]
+
+use capstan_fuzz::input::Take;
+use capstan_model::{Generation, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::{Catalog, Layer};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let mut take = Take::new(input);
+    let mut catalog = Catalog::new();
+    while !take.is_empty() {
+        let kind = take.u8();
+        let (recorder, generation) =
+            (RecorderId(u64::from(kind & 1) + 7), Generation(u32::from(kind >> 1 & 1) + 1));
+        let seq = u64::from(kind >> 4);
+        // The last number there is, too.
+        let seq = if seq == 15 { u64::MAX } else { seq };
+        match kind >> 2 & 3 {
+            0 => catalog.add_writer(recorder, generation, take.short()),
+            1 | 2 => catalog.add_commit(recorder, generation, seq, take.short()),
+            _ => catalog.add_missing(recorder, generation, seq),
+        }
+    }
+    ask(&catalog);
+});
+
+/// Every question a reader puts.
+fn ask(catalog: &Catalog) {
+    for problem in catalog.problems() {
+        let _ = problem.to_string();
+    }
+    let middle = TimeRange { start: Time(0), end: Time(1 << 60) };
+    let some = catalog.segments(middle).count();
+    assert!(some <= catalog.segments(TimeRange::ALL).count());
+    for segment in catalog.segments(TimeRange::ALL) {
+        let _ = segment.hours().iter().map(|hour| hour.path().len()).sum::<usize>();
+        for layer in Layer::ALL {
+            let path = segment.path(layer).to_string();
+            assert!(path.starts_with("data/") && path.split('/').count() == 5, "{path}");
+        }
+        if let Some(filter) = &segment.entry.addresses {
+            let _ = filter.may_hold(capstan_model::Address::v4([10, 0, 0, 1]));
+        }
+    }
+    for range in [middle, TimeRange::ALL] {
+        let totals = catalog.totals(range);
+        assert!(totals.segments <= catalog.segments(TimeRange::ALL).count() as u64);
+        let _ = (catalog.coverage(range).count(), catalog.losses(range).count());
+    }
+    for (recorder, generation, life) in catalog.lives() {
+        assert!(catalog.knows(recorder, generation));
+        let _ = (life.commits(), life.packets(), life.last_commit(), life.notes().len());
+        if let Some(source) = life.writer().and_then(|writer| writer.info.source.as_ref()) {
+            let imports = catalog.imports(&source.sha256);
+            assert!(imports.len() <= catalog.lives().count());
+        }
+    }
+    assert!(catalog.open_logs().count() <= catalog.lives().count());
+}

@@ -1,0 +1,21 @@
+//! Parquet files nobody vouches for: which table (u8), how long the tail is that the `index`
+//! layer has (u32), the file.
+#![no_main]
+
+use capstan_fuzz::input::Take;
+use capstan_fuzz::segment::explore;
+use capstan_fuzz::tables::{Table, reference, segment_of};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let mut take = Take::new(input);
+    let (which, tail) = (take.u8(), take.u32() as usize);
+    let bytes = take.rest().to_vec();
+    let hostile = Table { tail: bytes.len().saturating_sub(tail), bytes };
+    let [packets, flows] = &reference()[0];
+    let (index, objects) = match which & 1 {
+        0 => segment_of(&hostile, flows, 6),
+        _ => segment_of(packets, &hostile, 6),
+    };
+    explore(&index, &objects);
+});

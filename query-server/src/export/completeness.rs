@@ -1,0 +1,228 @@
+//! How complete a window is: what was listened to, and what is known to be missing.
+
+use std::collections::BTreeMap;
+
+use capstan_model::coverage::LossCause;
+use capstan_model::{Generation, RecorderId, Time, TimeRange};
+
+use crate::snapshot::Snapshot;
+
+/// Gaps that are written out in a file's comment.
+const GAPS_IN_WORDS: usize = 8;
+
+/// How complete a window is, as far as the catalog knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Completeness {
+    /// Moments of the window when nobody listened, and moments when a live recorder that
+    /// had listened before and did after was not listening. Ascending, apart from each other.
+    ///
+    /// A window without a start or end begins or ends where listening did.
+    pub unheard: Vec<TimeRange>,
+    /// What is known to be missing in the window, added up.
+    pub losses: Vec<Lost>,
+}
+
+/// What one recorder lost on one interface, of one cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Who lost it.
+    pub recorder: RecorderId,
+    /// In which life.
+    pub generation: Generation,
+    /// Where, if it can be told.
+    pub interface: Option<u32>,
+    /// Why.
+    pub cause: LossCause,
+    /// Packets; 0 if it cannot be told.
+    pub packets: u64,
+    /// Bytes; 0 if it cannot be told.
+    pub bytes: u64,
+    /// From the first of these losses to the last.
+    pub range: TimeRange,
+}
+
+impl Completeness {
+    /// Looks at a window.
+    pub fn of(snapshot: &Snapshot, window: TimeRange) -> Completeness {
+        let mut all = Vec::new();
+        let mut live: BTreeMap<RecorderId, Vec<TimeRange>> = BTreeMap::new();
+        for (life, listened) in snapshot.coverage(window) {
+            all.push(listened.range);
+            if life.is_live() {
+                live.entry(life.recorder).or_default().push(listened.range);
+            }
+        }
+        let mut unheard = gaps(bounded(window, &all), all);
+        for ranges in live.into_values() {
+            let own = bounded(TimeRange::ALL, &ranges);
+            unheard.extend(own.intersect(&window).into_iter().flat_map(|own| gaps(own, ranges.clone())));
+        }
+        Completeness { unheard: union(unheard), losses: losses(snapshot, window) }
+    }
+
+    /// Whether all of the window was listened to and nothing is known to be missing.
+    pub fn is_complete(&self) -> bool {
+        self.unheard.is_empty() && self.losses.is_empty()
+    }
+
+    /// Packets known to be lost.
+    pub fn packets_lost(&self) -> u64 {
+        self.losses.iter().map(|lost| lost.packets).fold(0, u64::saturating_add)
+    }
+
+    /// A sentence for a file's header, or for people.
+    pub fn words(&self) -> String {
+        if self.is_complete() {
+            return "complete: all of the window was listened to, and nothing is known to be lost"
+                .to_owned();
+        }
+        let mut parts = Vec::new();
+        let mut by_cause: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for lost in &self.losses {
+            let (packets, bytes) = by_cause.entry(cause_words(lost.cause)).or_default();
+            *packets = packets.saturating_add(lost.packets);
+            *bytes = bytes.saturating_add(lost.bytes);
+        }
+        for (cause, (packets, bytes)) in by_cause {
+            let number = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
+            let counts: Vec<String> =
+                [number(packets, "packets"), number(bytes, "bytes")].into_iter().flatten().collect();
+            let counts = if counts.is_empty() { "an unknown number of packets".to_owned() } else {
+                counts.join(", ")
+            };
+            parts.push(format!("{counts} lost ({cause})"));
+        }
+        for gap in self.unheard.iter().take(GAPS_IN_WORDS) {
+            parts.push(format!("not listened from {} to {}", gap.start, gap.end));
+        }
+        if let Some(more) = self.unheard.len().checked_sub(GAPS_IN_WORDS).filter(|more| *more > 0) {
+            parts.push(format!("nor in {more} more stretches"));
+        }
+        format!("not complete: {}", parts.join("; "))
+    }
+}
+
+fn cause_words(cause: LossCause) -> &'static str {
+    match cause {
+        LossCause::KernelDrop => "no room in the kernel's capture ring",
+        LossCause::SourceDrop => "the source says that it dropped them",
+        LossCause::SourceDamaged => "the source is damaged",
+        LossCause::FrameTooLong => "frames longer than are kept",
+    }
+}
+
+fn losses(snapshot: &Snapshot, window: TimeRange) -> Vec<Lost> {
+    let mut lost: Vec<Lost> = Vec::new();
+    for (life, loss) in snapshot.losses(window) {
+        let known = lost.iter_mut().find(|known| {
+            (known.recorder, known.generation) == (life.recorder, life.generation)
+                && (known.interface, known.cause) == (loss.interface, loss.cause)
+        });
+        match known {
+            Some(known) => {
+                known.packets = known.packets.saturating_add(loss.packets);
+                known.bytes = known.bytes.saturating_add(loss.bytes);
+                known.range.start = known.range.start.min(loss.range.start);
+                known.range.end = known.range.end.max(loss.range.end);
+            }
+            None => lost.push(Lost {
+                recorder: life.recorder,
+                generation: life.generation,
+                interface: loss.interface,
+                cause: loss.cause,
+                packets: loss.packets,
+                bytes: loss.bytes,
+                range: loss.range,
+            }),
+        }
+    }
+    lost
+}
+
+/// The window, where it is open-ended up to where the ranges begin and end.
+fn bounded(window: TimeRange, ranges: &[TimeRange]) -> TimeRange {
+    let first = ranges.iter().map(|range| range.start).min().unwrap_or(window.start);
+    let last = ranges.iter().map(|range| range.end).max().unwrap_or(window.end);
+    TimeRange {
+        start: if window.start == Time::MIN { first } else { window.start },
+        end: if window.end == Time::MAX { last } else { window.end },
+    }
+}
+
+/// What of the window none of the ranges covers.
+fn gaps(window: TimeRange, ranges: Vec<TimeRange>) -> Vec<TimeRange> {
+    let mut gaps = Vec::new();
+    let mut heard_to = window.start;
+    for range in union(ranges) {
+        if range.start > heard_to && heard_to < window.end {
+            gaps.push(TimeRange { start: heard_to, end: range.start.min(window.end) });
+        }
+        heard_to = heard_to.max(range.end);
+    }
+    if heard_to < window.end {
+        gaps.push(TimeRange { start: heard_to, end: window.end });
+    }
+    gaps
+}
+
+/// Ascending and apart from each other.
+fn union(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
+    ranges.retain(|range| range.start < range.end);
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut union: Vec<TimeRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match union.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => union.push(range),
+        }
+    }
+    union
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: i64, end: i64) -> TimeRange {
+        TimeRange { start: Time(start), end: Time(end) }
+    }
+
+    #[test]
+    fn gaps_are_what_is_left_of_the_window() {
+        let heard = vec![range(50, 60), range(10, 20), range(15, 30), range(60, 60)];
+        assert_eq!(gaps(range(0, 100), heard.clone()), [range(0, 10), range(30, 50), range(60, 100)]);
+        assert_eq!(gaps(range(12, 28), heard.clone()), []);
+        assert_eq!(gaps(range(30, 40), heard), [range(30, 40)]);
+        assert_eq!(gaps(range(0, 5), Vec::new()), [range(0, 5)]);
+    }
+
+    #[test]
+    fn an_open_window_ends_where_listening_did() {
+        let heard = [range(10, 20), range(40, 50)];
+        assert_eq!(bounded(TimeRange::ALL, &heard), range(10, 50));
+        assert_eq!(bounded(TimeRange { start: Time(5), end: Time::MAX }, &heard), range(5, 50));
+        assert_eq!(bounded(range(1, 2), &heard), range(1, 2));
+    }
+
+    #[test]
+    fn losses_and_gaps_are_said() {
+        let lost = |cause, packets| Lost {
+            recorder: RecorderId(1),
+            generation: Generation(1),
+            interface: None,
+            cause,
+            packets,
+            bytes: 0,
+            range: range(0, 1),
+        };
+        let completeness = Completeness {
+            unheard: (0..10).map(|n| range(n * 10, n * 10 + 1)).collect(),
+            losses: vec![lost(LossCause::KernelDrop, 3), lost(LossCause::KernelDrop, 4), lost(LossCause::SourceDamaged, 0)],
+        };
+        let words = completeness.words();
+        assert!(words.contains("7 packets lost (no room"), "{words}");
+        assert!(words.contains("an unknown number of packets lost (the source is damaged)"));
+        assert!(words.contains("nor in 2 more stretches"), "{words}");
+        assert_eq!(completeness.packets_lost(), 7);
+    }
+}

@@ -1,0 +1,239 @@
+//! The file as it is written: interfaces as they are needed, blocks where they belong,
+//! pieces of about a megabyte.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use capstan_model::block::block_type;
+use capstan_model::coverage::LossCause;
+use capstan_model::link::Interface;
+use capstan_model::{Block, Failure, FailureKind, Packet};
+use tokio::sync::mpsc::Sender;
+
+use super::completeness::Lost;
+use super::pcapng::{Fate, PcapngWriter, Section, Statistics, WriteError};
+use super::records::Record;
+
+/// What is gathered before it is sent on, bytes.
+const PIECE: usize = 1 << 20;
+
+/// Room beside a piece for the packet that fills it, bytes.
+const SLACK: usize = 64 << 10;
+
+/// An interface of a life: the life's rank in the export, and its number there.
+pub(super) type Point = (u32, u32);
+
+/// The file, and where it goes.
+#[derive(Debug)]
+pub(super) struct Output<'a> {
+    writer: PcapngWriter,
+    buffer: Vec<u8>,
+    to: &'a Sender<Bytes>,
+    /// All interfaces of a life are written before its first packet, in their own order.
+    whole_lives: bool,
+    described: BTreeMap<Point, Interface>,
+    /// What each interface in the file is numbered there.
+    numbers: BTreeMap<Point, u32>,
+    /// The point of the packet before and its number.
+    last: Option<(Point, u32)>,
+    /// Interfaces whose statistics came with the source.
+    counted: BTreeSet<Point>,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    /// Blocks of sources that could not be written.
+    pub(super) blocks_left_out: u64,
+    /// Packets whose options were damaged, written without them.
+    pub(super) options_left_out: u64,
+}
+
+impl<'a> Output<'a> {
+    /// Begins the file.
+    pub(super) fn new(section: Section, whole_lives: bool, to: &'a Sender<Bytes>) -> Output<'a> {
+        let mut buffer = Vec::with_capacity(PIECE + SLACK);
+        let writer = PcapngWriter::new(section, &mut buffer);
+        Output {
+            writer,
+            buffer,
+            to,
+            whole_lives,
+            described: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            last: None,
+            counted: BTreeSet::new(),
+            packets: 0,
+            bytes: 0,
+            blocks_left_out: 0,
+            options_left_out: 0,
+        }
+    }
+
+    /// Packets longer than readers take, which were cut.
+    pub(super) fn cut(&self) -> u64 {
+        self.writer.cut()
+    }
+
+    /// Learns of interfaces; those known already stay as they are.
+    pub(super) fn describe(&mut self, life: u32, interfaces: &BTreeMap<u32, Interface>) {
+        for (number, interface) in interfaces {
+            self.described.entry((life, *number)).or_insert_with(|| interface.clone());
+        }
+    }
+
+    /// The number an interface has in the file; it is written first if it must be. None if
+    /// nobody described it.
+    #[inline]
+    fn number_of(&mut self, point: Point) -> Option<u32> {
+        match self.last {
+            Some((last, number)) if last == point => Some(number),
+            _ => {
+                let number = self.find_or_declare(point)?;
+                self.last = Some((point, number));
+                Some(number)
+            }
+        }
+    }
+
+    fn find_or_declare(&mut self, point: Point) -> Option<u32> {
+        if let Some(number) = self.numbers.get(&point) {
+            return Some(*number);
+        }
+        let wanted =
+            if self.whole_lives { (point.0, 0)..=(point.0, u32::MAX) } else { point..=point };
+        for (point, interface) in self.described.range(wanted) {
+            let (writer, buffer) = (&mut self.writer, &mut self.buffer);
+            self.numbers.entry(*point).or_insert_with(|| writer.interface(interface, buffer));
+        }
+        self.numbers.get(&point).copied()
+    }
+
+    /// Writes a packet.
+    ///
+    /// # Errors
+    /// Its interface was not described.
+    #[inline]
+    pub(super) fn packet(&mut self, life: u32, record: &Record<'_>) -> Result<(), Failure> {
+        let unknown = || {
+            let what = format!("a packet names interface {}, which is unknown", record.interface);
+            Failure::new(FailureKind::Damaged, what)
+        };
+        let interface = self.number_of((life, record.interface)).ok_or_else(unknown)?;
+        let mut packet = Packet {
+            interface,
+            stamp: record.stamp,
+            length: record.length,
+            data: record.data,
+            options: record.options,
+        };
+        let mut written = self.writer.packet(&packet, &[], &mut self.buffer);
+        if written == Err(WriteError::Options) {
+            self.options_left_out += 1;
+            packet.options = &[];
+            written = self.writer.packet(&packet, &[], &mut self.buffer);
+        }
+        written.map_err(|error| {
+            Failure::caused_by(FailureKind::Damaged, "a packet cannot be written", error)
+        })?;
+        self.packets += 1;
+        Ok(())
+    }
+
+    /// Writes a block that came with a source.
+    pub(super) fn block(&mut self, life: u32, block: &Block) {
+        let there = block.body.first_chunk().copied().map(u32::from_le_bytes);
+        let statistics = block.block_type == block_type::INTERFACE_STATISTICS;
+        let point = there.filter(|_| statistics).map(|number| (life, number));
+        let number = point.and_then(|point| self.find_or_declare(point));
+        match self.writer.block(block, |_| number, &mut self.buffer) {
+            Fate::Written => self.counted.extend(point),
+            // The file has its own section header and interfaces.
+            Fate::OwnKind => {}
+            Fate::ByteOrder | Fate::NotToBeCopied | Fate::NoInterface => self.blocks_left_out += 1,
+        }
+    }
+
+    /// Writes what was lost at the interfaces of this file, where their sources' own
+    /// statistics are not in it. `life_of` gives the rank of a life.
+    ///
+    /// # Errors
+    /// None that can happen: the interfaces are there.
+    pub(super) fn losses(
+        &mut self,
+        losses: &[Lost],
+        life_of: impl Fn(&Lost) -> Option<u32>,
+    ) -> Result<(), Failure> {
+        let mut counts: BTreeMap<Point, Statistics> = BTreeMap::new();
+        for lost in losses {
+            let Some(point) = life_of(lost).and_then(|life| self.only_point(life, lost.interface))
+            else {
+                continue;
+            };
+            if self.counted.contains(&point) || lost.packets == 0 {
+                continue;
+            }
+            let counted = counts.entry(point).or_insert(Statistics {
+                at: lost.range.end,
+                start: None,
+                end: None,
+                received: None,
+                dropped_by_interface: None,
+                dropped_by_system: None,
+                delivered: None,
+            });
+            counted.at = counted.at.max(lost.range.end);
+            let counter = match lost.cause {
+                LossCause::KernelDrop => &mut counted.dropped_by_system,
+                LossCause::SourceDrop => &mut counted.dropped_by_interface,
+                LossCause::SourceDamaged | LossCause::FrameTooLong => continue,
+            };
+            *counter = Some(counter.unwrap_or(0).saturating_add(lost.packets));
+        }
+        for (point, counted) in counts {
+            let dropped = counted.dropped_by_interface.or(counted.dropped_by_system);
+            if let Some(number) = self.numbers.get(&point).filter(|_| dropped.is_some()) {
+                self.writer.statistics(*number, &counted, &mut self.buffer).map_err(|error| {
+                    Failure::caused_by(FailureKind::Other, "statistics cannot be written", error)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The point a loss is at: where it says, or the only one of its life in this file.
+    fn only_point(&self, life: u32, interface: Option<u32>) -> Option<Point> {
+        if let Some(interface) = interface {
+            return Some((life, interface));
+        }
+        let mut points = self.numbers.keys().filter(|point| point.0 == life);
+        let only = points.next().copied();
+        only.filter(|_| points.next().is_none())
+    }
+
+    /// Whether there is enough for a piece.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.buffer.len() >= PIECE
+    }
+
+    /// Whether nobody takes the file any more.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.to.is_closed()
+    }
+
+    /// Sends on what has gathered; waits while the taker is behind.
+    ///
+    /// # Errors
+    /// Of kind `Interrupted` when nobody takes it any more.
+    pub(super) async fn send(&mut self) -> Result<(), Failure> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE + SLACK));
+        self.bytes += piece.len() as u64;
+        self.to.send(piece.into()).await.map_err(|_| unwanted())
+    }
+}
+
+/// Nobody takes the file any more.
+pub(super) fn unwanted() -> Failure {
+    Failure::new(FailureKind::Interrupted, "the export was given up by who asked for it")
+}

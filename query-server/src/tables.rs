@@ -1,0 +1,82 @@
+//! The store as SQL tables.
+//!
+//! | table | a row is | made by |
+//! | --- | --- | --- |
+//! | `packets` | a packet | `providers`, `packets`, `packet_rows`, `templates` |
+//! | `flow_parts` | what one segment holds of a flow | `providers`, `flow_parts`, `flow_rows` |
+//! | `flows` | a flow, merged from its parts | `flows` |
+//! | `segments` | a segment | `catalog` |
+//! | `coverage` | a stretch of listening, or a loss | `catalog` |
+//!
+//! A condition goes down as far as something can decide it: `predicate` turns it into a
+//! `window` of time and a [`FlowFilter`](crate::select::FlowFilter), which choose segments by
+//! their catalog entries, then flows by the term index, then pages and blocks; `scan` reads
+//! what is left, segment by segment. `functions` has the predicates that only the index can
+//! decide, `explain` makes `EXPLAIN` tell what a query will ask of the store. All columns are
+//! described in `docs/sql.md`.
+
+mod catalog;
+mod columns;
+mod display;
+mod explain;
+mod flow_parts;
+mod flow_rows;
+mod flows;
+mod functions;
+mod packet_rows;
+mod packets;
+mod predicate;
+mod providers;
+mod scan;
+mod source;
+mod templates;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::sync::Arc;
+
+use capstan_model::{Failure, FailureKind};
+use datafusion::catalog::TableProvider;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use crate::snapshot::Snapshot;
+
+/// The tables of a snapshot and the functions over them, ready for statements.
+///
+/// The state may be used for any number of statements: it is the store at one moment.
+///
+/// # Errors
+/// None that is known; the query engine may refuse a name.
+pub fn session(
+    snapshot: &Arc<Snapshot>,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<SessionState, Failure> {
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_query_planner(Arc::new(explain::Planner))
+        .build();
+    let context = SessionContext::new_with_state(state);
+    let snapshot = || Arc::clone(snapshot);
+    let tables: [(&str, Arc<dyn TableProvider>); 5] = [
+        ("packets", Arc::new(providers::Packets(snapshot()))),
+        ("flow_parts", Arc::new(providers::FlowParts(snapshot()))),
+        ("flows", Arc::new(flows::Flows::new(snapshot()))),
+        ("segments", Arc::new(catalog::CatalogTable::segments(snapshot()))),
+        ("coverage", Arc::new(catalog::CatalogTable::coverage(snapshot()))),
+    ];
+    for (name, table) in tables {
+        context.register_table(name, table).map_err(|error| {
+            Failure::caused_by(FailureKind::Other, format!("table {name} cannot be made"), error)
+        })?;
+    }
+    for function in functions::all() {
+        context.register_udf(function.as_ref().clone());
+    }
+    Ok(context.state())
+}

@@ -1,0 +1,525 @@
+//! Batches of `packets.parquet` as the columns SQL shows: what the packet's flow says is
+//! looked up, what its header says is rebuilt, the rest is there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use capstan_model::{Address, Failure, LinkType};
+use capstan_storage_engine::segment::packets::{ReadRow, Rebuilder, RowReader, column};
+use capstan_storage_engine::segment::{Corrupt, index_layer::Meta};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, PrimitiveArray,
+    RecordBatch, StringViewArray, UInt32Array,
+};
+use datafusion::arrow::compute::{cast, concat, take};
+use datafusion::arrow::datatypes::{
+    Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
+};
+
+use super::columns::{FlowColumn, PacketColumn};
+use super::flow_rows::{Constants, FlowRows, addresses, unexpected};
+use super::templates::{Stored, TcpFields, TcpReader, Templates};
+use super::window::Window;
+
+/// How a column of packets follows from a column of flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OfFlow {
+    /// It is the same for all packets of the flow.
+    Same(FlowColumn),
+    /// It is the first one for packets forward and the second one for packets back.
+    Ends(FlowColumn, FlowColumn),
+}
+
+fn of_flow(column: PacketColumn) -> Option<OfFlow> {
+    use OfFlow::{Ends, Same};
+    Some(match column {
+        PacketColumn::FlowId => Same(FlowColumn::FlowId),
+        PacketColumn::IpProtocol => Same(FlowColumn::IpProtocol),
+        PacketColumn::Vlan => Same(FlowColumn::Vlan),
+        PacketColumn::Vni => Same(FlowColumn::Vni),
+        PacketColumn::SourceIp => Ends(FlowColumn::SourceIp, FlowColumn::DestinationIp),
+        PacketColumn::DestinationIp => Ends(FlowColumn::DestinationIp, FlowColumn::SourceIp),
+        PacketColumn::SourcePort => Ends(FlowColumn::SourcePort, FlowColumn::DestinationPort),
+        PacketColumn::DestinationPort => Ends(FlowColumn::DestinationPort, FlowColumn::SourcePort),
+        PacketColumn::SourceNamespace => {
+            Ends(FlowColumn::SourceNamespace, FlowColumn::DestinationNamespace)
+        }
+        PacketColumn::DestinationNamespace => {
+            Ends(FlowColumn::DestinationNamespace, FlowColumn::SourceNamespace)
+        }
+        PacketColumn::SourcePod => Ends(FlowColumn::SourcePod, FlowColumn::DestinationPod),
+        PacketColumn::DestinationPod => Ends(FlowColumn::DestinationPod, FlowColumn::SourcePod),
+        _ => return None,
+    })
+}
+
+/// The columns of flows a column of packets is looked up in.
+pub(super) fn flow_columns(column: PacketColumn) -> Vec<FlowColumn> {
+    match of_flow(column) {
+        Some(OfFlow::Same(column)) => vec![column],
+        Some(OfFlow::Ends(one, other)) => vec![one, other],
+        None => Vec::new(),
+    }
+}
+
+/// The columns of `packets.parquet` a column of SQL is made of. Headers and payload need all
+/// of them, and are not listed here.
+pub(super) fn stored(column: PacketColumn) -> &'static [&'static str] {
+    use PacketColumn as P;
+    match column {
+        P::Time => &[column::TIME],
+        P::Ordinal => &[column::ORDINAL],
+        P::FlowId | P::IpProtocol | P::Vlan | P::Vni => &[column::FLOW],
+        P::SourceIp
+        | P::DestinationIp
+        | P::SourcePort
+        | P::DestinationPort
+        | P::SourceNamespace
+        | P::SourcePod
+        | P::DestinationNamespace
+        | P::DestinationPod => &[column::FLOW, column::BACKWARD],
+        P::Direction => &[column::BACKWARD],
+        P::Interface | P::InterfaceName | P::LinkType => &[column::INTERFACE],
+        P::Length => &[column::LENGTH],
+        P::CapturedLength => &[column::LENGTH, column::CAPTURED],
+        P::Protocol => &[column::PROTOCOL],
+        P::OuterSourceIp | P::OuterDestinationIp => {
+            &[column::TEMPLATE, column::INTERFACE, column::LENGTH, column::TRAILER]
+        }
+        P::TcpFlags | P::TcpSeq | P::TcpAck | P::TcpWindow => &[
+            column::TEMPLATE,
+            column::INTERFACE,
+            column::LENGTH,
+            column::TRAILER,
+            column::FLOW,
+            column::BACKWARD,
+            column::TCP_FLAGS,
+            column::TCP_WINDOW,
+            column::TCP_SEQ,
+            column::TCP_ACK,
+        ],
+        P::Recorder
+        | P::Observer
+        | P::Generation
+        | P::Segment
+        | P::Identity
+        | P::Header
+        | P::Payload
+        | P::Data => &[],
+    }
+}
+
+/// Whether the column is made of captured bytes.
+pub(super) fn is_bytes(column: PacketColumn) -> bool {
+    matches!(column, PacketColumn::Header | PacketColumn::Payload | PacketColumn::Data)
+}
+
+/// What a capture point's packets have in common.
+#[derive(Debug)]
+struct Interfaces {
+    numbers: Vec<i32>,
+    links: Vec<LinkType>,
+    names: StringViewArray,
+}
+
+impl Interfaces {
+    fn of(meta: &Meta) -> Self {
+        let mut known: Vec<_> = meta.interfaces.iter().collect();
+        known.sort_unstable_by_key(|(number, _)| *number as i32);
+        Interfaces {
+            numbers: known.iter().map(|(number, _)| *number as i32).collect(),
+            links: known.iter().map(|(_, interface)| interface.link_type).collect(),
+            names: known.iter().map(|(_, interface)| interface.name.as_deref()).collect(),
+        }
+    }
+
+    fn place(&self, number: i32) -> Option<usize> {
+        // Nearly always there is one.
+        match self.numbers.as_slice() {
+            [only] => (*only == number).then_some(0),
+            numbers => numbers.binary_search(&number).ok(),
+        }
+    }
+
+    fn link(&self, number: i32) -> Option<LinkType> {
+        self.place(number).map(|place| self.links[place])
+    }
+}
+
+/// Values of flows by position, those of the other end behind them where packets have both.
+#[derive(Debug)]
+struct Lookup {
+    column: PacketColumn,
+    values: ArrayRef,
+    ends: bool,
+}
+
+/// Turns batches of one segment, in stored order, into columns.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    columns: Vec<PacketColumn>,
+    constants: Constants,
+    interfaces: Interfaces,
+    directions: StringViewArray,
+    lookups: Vec<Lookup>,
+    /// Flow numbers by position.
+    flows: Vec<u32>,
+    templates: Templates,
+    tcp: TcpReader,
+    reader: RowReader,
+    rebuilder: Rebuilder,
+}
+
+/// Some packets as columns; those of captured bytes are still to be put in.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) rows: usize,
+    pub(super) columns: Vec<Option<ArrayRef>>,
+    /// Which rows lie in the window; all if none.
+    pub(super) inside: Option<BooleanArray>,
+    /// How long the header of each packet is, bytes; empty if nobody asked.
+    pub(super) prefixes: Vec<u32>,
+}
+
+fn bad(what: impl Into<String>) -> Corrupt {
+    Corrupt { layer: "packets", what: what.into() }
+}
+
+impl Decoder {
+    /// For the packets of `flows`, all of the segment's if none.
+    pub(super) fn new(
+        columns: &[PacketColumn],
+        meta: &Meta,
+        constants: Constants,
+        flows: Option<&FlowRows>,
+    ) -> Result<Decoder, Failure> {
+        let mut lookups = Vec::new();
+        let mut numbers = Vec::new();
+        if let Some(flows) = flows {
+            numbers = flows.ordinals.iter().collect();
+            for column in columns {
+                let Some(of) = of_flow(*column) else { continue };
+                let (values, ends) = match of {
+                    OfFlow::Same(one) => (flows.show(one, &constants)?, false),
+                    OfFlow::Ends(one, other) => {
+                        let (one, other) =
+                            (flows.show(one, &constants)?, flows.show(other, &constants)?);
+                        (concat(&[&one, &other]).map_err(unexpected)?, true)
+                    }
+                };
+                lookups.push(Lookup { column: *column, values, ends });
+            }
+        }
+        Ok(Decoder {
+            columns: columns.to_vec(),
+            constants,
+            interfaces: Interfaces::of(meta),
+            directions: StringViewArray::from(vec!["forward", "backward"]),
+            lookups,
+            flows: numbers,
+            templates: Templates::default(),
+            tcp: TcpReader::default(),
+            reader: RowReader::default(),
+            rebuilder: Rebuilder::default(),
+        })
+    }
+
+    fn wants(&self, column: PacketColumn) -> bool {
+        self.columns.contains(&column)
+    }
+
+    /// The next batch. With `prefixes` the lengths of headers are told, too.
+    pub(super) fn decode(
+        &mut self,
+        batch: &RecordBatch,
+        window: Option<&Window>,
+        prefixes: bool,
+    ) -> Result<Decoded, Failure> {
+        let inside = match window {
+            Some(window) => inside(batch, window)?,
+            None => None,
+        };
+        let needs_templates = prefixes
+            || self.columns.iter().any(|column| stored(*column).contains(&column::TEMPLATE));
+        let templates =
+            if needs_templates { self.templates.of_rows(batch)? } else { Vec::new() };
+        let tcp = self.tcp_fields(batch, &templates)?;
+        let outer = self.outer_ends(batch, &templates)?;
+        let positions = if self.lookups.is_empty() { None } else { Some(self.positions(batch)?) };
+        let columns = self
+            .columns
+            .iter()
+            .map(|column| match column {
+                _ if is_bytes(*column) => Ok(None),
+                PacketColumn::OuterSourceIp => Ok(outer.as_ref().map(|outer| Arc::clone(&outer.0))),
+                PacketColumn::OuterDestinationIp => {
+                    Ok(outer.as_ref().map(|outer| Arc::clone(&outer.1)))
+                }
+                PacketColumn::TcpFlags => Ok(tcp.as_deref().map(|tcp| {
+                    integers(tcp.iter().map(|tcp| tcp.map(|tcp| i32::from(tcp.flags))))
+                })),
+                PacketColumn::TcpWindow => Ok(tcp.as_deref().map(|tcp| {
+                    integers(tcp.iter().map(|tcp| tcp.map(|tcp| i32::from(tcp.window))))
+                })),
+                PacketColumn::TcpSeq => Ok(tcp.as_deref().map(|tcp| {
+                    long_integers(tcp.iter().map(|tcp| tcp.map(|tcp| i64::from(tcp.seq))))
+                })),
+                PacketColumn::TcpAck => Ok(tcp.as_deref().map(|tcp| {
+                    long_integers(tcp.iter().map(|tcp| tcp.map(|tcp| i64::from(tcp.ack))))
+                })),
+                column => self.column(*column, batch, positions.as_ref()).map(Some),
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let prefixes = if prefixes {
+            let length = |number: &u32| {
+                let template = self.templates.get(*number)?;
+                Ok(u32::try_from(template.prefix_length()).unwrap_or(u32::MAX))
+            };
+            templates.iter().map(length).collect::<Result<_, Corrupt>>()?
+        } else {
+            Vec::new()
+        };
+        Ok(Decoded { rows: batch.num_rows(), columns, inside, prefixes })
+    }
+
+    /// The headers of the packets of a batch that has all columns.
+    pub(super) fn headers(&mut self, batch: &RecordBatch) -> Result<ArrayRef, Failure> {
+        let mut rows: Vec<ReadRow> = Vec::with_capacity(batch.num_rows());
+        self.reader.read(batch, &mut rows)?;
+        let mut headers = BinaryBuilder::with_capacity(rows.len(), rows.len() * 64);
+        let mut header = Vec::new();
+        for ReadRow { row, .. } in &rows {
+            let template = self
+                .reader
+                .templates()
+                .get(row.template)
+                .ok_or_else(|| bad("template number"))?;
+            header.clear();
+            let values = self.rebuilder.values(row, template);
+            template.fill(&values, row.length, &mut header)?;
+            headers.append_value(&header);
+        }
+        Ok(Arc::new(headers.finish()))
+    }
+
+    fn column(
+        &self,
+        column: PacketColumn,
+        batch: &RecordBatch,
+        positions: Option<&Positions>,
+    ) -> Result<ArrayRef, Failure> {
+        let rows = batch.num_rows();
+        let one = |name: &'static str| get(batch, name).map_err(Failure::from);
+        match column {
+            PacketColumn::Recorder | PacketColumn::Observer => Ok(self.constants.recorder(rows)),
+            PacketColumn::Generation => Ok(self.constants.generation(rows)),
+            PacketColumn::Segment => Ok(self.constants.segment(rows)),
+            PacketColumn::Identity => Ok(self.constants.identity(rows)),
+            PacketColumn::Direction => {
+                let backward = backward(batch)?;
+                let at: UInt32Array = backward.values().iter().map(u32::from).collect();
+                take(&self.directions, &at, None).map_err(unexpected)
+            }
+            PacketColumn::InterfaceName => {
+                let numbers: &Int32Array = typed::<Int32Type>(batch, column::INTERFACE)?;
+                let place = |number: &i32| self.interfaces.place(*number).map(|at| at as u32);
+                let at: UInt32Array = numbers.values().iter().map(place).collect();
+                take(&self.interfaces.names, &at, None).map_err(unexpected)
+            }
+            PacketColumn::LinkType => {
+                let numbers: &Int32Array = typed::<Int32Type>(batch, column::INTERFACE)?;
+                let link = |number: &i32| self.interfaces.link(*number).map(|link| i32::from(link.0));
+                Ok(integers(numbers.values().iter().map(link)))
+            }
+            PacketColumn::CapturedLength => {
+                let length = typed::<UInt32Type>(batch, column::LENGTH)?;
+                let captured = typed::<UInt32Type>(batch, column::CAPTURED)?;
+                let lengths = length.values().iter().zip(captured.iter());
+                let lengths = lengths
+                    .map(|(length, captured)| i64::from(captured.unwrap_or(*length)));
+                Ok(Arc::new(Int64Array::from_iter_values(lengths)))
+            }
+            column => match self.lookups.iter().find(|lookup| lookup.column == column) {
+                Some(lookup) => {
+                    let positions = positions.ok_or_else(|| bad("no flow is known"))?;
+                    let at = if lookup.ends { positions.ends()? } else { &positions.flows };
+                    take(&lookup.values, at, None).map_err(unexpected)
+                }
+                None => {
+                    let name = stored(column).first().copied().unwrap_or_default();
+                    cast(one(name)?, column.field().data_type()).map_err(unexpected)
+                }
+            },
+        }
+    }
+
+    /// Where each row's flow stands in the lookups.
+    fn positions(&self, batch: &RecordBatch) -> Result<Positions, Corrupt> {
+        let numbers = typed::<Int32Type>(batch, column::FLOW)?;
+        let mut flows = Vec::with_capacity(numbers.len());
+        // Packets of a flow follow each other, and flows their numbers.
+        let mut at = 0;
+        for number in numbers.values() {
+            let number = *number as u32;
+            if self.flows.get(at) != Some(&number) {
+                at = match self.flows.get(at + 1) {
+                    Some(next) if *next == number => at + 1,
+                    _ => self
+                        .flows
+                        .binary_search(&number)
+                        .map_err(|_| bad(format!("a packet of flow {number}, which was not asked for")))?,
+                };
+            }
+            flows.push(at as u32);
+        }
+        let ends = if self.lookups.iter().any(|lookup| lookup.ends) {
+            let behind = self.flows.len() as u32;
+            let backward = backward(batch)?;
+            let pairs = flows.iter().zip(backward.values().iter());
+            let ends = pairs.map(|(at, backward)| at + u32::from(backward) * behind);
+            Some(UInt32Array::from_iter_values(ends))
+        } else {
+            None
+        };
+        Ok(Positions { flows: UInt32Array::from(flows), ends })
+    }
+
+    fn tcp_fields(
+        &mut self,
+        batch: &RecordBatch,
+        templates: &[u32],
+    ) -> Result<Option<Vec<Option<TcpFields>>>, Corrupt> {
+        use PacketColumn as P;
+        if ![P::TcpFlags, P::TcpSeq, P::TcpAck, P::TcpWindow].iter().any(|c| self.wants(*c)) {
+            return Ok(None);
+        }
+        let flow = typed::<Int32Type>(batch, column::FLOW)?;
+        let backward = backward(batch)?;
+        let length = typed::<UInt32Type>(batch, column::LENGTH)?;
+        let trailer = typed::<Int32Type>(batch, column::TRAILER)?;
+        let interface = typed::<Int32Type>(batch, column::INTERFACE)?;
+        let flags = typed::<UInt8Type>(batch, column::TCP_FLAGS)?;
+        let windows = typed::<UInt16Type>(batch, column::TCP_WINDOW)?;
+        let seq = typed::<Int32Type>(batch, column::TCP_SEQ)?;
+        let ack = typed::<Int32Type>(batch, column::TCP_ACK)?;
+        let mut fields = Vec::with_capacity(batch.num_rows());
+        for (row, template) in templates.iter().enumerate() {
+            let stored = Stored {
+                flow: flow.value(row),
+                backward: backward.value(row),
+                length: length.value(row),
+                trailer: trailer.value(row),
+                flags: or_zero(flags, row),
+                window: or_zero(windows, row),
+                seq_delta: or_zero(seq, row),
+                ack_delta: or_zero(ack, row),
+            };
+            let link = self.interfaces.link(interface.value(row)).unwrap_or(LinkType(u16::MAX));
+            fields.push(self.tcp.next(&mut self.templates, *template, link, &stored)?);
+        }
+        Ok(Some(fields))
+    }
+
+    fn outer_ends(
+        &mut self,
+        batch: &RecordBatch,
+        templates: &[u32],
+    ) -> Result<Option<(ArrayRef, ArrayRef)>, Failure> {
+        if !self.wants(PacketColumn::OuterSourceIp) && !self.wants(PacketColumn::OuterDestinationIp)
+        {
+            return Ok(None);
+        }
+        let length = typed::<UInt32Type>(batch, column::LENGTH)?;
+        let trailer = typed::<Int32Type>(batch, column::TRAILER)?;
+        let interface = typed::<Int32Type>(batch, column::INTERFACE)?;
+        let mut ends = Vec::with_capacity(batch.num_rows());
+        for (row, template) in templates.iter().enumerate() {
+            let stored = Stored {
+                length: length.value(row),
+                trailer: trailer.value(row),
+                ..Stored::default()
+            };
+            let link = self.interfaces.link(interface.value(row)).unwrap_or(LinkType(u16::MAX));
+            ends.push(self.templates.front(*template, link, &stored)?.outer);
+        }
+        let sources = repeated(ends.iter().map(|ends| ends.map(|ends| ends.0)))?;
+        let destinations = repeated(ends.iter().map(|ends| ends.map(|ends| ends.1)))?;
+        Ok(Some((sources, destinations)))
+    }
+}
+
+/// Rows' places in the lookups.
+struct Positions {
+    flows: UInt32Array,
+    /// With the other end's behind, for packets that go back.
+    ends: Option<UInt32Array>,
+}
+
+impl Positions {
+    fn ends(&self) -> Result<&UInt32Array, Corrupt> {
+        self.ends.as_ref().ok_or_else(|| bad("no direction is known"))
+    }
+}
+
+/// Which rows lie in the window; none if all do.
+fn inside(batch: &RecordBatch, window: &Window) -> Result<Option<BooleanArray>, Corrupt> {
+    let times = typed::<TimestampNanosecondType>(batch, column::TIME)?;
+    let inside: BooleanArray = times
+        .iter()
+        .map(|time| Some(time.is_some_and(|time| window.first <= time && time <= window.last)))
+        .collect();
+    Ok((inside.true_count() < inside.len()).then_some(inside))
+}
+
+/// Addresses of which there are few different ones, as text.
+fn repeated(ends: impl Iterator<Item = Option<Address>>) -> Result<ArrayRef, Failure> {
+    let mut places: HashMap<Address, u32> = HashMap::new();
+    let mut distinct = Vec::new();
+    let at: UInt32Array = ends
+        .map(|end| {
+            end.map(|end| {
+                *places.entry(end).or_insert_with(|| {
+                    distinct.push(Some(end));
+                    distinct.len() as u32 - 1
+                })
+            })
+        })
+        .collect();
+    take(&addresses(distinct.into_iter()), &at, None).map_err(unexpected)
+}
+
+fn integers(values: impl Iterator<Item = Option<i32>>) -> ArrayRef {
+    Arc::new(values.collect::<Int32Array>())
+}
+
+fn long_integers(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.collect::<Int64Array>())
+}
+
+fn get<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, Corrupt> {
+    batch.column_by_name(name).ok_or_else(|| bad(format!("column {name} is missing")))
+}
+
+fn typed<'a, T: datafusion::arrow::datatypes::ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a PrimitiveArray<T>, Corrupt> {
+    get(batch, name)?
+        .as_primitive_opt::<T>()
+        .ok_or_else(|| bad(format!("column {name} has another type")))
+}
+
+fn backward(batch: &RecordBatch) -> Result<&BooleanArray, Corrupt> {
+    get(batch, column::BACKWARD)?
+        .as_boolean_opt()
+        .ok_or_else(|| bad("column backward has another type"))
+}
+
+/// A column's null is written where the packet has no such field.
+fn or_zero<T>(array: &PrimitiveArray<T>, row: usize) -> T::Native
+where
+    T: datafusion::arrow::datatypes::ArrowPrimitiveType,
+    T::Native: Default,
+{
+    if array.is_null(row) { T::Native::default() } else { array.value(row) }
+}

@@ -1,0 +1,598 @@
+//! The scan of `packets` and `flow_parts`: an execution plan of one partition a group of
+//! segments, whose rows come segment by segment.
+
+use std::fmt;
+use std::sync::Arc;
+
+use capstan_index::Field;
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::catalog::{Segment, SegmentEntry};
+use capstan_storage_engine::segment::{Corrupt, Layer};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coop::make_cooperative;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
+};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    ReplaceChildrenOptions, StatisticsArgs,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::display::FlowsInWords;
+use super::flow_parts::FlowRequest;
+use super::flow_rows::Constants;
+use super::packets::{PacketReader, PacketRequest, Selected};
+use super::source::Counted;
+use super::window::Window;
+use crate::select::FlowFilter;
+use crate::snapshot::{Cost, Snapshot};
+
+/// Rows of one batch at most.
+const BATCH_ROWS: usize = 8_192;
+
+/// Segments whose index and flows are read at a time to tell what a query will cost.
+const PLANNED_AT_ONCE: usize = 8;
+
+/// What is read.
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    Packets(Arc<PacketRequest>),
+    FlowParts(Arc<FlowRequest>),
+}
+
+impl Request {
+    fn table(&self) -> &'static str {
+        match self {
+            Request::Packets(_) => "packets",
+            Request::FlowParts(_) => "flow_parts",
+        }
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        match self {
+            Request::Packets(request) => request.schema(),
+            Request::FlowParts(request) => request.schema(),
+        }
+    }
+
+    fn window(&self) -> Option<&Window> {
+        match self {
+            Request::Packets(request) => request.window.as_ref(),
+            Request::FlowParts(request) => request.window.as_ref(),
+        }
+    }
+
+    fn flows(&self) -> &FlowFilter {
+        match self {
+            Request::Packets(request) => &request.flows,
+            Request::FlowParts(request) => &request.flows,
+        }
+    }
+
+    /// The layer that has a row for each row of the table.
+    fn layer(&self) -> Layer {
+        match self {
+            Request::Packets(_) => Layer::Packets,
+            Request::FlowParts(_) => Layer::Flows,
+        }
+    }
+
+    fn rows(&self, entry: &SegmentEntry) -> u64 {
+        match self {
+            Request::Packets(_) => entry.packets,
+            Request::FlowParts(_) => entry.flow_parts,
+        }
+    }
+
+    /// Whether a segment may have rows that are asked for. A no is certain.
+    fn may_match(&self, entry: &SegmentEntry) -> bool {
+        let window = match self {
+            Request::Packets(request) => request
+                .window
+                .as_ref()
+                .is_none_or(|window| !window.is_empty() && window.may_touch(entry)),
+            Request::FlowParts(request) => {
+                request.window.as_ref().is_none_or(|window| window.may_touch(entry))
+            }
+        };
+        window && self.flows().may_match(entry)
+    }
+
+    /// Whether all rows there are belong.
+    fn is_everything(&self) -> bool {
+        self.window().is_none() && self.flows().is_all()
+    }
+}
+
+/// What reading will ask of the store.
+#[derive(Debug, Clone, Copy, Default)]
+struct Planned {
+    segments: usize,
+    cost: Cost,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ScanExec {
+    snapshot: Arc<Snapshot>,
+    request: Request,
+    /// Segments of each partition.
+    groups: Vec<Vec<Arc<Segment>>>,
+    /// Segments there are.
+    considered: usize,
+    /// Segments that have lost the layer with the rows.
+    degraded: usize,
+    limit: Option<usize>,
+    planned: Option<Planned>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl ScanExec {
+    /// Chooses the segments that may have rows and deals them out to partitions.
+    pub(super) fn new(
+        snapshot: Arc<Snapshot>,
+        request: Request,
+        partitions: usize,
+        limit: Option<usize>,
+    ) -> ScanExec {
+        let mut considered = 0;
+        let mut degraded = 0;
+        let mut chosen: Vec<Arc<Segment>> = Vec::new();
+        for segment in snapshot.segments(capstan_model::TimeRange::ALL) {
+            considered += 1;
+            if !request.may_match(&segment.entry) {
+                continue;
+            }
+            if segment.entry.layer(request.layer()).is_none() {
+                degraded += 1;
+                continue;
+            }
+            chosen.push(Arc::clone(segment));
+        }
+        let groups = deal(chosen, partitions, |segment| request.rows(&segment.entry));
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(request.schema())),
+            Partitioning::UnknownPartitioning(groups.len()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
+        .with_scheduling_type(SchedulingType::Cooperative);
+        ScanExec {
+            snapshot,
+            request,
+            groups,
+            considered,
+            degraded,
+            limit,
+            planned: None,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.groups.iter().flatten()
+    }
+
+    /// Finds out what reading will ask of the store: opens the segments and reads what
+    /// has to be known of their flows, but no packet.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn plan(mut self) -> Result<ScanExec> {
+        let segments: Vec<_> = self.segments().cloned().collect();
+        let costs = stream::iter(segments)
+            .map(|segment| cost(Arc::clone(&self.snapshot), self.request.clone(), segment))
+            .buffered(PLANNED_AT_ONCE);
+        let planned = costs
+            .try_fold(Planned::default(), |mut sum, cost| async move {
+                sum.segments += 1;
+                sum.cost += cost;
+                Ok(sum)
+            })
+            .await
+            .map_err(external)?;
+        self.planned = Some(planned);
+        Ok(self)
+    }
+}
+
+/// Into at most `partitions` groups of about as many rows, each in the order given.
+fn deal<T>(items: Vec<T>, partitions: usize, rows: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
+    let count = partitions.min(items.len()).max(1);
+    let mut by_size: Vec<(usize, T)> = items.into_iter().enumerate().collect();
+    by_size.sort_by_key(|(_, item)| std::cmp::Reverse(rows(item)));
+    let mut groups: Vec<(u64, Vec<(usize, T)>)> = (0..count).map(|_| (0, Vec::new())).collect();
+    for (place, item) in by_size {
+        if let Some(group) = groups.iter_mut().min_by_key(|(sum, _)| *sum) {
+            // Something for each, so that many small ones spread, too.
+            group.0 = group.0.saturating_add(rows(&item)).saturating_add(1);
+            group.1.push((place, item));
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(_, mut group)| {
+            group.sort_by_key(|(place, _)| *place);
+            group.into_iter().map(|(_, item)| item).collect()
+        })
+        .collect()
+}
+
+/// A failure on its way through the query engine.
+pub(super) fn external(failure: Failure) -> DataFusionError {
+    DataFusionError::External(Box::new(failure))
+}
+
+async fn open(
+    snapshot: &Snapshot,
+    segment: &Segment,
+) -> Result<(Counted, Constants), Failure> {
+    let source = Counted::new(snapshot.open(segment).await?);
+    let terms = source.open().segment().terms();
+    let mut identity = false;
+    for field in [Field::Namespace, Field::Pod] {
+        let mut terms = terms.terms(field).map_err(damaged)?;
+        identity |= terms.next().transpose().map_err(damaged)?.is_some();
+    }
+    let recorder = segment.recorder.to_string();
+    let constants =
+        Constants::new(&recorder, segment.generation.0, &segment.entry.name, identity);
+    Ok((source, constants))
+}
+
+fn damaged(error: capstan_index::IndexError) -> Corrupt {
+    Corrupt { layer: "index", what: error.to_string() }
+}
+
+/// What reading a segment will ask of the store.
+async fn cost(
+    snapshot: Arc<Snapshot>,
+    request: Request,
+    segment: Arc<Segment>,
+) -> Result<Cost, Failure> {
+    let (source, constants) = open(&snapshot, &segment).await?;
+    match request {
+        Request::Packets(request) => {
+            let selected = Selected::of(source, constants, &request).await?;
+            selected.plan(&request)?;
+            Ok(selected.source().cost())
+        }
+        Request::FlowParts(request) => {
+            request.read(&source, &constants).await?;
+            Ok(source.cost())
+        }
+    }
+}
+
+/// The rows of one segment, about to be read.
+enum Rows {
+    Packets(Box<PacketReader>),
+    FlowParts(Option<RecordBatch>, Counted),
+}
+
+impl Rows {
+    /// Opens a segment and fetches what its first rows need.
+    async fn start(
+        snapshot: Arc<Snapshot>,
+        request: Request,
+        segment: Arc<Segment>,
+        memory: MemoryReservation,
+    ) -> Result<Rows, Failure> {
+        let (source, constants) = open(&snapshot, &segment).await?;
+        match request {
+            Request::Packets(request) => {
+                let selected = Selected::of(source, constants, &request).await?;
+                let reader = selected.start(request, memory).await?;
+                Ok(Rows::Packets(Box::new(reader)))
+            }
+            Request::FlowParts(request) => {
+                let batch = request.read(&source, &constants).await?;
+                Ok(Rows::FlowParts(Some(batch), source))
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
+        match self {
+            Rows::Packets(reader) => reader.next().await,
+            Rows::FlowParts(batch, _) => Ok(batch.take()),
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        match self {
+            Rows::Packets(reader) => reader.source().cost(),
+            Rows::FlowParts(_, source) => source.cost(),
+        }
+    }
+}
+
+/// A segment that is being opened beside the one that is read.
+type Opening = datafusion::common::runtime::SpawnedTask<Result<Rows, Failure>>;
+
+/// One partition while it is read.
+struct Partition {
+    snapshot: Arc<Snapshot>,
+    request: Request,
+    /// Segments still to be opened, the next one last.
+    segments: Vec<Arc<Segment>>,
+    opening: Option<Opening>,
+    rows: Option<Rows>,
+    /// Rows that were read and not given out.
+    batch: Option<RecordBatch>,
+    limit: Option<usize>,
+    memory: MemoryReservation,
+    metrics: Counts,
+}
+
+/// What `EXPLAIN ANALYZE` shows.
+struct Counts {
+    baseline: BaselineMetrics,
+    segments: Count,
+    objects: Count,
+    requests: Count,
+    bytes: Count,
+}
+
+impl Counts {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
+        Counts {
+            baseline: BaselineMetrics::new(metrics, partition),
+            segments: count("segments_opened"),
+            objects: count("objects_read"),
+            requests: count("requests"),
+            bytes: count("bytes_scanned"),
+        }
+    }
+
+    fn add(&self, cost: Cost) {
+        let count = |count: &Count, by: u64| count.add(usize::try_from(by).unwrap_or(usize::MAX));
+        self.segments.add(1);
+        count(&self.objects, cost.objects);
+        count(&self.requests, cost.requests);
+        count(&self.bytes, cost.bytes);
+    }
+}
+
+impl Partition {
+    fn open_next(&mut self) {
+        if let Some(segment) = self.segments.pop() {
+            let rows = Rows::start(
+                Arc::clone(&self.snapshot),
+                self.request.clone(),
+                segment,
+                self.memory.new_empty(),
+            );
+            self.opening = Some(Opening::spawn(rows));
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
+        if self.limit == Some(0) {
+            return Ok(None);
+        }
+        loop {
+            if let Some(batch) = self.batch.take() {
+                return Ok(Some(self.cut(batch)));
+            }
+            if let Some(rows) = &mut self.rows {
+                match rows.next().await? {
+                    Some(batch) if batch.num_rows() == 0 => {}
+                    Some(batch) => self.batch = Some(batch),
+                    None => {
+                        self.metrics.add(rows.cost());
+                        self.rows = None;
+                    }
+                }
+                continue;
+            }
+            if self.opening.is_none() {
+                self.open_next();
+            }
+            let Some(opening) = self.opening.take() else { return Ok(None) };
+            let rows = opening.join_unwind().await.map_err(|error| {
+                Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
+            })?;
+            self.rows = Some(rows?);
+            // With a limit the next segment is perhaps not needed at all.
+            if self.limit.is_none() {
+                self.open_next();
+            }
+        }
+    }
+
+    /// The first rows of a batch; the others are kept for later.
+    fn cut(&mut self, batch: RecordBatch) -> RecordBatch {
+        let most = self.limit.unwrap_or(usize::MAX).min(rows_at_a_time(&batch));
+        let now = batch.num_rows().min(most);
+        if now < batch.num_rows() {
+            self.batch = Some(batch.slice(now, batch.num_rows() - now));
+        }
+        if let Some(limit) = &mut self.limit {
+            *limit -= now;
+        }
+        batch.slice(0, now)
+    }
+}
+
+/// Rows without columns are only counted, so they weigh nothing.
+fn rows_at_a_time(batch: &RecordBatch) -> usize {
+    if batch.num_columns() == 0 { usize::MAX } else { BATCH_ROWS }
+}
+
+impl DisplayAs for ScanExec {
+    fn fmt_as(&self, form: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if matches!(form, DisplayFormatType::TreeRender) { "\n" } else { ", " };
+        let schema = self.request.schema();
+        let columns: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let chosen = self.segments().count();
+        if separator == ", " {
+            write!(f, "CapstanScan: ")?;
+        }
+        write!(f, "table={}{separator}columns=[{}]", self.request.table(), columns.join(", "))?;
+        if let Some(window) = self.request.window() {
+            write!(f, "{separator}window={window}")?;
+        }
+        if !self.request.flows().is_all() {
+            write!(f, "{separator}flows={}", FlowsInWords(self.request.flows()))?;
+        }
+        if let Some(limit) = self.limit {
+            write!(f, "{separator}limit={limit}")?;
+        }
+        let pruned = self.considered - chosen - self.degraded;
+        write!(f, "{separator}segments={} pruned={pruned}", self.considered)?;
+        if self.degraded > 0 {
+            write!(f, " degraded={}", self.degraded)?;
+        }
+        if let Some(Planned { segments, cost }) = &self.planned {
+            write!(
+                f,
+                " opened={segments}{separator}objects={} requests={} bytes={}",
+                cost.objects, cost.requests, cost.bytes
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl ExecutionPlan for ScanExec {
+    fn name(&self) -> &str {
+        "CapstanScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let mut segments = self.groups.get(partition).cloned().unwrap_or_default();
+        segments.reverse();
+        let memory = MemoryConsumer::new(format!("scan of {}", self.request.table()))
+            .register(context.memory_pool());
+        let state = Partition {
+            snapshot: Arc::clone(&self.snapshot),
+            request: self.request.clone(),
+            segments,
+            opening: None,
+            rows: None,
+            batch: None,
+            limit: self.limit,
+            memory,
+            metrics: Counts::new(&self.metrics, partition),
+        };
+        let rows = stream::try_unfold(state, |mut state| async move {
+            let batch = state.next().await.map_err(external)?;
+            Ok(batch.map(|batch| {
+                state.metrics.baseline.record_output(batch.num_rows());
+                (batch, state)
+            }))
+        });
+        let schema = Arc::clone(self.request.schema());
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _: &[Arc<Statistics>],
+        args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        let groups = match args.partition() {
+            Some(partition) => self.groups.get(partition..=partition).unwrap_or_default(),
+            None => &self.groups,
+        };
+        let rows: u64 =
+            groups.iter().flatten().map(|segment| self.request.rows(&segment.entry)).sum();
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let columns = self.request.schema().fields().len();
+        Ok(Arc::new(Statistics {
+            num_rows: if self.request.is_everything() && self.limit.is_none() {
+                Precision::Exact(rows)
+            } else {
+                Precision::Inexact(self.limit.map_or(rows, |limit| limit.min(rows)))
+            },
+            total_byte_size: Precision::Absent,
+            column_statistics: vec![ColumnStatistics::new_unknown(); columns],
+        }))
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        Some(Arc::new(ScanExec {
+            snapshot: Arc::clone(&self.snapshot),
+            request: self.request.clone(),
+            groups: self.groups.clone(),
+            considered: self.considered,
+            degraded: self.degraded,
+            limit,
+            planned: self.planned,
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_dealt_out_evenly_and_keep_their_order() {
+        let groups = deal(vec![5, 1, 1, 1, 1, 1, 0, 0], 2, |rows| *rows);
+        assert_eq!(groups.len(), 2);
+        let sums: Vec<u64> = groups.iter().map(|group| group.iter().sum()).collect();
+        assert_eq!(sums, [5, 5]);
+        assert_eq!(deal(Vec::<u64>::new(), 4, |rows| *rows), [Vec::new()]);
+        assert_eq!(deal(vec![3, 4], 4, |rows| *rows).len(), 2);
+    }
+}

@@ -1,0 +1,117 @@
+//! Bytes of a segment's layers on their way into a table: counted as they are asked for, and
+//! within the memory a query may take.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::reader::Fetch;
+
+use crate::snapshot::{Cost, OpenSegment, Plan};
+
+/// An opened segment that counts what is fetched of it.
+#[derive(Debug)]
+pub(super) struct Counted {
+    open: Arc<OpenSegment>,
+    plan: Mutex<Plan>,
+}
+
+impl Counted {
+    /// Counts from the `index` layer on, which was read whole to open it.
+    pub(super) fn new(open: Arc<OpenSegment>) -> Self {
+        let mut plan = Plan::default();
+        let index = open.entry().layer(Layer::Index).map_or(0, |layer| layer.bytes);
+        plan.whole(Layer::Index, index);
+        Counted { open, plan: Mutex::new(plan) }
+    }
+
+    pub(super) fn open(&self) -> &Arc<OpenSegment> {
+        &self.open
+    }
+
+    /// What was asked for so far.
+    pub(super) fn cost(&self) -> Cost {
+        self.with(|plan| plan.cost())
+    }
+
+    /// Counts what will be asked for.
+    pub(super) fn with<T>(&self, count: impl FnOnce(&mut Plan) -> T) -> T {
+        count(&mut self.plan.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl Fetch for Counted {
+    async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
+        self.with(|plan| plan.fetch(layer, ranges));
+        self.open.fetch(layer, ranges).await
+    }
+}
+
+/// Ranges of one layer that were fetched before, to be read again in parts.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Ascending, apart from each other.
+    parts: Vec<(u64, Bytes)>,
+}
+
+impl Held {
+    /// What was fetched.
+    pub(super) fn new(ranges: &[Range<u64>], bytes: Vec<Bytes>) -> Self {
+        let mut parts: Vec<_> = ranges.iter().map(|range| range.start).zip(bytes).collect();
+        parts.sort_unstable_by_key(|(start, _)| *start);
+        Held { parts }
+    }
+
+    fn get(&self, range: &Range<u64>) -> Option<Bytes> {
+        let place = self.parts.partition_point(|(start, _)| *start <= range.start);
+        let (start, bytes) = self.parts.get(place.checked_sub(1)?)?;
+        let from = usize::try_from(range.start - start).ok()?;
+        let length = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        let end = from.checked_add(length)?;
+        (end <= bytes.len()).then(|| bytes.slice(from..end))
+    }
+}
+
+#[async_trait]
+impl Fetch for Held {
+    async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
+        ranges
+            .iter()
+            .map(|range| {
+                self.get(range).ok_or_else(|| {
+                    Failure::new(
+                        FailureKind::Other,
+                        format!(
+                            "bytes {} to {} of a {} layer were not planned for",
+                            range.start,
+                            range.end,
+                            layer.name()
+                        ),
+                    )
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn parts_of_what_is_held_are_given_and_no_more() {
+        let held = Held::new(
+            &[100..110, 10..14],
+            vec![Bytes::from_static(b"0123456789"), Bytes::from_static(b"abcd")],
+        );
+        let got = held.fetch(Layer::Packets, &[102..105, 10..14, 12..12]).await.expect("held");
+        assert_eq!(got, [&b"234"[..], b"abcd", b""]);
+        for outside in [9..12, 12..15, 105..111, 50..60] {
+            assert!(held.fetch(Layer::Packets, &[outside]).await.is_err());
+        }
+    }
+}
