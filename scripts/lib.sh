@@ -48,8 +48,8 @@ install_missing() {
 
 # A C compiler: zstd and ring are built from C and assembly.
 want_c_compiler() {
-    want cc "gcc libc6-dev"
-    [ -e /usr/include/stdlib.h ] || has clang || missing="$missing libc6-dev"
+    want cc gcc
+    [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 }
 
 # The Rust version that the repository is built with.
@@ -58,7 +58,7 @@ rust_version() { sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml; }
 # Whether version $1 is at least $2.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 
-# Rust: the cargo that is there; else rustup, from the distribution or from rustup.rs. rustup
+# Rust: the cargo that is there; else rustup, from the distribution or from rust-lang.org. rustup
 # reads rust-toolchain.toml and fetches that version by itself.
 need_rust() {
     wanted=$(rust_version)
@@ -69,20 +69,36 @@ need_rust() {
         at_least "$found" "$wanted" && return
         say "cargo $found is too old, Capstan is built with Rust $wanted: getting rustup beside it"
     fi
-    if has apt-get && apt-cache show rustup >/dev/null 2>&1; then
+    if has apt-cache && apt-cache policy rustup | grep -q 'Candidate: [0-9]'; then
         install_packages rustup
     else
-        want curl "curl ca-certificates"
-        install_missing
-        say "installing rustup from https://rustup.rs into ${CARGO_HOME:-$HOME/.cargo}"
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-            sh -s -- -q -y --no-modify-path --profile minimal --default-toolchain none
-        PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+        install_rustup
     fi
     export PATH
     say "getting Rust $wanted"
-    rustup toolchain install "$wanted" --profile minimal --component clippy --component rustfmt \
-        >/dev/null
+    rustup toolchain install "$wanted" --profile minimal --component clippy --component rustfmt
+}
+
+# The installer of rust-lang.org, checked against the checksum that lies beside it.
+install_rustup() {
+    want curl "curl ca-certificates"
+    install_missing
+    case "$(uname -m)" in
+        x86_64 | aarch64) host="$(uname -m)-unknown-linux-gnu" ;;
+        *) die "please install Rust $wanted first (https://rustup.rs), this machine is a $(uname -m)" ;;
+    esac
+    say "installing rustup from https://static.rust-lang.org into ${CARGO_HOME:-$HOME/.cargo}"
+    installer=$(mktemp -d)
+    from=https://static.rust-lang.org/rustup/dist/$host/rustup-init
+    init=$installer/rustup-init
+    curl --proto '=https' --tlsv1.2 -sSf -o "$init" "$from" -o "$init.sha256" "$from.sha256" ||
+        die "rustup cannot be downloaded"
+    [ "$(sha256sum <"$init" | cut -c 1-64)" = "$(cut -c 1-64 "$init.sha256")" ] ||
+        die "the rustup that was downloaded is not the one that was published"
+    chmod +x "$init"
+    "$init" -q -y --no-modify-path --profile minimal --default-toolchain none >/dev/null
+    rm -rf "$installer"
+    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 }
 
 # Where cargo builds.

@@ -4,5 +4,8 @@ pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod import;
 pub(crate) mod record;
+pub(crate) mod serve;
+pub(crate) mod sql;
 pub(crate) mod status;
+pub(crate) mod up;
 mod window;

@@ -46,12 +46,18 @@ enum Command {
     Import(command::import::Arguments),
     /// Write packets of a window as PCAPNG
     Export(command::export::Arguments),
+    /// Ask in SQL
+    Sql(command::sql::Arguments),
     /// Show what a store holds, from when to when, and what is missing
     Status(command::status::Arguments),
     /// List a store's committed objects
     Files(command::files::Arguments),
     /// Record this machine's interfaces
     Record(command::record::Arguments),
+    /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
+    Serve(command::serve::Arguments),
+    /// Record this machine and serve: both at once
+    Up(command::up::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -88,8 +94,11 @@ fn run(arguments: Arguments, runtime: &tokio::runtime::Runtime) -> Result<(), Fa
     match arguments.command {
         Command::Import(arguments) => command::import::run(arguments, &settings, runtime),
         Command::Export(arguments) => command::export::run(arguments, &settings, runtime),
+        Command::Sql(arguments) => command::sql::run(arguments, &settings, runtime),
         Command::Status(arguments) => command::status::run(&arguments, &settings, runtime),
         Command::Files(arguments) => command::files::run(&arguments, &settings, runtime),
         Command::Record(arguments) => command::record::run(arguments, &settings, runtime),
+        Command::Serve(arguments) => command::serve::run(arguments, &settings, runtime),
+        Command::Up(arguments) => command::up::run(arguments, &settings, runtime),
     }
 }

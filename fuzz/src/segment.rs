@@ -307,11 +307,13 @@ fn fix_blocks(directory: &mut [u8], layer: &[u8]) {
     }
 }
 
-/// An `index` layer about one Parquet file each: everything else in it is right and empty.
+/// An `index` layer about one Parquet file each, of so many rows: everything else in it is right
+/// and empty.
 ///
 /// # Panics
 /// When there is no memory for compression.
-pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, flow_parts: u64) -> Bytes {
+pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, rows: [u64; 2]) -> Bytes {
+    let [packet_rows, flow_parts] = rows;
     let layers = Layer::ALL.iter().zip(&objects.0).map(|(layer, bytes)| LayerMeta {
         layer: layer.name().to_owned(),
         bytes: bytes.len() as u64,
@@ -327,7 +329,7 @@ pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, flow_parts: u
         last: None,
         first_ordinal: 0,
         last_ordinal: 0,
-        packets: 0,
+        packets: packet_rows,
         flow_parts,
         captured_bytes: 0,
         wire_bytes: 0,

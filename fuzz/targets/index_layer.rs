@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 use capstan_fuzz::segment::{Objects, explore};
+use capstan_fuzz::tables::tolerate_parquet;
 use capstan_storage_engine::segment::index_layer::{Extras, IndexLayer, Meta, Section};
 use libfuzzer_sys::fuzz_target;
 
 const HEADER: usize = 16;
 const ENTRY: usize = 20;
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
     let mut bytes = input.to_vec();
     fix(&mut bytes);
     let bytes = Bytes::from(bytes);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use capstan_fuzz::input::Take;
 use capstan_fuzz::segment::{Objects, Parts, explore, index_over};
+use capstan_fuzz::tables::tolerate_parquet;
 use capstan_index::{Field, TermIndexBuilder};
 use capstan_model::packet::Stamp;
 use capstan_model::{Address, Direction, FlowId, FlowKey, FlowPart, Protocol, Time};
@@ -19,7 +20,7 @@ use capstan_storage_engine::segment::tabular::Written;
 use capstan_storage_engine::segment::template::FieldSet;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
     let mut take = Take::new(input);
     let (head, head_blocks) = payload(&mut take);
     let (body, body_blocks) = payload(&mut take);
@@ -41,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
     let (packets_tail, flows_tail) = (tail(&packets), tail(&flows));
     let objects = Objects([body, head, packets.bytes.into(), flows.bytes.into()]);
     // What the index says of its segment, from one without payload.
-    let plain = index_over(&packets_tail, &flows_tail, &objects, u64::from(counts.2));
+    let plain = index_over(&packets_tail, &flows_tail, &objects, [counts.1 as u64, u64::from(counts.2)]);
     let meta = IndexLayer::open(&plain).and_then(|index| index.section(Section::Meta));
     let meta = meta.expect("just written").to_vec();
     let mut terms = TermIndexBuilder::new();

@@ -175,9 +175,11 @@ pub fn stream(snapshot: Arc<Snapshot>, what: Export) -> BoxStream<'static, Resul
     let work = tokio::task::spawn_blocking(move || {
         Handle::current().block_on(export(&snapshot, &what, &to))
     });
-    let pieces = stream::unfold(from, |mut from| async move {
-        from.recv().await.map(|piece| (Ok(piece), from))
-    });
+    let pieces =
+        stream::unfold(
+            from,
+            |mut from| async move { from.recv().await.map(|piece| (Ok(piece), from)) },
+        );
     let end = stream::once(async move {
         match work.await {
             Ok(Ok(report)) => report.failure(),

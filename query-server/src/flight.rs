@@ -23,6 +23,7 @@ pub mod client;
 pub mod export;
 mod gate;
 mod handle;
+pub mod local;
 mod metadata;
 mod serve;
 mod service;

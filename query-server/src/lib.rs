@@ -2,5 +2,8 @@
 
 pub mod export;
 pub mod flight;
+pub mod http;
 pub mod select;
+pub mod sessions;
 pub mod snapshot;
+pub mod tables;

@@ -5,9 +5,10 @@
 //! Opened segments are shared by all snapshots of a store.
 //!
 //! * [`plan`]: which requests are sent for some byte ranges, and what that costs
-//! * `open`: one opened segment; `cache`: those kept open
+//! * `open`: one opened segment; `cache`: those kept open; `latest`: the newest snapshot
 
 mod cache;
+mod latest;
 mod open;
 pub mod plan;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use capstan_storage_engine::store::Store;
 use tokio::sync::{Mutex, Semaphore};
 
 use self::cache::Cache;
+pub use self::latest::{FRESHNESS, Latest};
 pub use self::open::OpenSegment;
 pub use self::plan::{Cost, Plan};
 

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
-use capstan_query_server::sessions::StoreSessions;
+use capstan_query_server::sessions::{Options, StoreSessions};
+use capstan_query_server::snapshot::Latest;
 use capstan_query_server::{flight, http};
 use capstan_storage_engine::store::Store;
 use tokio::net::TcpListener;
@@ -96,7 +97,9 @@ pub(super) async fn serve(
     stopped: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let place = store.place().to_owned();
-    let sessions = Arc::new(StoreSessions::open(store).await?);
+    let options = Options::default();
+    let latest = Arc::new(Latest::load(store.clone(), options.freshness).await?);
+    let sessions = Arc::new(StoreSessions::open(store, options).await?);
     let told = |listener: &TcpListener| {
         listener.local_addr().map_err(|error| Failure::io("a listener fails", error))
     };
@@ -105,12 +108,8 @@ pub(super) async fn serve(
         told(&listening.flight)?,
         told(&listening.http)?
     );
-    let flight = flight::serve(
-        listening.flight,
-        Arc::clone(&sessions) as Arc<dyn flight::Sessions>,
-        until(stopped.clone()),
-    );
-    let http = http::serve(listening.http, sessions, until(stopped));
+    let flight = flight::serve(listening.flight, sessions, until(stopped.clone()));
+    let http = http::serve(listening.http, latest, until(stopped));
     tokio::try_join!(flight, http).map(|_| ())
 }
 

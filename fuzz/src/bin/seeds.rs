@@ -13,7 +13,9 @@ use capstan_fuzz::segment::Parts;
 use capstan_fuzz::tables;
 use capstan_ingest::source::{self, Event, PacketSource};
 use capstan_model::LinkType;
-use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::{Layer, template};
+// What the targets are built with calls into it; nothing here does.
+use libfuzzer_sys as _;
 
 /// Captures longer than this are no seeds: the fuzzer would be slow with them.
 const LONGEST: u64 = 16 * 1024;
@@ -25,7 +27,7 @@ const PACKET: usize = 1_600;
 const SEGMENTS: usize = 60;
 
 /// Seeds of one target, at most.
-const MOST: usize = 1_500;
+const MOST: usize = 4_000;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -123,6 +125,11 @@ impl Seeds {
         put.raw(&link.0.to_le_bytes()).raw(&wire.to_le_bytes()).raw(data);
         self.add("decode", &put.0)?;
         let headers = capstan_dissect::decode(link, data, wire);
+        let mut bytes = Vec::new();
+        template::cut(&headers, data, wire, &mut bytes);
+        let mut put = Put::default();
+        put.raw(&wire.to_le_bytes()).raw(&[0; 12]).raw(&bytes);
+        self.add("template", &put.0)?;
         let payload = data.get(usize::from(headers.prefix)..).unwrap_or_default();
         if payload.is_empty() || !matches!(headers.ip_protocol, 6 | 17) {
             return Ok(());

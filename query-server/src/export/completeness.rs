@@ -55,7 +55,9 @@ impl Completeness {
         let mut unheard = gaps(bounded(window, &all), all);
         for ranges in live.into_values() {
             let own = bounded(TimeRange::ALL, &ranges);
-            unheard.extend(own.intersect(&window).into_iter().flat_map(|own| gaps(own, ranges.clone())));
+            unheard.extend(
+                own.intersect(&window).into_iter().flat_map(|own| gaps(own, ranges.clone())),
+            );
         }
         Completeness { unheard: union(unheard), losses: losses(snapshot, window) }
     }
@@ -85,9 +87,13 @@ impl Completeness {
         }
         for (cause, (packets, bytes)) in by_cause {
             let number = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
-            let counts: Vec<String> =
-                [number(packets, "packets"), number(bytes, "bytes")].into_iter().flatten().collect();
-            let counts = if counts.is_empty() { "an unknown number of packets".to_owned() } else {
+            let counts: Vec<String> = [number(packets, "packets"), number(bytes, "bytes")]
+                .into_iter()
+                .flatten()
+                .collect();
+            let counts = if counts.is_empty() {
+                "an unknown number of packets".to_owned()
+            } else {
                 counts.join(", ")
             };
             parts.push(format!("{counts} lost ({cause})"));
@@ -190,7 +196,10 @@ mod tests {
     #[test]
     fn gaps_are_what_is_left_of_the_window() {
         let heard = vec![range(50, 60), range(10, 20), range(15, 30), range(60, 60)];
-        assert_eq!(gaps(range(0, 100), heard.clone()), [range(0, 10), range(30, 50), range(60, 100)]);
+        assert_eq!(
+            gaps(range(0, 100), heard.clone()),
+            [range(0, 10), range(30, 50), range(60, 100)]
+        );
         assert_eq!(gaps(range(12, 28), heard.clone()), []);
         assert_eq!(gaps(range(30, 40), heard), [range(30, 40)]);
         assert_eq!(gaps(range(0, 5), Vec::new()), [range(0, 5)]);
@@ -217,7 +226,11 @@ mod tests {
         };
         let completeness = Completeness {
             unheard: (0..10).map(|n| range(n * 10, n * 10 + 1)).collect(),
-            losses: vec![lost(LossCause::KernelDrop, 3), lost(LossCause::KernelDrop, 4), lost(LossCause::SourceDamaged, 0)],
+            losses: vec![
+                lost(LossCause::KernelDrop, 3),
+                lost(LossCause::KernelDrop, 4),
+                lost(LossCause::SourceDamaged, 0),
+            ],
         };
         let words = completeness.words();
         assert!(words.contains("7 packets lost (no room"), "{words}");

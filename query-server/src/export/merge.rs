@@ -87,9 +87,7 @@ fn pending(snapshot: &Snapshot, what: &Export, ranks: &Ranks) -> VecDeque<Pendin
             Pending { from, segment: Arc::clone(segment) }
         })
         .collect();
-    pending.sort_by(|a, b| {
-        (a.from, &a.segment.entry.name).cmp(&(b.from, &b.segment.entry.name))
-    });
+    pending.sort_by(|a, b| (a.from, &a.segment.entry.name).cmp(&(b.from, &b.segment.entry.name)));
     pending.into()
 }
 
@@ -119,9 +117,8 @@ struct Active {
 
 impl Active {
     fn block_due(&mut self, ordinal: Option<u64>) -> Option<Block> {
-        let due = self
-            .blocks
-            .pop_front_if(|block| ordinal.is_none_or(|ordinal| block.before <= ordinal));
+        let due =
+            self.blocks.pop_front_if(|block| ordinal.is_none_or(|ordinal| block.before <= ordinal));
         self.next_block = self.blocks.front().map_or(u64::MAX, |block| block.before);
         due
     }
@@ -321,7 +318,9 @@ impl Merge<'_> {
     fn open_ahead(&self, segment: &Arc<Segment>) -> Ahead<Reading> {
         let (snapshot, segment) = (Arc::clone(self.snapshot), Arc::clone(segment));
         let (selection, slice_bytes) = (Arc::clone(&self.selection), self.slice_bytes);
-        Ahead::start(async move { Reading::begin(&snapshot, &segment, &selection, slice_bytes).await })
+        Ahead::start(
+            async move { Reading::begin(&snapshot, &segment, &selection, slice_bytes).await },
+        )
     }
 
     /// Reads the next segment's selected packets into runs.
@@ -492,8 +491,7 @@ pub(super) async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost
         if let Some(index) = segment.entry.layer(Layer::Index) {
             plan.whole(Layer::Index, index.bytes);
         }
-        let mut reading =
-            Reading::begin(snapshot, &segment, &what.selection, slice_bytes).await?;
+        let mut reading = Reading::begin(snapshot, &segment, &what.selection, slice_bytes).await?;
         reading.plan_flows(&what.selection, &mut plan)?;
         while let Some(slice) = reading.next(range, slice_bytes).await? {
             slice.plan(&reading.open, &mut plan)?;

@@ -2,6 +2,7 @@
 //! pieces of about a megabyte.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use capstan_model::block::block_type;
@@ -97,13 +98,17 @@ impl<'a> Output<'a> {
         if let Some(number) = self.numbers.get(&point) {
             return Some(*number);
         }
-        let wanted =
-            if self.whole_lives { (point.0, 0)..=(point.0, u32::MAX) } else { point..=point };
-        for (point, interface) in self.described.range(wanted) {
+        let whole = (point.0, 0)..=(point.0, u32::MAX);
+        self.declare(if self.whole_lives { whole } else { point..=point });
+        self.numbers.get(&point).copied()
+    }
+
+    /// Writes the interfaces of these points that are known and not in the file yet.
+    fn declare(&mut self, points: RangeInclusive<Point>) {
+        for (point, interface) in self.described.range(points) {
             let (writer, buffer) = (&mut self.writer, &mut self.buffer);
             self.numbers.entry(*point).or_insert_with(|| writer.interface(interface, buffer));
         }
-        self.numbers.get(&point).copied()
     }
 
     /// Writes a packet.
@@ -139,6 +144,9 @@ impl<'a> Output<'a> {
 
     /// Writes a block that came with a source.
     pub(super) fn block(&mut self, life: u32, block: &Block) {
+        if self.whole_lives {
+            self.declare((life, 0)..=(life, u32::MAX));
+        }
         let there = block.body.first_chunk().copied().map(u32::from_le_bytes);
         let statistics = block.block_type == block_type::INTERFACE_STATISTICS;
         let point = there.filter(|_| statistics).map(|number| (life, number));

@@ -156,11 +156,7 @@ impl Reading {
     }
 
     /// Adds to `plan` what reading the flow rows of a selection asks for.
-    pub(super) fn plan_flows(
-        &self,
-        selection: &Selection,
-        plan: &mut Plan,
-    ) -> Result<(), Failure> {
+    pub(super) fn plan_flows(&self, selection: &Selection, plan: &mut Plan) -> Result<(), Failure> {
         let segment = self.open.segment();
         for flows in batches(&selection.filter().evaluate(segment)?.flows) {
             self.open.plan_scan(plan, segment.scan_flows(&flows, None)?)?;

@@ -174,7 +174,8 @@ pub(super) struct FileRun {
 
 impl FileRun {
     fn open(file: Arc<File>, at: u64, end: u64) -> Result<FileRun, Failure> {
-        let mut run = FileRun { file, at, end, buffer: Vec::new(), start: 0, length: 0, head: None };
+        let mut run =
+            FileRun { file, at, end, buffer: Vec::new(), start: 0, length: 0, head: None };
         run.advance()?;
         Ok(run)
     }

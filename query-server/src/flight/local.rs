@@ -59,9 +59,11 @@ impl Local {
         let (to, from) = mpsc::channel(WAITING);
         self.handle.spawn(run(Arc::clone(&self.sessions), statement, tell, to));
         let schema = told.await.map_err(|_| crashed())??;
-        let batches = stream::unfold(from, |mut from| async move {
-            from.recv().await.map(|batch| (batch, from))
-        });
+        let batches =
+            stream::unfold(
+                from,
+                |mut from| async move { from.recv().await.map(|batch| (batch, from)) },
+            );
         Ok(Answer { schema, batches: batches.boxed() })
     }
 }

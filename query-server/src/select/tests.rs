@@ -52,8 +52,7 @@ fn filters() -> impl Strategy<Value = FlowFilter> {
 #[test]
 fn any_filter_selects_what_it_says_and_prunes_nothing_it_selects() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let snapshot =
-        runtime.block_on(snapshot_of(Recording::of(1), traffic(1, 2_000, 0, 1_000)));
+    let snapshot = runtime.block_on(snapshot_of(Recording::of(1), traffic(1, 2_000, 0, 1_000)));
     let segments: Vec<_> = snapshot.segments(TimeRange::ALL).cloned().collect();
     let opened: Vec<_> = segments
         .iter()
@@ -90,9 +89,8 @@ async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
     let snapshot = snapshot_of(Recording::of(1), given).await;
     let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
     let open = snapshot.open(segment).await.unwrap();
-    let count = |selection: Selection| {
-        selection.filter().evaluate(open.segment()).unwrap().flows.len()
-    };
+    let count =
+        |selection: Selection| selection.filter().evaluate(open.segment()).unwrap().flows.len();
     let of = |ips: &[u8], ports: &[u16], protocols: &[Protocol]| Selection {
         ips: ips.iter().map(|number| host(*number)).collect(),
         ports: ports.to_vec(),

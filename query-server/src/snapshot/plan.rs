@@ -169,15 +169,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn ranges(bounds: &[(u64, u64)]) -> Vec<Range<u64>> {
+        bounds.iter().map(|(start, end)| *start..*end).collect()
+    }
+
     #[test]
     fn small_gaps_are_read_over_and_large_ones_not() {
-        assert_eq!(coalesce(&[0..100, 100..200]), [0..200]);
-        assert_eq!(coalesce(&[0..100, 110..200]), [0..200]);
-        assert_eq!(coalesce(&[0..100, 150..200]), [0..100, 150..200]);
         let mib = 1 << 20;
-        assert_eq!(coalesce(&[0..20 * mib, 21 * mib..22 * mib]), [0..20 * mib, 21 * mib..22 * mib]);
-        assert_eq!(coalesce(&[0..20 * mib, 21 * mib - 1..22 * mib]), [0..22 * mib]);
-        assert_eq!(coalesce(&[5..5, 9..7]), []);
+        for (wanted, requests) in [
+            (vec![(0, 100), (100, 200)], vec![(0, 200)]),
+            (vec![(0, 100), (110, 200)], vec![(0, 200)]),
+            (vec![(0, 100), (150, 200)], vec![(0, 100), (150, 200)]),
+            (vec![(0, 20 * mib), (21 * mib, 22 * mib)], vec![(0, 20 * mib), (21 * mib, 22 * mib)]),
+            (vec![(0, 20 * mib), (21 * mib - 1, 22 * mib)], vec![(0, 22 * mib)]),
+            (vec![(5, 5), (9, 7)], vec![]),
+        ] {
+            assert_eq!(coalesce(&ranges(&wanted)), ranges(&requests), "{wanted:?}");
+        }
     }
 
     #[test]
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_long_range_comes_in_pieces_of_one_length() {
-        let requests = coalesce(&[7..7 + 3 * MAX_REQUEST]);
+        let requests = coalesce(&ranges(&[(7, 7 + 3 * MAX_REQUEST)]));
         assert_eq!(requests.len(), 3);
         assert!(requests.iter().all(|r| r.end - r.start == MAX_REQUEST));
     }
@@ -201,7 +209,7 @@ mod tests {
         let mut plan = Plan::default();
         plan.whole(Layer::Index, 10);
         plan.fetch(Layer::Body, &[0..100, 150..200]);
-        plan.fetch(Layer::Body, &[1_000..1_100]);
+        plan.fetch(Layer::Body, &ranges(&[(1_000, 1_100)]));
         plan.fetch(Layer::Head, &[]);
         assert_eq!(plan.cost(), Cost { objects: 2, requests: 4, bytes: 260 });
     }
@@ -231,13 +239,13 @@ mod tests {
                 .iter()
                 .map(|r| (r.start..r.end).map(|n| n as u8).collect::<Bytes>())
                 .collect();
-            let back = cut(&[at..at + length], &requests, &got).unwrap();
+            let back = cut(&ranges(&[(at, at + length)]), &requests, &got).unwrap();
             let expected: Vec<u8> = (at..at + length).map(|n| n as u8).collect();
             prop_assert_eq!(&back[0][..], &expected[..]);
             // An object that is shorter than it should be.
             let short: Vec<_> = got[..3].iter().cloned().chain([Bytes::new()]).collect();
             prop_assert_eq!(
-                cut(&[at..at + length], &requests, &short).is_some(),
+                cut(&ranges(&[(at, at + length)]), &requests, &short).is_some(),
                 length == 0 || at + length <= 30
             );
         }

@@ -106,6 +106,6 @@ async fn bytes_outside_a_layer_are_not_asked_for() {
     let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
     let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
     let open = snapshot.open(segment).await.unwrap();
-    let outside = open.fetch(Layer::Head, &[0..u64::MAX]).await.unwrap_err();
+    let outside = open.fetch(Layer::Head, std::slice::from_ref(&(0..u64::MAX))).await.unwrap_err();
     assert_eq!(outside.kind(), FailureKind::Damaged);
 }

@@ -164,13 +164,17 @@ struct Stretch<'a> {
 fn coverage(snapshot: &Snapshot) -> Vec<ArrayRef> {
     let mut rows: Vec<Stretch<'_>> = Vec::new();
     for (life, listened) in snapshot.coverage(TimeRange::ALL) {
-        rows.extend(listened.interfaces.iter().map(|interface| Stretch {
+        let stretch = |interface| Stretch {
             recorder: life.recorder.to_string(),
             generation: life.generation.0,
-            interface: Some(*interface),
+            interface,
             range: listened.range,
             lost: None,
-        }));
+        };
+        match listened.interfaces.as_slice() {
+            [] => rows.push(stretch(None)),
+            interfaces => rows.extend(interfaces.iter().map(|number| stretch(Some(*number)))),
+        }
     }
     for (life, loss) in snapshot.losses(TimeRange::ALL) {
         rows.push(Stretch {
@@ -194,9 +198,9 @@ fn coverage(snapshot: &Snapshot) -> Vec<ArrayRef> {
         texts(all().map(|row| row.lost.map(|loss| cause(loss.cause).to_owned()))),
         larges(all().map(|row| row.lost.and_then(|loss| told(loss.packets)))),
         larges(all().map(|row| row.lost.and_then(|loss| told(loss.bytes)))),
-        texts(all().map(|row| {
-            row.lost.map(|loss| loss.note.clone()).filter(|note| !note.is_empty())
-        })),
+        texts(
+            all().map(|row| row.lost.map(|loss| loss.note.clone()).filter(|note| !note.is_empty())),
+        ),
     ]
 }
 

@@ -62,7 +62,11 @@ fn write_term(f: &mut fmt::Formatter<'_>, Term { field, value }: &Term) -> fmt::
             let number = value.first().copied().unwrap_or_default();
             write!(f, "{}", Protocol::from_number(number))
         }
-        Field::Port | Field::IpProtocol | Field::Vlan | Field::Vni | Field::EtherType
+        Field::Port
+        | Field::IpProtocol
+        | Field::Vlan
+        | Field::Vni
+        | Field::EtherType
         | Field::Interface => {
             let number = value.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
             write!(f, "{number}")

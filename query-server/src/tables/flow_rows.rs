@@ -105,7 +105,9 @@ impl FlowRows {
             None => empty_columns(0)?,
         };
         if rows as u64 != ordinals.len() {
-            return Err(bad(format!("{} rows are wanted and {rows} are there", ordinals.len())).into());
+            return Err(
+                bad(format!("{} rows are wanted and {rows} are there", ordinals.len())).into()
+            );
         }
         let all = FlowRows { ordinals, batch };
         match window {
@@ -128,7 +130,9 @@ impl FlowRows {
         let inside: BooleanArray = first
             .iter()
             .zip(last)
-            .map(|ends| Some(matches!(ends, (Some(first), Some(last)) if window.touches(first, last))))
+            .map(|ends| {
+                Some(matches!(ends, (Some(first), Some(last)) if window.touches(first, last)))
+            })
             .collect();
         if inside.true_count() == inside.len() {
             return Ok(self);

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
@@ -124,9 +124,9 @@ fn aggregate(of: FlowColumn, merge: Merge) -> Result<Option<Expr>> {
             first_value(value.clone(), time_order()).filter(value.is_not_null()).build()?
         }
         Merge::Last => last_value(value, time_order()),
-        Merge::LastKnown => last_value(value.clone(), time_order())
-            .filter(value.not_eq(lit("unknown")))
-            .build()?,
+        Merge::LastKnown => {
+            last_value(value.clone(), time_order()).filter(value.not_eq(lit("unknown"))).build()?
+        }
         // "known" comes before "unknown".
         Merge::Known => min(value),
     }))
@@ -150,8 +150,10 @@ fn is_of_all_parts(condition: &Expr) -> Result<bool> {
 #[async_trait]
 impl TableProvider for Flows {
     fn schema(&self) -> SchemaRef {
-        let fields: Vec<Field> = columns().iter().map(|column| column.field()).collect();
-        Arc::new(Schema::new(fields))
+        // To the query engine what an aggregate gives may always be null.
+        let field =
+            |column: &FlowColumn| column.field().with_nullable(merged(*column) != Some(Merge::Id));
+        Arc::new(Schema::new(columns().iter().map(field).collect::<Vec<_>>()))
     }
 
     fn table_type(&self) -> TableType {

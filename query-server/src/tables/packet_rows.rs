@@ -241,8 +241,7 @@ impl Decoder {
         };
         let needs_templates = prefixes
             || self.columns.iter().any(|column| stored(*column).contains(&column::TEMPLATE));
-        let templates =
-            if needs_templates { self.templates.of_rows(batch)? } else { Vec::new() };
+        let templates = if needs_templates { self.templates.of_rows(batch)? } else { Vec::new() };
         let tcp = self.tcp_fields(batch, &templates)?;
         let outer = self.outer_ends(batch, &templates)?;
         let positions = if self.lookups.is_empty() { None } else { Some(self.positions(batch)?) };
@@ -289,11 +288,8 @@ impl Decoder {
         let mut headers = BinaryBuilder::with_capacity(rows.len(), rows.len() * 64);
         let mut header = Vec::new();
         for ReadRow { row, .. } in &rows {
-            let template = self
-                .reader
-                .templates()
-                .get(row.template)
-                .ok_or_else(|| bad("template number"))?;
+            let template =
+                self.reader.templates().get(row.template).ok_or_else(|| bad("template number"))?;
             header.clear();
             let values = self.rebuilder.values(row, template);
             template.fill(&values, row.length, &mut header)?;
@@ -328,15 +324,16 @@ impl Decoder {
             }
             PacketColumn::LinkType => {
                 let numbers: &Int32Array = typed::<Int32Type>(batch, column::INTERFACE)?;
-                let link = |number: &i32| self.interfaces.link(*number).map(|link| i32::from(link.0));
+                let link =
+                    |number: &i32| self.interfaces.link(*number).map(|link| i32::from(link.0));
                 Ok(integers(numbers.values().iter().map(link)))
             }
             PacketColumn::CapturedLength => {
                 let length = typed::<UInt32Type>(batch, column::LENGTH)?;
                 let captured = typed::<UInt32Type>(batch, column::CAPTURED)?;
                 let lengths = length.values().iter().zip(captured.iter());
-                let lengths = lengths
-                    .map(|(length, captured)| i64::from(captured.unwrap_or(*length)));
+                let lengths =
+                    lengths.map(|(length, captured)| i64::from(captured.unwrap_or(*length)));
                 Ok(Arc::new(Int64Array::from_iter_values(lengths)))
             }
             column => match self.lookups.iter().find(|lookup| lookup.column == column) {
@@ -364,10 +361,9 @@ impl Decoder {
             if self.flows.get(at) != Some(&number) {
                 at = match self.flows.get(at + 1) {
                     Some(next) if *next == number => at + 1,
-                    _ => self
-                        .flows
-                        .binary_search(&number)
-                        .map_err(|_| bad(format!("a packet of flow {number}, which was not asked for")))?,
+                    _ => self.flows.binary_search(&number).map_err(|_| {
+                        bad(format!("a packet of flow {number}, which was not asked for"))
+                    })?,
                 };
             }
             flows.push(at as u32);

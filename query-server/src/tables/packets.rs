@@ -163,8 +163,7 @@ impl Selected {
         if depth == Depth::Payload {
             columns.extend(["head_offset", "head_bytes", "body_offset", "body_bytes"]);
         }
-        let flows =
-            FlowRows::read(segment, &source, ordinals, window.as_ref(), &columns).await?;
+        let flows = FlowRows::read(segment, &source, ordinals, window.as_ref(), &columns).await?;
         let depth = if flows.len() == 0 { Depth::Nothing } else { depth };
         Ok(Selected { source, window, depth, flows: Some(flows), constants })
     }
@@ -497,7 +496,8 @@ impl<'a> Filler<'a> {
 
     fn close(&mut self) {
         let arrays = self.columns.iter_mut();
-        let arrays = arrays.map(|(column, builder)| (*column, Arc::new(builder.finish()) as ArrayRef));
+        let arrays =
+            arrays.map(|(column, builder)| (*column, Arc::new(builder.finish()) as ArrayRef));
         self.done.push(arrays.collect());
         self.at = (self.at.0 + 1, 0);
         self.held = 0;
@@ -572,7 +572,8 @@ fn places(flows: &FlowRows) -> Result<Vec<FlowRow>, Failure> {
         Err(_) => None,
     };
     let place = |row: usize| {
-        let mut placement = Placement { first_row: first_row.value(row) as u32, ..Placement::default() };
+        let mut placement =
+            Placement { first_row: first_row.value(row) as u32, ..Placement::default() };
         if let Some((head_offset, head_bytes, body_offset, body_bytes)) = payload {
             placement.head_offset = head_offset.value(row) as u64;
             placement.head_bytes = head_bytes.value(row) as u32;

@@ -151,27 +151,31 @@ impl Terms {
     }
 
     fn and(self, other: Terms) -> Self {
+        let parts = |flows| match flows {
+            FlowFilter::And(parts) => parts,
+            other => vec![other],
+        };
         Terms {
-            flows: FlowFilter::And(vec![self.flows, other.flows]),
+            flows: FlowFilter::And([parts(self.flows), parts(other.flows)].concat()),
             exact: self.exact && other.exact,
             total: self.total && other.total,
         }
     }
 
     fn or(self, other: Terms) -> Self {
+        let parts = |flows| match flows {
+            FlowFilter::Or(parts) => parts,
+            other => vec![other],
+        };
         Terms {
-            flows: FlowFilter::Or(vec![self.flows, other.flows]),
+            flows: FlowFilter::Or([parts(self.flows), parts(other.flows)].concat()),
             exact: self.exact && other.exact,
             total: self.total && other.total,
         }
     }
 
     fn negate(self) -> Self {
-        if self.exact && self.total {
-            Terms::deciding(!self.flows, true)
-        } else {
-            Terms::unknown()
-        }
+        if self.exact && self.total { Terms::deciding(!self.flows, true) } else { Terms::unknown() }
     }
 }
 
@@ -184,8 +188,11 @@ fn terms(condition: &Expr) -> Result<Terms> {
             terms(left)?.or(terms(right)?)
         }
         Expr::Not(inner) => terms(inner)?.negate(),
-        // True where it is true and false where it is not: the same in a WHERE.
+        // What is null belongs to neither side of a WHERE.
         Expr::IsTrue(inner) => terms(inner)?,
+        Expr::IsFalse(inner) => terms(inner)?.negate(),
+        Expr::IsNotTrue(inner) => terms(inner)?.negate(),
+        Expr::IsNotFalse(inner) => terms(inner)?.negate().negate(),
         Expr::Alias(alias) => terms(&alias.expr)?,
         Expr::ScalarFunction(call) => match functions::marked(call)? {
             Some(flows) => Terms::deciding(flows, true),

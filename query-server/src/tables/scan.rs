@@ -236,10 +236,7 @@ pub(super) fn external(failure: Failure) -> DataFusionError {
     DataFusionError::External(Box::new(failure))
 }
 
-async fn open(
-    snapshot: &Snapshot,
-    segment: &Segment,
-) -> Result<(Counted, Constants), Failure> {
+async fn open(snapshot: &Snapshot, segment: &Segment) -> Result<(Counted, Constants), Failure> {
     let source = Counted::new(snapshot.open(segment).await?);
     let terms = source.open().segment().terms();
     let mut identity = false;
@@ -248,8 +245,7 @@ async fn open(
         identity |= terms.next().transpose().map_err(damaged)?.is_some();
     }
     let recorder = segment.recorder.to_string();
-    let constants =
-        Constants::new(&recorder, segment.generation.0, &segment.entry.name, identity);
+    let constants = Constants::new(&recorder, segment.generation.0, &segment.entry.name, identity);
     Ok((source, constants))
 }
 
@@ -591,8 +587,10 @@ mod tests {
         let groups = deal(vec![5, 1, 1, 1, 1, 1, 0, 0], 2, |rows| *rows);
         assert_eq!(groups.len(), 2);
         let sums: Vec<u64> = groups.iter().map(|group| group.iter().sum()).collect();
-        assert_eq!(sums, [5, 5]);
-        assert_eq!(deal(Vec::<u64>::new(), 4, |rows| *rows), [Vec::new()]);
+        assert!(sums.iter().all(|sum| (4..=6).contains(sum)), "{sums:?}");
+        assert!(groups.iter().all(|group| group.is_sorted_by(|a, b| a >= b)), "{groups:?}");
+        let nothing = deal(Vec::<u64>::new(), 4, |rows| *rows);
+        assert!(nothing.len() == 1 && nothing[0].is_empty());
         assert_eq!(deal(vec![3, 4], 4, |rows| *rows).len(), 2);
     }
 }

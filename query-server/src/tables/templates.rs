@@ -110,10 +110,10 @@ impl Templates {
 
     /// The template with this number.
     pub(super) fn get(&self, number: u32) -> Result<&Template, Corrupt> {
-        self.all.get(number as usize).map(|known| &known.template).ok_or_else(|| Corrupt {
-            layer: "packets",
-            what: "template number".to_owned(),
-        })
+        self.all
+            .get(number as usize)
+            .map(|known| &known.template)
+            .ok_or_else(|| Corrupt { layer: "packets", what: "template number".to_owned() })
     }
 
     /// What its headers say, decoded once; `row` is any packet of it.
@@ -123,10 +123,10 @@ impl Templates {
         link: LinkType,
         row: &Stored,
     ) -> Result<Front, Corrupt> {
-        let known = self.all.get_mut(number as usize).ok_or_else(|| Corrupt {
-            layer: "packets",
-            what: "template number".to_owned(),
-        })?;
+        let known = self
+            .all
+            .get_mut(number as usize)
+            .ok_or_else(|| Corrupt { layer: "packets", what: "template number".to_owned() })?;
         if let Some((_, front)) = known.read.iter().find(|(of, _)| *of == link) {
             return Ok(*front);
         }
@@ -173,8 +173,7 @@ impl TcpReader {
         }
         let template = templates.get(number)?;
         let (set, prefix) = (template.set(), template.prefix_length());
-        let deltas =
-            Deltas { tcp_seq: row.seq_delta, tcp_ack: row.ack_delta, ..Deltas::default() };
+        let deltas = Deltas { tcp_seq: row.seq_delta, tcp_ack: row.ack_delta, ..Deltas::default() };
         let mut values = FieldValues { tcp_flags: row.flags, ..FieldValues::default() };
         let direction = if row.backward { Direction::Backward } else { Direction::Forward };
         let payload = wire_payload(row.length, row.trailer, prefix);

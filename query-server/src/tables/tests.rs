@@ -1,0 +1,8 @@
+//! Statements over stores made by the real pipeline.
+
+mod docs;
+mod explain;
+mod fixture;
+mod flows;
+mod packets;
+mod predicates;

@@ -73,12 +73,8 @@ impl Window {
 
     /// The window as conditions on the ends of flow parts: those that touch it.
     pub(super) fn conditions(&self) -> [Expr; 2] {
-        let moment =
-            |nanos| lit(ScalarValue::TimestampNanosecond(Some(nanos), Some("UTC".into())));
-        [
-            ident("last_time").gt_eq(moment(self.first)),
-            ident("first_time").lt_eq(moment(self.last)),
-        ]
+        let moment = |nanos| lit(ScalarValue::TimestampNanosecond(Some(nanos), Some("UTC".into())));
+        [ident("last_time").gt_eq(moment(self.first)), ident("first_time").lt_eq(moment(self.last))]
     }
 }
 

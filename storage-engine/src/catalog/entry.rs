@@ -260,13 +260,15 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 pub(crate) fn check_segments(segments: &[SegmentEntry]) -> Result<(), EntryError> {
     let mut names: Vec<&str> = segments.iter().map(|segment| segment.name.as_str()).collect();
     names.sort_unstable();
+    let twice: Vec<&str> =
+        names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
     for segment in segments {
         let wrong = |what| Err(EntryError::Segment { segment: segment.name.clone(), what });
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if segment.name.is_empty() || !segment.name.chars().all(plain) {
             return wrong("its name is not letters, digits, '.', '_' and '-'");
         }
-        if names.windows(2).any(|pair| pair == [segment.name.as_str(); 2]) {
+        if twice.binary_search(&segment.name.as_str()).is_ok() {
             return wrong("two segments have this name");
         }
         if segment.first_ordinal > segment.last_ordinal {

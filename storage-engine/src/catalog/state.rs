@@ -213,7 +213,7 @@ impl Catalog {
                 Some(import) => {
                     import.last_generation = *generation;
                     import.complete |= life.is_complete();
-                    import.packets += life.packets;
+                    import.packets = import.packets.saturating_add(life.packets);
                     import.next_ordinal = import.next_ordinal.max(life.next_ordinal);
                     import.next_flow = import.next_flow.max(life.next_flow);
                 }

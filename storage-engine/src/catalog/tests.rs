@@ -181,6 +181,23 @@ async fn an_import_can_be_gone_on_with_and_is_found_by_its_source() {
 }
 
 #[tokio::test]
+async fn counters_of_two_lives_do_not_overflow() {
+    let store = memory().await;
+    let vast = || {
+        let last_ordinal = u64::MAX;
+        let segment = SegmentEntry { packets: u64::MAX, last_ordinal, ..segment("a", 0) };
+        CommitDraft { segments: vec![segment], ..CommitDraft::default() }
+    };
+    let mut first = Recorder::start(&store, RECORDER, import("aa", None)).await.unwrap();
+    first.commit(vast()).await.unwrap();
+    let resumes = Some(first.generation());
+    let mut second = Recorder::start(&store, RECORDER, import("aa", resumes)).await.unwrap();
+    second.commit(vast()).await.unwrap();
+    let [import] = Catalog::load(&store).await.unwrap().imports("aa").try_into().unwrap();
+    assert_eq!(import.packets, u64::MAX);
+}
+
+#[tokio::test]
 async fn each_start_takes_a_generation_of_its_own() {
     let store = memory().await;
     let starts = join_all((0..8).map(|_| Recorder::start(&store, RECORDER, live()))).await;

@@ -27,6 +27,9 @@ const HEADER: usize = 16;
 const ENTRY: usize = 20;
 /// Sections of more raw bytes than this are refused.
 const MAX_SECTION: usize = 1 << 30;
+/// Raw bytes that a byte of a zstd frame can stand for at most: four bytes make a block that
+/// repeats one byte 128 KiB long (RFC 8878 section 3.1.1.2).
+const MOST_A_BYTE: usize = 128 * 1024 / 4;
 
 /// What a section holds. The number is stored; readers skip kinds they do not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,9 +229,11 @@ impl IndexLayer {
         match entry.codec {
             0 => Ok(entry.stored.clone()),
             2 => {
-                // The frame's own bound, so that a false length cannot ask for memory.
+                // A false length must not ask for memory: neither one that the frame does not
+                // have, nor one that no frame of so few bytes can have.
                 let bound = zstd::zstd_safe::get_frame_content_size(&entry.stored);
-                if bound.ok().flatten() != Some(raw as u64) {
+                let possible = raw <= entry.stored.len().saturating_mul(MOST_A_BYTE);
+                if bound.ok().flatten() != Some(raw as u64) || !possible {
                     return Err(bad("lengths disagree".to_owned()));
                 }
                 zstd::bulk::decompress(&entry.stored, raw)
@@ -281,6 +286,29 @@ mod tests {
             };
             assert!(found, "byte {at}");
         }
+    }
+
+    #[test]
+    fn zeros_come_back_and_a_false_length_does_not_ask_for_memory() {
+        let zeros = vec![0; 8 << 20];
+        let good = write(&[(Section::Terms, &zeros)]).unwrap();
+        let layer = IndexLayer::open(&good.clone().into()).unwrap();
+        assert_eq!(layer.section(Section::Terms).unwrap().len(), zeros.len());
+
+        // A frame of 1 GiB by its own account (RFC 8878 section 3.1.1.1), and one empty block.
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+        frame.extend_from_slice(&(1_u32 << 30).to_le_bytes());
+        frame.extend_from_slice(&[1, 0, 0]);
+        let mut bad = good[..HEADER + ENTRY].to_vec();
+        bad[HEADER + 4..HEADER + 8].copy_from_slice(&(1_u32 << 30).to_le_bytes());
+        bad[HEADER + 8..HEADER + 12].copy_from_slice(&(frame.len() as u32).to_le_bytes());
+        bad[HEADER + 12..HEADER + 16].copy_from_slice(&crc32c::crc32c(&frame).to_le_bytes());
+        let crc = crc32c::crc32c(&bad);
+        bad.extend_from_slice(&crc.to_le_bytes());
+        bad.extend_from_slice(&frame);
+        let layer = IndexLayer::open(&bad.into()).unwrap();
+        let error = layer.section(Section::Terms).unwrap_err();
+        assert!(error.what.contains("lengths disagree"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,6 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, RowSelection, RowSelectionPolicy,
 };
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
-use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringBitmap;
 
@@ -35,6 +34,9 @@ pub trait Fetch: Send + Sync {
     /// The bytes of each range of `layer`, in order.
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure>;
 }
+
+/// Bytes that are reserved for payload on a directory's word.
+const MOST_RESERVED: usize = 32 << 20;
 
 /// Rows of a batch while a Parquet layer is read.
 const BATCH_ROWS: usize = 32 * 1024;
@@ -78,17 +80,28 @@ impl Segment {
                     Corrupt::new("index", format!("layer {} is not named", layer.name()))
                 })
         };
-        let table = |layer: Layer, section, schema| {
+        let table = |layer: Layer, section, schema, rows| {
             let tail = index.section(section)?;
             let metadata = tabular::parse_tail(layer.name(), &tail, length(layer)?)?;
+            let known = metadata.file_metadata().num_rows();
+            if u64::try_from(known) != Ok(rows) {
+                let what = format!("{known} rows instead of {rows}");
+                return Err(Corrupt::new(layer.name(), what));
+            }
             reader_metadata(layer.name(), metadata, schema)
         };
+        let (packets, flows) = (packets::read_schema(), flows::read_schema());
+        let terms = TermIndex::open(index.section(Section::Terms)?).map_err(terms_failed)?;
+        if u64::from(terms.flows()) != meta.flow_parts {
+            let what = format!("terms of {} flow parts, not {}", terms.flows(), meta.flow_parts);
+            return Err(Corrupt::new("index", what));
+        }
         Ok(Segment {
-            terms: TermIndex::open(index.section(Section::Terms)?).map_err(terms_failed)?,
+            terms,
             head: BlockDirectory::from_bytes(&index.section(Section::HeadBlocks)?)?,
             body: BlockDirectory::from_bytes(&index.section(Section::BodyBlocks)?)?,
-            packets: table(Layer::Packets, Section::PacketsTail, packets::read_schema())?,
-            flows: table(Layer::Flows, Section::FlowsTail, flows::read_schema())?,
+            packets: table(Layer::Packets, Section::PacketsTail, packets, meta.packets)?,
+            flows: table(Layer::Flows, Section::FlowsTail, flows, meta.flow_parts)?,
             meta,
             index,
         })
@@ -111,7 +124,9 @@ impl Segment {
 
     /// All flow ordinals.
     pub fn all_flows(&self) -> RoaringBitmap {
-        (0..u32::try_from(self.meta.flow_parts).unwrap_or(u32::MAX)).collect()
+        let mut all = RoaringBitmap::new();
+        all.insert_range(0..self.terms.flows());
+        all
     }
 
     /// The term dictionary.
@@ -125,7 +140,9 @@ impl Segment {
         flows: &RoaringBitmap,
         columns: Option<&[&str]>,
     ) -> Result<Scan, Corrupt> {
-        let ranges = flows.iter().map(|flow| flow as usize..flow as usize + 1);
+        let mut flows = flows.iter();
+        let ranges = std::iter::from_fn(|| flows.next_range())
+            .map(|run| *run.start() as usize..*run.end() as usize + 1);
         Scan::new(Layer::Flows, &self.flows, ranges, columns)
     }
 
@@ -225,11 +242,15 @@ fn reader_metadata(
     metadata: ParquetMetaData,
     schema: SchemaRef,
 ) -> Result<ArrowReaderMetadata, Corrupt> {
-    let bad = |error: ParquetError| Corrupt::new(layer, format!("schema: {error}"));
     let metadata = Arc::new(metadata);
+    // Our writers leave no Arrow schema in the file; somebody else's is not listened to.
+    let plain = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let read = |options| {
+        let metadata = metadata.clone();
+        tabular::guarded(layer, || ArrowReaderMetadata::try_new(metadata, options))
+    };
     // A newer minor may have columns that this version does not know: pass over them.
-    let known = ArrowReaderMetadata::try_new(metadata.clone(), ArrowReaderOptions::new())
-        .map_err(bad)?
+    let known = read(plain())?
         .schema()
         .fields()
         .iter()
@@ -238,9 +259,7 @@ fn reader_metadata(
             Err(_) => field.clone(),
         })
         .collect::<Vec<_>>();
-    let options =
-        ArrowReaderOptions::new().with_schema(Arc::new(arrow::datatypes::Schema::new(known)));
-    ArrowReaderMetadata::try_new(metadata, options).map_err(bad)
+    read(plain().with_schema(Arc::new(arrow::datatypes::Schema::new(known))))
 }
 
 /// The scan of some rows and columns of one Parquet layer.
@@ -257,7 +276,6 @@ impl Scan {
         ranges: impl Iterator<Item = Range<usize>>,
         columns: Option<&[&str]>,
     ) -> Result<Scan, Corrupt> {
-        let bad = |error: ParquetError| Corrupt::new(layer.name(), error.to_string());
         let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
         let ranges = join_ranges(ranges);
         if ranges.last().is_some_and(|range| range.end > rows)
@@ -265,18 +283,19 @@ impl Scan {
         {
             return Err(Corrupt::new(layer.name(), "a row number outside the table"));
         }
-        let descriptor = metadata.metadata().file_metadata().schema_descr();
-        let projection = match columns {
-            Some(columns) => ProjectionMask::columns(descriptor, columns.iter().copied()),
-            None => ProjectionMask::all(),
-        };
-        let decoder = ParquetPushDecoderBuilder::new_with_metadata(metadata.clone())
-            .with_batch_size(BATCH_ROWS)
-            .with_projection(projection)
-            .with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), rows))
-            .with_row_selection_policy(RowSelectionPolicy::Selectors)
-            .build()
-            .map_err(bad)?;
+        let decoder = tabular::guarded(layer.name(), || {
+            let descriptor = metadata.metadata().file_metadata().schema_descr();
+            let projection = match columns {
+                Some(columns) => ProjectionMask::columns(descriptor, columns.iter().copied()),
+                None => ProjectionMask::all(),
+            };
+            ParquetPushDecoderBuilder::new_with_metadata(metadata.clone())
+                .with_batch_size(BATCH_ROWS)
+                .with_projection(projection)
+                .with_row_selection(RowSelection::from_consecutive_ranges(ranges.into_iter(), rows))
+                .with_row_selection_policy(RowSelectionPolicy::Selectors)
+                .build()
+        })?;
         Ok(Scan { layer, decoder })
     }
 
@@ -287,20 +306,16 @@ impl Scan {
 
     /// The next batch; or the byte ranges that are needed for it first.
     pub fn step(&mut self) -> Result<Step, Corrupt> {
-        let layer = self.layer.name();
-        match self.decoder.try_decode() {
-            Ok(DecodeResult::Data(batch)) => Ok(Step::Rows(batch)),
-            Ok(DecodeResult::NeedsData(ranges)) => Ok(Step::Needs(ranges)),
-            Ok(DecodeResult::Finished) => Ok(Step::End),
-            Err(error) => Err(Corrupt::new(layer, error.to_string())),
+        match tabular::guarded(self.layer.name(), || self.decoder.try_decode())? {
+            DecodeResult::Data(batch) => Ok(Step::Rows(batch)),
+            DecodeResult::NeedsData(ranges) => Ok(Step::Needs(ranges)),
+            DecodeResult::Finished => Ok(Step::End),
         }
     }
 
     /// Gives the bytes that [`Step::Needs`] named.
     pub fn give(&mut self, ranges: Vec<Range<u64>>, bytes: Vec<Bytes>) -> Result<(), Corrupt> {
-        self.decoder
-            .push_ranges(ranges, bytes)
-            .map_err(|error| Corrupt::new(self.layer.name(), error.to_string()))
+        tabular::guarded(self.layer.name(), || self.decoder.push_ranges(ranges, bytes))
     }
 
     /// Fetches and decodes everything.
@@ -391,7 +406,9 @@ async fn read_spans(
     let mut raw_spans = Vec::with_capacity(spans.len());
     for ((span, range), stored) in spans.iter().zip(&ranges).zip(&parts) {
         let start = directory.raw_start(span.start);
-        let mut bytes = Vec::with_capacity((directory.raw_start(span.end) - start) as usize);
+        // The directory may say anything: past this the bytes must come first.
+        let raw = usize::try_from(directory.raw_start(span.end) - start).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(raw.min(MOST_RESERVED));
         for number in span.clone() {
             let missing = || Corrupt::new(layer.name(), format!("block {number} is cut short"));
             let header = directory.header(number).ok_or_else(missing)?;
@@ -504,3 +521,6 @@ impl PacketRows {
 fn at_most<T>(rows: &[T], at: usize, count: usize) -> Option<&[T]> {
     rows.get(at..at.checked_add(count)?)
 }
+
+#[cfg(test)]
+mod tests;

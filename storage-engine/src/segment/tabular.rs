@@ -1,6 +1,7 @@
 //! What `packets.parquet` and `flows.parquet` have in common: writer settings
 //! and the tail (page index and footer) that the `index` layer keeps a copy of.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -152,8 +153,80 @@ pub fn parse_tail(
     tail: &Bytes,
     length: u64,
 ) -> Result<ParquetMetaData, Corrupt> {
-    let bad = |error: ParquetError| Corrupt::new(layer, format!("footer: {error}"));
-    let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
-    reader.try_parse_sized(tail, length).map_err(bad)?;
-    reader.finish().map_err(bad)
+    guarded(layer, || {
+        let policy = PageIndexPolicy::Required;
+        let mut reader = ParquetMetaDataReader::new().with_page_index_policy(policy);
+        reader.try_parse_sized(tail, length)?;
+        reader.finish()
+    })
+}
+
+/// Calls the Parquet library to read, and turns what it says into [`Corrupt`].
+///
+/// That library meets many kinds of damage (a page length below zero, a dictionary that was
+/// left out, values beyond their page) with a panic where others get an error. Pages come by
+/// byte range, which no checksum covers, so one wrong bit on a disk would end whoever reads.
+/// The panic is not hidden: the process's hook reports it, and the error repeats its words.
+/// What the call was working on is not to be used again.
+pub(super) fn guarded<T>(
+    layer: &'static str,
+    call: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, Corrupt> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| Corrupt::new(layer, error.to_string())),
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+            let words = words.unwrap_or("it did not say why");
+            Err(Corrupt::new(layer, format!("the Parquet reader failed: {words}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{FixedSizeBinaryArray, Int64Array};
+
+    /// A table of a hundred rows.
+    fn table() -> Written {
+        let columns = [
+            Column::new(1, "number", DataType::Int64, false, Packing::Delta),
+            Column::new(2, "id", DataType::FixedSizeBinary(16), true, Packing::Dictionary),
+        ];
+        let ids = (0..100_u8).map(|n| (n % 3 > 0).then_some([n % 7; 16]));
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(0..100)),
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(ids, 16).unwrap()),
+        ];
+        write(&columns, arrays, 100).unwrap()
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_tail_is_read_or_refused() {
+        let good = table();
+        let tail = &good.bytes[good.tail..];
+        let length = good.bytes.len() as u64;
+        assert!(parse_tail("it", &Bytes::copy_from_slice(tail), length).is_ok());
+        let mut refused = 0;
+        for at in 0..tail.len() {
+            // The last one makes offsets and lengths negative.
+            for change in [0x01, 0x80, 0x7f] {
+                let mut bytes = tail.to_vec();
+                bytes[at] ^= change;
+                refused += u32::from(parse_tail("it", &bytes.into(), length).is_err());
+            }
+        }
+        assert!(refused > 0);
+    }
+
+    #[test]
+    fn a_panic_of_the_library_is_an_error_with_its_words() {
+        let error = guarded::<()>("packets", || panic!("no page {}", 7)).unwrap_err();
+        assert_eq!(error.to_string(), "packets: the Parquet reader failed: no page 7");
+        let error = guarded::<()>("packets", || panic!("nothing")).unwrap_err();
+        assert!(error.what.ends_with("nothing"));
+        let error = guarded::<()>("flows", || Err(ParquetError::EOF("short".to_owned())));
+        assert!(error.unwrap_err().what.contains("short"));
+    }
 }

@@ -1,0 +1,186 @@
+//! `capstan sql`.
+
+use std::io::{IsTerminal, Read, Write};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::csv::WriterBuilder;
+use arrow::ipc::writer::StreamWriter;
+use arrow::json::LineDelimitedWriter;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use capstan_model::{Failure, FailureKind};
+use capstan_query_server::flight::client::{Answer, Client};
+use capstan_query_server::flight::local::Local;
+use capstan_query_server::sessions::{Options, StoreSessions};
+use comfy_table::{Table, presets};
+use futures::StreamExt;
+use tokio::runtime::Runtime;
+
+use crate::interrupt;
+use crate::output;
+use crate::settings::Settings;
+
+/// Ask in SQL
+///
+/// Tables: packets, flows, flow_parts, segments, coverage. host('10.0.0.7') and port(53) are
+/// predicates on either end. Times are UTC. `SHOW TABLES`, `DESCRIBE packets` and `EXPLAIN` work.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  capstan sql --store ./store 'select protocol, count(*), sum(length) from packets group by protocol'
+  capstan sql --store ./store --format csv \"select * from flows where host('10.0.0.7')\"
+  capstan sql --server http://127.0.0.1:32010 'show tables'
+  echo 'select 1' | capstan sql --store ./store -")]
+pub(crate) struct Arguments {
+    /// The statement, or - to read it from standard input
+    #[arg(value_name = "QUERY")]
+    query: String,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Ask this Capstan server instead of the store
+    #[arg(long, env = "CAPSTAN_SERVER", value_name = "URL")]
+    server: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people; rows are held until the end
+    Table,
+    /// One JSON object a line
+    Json,
+    /// CSV with a header line
+    Csv,
+    /// An Arrow IPC stream
+    Arrow,
+}
+
+pub(crate) fn run(
+    arguments: Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let query = if arguments.query == "-" { read_query()? } else { arguments.query };
+    if arguments.format == Format::Arrow && std::io::stdout().is_terminal() {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "an Arrow stream is not for a terminal: send it to a file or a program",
+        ));
+    }
+    let stop = interrupt::watch(runtime, || ())?;
+    runtime.block_on(async {
+        // The local sessions must outlive their answer.
+        let (_local, answer) = match &arguments.server {
+            Some(server) => (None, Client::connect(server).await?.query(&query).await?),
+            None => {
+                let store = settings.open().await?;
+                let sessions = StoreSessions::open(store, Options::default()).await?;
+                let local = Local::new(Arc::new(sessions))?;
+                let answer = local.query(&query).await?;
+                (Some(local), answer)
+            }
+        };
+        let printing = print(answer, arguments.format);
+        tokio::pin!(printing);
+        loop {
+            let tick = tokio::time::sleep(std::time::Duration::from_millis(100));
+            tokio::select! {
+                ended = &mut printing => return ended,
+                () = tick => {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        return Err(Failure::new(
+                            FailureKind::Interrupted,
+                            "stopped: these are not all rows",
+                        ));
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn read_query() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::io("cannot read the query from standard input", error))?;
+    Ok(text)
+}
+
+async fn print(mut answer: Answer, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Table => {
+            let mut batches = Vec::new();
+            while let Some(batch) = answer.batches.next().await {
+                batches.push(batch?);
+            }
+            let names: Vec<&str> =
+                answer.schema.fields().iter().map(|field| field.name().as_str()).collect();
+            output::print(&table(&names, &batches)?)
+        }
+        Format::Json => {
+            while let Some(batch) = answer.batches.next().await {
+                let mut text = Vec::new();
+                let mut writer = LineDelimitedWriter::new(&mut text);
+                writer.write(&batch?).and_then(|()| writer.finish()).map_err(unprintable)?;
+                write(&text)?;
+            }
+            Ok(())
+        }
+        Format::Csv => {
+            let empty = RecordBatch::new_empty(Arc::clone(&answer.schema));
+            write(&csv(&empty, true)?)?;
+            while let Some(batch) = answer.batches.next().await {
+                write(&csv(&batch?, false)?)?;
+            }
+            Ok(())
+        }
+        Format::Arrow => {
+            let mut writer =
+                StreamWriter::try_new(Vec::new(), &answer.schema).map_err(unprintable)?;
+            while let Some(batch) = answer.batches.next().await {
+                writer.write(&batch?).map_err(unprintable)?;
+                write(&std::mem::take(writer.get_mut()))?;
+            }
+            writer.finish().map_err(unprintable)?;
+            write(writer.get_ref())
+        }
+    }
+}
+
+fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    let mut writer = WriterBuilder::new().with_header(header).build(&mut text);
+    writer.write(batch).map_err(unprintable)?;
+    drop(writer);
+    Ok(text)
+}
+
+fn write(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    output::written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+fn table(names: &[&str], batches: &[RecordBatch]) -> Result<String, Failure> {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(names);
+    let options = FormatOptions::new().with_null("");
+    let mut rows = 0;
+    for batch in batches {
+        rows += batch.num_rows() as u64;
+        let columns = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(unprintable)?;
+        for row in 0..batch.num_rows() {
+            table.add_row(columns.iter().map(|column| column.value(row).to_string()));
+        }
+    }
+    let noun = if rows == 1 { "row" } else { "rows" };
+    Ok(format!("{table}\n({rows} {noun})\n"))
+}
+
+fn unprintable(error: arrow::error::ArrowError) -> Failure {
+    Failure::caused_by(FailureKind::Other, "a result cannot be printed", error)
+}

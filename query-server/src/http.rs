@@ -1,0 +1,163 @@
+//! The HTTP interface: files and states, for browsers, scripts and probes.
+//!
+//! | what | answer |
+//! | --- | --- |
+//! | `GET /api/v1/export.pcapng` | the packets of a window as a PCAPNG file |
+//! | `GET /api/v1/status` | what is in the store, as JSON |
+//! | `GET /healthz` | `ok` while this process answers; the store is not asked |
+//!
+//! The export takes `from` and `to` (as [`Time::parse`] reads them; without both all packets
+//! belong), `ip`, `port` and `protocol` (each as often as wanted, or with commas; all addresses
+//! and ports have to match, and one of the protocols), `namespace`, `pod`, and `order` (`time` or
+//! `recorded`).
+//!
+//! What goes wrong before the first byte of a file is a status and JSON, `{"error": "…", "hint":
+//! "…"}`. What goes wrong later breaks the connection off, so that the client can tell
+//! that its file is not whole; that goes for packets that could not be read, too, after all
+//! others were sent.
+//!
+//! There is no authentication: whoever reaches the port can read what the store holds.
+
+mod query;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use capstan_model::{Failure, FailureKind, Time};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::export::{Export, stream};
+use crate::snapshot::Latest;
+
+/// The routes, answering from a store.
+pub fn router(latest: Arc<Latest>) -> Router {
+    Router::new()
+        .route("/api/v1/export.pcapng", get(export))
+        .route("/api/v1/status", get(status))
+        .route("/healthz", get(async || "ok\n"))
+        .fallback(async || {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this address".to_owned(),
+                "ask /api/v1/export.pcapng, /api/v1/status or /healthz",
+            )
+        })
+        .with_state(latest)
+}
+
+/// Answers on `listener` until `shutdown` is done; answers under way are then finished.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    latest: Arc<Latest>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Failure> {
+    axum::serve(listener, router(latest))
+        .with_graceful_shutdown(shutdown)
+        .await
+        .map_err(|error| Failure::io("the HTTP server failed", error))
+}
+
+async fn export(
+    State(latest): State<Arc<Latest>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let (selection, order) = query::parse(query.as_deref().unwrap_or_default(), now())?;
+    let name = query::file_name(&selection);
+    let snapshot = latest.get().await?;
+    let mut pieces = stream(snapshot, Export::new(selection, order));
+    // A failure before the first piece can still be said in words.
+    let first = pieces.next().await.transpose()?;
+    let rest = pieces.inspect_err(|failure| tracing::warn!(%failure, "an export is cut off"));
+    let body = Body::from_stream(stream::iter(first.map(Ok)).chain(rest));
+    let disposition = format!("attachment; filename=\"{name}\"");
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-pcapng".to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+    ];
+    Ok((headers, body).into_response())
+}
+
+async fn status(State(latest): State<Arc<Latest>>) -> Result<Json<status::Status>, Refusal> {
+    Ok(Json(status::Status::of(&*latest.get().await?)))
+}
+
+/// The time now, for distances such as `-5m`.
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(0).saturating_add(since)
+}
+
+/// An error as it is answered.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    error: String,
+    hint: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Words<'a> {
+    error: &'a str,
+    hint: &'a str,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: String, hint: &'static str) -> Self {
+        Refusal { status, error, hint }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        let (status, hint) = match failure.kind() {
+            FailureKind::Usage => (StatusCode::BAD_REQUEST, "correct the request"),
+            FailureKind::NotFound => (StatusCode::NOT_FOUND, "check the store's place and cluster"),
+            FailureKind::Permission => {
+                (StatusCode::FORBIDDEN, "the server's rights on the store are missing")
+            }
+            FailureKind::Full => {
+                (StatusCode::INSUFFICIENT_STORAGE, "make room on the server's disk")
+            }
+            FailureKind::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the store is away; ask again later")
+            }
+            FailureKind::TooNew => {
+                (StatusCode::NOT_IMPLEMENTED, "the store is of a newer version; upgrade the server")
+            }
+            FailureKind::Damaged => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "the store is damaged; see /api/v1/status")
+            }
+            FailureKind::Other | FailureKind::AlreadyThere | FailureKind::Interrupted => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "see the server's log")
+            }
+        };
+        let mut error = failure.to_string();
+        let mut below = std::error::Error::source(&failure);
+        while let Some(cause) = below {
+            error = format!("{error}: {cause}");
+            below = cause.source();
+        }
+        Refusal::new(status, error, hint)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(Words { error: &self.error, hint: self.hint })).into_response()
+    }
+}

@@ -1,0 +1,101 @@
+//! What is in the store, for people and probes.
+
+use std::collections::BTreeMap;
+
+use capstan_model::TimeRange;
+use serde::Serialize;
+
+use crate::snapshot::{Life, Snapshot};
+
+/// The answer of `/api/v1/status`. Times are RFC 3339, UTC.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    store: String,
+    segments: u64,
+    packets: u64,
+    flow_parts: u64,
+    captured_bytes: u64,
+    wire_bytes: u64,
+    /// Earliest and latest packet.
+    first: Option<String>,
+    last: Option<String>,
+    layers: BTreeMap<String, Layer>,
+    writers: Vec<Writer>,
+    /// What is wrong with the catalog, in words.
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Layer {
+    objects: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Writer {
+    recorder: String,
+    generation: u32,
+    kind: Option<capstan_storage_engine::catalog::WriterKind>,
+    description: String,
+    started_at: Option<String>,
+    last_commit: Option<String>,
+    finished: bool,
+    packets: u64,
+    packets_lost: u64,
+}
+
+impl Status {
+    pub(super) fn of(snapshot: &Snapshot) -> Status {
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION"),
+            store: snapshot.store().place().to_owned(),
+            segments: 0,
+            packets: 0,
+            flow_parts: 0,
+            captured_bytes: 0,
+            wire_bytes: 0,
+            first: None,
+            last: None,
+            layers: BTreeMap::new(),
+            writers: snapshot.lives().map(|life| Writer::of(life)).collect(),
+            problems: snapshot.problems().iter().map(|problem| problem.to_string()).collect(),
+        };
+        let (mut first, mut last) = (None, None);
+        for segment in snapshot.segments(TimeRange::ALL) {
+            let entry = &segment.entry;
+            status.segments += 1;
+            status.packets = status.packets.saturating_add(entry.packets);
+            status.flow_parts = status.flow_parts.saturating_add(entry.flow_parts);
+            status.captured_bytes = status.captured_bytes.saturating_add(entry.captured_bytes);
+            status.wire_bytes = status.wire_bytes.saturating_add(entry.wire_bytes);
+            first = [first, entry.first].into_iter().flatten().min();
+            last = last.max(entry.last);
+            for layer in &entry.layers {
+                let sums = status.layers.entry(layer.layer.clone()).or_default();
+                sums.objects += 1;
+                sums.bytes = sums.bytes.saturating_add(layer.bytes);
+            }
+        }
+        status.first = first.map(|time| time.to_string());
+        status.last = last.map(|time| time.to_string());
+        status
+    }
+}
+
+impl Writer {
+    fn of(life: &Life) -> Writer {
+        let info = life.writer.as_ref().map(|writer| &writer.info);
+        Writer {
+            recorder: life.recorder.to_string(),
+            generation: life.generation.0,
+            kind: info.map(|info| info.kind),
+            description: info.map(|info| info.description.clone()).unwrap_or_default(),
+            started_at: info.map(|info| info.started_at.to_string()),
+            last_commit: life.last_commit.map(|time| time.to_string()),
+            finished: life.finished.is_some(),
+            packets: life.packets,
+            packets_lost: life.losses.iter().map(|l| l.packets).fold(0, u64::saturating_add),
+        }
+    }
+}

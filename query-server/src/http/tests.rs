@@ -1,0 +1,103 @@
+//! Requests over a socket, answers byte for byte.
+
+use std::time::Duration;
+
+use capstan_ingest::source::open_reader;
+use capstan_model::TimeRange;
+use capstan_storage_engine::segment::Layer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::snapshot::Snapshot;
+use crate::snapshot::testing::*;
+
+/// The status line and headers, and the body as it came.
+async fn ask(snapshot: &Snapshot, target: &str) -> (String, Vec<u8>) {
+    let latest = Latest::load(snapshot.store().clone(), Duration::ZERO).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve(listener, Arc::new(latest), std::future::pending()));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {target} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A connection that is broken off may end with an error.
+    let _ = stream.read_to_end(&mut answer).await;
+    server.abort();
+    let split = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..split].to_vec()).unwrap();
+    (head, answer[split + 4..].to_vec())
+}
+
+/// Takes chunked transfer coding (RFC 9112, section 7.1) apart; none if the last chunk is missing.
+fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
+    loop {
+        let end = body.windows(2).position(|w| w == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&body[..end]).ok()?, 16).ok()?;
+        body = &body[end + 2..];
+        if length == 0 {
+            return Some(whole);
+        }
+        whole.extend_from_slice(body.get(..length)?);
+        body = body.get(length + 2..)?;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_a_file_with_a_name() {
+    let given = traffic(1, 3_000, 0, 1_000_000);
+    let snapshot = snapshot_of(Recording::of(1), given).await;
+    let target = "/api/v1/export.pcapng?from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:02Z";
+    let (head, body) = ask(&snapshot, target).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(head.contains("application/x-pcapng"));
+    assert!(head.contains("filename=\"capstan-19700101T000001Z-19700101T000002Z.pcapng\""));
+    let file = unchunk(&body).expect("whole");
+    let packets = packets(&read_all(open_reader("x", std::io::Cursor::new(file)).unwrap()));
+    assert_eq!(packets.len(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_whole_is_broken_off() {
+    let snapshot = snapshot_of(Recording::of(1), traffic(1, 9_000, 0, 1_000_000)).await;
+    let last = snapshot.segments(TimeRange::ALL).count() - 1;
+    damage(&snapshot, last, Layer::Head).await;
+    let (head, body) = ask(&snapshot, "/api/v1/export.pcapng").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(body.len() > 1_000_000);
+    assert!(unchunk(&body).is_none(), "the last chunk must be missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_request_is_said_in_json() {
+    let snapshot = snapshot_of(Recording::of(1), traffic(1, 10, 0, 1_000)).await;
+    for (target, status, word) in [
+        ("/api/v1/export.pcapng?ip=10.0.0", "400", "10.0.0"),
+        ("/api/v1/export.pcapng?from=now&to=-1h", "400", "upside down"),
+        ("/api/v1/nothing", "404", "nothing at this address"),
+    ] {
+        let (head, body) = ask(&snapshot, target).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(answer["error"].as_str().unwrap().contains(word), "{answer}");
+        assert!(!answer["hint"].as_str().unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_is_told() {
+    let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 5_000_000_000, 1_000)).await;
+    let (head, body) = ask(&snapshot, "/api/v1/status").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(status["packets"], 500);
+    assert_eq!(status["segments"], snapshot.segments(TimeRange::ALL).count());
+    assert!(status["layers"]["body"]["objects"].as_u64().unwrap() > 0);
+    assert_eq!(status["writers"][0]["kind"], "import");
+    assert!(status["first"].as_str().unwrap().starts_with("1970-01-01T00:00:0"));
+    let (head, body) = ask(&snapshot, "/healthz").await;
+    assert!(head.starts_with("HTTP/1.1 200 "));
+    assert_eq!(body, b"ok\n");
+}

@@ -1,0 +1,54 @@
+//! A snapshot that is never much older than it is allowed to be.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_model::Failure;
+use capstan_storage_engine::store::Store;
+use tokio::sync::Mutex;
+
+use super::Snapshot;
+
+/// How old the answer of a server may be, unless said otherwise.
+pub const FRESHNESS: Duration = Duration::from_secs(1);
+
+/// Keeps the newest snapshot of a store. Those who ask while it is being refreshed wait for
+/// that and share the outcome.
+#[derive(Debug)]
+pub struct Latest {
+    freshness: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    snapshot: Arc<Snapshot>,
+    loaded: Instant,
+}
+
+impl Latest {
+    /// Loads a store; later snapshots are at most `freshness` old when they are given.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn load(store: Store, freshness: Duration) -> Result<Latest, Failure> {
+        let loaded = Instant::now();
+        let state = State { snapshot: Snapshot::load(store).await?, loaded };
+        Ok(Latest { freshness, state: Mutex::new(state) })
+    }
+
+    /// The store as it is now, or was [`Latest::load`]'s `freshness` ago at the most.
+    ///
+    /// # Errors
+    /// What the store says; the next call tries again.
+    pub async fn get(&self) -> Result<Arc<Snapshot>, Failure> {
+        let mut state = self.state.lock().await;
+        // What counts is when asking began.
+        let now = Instant::now();
+        if now.duration_since(state.loaded) >= self.freshness {
+            state.snapshot = state.snapshot.refresh().await?;
+            state.loaded = now;
+        }
+        Ok(Arc::clone(&state.snapshot))
+    }
+}

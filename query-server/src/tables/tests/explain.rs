@@ -1,0 +1,145 @@
+//! `EXPLAIN`: what it says a query will ask of the store is what the query asks.
+
+use std::sync::Arc;
+
+use capstan_storage_engine::store::Store;
+use datafusion::arrow::array::AsArray;
+
+use super::fixture::{ask, number, tables};
+use crate::snapshot::Snapshot;
+use crate::snapshot::testing::{self, Recording, record, traffic};
+
+async fn a_store() -> Store {
+    let store = testing::store().await;
+    let recording = Recording { segment_bytes: 128 << 10, ..Recording::of(8) };
+    record(&store, recording, traffic(6, 6_000, 0, 1_000_000)).await;
+    store
+}
+
+/// The plan of a statement, from a snapshot that has opened nothing.
+async fn plan(store: &Store, sql: &str) -> String {
+    let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+    let rows = ask(&tables(&snapshot), &format!("EXPLAIN {sql}")).await;
+    let (kinds, texts) = (rows.column(0).as_string::<i32>(), rows.column(1).as_string::<i32>());
+    let plans = kinds.iter().zip(texts).filter(|(kind, _)| *kind == Some("physical_plan"));
+    plans.filter_map(|(_, text)| text).collect()
+}
+
+/// The number after `name=`.
+fn told(plan: &str, name: &str) -> u64 {
+    let (_, rest) =
+        plan.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{name}: {plan}"));
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_says_what_will_be_asked_of_the_store() {
+    let store = a_store().await;
+    for sql in [
+        "SELECT count(*) FROM packets WHERE host('10.0.0.5')",
+        "SELECT protocol, sum(length) FROM packets GROUP BY protocol",
+        "SELECT count(source_ip), count(time) FROM packets",
+        "SELECT max(tcp_seq), count(outer_source_ip) FROM packets",
+        "SELECT count(header) FROM packets WHERE port(53)",
+        "SELECT count(data) FROM packets",
+        "SELECT count(payload), min(interface_name) FROM packets WHERE host('10.0.0.5')",
+        "SELECT count(*) FROM packets WHERE time >= '1970-01-01T00:00:02Z' AND time < '1970-01-01T00:00:03Z'",
+        "SELECT count(data) FROM packets WHERE time >= '1970-01-01T00:00:02Z' AND time < '1970-01-01T00:00:02.5Z'",
+        "SELECT sum(bytes) FROM flow_parts WHERE source_ip = '10.0.0.5'",
+        "SELECT * FROM flows WHERE host('10.0.0.99')",
+        "SELECT source_ip, max(bytes) FROM flows WHERE last_time > '1970-01-01T00:00:02Z' GROUP BY 1",
+    ] {
+        let plan = plan(&store, sql).await;
+        assert_eq!(plan.matches("CapstanScan").count(), 1, "{plan}");
+        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let before = store.requests();
+        ask(&tables(&snapshot), sql).await;
+        let asked = store.requests() - before;
+        assert_eq!(asked.gets, told(&plan, "requests"), "{sql}\n{plan}");
+        assert_eq!(asked.bytes_read, told(&plan, "bytes"), "{sql}\n{plan}");
+        assert_eq!((asked.lists, asked.heads), (0, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_read_that_nobody_asks_for() {
+    let store = a_store().await;
+    let cost = async |sql: &str| {
+        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let before = store.requests();
+        ask(&tables(&snapshot), sql).await;
+        (store.requests() - before).bytes_read
+    };
+    assert_eq!(cost("SELECT count(*) FROM packets").await, 0);
+    assert_eq!(cost("SELECT count(*) FROM flow_parts").await, 0);
+    assert_eq!(cost("SELECT count(*) FROM segments").await, 0);
+    assert_eq!(cost("SELECT count(*) FROM packets WHERE host('192.168.0.1')").await, 0);
+    assert_eq!(cost("SELECT count(*) FROM packets WHERE time > '2020-01-01'").await, 0);
+    let index: u64 = {
+        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        number(&tables(&snapshot), "SELECT sum(index_bytes) FROM segments").await as u64
+    };
+    let lengths = cost("SELECT sum(length) FROM packets").await;
+    let headers = cost("SELECT count(header) FROM packets").await;
+    let packets = cost("SELECT count(data) FROM packets").await;
+    assert!(
+        index < lengths && lengths < headers && headers < packets,
+        "{lengths} {headers} {packets}"
+    );
+    let one_host =
+        cost("SELECT count(data) FROM packets WHERE host('10.0.0.5') AND port(53)").await;
+    assert!(one_host < packets, "{one_host}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_tells_what_was_pushed_down_and_pruned() {
+    let store = a_store().await;
+    let sql = "SELECT ordinal FROM packets WHERE (host('10.0.0.5') OR port(53)) AND NOT port(9000) \
+               AND time >= '1970-01-01T00:00:02Z' AND time < '1970-01-01T00:00:03Z'";
+    let text = plan(&store, sql).await;
+    for part in [
+        "table=packets",
+        "columns=[ordinal]",
+        "window=1970-01-01T00:00:02Z to 1970-01-01T00:00:02.999999999Z",
+        "(ip=10.0.0.5 or outer_ip=10.0.0.5 or port=53)",
+        "not port=9000",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(told(&text, "pruned") > 0, "{text}");
+    // What the scan decides is not looked at again above it.
+    assert!(!text.contains("FilterExec"), "{text}");
+    let text = plan(&store, "SELECT ordinal FROM packets WHERE source_ip = '10.0.0.5'").await;
+    assert!(text.contains("FilterExec") && text.contains("flows=ip=10.0.0.5"), "{text}");
+    let text = plan(&store, "SELECT data FROM packets WHERE port(53) LIMIT 3").await;
+    assert!(text.contains("limit=3"), "{text}");
+    let text = plan(&store, "SELECT * FROM packets ORDER BY time LIMIT 3").await;
+    assert!(!text.contains("limit=3"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_is_shown_after_running() {
+    let store = a_store().await;
+    let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+    let before = store.requests();
+    let rows = ask(&tables(&snapshot), "EXPLAIN ANALYZE SELECT sum(length) FROM packets").await;
+    let asked = store.requests() - before;
+    let text: String = rows.column(1).as_string::<i32>().iter().flatten().collect();
+    assert!(text.contains(&format!("requests={}", asked.gets)), "{text}");
+    assert!(text.contains("segments_opened="), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_needs_too_much_memory_is_refused() {
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion::prelude::SessionContext;
+    let store = a_store().await;
+    let snapshot: Arc<Snapshot> = Snapshot::load(store).await.expect("a store");
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(64 << 10, 1.0).build_arc();
+    let config = crate::flight::session_config().with_target_partitions(1);
+    let state = crate::tables::session(&snapshot, config, runtime.expect("a runtime"));
+    let context = SessionContext::new_with_state(state.expect("tables"));
+    let (kind, words) = super::fixture::refused(&context, "SELECT count(data) FROM packets").await;
+    assert_eq!(kind, capstan_model::FailureKind::Full, "{words}");
+}
