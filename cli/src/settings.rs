@@ -120,8 +120,9 @@ impl Settings {
 }
 
 fn read(path: &Path) -> Result<File, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::io(format!("cannot read the settings in {}", path.display()), error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::io(format!("cannot read the settings in {}", path.display()), error)
+    })?;
     toml::from_str(&text).map_err(|error| {
         Failure::caused_by(
             FailureKind::Usage,

@@ -1,4 +1,12 @@
 //! Reading the store: SQL tables, Flight SQL, PCAPNG export.
+//!
+//! * [`snapshot`]: the store at a moment, and segments opened for reading
+//! * [`select`]: which flows a question is about
+//! * [`tables`]: SQL tables over a snapshot; [`sessions`]: tables that follow the store
+//! * [`export`]: PCAPNG of a window
+//! * [`flight`]: Arrow Flight SQL; [`http`]: PCAPNG and status over HTTP
+
+#![forbid(unsafe_code)]
 
 pub mod export;
 pub mod flight;

@@ -1,8 +1,8 @@
 //! Statements and exports over a store that goes on growing: what [`flight::serve`] and the
 //! command line answer from.
 //!
-//! The catalog is read again when what is known is older than [`Options::freshness`]; tables,
-//! opened segments and the memory of all queries are shared until something was committed.
+//! The catalog is read again when what is known is older than [`Options::freshness`]. Opened
+//! segments and the memory of all queries are shared, and tables until something is committed.
 //!
 //! [`flight::serve`]: crate::flight::serve()
 
@@ -11,7 +11,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use tokio::sync::Mutex;
 use crate::export::{self, Export};
 use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::select::Selection;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{FRESHNESS, Latest, Snapshot};
 use crate::tables;
 
 /// Consumers of memory that are named when there is no more.
@@ -54,7 +54,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            freshness: Duration::from_secs(1),
+            freshness: FRESHNESS,
             memory: 512 << 20,
             export_memory: export::MEMORY,
             spill: None,
@@ -66,21 +66,21 @@ impl Default for Options {
 /// A store, as it is now.
 #[derive(Debug)]
 pub struct StoreSessions {
+    latest: Arc<Latest>,
     options: Options,
     runtime: Arc<RuntimeEnv>,
-    current: Mutex<Current>,
+    tables: Mutex<Option<Tables>>,
 }
 
-/// The store as it was last seen.
-struct Current {
+/// Tables over a snapshot.
+struct Tables {
     snapshot: Arc<Snapshot>,
-    tables: SessionState,
-    seen: Instant,
+    state: SessionState,
 }
 
-impl std::fmt::Debug for Current {
+impl std::fmt::Debug for Tables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Current").field("seen", &self.seen).finish_non_exhaustive()
+        f.debug_struct("Tables").finish_non_exhaustive()
     }
 }
 
@@ -90,34 +90,36 @@ impl StoreSessions {
     /// # Errors
     /// What the store says; the place for temporary files cannot be used.
     pub async fn open(store: Store, options: Options) -> Result<StoreSessions, Failure> {
-        let runtime = runtime(&options)?;
-        let seen = Instant::now();
-        let snapshot = Snapshot::load(store).await?;
-        let tables = make_tables(&snapshot, &options, &runtime)?;
-        let current = Mutex::new(Current { snapshot, tables, seen });
-        Ok(StoreSessions { options, runtime, current })
+        let latest = Latest::load(store, options.freshness).await?;
+        StoreSessions::over(Arc::new(latest), options)
     }
 
-    /// The store as it is now: not older than [`Options::freshness`].
+    /// Over a store that others follow, too; how fresh it is, is theirs to say.
     ///
     /// # Errors
-    /// What the store says.
-    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, Failure> {
-        Ok(self.current().await?.0)
+    /// The place for temporary files cannot be used.
+    pub fn over(latest: Arc<Latest>, options: Options) -> Result<StoreSessions, Failure> {
+        let runtime = runtime(&options)?;
+        Ok(StoreSessions { latest, options, runtime, tables: Mutex::new(None) })
     }
 
-    async fn current(&self) -> Result<(Arc<Snapshot>, SessionState), Failure> {
-        let mut current = self.current.lock().await;
-        if current.seen.elapsed() >= self.options.freshness {
-            let seen = Instant::now();
-            let snapshot = current.snapshot.refresh().await?;
-            if !Arc::ptr_eq(&snapshot, &current.snapshot) {
-                current.tables = make_tables(&snapshot, &self.options, &self.runtime)?;
-                current.snapshot = snapshot;
+    /// What follows the store.
+    pub fn latest(&self) -> &Arc<Latest> {
+        &self.latest
+    }
+
+    /// The tables of the store as it is now.
+    async fn tables(&self) -> Result<SessionState, Failure> {
+        let snapshot = self.latest.get().await?;
+        let mut tables = self.tables.lock().await;
+        match &*tables {
+            Some(known) if Arc::ptr_eq(&known.snapshot, &snapshot) => Ok(known.state.clone()),
+            _ => {
+                let state = make_tables(&snapshot, &self.options, &self.runtime)?;
+                *tables = Some(Tables { snapshot, state: state.clone() });
+                Ok(state)
             }
-            current.seen = seen;
         }
-        Ok((Arc::clone(&current.snapshot), current.tables.clone()))
     }
 }
 
@@ -155,14 +157,14 @@ fn make_tables(
 #[async_trait]
 impl Sessions for StoreSessions {
     async fn session(&self) -> Result<SessionContext, Failure> {
-        Ok(SessionContext::new_with_state(self.current().await?.1))
+        Ok(SessionContext::new_with_state(self.tables().await?))
     }
 
     async fn export(
         &self,
         request: ExportRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
-        let snapshot = self.snapshot().await?;
+        let snapshot = self.latest.get().await?;
         let mut what = Export::new(Selection::from(&request), request.order);
         what.memory = self.options.export_memory.max(export::LEAST_MEMORY);
         if let Some(place) = &self.options.spill {

@@ -30,18 +30,6 @@ pub(crate) fn run(command: &mut Command) -> Output {
     command.output().expect("capstan starts")
 }
 
-/// Runs, expects success, gives standard output.
-pub(crate) fn succeed(command: &mut Command) -> String {
-    let output = run(command);
-    assert!(
-        output.status.success(),
-        "{command:?} ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 /// How a process ended and the most memory it had, MiB.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,

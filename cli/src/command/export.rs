@@ -222,15 +222,18 @@ struct Target {
 enum Kind {
     StandardOutput,
     /// Written beside its place, then renamed.
-    File { file: File, partial: PathBuf, path: PathBuf },
+    File {
+        file: File,
+        partial: PathBuf,
+        path: PathBuf,
+    },
     /// A device or named pipe: written as it comes.
     Special(File, PathBuf),
 }
 
 impl Target {
     fn create(path: &Path) -> Result<Target, Failure> {
-        let failed =
-            |error| Failure::io(format!("cannot write {}", path.display()), error);
+        let failed = |error| Failure::io(format!("cannot write {}", path.display()), error);
         let kind = if path.as_os_str() == "-" {
             Kind::StandardOutput
         } else if path.metadata().is_ok_and(|about| !about.is_file()) {

@@ -104,9 +104,7 @@ fn one(
 ) -> Result<Imported, Failure> {
     let name = place.to_string();
     let known = match place {
-        Place::File(path) if path.is_file() => {
-            Some(import::fingerprint(path, &options.stop, bar)?)
-        }
+        Place::File(path) if path.is_file() => Some(import::fingerprint(path, &options.stop, bar)?),
         _ => None,
     };
     let source = place.open()?;
@@ -190,7 +188,9 @@ impl Watch for Bar {
 /// Length of what is imported, if it is known beforehand.
 fn size(place: &Place) -> Option<u64> {
     match place {
-        Place::File(path) => path.metadata().ok().filter(|about| about.is_file()).map(|about| about.len()),
+        Place::File(path) => {
+            path.metadata().ok().filter(|about| about.is_file()).map(|about| about.len())
+        }
         Place::StandardInput => None,
     }
 }

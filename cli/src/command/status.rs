@@ -110,7 +110,8 @@ fn status(store: String, catalog: &Catalog, range: TimeRange) -> Status {
         for (name, packets) in &segment.entry.protocols {
             *protocols.entry(name.clone()).or_default() += packets;
         }
-        oldest = segment.entry.first.map(|time| oldest.map_or(time, |old| old.min(time))).or(oldest);
+        oldest =
+            segment.entry.first.map(|time| oldest.map_or(time, |old| old.min(time))).or(oldest);
         newest = segment.entry.last.map(|time| newest.map_or(time, |new| new.max(time))).or(newest);
     }
     let listened = merge(catalog.coverage(range).map(|(_, _, listened)| listened));
@@ -118,7 +119,8 @@ fn status(store: String, catalog: &Catalog, range: TimeRange) -> Status {
         .windows(2)
         .map(|pair| TimeRange { start: pair[0].end, end: pair[1].start })
         .collect::<Vec<_>>();
-    let span = |range: &TimeRange| Span { from: range.start.to_string(), to: range.end.to_string() };
+    let span =
+        |range: &TimeRange| Span { from: range.start.to_string(), to: range.end.to_string() };
     let loss = |recorder: String, loss: &Loss| LossLine {
         recorder,
         from: loss.range.start.to_string(),

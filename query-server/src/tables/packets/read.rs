@@ -1,0 +1,241 @@
+//! Packets of one segment, batch by batch, as they are fetched.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::flows::FlowRow;
+use capstan_storage_engine::segment::reader::{Fetch, Scan, Step};
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::filter_record_batch;
+use datafusion::execution::memory_pool::MemoryReservation;
+
+use super::fill::{Filled, Filler};
+use super::slices::{payload_bytes, slices};
+use super::{Depth, PacketRequest, Selected};
+use crate::tables::columns::PacketColumn;
+use crate::tables::flow_rows::{empty_columns, unexpected};
+use crate::tables::packet_rows::{Decoded, Decoder};
+use crate::tables::source::{Counted, Held};
+
+impl Selected {
+    /// Fetches what the first rows need.
+    pub(in crate::tables) async fn start(
+        self,
+        request: Arc<PacketRequest>,
+        memory: MemoryReservation,
+    ) -> Result<PacketReader, Failure> {
+        let meta = self.source.open().segment().meta();
+        let decoder =
+            Decoder::new(&request.columns, meta, self.constants.clone(), self.flows.as_ref())?;
+        let from = match self.depth {
+            Depth::Nothing => From::Count(0),
+            Depth::Count => From::Count(self.count()?),
+            Depth::Columns | Depth::Header => {
+                let mut scan = self.scan(&request)?;
+                self.feed(&mut scan, &memory).await?;
+                From::Scan(scan)
+            }
+            Depth::Payload => {
+                let mut scan = self.scan(&request)?;
+                let held = match scan.step()? {
+                    Step::Needs(ranges) => {
+                        grow(&memory, &ranges)?;
+                        let bytes = self.source.fetch(Layer::Packets, &ranges).await?;
+                        Held::new(&ranges, bytes)
+                    }
+                    Step::Rows(_) | Step::End => Held::default(),
+                };
+                let rows = self.rows()?;
+                let mut slices = slices(&rows);
+                slices.reverse();
+                From::Slices { held, rows, slices, ready: Vec::new() }
+            }
+        };
+        Ok(PacketReader { selected: self, request, decoder, from, memory })
+    }
+
+    /// Gives a scan all it needs for its first rows, which is all it needs.
+    async fn feed(&self, scan: &mut Scan, memory: &MemoryReservation) -> Result<(), Failure> {
+        // Asking for rows is what tells which bytes are needed; it decodes none yet.
+        if let Step::Needs(ranges) = scan.step()? {
+            grow(memory, &ranges)?;
+            let bytes = self.source.fetch(Layer::Packets, &ranges).await?;
+            scan.give(ranges, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn grow(memory: &MemoryReservation, ranges: &[Range<u64>]) -> Result<(), Failure> {
+    let bytes: u64 = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+    reserve(memory, bytes)
+}
+
+fn reserve(memory: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
+    memory.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|error| {
+        Failure::new(
+            FailureKind::Full,
+            format!("the query needs more than it may take: {}", error.strip_backtrace()),
+        )
+    })
+}
+
+/// Packets of one segment, batch by batch.
+#[derive(Debug)]
+pub(in crate::tables) struct PacketReader {
+    selected: Selected,
+    request: Arc<PacketRequest>,
+    decoder: Decoder,
+    from: From,
+    memory: MemoryReservation,
+}
+
+#[derive(Debug)]
+enum From {
+    /// So many more, of which nothing is asked.
+    Count(u64),
+    /// Columns and headers.
+    Scan(Scan),
+    /// Payload, by slices of flows, the next one last.
+    Slices { held: Held, rows: Vec<FlowRow>, slices: Vec<Range<usize>>, ready: Vec<RecordBatch> },
+}
+
+/// Rows of one batch that are only counted.
+const COUNTED_ROWS: u64 = 1 << 20;
+
+impl PacketReader {
+    /// The next packets; none if there are no more.
+    pub(in crate::tables) async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
+        loop {
+            let batch = match &mut self.from {
+                From::Count(0) => return Ok(None),
+                From::Count(left) => {
+                    let rows = (*left).min(COUNTED_ROWS);
+                    *left -= rows;
+                    self.counted(rows as usize)?
+                }
+                From::Scan(scan) => match scan.step()? {
+                    Step::End => return Ok(None),
+                    Step::Needs(ranges) => {
+                        grow(&self.memory, &ranges)?;
+                        let bytes = self.selected.source.fetch(Layer::Packets, &ranges).await?;
+                        scan.give(ranges, bytes)?;
+                        continue;
+                    }
+                    Step::Rows(batch) => self.columns(&batch)?,
+                },
+                From::Slices { slices, ready, .. } => match ready.pop() {
+                    Some(batch) => batch,
+                    None => match slices.pop() {
+                        Some(slice) => {
+                            self.slice(slice).await?;
+                            continue;
+                        }
+                        None => return Ok(None),
+                    },
+                },
+            };
+            if batch.num_rows() > 0 {
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    pub(in crate::tables) fn source(&self) -> &Counted {
+        &self.selected.source
+    }
+
+    fn counted(&mut self, rows: usize) -> Result<RecordBatch, Failure> {
+        let none = empty_columns(rows)?;
+        let decoded = self.decoder.decode(&none, None, false)?;
+        self.put_together(decoded, &Filled::new())
+    }
+
+    fn columns(&mut self, batch: &RecordBatch) -> Result<RecordBatch, Failure> {
+        let decoded = self.decoder.decode(batch, self.selected.window.as_ref(), false)?;
+        let headers = match self.selected.depth {
+            Depth::Header => vec![(PacketColumn::Header, self.decoder.headers(batch)?)],
+            _ => Vec::new(),
+        };
+        self.put_together(decoded, &headers)
+    }
+
+    /// Columns in the order they were asked for, rows outside the window left out.
+    fn put_together(
+        &self,
+        decoded: Decoded,
+        bytes: &Filled,
+    ) -> Result<RecordBatch, Failure> {
+        let Decoded { rows, columns, inside, .. } = decoded;
+        let columns = columns
+            .into_iter()
+            .zip(&self.request.columns)
+            .map(|(array, column)| {
+                let put = || bytes.iter().find(|(of, _)| of == column).map(|(_, put)| put.clone());
+                array.or_else(put).ok_or_else(|| {
+                    Failure::new(
+                        FailureKind::Other,
+                        format!("column {} was not read", column.name()),
+                    )
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let schema = Arc::clone(&self.request.schema);
+        let batch =
+            RecordBatch::try_new_with_options(schema, columns, &options).map_err(unexpected)?;
+        match inside {
+            Some(inside) => filter_record_batch(&batch, &inside).map_err(unexpected),
+            None => Ok(batch),
+        }
+    }
+
+    /// Puts the packets of some flows together.
+    async fn slice(&mut self, slice: Range<usize>) -> Result<(), Failure> {
+        let From::Slices { held, rows, .. } = &self.from else { return Ok(()) };
+        let flows = &rows[slice.clone()];
+        let open = Arc::clone(self.selected.source.open());
+        let segment = open.segment();
+        let plan = segment.plan_payload(flows);
+        let bytes: u64 = flows.iter().map(payload_bytes).sum();
+        let packets: u64 = flows.iter().map(FlowRow::packets).sum();
+        // Unpacked once as blocks and once more as packets.
+        let memory = self.memory.new_empty();
+        reserve(&memory, bytes.saturating_mul(2).saturating_add(packets.saturating_mul(256)))?;
+        let payload = segment.read_payload(&self.selected.source, &plan).await?;
+        let assembled = segment.read_packets(held, flows).await?;
+
+        let stored = self.request.stored_columns(self.selected.window.as_ref());
+        let batches = if stored.is_empty() {
+            vec![empty_columns(usize::try_from(packets).unwrap_or(usize::MAX))?]
+        } else {
+            segment.scan_packets(flows, Some(&stored))?.run(held).await?
+        };
+        let (window, prefixes) = (self.selected.window, self.request.wants_prefixes());
+        let decoded = batches
+            .iter()
+            .map(|batch| self.decoder.decode(batch, window.as_ref(), prefixes))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let ordinals: Vec<u32> = match &self.selected.flows {
+            Some(known) => known.ordinals.iter().skip(slice.start).take(slice.len()).collect(),
+            None => Vec::new(),
+        };
+        let mut filler = Filler::new(&self.request, &decoded);
+        let ordinals = ordinals.into_iter().collect();
+        assembled.assemble(&ordinals, flows, &payload, |_, data| filler.put(data))?;
+        let filled = filler.finish()?;
+
+        let mut ready = Vec::with_capacity(filled.len());
+        for (decoded, bytes) in decoded.into_iter().zip(filled) {
+            ready.push(self.put_together(decoded, &bytes)?);
+        }
+        ready.reverse();
+        if let From::Slices { ready: next, .. } = &mut self.from {
+            *next = ready;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Which flows' payload is unpacked together, so that memory does not grow with a segment.
+
+use std::ops::Range;
+
+use capstan_model::{Address, Failure, FlowId, FlowKey, FlowPart};
+use capstan_storage_engine::segment::flows::{FlowRow, Placement};
+
+use crate::tables::flow_rows::FlowRows;
+
+/// Payload that is unpacked at a time, bytes, unless one flow alone has more.
+const SLICE_BYTES: u64 = 8 << 20;
+
+/// Packets whose payload is put together at a time, unless one flow alone has more.
+const SLICE_PACKETS: u64 = 32 << 10;
+
+/// Payload bytes of a flow.
+pub(super) fn payload_bytes(flow: &FlowRow) -> u64 {
+    flow.placement.body_bytes.saturating_add(u64::from(flow.placement.head_bytes))
+}
+
+/// Flows whose payload is unpacked together.
+pub(super) fn slices(flows: &[FlowRow]) -> Vec<Range<usize>> {
+    let mut slices = Vec::new();
+    let (mut start, mut bytes, mut packets) = (0, 0_u64, 0_u64);
+    for (at, flow) in flows.iter().enumerate() {
+        let (more, rows) = (payload_bytes(flow), flow.packets());
+        let full = bytes.saturating_add(more) > SLICE_BYTES
+            || packets.saturating_add(rows) > SLICE_PACKETS;
+        if at > start && full {
+            slices.push(start..at);
+            (start, bytes, packets) = (at, 0, 0);
+        }
+        bytes = bytes.saturating_add(more);
+        packets = packets.saturating_add(rows);
+    }
+    if start < flows.len() {
+        slices.push(start..flows.len());
+    }
+    slices
+}
+
+/// Flow rows with nothing in them but where their packets and payload lie, as far as that
+/// was read.
+pub(super) fn places(flows: &FlowRows) -> Result<Vec<FlowRow>, Failure> {
+    let key = FlowKey {
+        source: Address::NONE,
+        destination: Address::NONE,
+        source_port: 0,
+        destination_port: 0,
+        ip_protocol: 0,
+        vlan: None,
+        vni: None,
+        ethertype: 0,
+        pseudo: None,
+        fragment_id: None,
+    };
+    let first_row = flows.small_numbers("first_row")?;
+    let forward = flows.numbers("packets_forward")?;
+    let backward = flows.numbers("packets_backward")?;
+    let payload = match flows.small_numbers("head_bytes") {
+        Ok(head_bytes) => Some((
+            flows.numbers("head_offset")?,
+            head_bytes,
+            flows.numbers("body_offset")?,
+            flows.numbers("body_bytes")?,
+        )),
+        Err(_) => None,
+    };
+    let place = |row: usize| {
+        let mut placement =
+            Placement { first_row: first_row.value(row) as u32, ..Placement::default() };
+        if let Some((head_offset, head_bytes, body_offset, body_bytes)) = payload {
+            placement.head_offset = head_offset.value(row) as u64;
+            placement.head_bytes = head_bytes.value(row) as u32;
+            placement.body_offset = body_offset.value(row) as u64;
+            placement.body_bytes = body_bytes.value(row) as u64;
+        }
+        let mut part = FlowPart::new(FlowId([0; 16]), key);
+        // A negative count is damage; as no packets at all it will not fit the rows.
+        part.packets = [forward.value(row), backward.value(row)]
+            .map(|count| u64::from(u32::try_from(count).unwrap_or(0)));
+        FlowRow { part, placement }
+    };
+    Ok((0..flows.len()).map(place).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(packets: u64, payload: u64) -> FlowRow {
+        let key = FlowKey {
+            source: Address::NONE,
+            destination: Address::NONE,
+            source_port: 0,
+            destination_port: 0,
+            ip_protocol: 0,
+            vlan: None,
+            vni: None,
+            ethertype: 0,
+            pseudo: None,
+            fragment_id: None,
+        };
+        let mut part = FlowPart::new(FlowId([0; 16]), key);
+        part.packets = [packets, 0];
+        FlowRow { part, placement: Placement { body_bytes: payload, ..Placement::default() } }
+    }
+
+    #[test]
+    fn a_slice_is_small_unless_a_flow_is_large() {
+        let half = SLICE_BYTES / 2;
+        let flows: Vec<_> =
+            [1, half, half, half, 5 * half, 1, 1].map(|bytes| flow(1, bytes)).into();
+        assert_eq!(slices(&flows), [0..2, 2..4, 4..5, 5..7]);
+        let many: Vec<_> = (0..5).map(|_| flow(SLICE_PACKETS / 2, 0)).collect();
+        assert_eq!(slices(&many), [0..2, 2..4, 4..5]);
+        assert!(slices(&[]).is_empty());
+    }
+}

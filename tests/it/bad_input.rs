@@ -1,0 +1,122 @@
+//! What goes wrong is said in words, with an exit code, and harms nothing else.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::capstan::{capstan, run};
+
+/// Runs, expects the exit code and the words.
+fn fails(command: &mut Command, code: i32, words: &[&str]) {
+    let output = run(command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{command:?} does not say '{word}': {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// A capture of one small packet.
+fn capture(path: &Path) {
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    for word in [1_700_000_000_u32, 5, 60, 60] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(&[7; 60]);
+    std::fs::write(path, bytes).expect("a scratch file");
+}
+
+#[test]
+fn a_store_that_is_none_is_named() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let missing = scratch.path().join("missing");
+    fails(capstan().arg("status").arg("--store").arg(&missing), 3, &["missing"]);
+    fails(capstan().arg("status").arg("--store").arg(scratch.path()), 3, &[]);
+    fails(capstan().arg("status"), 2, &["--store", "CAPSTAN_STORE"]);
+    fails(capstan().args(["status", "--store", "gopher://x"]), 2, &["gopher"]);
+    assert!(!missing.exists(), "reading makes nothing");
+}
+
+#[test]
+fn times_upside_down_and_nonsense_are_refused() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    let file = scratch.path().join("one.pcap");
+    capture(&file);
+    assert!(run(capstan().arg("import").arg("--store").arg(&store).arg(&file)).status.success());
+    let mut command = capstan();
+    command.args(["status", "--from", "-1h", "--to", "-2h", "--store"]).arg(&store);
+    fails(&mut command, 2, &["upside down"]);
+    let mut command = capstan();
+    command.args(["status", "--from", "yesterday", "--store"]).arg(&store);
+    fails(&mut command, 2, &["yesterday", "RFC 3339"]);
+    let mut command = capstan();
+    command.args(["sql", "select nonsense from packets", "--store"]).arg(&store);
+    fails(&mut command, 2, &["nonsense"]);
+    let mut command = capstan();
+    command.args(["sql", "drop table packets", "--store"]).arg(&store);
+    fails(&mut command, 2, &["refused"]);
+    let mut command = capstan();
+    command.args(["sql", "select 1", "--server", "http://127.0.0.1:1"]);
+    fails(&mut command, 8, &["127.0.0.1:1"]);
+}
+
+#[test]
+fn a_source_is_imported_once_and_damage_is_located() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    let file = scratch.path().join("one.pcap");
+    capture(&file);
+    let import = || {
+        let mut command = capstan();
+        command.arg("import").arg("--store").arg(&store);
+        command
+    };
+    assert!(run(import().arg(&file)).status.success());
+    fails(import().arg(&file), 9, &["--again"]);
+    assert!(run(import().arg("--again").arg(&file)).status.success());
+
+    let damaged = scratch.path().join("damaged.pcap");
+    let mut bytes = std::fs::read(&file).expect("the capture");
+    bytes.extend_from_slice(&[0xff; 20]);
+    std::fs::write(&damaged, bytes).expect("a scratch file");
+    fails(import().arg(&damaged), 6, &["byte 100", "1 packet"]);
+
+    let text = scratch.path().join("text.txt");
+    std::fs::write(&text, "not a capture at all").expect("a scratch file");
+    fails(import().arg(&text), 2, &["text.txt", "pcap"]);
+    fails(import().arg(scratch.path().join("nothing.pcap")), 3, &["nothing.pcap"]);
+
+    let count = run(capstan()
+        .args(["sql", "--format", "csv", "select count(*) from packets", "--store"])
+        .arg(&store));
+    let said = String::from_utf8_lossy(&count.stdout).into_owned();
+    assert_eq!(said.lines().nth(1), Some("3"), "{said}");
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    let file = scratch.path().join("one.pcap");
+    capture(&file);
+    assert!(run(capstan().arg("import").arg("--store").arg(&store).arg(&file)).status.success());
+    let format = store.join("default/format");
+    let text = std::fs::read_to_string(&format).expect("the format object");
+    assert!(text.contains("\"format\":1"), "{text}");
+    std::fs::write(&format, text.replace("\"format\":1", "\"format\":99")).expect("write");
+    fails(capstan().arg("status").arg("--store").arg(&store), 7, &["99"]);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_half_visible() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    let file = scratch.path().join("one.pcap");
+    capture(&file);
+    assert!(run(capstan().arg("import").arg("--store").arg(&store).arg(&file)).status.success());
+    fails(capstan().args(["export", "-o", "/dev/full", "--store"]).arg(&store), 5, &["/dev/full"]);
+}
