@@ -20,10 +20,11 @@ fuzz_target!(|input: &[u8]| {
     let unpacked = capture::read(&packed, usize::MAX);
     assert_eq!((unpacked.packets, unpacked.hash), (whole.packets, whole.hash));
     assert_eq!(unpacked.error.is_some(), whole.error.is_some());
-    // Cut anywhere, it gives no more than whole, and says that it is cut.
+    // Cut anywhere, it says so. (How many packets come is not compared: which dialect a pcap
+    // file is in is judged by the records at hand.)
     let cut = packed.len() * usize::from(*how) / 256;
     let part = capture::read(&packed[..cut], 100);
-    assert!(part.packets <= whole.packets && part.error.is_some());
+    assert!(part.error.is_some(), "{cut} of {} bytes", packed.len());
 });
 
 fn pack(how: u8, plain: &[u8]) -> Vec<u8> {

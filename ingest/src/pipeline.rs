@@ -230,11 +230,11 @@ impl<S: Sink> Pipeline<S> {
     /// # Errors
     /// What the sink says; the rest stays open.
     pub fn flush(&mut self) -> Result<(), PipelineError<S::Error>> {
-        if !self.blocks.is_empty() {
-            if let Some(open) = self.segments.any() {
-                for block in self.blocks.drain(..) {
-                    open.push_block(block);
-                }
+        if !self.blocks.is_empty()
+            && let Some(open) = self.segments.any()
+        {
+            for block in self.blocks.drain(..) {
+                open.push_block(block);
             }
         }
         while let Some(segment) = self.segments.take_any() {

@@ -64,8 +64,6 @@ TIME_ORDER = "first_time NULLS FIRST, last_time NULLS FIRST, segment"
 
 def as_text(address):
     """An address as the tables show it."""
-    if address is None:
-        return None
     parsed = ipaddress.IPv6Address(address)
     return str(parsed.ipv4_mapped or parsed)
 
@@ -74,7 +72,6 @@ def duck(store):
     """A DuckDB with views over the layers, columns named as the tables name them."""
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
-    db.create_function("address", as_text, ["BLOB"], "VARCHAR")
     for layer in ["packets", "flows"]:
         files = f"{store}/data/*/*/*/{layer}.parquet"
         db.execute(
@@ -83,6 +80,14 @@ def duck(store):
                 FROM read_parquet('{files}', filename = true, file_row_number = true,
                                   hive_partitioning = false)"""
         )
+    # As a table, because functions in Python need numpy.
+    ends = " UNION ".join(f"SELECT {end} FROM flows_layer WHERE {end} IS NOT NULL"
+                          for end in ["source", "destination", "outer_source", "outer_destination"])
+    known = [(address, as_text(address)) for (address,) in db.sql(ends).fetchall()]
+    db.execute("CREATE TABLE addresses (bytes BLOB, text VARCHAR)")
+    if known:
+        db.executemany("INSERT INTO addresses VALUES (?, ?)", known)
+    db.execute("CREATE MACRO address(of_bytes) AS (SELECT text FROM addresses WHERE bytes = of_bytes)")
     ends = {
         "source_port": PORTS.format(port="f.source_port"),
         "destination_port": PORTS.format(port="f.destination_port"),
@@ -91,7 +96,8 @@ def duck(store):
     }
     db.execute(
         f"""CREATE TABLE flow_parts AS SELECT
-            lower(hex(flow_id)) AS flow_id, first_time, last_time,
+            lower(hex(flow_id)) AS flow_id,
+            first_time::TIMESTAMPTZ AS first_time, last_time::TIMESTAMPTZ AS last_time,
             {ends["source_ip"]} AS source_ip, {ends["destination_ip"]} AS destination_ip,
             {ends["source_port"]} AS source_port, {ends["destination_port"]} AS destination_port,
             CASE WHEN link_type IS NULL AND ethertype <> 2054 THEN ip_protocol::INTEGER END AS ip_protocol,
@@ -108,7 +114,7 @@ def duck(store):
     )
     db.execute(
         """CREATE TABLE packets AS SELECT
-            p.time, p.ordinal, f.flow_id,
+            p.time::TIMESTAMPTZ AS time, p.ordinal, f.flow_id,
             CASE WHEN p.backward THEN 'backward' ELSE 'forward' END AS direction,
             p.interface, p.length::BIGINT AS length,
             coalesce(p.captured, p.length)::BIGINT AS captured_length,
@@ -321,10 +327,10 @@ SAME = [
 def busiest(db):
     """A host and a port that many packets have, and a moment in the middle."""
     host = db.sql("SELECT source_ip FROM packets WHERE source_ip IS NOT NULL AND source_ip <> '::' "
-                  "GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1").fetchone()
+                  "GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1").fetchall()[0]
     port = db.sql("SELECT destination_port FROM packets WHERE destination_port > 0 AND ip_protocol IN (6, 17) "
-                  "GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1").fetchone()
-    half = db.sql("SELECT epoch_us(quantile_disc(time, 0.5)) FROM packets").fetchone()
+                  "GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1").fetchall()[0]
+    half = db.sql("SELECT epoch_us(quantile_disc(time, 0.5)) FROM packets").fetchall()[0]
     return host[0], port[0], half[0]
 
 

@@ -196,8 +196,28 @@ impl Seeds {
         ] {
             self.add("export_request", json.as_bytes())?;
         }
-        self.add("rows", &[1, 4, 0, b'a', b'b', b'c', b'd', 0, 1, 2, 1, 3, 0, 0, 9, 9, 0, 0])?;
+        self.rows()?;
         self.catalog()
+    }
+
+    /// Flow parts of two packets each, whose headers and payload fit together.
+    fn rows(&mut self) -> Result<()> {
+        for parts in 1..4_u8 {
+            let mut put = Put::default();
+            put.raw(&[1]).short(&b"abcdefgh".repeat(usize::from(parts))).raw(&[0]);
+            put.raw(&[0, parts * 2, parts]).short(b"\0hd").raw(&[0, 0]);
+            for packet in 0..parts * 2 {
+                put.raw(&[packet % 2 * 4]).raw(&u64::from(packet).to_le_bytes());
+                // Ordinal, flow, template, both lengths; trailer and interface; flags; deltas.
+                put.raw(&[packet, packet / 2, 0, 6, 6]).raw(&[0, 0]).raw(&[0]).raw(&[0, 0, 0]);
+            }
+            for part in 0..parts {
+                // Packets and bytes each way, then rows, head and body.
+                put.raw(&[1, 1, 6, 6]).raw(&[part * 2, part * 8, 8, 0, 0]);
+            }
+            self.add("rows", &put.0)?;
+        }
+        Ok(())
     }
 
     /// A writer and a log of two commits, with everything that can be in one.

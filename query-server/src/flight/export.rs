@@ -11,9 +11,9 @@
 //!
 //! Every field may be left out. `from` and `to` are nanoseconds since 1970 or what
 //! [`Time::parse`] reads; without both, all packets belong, also those without a
-//! time. A packet belongs if one of its ends is among `ips`, one of its ports among
-//! `ports` and its protocol among `protocols`; an empty list asks for nothing in
-//! particular. `order` is `time` (the default) or `recorded`.
+//! time. A packet belongs if its flow has every one of `ips` and every one of `ports`
+//! at one of its ends, and its protocol is among `protocols`; an empty list asks for
+//! nothing in particular. `order` is `time` (the default) or `recorded`.
 //!
 //! `GetFlightInfo` answers with one endpoint, whose ticket is the same JSON with
 //! `from` and `to` as nanoseconds. `DoGet` streams record batches with the one
@@ -46,9 +46,9 @@ const MAX_NAMED: usize = 10_000;
 pub struct ExportRequest {
     /// When; [`TimeRange::ALL`] takes packets without a time, too.
     pub range: TimeRange,
-    /// Either end is one of these; any if empty.
+    /// Either end is this one, for each of them.
     pub ips: Vec<Address>,
-    /// Either port is one of these; any if empty.
+    /// Either port is this one, for each of them.
     pub ports: Vec<u16>,
     /// The flow's protocol is one of these; any if empty.
     pub protocols: Vec<Protocol>,

@@ -1,6 +1,9 @@
 //! Batches of `packets.parquet` as the columns SQL shows: what the packet's flow says is
 //! looked up, what its header says is rebuilt, the rest is there.
 
+mod access;
+mod stored;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,111 +11,21 @@ use capstan_model::{Address, Failure, LinkType};
 use capstan_storage_engine::segment::packets::{ReadRow, Rebuilder, RowReader, column};
 use capstan_storage_engine::segment::{Corrupt, index_layer::Meta};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, PrimitiveArray,
-    RecordBatch, StringViewArray, UInt32Array,
+    ArrayRef, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
+    UInt32Array,
 };
 use datafusion::arrow::compute::{cast, concat, take};
 use datafusion::arrow::datatypes::{
     Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
 };
 
-use super::columns::{FlowColumn, PacketColumn};
+use self::access::{backward, bad, get, or_zero, typed};
+use self::stored::{OfFlow, of_flow};
+pub(super) use self::stored::{flow_columns, is_bytes, stored};
+use super::columns::PacketColumn;
 use super::flow_rows::{Constants, FlowRows, addresses, unexpected};
 use super::templates::{Stored, TcpFields, TcpReader, Templates};
 use super::window::Window;
-
-/// How a column of packets follows from a column of flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OfFlow {
-    /// It is the same for all packets of the flow.
-    Same(FlowColumn),
-    /// It is the first one for packets forward and the second one for packets back.
-    Ends(FlowColumn, FlowColumn),
-}
-
-fn of_flow(column: PacketColumn) -> Option<OfFlow> {
-    use OfFlow::{Ends, Same};
-    Some(match column {
-        PacketColumn::FlowId => Same(FlowColumn::FlowId),
-        PacketColumn::IpProtocol => Same(FlowColumn::IpProtocol),
-        PacketColumn::Vlan => Same(FlowColumn::Vlan),
-        PacketColumn::Vni => Same(FlowColumn::Vni),
-        PacketColumn::SourceIp => Ends(FlowColumn::SourceIp, FlowColumn::DestinationIp),
-        PacketColumn::DestinationIp => Ends(FlowColumn::DestinationIp, FlowColumn::SourceIp),
-        PacketColumn::SourcePort => Ends(FlowColumn::SourcePort, FlowColumn::DestinationPort),
-        PacketColumn::DestinationPort => Ends(FlowColumn::DestinationPort, FlowColumn::SourcePort),
-        PacketColumn::SourceNamespace => {
-            Ends(FlowColumn::SourceNamespace, FlowColumn::DestinationNamespace)
-        }
-        PacketColumn::DestinationNamespace => {
-            Ends(FlowColumn::DestinationNamespace, FlowColumn::SourceNamespace)
-        }
-        PacketColumn::SourcePod => Ends(FlowColumn::SourcePod, FlowColumn::DestinationPod),
-        PacketColumn::DestinationPod => Ends(FlowColumn::DestinationPod, FlowColumn::SourcePod),
-        _ => return None,
-    })
-}
-
-/// The columns of flows a column of packets is looked up in.
-pub(super) fn flow_columns(column: PacketColumn) -> Vec<FlowColumn> {
-    match of_flow(column) {
-        Some(OfFlow::Same(column)) => vec![column],
-        Some(OfFlow::Ends(one, other)) => vec![one, other],
-        None => Vec::new(),
-    }
-}
-
-/// The columns of `packets.parquet` a column of SQL is made of. Headers and payload need all
-/// of them, and are not listed here.
-pub(super) fn stored(column: PacketColumn) -> &'static [&'static str] {
-    use PacketColumn as P;
-    match column {
-        P::Time => &[column::TIME],
-        P::Ordinal => &[column::ORDINAL],
-        P::FlowId | P::IpProtocol | P::Vlan | P::Vni => &[column::FLOW],
-        P::SourceIp
-        | P::DestinationIp
-        | P::SourcePort
-        | P::DestinationPort
-        | P::SourceNamespace
-        | P::SourcePod
-        | P::DestinationNamespace
-        | P::DestinationPod => &[column::FLOW, column::BACKWARD],
-        P::Direction => &[column::BACKWARD],
-        P::Interface | P::InterfaceName | P::LinkType => &[column::INTERFACE],
-        P::Length => &[column::LENGTH],
-        P::CapturedLength => &[column::LENGTH, column::CAPTURED],
-        P::Protocol => &[column::PROTOCOL],
-        P::OuterSourceIp | P::OuterDestinationIp => {
-            &[column::TEMPLATE, column::INTERFACE, column::LENGTH, column::TRAILER]
-        }
-        P::TcpFlags | P::TcpSeq | P::TcpAck | P::TcpWindow => &[
-            column::TEMPLATE,
-            column::INTERFACE,
-            column::LENGTH,
-            column::TRAILER,
-            column::FLOW,
-            column::BACKWARD,
-            column::TCP_FLAGS,
-            column::TCP_WINDOW,
-            column::TCP_SEQ,
-            column::TCP_ACK,
-        ],
-        P::Recorder
-        | P::Observer
-        | P::Generation
-        | P::Segment
-        | P::Identity
-        | P::Header
-        | P::Payload
-        | P::Data => &[],
-    }
-}
-
-/// Whether the column is made of captured bytes.
-pub(super) fn is_bytes(column: PacketColumn) -> bool {
-    matches!(column, PacketColumn::Header | PacketColumn::Payload | PacketColumn::Data)
-}
 
 /// What a capture point's packets have in common.
 #[derive(Debug)]
@@ -179,10 +92,6 @@ pub(super) struct Decoded {
     pub(super) inside: Option<BooleanArray>,
     /// How long the header of each packet is, bytes; empty if nobody asked.
     pub(super) prefixes: Vec<u32>,
-}
-
-fn bad(what: impl Into<String>) -> Corrupt {
-    Corrupt { layer: "packets", what: what.into() }
 }
 
 impl Decoder {
@@ -490,32 +399,4 @@ fn integers(values: impl Iterator<Item = Option<i32>>) -> ArrayRef {
 
 fn long_integers(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.collect::<Int64Array>())
-}
-
-fn get<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, Corrupt> {
-    batch.column_by_name(name).ok_or_else(|| bad(format!("column {name} is missing")))
-}
-
-fn typed<'a, T: datafusion::arrow::datatypes::ArrowPrimitiveType>(
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a PrimitiveArray<T>, Corrupt> {
-    get(batch, name)?
-        .as_primitive_opt::<T>()
-        .ok_or_else(|| bad(format!("column {name} has another type")))
-}
-
-fn backward(batch: &RecordBatch) -> Result<&BooleanArray, Corrupt> {
-    get(batch, column::BACKWARD)?
-        .as_boolean_opt()
-        .ok_or_else(|| bad("column backward has another type"))
-}
-
-/// A column's null is written where the packet has no such field.
-fn or_zero<T>(array: &PrimitiveArray<T>, row: usize) -> T::Native
-where
-    T: datafusion::arrow::datatypes::ArrowPrimitiveType,
-    T::Native: Default,
-{
-    if array.is_null(row) { T::Native::default() } else { array.value(row) }
 }

@@ -1,27 +1,25 @@
 //! The scan of `packets` and `flow_parts`: an execution plan of one partition a group of
 //! segments, whose rows come segment by segment.
 
+mod partition;
+
 use std::fmt;
 use std::sync::Arc;
 
-use capstan_index::Field;
-use capstan_model::{Failure, FailureKind};
+use capstan_model::Failure;
 use capstan_storage_engine::catalog::{Segment, SegmentEntry};
-use capstan_storage_engine::segment::{Corrupt, Layer};
-use datafusion::arrow::array::RecordBatch;
+use capstan_storage_engine::segment::Layer;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
-use datafusion::physical_plan::metrics::{
-    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
-};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
@@ -29,17 +27,13 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
+use self::partition::{Partition, cost};
 use super::display::FlowsInWords;
 use super::flow_parts::FlowRequest;
-use super::flow_rows::Constants;
-use super::packets::{PacketReader, PacketRequest, Selected};
-use super::source::Counted;
+use super::packets::PacketRequest;
 use super::window::Window;
 use crate::select::FlowFilter;
 use crate::snapshot::{Cost, Snapshot};
-
-/// Rows of one batch at most.
-const BATCH_ROWS: usize = 8_192;
 
 /// Segments whose index and flows are read at a time to tell what a query will cost.
 const PLANNED_AT_ONCE: usize = 8;
@@ -236,200 +230,6 @@ pub(super) fn external(failure: Failure) -> DataFusionError {
     DataFusionError::External(Box::new(failure))
 }
 
-async fn open(snapshot: &Snapshot, segment: &Segment) -> Result<(Counted, Constants), Failure> {
-    let source = Counted::new(snapshot.open(segment).await?);
-    let terms = source.open().segment().terms();
-    let mut identity = false;
-    for field in [Field::Namespace, Field::Pod] {
-        let mut terms = terms.terms(field).map_err(damaged)?;
-        identity |= terms.next().transpose().map_err(damaged)?.is_some();
-    }
-    let recorder = segment.recorder.to_string();
-    let constants = Constants::new(&recorder, segment.generation.0, &segment.entry.name, identity);
-    Ok((source, constants))
-}
-
-fn damaged(error: capstan_index::IndexError) -> Corrupt {
-    Corrupt { layer: "index", what: error.to_string() }
-}
-
-/// What reading a segment will ask of the store.
-async fn cost(
-    snapshot: Arc<Snapshot>,
-    request: Request,
-    segment: Arc<Segment>,
-) -> Result<Cost, Failure> {
-    let (source, constants) = open(&snapshot, &segment).await?;
-    match request {
-        Request::Packets(request) => {
-            let selected = Selected::of(source, constants, &request).await?;
-            selected.plan(&request)?;
-            Ok(selected.source().cost())
-        }
-        Request::FlowParts(request) => {
-            request.read(&source, &constants).await?;
-            Ok(source.cost())
-        }
-    }
-}
-
-/// The rows of one segment, about to be read.
-enum Rows {
-    Packets(Box<PacketReader>),
-    FlowParts(Option<RecordBatch>, Counted),
-}
-
-impl Rows {
-    /// Opens a segment and fetches what its first rows need.
-    async fn start(
-        snapshot: Arc<Snapshot>,
-        request: Request,
-        segment: Arc<Segment>,
-        memory: MemoryReservation,
-    ) -> Result<Rows, Failure> {
-        let (source, constants) = open(&snapshot, &segment).await?;
-        match request {
-            Request::Packets(request) => {
-                let selected = Selected::of(source, constants, &request).await?;
-                let reader = selected.start(request, memory).await?;
-                Ok(Rows::Packets(Box::new(reader)))
-            }
-            Request::FlowParts(request) => {
-                let batch = request.read(&source, &constants).await?;
-                Ok(Rows::FlowParts(Some(batch), source))
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
-        match self {
-            Rows::Packets(reader) => reader.next().await,
-            Rows::FlowParts(batch, _) => Ok(batch.take()),
-        }
-    }
-
-    fn cost(&self) -> Cost {
-        match self {
-            Rows::Packets(reader) => reader.source().cost(),
-            Rows::FlowParts(_, source) => source.cost(),
-        }
-    }
-}
-
-/// A segment that is being opened beside the one that is read.
-type Opening = datafusion::common::runtime::SpawnedTask<Result<Rows, Failure>>;
-
-/// One partition while it is read.
-struct Partition {
-    snapshot: Arc<Snapshot>,
-    request: Request,
-    /// Segments still to be opened, the next one last.
-    segments: Vec<Arc<Segment>>,
-    opening: Option<Opening>,
-    rows: Option<Rows>,
-    /// Rows that were read and not given out.
-    batch: Option<RecordBatch>,
-    limit: Option<usize>,
-    memory: MemoryReservation,
-    metrics: Counts,
-}
-
-/// What `EXPLAIN ANALYZE` shows.
-struct Counts {
-    baseline: BaselineMetrics,
-    segments: Count,
-    objects: Count,
-    requests: Count,
-    bytes: Count,
-}
-
-impl Counts {
-    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
-        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
-        Counts {
-            baseline: BaselineMetrics::new(metrics, partition),
-            segments: count("segments_opened"),
-            objects: count("objects_read"),
-            requests: count("requests"),
-            bytes: count("bytes_scanned"),
-        }
-    }
-
-    fn add(&self, cost: Cost) {
-        let count = |count: &Count, by: u64| count.add(usize::try_from(by).unwrap_or(usize::MAX));
-        self.segments.add(1);
-        count(&self.objects, cost.objects);
-        count(&self.requests, cost.requests);
-        count(&self.bytes, cost.bytes);
-    }
-}
-
-impl Partition {
-    fn open_next(&mut self) {
-        if let Some(segment) = self.segments.pop() {
-            let rows = Rows::start(
-                Arc::clone(&self.snapshot),
-                self.request.clone(),
-                segment,
-                self.memory.new_empty(),
-            );
-            self.opening = Some(Opening::spawn(rows));
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
-        if self.limit == Some(0) {
-            return Ok(None);
-        }
-        loop {
-            if let Some(batch) = self.batch.take() {
-                return Ok(Some(self.cut(batch)));
-            }
-            if let Some(rows) = &mut self.rows {
-                match rows.next().await? {
-                    Some(batch) if batch.num_rows() == 0 => {}
-                    Some(batch) => self.batch = Some(batch),
-                    None => {
-                        self.metrics.add(rows.cost());
-                        self.rows = None;
-                    }
-                }
-                continue;
-            }
-            if self.opening.is_none() {
-                self.open_next();
-            }
-            let Some(opening) = self.opening.take() else { return Ok(None) };
-            let rows = opening.join_unwind().await.map_err(|error| {
-                Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
-            })?;
-            self.rows = Some(rows?);
-            // With a limit the next segment is perhaps not needed at all.
-            if self.limit.is_none() {
-                self.open_next();
-            }
-        }
-    }
-
-    /// The first rows of a batch; the others are kept for later.
-    fn cut(&mut self, batch: RecordBatch) -> RecordBatch {
-        let most = self.limit.unwrap_or(usize::MAX).min(rows_at_a_time(&batch));
-        let now = batch.num_rows().min(most);
-        if now < batch.num_rows() {
-            self.batch = Some(batch.slice(now, batch.num_rows() - now));
-        }
-        if let Some(limit) = &mut self.limit {
-            *limit -= now;
-        }
-        batch.slice(0, now)
-    }
-}
-
-/// Rows without columns are only counted, so they weigh nothing.
-fn rows_at_a_time(batch: &RecordBatch) -> usize {
-    if batch.num_columns() == 0 { usize::MAX } else { BATCH_ROWS }
-}
-
 impl DisplayAs for ScanExec {
     fn fmt_as(&self, form: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let separator = if matches!(form, DisplayFormatType::TreeRender) { "\n" } else { ", " };
@@ -505,27 +305,13 @@ impl ExecutionPlan for ScanExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let mut segments = self.groups.get(partition).cloned().unwrap_or_default();
-        segments.reverse();
+        let segments = self.groups.get(partition).cloned().unwrap_or_default();
         let memory = MemoryConsumer::new(format!("scan of {}", self.request.table()))
             .register(context.memory_pool());
-        let state = Partition {
-            snapshot: Arc::clone(&self.snapshot),
-            request: self.request.clone(),
-            segments,
-            opening: None,
-            rows: None,
-            batch: None,
-            limit: self.limit,
-            memory,
-            metrics: Counts::new(&self.metrics, partition),
-        };
+        let state = Partition::new(self, segments, memory, partition);
         let rows = stream::try_unfold(state, |mut state| async move {
             let batch = state.next().await.map_err(external)?;
-            Ok(batch.map(|batch| {
-                state.metrics.baseline.record_output(batch.num_rows());
-                (batch, state)
-            }))
+            Ok(batch.map(|batch| (batch, state)))
         });
         let schema = Arc::clone(self.request.schema());
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, rows))))

@@ -163,11 +163,7 @@ impl PacketReader {
     }
 
     /// Columns in the order they were asked for, rows outside the window left out.
-    fn put_together(
-        &self,
-        decoded: Decoded,
-        bytes: &Filled,
-    ) -> Result<RecordBatch, Failure> {
+    fn put_together(&self, decoded: Decoded, bytes: &Filled) -> Result<RecordBatch, Failure> {
         let Decoded { rows, columns, inside, .. } = decoded;
         let columns = columns
             .into_iter()
@@ -216,6 +212,7 @@ impl PacketReader {
         let (window, prefixes) = (self.selected.window, self.request.wants_prefixes());
         let decoded = batches
             .iter()
+            .filter(|batch| batch.num_rows() > 0)
             .map(|batch| self.decoder.decode(batch, window.as_ref(), prefixes))
             .collect::<Result<Vec<_>, _>>()?;
 

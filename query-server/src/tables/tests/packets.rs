@@ -5,7 +5,7 @@ use capstan_model::{LinkType, Time};
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 
-use super::fixture::{ask, capture, lines, number, tables};
+use super::fixture::{ask, capture, lines, number, refused, tables};
 use crate::snapshot::testing::{self, Given, Owned, Recording, packets, snapshot_of, traffic};
 
 fn small_segments() -> Recording {
@@ -170,6 +170,37 @@ async fn a_limit_gives_so_many_rows_and_all_different() {
             let expected = limit.min(4_000);
             assert_eq!(lines(&tables, &sql).await, [format!("{expected} {expected}")], "{sql}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_segment_is_an_error_that_names_it_and_not_a_short_answer() {
+    use capstan_model::{FailureKind, TimeRange};
+    use capstan_storage_engine::segment::Layer;
+    let given = traffic(5, 2_000, 0, 10);
+    // The layers whose bytes have checksums of their own.
+    for (layer, sql) in [
+        (Layer::Index, "SELECT sum(length) FROM packets"),
+        (Layer::Index, "SELECT * FROM flows WHERE port(53)"),
+        (Layer::Head, "SELECT count(data) FROM packets"),
+    ] {
+        let snapshot = snapshot_of(small_segments(), given.clone()).await;
+        testing::damage(&snapshot, 1, layer).await;
+        let damaged = snapshot.segments(TimeRange::ALL).nth(1).expect("two segments");
+        let (kind, words) = refused(&tables(&snapshot), sql).await;
+        assert_eq!(kind, FailureKind::Damaged, "{sql}: {words}");
+        assert!(words.contains(&damaged.entry.name), "{sql}: {words}");
+    }
+    for (layer, sql) in [
+        (Layer::Index, "SELECT sum(length) FROM packets"),
+        (Layer::Packets, "SELECT sum(length) FROM packets"),
+        (Layer::Flows, "SELECT * FROM flows"),
+        (Layer::Head, "SELECT count(data) FROM packets"),
+    ] {
+        let snapshot = snapshot_of(small_segments(), given.clone()).await;
+        testing::delete(&snapshot, 1, layer).await;
+        let (kind, words) = refused(&tables(&snapshot), sql).await;
+        assert_eq!(kind, FailureKind::NotFound, "{sql}: {words}");
     }
 }
 

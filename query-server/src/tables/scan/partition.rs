@@ -1,0 +1,256 @@
+//! The segments of one partition, one after the other, the next one being opened meanwhile.
+
+use std::sync::Arc;
+
+use capstan_index::{Field, IndexError};
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::catalog::Segment;
+use capstan_storage_engine::segment::Corrupt;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder,
+};
+
+use super::{Request, ScanExec};
+use crate::snapshot::{Cost, Snapshot};
+use crate::tables::flow_rows::Constants;
+use crate::tables::packets::{PacketReader, Selected};
+use crate::tables::source::Counted;
+
+/// Rows of one batch at most.
+const BATCH_ROWS: usize = 8_192;
+
+async fn open(snapshot: &Snapshot, segment: &Segment) -> Result<(Counted, Constants), Failure> {
+    let source = Counted::new(snapshot.open(segment).await?);
+    let terms = source.open().segment().terms();
+    let mut identity = false;
+    for field in [Field::Namespace, Field::Pod] {
+        let mut terms = terms.terms(field).map_err(damaged)?;
+        identity |= terms.next().transpose().map_err(damaged)?.is_some();
+    }
+    let recorder = segment.recorder.to_string();
+    let constants = Constants::new(&recorder, segment.generation.0, &segment.entry.name, identity);
+    Ok((source, constants))
+}
+
+fn damaged(error: IndexError) -> Corrupt {
+    Corrupt { layer: "index", what: error.to_string() }
+}
+
+/// Says which segment is damaged, if that is not said yet.
+fn named(segment: &str, failure: Failure) -> Failure {
+    if failure.kind() != FailureKind::Damaged || failure.to_string().contains(segment) {
+        return failure;
+    }
+    Failure::caused_by(FailureKind::Damaged, format!("segment {segment} cannot be read"), failure)
+}
+
+/// What reading a segment will ask of the store.
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn cost(
+    snapshot: Arc<Snapshot>,
+    request: Request,
+    segment: Arc<Segment>,
+) -> Result<Cost, Failure> {
+    let (source, constants) = open(&snapshot, &segment).await?;
+    match request {
+        Request::Packets(request) => {
+            let selected = Selected::of(source, constants, &request).await?;
+            selected.plan(&request)?;
+            Ok(selected.source().cost())
+        }
+        Request::FlowParts(request) => {
+            request.read(&source, &constants).await?;
+            Ok(source.cost())
+        }
+    }
+}
+
+/// The rows of one segment, about to be read.
+enum Rows {
+    Packets(Box<PacketReader>),
+    FlowParts(Option<RecordBatch>, Counted),
+}
+
+impl Rows {
+    /// Opens a segment and fetches what its first rows need.
+    async fn start(
+        snapshot: Arc<Snapshot>,
+        request: Request,
+        segment: Arc<Segment>,
+        memory: MemoryReservation,
+    ) -> Result<Rows, Failure> {
+        let start = async {
+            let (source, constants) = open(&snapshot, &segment).await?;
+            match request {
+                Request::Packets(request) => {
+                    let selected = Selected::of(source, constants, &request).await?;
+                    let reader = selected.start(request, memory).await?;
+                    Ok(Rows::Packets(Box::new(reader)))
+                }
+                Request::FlowParts(request) => {
+                    let batch = request.read(&source, &constants).await?;
+                    Ok(Rows::FlowParts(Some(batch), source))
+                }
+            }
+        };
+        start.await.map_err(|failure| named(&segment.entry.name, failure))
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
+        let (batch, source) = match self {
+            Rows::Packets(reader) => (reader.next().await, reader.source()),
+            Rows::FlowParts(batch, source) => (Ok(batch.take()), &*source),
+        };
+        batch.map_err(|failure| named(&source.open().entry().name, failure))
+    }
+
+    fn cost(&self) -> Cost {
+        match self {
+            Rows::Packets(reader) => reader.source().cost(),
+            Rows::FlowParts(_, source) => source.cost(),
+        }
+    }
+}
+
+/// A segment that is being opened beside the one that is read.
+type Opening = SpawnedTask<Result<Rows, Failure>>;
+
+/// One partition while it is read.
+pub(super) struct Partition {
+    snapshot: Arc<Snapshot>,
+    request: Request,
+    /// Segments still to be opened, the next one last.
+    segments: Vec<Arc<Segment>>,
+    opening: Option<Opening>,
+    rows: Option<Rows>,
+    /// Rows that were read and not given out.
+    batch: Option<RecordBatch>,
+    limit: Option<usize>,
+    memory: MemoryReservation,
+    metrics: Counts,
+}
+
+/// What `EXPLAIN ANALYZE` shows.
+struct Counts {
+    baseline: BaselineMetrics,
+    segments: Count,
+    objects: Count,
+    requests: Count,
+    bytes: Count,
+}
+
+impl Counts {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
+        Counts {
+            baseline: BaselineMetrics::new(metrics, partition),
+            segments: count("segments_opened"),
+            objects: count("objects_read"),
+            requests: count("requests"),
+            bytes: count("bytes_scanned"),
+        }
+    }
+
+    fn add(&self, cost: Cost) {
+        let count = |count: &Count, by: u64| count.add(usize::try_from(by).unwrap_or(usize::MAX));
+        self.segments.add(1);
+        count(&self.objects, cost.objects);
+        count(&self.requests, cost.requests);
+        count(&self.bytes, cost.bytes);
+    }
+}
+
+impl Partition {
+    /// Nothing is read before the first rows are asked for.
+    pub(super) fn new(
+        scan: &ScanExec,
+        mut segments: Vec<Arc<Segment>>,
+        memory: MemoryReservation,
+        partition: usize,
+    ) -> Self {
+        segments.reverse();
+        Partition {
+            snapshot: Arc::clone(&scan.snapshot),
+            request: scan.request.clone(),
+            segments,
+            opening: None,
+            rows: None,
+            batch: None,
+            limit: scan.limit,
+            memory,
+            metrics: Counts::new(&scan.metrics, partition),
+        }
+    }
+
+    fn open_next(&mut self) {
+        if let Some(segment) = self.segments.pop() {
+            let rows = Rows::start(
+                Arc::clone(&self.snapshot),
+                self.request.clone(),
+                segment,
+                self.memory.new_empty(),
+            );
+            self.opening = Some(Opening::spawn(rows));
+        }
+    }
+
+    /// The next rows; none if there are no more.
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
+        if self.limit == Some(0) {
+            return Ok(None);
+        }
+        loop {
+            if let Some(batch) = self.batch.take() {
+                let batch = self.cut(batch);
+                self.metrics.baseline.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            if let Some(rows) = &mut self.rows {
+                match rows.next().await? {
+                    Some(batch) if batch.num_rows() == 0 => {}
+                    Some(batch) => self.batch = Some(batch),
+                    None => {
+                        self.metrics.add(rows.cost());
+                        self.rows = None;
+                    }
+                }
+                continue;
+            }
+            if self.opening.is_none() {
+                self.open_next();
+            }
+            let Some(opening) = self.opening.take() else { return Ok(None) };
+            let rows = opening.join_unwind().await.map_err(|error| {
+                Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
+            })?;
+            self.rows = Some(rows?);
+            // With a limit the next segment is perhaps not needed at all.
+            if self.limit.is_none() {
+                self.open_next();
+            }
+        }
+    }
+
+    /// The first rows of a batch; the others are kept for later.
+    fn cut(&mut self, batch: RecordBatch) -> RecordBatch {
+        let most = self.limit.unwrap_or(usize::MAX).min(rows_at_a_time(&batch));
+        let now = batch.num_rows().min(most);
+        if now < batch.num_rows() {
+            self.batch = Some(batch.slice(now, batch.num_rows() - now));
+        }
+        if let Some(limit) = &mut self.limit {
+            *limit -= now;
+        }
+        batch.slice(0, now)
+    }
+}
+
+/// Rows without columns are only counted, so they weigh nothing.
+fn rows_at_a_time(batch: &RecordBatch) -> usize {
+    if batch.num_columns() == 0 { usize::MAX } else { BATCH_ROWS }
+}
