@@ -30,7 +30,8 @@ pub enum Event<'a> {
     Block(Block),
     /// The source says that packets are missing.
     Lost(Lost),
-    /// A capture point is gone: nothing was heard from it after this moment.
+    /// A capture point is gone, or its source was stopped: nothing was heard from it after
+    /// this moment.
     Closed {
         /// Its number.
         interface: u32,

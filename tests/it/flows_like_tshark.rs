@@ -234,7 +234,7 @@ impl Counter {
 fn is_sequence(bytes: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     match *bytes {
-        [SEQUENCE, length @ ..0x80, ref rest @ ..] => rest.len() == usize::from(length),
+        [SEQUENCE, length @ ..=0x7f, ref rest @ ..] => rest.len() == usize::from(length),
         [SEQUENCE, 0x81, length, ref rest @ ..] => rest.len() == usize::from(length),
         [SEQUENCE, 0x82, high, low, ref rest @ ..] => {
             rest.len() == usize::from(u16::from_be_bytes([high, low]))

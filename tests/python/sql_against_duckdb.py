@@ -58,6 +58,8 @@ def sql_command(sql):
 PORTS = """CASE WHEN {port} <> 0 OR (f.ip_protocol IN (6, 17, 132) AND f.fragment_id IS NULL)
            THEN {port}::INTEGER END"""
 ADDRESS = "CASE WHEN f.link_type IS NULL THEN address({end}) END"
+# Not a cast, because that rounds.
+MICROS = "make_timestamptz(epoch_ns({time}) // 1000)"
 LAST_KNOWN = "coalesce(last(protocol ORDER BY {time}) FILTER (protocol <> 'unknown'), 'unknown')"
 TIME_ORDER = "first_time NULLS FIRST, last_time NULLS FIRST, segment"
 
@@ -97,7 +99,7 @@ def duck(store):
     db.execute(
         f"""CREATE TABLE flow_parts AS SELECT
             lower(hex(flow_id)) AS flow_id,
-            first_time::TIMESTAMPTZ AS first_time, last_time::TIMESTAMPTZ AS last_time,
+            {MICROS.format(time="first_time")} AS first_time, {MICROS.format(time="last_time")} AS last_time,
             {ends["source_ip"]} AS source_ip, {ends["destination_ip"]} AS destination_ip,
             {ends["source_port"]} AS source_port, {ends["destination_port"]} AS destination_port,
             CASE WHEN link_type IS NULL AND ethertype <> 2054 THEN ip_protocol::INTEGER END AS ip_protocol,
@@ -113,8 +115,8 @@ def duck(store):
             FROM flows_layer f"""
     )
     db.execute(
-        """CREATE TABLE packets AS SELECT
-            p.time::TIMESTAMPTZ AS time, p.ordinal, f.flow_id,
+        f"""CREATE TABLE packets AS SELECT
+            {MICROS.format(time="p.time")} AS time, p.ordinal, f.flow_id,
             CASE WHEN p.backward THEN 'backward' ELSE 'forward' END AS direction,
             p.interface, p.length::BIGINT AS length,
             coalesce(p.captured, p.length)::BIGINT AS captured_length,

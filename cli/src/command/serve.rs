@@ -1,6 +1,5 @@
 //! `capstan serve`.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
@@ -114,9 +113,7 @@ pub(super) async fn serve(
 }
 
 /// Ends when told to stop, or when nobody can tell any more.
-fn until(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        // An error means that the sender is gone, which is a stop too.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    }
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop too.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }

@@ -156,11 +156,6 @@ impl FlowRows {
         self.batch.column_by_name(name).ok_or_else(|| bad(format!("column {name} is missing")))
     }
 
-    /// Whether it was read where their packets lie.
-    pub(super) fn has_places(&self) -> bool {
-        self.batch.column_by_name("first_row").is_some()
-    }
-
     /// A stored column of 64-bit numbers.
     pub(super) fn numbers(&self, name: &'static str) -> Result<&Int64Array, Corrupt> {
         self.column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| another_type(name))

@@ -1,13 +1,17 @@
-//! `host('…')` and `port(…)`: predicates over both ends at once, inner and outer, which only
-//! the term index can decide.
+//! Functions over the tables.
 //!
-//! They are markers: a scan that takes them over turns them into terms
+//! `host('…')` and `port(…)` are predicates over both ends at once, inner and outer, which only
+//! the term index can decide. They are markers: a scan that takes them over turns them into terms
 //! (`super::predicate`). One that is evaluated after all stands where no scan could take it
 //! over, and says so.
+//!
+//! `octet_length(…)` is the query engine's own, for captured bytes, too.
 
 use std::sync::Arc;
 
 use capstan_model::{Address, Failure, FailureKind};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::kernels::length::length;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -21,14 +25,50 @@ use crate::select::FlowFilter;
 const HOST: &str = "host";
 const PORT: &str = "port";
 
-/// The predicates, to be registered.
-pub(super) fn all() -> [Arc<ScalarUDF>; 2] {
+/// The functions, to be registered.
+pub(super) fn all() -> [Arc<ScalarUDF>; 3] {
     // Immutable, because a scan is offered no other; that they cannot be computed
     // beforehand is found out by trying, and then they stay.
     let host = Marker { name: HOST, signature: Signature::string(1, Volatility::Immutable) };
     let number = Signature::exact(vec![DataType::Int64], Volatility::Immutable);
     let port = Marker { name: PORT, signature: number };
-    [host, port].map(|marker| Arc::new(ScalarUDF::from(marker)))
+    let length = OctetLength { signature: Signature::any(1, Volatility::Immutable) };
+    [ScalarUDF::from(host), ScalarUDF::from(port), ScalarUDF::from(length)].map(Arc::new)
+}
+
+/// Bytes of a text or of bytes.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OctetLength {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for OctetLength {
+    fn name(&self) -> &str {
+        "octet_length"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, of: &[DataType]) -> Result<DataType> {
+        match of {
+            [DataType::Null] => Ok(DataType::Int64),
+            [of] if of.is_string() || of.is_binary() => Ok(DataType::Int64),
+            _ => Err(usage("octet_length(…) takes one text, or bytes such as payload")),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        let [of] = <[ColumnarValue; 1]>::try_from(args.args)
+            .map_err(|_| usage("octet_length(…) takes one value"))?;
+        if of.data_type() == DataType::Null {
+            return Ok(ColumnarValue::Scalar(ScalarValue::Int64(None)));
+        }
+        let lengths = cast(&length(&of.into_array(rows)?)?, &DataType::Int64)?;
+        Ok(ColumnarValue::Array(lengths))
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -14,13 +14,12 @@ use std::sync::Arc;
 use capstan_model::{Failure, Hour};
 use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::Layer;
-use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::packets::column;
 use capstan_storage_engine::segment::reader::Scan;
 use datafusion::arrow::datatypes::SchemaRef;
 
 pub(super) use self::read::PacketReader;
-use self::slices::{places, slices};
+use self::slices::{Place, flow_rows as flow_rows_of, places, slices, total};
 use super::columns::{FlowColumn, PacketColumn};
 use super::flow_rows::{self, Constants, FlowRows};
 use super::packet_rows;
@@ -124,6 +123,8 @@ pub(super) struct Selected {
     depth: Depth,
     /// None: all flows, of which nothing has to be known.
     flows: Option<FlowRows>,
+    /// Where the packets of those flows lie; none if all packets are read in one go.
+    places: Option<Vec<Place>>,
     constants: Constants,
 }
 
@@ -144,24 +145,29 @@ impl Selected {
             true => Depth::Nothing,
             false => request.depth(window.as_ref()),
         };
-        if depth == Depth::Nothing {
-            return Ok(Selected { source, window, depth, flows: None, constants });
-        }
+        let mut selected = Selected { source, window, depth, flows: None, places: None, constants };
         let mut columns: Vec<&'static str> =
             request.flow_columns().into_iter().flat_map(flow_rows::stored).copied().collect();
-        let whole = everything && window.is_none() && depth != Depth::Payload;
-        if whole && columns.is_empty() {
-            return Ok(Selected { source, window, depth, flows: None, constants });
+        let in_one_go = everything && window.is_none() && depth != Depth::Payload;
+        if depth == Depth::Nothing || (in_one_go && columns.is_empty()) {
+            return Ok(selected);
         }
-        if !whole {
+        if !in_one_go {
             columns.extend(["first_row", "packets_forward", "packets_backward"]);
         }
         if depth == Depth::Payload {
             columns.extend(["head_offset", "head_bytes", "body_offset", "body_bytes"]);
         }
-        let flows = FlowRows::read(segment, &source, ordinals, window.as_ref(), &columns).await?;
-        let depth = if flows.len() == 0 { Depth::Nothing } else { depth };
-        Ok(Selected { source, window, depth, flows: Some(flows), constants })
+        let window = selected.window.as_ref();
+        let flows = FlowRows::read(segment, &selected.source, ordinals, window, &columns).await?;
+        if flows.len() == 0 {
+            selected.depth = Depth::Nothing;
+        }
+        if !in_one_go {
+            selected.places = Some(places(&flows)?);
+        }
+        selected.flows = Some(flows);
+        Ok(selected)
     }
 
     /// Counts what reading will fetch, without fetching it.
@@ -173,9 +179,9 @@ impl Selected {
         let scan = self.scan(request)?;
         self.source.with(|plan| open.plan_scan(plan, scan))?;
         if self.depth == Depth::Payload {
-            let rows = self.rows()?;
-            for slice in slices(&rows) {
-                let payload = open.segment().plan_payload(&rows[slice]);
+            let places = self.places();
+            for slice in slices(places) {
+                let payload = open.segment().plan_payload(&flow_rows_of(&places[slice]));
                 self.source.with(|plan| open.plan_payload(plan, &payload));
             }
         }
@@ -186,35 +192,26 @@ impl Selected {
         &self.source
     }
 
+    fn places(&self) -> &[Place] {
+        self.places.as_deref().unwrap_or_default()
+    }
+
     /// All rows that will be read of `packets.parquet`.
     fn scan(&self, request: &PacketRequest) -> Result<Scan, Failure> {
         let stored = request.stored_columns(self.window.as_ref());
         let columns = (self.depth == Depth::Columns).then_some(stored.as_slice());
-        self.scan_columns(columns)
-    }
-
-    fn scan_columns(&self, columns: Option<&[&str]>) -> Result<Scan, Failure> {
         let segment = self.source.open().segment();
-        let partly = self.flows.as_ref().filter(|flows| flows.has_places());
-        Ok(match partly {
-            Some(_) => segment.scan_packets(&self.rows()?, columns)?,
+        Ok(match &self.places {
+            Some(places) => segment.scan_packets(&flow_rows_of(places), columns)?,
             None => segment.scan_all(Layer::Packets, columns)?,
         })
     }
 
-    /// Where the packets of each flow lie.
-    fn rows(&self) -> Result<Vec<FlowRow>, Failure> {
-        match &self.flows {
-            Some(flows) => places(flows),
-            None => Ok(Vec::new()),
-        }
-    }
-
     /// How many packets there are.
-    fn count(&self) -> Result<u64, Failure> {
-        match self.flows.as_ref().filter(|flows| flows.has_places()) {
-            Some(_) => Ok(self.rows()?.iter().map(FlowRow::packets).sum()),
-            None => Ok(self.source.open().segment().meta().packets),
+    fn count(&self) -> u64 {
+        match &self.places {
+            Some(places) => total(places, |place| place.packets),
+            None => self.source.open().segment().meta().packets,
         }
     }
 }

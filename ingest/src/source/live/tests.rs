@@ -422,7 +422,8 @@ fn a_named_interface_that_comes_back_is_captured_on_again() {
         assert_eq!(heard.name(2), "b");
         Sender::new("a").send(&frame(1, 100));
         let heard = heard.finish(&mut source);
-        assert_eq!(heard.closed, [1]);
+        // The stop ends the others, too.
+        assert_eq!(heard.closed.first(), Some(&1));
         assert_eq!(heard.frames_of(2), [frame(1, 100)]);
     });
 }

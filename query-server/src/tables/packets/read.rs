@@ -3,16 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::segment::Layer;
-use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::reader::{Fetch, Scan, Step};
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::fill::{Filled, Filler};
-use super::slices::{payload_bytes, slices};
+use super::slices::{Place, flow_rows, slices, total};
 use super::{Depth, PacketRequest, Selected};
 use crate::tables::columns::PacketColumn;
 use crate::tables::flow_rows::{empty_columns, unexpected};
@@ -31,46 +31,48 @@ impl Selected {
             Decoder::new(&request.columns, meta, self.constants.clone(), self.flows.as_ref())?;
         let from = match self.depth {
             Depth::Nothing => From::Count(0),
-            Depth::Count => From::Count(self.count()?),
+            Depth::Count => From::Count(self.count()),
             Depth::Columns | Depth::Header => {
                 let mut scan = self.scan(&request)?;
-                self.feed(&mut scan, &memory).await?;
-                From::Scan(scan)
+                // Asking for rows is what tells which bytes are needed, so that they are on
+                // their way before somebody waits for them.
+                let first = match scan.step()? {
+                    Step::Needs(ranges) => {
+                        let bytes = self.fetch(&ranges, &memory).await?;
+                        scan.give(ranges, bytes)?;
+                        None
+                    }
+                    Step::Rows(batch) => Some(batch),
+                    Step::End => None,
+                };
+                From::Scan { first, scan }
             }
             Depth::Payload => {
-                let mut scan = self.scan(&request)?;
-                let held = match scan.step()? {
+                let held = match self.scan(&request)?.step()? {
                     Step::Needs(ranges) => {
-                        grow(&memory, &ranges)?;
-                        let bytes = self.source.fetch(Layer::Packets, &ranges).await?;
+                        let bytes = self.fetch(&ranges, &memory).await?;
                         Held::new(&ranges, bytes)
                     }
+                    // Without rows there is nothing to hold.
                     Step::Rows(_) | Step::End => Held::default(),
                 };
-                let rows = self.rows()?;
-                let mut slices = slices(&rows);
+                let mut slices = slices(self.places());
                 slices.reverse();
-                From::Slices { held, rows, slices, ready: Vec::new() }
+                From::Slices { held, slices, ready: Vec::new() }
             }
         };
         Ok(PacketReader { selected: self, request, decoder, from, memory })
     }
 
-    /// Gives a scan all it needs for its first rows, which is all it needs.
-    async fn feed(&self, scan: &mut Scan, memory: &MemoryReservation) -> Result<(), Failure> {
-        // Asking for rows is what tells which bytes are needed; it decodes none yet.
-        if let Step::Needs(ranges) = scan.step()? {
-            grow(memory, &ranges)?;
-            let bytes = self.source.fetch(Layer::Packets, &ranges).await?;
-            scan.give(ranges, bytes)?;
-        }
-        Ok(())
+    async fn fetch(
+        &self,
+        ranges: &[Range<u64>],
+        memory: &MemoryReservation,
+    ) -> Result<Vec<Bytes>, Failure> {
+        let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
+        reserve(memory, bytes.fold(0, u64::saturating_add))?;
+        self.source.fetch(Layer::Packets, ranges).await
     }
-}
-
-fn grow(memory: &MemoryReservation, ranges: &[Range<u64>]) -> Result<(), Failure> {
-    let bytes: u64 = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
-    reserve(memory, bytes)
 }
 
 fn reserve(memory: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
@@ -97,9 +99,9 @@ enum From {
     /// So many more, of which nothing is asked.
     Count(u64),
     /// Columns and headers.
-    Scan(Scan),
+    Scan { first: Option<RecordBatch>, scan: Scan },
     /// Payload, by slices of flows, the next one last.
-    Slices { held: Held, rows: Vec<FlowRow>, slices: Vec<Range<usize>>, ready: Vec<RecordBatch> },
+    Slices { held: Held, slices: Vec<Range<usize>>, ready: Vec<RecordBatch> },
 }
 
 /// Rows of one batch that are only counted.
@@ -116,15 +118,17 @@ impl PacketReader {
                     *left -= rows;
                     self.counted(rows as usize)?
                 }
-                From::Scan(scan) => match scan.step()? {
-                    Step::End => return Ok(None),
-                    Step::Needs(ranges) => {
-                        grow(&self.memory, &ranges)?;
-                        let bytes = self.selected.source.fetch(Layer::Packets, &ranges).await?;
-                        scan.give(ranges, bytes)?;
-                        continue;
-                    }
-                    Step::Rows(batch) => self.columns(&batch)?,
+                From::Scan { first, scan } => match first.take() {
+                    Some(batch) => self.columns(&batch)?,
+                    None => match scan.step()? {
+                        Step::End => return Ok(None),
+                        Step::Needs(ranges) => {
+                            let bytes = self.selected.fetch(&ranges, &self.memory).await?;
+                            scan.give(ranges, bytes)?;
+                            continue;
+                        }
+                        Step::Rows(batch) => self.columns(&batch)?,
+                    },
                 },
                 From::Slices { slices, ready, .. } => match ready.pop() {
                     Some(batch) => batch,
@@ -190,13 +194,13 @@ impl PacketReader {
 
     /// Puts the packets of some flows together.
     async fn slice(&mut self, slice: Range<usize>) -> Result<(), Failure> {
-        let From::Slices { held, rows, .. } = &self.from else { return Ok(()) };
-        let flows = &rows[slice.clone()];
+        let From::Slices { held, .. } = &self.from else { return Ok(()) };
+        let places = &self.selected.places()[slice.clone()];
+        let flows = &flow_rows(places);
         let open = Arc::clone(self.selected.source.open());
         let segment = open.segment();
         let plan = segment.plan_payload(flows);
-        let bytes: u64 = flows.iter().map(payload_bytes).sum();
-        let packets: u64 = flows.iter().map(FlowRow::packets).sum();
+        let (bytes, packets) = (total(places, Place::payload), total(places, |of| of.packets));
         // Unpacked once as blocks and once more as packets.
         let memory = self.memory.new_empty();
         reserve(&memory, bytes.saturating_mul(2).saturating_add(packets.saturating_mul(256)))?;

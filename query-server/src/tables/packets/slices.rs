@@ -1,4 +1,5 @@
-//! Which flows' payload is unpacked together, so that memory does not grow with a segment.
+//! Where the packets and the payload of flows lie, and which flows' payload is unpacked
+//! together, so that memory does not grow with a segment.
 
 use std::ops::Range;
 
@@ -13,47 +14,31 @@ const SLICE_BYTES: u64 = 8 << 20;
 /// Packets whose payload is put together at a time, unless one flow alone has more.
 const SLICE_PACKETS: u64 = 32 << 10;
 
-/// Payload bytes of a flow.
-pub(super) fn payload_bytes(flow: &FlowRow) -> u64 {
-    flow.placement.body_bytes.saturating_add(u64::from(flow.placement.head_bytes))
+/// Where the packets of a flow part lie, and its payload, as far as that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Rows it has in `packets.parquet`.
+    pub(super) packets: u64,
+    placement: Placement,
 }
 
-/// Flows whose payload is unpacked together.
-pub(super) fn slices(flows: &[FlowRow]) -> Vec<Range<usize>> {
-    let mut slices = Vec::new();
-    let (mut start, mut bytes, mut packets) = (0, 0_u64, 0_u64);
-    for (at, flow) in flows.iter().enumerate() {
-        let (more, rows) = (payload_bytes(flow), flow.packets());
-        let full = bytes.saturating_add(more) > SLICE_BYTES
-            || packets.saturating_add(rows) > SLICE_PACKETS;
-        if at > start && full {
-            slices.push(start..at);
-            (start, bytes, packets) = (at, 0, 0);
-        }
-        bytes = bytes.saturating_add(more);
-        packets = packets.saturating_add(rows);
+impl Place {
+    /// Its payload, bytes.
+    pub(super) fn payload(&self) -> u64 {
+        self.placement.body_bytes.saturating_add(u64::from(self.placement.head_bytes))
     }
-    if start < flows.len() {
-        slices.push(start..flows.len());
-    }
-    slices
 }
 
-/// Flow rows with nothing in them but where their packets and payload lie, as far as that
-/// was read.
-pub(super) fn places(flows: &FlowRows) -> Result<Vec<FlowRow>, Failure> {
-    let key = FlowKey {
-        source: Address::NONE,
-        destination: Address::NONE,
-        source_port: 0,
-        destination_port: 0,
-        ip_protocol: 0,
-        vlan: None,
-        vni: None,
-        ethertype: 0,
-        pseudo: None,
-        fragment_id: None,
-    };
+/// Sums that a damaged segment cannot make overflow.
+pub(super) fn total(places: &[Place], of: fn(&Place) -> u64) -> u64 {
+    places.iter().map(of).fold(0, u64::saturating_add)
+}
+
+/// Where the packets of some flows lie.
+///
+/// # Errors
+/// The columns that say so were not read.
+pub(super) fn places(flows: &FlowRows) -> Result<Vec<Place>, Failure> {
     let first_row = flows.small_numbers("first_row")?;
     let forward = flows.numbers("packets_forward")?;
     let backward = flows.numbers("packets_backward")?;
@@ -75,35 +60,63 @@ pub(super) fn places(flows: &FlowRows) -> Result<Vec<FlowRow>, Failure> {
             placement.body_offset = body_offset.value(row) as u64;
             placement.body_bytes = body_bytes.value(row) as u64;
         }
-        let mut part = FlowPart::new(FlowId([0; 16]), key);
         // A negative count is damage; as no packets at all it will not fit the rows.
-        part.packets = [forward.value(row), backward.value(row)]
-            .map(|count| u64::from(u32::try_from(count).unwrap_or(0)));
-        FlowRow { part, placement }
+        let count = |count: i64| u64::from(u32::try_from(count).unwrap_or(0));
+        Place { packets: count(forward.value(row)) + count(backward.value(row)), placement }
     };
     Ok((0..flows.len()).map(place).collect())
+}
+
+/// Flow rows with nothing in them but where their packets and payload lie: what a segment
+/// wants to know to read them.
+pub(super) fn flow_rows(places: &[Place]) -> Vec<FlowRow> {
+    let key = FlowKey {
+        source: Address::NONE,
+        destination: Address::NONE,
+        source_port: 0,
+        destination_port: 0,
+        ip_protocol: 0,
+        vlan: None,
+        vni: None,
+        ethertype: 0,
+        pseudo: None,
+        fragment_id: None,
+    };
+    let row = |place: &Place| {
+        let mut part = FlowPart::new(FlowId([0; 16]), key);
+        part.packets = [place.packets, 0];
+        FlowRow { part, placement: place.placement }
+    };
+    places.iter().map(row).collect()
+}
+
+/// Flows whose payload is unpacked together.
+pub(super) fn slices(flows: &[Place]) -> Vec<Range<usize>> {
+    let mut slices = Vec::new();
+    let (mut start, mut bytes, mut packets) = (0, 0_u64, 0_u64);
+    for (at, flow) in flows.iter().enumerate() {
+        let full = bytes.saturating_add(flow.payload()) > SLICE_BYTES
+            || packets.saturating_add(flow.packets) > SLICE_PACKETS;
+        if at > start && full {
+            slices.push(start..at);
+            (start, bytes, packets) = (at, 0, 0);
+        }
+        bytes = bytes.saturating_add(flow.payload());
+        packets = packets.saturating_add(flow.packets);
+    }
+    if start < flows.len() {
+        slices.push(start..flows.len());
+    }
+    slices
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn flow(packets: u64, payload: u64) -> FlowRow {
-        let key = FlowKey {
-            source: Address::NONE,
-            destination: Address::NONE,
-            source_port: 0,
-            destination_port: 0,
-            ip_protocol: 0,
-            vlan: None,
-            vni: None,
-            ethertype: 0,
-            pseudo: None,
-            fragment_id: None,
-        };
-        let mut part = FlowPart::new(FlowId([0; 16]), key);
-        part.packets = [packets, 0];
-        FlowRow { part, placement: Placement { body_bytes: payload, ..Placement::default() } }
+    fn flow(packets: u64, payload: u64) -> Place {
+        let placement = Placement { body_bytes: payload, ..Placement::default() };
+        Place { packets, placement }
     }
 
     #[test]
@@ -115,5 +128,8 @@ mod tests {
         let many: Vec<_> = (0..5).map(|_| flow(SLICE_PACKETS / 2, 0)).collect();
         assert_eq!(slices(&many), [0..2, 2..4, 4..5]);
         assert!(slices(&[]).is_empty());
+        let odd = [flow(u64::MAX, u64::MAX), flow(1, u64::MAX)];
+        assert_eq!(slices(&odd), [0..1, 1..2]);
+        assert_eq!(total(&odd, Place::payload), u64::MAX);
     }
 }

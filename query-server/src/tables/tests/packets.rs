@@ -121,6 +121,20 @@ async fn every_column_of_real_captures_is_what_was_captured() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_can_be_measured_and_compared() {
+    let given = traffic(6, 500, 0, 10);
+    let bytes: usize = packets(&given).iter().map(|packet| packet.data.len()).sum();
+    let tables = tables(&snapshot_of(small_segments(), given).await);
+    let sql = "SELECT sum(octet_length(data)), sum(octet_length(header) + octet_length(payload)), \
+               max(octet_length(flow_id)), octet_length('ä'), octet_length(X'00ff80'), octet_length(NULL) \
+               FROM packets";
+    assert_eq!(lines(&tables, sql).await, [format!("{bytes} {bytes} 32 2 3 -")]);
+    assert_eq!(number(&tables, "SELECT count(*) FROM packets WHERE payload < X'80'").await, {
+        number(&tables, "SELECT count(*) FROM packets WHERE NOT payload >= X'80'").await
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_window_cuts_packets_at_both_ends() {
     let given = traffic(2, 2_000, 1_000, 10);
     let times: Vec<i64> = packets(&given)
