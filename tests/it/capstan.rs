@@ -37,7 +37,7 @@ pub(crate) struct Ended {
 }
 
 /// Runs without output and measures peak resident memory.
-#[allow(unsafe_code)] // wait4 is the one call that tells a single child's peak.
+#[allow(unsafe_code, clippy::zombie_processes)] // wait4 waits, and tells one child's peak.
 pub(crate) fn measure(command: &mut Command, log: &Path) -> Ended {
     let log = std::fs::File::create(log).expect("a log file");
     let errors = log.try_clone().expect("a log file");
@@ -62,7 +62,7 @@ pub(crate) fn shared() -> Option<PathBuf> {
     if shared.join("captures/index.json").is_file() {
         return Some(shared);
     }
-    println!("skipped: no captures in {} (set CAPSTAN_SHARED)", shared.display());
+    skipped(&format!("no captures in {} (set CAPSTAN_SHARED)", shared.display()));
     None
 }
 
@@ -72,4 +72,10 @@ pub(crate) fn captures(shared: &Path) -> Vec<String> {
     let index: serde_json::Value = serde_json::from_str(&text).expect("the index is JSON");
     let files = index.as_array().expect("the index is a list");
     files.iter().map(|file| file["file"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// Says why a test has nothing to look at.
+#[allow(clippy::print_stdout)] // The runner shows it beside the test.
+fn skipped(why: &str) {
+    println!("skipped: {why}");
 }

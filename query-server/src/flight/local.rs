@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use capstan_model::{Failure, FailureKind};
@@ -57,13 +56,16 @@ impl Local {
         let statement = Statement::new(sql.to_owned())?;
         let (tell, told) = oneshot::channel();
         let (to, from) = mpsc::channel(WAITING);
-        self.handle.spawn(run(Arc::clone(&self.sessions), statement, tell, to));
+        let task = self.handle.spawn(run(Arc::clone(&self.sessions), statement, tell, to));
         let schema = told.await.map_err(|_| crashed())??;
-        let batches =
-            stream::unfold(
-                from,
-                |mut from| async move { from.recv().await.map(|batch| (batch, from)) },
-            );
+        let batches = stream::unfold((from, Some(task)), async |(mut from, task)| {
+            if let Some(batch) = from.recv().await {
+                return Some((batch, (from, task)));
+            }
+            // A crash must not look like the end of the rows.
+            let crash = task?.await.is_err();
+            crash.then(|| (Err(crashed()), (from, None)))
+        });
         Ok(Answer { schema, batches: batches.boxed() })
     }
 }
@@ -100,8 +102,6 @@ async fn run(
             return;
         }
     };
-    // A crash must not look like the end of the rows.
-    let mut guard = Guard(Some(to.clone()));
     loop {
         let next = tokio::select! {
             next = batches.next() => next,
@@ -113,7 +113,6 @@ async fn run(
             break;
         }
     }
-    guard.0.take();
 }
 
 async fn start(
@@ -124,7 +123,6 @@ async fn start(
     let schema = planned.schema();
     let answer = planned.run().await?;
     let messages = answer.map_err(|status| FlightError::Tonic(Box::new(status)));
-    let messages = messages.map_ok(|data: FlightData| data);
     Ok((schema, FlightRecordBatchStream::new_from_flight_data(messages)))
 }
 
@@ -132,17 +130,5 @@ fn failure(error: FlightError) -> Failure {
     match error {
         FlightError::Tonic(status) => status::from_status(&status),
         other => Failure::caused_by(FailureKind::Other, "an answer cannot be read", other),
-    }
-}
-
-/// Says so when the task ends without having come to its end.
-struct Guard(Option<Batches>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(to) = self.0.take() {
-            // Two batches may be waiting; who takes them sees the stream end after them.
-            let _ = to.try_send(Err(crashed()));
-        }
     }
 }

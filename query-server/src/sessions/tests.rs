@@ -112,6 +112,18 @@ async fn an_answer_that_is_given_up_does_not_hold_the_next_one_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_threads_are_gone_is_not_a_short_one() {
+    let store = testing::store().await;
+    record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
+    let sessions = sessions(store, Duration::from_secs(60)).await;
+    let local = Local::new(sessions as _).expect("threads");
+    let mut answer = local.query("SELECT * FROM packets").await.expect("an answer");
+    answer.batches.try_next().await.expect("rows").expect("rows");
+    drop(local);
+    all(answer).await.expect_err("cut off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_a_pcapng_file() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(5, 300, 0, 10)).await;
