@@ -1,6 +1,7 @@
 //! Statements over stores made by the real pipeline.
 
 mod docs;
+mod duckdb;
 mod explain;
 mod fixture;
 mod flows;
