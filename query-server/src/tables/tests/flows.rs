@@ -20,7 +20,7 @@ fn long_flows() -> Vec<Given> {
     };
     for second in 0..300 {
         given.push(speak(second, 1, 1_000));
-        if second < 3 || second > 296 {
+        if !(3..=296).contains(&second) {
             given.push(speak(second, 2, 10));
         }
     }
