@@ -2,7 +2,7 @@
 //!
 //! Everything is planned from the `index` layer: which rows, which pages of the
 //! Parquet layers, which payload blocks. Only then bytes are asked for, through
-//! [`Fetch`], so that a plan can be shown without fetching ([`Plan`]).
+//! [`Fetch`], so that a plan can be shown without fetching ([`Step::Needs`]).
 
 use std::ops::Range;
 use std::sync::Arc;
