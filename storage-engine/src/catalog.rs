@@ -16,8 +16,8 @@
 //! * [`filter`]: which addresses a segment may hold
 //! * [`chain`]: following one log, step by step
 //! * [`state`]: all logs together, and the questions put to them
-//! * [`mod@recorder`]: appending (IO)
-//! * [`mod@load`]: reading (IO)
+//! * [`mod@recorder`]: appending, with IO
+//! * [`mod@load`]: reading, with IO
 //!
 //! `entry`, `filter`, `chain` and `state` are pure: a log is a row of byte strings to them.
 //!
