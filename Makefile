@@ -1,13 +1,11 @@
 # Conventional names for what cargo and the scripts do. Nothing needs make.
 
 CARGO ?= cargo
-# For `make bench`: a capture to measure with.
-CAPTURE ?=
 # For `make fuzz`: which target, and for how many seconds each.
 TARGET ?= all
 SECONDS ?= 60
 
-.PHONY: help all build release test check demo bench fmt lint doc fuzz clean
+.PHONY: help all build release test check demo fmt lint doc fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -28,9 +26,6 @@ check: ## the quick part: format, house, lint, tests of libraries and binaries
 
 demo: ## see it work on this machine
 	scripts/demo
-
-bench: ## measure against the peers, release profile (CAPTURE=file)
-	CAPTURE="$(CAPTURE)" scripts/bench
 
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
