@@ -222,7 +222,7 @@ async fn of_many_processes_one_wins_each_name() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_create_whose_answer_is_doubtful_is_settled_by_reading() {
     use Mishap::*;
     for (mishaps, expected) in [
@@ -244,7 +244,7 @@ async fn a_create_whose_answer_is_doubtful_is_settled_by_reading() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn data_survives_the_same_mishaps() {
     use Mishap::*;
     for mishaps in [
