@@ -82,7 +82,7 @@ impl Fetch for Objects {
 pub fn read_sealed(sealed: &SealedSegment) -> Read {
     let bytes = |layer| {
         let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
-        found.map(|sealed| sealed.bytes.clone()).unwrap_or_default()
+        found.map(|sealed| sealed.bytes()).unwrap_or_default()
     };
     let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
     let objects = Objects([body, head, packets, flows]);
@@ -244,7 +244,7 @@ impl Parts {
     pub fn of(sealed: &SealedSegment) -> Result<Parts, Corrupt> {
         let bytes = |layer| {
             let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
-            found.map(|sealed| sealed.bytes.clone()).unwrap_or_default()
+            found.map(|sealed| sealed.bytes()).unwrap_or_default()
         };
         let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
         let index = index_layer::IndexLayer::open(&index)?;

@@ -244,10 +244,9 @@ impl Worker {
         let entry = entry_of(&sealed);
         let store = &self.store;
         self.runtime.block_on(async {
-            let puts = sealed.layers.iter().map(|sealed| {
+            let puts = sealed.layers.into_iter().map(|sealed| {
                 let path = names::layer(entry.hour, &entry.name, sealed.layer.file());
-                let bytes = sealed.bytes.clone();
-                async move { store.put_new(&path, bytes).await }
+                async move { store.put_new(&path, sealed.parts).await }
             });
             futures::future::try_join_all(puts).await
         })?;
@@ -279,7 +278,7 @@ fn entry_of(sealed: &SealedSegment) -> SegmentEntry {
     let meta = &sealed.meta;
     let layer = |sealed: &capstan_storage_engine::segment::builder::SealedLayer| LayerEntry {
         layer: sealed.layer.name().to_owned(),
-        bytes: sealed.bytes.len() as u64,
+        bytes: sealed.length(),
         sha256: hex::encode(sealed.sha256),
     };
     let hour = sealed.hours.first().copied().unwrap_or(capstan_model::Hour::UNKNOWN);

@@ -17,6 +17,7 @@ pub mod flows;
 pub mod index_layer;
 pub mod layout;
 pub mod packets;
+mod payload;
 pub mod predict;
 pub mod reader;
 pub mod tabular;

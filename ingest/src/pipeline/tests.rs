@@ -33,7 +33,7 @@ impl Fetch for InMemory<'_> {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
         let layer = self.0.layers.iter().find(|sealed| sealed.layer == layer).unwrap();
         let slice =
-            |range: &Range<u64>| layer.bytes.slice(range.start as usize..range.end as usize);
+            |range: &Range<u64>| layer.bytes().slice(range.start as usize..range.end as usize);
         Ok(ranges.iter().map(slice).collect())
     }
 }
@@ -59,7 +59,7 @@ fn settings(policy: SealPolicy) -> Settings {
 
 /// Every packet of a segment, in capture order.
 fn read_back(sealed: &SealedSegment) -> Vec<Stored> {
-    let index = &sealed.layers.iter().find(|layer| layer.layer == Layer::Index).unwrap().bytes;
+    let index = &sealed.layers.iter().find(|layer| layer.layer == Layer::Index).unwrap().bytes();
     let segment = Segment::open(index).unwrap();
     let fetch = InMemory(sealed);
     let mut out = Vec::new();

@@ -56,7 +56,7 @@ fn sealed() -> SealedSegment {
 }
 
 fn bytes(sealed: &SealedSegment, layer: Layer) -> Bytes {
-    sealed.layers.iter().find(|sealed| sealed.layer == layer).unwrap().bytes.clone()
+    sealed.layers.iter().find(|sealed| sealed.layer == layer).unwrap().bytes()
 }
 
 /// The `index` layer with one section changed.
