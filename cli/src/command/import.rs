@@ -104,11 +104,12 @@ fn one(
 ) -> Result<Imported, Failure> {
     let name = place.to_string();
     let known = match place {
-        Place::File(path) if path.is_file() => Some(import::fingerprint(path, &options.stop, bar)?),
+        Place::File(path) if path.is_file() => Some(import::identify(path)?),
         _ => None,
     };
     let source = place.open()?;
-    let plan = runtime.block_on(import::plan(store, &name, known, options.again))?;
+    let plan = import::plan(store, &name, known, options.again, &options.stop, bar);
+    let plan = runtime.block_on(plan)?;
     import::run(store, plan, source, options, bar, runtime.handle())
 }
 
@@ -166,8 +167,8 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
 struct Bar(ProgressBar);
 
 impl Watch for Bar {
-    fn hashing(&self, bytes: u64) {
-        self.0.set_message("reading its fingerprint");
+    fn comparing(&self, bytes: u64) {
+        self.0.set_message("comparing it to an earlier import");
         self.0.set_position(bytes);
     }
 
