@@ -344,6 +344,8 @@ impl SegmentBuilder {
             (Section::PacketsTail, &layers[2].bytes[packets.tail..]),
             (Section::FlowsTail, &layers[3].bytes[flows.tail..]),
             (Section::Extras, &json(&self.extras)?),
+            (Section::PacketsPages, &packets.pages.to_bytes()),
+            (Section::FlowsPages, &flows.pages.to_bytes()),
         ])?;
         layers.push(SealedLayer::new(Layer::Index, index));
 
