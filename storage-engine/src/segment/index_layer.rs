@@ -218,6 +218,11 @@ impl IndexLayer {
         Ok(IndexLayer { sections })
     }
 
+    /// The numbers of all sections, in stored order, those that are not known here too.
+    pub fn kinds(&self) -> impl Iterator<Item = u16> + '_ {
+        self.sections.iter().map(|entry| entry.kind)
+    }
+
     /// The raw bytes of a section; empty if it is not there.
     ///
     /// # Errors
@@ -278,6 +283,7 @@ mod tests {
         assert_eq!(&layer.section(Section::Meta).unwrap()[..], b"{}");
         assert_eq!(layer.section(Section::Terms).unwrap().len(), 600);
         assert!(layer.section(Section::Extras).unwrap().is_empty());
+        assert_eq!(layer.kinds().collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

@@ -141,12 +141,12 @@ async fn a_directory_of_more_than_any_memory_is_refused() {
 }
 
 /// The `index` layer of a segment one of whose tables is another one, checksums and all.
-fn with_table(sealed: &SealedSegment, layer: Layer, bytes: &[u8], tail: usize) -> Bytes {
+fn with_table(sealed: &SealedSegment, layer: Layer, table: &[u8], tail: usize) -> Bytes {
     let mut index = bytes(sealed, Layer::Index);
-    let length = bytes.len() as u64;
-    let tail_bytes = Bytes::copy_from_slice(&bytes[tail..]);
+    let length = table.len() as u64;
+    let tail_bytes = Bytes::copy_from_slice(&table[tail..]);
     let metadata = tabular::parse_tail("it", &tail_bytes, length).unwrap();
-    let pages = PageChecksums::of(&bytes[..tail], &metadata).to_bytes();
+    let pages = PageChecksums::of(&table[..tail], &metadata).to_bytes();
     let (tails, sums) = match layer {
         Layer::Packets => (Section::PacketsTail, Section::PacketsPages),
         _ => (Section::FlowsTail, Section::FlowsPages),
