@@ -289,7 +289,8 @@ impl Parts {
         for (directory, layer) in [(2, head), (3, body)] {
             fix_blocks(&mut self.sections[directory], layer);
         }
-        let pages = [page_checksums(packets, &self.sections[4]), page_checksums(flows, &self.sections[5])];
+        let pages =
+            [page_checksums(packets, &self.sections[4]), page_checksums(flows, &self.sections[5])];
         let sections: Vec<(Section, &[u8])> = SECTIONS
             .into_iter()
             .chain(PAGES)

@@ -72,6 +72,11 @@ impl Segment {
                     Corrupt::new("index", format!("layer {} is not named", layer.name()))
                 })
         };
+        let terms = TermIndex::open(index.section(Section::Terms)?).map_err(terms_failed)?;
+        if u64::from(terms.flows()) != meta.flow_parts {
+            let what = format!("terms of {} flow parts, not {}", terms.flows(), meta.flow_parts);
+            return Err(Corrupt::new("index", what));
+        }
         let table = |layer: Layer, tail, pages, rows| {
             let (tail, pages) = (index.section(tail)?, index.section(pages)?);
             Table::open(layer, length(layer)?, rows, &tail, &pages)
@@ -79,11 +84,6 @@ impl Segment {
         let packets =
             table(Layer::Packets, Section::PacketsTail, Section::PacketsPages, meta.packets)?;
         let flows = table(Layer::Flows, Section::FlowsTail, Section::FlowsPages, meta.flow_parts)?;
-        let terms = TermIndex::open(index.section(Section::Terms)?).map_err(terms_failed)?;
-        if u64::from(terms.flows()) != meta.flow_parts {
-            let what = format!("terms of {} flow parts, not {}", terms.flows(), meta.flow_parts);
-            return Err(Corrupt::new("index", what));
-        }
         Ok(Segment {
             terms,
             head: BlockDirectory::from_bytes(&index.section(Section::HeadBlocks)?)?,

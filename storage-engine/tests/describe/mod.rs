@@ -187,12 +187,12 @@ fn describe_layer(layer: Layer, bytes: &Bytes, shape: &mut BTreeSet<String>) {
             for column in file.schema_descr().columns() {
                 let info = column.self_type().get_basic_info();
                 shape.insert(format!(
-                    "column {name} {:02} {} {:?} {:?} {:?}",
+                    "column {name} {:02} {} {} {} {}",
                     info.id(),
                     column.name(),
+                    info.repetition(),
                     column.physical_type(),
-                    column.logical_type_ref(),
-                    info.repetition()
+                    column.converted_type()
                 ));
             }
         }

@@ -163,7 +163,7 @@ class Pcapng:
 
     def __init__(self):
         self.bytes, self.lines, self.packets, self.interfaces = b"", [], 0, 0
-        self.put(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+        self.block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
 
     def put(self, kind: int, body: bytes):
         body += bytes(-len(body) % 4)
