@@ -353,7 +353,7 @@ fn repeat(one: &StringViewArray, rows: usize) -> ArrayRef {
 }
 
 pub(super) fn bad(what: impl Into<String>) -> Corrupt {
-    Corrupt { layer: "flows", what: what.into() }
+    Corrupt::new("flows", what)
 }
 
 fn another_type(name: &str) -> Corrupt {

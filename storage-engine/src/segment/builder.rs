@@ -333,6 +333,7 @@ impl SegmentBuilder {
         let flows = flows::write(&flow_rows)?;
         let (terms, addresses) = self.terms(&layout, &flow_rows)?;
 
+        let (packets_pages, flows_pages) = (packets.pages.to_bytes(), flows.pages.to_bytes());
         let (packets_tail, packets) = with_tail(packets);
         let (flows_tail, flows) = with_tail(flows);
         let mut layers = vec![
@@ -350,6 +351,8 @@ impl SegmentBuilder {
             (Section::PacketsTail, &packets_tail),
             (Section::FlowsTail, &flows_tail),
             (Section::Extras, &json(&self.extras)?),
+            (Section::PacketsPages, &packets_pages),
+            (Section::FlowsPages, &flows_pages),
         ])?;
         layers.push(SealedLayer::new(Layer::Index, vec![index.into()]));
 
