@@ -1,6 +1,8 @@
 //! What an import writes today, against the newest golden store (see
 //! `storage-engine/tests/golden/README.md`), and the way to make the next one.
 
+#![allow(clippy::unwrap_used)] // Of a test, all of it.
+
 #[path = "../../storage-engine/tests/describe/mod.rs"]
 mod describe;
 

@@ -1,6 +1,8 @@
 //! Stores that earlier versions wrote, byte for byte: every version reads them, for ever.
 //! `golden/README.md` says what is where and how one is added.
 
+#![allow(clippy::unwrap_used)] // Of a test, all of it.
+
 mod describe;
 
 use std::ops::Range;
