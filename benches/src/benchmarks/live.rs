@@ -1,0 +1,244 @@
+//! Recording a busy interface into a folder, with tcpdump and dumpcap doing the same beside it.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use capstan_model::{Failure, FailureKind};
+
+use crate::bench::{Bench, Measured, Outcome, remove};
+use crate::measure::{Running, Usage};
+use crate::network::{FAR, NEAR, Network};
+use crate::pcap::count_packets;
+use crate::peers;
+use crate::report::{Figure, Judged, Row, median};
+use crate::send::Sent;
+
+/// Packets a second: 1 Gbit/s with frames of 625 bytes.
+const RATE: f64 = 200_000.0;
+
+/// For how long, seconds.
+const SECONDS: f64 = 20.0;
+
+/// Memory of the kernel's ring or buffer, the same for all, MiB: what capstan takes by itself.
+const RING_MIB: usize = 64;
+
+/// The part of the rate that a sender must reach for a round to count.
+const ENOUGH: f64 = 0.98;
+
+/// How long the last packets may take to the recorder.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What one program recorded.
+struct Recording {
+    usage: Usage,
+    sent: Sent,
+    stored: u64,
+}
+
+impl Recording {
+    fn dropped(&self) -> f64 {
+        self.sent.packets.saturating_sub(self.stored) as f64
+    }
+
+    /// Processor seconds a million packets that were sent.
+    fn cpu_a_million(&self) -> f64 {
+        self.usage.cpu.as_secs_f64() * 1e6 / self.sent.packets as f64
+    }
+
+    /// Packets sent a second.
+    fn rate(&self) -> f64 {
+        self.sent.packets as f64 / self.sent.seconds
+    }
+}
+
+/// Who records.
+#[derive(Clone, Copy)]
+enum Recorder {
+    Capstan,
+    Tcpdump,
+    Dumpcap,
+}
+
+impl Recorder {
+    fn name(self) -> &'static str {
+        match self {
+            Recorder::Capstan => "capstan",
+            Recorder::Tcpdump => "tcpdump -w",
+            Recorder::Dumpcap => "dumpcap",
+        }
+    }
+
+    /// What it says once it hears everything.
+    fn says(self) -> &'static str {
+        match self {
+            Recorder::Capstan => "recording ",
+            Recorder::Tcpdump => "listening on",
+            Recorder::Dumpcap => "File:",
+        }
+    }
+
+    /// The command that records into a file or store.
+    fn command(self, bench: &Bench, into: &Path) -> Command {
+        match self {
+            Recorder::Capstan => {
+                let mut record = bench.capstan("record", into);
+                record.args(["-i", FAR, "--ring-mib", &RING_MIB.to_string()]);
+                record
+            }
+            Recorder::Tcpdump => {
+                let mut tcpdump = peers::tcpdump();
+                // Its buffer is given in KiB.
+                tcpdump.args(["-i", FAR, "-B", &(RING_MIB << 10).to_string(), "-w"]).arg(into);
+                tcpdump
+            }
+            Recorder::Dumpcap => {
+                let mut dumpcap = Command::new("dumpcap");
+                let buffer = RING_MIB.to_string();
+                dumpcap.args(["-q", "-P", "-i", FAR, "-B", &buffer, "-w"]).arg(into);
+                dumpcap
+            }
+        }
+    }
+
+    /// How many packets it has stored.
+    fn stored(self, bench: &Bench, into: &Path) -> Result<u64, Failure> {
+        match self {
+            Recorder::Capstan => bench.status(into)?["packets"].as_u64().ok_or_else(|| {
+                Failure::new(FailureKind::Other, "capstan status does not tell the packets")
+            }),
+            Recorder::Tcpdump | Recorder::Dumpcap => count_packets(into),
+        }
+    }
+}
+
+pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
+    let network = match Network::new() {
+        Ok(network) => network,
+        Err(why) => return Ok(Outcome::Skipped(why)),
+    };
+    let mut recorders = vec![Recorder::Capstan];
+    let mut notes = Vec::new();
+    for (recorder, program, package) in [
+        (Recorder::Tcpdump, "tcpdump", "tcpdump"),
+        (Recorder::Dumpcap, "dumpcap", "wireshark-common"),
+    ] {
+        match peers::require(program, package) {
+            Ok(()) => recorders.push(recorder),
+            Err(missing) => notes.push(missing),
+        }
+    }
+    let mut all: Vec<Vec<Recording>> = recorders.iter().map(|_| Vec::new()).collect();
+    for round in 1..=bench.rounds {
+        for (recorder, recordings) in recorders.iter().zip(&mut all) {
+            let recording = record(bench, &network, *recorder)?;
+            bench.say(&format!(
+                "round {round} of {}: {} CPU {:.2} s for {} packets at {:.0} a second, {} dropped",
+                bench.rounds,
+                recorder.name(),
+                recording.usage.cpu.as_secs_f64(),
+                recording.sent.packets,
+                recording.rate(),
+                recording.dropped()
+            ));
+            recordings.push(recording);
+        }
+    }
+    let ours = &all[0];
+    let slowest = ours.iter().map(Recording::rate).fold(f64::INFINITY, f64::min);
+    if slowest < ENOUGH * RATE {
+        return Err(Failure::new(
+            FailureKind::Other,
+            format!(
+                "not measured: the sender reached {slowest:.0} packets a second of {RATE:.0}; \
+                 let the machine do nothing else, or take one with more cores"
+            ),
+        ));
+    }
+    let sent = &ours[0].sent;
+    notes.push(format!(
+        "live: {:.0} packets/s and {:.0} Mbit/s for {:.0} s through a veth pair, ring of {RING_MIB} MiB each",
+        sent.packets as f64 / sent.seconds,
+        sent.bytes as f64 * 8.0 / sent.seconds / 1e6,
+        sent.seconds
+    ));
+    let named = recorders.iter().map(|recorder| recorder.name().to_owned());
+    let peers: Vec<(String, &Vec<Recording>)> = named.zip(&all).skip(1).collect();
+    Ok(Outcome::Measured(Measured { rows: rows(ours, &peers), notes }))
+}
+
+/// Records what a sender sends from beginning to end.
+fn record(bench: &Bench, network: &Network, recorder: Recorder) -> Result<Recording, Failure> {
+    let into = bench.place("recorded");
+    remove(&into)?;
+    let command = inside(network, recorder.command(bench, &into));
+    let mut recording = Running::start(command, bench.logs())?;
+    recording.wait_until_it_says(recorder.says())?;
+    let this = std::env::current_exe()
+        .map_err(|error| Failure::io("cannot tell where this program lies", error))?;
+    let mut send = network.command(this);
+    send.args(["send", "--interface", NEAR, "--rate", &RATE.to_string()]);
+    send.args(["--seconds", &SECONDS.to_string()]);
+    // Its files are named after the program: both are `ip` here, so they need folders of their own.
+    let logs = bench.place("sender");
+    std::fs::create_dir_all(&logs).map_err(|error| Failure::io("cannot make a folder", error))?;
+    let output = Running::start(send, &logs)?.finish()?.output;
+    let sent: Sent = serde_json::from_str(&output).map_err(|error| {
+        Failure::caused_by(FailureKind::Other, "the sender does not tell what it sent", error)
+    })?;
+    thread::sleep(SETTLE);
+    recording.ask_to_end()?;
+    let usage = recording.finish()?.usage;
+    let stored = recorder.stored(bench, &into)?;
+    remove(&into)?;
+    if stored > sent.packets {
+        let what = format!("{} stored {stored} packets of {}", recorder.name(), sent.packets);
+        return Err(Failure::new(FailureKind::Other, what));
+    }
+    Ok(Recording { usage, sent, stored })
+}
+
+/// The same command, within the network.
+fn inside(network: &Network, command: Command) -> Command {
+    let mut inside = network.command(command.get_program());
+    inside.args(command.get_args());
+    inside
+}
+
+/// What is judged: drops and memory by the worst round, processor time by the median.
+fn rows(ours: &[Recording], peers: &[(String, &Vec<Recording>)]) -> Vec<Row> {
+    fn usages(recordings: &[Recording]) -> Figure {
+        Figure::Runs(recordings.iter().map(|recording| recording.usage).collect())
+    }
+    fn cpu(recordings: &[Recording]) -> f64 {
+        median(recordings.iter().map(Recording::cpu_a_million))
+    }
+    fn most(recordings: &[Recording], of: impl Fn(&Recording) -> f64) -> f64 {
+        recordings.iter().map(of).fold(0.0, f64::max)
+    }
+    let mib = |recording: &Recording| recording.usage.peak_bytes as f64 / f64::from(1 << 20);
+    let row = |work: &str, figure: &dyn Fn(&[Recording]) -> Figure, judged: Judged| Row {
+        work: work.to_owned(),
+        ours: figure(ours),
+        peers: peers.iter().map(|(name, all)| (name.clone(), figure(all))).collect(),
+        judged,
+    };
+    vec![
+        row(
+            "live: packets dropped, worst round",
+            &|all| Figure::Number(most(all, Recording::dropped), "dropped"),
+            Judged::new(most(ours, Recording::dropped), "dropped", 0.0, 0.0),
+        ),
+        row(
+            "live: processor time",
+            &usages,
+            Judged::new(cpu(ours), "CPU s a million packets", 1.8, 1.2),
+        ),
+        row(
+            "live: peak memory, worst round",
+            &|all| Figure::Number(most(all, mib), "MiB"),
+            Judged::new(most(ours, mib), "MiB", 512.0, 384.0),
+        ),
+    ]
+}
