@@ -79,7 +79,9 @@ impl Bench {
             Failure::io(format!("cannot make a folder in {} (--dir)", place.display()), error)
         };
         fs::create_dir_all(place).map_err(cannot)?;
-        let work = tempfile::Builder::new().prefix("capstan-bench-").tempdir_in(place);
+        // Children run elsewhere: the name must hold there, too.
+        let place = place.canonicalize().map_err(cannot)?;
+        let work = tempfile::Builder::new().prefix("capstan-bench-").tempdir_in(&place);
         Ok(Bench {
             capstan: capstan.canonicalize().map_err(cannot)?,
             rounds,

@@ -246,11 +246,11 @@ mod tests {
 
     #[test]
     fn packets_lie_across_batches() {
-        let long = vec![7; 1_000_000];
-        let file = pcap(Order::Little, &[(&long, 1_000_000); 11]);
+        let long: &[u8] = &[7; 1_000_000];
+        let file = pcap(Order::Little, &[(long, 1_000_000); 11]);
         let packets = read(&file).unwrap();
         assert_eq!(packets.len(), 11);
-        assert!(packets.iter().all(|(data, _)| *data == long));
+        assert!(packets.iter().all(|(data, _)| data == long));
     }
 
     #[test]

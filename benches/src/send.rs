@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     interface: String,
     /// Packets a second
     #[arg(long)]
-    rate: f64,
+    rate: u64,
     /// For how long
     #[arg(long)]
     seconds: f64,
@@ -82,26 +82,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Sent, Failure> {
 
 /// When how many packets are due.
 struct Pace {
-    rate: f64,
+    rate: u64,
     /// Packets sent, and those that were given up for being too late.
-    gone: f64,
+    gone: u64,
 }
 
 impl Pace {
-    fn new(rate: f64) -> Pace {
-        Pace { rate, gone: 0.0 }
+    fn new(rate: u64) -> Pace {
+        Pace { rate, gone: 0 }
+    }
+
+    /// Packets that the rate gives in a time.
+    fn within(&self, time: Duration) -> u64 {
+        let packets = time.as_micros() * u128::from(self.rate) / 1_000_000;
+        u64::try_from(packets).unwrap_or(u64::MAX)
     }
 
     /// How many packets are due. Those that are too late are not made up for.
     fn due(&mut self, elapsed: Duration) -> usize {
-        let should = elapsed.as_secs_f64() * self.rate;
-        let most = CATCH_UP.as_secs_f64() * self.rate;
-        self.gone = self.gone.max(should - most);
-        (should - self.gone).max(0.0) as usize
+        let should = self.within(elapsed);
+        self.gone = self.gone.max(should.saturating_sub(self.within(CATCH_UP)));
+        usize::try_from(should.saturating_sub(self.gone)).unwrap_or(usize::MAX)
     }
 
     fn sent(&mut self, count: usize) {
-        self.gone += count as f64;
+        self.gone += count as u64;
     }
 }
 
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_pace_is_kept_and_a_long_pause_is_not_made_up_for() {
-        let mut pace = Pace::new(10_000.0);
+        let mut pace = Pace::new(10_000);
         let at = Duration::from_millis;
         assert_eq!(pace.due(at(0)), 0);
         assert_eq!(pace.due(at(5)), 50);
