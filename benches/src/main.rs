@@ -76,6 +76,9 @@ enum Subcommands {
     Send(send::Arguments),
 }
 
+/// A capture below this length says little about the floors, bytes.
+const LEAST: u64 = 500_000_000;
+
 /// A benchmark that was run.
 struct Run {
     benchmark: &'static Benchmark,
@@ -140,8 +143,15 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             format!("capture: {} packets, {} bytes", capture.packets, capture.bytes)
         }),
     );
-    about.push(format!("{}, {} rounds", version(&bench), bench.rounds));
+    about.push(format!("{}, rounds: {}", version(&bench), bench.rounds));
     about.extend(peers::versions(&bench.python));
+    if bench.known_capture().is_some_and(|capture| capture.bytes < LEAST) {
+        about.push(
+            "this capture is short: what a process or a segment costs once weighs more in it \
+             than the floors allow for"
+                .to_owned(),
+        );
+    }
     print_report(&runs, &about);
     if let Some(path) = &arguments.json {
         let text = format!("{:#}\n", as_json(&runs, &machine, &about));

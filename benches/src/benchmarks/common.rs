@@ -4,7 +4,7 @@ use capstan_model::{Failure, FailureKind};
 
 use crate::bench::{Bench, Measured, Outcome};
 use crate::export::export;
-use crate::report::{Figure, Judged, Row, cpu_ratio};
+use crate::report::{Figure, Judged, Row, cpu_ratio, short};
 use crate::{choose, peers};
 
 /// Pairs looked at, from the most packets on.
@@ -35,7 +35,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
             "the busy host and port are {} and {port}: {} packets, {} MB on the wire",
             pair.ip,
             both.packets,
-            pair.size.bytes / 1_000_000
+            short(pair.size.bytes as f64 / 1e6)
         )],
     }))
 }
