@@ -149,6 +149,21 @@ impl Drop for Running {
     }
 }
 
+/// A command that is run by another, which takes it as its last arguments and becomes it.
+pub(crate) fn run_by(mut by: Command, command: &Command) -> Command {
+    by.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        by.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => by.env(name, value),
+            None => by.env_remove(name),
+        };
+    }
+    by
+}
+
 /// The end of what a program said, on one line.
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -217,6 +232,20 @@ mod tests {
 
         let mut running = Running::start(shell("echo other >&2"), logs.path()).unwrap();
         assert!(running.wait_until_it_says("ready").is_err());
+    }
+
+    #[test]
+    fn a_command_that_is_run_by_another_is_the_same() {
+        let mut command = Command::new("true");
+        command.arg("x").env("A", "b").env_remove("C").current_dir("/tmp");
+        let by = run_by(Command::new("env"), &command);
+        let arguments: Vec<_> = by.get_args().collect();
+        assert_eq!(
+            (by.get_program().to_str(), arguments),
+            (Some("env"), vec!["true".as_ref(), "x".as_ref()])
+        );
+        assert_eq!(by.get_envs().count(), 2);
+        assert_eq!(by.get_current_dir(), Some(Path::new("/tmp")));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::process::{self, Command};
 
+use crate::measure::run_by;
+
 /// The end of the cable that is sent into.
 pub(crate) const NEAR: &str = "near";
 /// The end that is recorded.
@@ -20,9 +22,9 @@ impl Network {
         ip(&["netns", "add", &network.name])?;
         // Without IPv6 and addresses nothing is sent that the sender did not send.
         let quiet = "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null || true";
-        let mut shell = network.command("sh");
+        let mut shell = Command::new("sh");
         shell.args(["-c", quiet]);
-        said(shell)?;
+        said(network.command(&shell))?;
         let link = |arguments: &str| {
             let words = ["-n", &network.name, "link"].into_iter().chain(arguments.split(' '));
             ip(&words.collect::<Vec<_>>())
@@ -33,11 +35,11 @@ impl Network {
         Ok(network)
     }
 
-    /// A program that will run inside.
-    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command
+    /// A command as it runs inside.
+    pub(crate) fn command(&self, command: &Command) -> Command {
+        let mut exec = Command::new("ip");
+        exec.args(["netns", "exec", &self.name]);
+        run_by(exec, command)
     }
 }
 

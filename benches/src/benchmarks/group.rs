@@ -8,7 +8,7 @@ use capstan_model::{Failure, FailureKind};
 
 use crate::bench::{Bench, Measured, Outcome, alternate, rows, totals};
 use crate::machine::first_processor;
-use crate::measure::Usage;
+use crate::measure::{Usage, run_by};
 use crate::peers;
 use crate::report::{Figure, Judged, Row, cpu_ratio, median_usage, short};
 
@@ -46,7 +46,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
     let ours = |bench: &Bench, query: &str| {
         let mut sql = bench.capstan("sql", &store);
         sql.args(["--format", "json", query]);
-        bench.run(on_one_processor(sql))
+        bench.run(on_one_processor(&sql))
     };
     let (mut our_answer, mut their_answer) = (String::new(), String::new());
     let mut starts = Vec::new();
@@ -62,7 +62,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
         ("DuckDB", |bench| {
             let mut duckdb = Command::new(&python);
             duckdb.arg("-c").arg(SCRIPT).arg(QUERY).args(&files);
-            let ended = bench.run(on_one_processor(duckdb))?;
+            let ended = bench.run(on_one_processor(&duckdb))?;
             their_answer = ended.output;
             its_own(&their_answer, ended.usage.peak_bytes)
         }),
@@ -112,35 +112,15 @@ fn its_own(output: &str, peak_bytes: u64) -> Result<Usage, Failure> {
 }
 
 /// The same command, held to one processor.
-fn on_one_processor(command: Command) -> Command {
-    let mut held = Command::new("taskset");
-    held.arg("-c").arg(first_processor()).arg(command.get_program()).args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        held.current_dir(folder);
-    }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => held.env(name, value),
-            None => held.env_remove(name),
-        };
-    }
-    held
+fn on_one_processor(command: &Command) -> Command {
+    let mut taskset = Command::new("taskset");
+    taskset.arg("-c").arg(first_processor());
+    run_by(taskset, command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_held_command_is_the_same_command() {
-        let mut command = Command::new("true");
-        command.arg("x").env("A", "b").env_remove("C").current_dir("/tmp");
-        let held = on_one_processor(command);
-        let arguments: Vec<_> = held.get_args().collect();
-        assert_eq!(arguments[2..], ["true", "x"]);
-        assert_eq!(held.get_envs().count(), 2);
-        assert_eq!(held.get_current_dir().unwrap(), "/tmp");
-    }
 
     #[test]
     fn what_the_script_took_is_on_its_first_line() {

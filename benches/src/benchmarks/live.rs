@@ -218,19 +218,19 @@ fn record_in_time(
 fn record(bench: &Bench, network: &Network, recorder: Recorder) -> Result<Recording, Failure> {
     let into = bench.place("recorded");
     remove(&into)?;
-    let command = inside(network, recorder.command(bench, &into));
+    let command = network.command(&recorder.command(bench, &into));
     let mut recording = Running::start(command, bench.logs())?;
     recording.wait_until_it_says(recorder.says())?;
     let this = std::env::current_exe()
         .map_err(|error| Failure::io("cannot tell where this program lies", error))?;
-    let mut send = network.command(FIRST[0]);
+    let mut send = Command::new(FIRST[0]);
     send.args(&FIRST[1..]).arg(this);
     send.args(["send", "--interface", NEAR, "--rate", &RATE.to_string()]);
     send.args(["--seconds", &SECONDS.to_string()]);
     // Its files are named after the program: both are `ip` here, so they need folders of their own.
     let logs = bench.place("sender");
     std::fs::create_dir_all(&logs).map_err(|error| Failure::io("cannot make a folder", error))?;
-    let output = Running::start(send, &logs)?.finish()?.output;
+    let output = Running::start(network.command(&send), &logs)?.finish()?.output;
     let sent: Sent = serde_json::from_str(&output).map_err(|error| {
         Failure::caused_by(FailureKind::Other, "the sender does not tell what it sent", error)
     })?;
@@ -244,13 +244,6 @@ fn record(bench: &Bench, network: &Network, recorder: Recorder) -> Result<Record
         return Err(Failure::new(FailureKind::Other, what));
     }
     Ok(Recording { usage, sent, stored, admitted })
-}
-
-/// The same command, within the network.
-fn inside(network: &Network, command: Command) -> Command {
-    let mut inside = network.command(command.get_program());
-    inside.args(command.get_args());
-    inside
 }
 
 /// What is judged: drops and memory by the worst round, processor time by the median.
