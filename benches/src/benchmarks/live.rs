@@ -165,13 +165,21 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
         }
     }
     let ours = &all[0];
-    let sent = &ours[0].sent;
-    notes.push(format!(
-        "live: {:.0} packets/s and {:.0} Mbit/s for {:.0} s through a veth pair, ring of {RING_MIB} MiB each",
-        sent.packets as f64 / sent.seconds,
-        sent.bytes as f64 * 8.0 / sent.seconds / 1e6,
-        sent.seconds
-    ));
+    notes.extend(what_happened(ours));
+    let named = recorders.iter().map(|recorder| recorder.name().to_owned());
+    let peers: Vec<(String, &Vec<Recording>)> = named.zip(&all).skip(1).collect();
+    Ok(Outcome::Measured(Measured { rows: rows(ours, &peers), notes }))
+}
+
+/// What the rows do not say: what was sent, and whether what was dropped is known to be.
+fn what_happened(ours: &[Recording]) -> Vec<String> {
+    let each = |of: fn(&Sent) -> f64| median(ours.iter().map(|recording| of(&recording.sent)));
+    let mut notes = vec![format!(
+        "live: {:.0} packets/s and {:.0} Mbit/s for {SECONDS} s through a veth pair; a ring or \
+         buffer of {RING_MIB} MiB each",
+        each(|sent| sent.packets as f64 / sent.seconds),
+        each(|sent| sent.bytes as f64 * 8.0 / sent.seconds / 1e6),
+    )];
     notes.extend(ours.iter().filter(|recording| recording.dropped() > 0.0).map(|recording| {
         format!(
             "live: of {} packets dropped in a round {} are in the store as lost",
@@ -179,9 +187,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
             recording.admitted
         )
     }));
-    let named = recorders.iter().map(|recorder| recorder.name().to_owned());
-    let peers: Vec<(String, &Vec<Recording>)> = named.zip(&all).skip(1).collect();
-    Ok(Outcome::Measured(Measured { rows: rows(ours, &peers), notes }))
+    notes
 }
 
 /// Records at the full rate. A round in which the sender did not reach it says nothing, and is done
