@@ -66,15 +66,15 @@ impl Bench {
         rounds: usize,
         place: &Path,
     ) -> Result<Bench, Failure> {
-        if !capstan.is_file() {
-            return Err(Failure::new(
-                FailureKind::NotFound,
+        let capstan = capstan.canonicalize().map_err(|error| {
+            Failure::io(
                 format!(
-                    "{} is not there: build it (`make release`), or name another with --capstan",
+                    "cannot use {}: build it (`make release`), or name another with --capstan",
                     capstan.display()
                 ),
-            ));
-        }
+                error,
+            )
+        })?;
         let cannot = |error| {
             Failure::io(format!("cannot make a folder in {} (--dir)", place.display()), error)
         };
@@ -83,7 +83,7 @@ impl Bench {
         let place = place.canonicalize().map_err(cannot)?;
         let work = tempfile::Builder::new().prefix("capstan-bench-").tempdir_in(&place);
         Ok(Bench {
-            capstan: capstan.canonicalize().map_err(cannot)?,
+            capstan,
             rounds,
             python: "python3".to_owned(),
             pair: None,
@@ -114,14 +114,14 @@ impl Bench {
         self.work.path()
     }
 
-    /// Capstan with nothing of the caller's own settings, and the store if one is given.
+    /// Capstan with none of the caller's or the machine's own settings, and this store.
     pub(crate) fn capstan(&self, subcommand: &str, store: &Path) -> Command {
         let mut command = Command::new(&self.capstan);
-        for variable in ["CONFIG", "CLUSTER", "SERVER", "LOG", "STORE"] {
+        for variable in ["CLUSTER", "SERVER", "LOG", "STORE"] {
             command.env_remove(format!("CAPSTAN_{variable}"));
         }
-        // A capstan.toml in the current folder would be read.
-        command.current_dir(self.work.path());
+        // Else a capstan.toml here or in /etc would be read.
+        command.env("CAPSTAN_CONFIG", "/dev/null");
         command.arg(subcommand).arg("--store").arg(store);
         command
     }
