@@ -58,7 +58,8 @@ fn import(
     let capture = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(capture.path(), file).unwrap();
     let known = Some(identify(capture.path()).unwrap());
-    let plan = plan(store, "x.pcap", known, false, &AtomicBool::new(false), &Quiet);
+    let go_on = AtomicBool::new(false);
+    let plan = plan(store, "x.pcap", known, false, &go_on, &Quiet);
     let plan = runtime.block_on(plan)?;
     let source = open(capture.path()).unwrap();
     run(store, plan, source, &options, &Quiet, runtime)
