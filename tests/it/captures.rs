@@ -54,26 +54,33 @@ pub(crate) struct Seen {
     pub(crate) data: Vec<u8>,
 }
 
+/// The packets of a capture file up to the end or the damage, one by one.
+pub(crate) fn read(path: &Path) -> impl Iterator<Item = Seen> {
+    let mut source = source::open(path).ok();
+    let mut links = Vec::new();
+    std::iter::from_fn(move || {
+        loop {
+            match source.as_mut()?.next_event().ok()?? {
+                Event::Interface(interface) => links.push(interface.link_type),
+                Event::Packet(packet) => {
+                    return Some(Seen {
+                        link_type: links[packet.interface as usize],
+                        time: packet.stamp.time(),
+                        ticks: match packet.stamp {
+                            Stamp::Raw { ticks, .. } => Some(ticks),
+                            _ => None,
+                        },
+                        length: packet.length,
+                        data: packet.data.to_vec(),
+                    });
+                }
+                _ => {}
+            }
+        }
+    })
+}
+
 /// All packets of a capture file up to the end or the damage.
 pub(crate) fn packets(path: &Path) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    let Ok(mut source) = source::open(path) else { return seen };
-    let mut links = Vec::new();
-    while let Ok(Some(event)) = source.next_event() {
-        match event {
-            Event::Interface(interface) => links.push(interface.link_type),
-            Event::Packet(packet) => seen.push(Seen {
-                link_type: links[packet.interface as usize],
-                time: packet.stamp.time(),
-                ticks: match packet.stamp {
-                    Stamp::Raw { ticks, .. } => Some(ticks),
-                    _ => None,
-                },
-                length: packet.length,
-                data: packet.data.to_vec(),
-            }),
-            _ => {}
-        }
-    }
-    seen
+    read(path).collect()
 }

@@ -78,14 +78,16 @@ fn dissected(file: &Path, names: bool) -> Result<Vec<String>, String> {
     let mut command = Command::new("tshark");
     // Headers are enough, and what is put together from several packets costs time.
     command.args(["-n", "-r"]).arg(file).args(["-T", "fields"]);
-    for field in ["number", "time_epoch", "len", "cap_len", "encap_type", "protocols"] {
+    for field in ["encap_type", "time_epoch", "len", "cap_len", "protocols"] {
         command.args(["-e", &format!("frame.{field}")]);
     }
     if names {
         command.args(["-e", "frame.interface_name"]);
     }
     let output = command.output().expect("tshark starts");
-    let lines = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    // Some blocks that are no packets are frames to tshark, without a link type.
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().filter(|line| !line.starts_with('\t')).map(str::to_owned).collect();
     let said = String::from_utf8_lossy(&output.stderr);
     let words: Vec<&str> = said.lines().filter(|line| !line.starts_with("Running as")).collect();
     if output.status.success() && words.is_empty() { Ok(lines) } else { Err(words.join("; ")) }
@@ -96,7 +98,9 @@ fn counted(file: &Path) -> Result<u64, String> {
     let output = Command::new("capinfos").args(["-M", "-c"]).arg(file).output().expect("capinfos");
     let (text, said) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() || !said.is_empty() {
+    // Of some link types it has no name for what they are; that is all it may say.
+    let mut words = said.lines().filter(|line| !line.contains("Unknown packet encapsulation 0 in"));
+    if !output.status.success() || words.next().is_some() {
         return Err(format!("capinfos ended with {}: {said}", output.status));
     }
     let number = text.lines().find_map(|line| line.strip_prefix("Number of packets:"));

@@ -70,11 +70,6 @@ impl Server {
         server
     }
 
-    /// The process, to send it signals.
-    pub(crate) fn child(&self) -> &Child {
-        self.child.as_ref().expect("it runs until it is stopped")
-    }
-
     /// Asks it to stop, once, and waits for its end.
     pub(crate) fn stop(&mut self) -> Output {
         let mut child = self.child.take().expect("it is stopped once");

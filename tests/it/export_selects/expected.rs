@@ -1,6 +1,6 @@
 //! What tcpdump and tshark find in a capture.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -25,17 +25,52 @@ pub(super) fn filtered(capture: &Path, filter: &str, scratch: &Path) -> Vec<Seen
     packets(&file)
 }
 
-/// `host A` or `host A and port P`.
-pub(super) fn selected_by_tcpdump(capture: &Path, wanted: &Wanted, scratch: &Path) -> Vec<Seen> {
-    let filter = match wanted.port {
-        Some(port) => format!("host {} and port {port}", wanted.host),
-        None => format!("host {}", wanted.host),
+/// What `host A` or `host A and port P` selects, and later fragments, for some A and P of a capture.
+pub(super) fn by_tcpdump(name: &str, capture: &Path, scratch: &Path) -> Vec<Expected> {
+    let all = packets(capture);
+    let known: HashSet<&Seen> = all.iter().collect();
+    let expect = |wanted: Wanted| {
+        let filter = match wanted.port {
+            Some(port) => format!("host {} and port {port}", wanted.host),
+            None => format!("host {}", wanted.host),
+        };
+        let selected = filtered(capture, &filter, scratch).into_iter().filter(is_what_it_says);
+        let mut packets: Vec<Seen> = selected
+            .map(|packet| match known.contains(&packet) {
+                true => packet,
+                // tcpdump cuts packets that are longer than the file says they may be.
+                false => whole(&all, &packet).cloned().unwrap_or(packet),
+            })
+            .collect();
+        let later = later_fragments(&all, &packets);
+        packets.extend(later);
+        Expected { name: name.to_owned(), wanted, packets }
     };
-    filtered(capture, &filter, scratch)
+    hosts_and_ports_printed(capture).into_iter().map(expect).collect()
+}
+
+/// The packet that this is the beginning of.
+fn whole<'a>(all: &'a [Seen], cut: &Seen) -> Option<&'a Seen> {
+    all.iter().find(|packet| {
+        (packet.time, packet.length) == (cut.time, cut.length) && packet.data.starts_with(&cut.data)
+    })
+}
+
+/// Whether a packet is what Ethernet says, by its own version, or by the kinds of address in ARP:
+/// tcpdump's filter does not look, and takes bytes of damaged packets for addresses.
+fn is_what_it_says(packet: &Seen) -> bool {
+    if packet.link_type != LinkType(1) {
+        return true;
+    }
+    match packet.data.get(12..20) {
+        Some([8, 0, version, ..]) => version >> 4 == 4,
+        Some([8, 6, kinds @ ..]) => *kinds == [0, 1, 8, 0, 6, 4],
+        _ => true,
+    }
 }
 
 /// The busiest and the quietest host, and host with port, of those that tcpdump prints.
-pub(super) fn by_tcpdump(capture: &Path) -> Vec<Wanted> {
+fn hosts_and_ports_printed(capture: &Path) -> Vec<Wanted> {
     let printed = tcpdump(capture, &["-nn", "-t", "-q"]);
     let mut counts: BTreeMap<Wanted, usize> = BTreeMap::new();
     for line in String::from_utf8_lossy(&printed).lines() {
@@ -99,30 +134,35 @@ fn fragment(packet: &Seen) -> Option<(&[u8], u16, bool)> {
     (more || place & 0x1fff != 0).then_some((header, place & 0x1fff, more))
 }
 
-/// Adds to what was selected by port the later fragments of its datagrams, which have no ports:
-/// those that follow the first one within 30 seconds.
-pub(super) fn add_later_fragments(capture: &Path, selected: &mut Vec<Seen>) {
-    if !selected.iter().any(|packet| fragment(packet).is_some_and(|(_, at, more)| at == 0 && more))
-    {
-        return;
-    }
-    let of = |header: &[u8]| (header[4..6].to_vec(), header[9], header[12..20].to_vec());
+/// The later fragments of datagrams whose first one was selected, which have no ports: those
+/// that follow it within 30 seconds.
+fn later_fragments(all: &[Seen], selected: &[Seen]) -> Vec<Seen> {
+    let is_first = |packet: &&Seen| fragment(packet).is_some_and(|(_, at, more)| at == 0 && more);
+    let selected: HashSet<&Seen> = selected.iter().collect();
+    let datagram = |header: &[u8]| (header[4..6].to_vec(), header[9], header[12..20].to_vec());
     let mut firsts = BTreeMap::new();
     let mut later = Vec::new();
-    for packet in packets(capture) {
-        let Some((header, offset, more)) = fragment(&packet) else { continue };
+    if !selected.iter().copied().any(|packet| is_first(&packet)) {
+        return later;
+    }
+    for packet in all {
+        let Some((header, offset, _)) = fragment(packet) else { continue };
         let time = packet.time.map_or(0, |time| time.0);
-        if offset == 0 && more && selected.contains(&packet) {
-            firsts.insert(of(header), time);
-        } else if let Some(first) = firsts.get(&of(header))
+        if is_first(&packet) {
+            // The number is used again, perhaps by others.
+            match selected.contains(packet) {
+                true => firsts.insert(datagram(header), time),
+                false => firsts.remove(&datagram(header)),
+            };
+        } else if let Some(first) = firsts.get(&datagram(header))
             && offset > 0
             && (0..30_000_000_000).contains(&(time - first))
-            && !selected.contains(&packet)
+            && !selected.contains(packet)
         {
             later.push(packet.clone());
         }
     }
-    selected.extend(later);
+    later
 }
 
 /// Which hosts and ports tshark sees in which packets of a capture, and of those the outermost: what
@@ -176,21 +216,56 @@ const FIELDS: [&str; 11] = [
     "sctp.port",
 ];
 
-/// The addresses and ports of a packet's own headers: not of the one that an ICMP error quotes.
+/// Headers that are read on behind. What comes behind others (802.11 in GRE, GTP, CAPWAP, what an
+/// ICMP error quotes …) is payload.
+const READ: [&str; 24] = [
+    "eth",
+    "ethertype",
+    "vlan",
+    "ieee8021ad",
+    "llc",
+    "sll",
+    "null",
+    "raw",
+    "mpls",
+    "pwethheuristic",
+    "pwethcw",
+    "pppoes",
+    "ppp",
+    "gre",
+    "erspan",
+    "ip",
+    "ipv6",
+    "ah",
+    "arp",
+    "tcp",
+    "udp",
+    "sctp",
+    "vxlan",
+    "geneve",
+];
+
+/// The addresses and ports in the headers of a packet that are read.
 fn hosts_and_ports(columns: &[&str]) -> (BTreeSet<String>, BTreeSet<u16>) {
     let protocols: Vec<&str> = columns[1].split(':').collect();
-    let own = protocols.iter().position(|name| name.starts_with("icmp")).unwrap_or(protocols.len());
-    let layers = |name: &str| protocols[..own].iter().filter(|layer| **layer == name).count();
+    let is_read = |at: &usize| {
+        let (name, before) = (protocols[*at], at.checked_sub(1).map(|at| protocols[at]));
+        let in_datagram = before != Some("udp") || matches!(name, "vxlan" | "geneve");
+        in_datagram && (READ.contains(&name) || name.starts_with("ipv6."))
+    };
+    let read = (0..protocols.len()).take_while(is_read).count();
+    let layers = |name: &str| protocols[..read].iter().filter(|layer| **layer == name).count();
+    let of_layers = |column: usize, count: usize| {
+        columns[column].split(',').filter(|value| !value.is_empty()).take(count)
+    };
     let mut hosts = BTreeSet::new();
     for (column, name) in [(2, "ip"), (3, "ip"), (4, "ipv6"), (5, "ipv6"), (6, "arp"), (7, "arp")] {
-        let values = columns[column].split(',').filter(|value| !value.is_empty());
-        hosts.extend(values.take(layers(name)).map(str::to_owned));
+        hosts.extend(of_layers(column, layers(name)).map(str::to_owned));
     }
-    let quotes =
-        own < protocols.len() && protocols[own..].iter().any(|name| name.starts_with("ip"));
     let mut ports = BTreeSet::new();
-    for column in &columns[8..11] {
-        let values = column.split(',').filter(|_| !quotes);
+    for (column, name) in [(8, "tcp"), (9, "udp"), (10, "sctp")] {
+        // Source and destination.
+        let values = of_layers(column, 2 * layers(name));
         ports.extend(values.filter_map(|value| value.parse::<u16>().ok()));
     }
     (hosts, ports)
