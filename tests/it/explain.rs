@@ -28,9 +28,13 @@ fn told(plan: &str, name: &str) -> u64 {
 fn planned(store: &Path, sql: &str) -> Cost {
     let explain = format!("EXPLAIN {sql}");
     let plan = answer(over(store, "sql").args(["--format", "csv", &explain]));
+    if !plan.contains("CapstanScan") {
+        // The catalog answers it.
+        return Cost::default();
+    }
     Cost {
         objects: told(&plan, " objects=") as usize,
-        requests: told(&plan, " requests=") as u64,
+        requests: told(&plan, " requests="),
         bytes: told(&plan, " bytes="),
     }
 }
@@ -94,7 +98,7 @@ fn what_a_plan_says_is_what_is_read() {
         ("SELECT count(data) FROM packets WHERE port(53)", true),
         ("SELECT count(payload) FROM packets WHERE host('10.0.0.1') AND source_port = 1007", true),
         ("SELECT count(header) FROM packets WHERE protocol = 'dns'", true),
-        ("SELECT max(tcp_seq) FROM packets WHERE time < '2017-01-01'", true),
+        ("SELECT max(tcp_seq) FROM packets WHERE time < '2017-06-01'", true),
         ("SELECT count(data) FROM packets WHERE time > '2100-01-01'", false),
         ("SELECT count(data) FROM packets WHERE host('203.0.113.77')", false),
         ("SELECT sni, count(*) FROM flows GROUP BY sni", true),

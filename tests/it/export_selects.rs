@@ -162,7 +162,7 @@ fn what_tcpdump_selects_is_exported() {
     if !have(&["tcpdump"]) {
         return;
     }
-    let names = chosen(&shared, &["ip-fragments", "sctp", "linux-sll"], Some(8));
+    let names = chosen(&shared, &["ip-fragments"], Some(25));
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = imported(&shared, &names, scratch.path());
     let expected = gathered(&names, |name, scratch| {
@@ -170,8 +170,8 @@ fn what_tcpdump_selects_is_exported() {
     });
     let with_port = expected.iter().filter(|one| one.wanted.port.is_some()).count();
     let packets: usize = expected.iter().map(|one| one.packets.len()).sum();
-    assert!(with_port > 200 && expected.len() - with_port > 200, "{with_port}");
-    assert!(packets > 10_000, "{packets}");
+    assert!(with_port > 80 && expected.len() - with_port > 80, "{with_port}");
+    assert!(packets > 4_000, "{packets}");
     check(&store, expected);
 }
 
@@ -181,14 +181,13 @@ fn what_tshark_finds_in_tunnels_and_vlans_is_exported() {
     if !have(&["tshark"]) {
         return;
     }
-    let names =
-        chosen(&shared, &["vlan", "qinq", "vxlan", "geneve", "gre", "erspan", "mpls"], None);
+    let names = chosen(&shared, &["qinq", "vxlan", "geneve", "gre", "erspan", "mpls"], Some(50));
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = imported(&shared, &names, scratch.path());
     let expected =
         gathered(&names, |name, _| expected::by_tshark(name, &shared.join("captures").join(name)));
     let packets: usize = expected.iter().map(|one| one.packets.len()).sum();
-    assert!(expected.len() > 150 && packets > 3_000, "{} questions, {packets}", expected.len());
+    assert!(expected.len() > 80 && packets > 2_000, "{} questions, {packets}", expected.len());
     check(&store, expected);
 }
 

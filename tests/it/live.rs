@@ -54,7 +54,7 @@ impl Cable {
 
     /// Packets that came in at the other end, as the kernel counts them.
     fn arrived(&self) -> u64 {
-        let text = std::fs::read_to_string("/proc/net/dev").expect("a kernel");
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").expect("a kernel");
         let line = text.lines().find_map(|line| line.trim().strip_prefix("b:")).expect("b");
         line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
     }
@@ -192,7 +192,7 @@ fn up_records_and_answers_at_once() {
             text.lines().nth(1).and_then(|line| line.parse::<u32>().ok()).expect("a number")
         };
         assert_eq!(count(), 0);
-        assert_eq!(server.get("/healthz"), (200, b"ok".to_vec()));
+        assert_eq!(server.get("/healthz"), (200, b"ok\n".to_vec()));
         for _ in 0..2 {
             cable.send(1_000);
             let asked = Instant::now();
