@@ -201,9 +201,15 @@ impl Running<'_> {
     ) -> Result<Option<SourceError>, Failure> {
         let resume_at = self.plan.before.as_ref().map_or(0, |import| import.next_ordinal);
         let position = source.progress();
+        // A stream that is stopped ends, perhaps in the middle of a packet.
+        let is_stopped = || self.plan.source.is_none() && options.stop.load(Ordering::Relaxed);
         loop {
             let event = match source.next_event() {
                 Ok(Some(event)) => event,
+                Ok(None) | Err(SourceError::Damaged { .. }) if is_stopped() => {
+                    self.summary.interrupted = true;
+                    return Ok(None);
+                }
                 Ok(None) => return Ok(None),
                 Err(error @ SourceError::Damaged { .. }) => {
                     self.lose(LossCause::SourceDamaged, None, 0, error.to_string());

@@ -142,6 +142,30 @@ fn sparse_hours_share_a_segment_and_full_ones_do_not() {
 }
 
 #[test]
+fn a_ninth_hour_seals_the_oldest() {
+    // Each hour begins in the segment that spans hours, and outgrows it.
+    let packets: Vec<_> =
+        (0..60).map(|n| (Stamp::At(Time(n / 4 * HOUR)), 400_000, vec![n as u8; 400_000])).collect();
+    let mut pipeline = Pipeline::new(settings(SealPolicy::import()), Keep::default());
+    pipeline.interface(Interface {
+        link_type: LinkType::ETHERNET,
+        snap_length: 0,
+        name: None,
+        resolution: 9,
+        offset_seconds: 0,
+        options: Vec::new(),
+    });
+    for (stamp, length, data) in &packets {
+        let packet = Packet { interface: 0, stamp: *stamp, length: *length, data, options: &[] };
+        pipeline.packet(&packet, true).unwrap();
+        assert!(pipeline.open_segments() <= 9, "eight hours, and one that spans hours");
+    }
+    let sealed = pipeline.into_sink().0;
+    let hours: Vec<i32> = sealed.iter().map(|segment| segment.hours[0].0).collect();
+    assert_eq!(hours, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
 fn times_that_cannot_be_said_are_kept() {
     let packets = vec![
         (Stamp::None, 60, vec![1; 60]),
