@@ -202,7 +202,7 @@ impl Running<'_> {
         let resume_at = self.plan.before.as_ref().map_or(0, |import| import.next_ordinal);
         let position = source.progress();
         // A stream that is stopped ends, perhaps in the middle of a packet.
-        let is_stopped = || self.plan.source.is_none() && options.stop.load(Ordering::Relaxed);
+        let is_stopped = || self.plan.known.is_none() && options.stop.load(Ordering::Relaxed);
         loop {
             let event = match source.next_event() {
                 Ok(Some(event)) => event,
