@@ -1,6 +1,9 @@
 //! Importing a capture: read once to know it by its SHA-256, then through the
 //! pipeline into the store. An import that was stopped goes on where it was.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -138,7 +141,8 @@ pub async fn plan(
         });
     };
     let recorder = recorder_of(&Sha256::digest(format!("import {sha256}")));
-    let catalog = Catalog::load(store).await?;
+    // A source and its recorder are known by the same hash: nobody else imports it.
+    let catalog = Catalog::load_recorder(store, recorder).await?;
     let imports = catalog.imports(&sha256);
     if let Some(done) = imports.iter().find(|import| import.complete)
         && !again

@@ -26,11 +26,25 @@ impl Catalog {
     ///
     /// What the store says. Damaged entries are no errors: see [`Catalog::problems`].
     pub async fn load(store: &Store) -> Result<Catalog, Failure> {
+        Catalog::load_from(store, None).await
+    }
+
+    /// Reads what one recorder wrote, in all its lives: as many requests as it has entries,
+    /// however much else there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalog::load`].
+    pub async fn load_recorder(store: &Store, recorder: RecorderId) -> Result<Catalog, Failure> {
+        Catalog::load_from(store, Some(recorder)).await
+    }
+
+    async fn load_from(store: &Store, recorder: Option<RecorderId>) -> Result<Catalog, Failure> {
         let mut catalog = Catalog::new();
         // Logs before writers: a writer is there before its first commit, so each log that is
         // listed has a writer that is listed.
-        let listed: Vec<_> = store.list(&names::log()).try_collect().await?;
-        catalog.add_writers(store).await?;
+        let listed: Vec<_> = store.list(&names::log(recorder)).try_collect().await?;
+        catalog.add_writers(store, recorder).await?;
         let mut commits: Vec<(RecorderId, Generation, u64)> =
             listed.iter().filter_map(|object| names::parse_commit(&object.path)).collect();
         commits.sort_unstable();
@@ -57,7 +71,7 @@ impl Catalog {
     ///
     /// What the store says; what was taken in until then stays, and calling again is right.
     pub async fn refresh(&mut self, store: &Store) -> Result<(), Failure> {
-        self.add_writers(store).await?;
+        self.add_writers(store, None).await?;
         let open: Vec<_> = self.open_logs().collect();
         let mut tails = stream::iter(open)
             .map(|(recorder, generation, next)| tail(store, recorder, generation, next))
@@ -70,8 +84,12 @@ impl Catalog {
         Ok(())
     }
 
-    async fn add_writers(&mut self, store: &Store) -> Result<(), Failure> {
-        let listed: Vec<_> = store.list(&names::writers(None)).try_collect().await?;
+    async fn add_writers(
+        &mut self,
+        store: &Store,
+        recorder: Option<RecorderId>,
+    ) -> Result<(), Failure> {
+        let listed: Vec<_> = store.list(&names::writers(recorder)).try_collect().await?;
         let mut unknown: Vec<(RecorderId, Generation)> = listed
             .iter()
             .filter_map(|object| names::parse_writer(&object.path))

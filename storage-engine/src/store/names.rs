@@ -37,9 +37,12 @@ pub fn commit(recorder: RecorderId, generation: Generation, seq: u64) -> Path {
     Path::from(format!("log/{recorder}/{generation}/{seq:020}"))
 }
 
-/// `log`: all commits.
-pub fn log() -> Path {
-    Path::from("log")
+/// `log/<recorder>`, or `log` for the commits of all.
+pub fn log(recorder: Option<RecorderId>) -> Path {
+    match recorder {
+        Some(recorder) => Path::from(format!("log/{recorder}")),
+        None => Path::from("log"),
+    }
 }
 
 /// Takes the name of a commit apart.

@@ -1,0 +1,100 @@
+//! Imports into a folder, and what they ask of it.
+
+use std::io::Cursor;
+
+use capstan_storage_engine::store::{Location, Options, Requests};
+
+use super::*;
+use crate::source::open_reader;
+
+struct Quiet;
+
+impl Watch for Quiet {}
+
+/// A store in a folder of its own.
+struct Place {
+    _folder: tempfile::TempDir,
+    store: Store,
+}
+
+fn place(runtime: &Handle) -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let location: Location = folder.path().to_str().unwrap().parse().unwrap();
+    let options = Options::default();
+    let store = runtime.block_on(Store::open_or_create(&location, "test", &options)).unwrap();
+    Place { _folder: folder, store }
+}
+
+/// A pcap file of UDP packets, a millisecond apart.
+fn pcap(seed: u8, packets: u32) -> Vec<u8> {
+    let mut file = Vec::new();
+    for field in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        file.extend(field.to_le_bytes());
+    }
+    for number in 0..packets {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        frame.extend([0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, seed, 10, 0, 0, 200]);
+        frame.extend([0x13, 0x88, 0, 53, 0, 12, 0, 0]);
+        frame.extend(number.to_le_bytes());
+        let length = frame.len() as u32;
+        for field in [1_700_000_000 + number / 1_000, number % 1_000 * 1_000, length, length] {
+            file.extend(field.to_le_bytes());
+        }
+        file.extend(frame);
+    }
+    file
+}
+
+fn import(
+    store: &Store,
+    file: &[u8],
+    stopped: bool,
+    runtime: &Handle,
+) -> Result<Imported, Failure> {
+    let stop = Arc::new(AtomicBool::new(stopped));
+    let options = ImportOptions { again: false, stop, host: String::new() };
+    let known = (hex::encode(Sha256::digest(file)), file.len() as u64);
+    let plan = runtime.block_on(plan(store, "x.pcap", Some(known), false))?;
+    let source = open_reader("x.pcap", Cursor::new(file.to_vec())).unwrap();
+    run(store, plan, source, &options, &Quiet, runtime)
+}
+
+fn count(requests: Requests) -> u64 {
+    requests.gets + requests.puts + requests.lists + requests.heads
+}
+
+#[test]
+fn the_hundredth_file_asks_for_no_more_than_the_first() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = place(runtime.handle());
+    let mut asked = Vec::new();
+    for seed in 1..=100 {
+        let before = place.store.requests();
+        let imported = import(&place.store, &pcap(seed, 3), false, runtime.handle()).unwrap();
+        assert_eq!(imported.packets, 3);
+        asked.push(count(place.store.requests() - before));
+    }
+    // Five layers, a writer, two commits, and a few looks.
+    assert!(asked[0] < 20, "{asked:?}");
+    assert!(asked.iter().all(|requests| *requests == asked[0]), "{asked:?}");
+    let catalog = runtime.block_on(Catalog::load(&place.store)).unwrap();
+    assert_eq!(catalog.totals(TimeRange::ALL).packets, 300);
+}
+
+#[test]
+fn a_source_is_known_again_among_others() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = place(runtime.handle());
+    for seed in 1..5 {
+        import(&place.store, &pcap(seed, 10), false, runtime.handle()).unwrap();
+    }
+    let there = import(&place.store, &pcap(3, 10), false, runtime.handle()).unwrap_err();
+    assert_eq!(there.kind(), FailureKind::AlreadyThere);
+    assert!(there.to_string().contains("10 packets"), "{there}");
+
+    let stopped = import(&place.store, &pcap(9, 5_000), true, runtime.handle()).unwrap();
+    assert!(stopped.interrupted && stopped.packets < 5_000);
+    let rest = import(&place.store, &pcap(9, 5_000), false, runtime.handle()).unwrap();
+    assert_eq!(rest.packets_before, stopped.packets);
+    assert_eq!(rest.packets_before + rest.packets, 5_000);
+}
