@@ -4,3 +4,4 @@ mod bad_input;
 mod capstan;
 mod flows_like_tshark;
 mod round_trip;
+mod servers;

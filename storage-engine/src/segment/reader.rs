@@ -4,6 +4,8 @@
 //! Parquet layers, which payload blocks. Only then bytes are asked for, through
 //! [`Fetch`], so that a plan can be shown without fetching ([`Step::Needs`]).
 
+mod pieces;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder
 use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringBitmap;
 
+pub use self::pieces::{PartReader, Piece, Wants};
 use super::block::{self, BlockDirectory};
 use super::flows::{self, FlowRow};
 use super::index_layer::{Extras, IndexLayer, Meta, Section};
@@ -489,17 +492,9 @@ impl PacketRows {
                 if read.row.flow != ordinal {
                     return Err(bad("a row of another flow"));
                 }
-                let template = self
-                    .reader
-                    .templates()
-                    .get(read.row.template)
-                    .ok_or_else(|| bad("template number"))?;
-                let values = rebuilder.values(&read.row, template);
                 packet.clear();
-                template.fill(&values, read.row.length, &mut packet)?;
-                let length = (read.row.captured as usize)
-                    .checked_sub(packet.len())
-                    .ok_or_else(|| bad("captured length below the header's"))?;
+                rebuilder.header(&read.row, self.reader.templates(), &mut packet)?;
+                let length = self.reader.payload_length(&read.row)?;
                 let from_head = length.min(head.len());
                 packet.extend_from_slice(&head[..from_head]);
                 head = &head[from_head..];
