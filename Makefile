@@ -5,7 +5,7 @@ CARGO ?= cargo
 TARGET ?= all
 SECONDS ?= 60
 
-.PHONY: help all build release test check demo fmt lint doc fuzz clean
+.PHONY: help all build release test check demo bench fmt lint doc fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -26,6 +26,9 @@ check: ## the quick part: format, house, lint, tests of libraries and binaries
 
 demo: ## see it work on this machine
 	scripts/demo
+
+bench: ## measure side by side with peers (CAPTURE=file; scripts/bench --help)
+	scripts/bench
 
 fmt: ## format the Rust code
 	$(CARGO) fmt --all

@@ -1,4 +1,4 @@
-# What scripts/demo and scripts/test share: installing what is missing. POSIX sh; to be sourced.
+# What scripts/demo, scripts/test and scripts/bench share: installing what is missing. POSIX sh; to be sourced.
 # shellcheck shell=sh
 
 say() { printf '%s\n' "$*"; }
@@ -99,6 +99,22 @@ install_rustup() {
     "$init" -q -y --no-modify-path --profile minimal --default-toolchain none >/dev/null
     rm -rf "$installer"
     PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+}
+
+# Python modules, in the versions of python-modules.txt: those that are there, if python3 can run
+# the import that is given; else in a folder of their own, whose python3 comes first from then on.
+need_python_modules() {
+    python3 -c "$1" 2>/dev/null && return
+    python=${CAPSTAN_PYTHON:-$HOME/.cache/capstan-python}
+    if ! "$python/bin/python3" -c "$1" 2>/dev/null; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+        say "installing Python modules into $python"
+        python3 -m venv "$python" || return
+        "$python/bin/python3" -m pip install --quiet --disable-pip-version-check \
+            --requirement scripts/python-modules.txt || return
+    fi
+    PATH="$python/bin:$PATH"
+    export PATH
 }
 
 # Where cargo builds.

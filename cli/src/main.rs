@@ -62,6 +62,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    capstan_ingest::memory::keep_freed();
     output::start_logging(arguments.global.verbose);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

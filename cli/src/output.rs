@@ -25,15 +25,24 @@ pub(crate) fn start_logging(verbose: u8) {
 
 /// An error with all its causes, in one sentence a line.
 pub(crate) fn print_failure(failure: &Failure) {
-    let mut text = format!("capstan: {failure}");
-    let mut cause = std::error::Error::source(failure);
+    // With standard error gone there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "capstan: {}", with_causes(failure));
+}
+
+/// An error and its causes. Errors of libraries often end with the words of their cause: those
+/// are not said twice.
+fn with_causes(failure: &dyn std::error::Error) -> String {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
     while let Some(error) = cause {
-        text.push_str("\n  because: ");
-        text.push_str(&error.to_string());
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text.push_str("\n  because: ");
+            text.push_str(&words);
+        }
         cause = error.source();
     }
-    // With standard error gone there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    text
 }
 
 /// Writes to standard output; a reader that went away (`| head`) is no failure.
@@ -110,6 +119,24 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("a library: {0}")]
+        struct Library(#[source] std::io::Error);
+        let failure = |inner| Failure::caused_by(FailureKind::Other, "cannot do it", inner);
+        let cause = || std::io::Error::other("no such thing");
+        assert_eq!(
+            with_causes(&failure(Library(cause()))),
+            "cannot do it\n  because: a library: no such thing"
+        );
+        let text = "cannot do it\n  because: no such thing";
+        assert_eq!(
+            with_causes(&Failure::caused_by(FailureKind::Other, "cannot do it", cause())),
+            text
+        );
+    }
 
     #[test]
     fn bytes_are_readable() {

@@ -128,6 +128,9 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, tunnel: &mut Option<T
         Kind::Sctp { source_port, destination_port } => {
             transport(headers, (source_port, destination_port), limit, end);
         }
+        Kind::Ports { source_port, destination_port } => {
+            (headers.source_port, headers.destination_port) = (source_port, destination_port);
+        }
         Kind::Icmp { echo } => {
             let identifier = echo.unwrap_or(0);
             transport(headers, (identifier, identifier), limit, end);

@@ -108,7 +108,7 @@ pub enum Kind {
     ControlWord,
     /// PPPoE session header (RFC 2516).
     Pppoe,
-    /// A whole ARP packet (RFC 826).
+    /// A whole ARP or reverse ARP packet (RFC 826, 903).
     Arp {
         /// Sender's and target's protocol address, where they are IPv4.
         addresses: Option<([u8; 4], [u8; 4])>,
@@ -172,6 +172,14 @@ pub enum Kind {
         /// Destination port.
         destination_port: u16,
     },
+    /// The ports of a TCP, UDP or SCTP header that is cut or damaged behind them. It has no
+    /// length: the header is payload.
+    Ports {
+        /// Source port.
+        source_port: u16,
+        /// Destination port.
+        destination_port: u16,
+    },
     /// Type, code and checksum of ICMP or ICMPv6 (RFC 792, 4443).
     Icmp {
         /// The identifier of an echo request or reply.
@@ -198,7 +206,7 @@ pub enum Kind {
 
 /// Is shown a packet's headers, outermost first.
 pub trait Visit {
-    /// One whole header. `limit` is where the innermost datagram that says its
+    /// One whole header, or the ports of one that is not. `limit` is where the innermost datagram that says its
     /// own length ends, which may be `layer` itself.
     fn layer(&mut self, layer: Layer, limit: usize);
 }

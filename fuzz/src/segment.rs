@@ -13,8 +13,9 @@ use capstan_storage_engine::segment::builder::SealedSegment;
 use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::index_layer::{self, Extras, LayerMeta, Meta, Section};
 use capstan_storage_engine::segment::packets::RowReader;
+use capstan_storage_engine::segment::pages::PageChecksums;
 use capstan_storage_engine::segment::reader::{Fetch, Segment, Step};
-use capstan_storage_engine::segment::{Corrupt, flows};
+use capstan_storage_engine::segment::{Corrupt, flows, tabular};
 use futures::executor::block_on;
 use roaring::RoaringBitmap;
 
@@ -82,7 +83,7 @@ impl Fetch for Objects {
 pub fn read_sealed(sealed: &SealedSegment) -> Read {
     let bytes = |layer| {
         let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
-        found.map(|sealed| sealed.bytes.clone()).unwrap_or_default()
+        found.map(|sealed| sealed.bytes()).unwrap_or_default()
     };
     let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
     let objects = Objects([body, head, packets, flows]);
@@ -220,7 +221,7 @@ pub fn scan(segment: &Segment, objects: &Objects, layer: Layer) -> Result<usize,
 /// What an `index` layer is put together from.
 #[derive(Debug, Clone, Default)]
 pub struct Parts {
-    /// [`Section`]s by number, from 1 on.
+    /// [`Section`]s by number, from 1 on; checksums of pages are made when the layer is.
     pub sections: [Vec<u8>; 7],
     /// The other layers.
     pub objects: Objects,
@@ -236,6 +237,8 @@ const SECTIONS: [Section; 7] = [
     Section::Extras,
 ];
 
+const PAGES: [Section; 2] = [Section::PacketsPages, Section::FlowsPages];
+
 impl Parts {
     /// Takes a sealed segment apart.
     ///
@@ -244,7 +247,7 @@ impl Parts {
     pub fn of(sealed: &SealedSegment) -> Result<Parts, Corrupt> {
         let bytes = |layer| {
             let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
-            found.map(|sealed| sealed.bytes.clone()).unwrap_or_default()
+            found.map(|sealed| sealed.bytes()).unwrap_or_default()
         };
         let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
         let index = index_layer::IndexLayer::open(&index)?;
@@ -276,19 +279,22 @@ impl Parts {
         Parts { sections, objects }
     }
 
-    /// The `index` layer with right checksums everywhere: those of its sections, and those of
-    /// the payload blocks, so that what lies behind them is reached.
+    /// The `index` layer with right checksums everywhere: those of its sections, of the payload
+    /// blocks and of the tables' pages, so that what lies behind them is reached.
     ///
     /// # Panics
     /// When there is no memory for compression.
     pub fn index(&mut self) -> Bytes {
-        let [body, head, ..] = &self.objects.0;
+        let [body, head, packets, flows] = &self.objects.0;
         for (directory, layer) in [(2, head), (3, body)] {
             fix_blocks(&mut self.sections[directory], layer);
         }
+        let pages =
+            [page_checksums(packets, &self.sections[4]), page_checksums(flows, &self.sections[5])];
         let sections: Vec<(Section, &[u8])> = SECTIONS
             .into_iter()
-            .zip(&self.sections)
+            .chain(PAGES)
+            .zip(self.sections.iter().chain(&pages))
             .map(|(kind, bytes)| (kind, bytes.as_slice()))
             .collect();
         index_layer::write(&sections).expect("memory suffices").into()
@@ -307,6 +313,17 @@ fn fix_blocks(directory: &mut [u8], layer: &[u8]) {
     }
 }
 
+/// Right checksums of the pages of a Parquet file with that tail, whatever they are; none if the
+/// tail is none.
+fn page_checksums(object: &[u8], tail: &[u8]) -> Vec<u8> {
+    let length = object.len() as u64;
+    let Ok(metadata) = tabular::parse_tail("fuzz", &Bytes::copy_from_slice(tail), length) else {
+        return Vec::new();
+    };
+    let pages = &object[..object.len().saturating_sub(tail.len())];
+    PageChecksums::of(pages, &metadata).to_bytes()
+}
+
 /// An `index` layer about one Parquet file each, of so many rows: everything else in it is right
 /// and empty.
 ///
@@ -314,6 +331,7 @@ fn fix_blocks(directory: &mut [u8], layer: &[u8]) {
 /// When there is no memory for compression.
 pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, rows: [u64; 2]) -> Bytes {
     let [packet_rows, flow_parts] = rows;
+    let [.., packets_object, flows_object] = &objects.0;
     let layers = Layer::ALL.iter().zip(&objects.0).map(|(layer, bytes)| LayerMeta {
         layer: layer.name().to_owned(),
         bytes: bytes.len() as u64,
@@ -347,6 +365,8 @@ pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, rows: [u64; 2
         (Section::PacketsTail, packets),
         (Section::FlowsTail, flows),
         (Section::Extras, &serde_json::to_vec(&Extras::default()).expect("plain values")),
+        (Section::PacketsPages, &page_checksums(packets_object, packets)),
+        (Section::FlowsPages, &page_checksums(flows_object, flows)),
     ])
     .expect("memory suffices")
     .into()

@@ -78,6 +78,7 @@ fn rewrite(segment: &Segment, objects: &Objects, layer: Layer, form: Form) -> Ta
     let properties = WriterProperties::builder()
         .set_writer_version(version)
         .set_compression(Compression::UNCOMPRESSED)
+        .set_key_value_metadata(Some(vec![tabular::format_entry((1, 0))]))
         .build();
     let mut scan = segment.scan_all(layer, None).expect("just sealed");
     let mut writer = None;

@@ -52,7 +52,7 @@ fn ask(catalog: &Catalog) {
         assert!(catalog.knows(recorder, generation));
         let _ = (life.commits(), life.packets(), life.last_commit(), life.notes().len());
         if let Some(source) = life.writer().and_then(|writer| writer.info.source.as_ref()) {
-            let imports = catalog.imports(&source.sha256);
+            let imports = catalog.imports(&source.sketch);
             assert!(imports.len() <= catalog.lives().count());
         }
     }

@@ -1,39 +1,34 @@
-//! Importing a capture: read once to know it by its SHA-256, then through the
-//! pipeline into the store. An import that was stopped goes on where it was.
+//! Importing a capture: through the pipeline into the store, in one reading. An
+//! import that was stopped goes on where it was.
+
+mod identity;
+mod plan;
 
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
-use capstan_model::{Failure, FailureKind, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{
-    Catalog, Finished, Import, Recorder, Source, WriterInfo, WriterKind,
-};
-use capstan_storage_engine::segment::Layer;
+use capstan_model::{Failure, FailureKind, Time, TimeRange};
+use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::builder::Writer;
-use capstan_storage_engine::segment::packets::{self, column};
-use capstan_storage_engine::segment::reader::Segment;
 use capstan_storage_engine::store::Store;
-use roaring::RoaringTreemap;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
-use crate::fetch::StoreFetch;
 use crate::flow_table::Timeouts;
 use crate::pipeline::{Pipeline, PipelineError, SealPolicy, Settings};
 use crate::source::CaptureFile;
 use crate::source::{Event, Lost, PacketSource, SourceError};
 use crate::upload::{CommitRule, Committed, Statement, Uploader};
+pub use identity::{Known, identify};
+pub use plan::{Plan, plan};
 
 /// What an import tells while it runs. Called from the importing thread.
 pub trait Watch {
-    /// The source is being read for its SHA-256: bytes so far.
-    fn hashing(&self, _bytes: u64) {}
+    /// The source is being compared to an earlier import: bytes so far.
+    fn comparing(&self, _bytes: u64) {}
     /// An earlier run committed this many packets; the import goes on behind them.
     fn resuming(&self, _packets: u64) {}
     /// The source is being imported.
@@ -76,134 +71,6 @@ pub struct Imported {
     pub homeless_blocks: usize,
 }
 
-/// The SHA-256 of a file and its length, read in one go.
-///
-/// # Errors
-/// The file cannot be read; [`FailureKind::Interrupted`] when `stop` was set.
-pub fn fingerprint(
-    path: &Path,
-    stop: &AtomicBool,
-    watch: &dyn Watch,
-) -> Result<(String, u64), Failure> {
-    let failed = |error| Failure::io(format!("cannot read {}", path.display()), error);
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut total = 0;
-    loop {
-        let length = file.read(&mut buffer).map_err(failed)?;
-        if length == 0 {
-            return Ok((hex::encode(hasher.finalize()), total));
-        }
-        hasher.update(&buffer[..length]);
-        total += length as u64;
-        watch.hashing(total);
-        if stop.load(Ordering::Relaxed) {
-            return Err(Failure::new(
-                FailureKind::Interrupted,
-                "stopped before anything was imported",
-            ));
-        }
-    }
-}
-
-/// What is imported, and under which identity.
-#[derive(Debug)]
-pub struct Plan {
-    recorder: RecorderId,
-    source: Option<Source>,
-    name: String,
-    /// The import this one goes on with.
-    before: Option<Import>,
-    /// Ordinals that are committed although a lower one is not.
-    scattered: RoaringTreemap,
-}
-
-/// Decides how a source is imported: anew, on from where an earlier run stopped, or not at all.
-///
-/// # Errors
-/// [`FailureKind::AlreadyThere`] if the store has all of it and `again` is not set; what the store says.
-pub async fn plan(
-    store: &Store,
-    name: &str,
-    fingerprint: Option<(String, u64)>,
-    again: bool,
-) -> Result<Plan, Failure> {
-    let Some((sha256, bytes)) = fingerprint else {
-        // A stream cannot be known before it has ended: it gets an identity of its own.
-        let unique = Sha256::digest(format!("stream {}", capstan_storage_engine::store::nonce()));
-        return Ok(Plan {
-            recorder: recorder_of(&unique),
-            source: None,
-            name: name.to_owned(),
-            before: None,
-            scattered: RoaringTreemap::new(),
-        });
-    };
-    let recorder = recorder_of(&Sha256::digest(format!("import {sha256}")));
-    // A source and its recorder are known by the same hash: nobody else imports it.
-    let catalog = Catalog::load_recorder(store, recorder).await?;
-    let imports = catalog.imports(&sha256);
-    if let Some(done) = imports.iter().find(|import| import.complete)
-        && !again
-    {
-        let known = if done.source.name == name {
-            String::new()
-        } else {
-            format!(" (as {})", done.source.name)
-        };
-        return Err(Failure::new(
-            FailureKind::AlreadyThere,
-            format!(
-                "{name} is in {} already{known}: {} packets; --again imports it once more",
-                store.place(),
-                done.packets
-            ),
-        ));
-    }
-    let before = imports.into_iter().find(|import| !import.complete);
-    let scattered = match &before {
-        Some(import) => scattered(store, &catalog, import).await?,
-        None => RoaringTreemap::new(),
-    };
-    let source = Some(Source { name: name.to_owned(), bytes, sha256 });
-    Ok(Plan { recorder, source, name: name.to_owned(), before, scattered })
-}
-
-fn recorder_of(digest: &[u8]) -> RecorderId {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&digest[..8]);
-    RecorderId(u64::from_be_bytes(bytes))
-}
-
-/// Committed ordinals from `import.next_ordinal` on: several segments were open,
-/// and some of them were committed before others.
-async fn scattered(
-    store: &Store,
-    catalog: &Catalog,
-    import: &Import,
-) -> Result<RoaringTreemap, Failure> {
-    let mut found = RoaringTreemap::new();
-    let lives = import.first_generation..=import.last_generation;
-    for segment in catalog.segments(TimeRange::ALL) {
-        if segment.recorder != import.recorder
-            || !lives.contains(&segment.generation)
-            || segment.entry.last_ordinal < import.next_ordinal
-        {
-            continue;
-        }
-        let index = store.get(&segment.path(Layer::Index)).await?;
-        let opened = Segment::open(&index)?;
-        let fetch = StoreFetch::new(store, &segment.entry);
-        let scan = opened.scan_all(Layer::Packets, Some(&[column::ORDINAL]))?;
-        for batch in scan.run(&fetch).await? {
-            let ordinals = packets::ordinals(&batch)?;
-            found.extend(ordinals.filter(|ordinal| *ordinal >= import.next_ordinal));
-        }
-    }
-    Ok(found)
-}
-
 /// Imports a source according to a plan.
 ///
 /// # Errors
@@ -221,7 +88,7 @@ pub fn run(
         kind: WriterKind::Import,
         description: plan.name.clone(),
         host: options.host.clone(),
-        source: plan.source.clone(),
+        source: plan.source(),
         resumes: plan.before.as_ref().map(|import| import.last_generation),
         started_at: capstan_storage_engine::store::now(),
     };
@@ -233,6 +100,7 @@ pub fn run(
         recorder,
         flow_generation,
         CommitRule::EachSegment,
+        Some(source.progress()),
         runtime.clone(),
     )?;
     let committed = uploader.committed();
@@ -254,8 +122,17 @@ pub fn run(
     }
     let ended = import.read(&mut source, options, watch, &committed)?;
     let Running { pipeline, mut summary, span, .. } = import;
-    let complete = !summary.interrupted;
-    finish(pipeline, &plan, &mut summary, span, complete)?;
+    if let Some(known) = &plan.known
+        && !summary.interrupted
+    {
+        // What lies behind the capture's end belongs to what the file is known by.
+        let rest = identity::read_rest(&known.path, &source.progress(), &options.stop, watch);
+        summary.interrupted = match rest {
+            Err(failure) if failure.kind() == FailureKind::Interrupted => true,
+            rest => rest.map(|()| false)?,
+        };
+    }
+    finish(pipeline, &mut summary, span)?;
     summary.damage = ended.map(|error| error.to_string());
     summary.packets = committed.packets();
     summary.packets_before = plan.before.as_ref().map_or(0, |import| import.packets);
@@ -267,10 +144,8 @@ pub fn run(
 
 fn finish(
     mut pipeline: Pipeline<Uploader>,
-    plan: &Plan,
     summary: &mut Imported,
     span: Option<(Time, Time)>,
-    complete: bool,
 ) -> Result<(), Failure> {
     pipeline.flush().map_err(unwrap)?;
     summary.homeless_blocks = pipeline.homeless_blocks();
@@ -285,9 +160,8 @@ fn finish(
         listened: listened.into_iter().collect(),
         losses: summary.losses.clone(),
         finished: Some(Finished {
-            complete,
+            complete: !summary.interrupted,
             packets_total: pipeline.progress().packets,
-            source_sha256: plan.source.as_ref().map(|source| source.sha256.clone()),
         }),
         note: String::new(),
     };
@@ -327,9 +201,15 @@ impl Running<'_> {
     ) -> Result<Option<SourceError>, Failure> {
         let resume_at = self.plan.before.as_ref().map_or(0, |import| import.next_ordinal);
         let position = source.progress();
+        // A stream that is stopped ends, perhaps in the middle of a packet.
+        let is_stopped = || self.plan.source.is_none() && options.stop.load(Ordering::Relaxed);
         loop {
             let event = match source.next_event() {
                 Ok(Some(event)) => event,
+                Ok(None) | Err(SourceError::Damaged { .. }) if is_stopped() => {
+                    self.summary.interrupted = true;
+                    return Ok(None);
+                }
                 Ok(None) => return Ok(None),
                 Err(error @ SourceError::Damaged { .. }) => {
                     self.lose(LossCause::SourceDamaged, None, 0, error.to_string());

@@ -9,11 +9,13 @@
 //! * [`pipeline`]: packets into open segments
 //! * [`upload`]: sealing, uploading, committing
 //! * [`import`]: a capture file from one end to the other
+//! * [`memory`]: what is asked of the allocator
 //! * [`record`]: a live interface, for as long as it is wanted
 
 mod fetch;
 pub mod flow_table;
 pub mod import;
+pub mod memory;
 pub mod pipeline;
 pub mod record;
 pub mod source;

@@ -93,6 +93,7 @@ pub fn run(
         recorder,
         generation,
         CommitRule::OnStatement,
+        None,
         runtime.clone(),
     )?;
     let committed = uploader.committed();
@@ -226,11 +227,8 @@ impl Recording {
         self.committed_at = Instant::now();
         self.pipeline.flush().map_err(unwrap)?;
         let resume = self.pipeline.resume();
-        let finished = last.then(|| Finished {
-            complete: true,
-            packets_total: self.pipeline.progress().packets,
-            source_sha256: None,
-        });
+        let finished = last
+            .then(|| Finished { complete: true, packets_total: self.pipeline.progress().packets });
         let statement = Statement {
             listened: self.hearing.take(),
             losses: std::mem::take(&mut self.losses),

@@ -8,6 +8,7 @@ mod files;
 mod input;
 mod pcap;
 mod pcapng;
+mod stoppable;
 #[cfg(test)]
 mod tests;
 mod ticks;

@@ -19,6 +19,7 @@ use capstan_storage_engine::store::{Store, names};
 use tokio::runtime::Handle;
 
 use crate::pipeline::{Resume, Sink};
+use crate::source::Progress;
 
 /// Segments that may wait to be sealed. One is sealed meanwhile and others are
 /// open, so this is what bounds memory while the store is slow.
@@ -94,8 +95,8 @@ impl std::fmt::Debug for Job {
 }
 
 impl Uploader {
-    /// Starts the thread. `flow_generation` is what flow ids carry; `runtime`
-    /// drives the store's IO.
+    /// Starts the thread. `flow_generation` is what flow ids carry; `source` tells how far an import has
+    /// read; `runtime` drives the store's IO.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -104,6 +105,7 @@ impl Uploader {
         recorder: Recorder,
         flow_generation: Generation,
         rule: CommitRule,
+        source: Option<Arc<Progress>>,
         runtime: Handle,
     ) -> Result<Uploader, Failure> {
         let committed = Arc::new(Committed::default());
@@ -113,6 +115,7 @@ impl Uploader {
             recorder,
             flow_generation,
             rule,
+            source,
             runtime,
             committed: Arc::clone(&committed),
             next_segment: 0,
@@ -180,6 +183,7 @@ struct Worker {
     recorder: Recorder,
     flow_generation: Generation,
     rule: CommitRule,
+    source: Option<Arc<Progress>>,
     runtime: Handle,
     committed: Arc<Committed>,
     next_segment: u64,
@@ -245,10 +249,9 @@ impl Worker {
         let entry = entry_of(&sealed, secrets);
         let store = &self.store;
         self.runtime.block_on(async {
-            let puts = sealed.layers.iter().map(|sealed| {
+            let puts = sealed.layers.into_iter().map(|sealed| {
                 let path = names::layer(entry.hour, &entry.name, sealed.layer.file());
-                let bytes = sealed.bytes.clone();
-                async move { store.put_new(&path, bytes).await }
+                async move { store.put_new(&path, sealed.parts).await }
             });
             futures::future::try_join_all(puts).await
         })?;
@@ -256,7 +259,8 @@ impl Worker {
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
-        let draft = std::mem::take(&mut self.draft);
+        let mut draft = std::mem::take(&mut self.draft);
+        draft.source_read = self.source.as_ref().map(|source| source.mark());
         let resume = Resume { next_ordinal: draft.next_ordinal, next_flow: draft.next_flow };
         let packets: u64 = draft.segments.iter().map(|segment| segment.packets).sum();
         let bytes: u64 = draft
@@ -280,7 +284,7 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
     let meta = &sealed.meta;
     let layer = |sealed: &capstan_storage_engine::segment::builder::SealedLayer| LayerEntry {
         layer: sealed.layer.name().to_owned(),
-        bytes: sealed.bytes.len() as u64,
+        bytes: sealed.length(),
         sha256: hex::encode(sealed.sha256),
     };
     let hour = sealed.hours.first().copied().unwrap_or(capstan_model::Hour::UNKNOWN);

@@ -5,11 +5,11 @@
 //! ```
 //!
 //! Segments are sorted by where their first packet comes, and each is opened when what is
-//! written has come that far ([`order`]). Its selected packets are read some flows at a time
-//! ([`read`]; a very large flow piece by piece, [`large`]), put together in one flat buffer
-//! ([`records`]) and sorted; what does not fit
-//! into the memory allowed goes to a temporary file as a sorted run ([`run`]). [`merge`] takes
-//! the least packet of all runs, again and again, and [`output`] writes it.
+//! written has come that far (`order`). Its selected packets are read some flows at a time
+//! (`read`; a very large flow piece by piece, `large`), put together in one flat buffer
+//! (`records`) and sorted; what does not fit
+//! into the memory allowed goes to a temporary file as a sorted run (`run`). `merge` takes
+//! the least packet of all runs, again and again, and `output` writes it.
 //!
 //! What else a source had besides packets is written like this. Names and secrets
 //! (pcapng name resolution and decryption secrets blocks) are written before the first packet

@@ -39,8 +39,8 @@ pub mod state;
 
 pub use chain::{Chain, Problem};
 pub use entry::{
-    Commit, CommitDraft, Finished, Layer, LayerEntry, SegmentEntry, Source, Writer, WriterInfo,
-    WriterKind,
+    Commit, CommitDraft, Finished, Layer, LayerEntry, SegmentEntry, Source, SourceMark, Writer,
+    WriterInfo, WriterKind,
 };
 pub use filter::AddressFilter;
 pub use recorder::Recorder;

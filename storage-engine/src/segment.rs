@@ -6,10 +6,12 @@
 //! | `head` | [`block`] | the first 16 KiB of payload of each flow part |
 //! | `packets.parquet` | [`packets`], [`template`], [`predict`] | a row a packet, from which its header is rebuilt |
 //! | `flows.parquet` | [`flows`] | a row a flow part |
-//! | `index` | [`index_layer`] | terms, block directories, footers of the other layers |
+//! | `index` | [`index_layer`], [`pages`] | terms, block directories, footers and checksums of the other layers |
 //!
 //! [`builder`] collects an open segment and seals it; [`reader`] opens one again.
 //! The bytes are described in `docs/format.md`.
+
+use capstan_model::{Failure, FailureKind};
 
 pub mod block;
 pub mod builder;
@@ -17,6 +19,8 @@ pub mod flows;
 pub mod index_layer;
 pub mod layout;
 pub mod packets;
+pub mod pages;
+mod payload;
 pub mod predict;
 pub mod reader;
 pub mod tabular;
@@ -78,7 +82,8 @@ pub const HEAD_BLOCK: usize = 64 * 1024;
 /// Raw bytes at which a block of the `body` layer is closed.
 pub const BODY_BLOCK: usize = 1024 * 1024;
 
-/// Stored bytes of a segment that no longer make sense: what says so is damaged.
+/// Stored bytes of a segment that no longer make sense, or never did to this version: what says
+/// so is damaged or newer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{layer}: {what}")]
 pub struct Corrupt {
@@ -86,10 +91,34 @@ pub struct Corrupt {
     pub layer: &'static str,
     /// What does not fit.
     pub what: String,
+    /// [`FailureKind::Damaged`], or [`FailureKind::TooNew`].
+    pub kind: FailureKind,
 }
 
 impl Corrupt {
-    pub(crate) fn new(layer: &'static str, what: impl Into<String>) -> Self {
-        Corrupt { layer, what: what.into() }
+    /// Damage.
+    pub fn new(layer: &'static str, what: impl Into<String>) -> Self {
+        Corrupt { layer, what: what.into(), kind: FailureKind::Damaged }
+    }
+
+    /// A format whose number is above what is known.
+    pub(crate) fn too_new(layer: &'static str, format: impl std::fmt::Display) -> Self {
+        let what = format!("format {format} is newer than this version reads");
+        Corrupt { layer, what, kind: FailureKind::TooNew }
+    }
+
+    /// The error for a person, about `subject` ("a segment", "segment x").
+    pub fn of(self, subject: impl std::fmt::Display) -> Failure {
+        let what = match self.kind {
+            FailureKind::TooNew => format!("{subject} was written by a newer version"),
+            _ => format!("{subject} is damaged"),
+        };
+        Failure::caused_by(self.kind, what, self)
+    }
+}
+
+impl From<Corrupt> for Failure {
+    fn from(error: Corrupt) -> Self {
+        error.of("a segment")
     }
 }

@@ -23,7 +23,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 mod counting;
 mod failure;
@@ -174,16 +174,18 @@ impl Store {
         &self.place
     }
 
-    /// Writes a data object, whose name is this writer's alone. Safe to call again.
+    /// Writes a data object, whose name is this writer's alone, from pieces that follow each
+    /// other. Safe to call again.
     ///
     /// # Errors
     ///
     /// [`FailureKind::AlreadyThere`] if the name holds something of another length.
-    pub async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
-        let length = bytes.len() as u64;
+    pub async fn put_new(&self, path: &Path, parts: Vec<Bytes>) -> Result<(), Failure> {
+        let content: PutPayload = parts.into_iter().collect();
+        let length = content.content_length() as u64;
         let what = || format!("write {path} to {}", self.place);
         self.retried(length, what, || async {
-            let put = self.objects.put_opts(path, bytes.clone().into(), PutMode::Create.into());
+            let put = self.objects.put_opts(path, content.clone(), PutMode::Create.into());
             match put.await {
                 Ok(_) => Ok(()),
                 // An earlier try of ours arrived after all, or is still on its way (409).

@@ -1,20 +1,8 @@
 //! What goes wrong is said in words, with an exit code, and harms nothing else.
 
 use std::path::Path;
-use std::process::Command;
 
-use crate::capstan::{capstan, run};
-
-/// Runs, expects the exit code and the words.
-fn fails(command: &mut Command, code: i32, words: &[&str]) {
-    let output = run(command);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
-    for word in words {
-        assert!(said.contains(word), "{command:?} does not say '{word}': {said}");
-    }
-    assert!(!said.contains("panicked"), "{said}");
-}
+use crate::capstan::{capstan, fails, run};
 
 /// A capture of one small packet.
 fn capture(path: &Path) {

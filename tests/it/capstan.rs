@@ -1,8 +1,8 @@
-//! Runs the real binary, and knows where the shared captures are.
+//! Runs the real binary.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 /// The `capstan` binary of the profile the tests were built with.
 pub(crate) fn binary() -> PathBuf {
@@ -20,7 +20,9 @@ pub(crate) fn binary() -> PathBuf {
 /// A command that has nothing of the caller's own settings in it.
 pub(crate) fn capstan() -> Command {
     let mut command = Command::new(binary());
-    command.env_remove("CAPSTAN_STORE").env_remove("CAPSTAN_CONFIG").env_remove("CAPSTAN_CLUSTER");
+    for own in ["STORE", "CONFIG", "CLUSTER", "SERVER", "LOG"] {
+        command.env_remove(format!("CAPSTAN_{own}"));
+    }
     command.current_dir(std::env::temp_dir()).stdin(Stdio::null());
     command
 }
@@ -28,6 +30,55 @@ pub(crate) fn capstan() -> Command {
 /// Runs and gives what it printed.
 pub(crate) fn run(command: &mut Command) -> Output {
     command.output().expect("capstan starts")
+}
+
+/// A subcommand over a store.
+pub(crate) fn over(store: &Path, subcommand: &str) -> Command {
+    let mut command = capstan();
+    command.arg(subcommand).arg("--store").arg(store);
+    command
+}
+
+/// Runs and expects that all is well; what was printed on standard output.
+pub(crate) fn answer(command: &mut Command) -> String {
+    let output = run(command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{command:?}: {said}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Runs and expects this exit code and these words; all that was said.
+pub(crate) fn fails(command: &mut Command, code: i32, words: &[&str]) -> String {
+    let output = run(command);
+    said(&format!("{command:?}"), &output, code, words)
+}
+
+/// Judges how a command ended, by its exit code and what it said on standard error.
+pub(crate) fn said(command: &str, output: &Output, code: i32, words: &[&str]) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{command}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{command} does not say '{word}': {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// The one row of an answer in SQL, its values as text.
+pub(crate) fn row(store: &Path, sql: &str) -> Vec<String> {
+    let text = answer(over(store, "sql").args(["--format", "csv", sql]));
+    let mut lines = text.lines().skip(1);
+    let row = lines.next().unwrap_or_else(|| panic!("{sql}: no row"));
+    assert_eq!(lines.next(), None, "{sql}: more than one row");
+    row.split(',').map(str::to_owned).collect()
+}
+
+/// Sends a signal, such as [`libc::SIGINT`], to a process of ours.
+#[allow(unsafe_code)]
+pub(crate) fn signal(child: &Child, number: i32) {
+    let pid = libc::pid_t::try_from(child.id()).expect("a process id");
+    // SAFETY: integers only. The child has not been waited for, so the number is still its own.
+    assert_eq!(unsafe { libc::kill(pid, number) }, 0, "kill");
 }
 
 /// How a process ended and the most memory it had, MiB.
@@ -51,31 +102,4 @@ pub(crate) fn measure(command: &mut Command, log: &Path) -> Ended {
     let waited = unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
     assert_eq!(waited, pid, "wait4");
     Ended { status: ExitStatus::from_raw(status), peak_mib: usage.ru_maxrss as u64 / 1024 }
-}
-
-/// The folder of real captures with expected results, if it is there.
-pub(crate) fn shared() -> Option<PathBuf> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository");
-    let shared =
-        std::env::var_os("CAPSTAN_SHARED").map_or_else(|| root.join("../shared"), PathBuf::from);
-    if shared.join("captures/index.json").is_file() {
-        return Some(shared);
-    }
-    skipped(&format!("no captures in {} (set CAPSTAN_SHARED)", shared.display()));
-    None
-}
-
-/// The captures, by their name in the collection.
-pub(crate) fn captures(shared: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(shared.join("captures/index.json")).expect("the index");
-    let index: serde_json::Value = serde_json::from_str(&text).expect("the index is JSON");
-    let files = index.as_array().expect("the index is a list");
-    files.iter().map(|file| file["file"].as_str().expect("a name").to_owned()).collect()
-}
-
-/// Says why a test has nothing to look at.
-#[allow(clippy::print_stdout)] // The runner shows it beside the test.
-fn skipped(why: &str) {
-    println!("skipped: {why}");
 }

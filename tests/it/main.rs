@@ -2,6 +2,21 @@
 
 mod bad_input;
 mod capstan;
+mod captures;
+mod explain;
+mod export_selects;
 mod flows_like_tshark;
+mod full_disk;
+mod interrupted;
+mod live;
+mod other_readers;
+mod parallel;
+mod pipes;
+mod rights;
 mod round_trip;
+mod sandbox;
+mod server;
 mod servers;
+mod sql_clients;
+mod tools;
+mod traffic;

@@ -2,48 +2,11 @@
 //! packet for packet the same.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use capstan_ingest::source::{self, Event, PacketSource};
-use capstan_model::packet::Stamp;
-use capstan_model::{LinkType, Time};
-
-use crate::capstan::{Ended, capstan, captures, measure, shared};
-
-/// What must be the same on both sides.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    link_type: LinkType,
-    time: Option<Time>,
-    ticks: Option<u64>,
-    length: u32,
-    data: Vec<u8>,
-}
-
-/// All packets up to the end or the damage.
-fn packets(path: &Path) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    let Ok(mut source) = source::open(path) else { return seen };
-    let mut links = Vec::new();
-    while let Ok(Some(event)) = source.next_event() {
-        match event {
-            Event::Interface(interface) => links.push(interface.link_type),
-            Event::Packet(packet) => seen.push(Seen {
-                link_type: links[packet.interface as usize],
-                time: packet.stamp.time(),
-                ticks: match packet.stamp {
-                    Stamp::Raw { ticks, .. } => Some(ticks),
-                    _ => None,
-                },
-                length: packet.length,
-                data: packet.data.to_vec(),
-            }),
-            _ => {}
-        }
-    }
-    seen
-}
+use crate::capstan::{Ended, capstan, measure};
+use crate::captures::{captures, packets, shared};
+use crate::parallel::check_all;
 
 /// Peak memory one command may have, MiB.
 const MEMORY: u64 = 256;
@@ -92,37 +55,16 @@ fn round_trip(shared: &Path, name: &str, scratch: &Path) -> Result<usize, String
 #[test]
 fn every_capture_comes_back_as_it_was() {
     let Some(shared) = shared() else { return };
-    let names = captures(&shared);
-    let (next, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let failures = Mutex::new(Vec::new());
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                let scratch = tempfile::tempdir().expect("a scratch folder");
-                while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match round_trip(&shared, name, scratch.path()) {
-                        Ok(packets) => {
-                            total.fetch_add(packets, Ordering::Relaxed);
-                        }
-                        Err(why) => {
-                            failures.lock().expect("no panic").push(format!("{name}: {why}"));
-                            let _ = std::fs::remove_dir_all(scratch.path().join("store"));
-                        }
-                    }
-                }
-            });
+    let (all, total) = (captures(&shared), AtomicUsize::new(0));
+    check_all(&all, |capture, scratch| match round_trip(&shared, &capture.name, scratch) {
+        Ok(packets) => {
+            total.fetch_add(packets, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(why) => {
+            let _ = std::fs::remove_dir_all(scratch.join("store"));
+            Err(format!("{}: {why}", capture.name))
         }
     });
-    let failures = failures.into_inner().expect("no panic");
-    let shown: Vec<String> =
-        failures.iter().take(20).map(|line| line.chars().take(600).collect()).collect();
-    assert!(
-        failures.is_empty(),
-        "{} of {} differ:\n{}",
-        failures.len(),
-        names.len(),
-        shown.join("\n")
-    );
-    println!("{} packets of {} captures", total.into_inner(), names.len());
+    println!("{} packets of {} captures", total.into_inner(), all.len());
 }

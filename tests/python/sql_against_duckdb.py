@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Asks a store in SQL in every way there is, and DuckDB about the same Parquet files.
 
-    sql_against_duckdb.py --store DIR [--cluster NAME] --server grpc://127.0.0.1:7070 [--capstan BINARY]
+    sql_against_duckdb.py --store DIR [--cluster NAME] --server grpc://127.0.0.1:7070
+                          [--capstan BINARY] [--capture FILE]...
 
-Each question goes to the server by pyarrow.flight and by ADBC, and with --capstan also through
-`capstan sql --format json`, in this process and with --server. All must give the same rows.
-Where DuckDB can answer from the Parquet layers alone, its rows must be the same, too. The store
-must be a folder, and nothing may be written to it meanwhile.
+Each question goes to the server by pyarrow.flight, by ADBC and by `capstan sql --server`, and to
+the store by `capstan sql`. All must give the same rows. DuckDB is asked the same about the Parquet
+layers that `capstan files` lists, and about the bytes of the packets in the pcap files that were
+imported (--capture); its rows must be the same, too, but for the few questions whose answer is in
+neither. The store must be a folder, and nothing may be written to it meanwhile.
 
 Prints a line for each question. Exits with 0 if all hold, 1 if one does not, and 77 if what is
 needed is not installed.
@@ -14,9 +16,12 @@ needed is not installed.
 
 import argparse
 import datetime
+import hashlib
+import io
 import ipaddress
 import json
 import math
+import struct
 import subprocess
 import sys
 import traceback
@@ -61,6 +66,8 @@ ADDRESS = "CASE WHEN f.link_type IS NULL THEN address({end}) END"
 # Not a cast, because that rounds.
 MICROS = "make_timestamptz(epoch_ns({time}) // 1000)"
 LAST_KNOWN = "coalesce(last(protocol ORDER BY {time}) FILTER (protocol <> 'unknown'), 'unknown')"
+# A template is a count of fields, three bytes for each, and the header.
+HEADER = "(octet_length(p.template) - 1 - 3 * ('0x' || hex(p.template)[1:2])::INTEGER)"
 TIME_ORDER = "first_time NULLS FIRST, last_time NULLS FIRST, segment"
 
 
@@ -70,18 +77,42 @@ def as_text(address):
     return str(parsed.ipv4_mapped or parsed)
 
 
-def duck(store):
-    """A DuckDB with views over the layers, columns named as the tables name them."""
+def frames(path):
+    """The packets of a little-endian pcap file, each with the name of who imports it and its place."""
+    whole = path.read_bytes()
+    if whole[:4] not in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1"):
+        return
+    digest = hashlib.sha256(f"import {hashlib.sha256(whole).hexdigest()}".encode())
+    at, ordinal = 24, 0
+    while at + 16 <= len(whole):
+        length = struct.unpack_from("<I", whole, at + 8)[0]
+        yield digest.hexdigest()[:16], ordinal, whole[at + 16 : at + 16 + length]
+        at, ordinal = at + 16 + length, ordinal + 1
+
+
+def duck(options):
+    """A DuckDB with tables of the layers and captures, columns named as the tables name them."""
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
     for layer in ["packets", "flows"]:
-        files = f"{store}/data/*/*/*/{layer}.parquet"
+        listed = subprocess.run(
+            [options.capstan, "files", "--layer", layer, "--store", options.store, "--cluster", options.cluster],
+            capture_output=True, text=True, check=True)
+        files = [str(Path(options.store) / line) for line in listed.stdout.splitlines()]
         db.execute(
             f"""CREATE VIEW {layer}_layer AS
                 SELECT *, parse_path(filename)[-2] AS segment
-                FROM read_parquet('{files}', filename = true, file_row_number = true,
+                FROM read_parquet({files}, filename = true, file_row_number = true,
                                   hive_partitioning = false)"""
         )
+    read = [frame for path in options.capture for frame in frames(Path(path))]
+    recorders, ordinals, datas = map(list, zip(*read)) if read else ([], [], [])
+    captured = pa.table({
+        "recorder": pa.array(recorders, pa.string()),
+        "ordinal": pa.array(ordinals, pa.int64()),
+        "data": pa.array(datas, pa.binary()),
+    })
+    db.register("captured", captured)
     # As a table, because functions in Python need numpy.
     ends = " UNION ".join(f"SELECT {end} FROM flows_layer WHERE {end} IS NOT NULL"
                           for end in ["source", "destination", "outer_source", "outer_destination"])
@@ -111,6 +142,9 @@ def duck(store):
             tcp_flags_backward::INTEGER AS tcp_flags_backward,
             opened, "end" AS ended, vlan::INTEGER AS vlan, vni::BIGINT AS vni,
             address(outer_source) AS outer_source_ip, address(outer_destination) AS outer_destination_ip,
+            ethertype::INTEGER AS ethertype, link_type::INTEGER AS link_type, interface::BIGINT AS interface,
+            fragment_id::BIGINT AS fragment_id, source_namespace, source_pod, destination_namespace,
+            destination_pod, split_part(segment, '-', 1) AS recorder, split_part(segment, '-', 2)::INTEGER AS generation,
             head_bytes + body_bytes AS payload_bytes, segment, file_row_number AS row
             FROM flows_layer f"""
     )
@@ -125,20 +159,25 @@ def duck(store):
             CASE WHEN p.backward THEN f.destination_port ELSE f.source_port END AS source_port,
             CASE WHEN p.backward THEN f.source_port ELSE f.destination_port END AS destination_port,
             f.ip_protocol, p.protocol, f.vlan, f.vni, p.tcp_flags::INTEGER AS tcp_flags,
-            p.tcp_window::INTEGER AS tcp_window, p.segment
-            FROM packets_layer p JOIN flow_parts f ON p.segment = f.segment AND p.flow = f.row"""
+            p.tcp_window::INTEGER AS tcp_window, f.source_namespace, f.source_pod,
+            f.destination_namespace, f.destination_pod, f.recorder, f.generation, p.segment,
+            c.data, c.data[:{HEADER}] AS header, c.data[{HEADER} + 1:] AS payload
+            FROM packets_layer p JOIN flow_parts f ON p.segment = f.segment AND p.flow = f.row
+            LEFT JOIN captured c ON c.recorder = f.recorder AND c.ordinal = p.ordinal"""
     )
     sums = ["packets", "packets_forward", "packets_backward", "bytes", "bytes_forward",
             "bytes_backward", "payload_forward", "payload_backward"]
     same = ["source_ip", "destination_ip", "source_port", "destination_port", "ip_protocol",
-            "vlan", "vni"]
+            "vlan", "vni", "ethertype", "link_type", "interface", "fragment_id"]
+    first = ["sni", "alpn", "outer_source_ip", "outer_destination_ip", "source_namespace", "source_pod",
+             "destination_namespace", "destination_pod"]
     db.execute(
         f"""CREATE TABLE flows AS SELECT flow_id,
             min(first_time) AS first_time, max(last_time) AS last_time,
             {", ".join(f"any_value({name}) AS {name}" for name in same)},
             {", ".join(f"sum({name})::BIGINT AS {name}" for name in sums)},
             {LAST_KNOWN.format(time=TIME_ORDER)} AS protocol,
-            first(sni ORDER BY {TIME_ORDER}) FILTER (sni IS NOT NULL) AS sni,
+            {", ".join(f"first({name} ORDER BY {TIME_ORDER}) FILTER ({name} IS NOT NULL) AS {name}" for name in first)},
             bit_or(tcp_flags_forward) AS tcp_flags_forward,
             bit_or(tcp_flags_backward) AS tcp_flags_backward,
             bool_or(opened) AS opened, last(ended ORDER BY {TIME_ORDER}) AS ended
@@ -179,16 +218,30 @@ def rows_of_arrow(table):
     return [tuple(row) for row in zip(*columns)] if columns else []
 
 
-def rows_of_json(text, schema):
+def printed(run):
+    """What a command printed, if it ended well."""
+    if run.returncode != 0:
+        raise AssertionError(f"exit code {run.returncode}: {run.stderr.decode()}")
+    return run.stdout
+
+
+def arrow_of(run):
+    """What `capstan sql --format arrow` printed."""
+    return pa.ipc.open_stream(io.BytesIO(printed(run))).read_all()
+
+
+def rows_of_json(run, schema):
     """Rows that `capstan sql --format json` printed; a null is a column that is not there."""
     rows = []
-    for line in text.splitlines():
+    for line in printed(run).splitlines():
         cells = json.loads(line)
         row = []
         for field in schema:
             value = cells.get(field.name)
             if value is not None and pa.types.is_timestamp(field.type):
                 value = moment(micros(value))
+            if value is not None and pa.types.is_binary(field.type):
+                value = bytes.fromhex(value)
             row.append(plain(value))
         rows.append(tuple(row))
     return rows
@@ -229,33 +282,34 @@ class Ways:
             cursor.execute(sql)
             return cursor.fetch_arrow_table()
 
-    def commands(self):
-        """`capstan sql`, here and there."""
-        if not self.options.capstan:
-            return []
-        ask = [self.options.capstan, "sql", "--format", "json"]
-        store = ["--store", self.options.store, "--cluster", self.options.cluster]
-        server = ["--server", self.options.server.replace("grpc://", "http://")]
-        return [("capstan sql", ask + store), ("capstan sql --server", ask + server)]
+    def command(self, here, form, sql):
+        """`capstan sql`, here over the store or by the server."""
+        place = ["--server", self.options.server.replace("grpc://", "http://")]
+        if here:
+            place = ["--store", self.options.store, "--cluster", self.options.cluster]
+        ask = [self.options.capstan, "sql", "--format", form, *place, sql]
+        return subprocess.run(ask, capture_output=True, check=False)
 
     def ask(self, sql):
         """The rows, the same by all ways."""
         table = self.by_flight(sql)
         rows = sorted(rows_of_arrow(table), key=sort_key)
-        ways = [("ADBC", lambda: rows_of_arrow(self.by_adbc(sql)))]
-        for name, command in self.commands():
-            ways.append((name, lambda command=command: self.by_command(command, sql, table.schema)))
-        for name, way in ways:
+        ways = {
+            "ADBC": lambda: self.rows(self.by_adbc(sql), table.schema),
+            "capstan sql": lambda: self.rows(arrow_of(self.command(True, "arrow", sql)), table.schema),
+            "capstan sql --server": lambda: rows_of_json(self.command(False, "json", sql), table.schema),
+        }
+        for name, way in ways.items():
             others = sorted(way(), key=sort_key)
             if others != rows:
                 raise AssertionError(f"by {name}: {first_difference(others, rows)}")
         return rows
 
-    def by_command(self, command, sql, schema):
-        run = subprocess.run(command + [sql], capture_output=True, text=True, check=False)
-        if run.returncode != 0:
-            raise AssertionError(f"exit code {run.returncode}: {run.stderr}")
-        return rows_of_json(run.stdout, schema)
+    def rows(self, table, schema):
+        """Its rows, if its columns are those of another way."""
+        if table.schema != schema:
+            raise AssertionError(f"{table.schema} is not {schema}")
+        return rows_of_arrow(table)
 
     def refused(self, sql, words):
         """By all ways: a mistake in the question, and what it is."""
@@ -268,10 +322,10 @@ class Ways:
                 raise AssertionError("it was not refused")
             if words.lower() not in text.lower():
                 raise AssertionError(f"'{words}' is not in: {text}")
-        for _, command in self.commands():
-            run = subprocess.run(command + [sql], capture_output=True, text=True, check=False)
-            if run.returncode != 2 or words.lower() not in run.stderr.lower():
-                raise AssertionError(f"exit code {run.returncode}: {run.stderr}")
+        for here in [True, False]:
+            run = self.command(here, "json", sql)
+            if run.returncode != 2 or words.lower() not in run.stderr.decode().lower() or run.stdout:
+                raise AssertionError(f"exit code {run.returncode}: {run.stderr.decode()}")
 
 
 def first_difference(found, expected):
@@ -381,6 +435,32 @@ def different(db):
            "SELECT count(*) FROM flows")
 
 
+# About the bytes of packets of certain recorders.
+BYTES = [
+    "SELECT recorder, ordinal, data FROM packets WHERE {}",
+    "SELECT recorder, ordinal, header, payload FROM packets WHERE {}",
+    "SELECT time, source_ip, destination_ip, payload FROM packets WHERE protocol = 'dns' AND {}",
+    "SELECT ordinal, header, payload FROM packets WHERE source_port = 53 AND {}",
+    "SELECT protocol, sum(octet_length(payload)) AS n FROM packets WHERE {} GROUP BY 1",
+    "SELECT protocol, count(DISTINCT payload) AS n FROM packets WHERE {} GROUP BY 1",
+    "SELECT count(*) AS n FROM packets WHERE octet_length(payload) = 0 AND {}",
+    "SELECT flow_id, max(octet_length(data)) AS n FROM packets WHERE vni IS NOT NULL AND {} GROUP BY 1",
+]
+
+# How many rows at most: what these tables say is in the catalog, not in Parquet.
+WAYS_ONLY = [
+    ("SELECT * FROM segments", 1000),
+    ("SELECT recorder, generation, interface, kind, start_time, end_time, cause, packets, note FROM coverage", 1000),
+    ("SELECT kind, count(*) AS n, min(start_time) AS f, max(end_time) AS t FROM coverage GROUP BY kind", 2),
+    ("SELECT interface_name, link_type, count(*) AS n FROM packets GROUP BY 1, 2", 100),
+    ("SELECT flow_id, min(tcp_seq) AS s, max(tcp_ack) AS a FROM packets WHERE ip_protocol = 6 GROUP BY 1", 10000),
+    ("SELECT outer_source_ip, outer_destination_ip, count(*) AS n FROM packets GROUP BY 1, 2", 1000),
+    ("SELECT * FROM coverage WHERE kind = 'lost' AND packets < 0", 0),
+    ("SHOW TABLES", 100),
+    ("DESCRIBE packets", 100),
+    ("SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'", 1000),
+]
+
 MISTAKES = [
     ("SELECT nosuch FROM packets", "nosuch"),
     ("SELECT * FROM nosuch", "nosuch"),
@@ -394,17 +474,16 @@ MISTAKES = [
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", required=True, help="the store's folder")
     parser.add_argument("--cluster", default="default", help="the cluster's name in it")
     parser.add_argument("--server", required=True, help="grpc://host:port of a server over it")
-    parser.add_argument("--capstan", help="the command, to ask through it, too")
+    parser.add_argument("--capstan", default="capstan", help="the command")
+    parser.add_argument("--capture", action="append", default=[], metavar="FILE",
+                        help="a pcap file that was imported, to compare bytes of packets")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    folder = Path(options.store) / options.cluster
-    if not (folder / "data").is_dir():
-        parser.error(f"{folder} holds no store with segments")
-    db = duck(folder)
+    db = duck(options)
     ways = Ways(options)
 
     def compare(sql, theirs):
@@ -416,6 +495,14 @@ def main():
             return f"{len(found)} rows"
         return run
 
+    def agree(sql, most):
+        def run():
+            found = ways.ask(sql)
+            if len(found) > most or not found and most:
+                raise AssertionError(f"{len(found)} rows")
+            return f"{len(found)} rows by all ways"
+        return run
+
     def refuse(sql, words):
         def run():
             ways.refused(sql, words)
@@ -424,6 +511,11 @@ def main():
 
     checks = [(sql, compare(sql, sql)) for sql in SAME]
     checks += [(sql, compare(sql, theirs)) for sql, theirs in different(db)]
+    recorders = db.sql("SELECT DISTINCT recorder FROM captured ORDER BY 1").fetchall()
+    if recorders:
+        known = "recorder IN (" + ", ".join(f"'{recorder}'" for (recorder,) in recorders) + ")"
+        checks += [(sql.format(known), compare(sql.format(known), sql.format(known))) for sql in BYTES]
+    checks += [(sql, agree(sql, rows)) for sql, rows in WAYS_ONLY]
     checks += [(sql, refuse(sql, words)) for sql, words in MISTAKES]
     failed = 0
     for sql, run in checks:

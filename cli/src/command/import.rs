@@ -65,7 +65,7 @@ pub(crate) fn run(
         let failed = match ended {
             Ok(imported) => {
                 report(&name, &imported)?;
-                verdict(&name, &imported)
+                verdict(place, &imported)
             }
             Err(failure) => Some(failure),
         };
@@ -104,24 +104,47 @@ fn one(
 ) -> Result<Imported, Failure> {
     let name = place.to_string();
     let known = match place {
-        Place::File(path) if path.is_file() => Some(import::fingerprint(path, &options.stop, bar)?),
+        Place::File(path) if path.is_file() => Some(import::identify(path)?),
         _ => None,
     };
-    let source = place.open()?;
-    let plan = runtime.block_on(import::plan(store, &name, known, options.again))?;
+    let is_file = known.is_some();
+    let source = match place.open(&options.stop) {
+        // Nothing had come out of the stream yet.
+        Err(_) if place.is_stream() && options.stop.load(Ordering::Relaxed) => {
+            let what = "stopped before anything was imported";
+            return Err(Failure::new(FailureKind::Interrupted, what));
+        }
+        opened => opened?,
+    };
+    let plan = import::plan(store, &name, known, options.again, &options.stop, bar);
+    let plan = runtime.block_on(plan)?;
     import::run(store, plan, source, options, bar, runtime.handle())
+        .map_err(|failure| halfway(&name, is_file, failure))
+}
+
+/// Says what becomes of what was read until the store, or reading, failed.
+fn halfway(name: &str, is_file: bool, failure: Failure) -> Failure {
+    let kind = failure.kind();
+    let mut what = format!("the import of {name} stopped: ");
+    if kind == FailureKind::Full {
+        what += "the store is full. ";
+    }
+    what += "What was committed stays";
+    if is_file {
+        what += "; the same command goes on from there";
+    }
+    Failure::caused_by(kind, what, failure)
 }
 
 /// What is wrong although all that could be read is committed.
-fn verdict(name: &str, imported: &Imported) -> Option<Failure> {
+fn verdict(place: &Place, imported: &Imported) -> Option<Failure> {
     if imported.interrupted {
-        return Some(Failure::new(
-            FailureKind::Interrupted,
-            format!(
-                "stopped: {} of {name} are committed; the same command goes on from there",
-                count(imported.packets + imported.packets_before, "packet")
-            ),
-        ));
+        let packets = count(imported.packets + imported.packets_before, "packet");
+        let mut what = format!("stopped: {packets} of {place} are committed");
+        if !place.is_stream() {
+            what += "; the same command goes on from there";
+        }
+        return Some(Failure::new(FailureKind::Interrupted, what));
     }
     imported.damage.as_ref().map(|damage| {
         Failure::new(
@@ -166,8 +189,8 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
 struct Bar(ProgressBar);
 
 impl Watch for Bar {
-    fn hashing(&self, bytes: u64) {
-        self.0.set_message("reading its fingerprint");
+    fn comparing(&self, bytes: u64) {
+        self.0.set_message("comparing it to an earlier import");
         self.0.set_position(bytes);
     }
 

@@ -9,6 +9,8 @@ use crate::bytes::be16;
 pub(in crate::walk) mod ethertype {
     pub(in crate::walk) const IPV4: u16 = 0x0800;
     pub(in crate::walk) const ARP: u16 = 0x0806;
+    /// Reverse ARP (RFC 903): packets of the same form.
+    pub(in crate::walk) const REVERSE_ARP: u16 = 0x8035;
     pub(in crate::walk) const ETHERNET: u16 = 0x6558;
     pub(in crate::walk) const VLAN: u16 = 0x8100;
     pub(in crate::walk) const IPV6: u16 = 0x86dd;
@@ -92,7 +94,7 @@ impl Walk<'_> {
         match ethertype {
             ethertype::IPV4 => self.ipv4(visit),
             ethertype::IPV6 => self.ipv6(visit),
-            ethertype::ARP => self.arp(visit),
+            ethertype::ARP | ethertype::REVERSE_ARP => self.arp(visit),
             ethertype::VLAN | ethertype::SERVICE_VLAN | ethertype::OLD_VLAN => self.vlan(visit),
             ethertype::MPLS | ethertype::MPLS_MULTICAST => self.mpls(visit),
             ethertype::PPPOE_SESSION => self.pppoe(visit),

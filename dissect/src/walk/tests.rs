@@ -49,6 +49,39 @@ fn snap_carries_an_ethertype_and_other_llc_is_payload() {
 }
 
 #[test]
+fn ports_stand_where_the_rest_of_their_header_is_cut_or_wrong() {
+    let ports = Kind::Ports { source_port: 5000, destination_port: 80 };
+    let whole = [0x13, 0x88, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0xa0, 2, 0, 0, 0, 0, 0, 0];
+    // A first fragment that ends in the header, and one whose options are missing.
+    for (protocol, length) in [(6, 16), (6, 20), (17, 4), (132, 11)] {
+        let frame = ethernet(0x0800, &ipv4(protocol, &whole[..length]));
+        let (found, stop) = kinds(LinkType::ETHERNET, &frame);
+        assert_eq!(found, [Kind::Link, v4(protocol), ports], "{protocol}");
+        assert_ne!(stop, Stop::Payload);
+        let headers = crate::decode(LinkType::ETHERNET, &frame, frame.len() as u32);
+        assert_eq!((headers.source_port, headers.destination_port), (5000, 80));
+        assert_eq!((headers.prefix, headers.tcp), (34, None));
+    }
+    // Lengths that cannot be.
+    let mut wrong = whole;
+    wrong[12] = 0x20;
+    wrong[5] = 3;
+    for protocol in [6, 17] {
+        let (found, stop) = kinds(LinkType::ETHERNET, &ethernet(0x0800, &ipv4(protocol, &wrong)));
+        assert_eq!((found.last(), stop), (Some(&ports), Stop::Malformed));
+    }
+    let cut = ethernet(0x0800, &ipv4(6, &whole[..3]));
+    assert_eq!(kinds(LinkType::ETHERNET, &cut), (vec![Kind::Link, v4(6)], Stop::Truncated));
+}
+
+#[test]
+fn reverse_arp_has_addresses_too() {
+    let arp = join(&[&[0, 1, 8, 0, 6, 4, 0, 3], &[2; 6], &A, &[4; 6], &B]);
+    let (found, _) = kinds(LinkType::ETHERNET, &ethernet(0x8035, &arp));
+    assert_eq!(found, [Kind::Link, Kind::Arp { addresses: Some((A, B)) }]);
+}
+
+#[test]
 fn every_decoded_link_type_leads_to_ip() {
     let six = ipv6(17, &udp(5000, 53, b""));
     let cases: Vec<(LinkType, Vec<u8>, bool)> = vec![

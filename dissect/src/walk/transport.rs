@@ -13,12 +13,15 @@ const TIMESTAMP_LENGTH: u8 = 10;
 impl Walk<'_> {
     #[inline]
     pub(super) fn tcp(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
-        let header = self.need::<20>()?;
+        let header = match self.need::<20>() {
+            Ok(header) => header,
+            Err(stop) => return Err(self.ports_alone(visit, stop)),
+        };
         let length = usize::from(header[12] >> 4) * 4;
-        if length < 20 {
-            return Err(Stop::Malformed);
+        let whole = if length < 20 { Err(Stop::Malformed) } else { self.check(length) };
+        if let Err(stop) = whole {
+            return Err(self.ports_alone(visit, stop));
         }
-        self.check(length)?;
         let start = self.offset;
         let options = self.data.get(start + 20..start + length).unwrap_or_default();
         let timestamp = timestamp_option(options).map(|at| start + 20 + at);
@@ -39,12 +42,15 @@ impl Walk<'_> {
 
     #[inline]
     pub(super) fn udp(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
-        let header = self.need::<8>()?;
+        let header = match self.need::<8>() {
+            Ok(header) => header,
+            Err(stop) => return Err(self.ports_alone(visit, stop)),
+        };
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
         // 0: a jumbogram or offload, as in IP. Longer than the IP packet is
         // right in a first fragment; elsewhere it is odd, but the ports stand.
         if length != 0 && length < 8 {
-            return Err(Stop::Malformed);
+            return Err(self.ports_alone(visit, Stop::Malformed));
         }
         let destination_port = u16::from_be_bytes([header[2], header[3]]);
         self.give(
@@ -56,7 +62,10 @@ impl Walk<'_> {
     }
 
     pub(super) fn sctp(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
-        let header = self.need::<12>()?;
+        let header = match self.need::<12>() {
+            Ok(header) => header,
+            Err(stop) => return Err(self.ports_alone(visit, stop)),
+        };
         self.give(
             visit,
             12,
@@ -66,6 +75,20 @@ impl Walk<'_> {
             },
         )?;
         Err(Stop::Payload)
+    }
+
+    /// Shows the ports at the front of a header that is cut, or cannot be right: they are what a
+    /// filter on ports looks at, and a first fragment may end behind them. The header stays payload.
+    #[cold]
+    fn ports_alone(&mut self, visit: &mut impl Visit, stop: Stop) -> Stop {
+        let Ok(&[high, low, other_high, other_low]) = self.need::<4>() else {
+            return stop;
+        };
+        let kind = Kind::Ports {
+            source_port: u16::from_be_bytes([high, low]),
+            destination_port: u16::from_be_bytes([other_high, other_low]),
+        };
+        self.give(visit, 0, kind).err().unwrap_or(stop)
     }
 
     /// Type, code and checksum; the rest is per message and payload. The echo

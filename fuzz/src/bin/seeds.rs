@@ -224,11 +224,11 @@ impl Seeds {
     fn catalog(&mut self) -> Result<()> {
         let sha = "0".repeat(64);
         let writer = format!(
-            r#"{{"format":1,"recorder":"0000000000000007","generation":1,"kind":"import","description":"d","host":"h","source":{{"name":"n","bytes":5,"sha256":"{sha}"}},"resumes":1,"started_at":5,"capstan_version":"0","nonce":"n"}}"#
+            r#"{{"format":1,"recorder":"0000000000000007","generation":1,"kind":"import","description":"d","host":"h","source":{{"name":"n","bytes":5,"sketch":"{sha}"}},"resumes":1,"started_at":5,"capstan_version":"0","nonce":"n"}}"#
         );
         let commit = |seq: u32| {
             format!(
-                r#"{{"format":1,"recorder":"0000000000000007","generation":1,"seq":{seq},"previous":"{sha}","nonce":"n","committed_at":7,"segments":[{{"name":"s{seq}","hour":3,"hours":[3,4],"first":1,"last":9,"first_ordinal":0,"last_ordinal":4,"packets":5,"flow_parts":1,"captured_bytes":10,"wire_bytes":10,"layers":[{{"layer":"index","bytes":9,"sha256":"{sha}"}}],"protocols":{{"dns":5}},"addresses":"{sha}"}}],"listened":[{{"range":{{"start":0,"end":9}},"interfaces":[0]}}],"losses":[{{"range":{{"start":0,"end":9}},"interface":0,"cause":"kernel-drop","packets":1,"bytes":2,"note":"x"}}],"next_ordinal":5,"next_flow":1,"finished":{{"complete":true,"packets_total":5,"source_sha256":"{sha}"}},"note":"n"}}"#
+                r#"{{"format":1,"recorder":"0000000000000007","generation":1,"seq":{seq},"previous":"{sha}","nonce":"n","committed_at":7,"segments":[{{"name":"s{seq}","hour":3,"hours":[3,4],"first":1,"last":9,"first_ordinal":0,"last_ordinal":4,"packets":5,"flow_parts":1,"captured_bytes":10,"wire_bytes":10,"layers":[{{"layer":"index","bytes":9,"sha256":"{sha}"}}],"protocols":{{"dns":5}},"addresses":"{sha}"}}],"listened":[{{"range":{{"start":0,"end":9}},"interfaces":[0]}}],"losses":[{{"range":{{"start":0,"end":9}},"interface":0,"cause":"kernel-drop","packets":1,"bytes":2,"note":"x"}}],"next_ordinal":5,"next_flow":1,"finished":{{"complete":true,"packets_total":5}},"source_read":{{"bytes":5,"sha256":"{sha}"}},"note":"n"}}"#
             )
         };
         let mut put = Put::default();

@@ -1,11 +1,13 @@
 //! Imports into a folder, and what they ask of it.
 
-use std::io::Cursor;
-
+use capstan_model::TimeRange;
+use capstan_storage_engine::catalog::Catalog;
 use capstan_storage_engine::store::{Location, Options, Requests};
 
+use sha2::{Digest, Sha256};
+
 use super::*;
-use crate::source::open_reader;
+use crate::source::open;
 
 struct Quiet;
 
@@ -53,9 +55,13 @@ fn import(
 ) -> Result<Imported, Failure> {
     let stop = Arc::new(AtomicBool::new(stopped));
     let options = ImportOptions { again: false, stop, host: String::new() };
-    let known = (hex::encode(Sha256::digest(file)), file.len() as u64);
-    let plan = runtime.block_on(plan(store, "x.pcap", Some(known), false))?;
-    let source = open_reader("x.pcap", Cursor::new(file.to_vec())).unwrap();
+    let capture = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(capture.path(), file).unwrap();
+    let known = Some(identify(capture.path()).unwrap());
+    let go_on = AtomicBool::new(false);
+    let plan = plan(store, "x.pcap", known, false, &go_on, &Quiet);
+    let plan = runtime.block_on(plan)?;
+    let source = open(capture.path()).unwrap();
     run(store, plan, source, &options, &Quiet, runtime)
 }
 
@@ -97,4 +103,63 @@ fn a_source_is_known_again_among_others() {
     let rest = import(&place.store, &pcap(9, 5_000), false, runtime.handle()).unwrap();
     assert_eq!(rest.packets_before, stopped.packets);
     assert_eq!(rest.packets_before + rest.packets, 5_000);
+}
+
+/// Changes a byte in the middle of a file, which no sample of its sketch holds.
+fn changed(file: &[u8]) -> Vec<u8> {
+    let mut other = file.to_vec();
+    let at = file.len() / 2;
+    // Samples are 64 KiB, and of a file of this length they begin at fifteenths.
+    assert!(file.len() > 4 << 20);
+    other[at] ^= 1;
+    other
+}
+
+#[test]
+fn another_file_with_the_same_sketch_is_another_file() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = place(runtime.handle());
+    let one = pcap(1, 100_000);
+    let other = changed(&one);
+    import(&place.store, &one, false, runtime.handle()).unwrap();
+    let imported = import(&place.store, &other, false, runtime.handle()).unwrap();
+    assert_eq!((imported.packets, imported.packets_before), (100_000, 0));
+    for file in [&one, &other] {
+        let there = import(&place.store, file, false, runtime.handle()).unwrap_err();
+        assert_eq!(there.kind(), FailureKind::AlreadyThere);
+    }
+}
+
+#[test]
+fn an_import_goes_on_with_its_own_file_only() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = place(runtime.handle());
+    let one = pcap(1, 100_000);
+    let stopped = import(&place.store, &one, true, runtime.handle()).unwrap();
+    assert!(stopped.interrupted);
+    let mut other = one.clone();
+    // Within what was read before it was stopped, and in no sample.
+    other[100_000] ^= 1;
+    let imported = import(&place.store, &other, false, runtime.handle()).unwrap();
+    assert_eq!((imported.packets, imported.packets_before), (100_000, 0));
+    let rest = import(&place.store, &one, false, runtime.handle()).unwrap();
+    assert_eq!(rest.packets_before, stopped.packets);
+    assert_eq!(rest.packets_before + rest.packets, 100_000);
+}
+
+#[test]
+fn the_last_commit_knows_the_whole_file() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = place(runtime.handle());
+    // What is behind the damage is not read as packets, and is a part of the file all the same.
+    let mut file = pcap(1, 50);
+    file.extend([0xff; 300_000]);
+    let imported = import(&place.store, &file, false, runtime.handle()).unwrap();
+    assert!(imported.damage.is_some());
+    let catalog = runtime.block_on(Catalog::load(&place.store)).unwrap();
+    let source = catalog.lives().find_map(|(_, _, life)| life.writer()?.info.source.clone());
+    let [import] = catalog.imports(&source.unwrap().sketch).try_into().unwrap();
+    let mark = import.source_read.unwrap();
+    assert_eq!(mark.bytes, file.len() as u64);
+    assert_eq!(mark.sha256, hex::encode(Sha256::digest(&file)));
 }

@@ -115,7 +115,8 @@ impl OpenSegments {
     pub(super) fn make_room(&mut self, hour: Hour) -> Option<SegmentBuilder> {
         match self.which(hour) {
             Which::Hour(hour) => {
-                let new = !self.hours.contains_key(&hour) && !self.span_is_only(hour);
+                // Also when the span becomes this hour's own: the next hour opens another.
+                let new = !self.hours.contains_key(&hour);
                 if new && self.hours.len() >= self.policy.hours {
                     return self.hours.pop_first().map(|(_, open)| open.builder);
                 }

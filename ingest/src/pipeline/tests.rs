@@ -33,7 +33,7 @@ impl Fetch for InMemory<'_> {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
         let layer = self.0.layers.iter().find(|sealed| sealed.layer == layer).unwrap();
         let slice =
-            |range: &Range<u64>| layer.bytes.slice(range.start as usize..range.end as usize);
+            |range: &Range<u64>| layer.bytes().slice(range.start as usize..range.end as usize);
         Ok(ranges.iter().map(slice).collect())
     }
 }
@@ -59,7 +59,7 @@ fn settings(policy: SealPolicy) -> Settings {
 
 /// Every packet of a segment, in capture order.
 fn read_back(sealed: &SealedSegment) -> Vec<Stored> {
-    let index = &sealed.layers.iter().find(|layer| layer.layer == Layer::Index).unwrap().bytes;
+    let index = &sealed.layers.iter().find(|layer| layer.layer == Layer::Index).unwrap().bytes();
     let segment = Segment::open(index).unwrap();
     let fetch = InMemory(sealed);
     let mut out = Vec::new();
@@ -139,6 +139,30 @@ fn sparse_hours_share_a_segment_and_full_ones_do_not() {
     assert_eq!(sealed.len(), 2);
     assert!(sealed.iter().all(|segment| segment.hours.len() == 1));
     expect_round_trip(SealPolicy::import(), LinkType::ETHERNET, &large);
+}
+
+#[test]
+fn a_ninth_hour_seals_the_oldest() {
+    // Each hour begins in the segment that spans hours, and outgrows it.
+    let packets: Vec<_> =
+        (0..60).map(|n| (Stamp::At(Time(n / 4 * HOUR)), 400_000, vec![n as u8; 400_000])).collect();
+    let mut pipeline = Pipeline::new(settings(SealPolicy::import()), Keep::default());
+    pipeline.interface(Interface {
+        link_type: LinkType::ETHERNET,
+        snap_length: 0,
+        name: None,
+        resolution: 9,
+        offset_seconds: 0,
+        options: Vec::new(),
+    });
+    for (stamp, length, data) in &packets {
+        let packet = Packet { interface: 0, stamp: *stamp, length: *length, data, options: &[] };
+        pipeline.packet(&packet, true).unwrap();
+        assert!(pipeline.open_segments() <= 9, "eight hours, and one that spans hours");
+    }
+    let sealed = pipeline.into_sink().0;
+    let hours: Vec<i32> = sealed.iter().map(|segment| segment.hours[0].0).collect();
+    assert_eq!(hours, [0, 1, 2, 3, 4, 5, 6]);
 }
 
 #[test]

@@ -2,8 +2,11 @@
 //! first bytes; and how far the wrapped stream has been read.
 
 use std::io::{self, BufReader, Cursor, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use capstan_storage_engine::catalog::SourceMark;
+use sha2::{Digest, Sha256};
 
 use super::SourceError;
 use super::input::u32_at;
@@ -11,10 +14,12 @@ use super::input::u32_at;
 /// Bytes read at once below a decompressor.
 const COMPRESSED_CHUNK: usize = 128 * 1024;
 
-/// How far a stream has been read, shared with whoever shows it.
+/// How far a stream has been read and what was read, shared with whoever shows or commits it.
 #[derive(Debug, Default)]
 pub struct Progress {
     consumed: AtomicU64,
+    /// Of the bytes consumed. Hashed as they come, while they are in the processor's cache.
+    sha256: Mutex<Sha256>,
     /// The stream itself failed, not what unpacks it.
     failed: AtomicBool,
 }
@@ -23,6 +28,20 @@ impl Progress {
     /// Bytes of the file or stream (as it lies there, compressed or not) read so far.
     pub fn consumed(&self) -> u64 {
         self.consumed.load(Ordering::Relaxed)
+    }
+
+    /// The SHA-256 of the bytes read so far, and how many they are.
+    pub fn mark(&self) -> SourceMark {
+        let sha256 = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
+        SourceMark { bytes: self.consumed(), sha256: hex::encode(sha256.clone().finalize()) }
+    }
+
+    /// Takes in the next bytes.
+    pub(crate) fn add(&self, bytes: &[u8]) {
+        let mut sha256 = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
+        sha256.update(bytes);
+        // Under the lock: a mark's two halves belong together.
+        self.consumed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -52,7 +71,7 @@ impl<R: Read> Read for Counted<R> {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self.inner.read(room) {
             Ok(count) => {
-                self.progress.consumed.fetch_add(count as u64, Ordering::Relaxed);
+                self.progress.add(room.get(..count).unwrap_or_default());
                 Ok(count)
             }
             Err(error) => {

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use capstan_model::Packet;
 
@@ -13,6 +14,7 @@ use super::compressed::{self, Progress};
 use super::input::Input;
 use super::pcap::{self, PcapReader};
 use super::pcapng::{self, PcapngReader};
+use super::stoppable::Stoppable;
 use super::{Event, PacketSource, SourceError};
 
 /// What standard input is called in messages.
@@ -174,14 +176,33 @@ pub enum Place {
 }
 
 impl Place {
-    /// Opens it.
+    /// Opens it. A stream (standard input, a named pipe) ends when `stop` is set, however long
+    /// nothing comes out of it.
     ///
     /// # Errors
     /// As [`open`].
-    pub fn open(&self) -> Result<CaptureFile, SourceError> {
+    pub fn open(&self, stop: &Arc<AtomicBool>) -> Result<CaptureFile, SourceError> {
+        let name = self.to_string();
+        let failed = |source| SourceError::Io { name: name.clone(), source };
         match self {
-            Place::File(path) => open(path),
-            Place::StandardInput => open_reader(STANDARD_INPUT, std::io::stdin()),
+            Place::File(path) if path.is_file() => open(path),
+            Place::File(path) => {
+                let path = path.clone();
+                let stream = Stoppable::new(move || File::open(path), stop).map_err(failed)?;
+                open_reader(&name, stream)
+            }
+            Place::StandardInput => {
+                let stream = Stoppable::new(|| Ok(std::io::stdin()), stop).map_err(failed)?;
+                open_reader(&name, stream)
+            }
+        }
+    }
+
+    /// Whether it can be read once only.
+    pub fn is_stream(&self) -> bool {
+        match self {
+            Place::File(path) => !path.is_file(),
+            Place::StandardInput => true,
         }
     }
 }

@@ -276,8 +276,7 @@ impl FlowFilter {
 
 /// Whether any flow of the segment has a term of that field.
 fn has_any(segment: &Segment, field: Field) -> Result<bool, Corrupt> {
-    let failed =
-        |error: capstan_index::IndexError| Corrupt { layer: "index", what: error.to_string() };
+    let failed = |error: capstan_index::IndexError| Corrupt::new("index", error.to_string());
     match segment.terms().terms(field).map_err(failed)?.next() {
         Some(term) => term.map(|_| true).map_err(failed),
         None => Ok(false),

@@ -48,7 +48,8 @@ impl OpenSegment {
                 format!("segment {}: its index layer is not what was committed", entry.name),
             ));
         }
-        let segment = Segment::open(&bytes).map_err(|error| damaged(&entry.name, error))?;
+        let named = |error: Corrupt| error.of(format_args!("segment {}", entry.name));
+        let segment = Segment::open(&bytes).map_err(named)?;
         if segment.meta().name != entry.name || segment.meta().packets != entry.packets {
             return Err(Failure::new(
                 FailureKind::Damaged,
@@ -89,7 +90,8 @@ impl OpenSegment {
     /// The scan does not make sense.
     pub fn plan_scan(&self, plan: &mut Plan, mut scan: Scan) -> Result<(), Failure> {
         // A layer is one row group, whose pages are all asked for before its first row.
-        if let Step::Needs(ranges) = scan.step().map_err(|e| damaged(&self.entry.name, e))? {
+        let named = |error: Corrupt| error.of(format_args!("segment {}", self.entry.name));
+        if let Step::Needs(ranges) = scan.step().map_err(named)? {
             plan.fetch(scan.layer(), &ranges);
         }
         Ok(())
@@ -159,8 +161,4 @@ fn layer_entry(entry: &SegmentEntry, layer: Layer) -> Result<&LayerEntry, Failur
             format!("segment {} has no {} layer any more", entry.name, layer.name()),
         )
     })
-}
-
-fn damaged(name: &str, error: Corrupt) -> Failure {
-    Failure::caused_by(FailureKind::Damaged, format!("segment {name} is damaged"), error)
 }

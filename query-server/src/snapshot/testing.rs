@@ -94,7 +94,8 @@ pub(crate) async fn record(store: &Store, recording: Recording, given: Vec<Given
     let recorder = Recorder::start(store, id, info).await.unwrap();
     let generation = recorder.generation();
     let (rule, runtime) = (CommitRule::EachSegment, Handle::current());
-    let uploader = Uploader::start(store.clone(), recorder, generation, rule, runtime).unwrap();
+    let uploader =
+        Uploader::start(store.clone(), recorder, generation, rule, None, runtime).unwrap();
     let settings = Settings {
         writer: Writer { recorder: id, generation },
         flow_generation: generation,
@@ -127,11 +128,7 @@ pub(crate) async fn record(store: &Store, recording: Recording, given: Vec<Given
         let statement = Statement {
             listened: listened.into_iter().collect(),
             losses: recording.losses,
-            finished: Some(Finished {
-                complete: true,
-                packets_total: pipeline.progress().packets,
-                source_sha256: None,
-            }),
+            finished: Some(Finished { complete: true, packets_total: pipeline.progress().packets }),
             note: String::new(),
         };
         let resume = pipeline.resume();

@@ -20,8 +20,8 @@ use roaring::RoaringBitmap;
 use super::columns::FlowColumn;
 use super::window::Window;
 
-/// Ethertype of ARP.
-const ARP: u16 = 0x0806;
+/// Ethertypes of ARP and reverse ARP.
+const ARP: [u16; 2] = [0x0806, 0x8035];
 
 /// IP protocols whose packets have ports: TCP, UDP, SCTP.
 const WITH_PORTS: [u8; 3] = [6, 17, 132];
@@ -269,7 +269,7 @@ impl FlowRows {
             .ok_or_else(|| another_type("ethertype"))?;
         let pseudo = self.column("link_type")?;
         let number = |row: usize| {
-            let ip = pseudo.is_null(row) && ethertypes.value(row) != ARP;
+            let ip = pseudo.is_null(row) && !ARP.contains(&ethertypes.value(row));
             ip.then(|| i32::from(protocols.value(row)))
         };
         Ok(Arc::new((0..self.len()).map(number).collect::<Int32Array>()))
@@ -353,7 +353,7 @@ fn repeat(one: &StringViewArray, rows: usize) -> ArrayRef {
 }
 
 pub(super) fn bad(what: impl Into<String>) -> Corrupt {
-    Corrupt { layer: "flows", what: what.into() }
+    Corrupt::new("flows", what)
 }
 
 fn another_type(name: &str) -> Corrupt {

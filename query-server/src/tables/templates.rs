@@ -66,7 +66,7 @@ impl Templates {
     /// # Errors
     /// The column is missing, of another type, or holds what is no template.
     pub(super) fn of_rows(&mut self, batch: &RecordBatch) -> Result<Vec<u32>, Corrupt> {
-        let bad = |what: &str| Corrupt { layer: "packets", what: what.to_owned() };
+        let bad = |what: &str| Corrupt::new("packets", what);
         let dictionary = batch
             .column_by_name("template")
             .and_then(|array| array.as_dictionary_opt::<Int32Type>())
@@ -113,7 +113,7 @@ impl Templates {
         self.all
             .get(number as usize)
             .map(|known| &known.template)
-            .ok_or_else(|| Corrupt { layer: "packets", what: "template number".to_owned() })
+            .ok_or_else(|| Corrupt::new("packets", "template number"))
     }
 
     /// What its headers say, decoded once; `row` is any packet of it.
@@ -126,7 +126,7 @@ impl Templates {
         let known = self
             .all
             .get_mut(number as usize)
-            .ok_or_else(|| Corrupt { layer: "packets", what: "template number".to_owned() })?;
+            .ok_or_else(|| Corrupt::new("packets", "template number"))?;
         if let Some((_, front)) = known.read.iter().find(|(of, _)| *of == link) {
             return Ok(*front);
         }

@@ -75,7 +75,17 @@ pub struct Source {
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// SHA-256 of its bytes as they are stored (compressed, if it is), hex.
+    /// What it is known by before it has been read: a SHA-256 over its length and samples of its
+    /// bytes, hex.
+    pub sketch: String,
+}
+
+/// How far a source had been read, and what was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceMark {
+    /// Bytes from its start, as they lie there (compressed, if it is).
+    pub bytes: u64,
+    /// Their SHA-256, hex.
     pub sha256: String,
 }
 
@@ -122,6 +132,10 @@ pub struct CommitDraft {
     /// The flow counter to go on with.
     #[serde(default)]
     pub next_flow: u64,
+    /// Of an import: how far the source had been read. In the last commit of a complete
+    /// import that is all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_read: Option<SourceMark>,
     /// Set in the last commit of a life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
@@ -137,9 +151,6 @@ pub struct Finished {
     pub complete: bool,
     /// Packets of the whole life (for an import: of the whole source, over all lives).
     pub packets_total: u64,
-    /// SHA-256 of the source, as it was found while reading, hex.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_sha256: Option<String>,
 }
 
 /// A segment as the catalog knows it: enough to pass over it without opening it.

@@ -7,7 +7,7 @@ use capstan_model::{Generation, Hour, RecorderId, Time, TimeRange};
 use object_store::path::Path;
 
 use super::chain::{Chain, Problem, read_writer};
-use super::entry::{Commit, Finished, Layer, SegmentEntry, Source, Writer, WriterKind};
+use super::entry::{Commit, Finished, Layer, SegmentEntry, Source, SourceMark, Writer, WriterKind};
 use crate::store::names;
 
 /// What is in a store, as far as its logs were followed.
@@ -30,6 +30,7 @@ pub struct Life {
     packets: u64,
     next_ordinal: u64,
     next_flow: u64,
+    source_read: Option<SourceMark>,
     last_commit: Option<Time>,
 }
 
@@ -63,6 +64,8 @@ pub struct Import {
     pub next_ordinal: u64,
     /// The flow counter to go on with.
     pub next_flow: u64,
+    /// How far the source was read, by the last commit that says so.
+    pub source_read: Option<SourceMark>,
 }
 
 /// Sums over segments.
@@ -193,13 +196,14 @@ impl Catalog {
         })
     }
 
-    /// The imports of a source, by the SHA-256 of its bytes; the earliest first.
-    pub fn imports(&self, sha256: &str) -> Vec<Import> {
+    /// The imports of sources with a sketch; the earliest first. That a sketch is the same is a
+    /// strong hint and no proof: [`Import::source_read`] is.
+    pub fn imports(&self, sketch: &str) -> Vec<Import> {
         let mut imports: Vec<Import> = Vec::new();
         for ((recorder, generation), life) in &self.lives {
             let Some(writer) = &life.writer else { continue };
             let Some(source) = &writer.info.source else { continue };
-            if writer.info.kind != WriterKind::Import || source.sha256 != sha256 {
+            if writer.info.kind != WriterKind::Import || source.sketch != sketch {
                 continue;
             }
             // Lives are in order, so what is resumed was met before.
@@ -213,6 +217,7 @@ impl Catalog {
                     import.packets = import.packets.saturating_add(life.packets);
                     import.next_ordinal = import.next_ordinal.max(life.next_ordinal);
                     import.next_flow = import.next_flow.max(life.next_flow);
+                    import.source_read = life.source_read.clone().or(import.source_read.take());
                 }
                 None => imports.push(Import {
                     source: source.clone(),
@@ -223,6 +228,7 @@ impl Catalog {
                     packets: life.packets,
                     next_ordinal: life.next_ordinal,
                     next_flow: life.next_flow,
+                    source_read: life.source_read.clone(),
                 }),
             }
         }
@@ -260,6 +266,7 @@ impl Life {
             packets: 0,
             next_ordinal: 0,
             next_flow: 0,
+            source_read: None,
             last_commit: None,
         }
     }
@@ -271,6 +278,7 @@ impl Life {
         self.losses.extend(content.losses);
         self.notes.extend(Some(content.note).filter(|note| !note.is_empty()));
         self.finished = content.finished.or(self.finished.take());
+        self.source_read = content.source_read.or(self.source_read.take());
         self.next_ordinal = self.next_ordinal.max(content.next_ordinal);
         self.next_flow = self.next_flow.max(content.next_flow);
         self.last_commit = self.last_commit.max(Some(commit.committed_at));

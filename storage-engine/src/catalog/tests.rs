@@ -31,8 +31,8 @@ fn live() -> WriterInfo {
     }
 }
 
-fn import(sha256: &str, resumes: Option<Generation>) -> WriterInfo {
-    let source = Source { name: "a.pcap".to_owned(), bytes: 10, sha256: sha256.to_owned() };
+fn import(sketch: &str, resumes: Option<Generation>) -> WriterInfo {
+    let source = Source { name: "a.pcap".to_owned(), bytes: 10, sketch: sketch.to_owned() };
     WriterInfo { kind: WriterKind::Import, source: Some(source), resumes, ..live() }
 }
 
@@ -166,10 +166,13 @@ async fn an_import_can_be_gone_on_with_and_is_found_by_its_source() {
 
     let resumes = Some(partial.last_generation);
     let mut second = Recorder::start(&store, RECORDER, import("aa", resumes)).await.unwrap();
-    let finished =
-        Finished { complete: true, packets_total: 20, source_sha256: Some("aa".to_owned()) };
-    let content =
-        CommitDraft { next_ordinal: 20, next_flow: 3, finished: Some(finished), ..draft("b", 5) };
+    let content = CommitDraft {
+        next_ordinal: 20,
+        next_flow: 3,
+        source_read: Some(SourceMark { bytes: 9, sha256: "cc".to_owned() }),
+        finished: Some(Finished { complete: true, packets_total: 20 }),
+        ..draft("b", 5)
+    };
     second.commit(content).await.unwrap();
     Recorder::start(&store, RECORDER, import("aa", None)).await.unwrap();
 
@@ -178,7 +181,8 @@ async fn an_import_can_be_gone_on_with_and_is_found_by_its_source() {
     assert!(whole.complete && !again.complete);
     assert_eq!((whole.first_generation, whole.last_generation), (Generation(1), Generation(2)));
     assert_eq!((whole.packets, whole.next_ordinal, whole.next_flow), (20, 20, 3));
-    assert_eq!(again.first_generation, Generation(3));
+    assert_eq!(whole.source_read.map(|mark| mark.bytes), Some(9));
+    assert_eq!((again.first_generation, again.source_read), (Generation(3), None));
 }
 
 #[tokio::test]
@@ -275,7 +279,7 @@ async fn drafts_that_contradict_themselves_are_refused() {
     let with_ordinal = |next_ordinal| CommitDraft { next_ordinal, ..CommitDraft::default() };
     recorder.commit(with_ordinal(5)).await.unwrap();
     assert!(recorder.commit(with_ordinal(4)).await.is_err());
-    let finished = Finished { complete: true, packets_total: 0, source_sha256: None };
+    let finished = Finished { complete: true, packets_total: 0 };
     let last = CommitDraft { finished: Some(finished), ..with_ordinal(5) };
     assert_eq!(recorder.commit(last).await.unwrap().seq, 1);
     assert!(recorder.commit(with_ordinal(6)).await.is_err());

@@ -121,17 +121,19 @@ impl Encoder {
     }
 
     /// Compresses `raw`, or stores it as it is where that saves less than 1/32
-    /// or `try_it` is false (payload known to be encrypted).
-    pub fn encode(&mut self, raw: &[u8], try_it: bool) -> Block {
+    /// or `try_it` is false (payload known to be encrypted). Leaves `raw` empty.
+    pub fn encode(&mut self, raw: &mut Vec<u8>, try_it: bool) -> Block {
         if try_it && raw.len() > 32 {
             self.scratch.clear();
             self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
             let packed = self.zstd.compress_to_buffer(raw, &mut self.scratch);
             if packed.is_ok_and(|length| length < raw.len() - raw.len() / 32) {
-                return Block::new(Codec::Zstd, raw.len(), self.scratch.as_slice().to_vec());
+                let block = Block::new(Codec::Zstd, raw.len(), self.scratch.as_slice().to_vec());
+                raw.clear();
+                return block;
             }
         }
-        Block::new(Codec::Stored, raw.len(), raw.to_vec())
+        Block::new(Codec::Stored, raw.len(), std::mem::take(raw))
     }
 }
 
@@ -292,7 +294,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn round_trip(raw: &[u8], try_it: bool) -> Block {
-        let block = Encoder::new().unwrap().encode(raw, try_it);
+        let block = Encoder::new().unwrap().encode(&mut raw.to_vec(), try_it);
         let mut back = Vec::new();
         decode_into(&block.header, &block.stored, &mut back).unwrap();
         assert_eq!(back, raw);
@@ -317,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_is_found() {
-        let block = Encoder::new().unwrap().encode(&b"abcdefgh".repeat(50), true);
+        let block = Encoder::new().unwrap().encode(&mut b"abcdefgh".repeat(50), true);
         for bit in 0..block.stored.len() * 8 {
             let mut stored = block.stored.clone();
             stored[bit / 8] ^= 1 << (bit % 8);

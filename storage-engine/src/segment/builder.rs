@@ -16,12 +16,14 @@ use capstan_model::{
 };
 use sha2::{Digest, Sha256};
 
-use super::block::{self, Block, BlockDirectory, Encoder};
+use super::block::{self, Block, Encoder};
 use super::flows::{self, FlowRow, Placement};
 use super::index_layer::{self, Extras, LayerMeta, Meta, RunMeta, Section};
 use super::layout::{self, Layout, PartSize};
 use super::packets::{self, Context, PacketRow};
+use super::payload::{PayloadLayer, PayloadWriter};
 use super::predict::Predictor;
+use super::tabular::Written;
 use super::template::{self, FieldSet};
 use super::{BODY_BLOCK, HEAD_BLOCK, HEAD_CUTOFF, Layer};
 
@@ -72,6 +74,8 @@ struct OpenPart {
 }
 
 const NO_TEMPLATE: u32 = u32::MAX;
+/// A tail of this length gets room for a whole block at once, bytes.
+const GROWN: usize = 128 * 1024;
 
 /// An open segment.
 #[derive(Debug)]
@@ -121,8 +125,8 @@ pub struct SealedSegment {
 pub struct SealedLayer {
     /// Which.
     pub layer: Layer,
-    /// Its content.
-    pub bytes: Bytes,
+    /// Its content, in pieces that follow each other: what was compressed is not moved again.
+    pub parts: Vec<Bytes>,
     /// SHA-256 of the content.
     pub sha256: [u8; 32],
 }
@@ -321,7 +325,7 @@ impl SegmentBuilder {
     ) -> Result<SealedSegment, SealError> {
         let sizes: Vec<PartSize> = self.parts.iter().map(OpenPart::size).collect();
         let layout = layout::plan(&sizes);
-        let (rows, first_rows) = sort_rows(std::mem::take(&mut self.rows), &layout);
+        let (rows, first_rows) = sort_rows(&std::mem::take(&mut self.rows), &layout);
         let (flow_rows, payload) = self.place(&layout, &first_rows);
 
         let protocols: Vec<Protocol> = flow_rows.iter().map(|row| row.part.protocol).collect();
@@ -335,23 +339,28 @@ impl SegmentBuilder {
         let flows = flows::write(&flow_rows)?;
         let (terms, addresses) = self.terms(&layout, &flow_rows)?;
 
+        let (packets_pages, flows_pages) = (packets.pages.to_bytes(), flows.pages.to_bytes());
+        let (packets_tail, packets) = with_tail(packets);
+        let (flows_tail, flows) = with_tail(flows);
         let mut layers = vec![
-            SealedLayer::new(Layer::Body, payload.body),
-            SealedLayer::new(Layer::Head, payload.head),
-            SealedLayer::new(Layer::Packets, packets.bytes),
-            SealedLayer::new(Layer::Flows, flows.bytes),
+            SealedLayer::new(Layer::Body, payload.body.parts),
+            SealedLayer::new(Layer::Head, payload.head.parts),
+            SealedLayer::new(Layer::Packets, vec![packets]),
+            SealedLayer::new(Layer::Flows, vec![flows]),
         ];
         let meta = self.meta(name, flow_generation, &rows, &flow_rows, &layout, &layers);
         let index = index_layer::write(&[
             (Section::Meta, &json(&meta)?),
             (Section::Terms, &terms),
-            (Section::HeadBlocks, &payload.head_blocks.to_bytes()),
-            (Section::BodyBlocks, &payload.body_blocks.to_bytes()),
-            (Section::PacketsTail, &layers[2].bytes[packets.tail..]),
-            (Section::FlowsTail, &layers[3].bytes[flows.tail..]),
+            (Section::HeadBlocks, &payload.head.directory.to_bytes()),
+            (Section::BodyBlocks, &payload.body.directory.to_bytes()),
+            (Section::PacketsTail, &packets_tail),
+            (Section::FlowsTail, &flows_tail),
             (Section::Extras, &json(&self.extras)?),
+            (Section::PacketsPages, &packets_pages),
+            (Section::FlowsPages, &flows_pages),
         ])?;
-        layers.push(SealedLayer::new(Layer::Index, index));
+        layers.push(SealedLayer::new(Layer::Index, vec![index.into()]));
 
         let mut by_protocol = BTreeMap::new();
         for row in &flow_rows {
@@ -387,24 +396,18 @@ impl SegmentBuilder {
                     },
                     body_bytes: open.body_bytes,
                 };
-                head.add(&std::mem::take(&mut open.head), false, &mut self.encoder);
+                head.add(std::mem::take(&mut open.head), false, &mut self.encoder);
                 for block in std::mem::take(&mut open.own) {
                     body.add_block(block);
                 }
-                body.add(&std::mem::take(&mut open.tail), encrypted, &mut self.encoder);
+                body.add(std::mem::take(&mut open.tail), encrypted, &mut self.encoder);
                 flow_rows.push(FlowRow { part: open.part.clone(), placement });
             }
             // A block never mixes two runs.
             head.close(&mut self.encoder);
             body.close(&mut self.encoder);
         }
-        let payload = Payload {
-            head: head.bytes,
-            head_blocks: head.directory,
-            body: body.bytes,
-            body_blocks: body.directory,
-        };
-        (flow_rows, payload)
+        (flow_rows, Payload { head: head.finish(), body: body.finish() })
     }
 
     fn terms(
@@ -467,7 +470,7 @@ impl SegmentBuilder {
         let ordinals = rows.iter().map(|row| row.ordinal);
         let layer = |sealed: &SealedLayer| LayerMeta {
             layer: sealed.layer.name().to_owned(),
-            bytes: sealed.bytes.len() as u64,
+            bytes: sealed.length(),
             sha256: hex::encode(sealed.sha256),
         };
         let run = |run: &layout::Run| RunMeta {
@@ -532,6 +535,10 @@ impl OpenPart {
         let room = HEAD_CUTOFF - self.head.len();
         let (head, body) = payload.split_at(payload.len().min(room));
         self.head.extend_from_slice(head);
+        if self.tail.capacity() - self.tail.len() < body.len() && self.tail.len() >= GROWN {
+            // A flow that came so far will fill its block: no more moving.
+            self.tail.reserve_exact((BODY_BLOCK + GROWN - self.tail.len()).max(body.len()));
+        }
         self.tail.extend_from_slice(body);
         self.body_bytes += body.len() as u64;
     }
@@ -540,7 +547,8 @@ impl OpenPart {
     fn close_block(&mut self, encoder: &mut Encoder) -> usize {
         // After two blocks that did not shrink only every eighth is tried.
         let hopeless = self.incompressible >= 2 && !self.incompressible.is_multiple_of(8);
-        let block = encoder.encode(&self.tail, !self.encrypted() && !hopeless);
+        let try_it = !self.encrypted() && !hopeless;
+        let block = encoder.encode(&mut self.tail, try_it);
         if block.header.codec == block::Codec::Stored {
             self.incompressible += 1;
         } else {
@@ -548,27 +556,40 @@ impl OpenPart {
         }
         let stored = block.stored.len();
         self.own.push(block);
-        self.tail.clear();
         stored
     }
 }
 
 impl SealedLayer {
-    fn new(layer: Layer, bytes: Vec<u8>) -> Self {
-        let sha256 = Sha256::digest(&bytes).into();
-        SealedLayer { layer, bytes: bytes.into(), sha256 }
+    fn new(layer: Layer, parts: Vec<Bytes>) -> Self {
+        let mut hasher = Sha256::new();
+        parts.iter().for_each(|part| hasher.update(part));
+        SealedLayer { layer, parts, sha256: hasher.finalize().into() }
+    }
+
+    /// Length of the content, bytes.
+    pub fn length(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// The content in one piece.
+    pub fn bytes(&self) -> Bytes {
+        match self.parts.as_slice() {
+            [whole] => whole.clone(),
+            parts => parts.concat().into(),
+        }
     }
 }
 
 /// Rows in stored order with stored flow numbers, and each part's first row.
-fn sort_rows(rows: Vec<PacketRow>, layout: &Layout) -> (Vec<PacketRow>, Vec<u32>) {
+fn sort_rows(rows: &[PacketRow], layout: &Layout) -> (Vec<PacketRow>, Vec<u32>) {
     let parts = layout.order.len();
     let mut place_of = vec![0_u32; parts];
     for (place, number) in (0_u32..).zip(&layout.order) {
         place_of[*number as usize] = place;
     }
     let mut next = vec![0_u32; parts];
-    for row in &rows {
+    for row in rows {
         next[place_of[row.flow as usize] as usize] += 1;
     }
     let mut total = 0;
@@ -576,79 +597,33 @@ fn sort_rows(rows: Vec<PacketRow>, layout: &Layout) -> (Vec<PacketRow>, Vec<u32>
         total += std::mem::replace(count, total);
     }
     let first_rows = next.clone();
-    let mut sorted = rows.clone();
-    for mut row in rows {
-        let place = place_of[row.flow as usize];
-        row.flow = place;
-        let at = &mut next[place as usize];
-        sorted[*at as usize] = row;
+    let mut order = vec![0_u32; rows.len()];
+    for (number, row) in (0_u32..).zip(rows) {
+        let at = &mut next[place_of[row.flow as usize] as usize];
+        order[*at as usize] = number;
         *at += 1;
     }
+    let sorted = order
+        .iter()
+        .map(|number| {
+            let mut row = rows[*number as usize];
+            row.flow = place_of[row.flow as usize];
+            row
+        })
+        .collect();
     (sorted, first_rows)
 }
 
+/// A table's tail, which the `index` layer keeps a copy of, and the whole object.
+fn with_tail(written: Written) -> (Bytes, Bytes) {
+    let whole = Bytes::from(written.bytes);
+    (whole.slice(written.tail..), whole)
+}
+
+/// The two payload layers.
 struct Payload {
-    head: Vec<u8>,
-    head_blocks: BlockDirectory,
-    body: Vec<u8>,
-    body_blocks: BlockDirectory,
-}
-
-/// Packs payload of successive flow parts into blocks of one layer.
-struct PayloadWriter {
-    bytes: Vec<u8>,
-    directory: BlockDirectory,
-    /// Raw bytes of the block that is being filled.
-    open: Vec<u8>,
-    /// All of them are known to be encrypted.
-    open_encrypted: bool,
-    block_size: usize,
-}
-
-impl PayloadWriter {
-    fn new(block_size: usize) -> Self {
-        PayloadWriter {
-            bytes: block::file_header().to_vec(),
-            directory: BlockDirectory::new(),
-            open: Vec::new(),
-            open_encrypted: true,
-            block_size,
-        }
-    }
-
-    /// Raw offset at which the next byte goes.
-    fn offset(&self) -> u64 {
-        self.directory.raw_bytes() + self.open.len() as u64
-    }
-
-    /// Adds one part's bytes; a part of less than a block is never split.
-    fn add(&mut self, raw: &[u8], encrypted: bool, encoder: &mut Encoder) {
-        if raw.is_empty() {
-            return;
-        }
-        self.open.extend_from_slice(raw);
-        self.open_encrypted &= encrypted;
-        if self.open.len() >= self.block_size {
-            self.close(encoder);
-        }
-    }
-
-    fn add_block(&mut self, block: Block) {
-        self.bytes.extend_from_slice(&block.header.to_bytes());
-        self.bytes.extend_from_slice(&block.stored);
-        self.directory.push(block.header);
-    }
-
-    /// Ends the block that is being filled; returns the raw offset after it.
-    fn close(&mut self, encoder: &mut Encoder) -> u64 {
-        if !self.open.is_empty() {
-            let block = encoder.encode(&self.open, !self.open_encrypted);
-            self.add_block(block);
-            self.open.clear();
-        }
-        self.open_encrypted = true;
-        self.directory.raw_bytes()
-    }
+    head: PayloadLayer,
+    body: PayloadLayer,
 }
 
 /// JSON of the plain values an `index` layer holds.

@@ -15,7 +15,10 @@ use capstan_model::{Address, FlowEnd, FlowId, FlowKey, FlowPart, LinkType, Proto
 use parquet::errors::ParquetError;
 
 use super::Corrupt;
-use super::tabular::{self, Column, Packing, Written};
+use super::tabular::{self, Column, Packing, Version, Written};
+
+/// Format of the layer, in its footer (see [`tabular::FORMAT_KEY`]).
+pub const VERSION: Version = (1, 0);
 
 /// Where a flow part's packets and payload lie in its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -164,7 +167,7 @@ pub fn write(rows: &[FlowRow]) -> Result<Written, ParquetError> {
         nothing(),
         nothing(),
     ];
-    tabular::write(&columns(), arrays, rows.len())
+    tabular::write(VERSION, &columns(), arrays, rows.len())
 }
 
 /// Reads the rows of a batch (all columns of the layer) back.

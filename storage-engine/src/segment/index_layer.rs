@@ -49,6 +49,10 @@ pub enum Section {
     FlowsTail = 6,
     /// [`Extras`] as JSON.
     Extras = 7,
+    /// [`PageChecksums`](super::pages::PageChecksums) of `packets.parquet`.
+    PacketsPages = 8,
+    /// [`PageChecksums`](super::pages::PageChecksums) of `flows.parquet`.
+    FlowsPages = 9,
 }
 
 /// A layer of the segment as its `index` knows it.
@@ -175,7 +179,8 @@ impl IndexLayer {
         }
         let major = u16::from_le_bytes([header[8], header[9]]);
         if major > VERSION.0 {
-            return Err(bad(&format!("format {major} is newer than this version reads")));
+            let minor = u16::from_le_bytes([header[10], header[11]]);
+            return Err(Corrupt::too_new(LAYER, format!("{major}.{minor}")));
         }
         let count = u32::from_le_bytes([header[12], header[13], header[14], header[15]]) as usize;
         let directory_end = count
@@ -207,7 +212,15 @@ impl IndexLayer {
             });
             at = end;
         }
+        if at != bytes.len() {
+            return Err(bad("bytes behind the last section"));
+        }
         Ok(IndexLayer { sections })
+    }
+
+    /// The numbers of all sections, in stored order, those that are not known here too.
+    pub fn kinds(&self) -> impl Iterator<Item = u16> + '_ {
+        self.sections.iter().map(|entry| entry.kind)
     }
 
     /// The raw bytes of a section; empty if it is not there.
@@ -270,6 +283,7 @@ mod tests {
         assert_eq!(&layer.section(Section::Meta).unwrap()[..], b"{}");
         assert_eq!(layer.section(Section::Terms).unwrap().len(), 600);
         assert!(layer.section(Section::Extras).unwrap().is_empty());
+        assert_eq!(layer.kinds().collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

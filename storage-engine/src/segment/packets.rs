@@ -22,8 +22,11 @@ use parquet::errors::ParquetError;
 
 use super::Corrupt;
 use super::predict::{Deltas, Predictor};
-use super::tabular::{self, Column, Packing, Written};
+use super::tabular::{self, Column, Packing, Version, Written};
 use super::template::{FieldSet, FieldValues, Template};
+
+/// Format of the layer, in its footer (see [`tabular::FORMAT_KEY`]).
+pub const VERSION: Version = (1, 0);
 
 /// Names of the columns.
 pub mod column {
@@ -268,7 +271,7 @@ pub fn write(rows: &[PacketRow], context: &Context<'_>) -> Result<Written, Parqu
         where_cut!(UInt16Array, OuterChecksum, |row: &PacketRow| row.outer_checksum),
         Arc::new(protocols),
     ];
-    tabular::write(&columns(), arrays, rows.len())
+    tabular::write(VERSION, &columns(), arrays, rows.len())
 }
 
 /// Templates met while reading a segment, by number given here in order of

@@ -11,11 +11,18 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 use super::Corrupt;
+use super::pages::PageChecksums;
+
+/// A format number: major (a reader refuses a newer one) and minor.
+pub type Version = (u16, u16);
+
+/// Where a Parquet layer's footer has its format number, as `major.minor`.
+pub const FORMAT_KEY: &str = "capstan.format";
 
 /// Rows of a data page at most: what one needs to read to get at a single row.
 const PAGE_ROWS: usize = 16 * 1024;
@@ -84,20 +91,23 @@ pub fn schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// A Parquet file and where its tail begins.
+/// A Parquet file and what the `index` layer keeps of it.
 #[derive(Debug, Clone)]
 pub struct Written {
     /// The whole object.
     pub bytes: Vec<u8>,
     /// Offset of the first byte of page index and footer.
     pub tail: usize,
+    /// Checksums of all before the tail.
+    pub pages: PageChecksums,
 }
 
-/// Writes one row group of all rows.
+/// Writes one row group of all rows, in the format of that number.
 ///
 /// # Errors
 /// None that a caller can cause; the Parquet library's own are passed on.
 pub fn write(
+    version: Version,
     columns: &[Column],
     arrays: Vec<ArrayRef>,
     row_limit: usize,
@@ -105,19 +115,27 @@ pub fn write(
     let schema = schema(columns);
     let batch = RecordBatch::try_new(schema.clone(), arrays)?;
     let options = ArrowWriterOptions::new()
-        .with_properties(properties(columns, row_limit))
+        .with_properties(properties(version, columns, row_limit))
         .with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options)?;
     writer.write(&batch)?;
     writer.flush()?;
-    // The data pages end here; what `finish` adds is the tail.
+    // The data pages end here; what `close` adds is the tail.
     let tail = writer.bytes_written();
-    let bytes = writer.into_inner()?;
-    Ok(Written { bytes, tail })
+    let metadata = writer.close()?;
+    let pages = PageChecksums::of(&bytes[..tail], &metadata);
+    Ok(Written { bytes, tail, pages })
 }
 
-fn properties(columns: &[Column], row_limit: usize) -> WriterProperties {
+/// The format number as the footer has it.
+pub fn format_entry((major, minor): Version) -> KeyValue {
+    KeyValue::new(FORMAT_KEY.to_owned(), format!("{major}.{minor}"))
+}
+
+fn properties(version: Version, columns: &[Column], row_limit: usize) -> WriterProperties {
     let base = WriterProperties::builder()
+        .set_key_value_metadata(Some(vec![format_entry(version)]))
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -161,11 +179,36 @@ pub fn parse_tail(
     })
 }
 
+/// Checks the format number of a Parquet layer against the newest one that is known.
+///
+/// # Errors
+/// [`Corrupt`] when it has none, or a newer major one.
+pub fn check_format(
+    layer: &'static str,
+    metadata: &ParquetMetaData,
+    known: Version,
+) -> Result<(), Corrupt> {
+    let entries = metadata.file_metadata().key_value_metadata();
+    let entry = entries.into_iter().flatten().find(|entry| entry.key == FORMAT_KEY);
+    let Some(text) = entry.and_then(|entry| entry.value.as_deref()) else {
+        return Err(Corrupt::new(layer, format!("its footer has no {FORMAT_KEY}")));
+    };
+    let version = text
+        .split_once('.')
+        .and_then(|(major, minor)| Some((major.parse::<u16>().ok()?, minor.parse::<u16>().ok()?)));
+    match version {
+        None => Err(Corrupt::new(layer, format!("{FORMAT_KEY} '{text}' is no format number"))),
+        Some((major, _)) if major > known.0 => Err(Corrupt::too_new(layer, text)),
+        Some(_) => Ok(()),
+    }
+}
+
 /// Calls the Parquet library to read, and turns what it says into [`Corrupt`].
 ///
 /// That library meets many kinds of damage (a page length below zero, a dictionary that was
-/// left out, values beyond their page) with a panic where others get an error. Pages come by
-/// byte range, which no checksum covers, so one wrong bit on a disk would end whoever reads.
+/// left out, values beyond their page) with a panic where others get an error. Checksums are
+/// told from bytes that broke by themselves, not from ones that somebody made up with checksums
+/// that are right: such a segment would end whoever reads it.
 /// The panic is not hidden: the process's hook reports it, and the error repeats its words.
 /// What the call was working on is not to be used again.
 pub(super) fn guarded<T>(
@@ -199,7 +242,7 @@ mod tests {
             Arc::new(Int64Array::from_iter_values(0..100)),
             Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(ids, 16).unwrap()),
         ];
-        write(&columns, arrays, 100).unwrap()
+        write((3, 7), &columns, arrays, 100).unwrap()
     }
 
     #[test]

@@ -119,7 +119,7 @@ async fn ranges_listing_and_head_speak_names_within_the_cluster() {
         make(&tempfile::tempdir().unwrap().keep()).await,
     ] {
         let path = names::layer(capstan_model::Hour(5), "s", "body");
-        store.put_new(&path, "0123456789".into()).await.unwrap();
+        store.put_new(&path, vec!["0123456789".into()]).await.unwrap();
         let before = store.requests();
         assert_eq!(store.get_range(&path, 2..4).await.unwrap(), "23");
         assert_eq!(store.get_ranges(&path, &[8..20, 0..1]).await.unwrap(), ["89", "0"]);
@@ -138,9 +138,9 @@ async fn ranges_listing_and_head_speak_names_within_the_cluster() {
 async fn data_may_be_put_again_but_not_changed() {
     let store = Store::on(Arc::new(InMemory::new()), "prod").await.unwrap();
     let path = Path::from("data/x");
-    store.put_new(&path, "same".into()).await.unwrap();
-    store.put_new(&path, "same".into()).await.unwrap();
-    let failure = store.put_new(&path, "other length".into()).await.expect_err("taken");
+    store.put_new(&path, vec!["same".into()]).await.unwrap();
+    store.put_new(&path, vec!["same".into()]).await.unwrap();
+    let failure = store.put_new(&path, vec!["other length".into()]).await.expect_err("taken");
     assert_eq!(failure.kind(), FailureKind::AlreadyThere);
     assert_eq!(store.get(&path).await.unwrap(), "same");
 }
@@ -256,7 +256,7 @@ async fn data_survives_the_same_mishaps() {
         let objects = Arc::new(Unreliable::default());
         let store = Store::on(Arc::clone(&objects) as _, "prod").await.unwrap();
         objects.will(mishaps.clone());
-        store.put_new(&Path::from("data/x"), "bytes".into()).await.unwrap();
+        store.put_new(&Path::from("data/x"), vec!["bytes".into()]).await.unwrap();
         assert_eq!(store.get(&Path::from("data/x")).await.unwrap(), "bytes", "{mishaps:?}");
     }
 }

@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::ArrowPrimitiveType;
 
 /// A `packets` layer that makes no sense.
 pub(super) fn bad(what: impl Into<String>) -> Corrupt {
-    Corrupt { layer: "packets", what: what.into() }
+    Corrupt::new("packets", what)
 }
 
 pub(super) fn get<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, Corrupt> {

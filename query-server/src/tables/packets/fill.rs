@@ -74,7 +74,7 @@ impl<'a> Filler<'a> {
     }
 
     fn fail(&mut self, what: &str) {
-        let wrong = || Corrupt { layer: "packets", what: what.to_owned() };
+        let wrong = || Corrupt::new("packets", what);
         self.wrong.get_or_insert_with(wrong);
     }
 

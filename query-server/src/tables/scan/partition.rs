@@ -36,7 +36,7 @@ async fn open(snapshot: &Snapshot, segment: &Segment) -> Result<(Counted, Consta
 }
 
 fn damaged(error: IndexError) -> Corrupt {
-    Corrupt { layer: "index", what: error.to_string() }
+    Corrupt::new("index", error.to_string())
 }
 
 /// Says which segment is damaged, if that is not said yet.

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use capstan_model::Failure;
 
-use super::{Fetch, PayloadPlan, Scan, Segment, Step, read_spans};
+use super::payload::{PayloadPlan, read_spans};
+use super::{Fetch, Scan, Segment, Step};
 use crate::segment::block::BlockDirectory;
 use crate::segment::flows::FlowRow;
 use crate::segment::packets::{ReadRow, Rebuilder, RowReader};

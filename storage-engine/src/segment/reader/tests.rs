@@ -1,5 +1,11 @@
-//! Segments that say of themselves what cannot be.
+//! Segments that say of themselves what cannot be, and a small sound one to be damaged.
 
+mod damage;
+mod ranges;
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
 use capstan_model::packet::Stamp;
 use capstan_model::{
     Address, Direction, FlowId, FlowKey, FlowPart, Generation, Headers, Packet, RecorderId, Time,
@@ -9,11 +15,13 @@ use super::*;
 use crate::segment::block::{BlockHeader, Codec, MAX_RAW};
 use crate::segment::builder::{SealedSegment, SegmentBuilder, Writer};
 use crate::segment::flows::Placement;
-use crate::segment::index_layer;
+use crate::segment::pages::PageChecksums;
+use crate::segment::tabular::{self, Column, Packing};
+use crate::segment::{index_layer, packets};
 
 const WRITER: Writer = Writer { recorder: RecorderId(7), generation: Generation(1) };
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 9] = [
     Section::Meta,
     Section::Terms,
     Section::HeadBlocks,
@@ -21,6 +29,8 @@ const SECTIONS: [Section; 7] = [
     Section::PacketsTail,
     Section::FlowsTail,
     Section::Extras,
+    Section::PacketsPages,
+    Section::FlowsPages,
 ];
 
 fn key() -> FlowKey {
@@ -38,30 +48,42 @@ fn key() -> FlowKey {
     }
 }
 
-/// Two flow parts of twenty packets each.
+/// Two flow parts of twenty packets each, and a third one with payload in every layer.
 fn sealed() -> SealedSegment {
     let mut builder = SegmentBuilder::new(WRITER).unwrap();
     let id = |number| FlowId::new(WRITER.recorder, WRITER.generation, number);
-    let parts = [builder.open_part(id(0), key()), builder.open_part(id(1), key())];
-    for number in 0..40_u64 {
-        let data = [number as u8; 60];
+    let parts = [0, 1, 2].map(|number| builder.open_part(id(number), key()));
+    let mut push = |part, ordinal: u64, data: &[u8]| {
         let mut headers = Headers::default();
         headers.prefix = 14;
-        let stamp = Stamp::At(Time(number as i64));
-        let packet = Packet { interface: 0, stamp, length: 60, data: &data, options: &[] };
-        let part = parts[number as usize % 2];
-        builder.push(part, &packet, &headers, Direction::Forward, number);
+        let stamp = match ordinal % 4 {
+            0 => Stamp::Raw { ticks: ordinal * 7, time: None },
+            _ => Stamp::At(Time(ordinal as i64)),
+        };
+        let length = data.len() as u32 + u32::from(ordinal == 5);
+        let packet = Packet { interface: 0, stamp, length, data, options: &[] };
+        builder.push(part, &packet, &headers, Direction::Forward, ordinal);
+    };
+    for number in 0..40_u64 {
+        push(parts[number as usize % 2], number, &[number as u8; 60]);
+    }
+    for number in 40..43_u64 {
+        push(parts[2], number, &[number as u8; 8_000]);
     }
     builder.seal("segment".to_owned(), WRITER.generation).unwrap()
 }
 
 fn bytes(sealed: &SealedSegment, layer: Layer) -> Bytes {
-    sealed.layers.iter().find(|sealed| sealed.layer == layer).unwrap().bytes.clone()
+    sealed.layers.iter().find(|sealed| sealed.layer == layer).unwrap().bytes()
 }
 
 /// The `index` layer with one section changed.
 fn with_section(sealed: &SealedSegment, which: Section, change: impl Fn(&mut Vec<u8>)) -> Bytes {
-    let index = IndexLayer::open(&bytes(sealed, Layer::Index)).unwrap();
+    changed(&bytes(sealed, Layer::Index), which, change)
+}
+
+fn changed(index: &Bytes, which: Section, change: impl Fn(&mut Vec<u8>)) -> Bytes {
+    let index = IndexLayer::open(index).unwrap();
     let sections = SECTIONS.map(|kind| {
         let mut section = index.section(kind).unwrap().to_vec();
         if kind == which {
@@ -89,8 +111,8 @@ impl Fetch for Objects {
 fn counts_that_disagree_are_refused() {
     let sealed = sealed();
     assert!(Segment::open(&bytes(&sealed, Layer::Index)).is_ok());
-    for (name, layer) in [("packets", "packets"), ("flow_parts", "index")] {
-        for count in [0, 3, u64::MAX] {
+    for (name, layer) in [("packets", "packets"), ("flow_parts", "flows")] {
+        for count in [0, 5, u64::MAX] {
             let index = with_section(&sealed, Section::Meta, |meta| {
                 let mut value: serde_json::Value = serde_json::from_slice(meta).unwrap();
                 value[name] = count.into();
@@ -118,21 +140,47 @@ async fn a_directory_of_more_than_any_memory_is_refused() {
     assert_eq!(failure.kind(), FailureKind::Damaged);
 }
 
+/// The `index` layer of a segment one of whose tables is another one, checksums and all.
+fn with_table(sealed: &SealedSegment, layer: Layer, table: &[u8], tail: usize) -> Bytes {
+    let mut index = bytes(sealed, Layer::Index);
+    let length = table.len() as u64;
+    let tail_bytes = Bytes::copy_from_slice(&table[tail..]);
+    let metadata = tabular::parse_tail("it", &tail_bytes, length).unwrap();
+    let pages = PageChecksums::of(&table[..tail], &metadata).to_bytes();
+    let (tails, sums) = match layer {
+        Layer::Packets => (Section::PacketsTail, Section::PacketsPages),
+        _ => (Section::FlowsTail, Section::FlowsPages),
+    };
+    index = changed(&index, tails, |section| *section = tail_bytes.to_vec());
+    index = changed(&index, sums, |section| section.clone_from(&pages));
+    changed(&index, Section::Meta, |meta| {
+        let mut known: Meta = serde_json::from_slice(meta).unwrap();
+        let of = known.layers.iter_mut().find(|known| known.layer == layer.name()).unwrap();
+        of.bytes = length;
+        *meta = serde_json::to_vec(&known).unwrap();
+    })
+}
+
 #[tokio::test]
-async fn any_wrong_byte_of_a_table_is_met_without_a_panic() {
+async fn a_table_with_right_checksums_and_wrong_pages_is_met_without_a_panic() {
     let sealed = sealed();
-    let segment = Segment::open(&bytes(&sealed, Layer::Index)).unwrap();
-    for layer in [Layer::Packets, Layer::Flows] {
+    for (layer, tail) in
+        [(Layer::Packets, Section::PacketsTail), (Layer::Flows, Section::FlowsTail)]
+    {
         let good = bytes(&sealed, layer);
+        let index = IndexLayer::open(&bytes(&sealed, Layer::Index)).unwrap();
+        let tail = good.len() - index.section(tail).unwrap().len();
         let mut refused = 0;
-        for at in 0..good.len() {
+        for at in 4..tail {
             let mut object = good.to_vec();
             object[at] ^= 0x7f;
+            let index = with_table(&sealed, layer, &object, tail);
+            let segment = Segment::open(&index).unwrap();
             let objects = Objects(vec![(layer, object.into())]);
             match segment.scan_all(layer, None).unwrap().run(&objects).await {
                 Ok(batches) => {
                     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-                    assert!(rows <= 40);
+                    assert!(rows <= 43);
                 }
                 Err(failure) => {
                     assert_eq!(failure.kind(), FailureKind::Damaged);
@@ -142,6 +190,84 @@ async fn any_wrong_byte_of_a_table_is_met_without_a_panic() {
         }
         assert!(refused > 100, "{refused} of {}", good.len());
     }
+}
+
+#[test]
+fn a_table_without_checksums_is_refused() {
+    let sealed = sealed();
+    for (which, layer) in [(Section::PacketsPages, "packets"), (Section::FlowsPages, "flows")] {
+        let index = with_section(&sealed, which, Vec::clear);
+        let error = Segment::open(&index).unwrap_err();
+        assert_eq!((error.layer, error.kind), (layer, FailureKind::Damaged));
+        assert!(error.what.starts_with("checksums of 0 bytes"), "{error}");
+    }
+}
+
+/// The footer's format number of a table, put in place of the one it has, of the same length.
+fn with_format(sealed: &SealedSegment, layer: Layer, format: &str) -> Bytes {
+    let tail = if layer == Layer::Packets { Section::PacketsTail } else { Section::FlowsTail };
+    with_section(sealed, tail, |tail| {
+        let known = [tabular::FORMAT_KEY.as_bytes(), b"\x18\x031.0"].concat();
+        let at = tail.windows(known.len()).position(|bytes| bytes == known).unwrap();
+        let number = at + known.len() - format.len();
+        tail[number..number + format.len()].copy_from_slice(format.as_bytes());
+    })
+}
+
+#[test]
+fn a_newer_minor_table_is_read_and_a_newer_major_or_none_is_refused_with_words() {
+    let sealed = sealed();
+    for layer in [Layer::Packets, Layer::Flows] {
+        assert!(Segment::open(&with_format(&sealed, layer, "1.9")).is_ok());
+        let refused =
+            |format: &str| Segment::open(&with_format(&sealed, layer, format)).unwrap_err();
+        let error = refused("2.0");
+        assert_eq!(error.kind, FailureKind::TooNew);
+        let words = format!("{}: format 2.0 is newer than this version reads", layer.name());
+        assert_eq!(error.to_string(), words);
+        assert_eq!(Failure::from(error).kind(), FailureKind::TooNew);
+        for nonsense in ["1-0", "1. ", "..."] {
+            let error = refused(nonsense);
+            assert_eq!(error.kind, FailureKind::Damaged);
+            assert!(error.what.ends_with("is no format number"), "{error}");
+        }
+        // The key itself is another one.
+        let error = refused(".formaT\x18\x031.0");
+        assert!(error.what.contains("has no capstan.format"), "{error}");
+    }
+}
+
+/// A column that this version does not know, of a newer minor format.
+#[tokio::test]
+async fn columns_of_a_newer_minor_are_passed_over() {
+    let sealed = sealed();
+    let segment = Segment::open(&bytes(&sealed, Layer::Index)).unwrap();
+    let objects = Objects(vec![(Layer::Packets, bytes(&sealed, Layer::Packets))]);
+    let batches = segment.scan_all(Layer::Packets, None).unwrap().run(&objects).await.unwrap();
+    let mut columns = packets::columns();
+    columns.push(Column::new(
+        99,
+        "novelty",
+        arrow::datatypes::DataType::Int64,
+        false,
+        Packing::Delta,
+    ));
+    let mut arrays = batches[0].columns().to_vec();
+    arrays.push(Arc::new(Int64Array::from_iter_values(0..43)));
+    let written = tabular::write((1, 1), &columns, arrays, 43).unwrap();
+    let index = with_table(&sealed, Layer::Packets, &written.bytes, written.tail);
+    let newer = Segment::open(&index).unwrap();
+    let objects = Objects(
+        [Layer::Body, Layer::Head, Layer::Flows]
+            .map(|layer| (layer, bytes(&sealed, layer)))
+            .into_iter()
+            .chain([(Layer::Packets, written.bytes.into())])
+            .collect(),
+    );
+    assert_eq!(
+        damage::packets(&newer, &objects).await.unwrap(),
+        damage::packets(&segment, &damage::objects(&sealed)).await.unwrap()
+    );
 }
 
 #[test]

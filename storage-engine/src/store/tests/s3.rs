@@ -159,9 +159,9 @@ async fn a_real_bucket_keeps_the_promises() {
 
     let body = Bytes::from(vec![7; 8 << 20]);
     let path = names::layer(capstan_model::Hour(490_000), "s", "body");
-    store.put_new(&path, body.clone()).await.unwrap();
-    store.put_new(&path, body.clone()).await.unwrap();
-    let changed = store.put_new(&path, "x".into()).await.expect_err("taken");
+    store.put_new(&path, vec![body.clone()]).await.unwrap();
+    store.put_new(&path, vec![body.clone()]).await.unwrap();
+    let changed = store.put_new(&path, vec!["x".into()]).await.expect_err("taken");
     assert_eq!(changed.kind(), FailureKind::AlreadyThere);
     assert_eq!(
         store.get_ranges(&path, &[0..10, (8 << 20) - 5..8 << 20]).await.unwrap()[1].len(),

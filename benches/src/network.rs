@@ -1,0 +1,70 @@
+//! A network of two interfaces joined by a cable, in a namespace of its own: what is sent into one
+//! comes out of the other, and nothing else is heard there.
+
+use std::process::{self, Command};
+
+use crate::measure::run_by;
+
+/// The end of the cable that is sent into.
+pub(crate) const NEAR: &str = "near";
+/// The end that is recorded.
+pub(crate) const FAR: &str = "far";
+
+/// The namespace. It is deleted, with all that is in it, at the end.
+pub(crate) struct Network {
+    name: String,
+}
+
+impl Network {
+    /// Makes one, or says why that cannot be done here.
+    pub(crate) fn new() -> Result<Network, String> {
+        let network = Network { name: format!("capstan-bench-{}", process::id()) };
+        ip(&["netns", "add", &network.name])?;
+        // Without IPv6 and addresses nothing is sent that the sender did not send.
+        let quiet = "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null || true";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", quiet]);
+        said(network.command(&shell))?;
+        let link = |arguments: &str| {
+            let words = ["-n", &network.name, "link"].into_iter().chain(arguments.split(' '));
+            ip(&words.collect::<Vec<_>>())
+        };
+        link(&format!("add name {NEAR} type veth peer name {FAR}"))?;
+        link(&format!("set dev {NEAR} up"))?;
+        link(&format!("set dev {FAR} up"))?;
+        Ok(network)
+    }
+
+    /// A command as it runs inside.
+    pub(crate) fn command(&self, command: &Command) -> Command {
+        let mut exec = Command::new("ip");
+        exec.args(["netns", "exec", &self.name]);
+        run_by(exec, command)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("ip");
+    command.args(arguments);
+    said(command)
+}
+
+/// Runs a command; what it said is why it failed.
+fn said(mut command: Command) -> Result<(), String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("ip cannot be run ({error}; apt-get install iproute2)"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "a network namespace is needed, which needs root: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
+}

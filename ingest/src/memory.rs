@@ -1,0 +1,25 @@
+//! What the process asks of the C library's allocator.
+
+/// Freed memory that may lie unused at the top of the heap, bytes.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 256 << 20;
+/// Blocks below this come from the heap, bytes; the C library takes no higher number.
+#[cfg(target_env = "gnu")]
+const FROM_HEAP: libc::c_int = 32 << 20;
+
+/// Lets freed memory be used again instead of giving it back to the kernel at once.
+///
+/// Segments come and go as some hundred blocks of a megabyte each. By default the C library
+/// maps and unmaps each of them, and every page of it is cleared by the kernel once more: that took
+/// a fifth of the processor time of an import. Call it before there are threads. Where the
+/// allocator is another than glibc's, nothing is changed.
+pub fn keep_freed() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two numbers and touches nothing but the allocator's own settings, under
+    // its own lock. It refuses numbers it does not like, which leaves all as it was.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, FROM_HEAP);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+    }
+}

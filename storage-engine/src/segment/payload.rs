@@ -1,0 +1,78 @@
+//! Writing a payload layer: the bytes of successive flow parts packed into blocks.
+
+use bytes::Bytes;
+
+use super::block::{self, Block, BlockDirectory, Encoder};
+
+/// A payload layer that is complete.
+pub(super) struct PayloadLayer {
+    /// The object, in pieces that follow each other.
+    pub(super) parts: Vec<Bytes>,
+    /// Where its blocks lie.
+    pub(super) directory: BlockDirectory,
+}
+
+/// Packs payload of successive flow parts into blocks of one layer.
+pub(super) struct PayloadWriter {
+    layer: PayloadLayer,
+    /// Raw bytes of the block that is being filled.
+    open: Vec<u8>,
+    /// All of them are known to be encrypted.
+    open_encrypted: bool,
+    block_size: usize,
+}
+
+impl PayloadWriter {
+    pub(super) fn new(block_size: usize) -> Self {
+        let parts = vec![Bytes::copy_from_slice(&block::file_header())];
+        PayloadWriter {
+            layer: PayloadLayer { parts, directory: BlockDirectory::new() },
+            open: Vec::new(),
+            open_encrypted: true,
+            block_size,
+        }
+    }
+
+    /// Raw offset at which the next byte goes.
+    pub(super) fn offset(&self) -> u64 {
+        self.layer.directory.raw_bytes() + self.open.len() as u64
+    }
+
+    /// Adds one part's bytes; a part of less than a block is never split.
+    pub(super) fn add(&mut self, raw: Vec<u8>, encrypted: bool, encoder: &mut Encoder) {
+        if raw.is_empty() {
+            return;
+        }
+        if self.open.is_empty() && raw.len() >= self.block_size / 2 {
+            self.open = raw;
+        } else {
+            self.open.extend_from_slice(&raw);
+        }
+        self.open_encrypted &= encrypted;
+        if self.open.len() >= self.block_size {
+            self.close(encoder);
+        }
+    }
+
+    /// Adds a block that is complete already. Nothing may be open.
+    pub(super) fn add_block(&mut self, block: Block) {
+        self.layer.parts.push(Bytes::copy_from_slice(&block.header.to_bytes()));
+        self.layer.parts.push(block.stored.into());
+        self.layer.directory.push(block.header);
+    }
+
+    /// Ends the block that is being filled; returns the raw offset after it.
+    pub(super) fn close(&mut self, encoder: &mut Encoder) -> u64 {
+        if !self.open.is_empty() {
+            let block = encoder.encode(&mut self.open, !self.open_encrypted);
+            self.add_block(block);
+        }
+        self.open_encrypted = true;
+        self.layer.directory.raw_bytes()
+    }
+
+    /// The layer; what is open is closed before by the caller.
+    pub(super) fn finish(self) -> PayloadLayer {
+        self.layer
+    }
+}

@@ -1,0 +1,75 @@
+//! A Parquet layer as the `index` layer knows it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::file::metadata::ParquetMetaData;
+
+use crate::segment::pages::PageChecksums;
+use crate::segment::{Corrupt, Layer, flows, packets, tabular};
+
+/// What must be known of a Parquet layer before its first byte is fetched.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) layer: Layer,
+    pub(super) metadata: ArrowReaderMetadata,
+    pub(super) pages: Arc<PageChecksums>,
+}
+
+impl Table {
+    /// A layer of `length` bytes and `rows` rows, from its tail and its pages' checksums.
+    pub(super) fn open(
+        layer: Layer,
+        length: u64,
+        rows: u64,
+        tail: &Bytes,
+        pages: &[u8],
+    ) -> Result<Table, Corrupt> {
+        let name = layer.name();
+        let metadata = tabular::parse_tail(name, tail, length)?;
+        let (version, schema) = match layer {
+            Layer::Flows => (flows::VERSION, flows::read_schema()),
+            _ => (packets::VERSION, packets::read_schema()),
+        };
+        tabular::check_format(name, &metadata, version)?;
+        let known = metadata.file_metadata().num_rows();
+        if u64::try_from(known) != Ok(rows) {
+            return Err(Corrupt::new(name, format!("{known} rows instead of {rows}")));
+        }
+        let pages_end = length.saturating_sub(tail.len() as u64);
+        let pages = Arc::new(PageChecksums::from_bytes(layer, pages, pages_end)?);
+        Ok(Table { layer, metadata: reader_metadata(name, metadata, schema)?, pages })
+    }
+
+    /// Rows of the layer.
+    pub(super) fn rows(&self) -> usize {
+        usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+    }
+}
+
+fn reader_metadata(
+    layer: &'static str,
+    metadata: ParquetMetaData,
+    schema: SchemaRef,
+) -> Result<ArrowReaderMetadata, Corrupt> {
+    let metadata = Arc::new(metadata);
+    // Our writers leave no Arrow schema in the file; somebody else's is not listened to.
+    let plain = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let read = |options| {
+        let metadata = metadata.clone();
+        tabular::guarded(layer, || ArrowReaderMetadata::try_new(metadata, options))
+    };
+    // A newer minor may have columns that this version does not know: pass over them.
+    let known = read(plain())?
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| match schema.field_with_name(field.name()) {
+            Ok(ours) => Arc::new(ours.clone().with_nullable(field.is_nullable())),
+            Err(_) => field.clone(),
+        })
+        .collect::<Vec<_>>();
+    read(plain().with_schema(Arc::new(arrow::datatypes::Schema::new(known))))
+}

@@ -1,0 +1,155 @@
+//! Stores that earlier versions wrote, byte for byte: every version reads them, for ever.
+//! `golden/README.md` says what is where and how one is added.
+
+#![allow(clippy::unwrap_used)] // Of a test, all of it.
+
+mod describe;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use capstan_model::{Failure, FailureKind, TimeRange};
+use capstan_storage_engine::catalog::Catalog;
+use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::reader::{Fetch, Segment};
+use capstan_storage_engine::store::Store;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Every golden store there is, by number.
+fn all() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(golden()).unwrap();
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("store").is_dir())
+        .collect();
+    found.sort();
+    found
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files below a folder, as objects in memory: nothing may be written to them.
+async fn in_memory(folder: &Path) -> Arc<InMemory> {
+    let objects = Arc::new(InMemory::new());
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap();
+            let name = object_store::path::Path::parse(name).unwrap();
+            let bytes = Bytes::from(std::fs::read(&path).unwrap());
+            objects.put(&name, bytes.into()).await.unwrap();
+        }
+    }
+    objects
+}
+
+async fn open(folder: &Path) -> Store {
+    let objects = in_memory(&folder.join("store")).await;
+    Store::on(objects as Arc<dyn ObjectStore>, "golden").await.unwrap()
+}
+
+#[tokio::test]
+async fn every_golden_store_holds_what_it_was_made_of() {
+    let found = all();
+    assert!(!found.is_empty());
+    for folder in found {
+        let described = describe::describe(&open(&folder).await).await;
+        assert!(!described.sources.is_empty());
+        for (name, packets) in &described.sources {
+            // Known from who made the packets, not from a reader.
+            let expected = golden().join("captures").join(name).with_extension("txt");
+            assert!(*packets == text(&expected), "{}: {name}", folder.display());
+        }
+        for (name, found) in [("flows.txt", &described.flows), ("shape.txt", &described.shape)] {
+            assert!(*found == text(&folder.join(name)), "{}: {name}", folder.display());
+        }
+    }
+}
+
+/// The layers of one segment.
+struct Layers(Vec<(Layer, Bytes)>);
+
+#[async_trait]
+impl Fetch for Layers {
+    async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
+        let object = &self.0.iter().find(|(known, _)| *known == layer).unwrap().1;
+        let there = |at: u64| usize::try_from(at).unwrap().min(object.len());
+        Ok(ranges.iter().map(|range| object.slice(there(range.start)..there(range.end))).collect())
+    }
+}
+
+type Packet = (u64, Option<u64>, u32, Vec<u8>);
+
+async fn packets(layers: &Layers) -> Result<Vec<Packet>, Failure> {
+    let segment = Segment::open(&layers.0[4].1)?;
+    let all = segment.all_flows();
+    let flows = segment.read_flows(layers, &all).await?;
+    let rows = segment.read_packets(layers, &flows).await?;
+    let payload = segment.read_payload(layers, &segment.plan_payload(&flows)).await?;
+    let mut read = Vec::new();
+    rows.assemble(&all, &flows, &payload, |found, data| {
+        read.push((found.row.ordinal, found.ticks, found.row.length, data.to_vec()));
+    })?;
+    Ok(read)
+}
+
+/// Damage of stored bytes is told or does no harm: a sample of flipped bytes in every layer.
+#[tokio::test]
+async fn no_flipped_byte_of_a_golden_segment_gives_other_packets() {
+    let mut state = 7_u64;
+    for folder in all() {
+        let store = open(&folder).await;
+        let catalog = Catalog::load(&store).await.unwrap();
+        for known in catalog.segments(TimeRange::ALL) {
+            let mut layers = Vec::new();
+            for layer in Layer::ALL {
+                layers.push((layer, store.get(&known.path(layer)).await.unwrap()));
+            }
+            let mut layers = Layers(layers);
+            let good = packets(&layers).await.unwrap();
+            for place in 0..layers.0.len() {
+                let sound = layers.0[place].1.clone();
+                let mut refused = 0;
+                for _ in 0..250 {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let (at, bit) = ((state >> 33) as usize % sound.len(), (state >> 24) % 8);
+                    let mut bytes = sound.to_vec();
+                    bytes[at] ^= 1 << bit;
+                    layers.0[place].1 = bytes.into();
+                    let what = format!("{} {:?} at {at}", known.entry.name, layers.0[place].0);
+                    match packets(&layers).await {
+                        Ok(read) => assert!(read == good, "{what}: other packets"),
+                        Err(failure) => {
+                            let kinds = [FailureKind::Damaged, FailureKind::TooNew];
+                            assert!(kinds.contains(&failure.kind()), "{what}: {failure}");
+                            refused += 1;
+                        }
+                    }
+                }
+                // All of the index is needed; of a payload layer without a block, nothing.
+                let needed = if layers.0[place].0 == Layer::Index { 250 } else { 1 };
+                assert!(
+                    refused >= needed || sound.len() < 100,
+                    "{:?} {refused}",
+                    layers.0[place].0
+                );
+                layers.0[place].1 = sound;
+            }
+        }
+    }
+}

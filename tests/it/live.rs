@@ -1,0 +1,229 @@
+//! Recording a network that only the test sees: what was sent is stored, or counted as lost.
+
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::capstan::{answer, capstan, fails, over, row, said, signal};
+use crate::captures::packets;
+use crate::sandbox::{self, Own, tool};
+use crate::server::{PATIENCE, Server};
+
+/// The ends of a cable in a network of its own: what is sent from `a` comes in at `b`.
+struct Cable {
+    socket: UdpSocket,
+    sent: u32,
+}
+
+const PAYLOAD: usize = 1_000;
+/// Ethernet, IPv4, UDP.
+const HEADERS: usize = 14 + 20 + 8;
+
+impl Cable {
+    fn new() -> Cable {
+        // Without IPv6 nothing is sent that the test does not send.
+        for which in ["all", "default"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+            let _ = std::fs::write(path, "1");
+        }
+        for line in [
+            "link set lo up",
+            "link add name a type veth peer name b",
+            "link set dev a up",
+            "link set dev b up",
+            "addr add 10.9.0.1/24 dev a",
+            "neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev a",
+        ] {
+            tool(&format!("ip {line}"));
+        }
+        let socket = UdpSocket::bind("10.9.0.1:5000").expect("an address of ours");
+        Cable { socket, sent: 0 }
+    }
+
+    /// Sends so many datagrams, each with its number.
+    fn send(&mut self, datagrams: u32) {
+        for number in self.sent..self.sent + datagrams {
+            let mut payload = [0; PAYLOAD];
+            payload[..4].copy_from_slice(&number.to_be_bytes());
+            self.socket.send_to(&payload, "10.9.0.2:6000").expect("a cable");
+        }
+        self.sent += datagrams;
+    }
+
+    /// Packets that came in at the other end, as the kernel counts them.
+    fn arrived(&self) -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").expect("a kernel");
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("b:")).expect("b");
+        line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
+    }
+}
+
+/// A `capstan record` that listens.
+fn recorder(store: &Path, arguments: &[&str]) -> Child {
+    let mut child = over(store, "record")
+        .args(["-i", "b"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("capstan starts");
+    let mut line = String::new();
+    let mut words = BufReader::new(child.stderr.as_mut().expect("it is piped"));
+    words.read_line(&mut line).expect("text");
+    assert!(line.starts_with("recording b into "), "{line}");
+    child
+}
+
+fn stopped(child: Child) -> Output {
+    signal(&child, libc::SIGINT);
+    child.wait_with_output().expect("it is ours")
+}
+
+/// The numbers of the datagrams in the store, in their order.
+fn numbers(store: &Path, scratch: &Path) -> Vec<u32> {
+    let to = scratch.join("all.pcapng");
+    answer(over(store, "export").arg("-o").arg(&to));
+    let number = |data: &[u8]| {
+        assert_eq!(data.len(), HEADERS + PAYLOAD);
+        let (_, payload) = data.split_at(HEADERS);
+        u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]])
+    };
+    packets(&to).iter().map(|packet| number(&packet.data)).collect()
+}
+
+fn numeric(row: &[String]) -> Vec<u64> {
+    row.iter().map(|value| value.parse().expect("a number")).collect()
+}
+
+#[test]
+fn what_is_sent_is_stored_and_what_was_heard_is_said() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    sandbox::with(Own::Network, || {
+        let mut cable = Cable::new();
+        let child = recorder(&store, &["--commit-seconds", "1"]);
+        cable.send(2_000);
+        std::thread::sleep(Duration::from_millis(1_500));
+        cable.send(3_000);
+        // The last ones are in the ring, not committed: a stop takes them along.
+        let output = stopped(child);
+        said("record", &output, 0, &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("recorded 5000 packets"), "{text}");
+        assert_eq!(cable.arrived(), 5_000);
+        assert_eq!(numbers(&store, scratch.path()), Vec::from_iter(0..5_000));
+
+        let lost = "select count(*) from coverage where kind = 'lost'";
+        assert_eq!(numeric(&row(&store, lost)), [0]);
+        // Listened from before the first to after the last, without a gap.
+        let outside = "select count(*) from packets p where not exists (select 1 from coverage c \
+                       where c.kind = 'listened' and c.start_time <= p.time and p.time < c.end_time)";
+        assert_eq!(numeric(&row(&store, outside)), [0]);
+        let status = answer(over(&store, "status").args(["--format", "json"]));
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(status["listened"].as_array().map(Vec::len), Some(1), "{status}");
+        for nothing in ["gaps", "losses"] {
+            assert_eq!(status[nothing], serde_json::json!([]), "{status}");
+        }
+
+        // A second life goes on beside the first.
+        let child = recorder(&store, &[]);
+        cable.send(10);
+        said("record", &stopped(child), 0, &[]);
+        let lives = "select count(*), count(distinct recorder), max(generation) from packets";
+        assert_eq!(numeric(&row(&store, lives)), [5_010, 1, 2]);
+    });
+}
+
+#[test]
+fn what_the_ring_has_no_room_for_is_counted_as_lost() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    sandbox::with(Own::Network, || {
+        let mut cable = Cable::new();
+        let child = recorder(&store, &["--commit-seconds", "1", "--ring-mib", "1"]);
+        cable.send(100);
+        std::thread::sleep(Duration::from_millis(1_500));
+        // Nobody takes anything out of the ring, which has room for about a thousand.
+        signal(&child, libc::SIGSTOP);
+        cable.send(20_000);
+        signal(&child, libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(500));
+        cable.send(100);
+        let output = stopped(child);
+        said("record", &output, 0, &["dropped", "--ring-mib"]);
+        assert_eq!(cable.arrived(), 20_200);
+
+        let stored = numbers(&store, scratch.path());
+        assert!(stored.is_sorted_by(|a, b| a < b), "in order and once");
+        assert_eq!(stored[..100], Vec::from_iter(0..100), "nothing is lost before");
+        assert_eq!(stored[stored.len() - 100..], Vec::from_iter(20_100..20_200), "or after");
+        let losses = "select count(*), sum(packets), count(case when cause = 'kernel-drop' then 1 end) \
+                      from coverage where kind = 'lost'";
+        let [rows, lost, dropped] = numeric(&row(&store, losses))[..] else { panic!("three") };
+        assert_eq!(stored.len() as u64 + lost, 20_200);
+        assert!(lost > 15_000 && rows == dropped, "{lost}");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(words.contains(&format!("dropped {lost} packets")), "{words}");
+        // It happened within what the loss says.
+        let within = "select count(*) from coverage l where l.kind = 'lost' and \
+                      (select max(time) from packets where ordinal < 100) < l.end_time and \
+                      (select min(time) from packets where ordinal >= \
+                       (select count(*) - 100 from packets)) > l.start_time";
+        assert_eq!(numeric(&row(&store, within)), [rows]);
+        assert!(answer(&mut over(&store, "status")).contains("lost"), "status");
+    });
+}
+
+#[test]
+fn up_records_and_answers_at_once() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    sandbox::with(Own::Network, || {
+        let mut cable = Cable::new();
+        let mut command = over(&store, "up");
+        let mut server = Server::launch(command.args(["-i", "b", "--commit-seconds", "1"]));
+        let url = format!("http://{}", server.flight);
+        let count = || {
+            let sql = ["sql", "--format", "csv", "--server", &url, "select count(*) from packets"];
+            let text = answer(capstan().args(sql));
+            text.lines().nth(1).and_then(|line| line.parse::<u32>().ok()).expect("a number")
+        };
+        assert_eq!(count(), 0);
+        assert_eq!(server.get("/healthz"), (200, b"ok\n".to_vec()));
+        for _ in 0..2 {
+            cable.send(1_000);
+            let asked = Instant::now();
+            while count() < cable.sent {
+                assert!(asked.elapsed() < PATIENCE, "{} of {}", count(), cable.sent);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            assert_eq!(count(), cable.sent);
+            let to = scratch.path().join("http.pcapng");
+            let (status, body) = server.get("/api/v1/export.pcapng?port=6000&ip=10.9.0.1");
+            std::fs::write(&to, body).expect("a scratch file");
+            assert_eq!((status, packets(&to).len()), (200, cable.sent as usize));
+        }
+        let (status, body) = server.get("/api/v1/export.pcapng?port=70000");
+        let words = String::from_utf8_lossy(&body);
+        assert!(status == 400 && words.contains("70000"), "{status}: {words}");
+        let (status, body) = server.get("/api/v1/status");
+        let about: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((status, &about["packets"]), (200, &cable.sent.into()), "{about}");
+
+        // A port that is taken is said before anything is recorded.
+        let mut second = over(&store, "up");
+        second.args(["-i", "b", "--http", "127.0.0.1:0", "--flight", &server.flight]);
+        fails(&mut second, 9, &[&server.flight, "--flight"]);
+
+        cable.send(10);
+        let output = server.stop();
+        said("up", &output, 0, &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("recorded 2010 packets"), "{text}");
+        assert_eq!(numbers(&store, scratch.path()), Vec::from_iter(0..2_010));
+        fails(capstan().args(["sql", "--server", &url, "select 1"]), 8, &[&server.flight]);
+    });
+}

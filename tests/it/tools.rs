@@ -1,0 +1,52 @@
+//! Other people's programs that the tests need.
+
+use std::process::{Command, Stdio};
+
+/// Says why a test has nothing to look at.
+#[allow(clippy::print_stdout)] // The runner shows it beside the test.
+pub(crate) fn skipped(why: &str) {
+    println!("skipped: {why}");
+}
+
+/// Whether these programs are there; says which is not.
+pub(crate) fn have(programs: &[&str]) -> bool {
+    programs.iter().all(|program| {
+        // tcpdump knows no --version on some systems; that it starts is what counts.
+        let started = Command::new(program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if started.is_err() {
+            skipped(&format!("no {program} on this machine"));
+        }
+        started.is_ok()
+    })
+}
+
+/// Exit code by which a script of `tests/python` says that a module is missing.
+const MISSING: i32 = 77;
+
+/// A script of `tests/python` with the `python3` of the path.
+pub(crate) fn python(script: &str) -> Command {
+    let mut command = Command::new("python3");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/python/");
+    command.arg(format!("{folder}{script}")).stdin(Stdio::null());
+    command
+}
+
+/// Runs a script of `tests/python`, and fails with what it printed if it fails. Without Python or
+/// a module of it there is nothing to look at.
+pub(crate) fn run_python(command: &mut Command) {
+    if !have(&["python3"]) {
+        return;
+    }
+    let output = command.output().expect("python3 starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    match output.status.code() {
+        Some(MISSING) => skipped(printed.trim().trim_start_matches("skipped: ")),
+        Some(0) => {}
+        _ => panic!("{printed}\n{}", String::from_utf8_lossy(&output.stderr)),
+    }
+}

@@ -1,0 +1,630 @@
+#!/usr/bin/env python3
+"""Reads a Capstan store with nothing of Capstan's code: docs/format.md is enough for it.
+
+    second_reader.py STORE OUT.pcap              write every packet to a pcap file
+    second_reader.py STORE compare CAPTURE...    compare with the files that were imported
+
+STORE is a folder with one cluster in it, or the folder of a cluster. All that the store says twice is
+compared on the way: hashes and checksums, counters and rows, terms and flows, address filters and flows.
+CAPTURE is pcap or pcapng, also packed with gzip; its packets must come out of the store in its order, with
+their times to the nanosecond, lengths on the wire and bytes, and nothing beside them.
+
+Prints a line for each segment and each capture. Exits with 0 if all fits, 1 at the first thing that does
+not, 2 for a wrong command, and 77 if pyarrow is not installed.
+"""
+
+import datetime
+import gzip
+import hashlib
+import io
+import json
+import struct
+import sys
+from collections import Counter
+from pathlib import Path
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as missing:
+    print(f"second_reader: {missing}", file=sys.stderr)
+    sys.exit(77)
+
+
+class Wrong(Exception):
+    """The store contradicts docs/format.md, itself or a capture."""
+
+
+def check(holds: bool, what: object) -> None:
+    if not holds:
+        raise Wrong(str(what))
+
+
+# --- bytes ---------------------------------------------------------------------------------------
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def crc_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return table
+
+
+CRC_TABLE = crc_table()
+
+
+def crc32c(data: bytes) -> int:
+    """Castagnoli's polynomial, reflected, as iSCSI has it (RFC 3720 section 12.1)."""
+    crc, table = 0xFFFFFFFF, CRC_TABLE
+    for byte in data:
+        crc = table[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+def unpack(codec: int, stored: bytes, raw: int) -> bytes:
+    """Stored bytes of a block or section as they were: 0 stored, 1 LZ4 block, 2 zstd."""
+    check(codec in (0, 1, 2), f"codec {codec}")
+    if codec == 0:
+        check(len(stored) == raw, "stored and raw length differ")
+        return stored
+    return pa.decompress(stored, decompressed_size=raw, codec=("lz4_raw", "zstd")[codec - 1], asbytes=True)
+
+
+def internet_checksum(data: bytes) -> int:
+    """RFC 1071."""
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+# --- head and body -------------------------------------------------------------------------------
+
+
+def payload_layer(data: bytes, directory: bytes) -> bytes:
+    """The raw content of `head` or `body`, each block against its checksum and the directory in `index`."""
+    check(data[:8] == b"CAPSBLK\0", "not a payload layer")
+    major, _, zero = struct.unpack_from("<HHI", data, 8)
+    check(major == 1 and zero == 0, f"payload format {major}")
+    at, headers, raw = 16, b"", []
+    while at < len(data):
+        codec, key, zero, length, stored, crc = struct.unpack_from("<BBHIII", data, at)
+        check(key == 0 and zero == 0 and length <= 8 << 20, f"block header at {at}")
+        headers += data[at : at + 16]
+        body = data[at + 16 : at + 16 + stored]
+        check(len(body) == stored and crc32c(body) == crc, f"checksum of the block at {at}")
+        raw.append(unpack(codec, body, length))
+        at += 16 + stored
+    check(headers == directory, "block directory")
+    return b"".join(raw)
+
+
+# --- index ---------------------------------------------------------------------------------------
+
+
+def index_layer(data: bytes) -> dict[int, bytes]:
+    """The sections of an `index` layer, by kind."""
+    check(data[:8] == b"CAPSIDX\0", "not an index layer")
+    major, _, count = struct.unpack_from("<HHI", data, 8)
+    check(major == 1, f"index format {major}")
+    end = 16 + 20 * count
+    check(crc32c(data[:end]) == struct.unpack_from("<I", data, end)[0], "checksum of the section directory")
+    at, sections = end + 4, {}
+    for number in range(count):
+        kind, codec, zero, raw, stored, crc, zeros = struct.unpack_from("<HBBIIII", data, 16 + 20 * number)
+        check(zero == 0 and zeros == 0, f"section {kind}: reserved bytes")
+        body = data[at : at + stored]
+        check(len(body) == stored and crc32c(body) == crc, f"section {kind}: checksum")
+        sections[kind] = unpack(codec, body, raw)
+        at += stored
+    check(at == len(data), "bytes behind the last section")
+    return sections
+
+
+def table(data: bytes, tail: bytes, pages: bytes, what: str) -> pq.ParquetFile:
+    """A Parquet layer: its tail is the one in `index`, every byte before has a checksum there."""
+    check(data.endswith(tail), f"{what}: tail")
+    at, bounds = 0, {0}
+    for length, crc in struct.iter_unpack("<II", pages):
+        check(crc32c(data[at : at + length]) == crc, f"{what}: checksum of the page at {at}")
+        at += length
+        bounds.add(at)
+    check(at == len(data) - len(tail), f"{what}: checksums end at {at}")
+    file = pq.ParquetFile(io.BytesIO(data))
+    version = (file.metadata.metadata or {}).get(b"capstan.format", b"").decode()
+    check(version.split(".")[0] == "1" and version.split(".")[1].isdigit(), f"{what}: format '{version}'")
+    check(file.metadata.num_row_groups == 1, f"{what}: row groups")
+    group = file.metadata.row_group(0)
+    for number in range(group.num_columns):
+        column = group.column(number)
+        start = column.data_page_offset
+        if column.has_dictionary_page:
+            start = min(start, column.dictionary_page_offset)
+        check({4, start, start + column.total_compressed_size} <= bounds, f"{what}: pages of column {number}")
+    for number, field in enumerate(file.schema_arrow, 1):
+        check(int(field.metadata[b"PARQUET:field_id"]) == number, f"{what}: {field.name}'s id")
+    return file
+
+
+def rows_of(file: pq.ParquetFile) -> list[dict]:
+    """Rows, times as nanoseconds since 1970."""
+    read = file.read()
+    for number, field in enumerate(read.schema):
+        if pa.types.is_timestamp(field.type):
+            check(field.type.unit == "ns" and field.type.tz == "UTC", f"{field.name}: {field.type}")
+            read = read.set_column(number, field.name, read[field.name].cast("int64"))
+    return read.to_pylist()
+
+
+# --- term index ----------------------------------------------------------------------------------
+
+
+class Bits:
+    """A bit string, least significant bit of each byte first."""
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
+
+    def bit(self) -> int:
+        value = self.data[self.at >> 3] >> (self.at & 7) & 1
+        self.at += 1
+        return value
+
+    def bits(self, count: int) -> int:
+        return sum(self.bit() << place for place in range(count))
+
+    def zeros(self) -> int:
+        count = 0
+        while not self.bit():
+            count += 1
+        return count
+
+    def gamma(self) -> int:
+        count = self.zeros()
+        return 1 << count | self.bits(count)
+
+    def rice(self, k: int) -> int:
+        return self.zeros() << k | self.bits(k)
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def short_list(bits: Bits, width: int) -> list[int]:
+    more, k = bits.gamma(), bits.bits(5)
+    ordinals = [bits.bits(width)]
+    for _ in range(more):
+        ordinals.append(ordinals[-1] + 1 + bits.rice(k))
+    return ordinals
+
+
+def roaring(data: bytes) -> list[int]:
+    """github.com/RoaringBitmap/RoaringFormatSpec."""
+    (cookie,) = struct.unpack_from("<I", data)
+    at = 4
+    if cookie & 0xFFFF == 12347:
+        count = (cookie >> 16) + 1
+        runs = data[at : at + (count + 7) // 8]
+        at, offsets = at + len(runs), count >= 4
+    else:
+        check(cookie == 12346, f"roaring cookie {cookie}")
+        (count,) = struct.unpack_from("<I", data, at)
+        runs, at, offsets = bytes((count + 7) // 8), at + 4, True
+    heads = [struct.unpack_from("<HH", data, at + 4 * number) for number in range(count)]
+    at += 4 * count * (2 if offsets else 1)
+    out = []
+    for number, (key, cardinality) in enumerate(heads):
+        base = key << 16
+        if runs[number >> 3] >> (number & 7) & 1:
+            (pairs,) = struct.unpack_from("<H", data, at)
+            for start, length in struct.iter_unpack("<HH", data[at + 2 : at + 2 + 4 * pairs]):
+                out += range(base + start, base + start + length + 1)
+            at += 2 + 4 * pairs
+        elif cardinality < 4096:
+            out += [base + low for low in struct.unpack_from(f"<{cardinality + 1}H", data, at)]
+            at += 2 * (cardinality + 1)
+        else:
+            bitmap = int.from_bytes(data[at : at + 8192], "little")
+            out += [base + low for low in range(65536) if bitmap >> low & 1]
+            at += 8192
+    check(at == len(data), "bytes behind a roaring bitmap")
+    return out
+
+
+def term_index(data: bytes) -> tuple[int, dict[bytes, list[int]]]:
+    """How many flow parts there are, and the ordinals of each key (field number and value)."""
+    check(data[:4] == b"CTI\x01", "not a term index")
+    flows, terms, count, *lengths = struct.unpack_from("<6I", data, 4)
+    check(count == -(-terms // 64), "blocks of a term index")
+    at = 28 + 8 * count
+    top = list(struct.iter_unpack("<II", data[28:at]))
+    firsts, blocks, longs = (data[at + sum(lengths[:n]) : at + sum(lengths[: n + 1])] for n in range(3))
+    check(at + sum(lengths) == len(data), "length of a term index")
+    top.append((len(firsts), len(blocks)))
+    width = (flows - 1).bit_length() if flows else 0
+    found: dict[bytes, list[int]] = {}
+    last = b""
+    for number in range(count):
+        key = firsts[top[number][0] : top[number + 1][0]]
+        block = blocks[top[number][1] : top[number + 1][1]]
+        area, at = varint(block, 0)
+        long_at, at = varint(block, at)
+        end, keys = at + area, [key]
+        for _ in range(min(64, terms - 64 * number) - 1):
+            shared, more = block[at] & 15, block[at] >> 4
+            at += 1
+            if shared == 15:
+                extra, at = varint(block, at)
+                shared += extra
+            if more == 15:
+                extra, at = varint(block, at)
+                more += extra
+            key = key[:shared] + block[at : at + more]
+            at += more
+            keys.append(key)
+        check(at == end, "key area of a term block")
+        bits = Bits(block[end:])
+        for key in keys:
+            check(key > last, "keys of a term index ascend")
+            last = key
+            if bits.bit():
+                found[key] = [bits.bits(width)]
+            elif not bits.bit():
+                found[key] = short_list(bits, width)
+            else:
+                length = bits.gamma()
+                body = longs[long_at : long_at + length]
+                long_at += length
+                found[key] = roaring(body[1:]) if body[0] == 1 else short_list(Bits(body[1:]), width)
+    return flows, found
+
+
+# --- address filter ------------------------------------------------------------------------------
+
+
+def may_hold(filter_hex: str | None, address: bytes) -> bool:
+    if filter_hex is None:
+        return True
+    data = bytes.fromhex(filter_hex)
+    if not data:
+        return False
+    digest = hashlib.sha256(address).digest()
+    block = int.from_bytes(digest[:4], "little") * (len(data) // 32) >> 32
+    words = struct.unpack_from("<8I", data, 32 * block)
+    return all(word >> (digest[4 + place] & 31) & 1 for place, word in enumerate(words))
+
+
+# --- packets -------------------------------------------------------------------------------------
+
+# Fields that a template leaves out: number -> its column. 0 to 3 are computed.
+COLUMNS = {
+    4: "ip_id_delta", 5: "outer_ip_id_delta", 6: "tcp_seq_delta", 7: "tcp_ack_delta", 8: "tcp_flags",
+    9: "tcp_window", 10: "checksum", 11: "tcp_timestamp_delta", 12: "tcp_echo_delta", 13: "outer_checksum",
+}  # fmt: skip
+WIDTHS = {6: 4, 7: 4, 8: 1, 11: 4, 12: 4}
+M16, M32 = 0xFFFF, 0xFFFFFFFF
+
+
+def new_state() -> list[dict]:
+    return [{"seq": 0, "ip_id": 0, "outer_ip_id": 0, "timestamp": 0} for _ in range(2)]
+
+
+def header(row: dict, state: list[dict]) -> bytes:
+    """The header prefix of a packet. `state` is that of its flow part, by direction."""
+    template = row["template"]
+    count = template[0]
+    fields = [struct.unpack_from("<BH", template, 1 + 3 * number) for number in range(count)]
+    prefix = bytearray(template[1 + 3 * count :])
+    kinds = {kind for kind, _ in fields}
+    check(count <= 24 and kinds <= {0, 1, 2, 3, *COLUMNS}, "fields of a template")
+    for kind, column in COLUMNS.items():
+        check((row[column] is not None) == (kind in kinds), f"packet {row['ordinal']}: {column}")
+    check(bool(kinds & {0, 1, 2}) or row["trailer"] == 0, f"packet {row['ordinal']}: trailer")
+
+    own, other = state[row["backward"]], state[not row["backward"]]
+    value = {kind: row[column] or 0 for kind, column in COLUMNS.items()}
+    value[4] = own["ip_id"] + 1 + value[4] & M16
+    value[5] = own["outer_ip_id"] + 1 + value[5] & M16
+    value[6] = own["seq"] + value[6] & M32
+    value[7] = other["seq"] + value[7] & M32
+    value[11] = own["timestamp"] + value[11] & M32
+    value[12] = other["timestamp"] + value[12] & M32
+    end = row["length"] - row["trailer"]
+    if 6 in kinds:
+        flags = value[8]
+        following = value[6] + max(0, end - len(prefix)) + (flags & 1) + (flags >> 1 & 1) & M32
+        if (following - own["seq"] & M32) < 1 << 31 or own["seq"] == 0:
+            own["seq"] = following
+    for kind, name in ((4, "ip_id"), (5, "outer_ip_id"), (11, "timestamp")):
+        if kind in kinds:
+            own[name] = value[kind]
+
+    for kind, at in fields:
+        width = WIDTHS.get(kind, 2)
+        base = {0: 2, 1: 4 - 40, 2: 4}
+        number = end - at + base[kind] if kind in base else value.get(kind, 0)
+        prefix[at : at + width] = number.to_bytes(width, "big")
+    for at in (at for kind, at in fields if kind == 3):
+        start = at - 10
+        length = (prefix[start] & 15) * 4
+        prefix[at : at + 2] = internet_checksum(bytes(prefix[start : start + length])).to_bytes(2, "big")
+    return bytes(prefix)
+
+
+def check_flow(flow: dict, ordinal: int, rows: list[dict], meta: dict, entry: dict, terms: dict) -> None:
+    """Counters of a flow part against its packets, and the ways to find it."""
+    what = f"{entry['name']}: flow {ordinal}"
+    lengths, times = [0, 0], [row["time"] for row in rows if row["time"] is not None]
+    for row in rows:
+        check(row["flow"] == ordinal and row["protocol"] == flow["protocol"], f"{what}: its packets")
+        lengths[row["backward"]] += row["length"]
+    ordinals = [row["ordinal"] for row in rows]
+    check(ordinals == sorted(set(ordinals)), f"{what}: order of its packets")
+    check(lengths == [flow["bytes_forward"], flow["bytes_backward"]], f"{what}: bytes")
+    span = (min(times), max(times)) if times else (None, None)
+    check(span == (flow["first_time"], flow["last_time"]), f"{what}: times")
+    check(flow["flow_id"][:8].hex() == meta["recorder"], f"{what}: recorder in its id")
+    check(int.from_bytes(flow["flow_id"][8:11], "big") == meta["flow_generation"], f"{what}: generation in its id")
+
+    def found(field: int, value: bytes) -> None:
+        check(ordinal in terms.get(bytes([field]) + value, ()), f"{what}: field {field} is not {value.hex()}")
+
+    for end in ("source", "destination"):
+        for field, address in ((1, flow[end]), (2, flow["outer_" + end])):
+            if address is not None and any(address):
+                found(field, address)
+                check(may_hold(entry.get("addresses"), address), f"{what}: address filter")
+        if flow["source_port"] or flow["destination_port"]:
+            found(3, flow[end + "_port"].to_bytes(2, "big"))
+    found(5, bytes([flow["ip_protocol"]]))
+    found(15, flow["ethertype"].to_bytes(2, "big"))
+    for field, name, width in ((6, "vlan", 2), (7, "vni", 4)):
+        if flow[name] is not None:
+            found(field, flow[name].to_bytes(width, "big"))
+    for field, name in ((13, "sni"), (14, "alpn")):
+        if flow[name]:
+            found(field, flow[name].encode())
+
+
+def segment(folder: Path, entry: dict) -> list[dict]:
+    """All packets of a segment, as rows with their bytes beside."""
+    data = {}
+    for layer in entry["layers"]:
+        file = {"packets": "packets.parquet", "flows": "flows.parquet"}.get(layer["layer"], layer["layer"])
+        data[layer["layer"]] = content = (folder / file).read_bytes()
+        check(len(content) == layer["bytes"] and sha256(content) == layer["sha256"], f"{folder / file}: SHA-256")
+    sections = index_layer(data["index"])
+    meta, extras = json.loads(sections[1]), json.loads(sections[7])
+    for name in ("name", "first_ordinal", "last_ordinal", "packets", "flow_parts", "captured_bytes", "wire_bytes"):
+        check(meta[name] == entry[name], f"{folder}: {name}")
+    check((meta["first"], meta["last"]) == (entry.get("first"), entry.get("last")), f"{folder}: times")
+    check(all(layer in entry["layers"] for layer in meta["layers"]), f"{folder}: layers")
+    head = payload_layer(data["head"], sections.get(3, b""))
+    body = payload_layer(data["body"], sections.get(4, b""))
+    packets = rows_of(table(data["packets"], sections[5], sections.get(8, b""), f"{folder}: packets"))
+    flows = rows_of(table(data["flows"], sections[6], sections.get(9, b""), f"{folder}: flows"))
+    count, terms = term_index(sections[2])
+    check(len(packets) == entry["packets"], f"{folder}: rows of packets")
+    check(len(flows) == entry["flow_parts"] == count, f"{folder}: rows of flows")
+
+    interfaces = dict(meta["interfaces"])
+    options = dict(extras["packet_options"])
+    protocols: Counter = Counter()
+    for ordinal, flow in enumerate(flows):
+        first, many = flow["first_row"], flow["packets_forward"] + flow["packets_backward"]
+        rows = packets[first : first + many]
+        check(len(rows) == many, f"{folder}: rows of flow {ordinal}")
+        check_flow(flow, ordinal, rows, meta, entry, terms)
+        protocols[flow["protocol"]] += many
+        at, more = flow["head_offset"], flow["body_offset"]
+        payload = head[at : at + flow["head_bytes"]] + body[more : more + flow["body_bytes"]]
+        check(len(payload) == flow["head_bytes"] + flow["body_bytes"], f"{folder}: payload of flow {ordinal}")
+        check(not flow["body_bytes"] or flow["head_bytes"] == 16384, f"{folder}: cut of flow {ordinal}")
+        state, used = new_state(), 0
+        for row in rows:
+            prefix = header(row, state)
+            captured = row["length"] if row["captured"] is None else row["captured"]
+            rest = payload[used : used + captured - len(prefix)]
+            used += len(rest)
+            row["data"] = prefix + rest
+            row["options"] = bytes(options.get(row["ordinal"], []))
+            row["described"] = interfaces[row["interface"]]
+            check(len(row["data"]) == captured, f"{folder}: packet {row['ordinal']} is cut short")
+        check(used == len(payload), f"{folder}: payload left over of flow {ordinal}")
+    check(dict(protocols) == entry["protocols"], f"{folder}: protocols")
+    check(sum(row["length"] for row in packets) == entry["wire_bytes"], f"{folder}: bytes on the wire")
+    check(sum(len(row["data"]) for row in packets) == entry["captured_bytes"], f"{folder}: captured bytes")
+    print(f"{entry['name']}: {len(packets)} packets in {len(flows)} flow parts")
+    return packets
+
+
+# --- catalog -------------------------------------------------------------------------------------
+
+
+def place(hour: int) -> str:
+    if hour == -(1 << 31):
+        return "date=unknown/hour=unknown"
+    time = datetime.datetime(1970, 1, 1) + datetime.timedelta(hours=hour)
+    return time.strftime("date=%Y-%m-%d/hour=%H")
+
+
+def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
+    """A life of a recorder: what it says of itself, and its packets."""
+    content = path.read_bytes()
+    writer = json.loads(content)
+    check(writer["format"] == 1, f"{path}: format {writer['format']}")
+    check(writer["recorder"] == path.parent.name and writer["generation"] == int(path.name), path)
+    if writer["kind"] == "import" and "source" in writer:
+        recorder = sha256(f"import {writer['source']['sketch']}".encode())[:16]
+        check(writer["recorder"] == recorder, f"{path}: recorder of its source")
+    previous, packets = sha256(content), []
+    for number, log in enumerate(sorted((root / "log" / path.parent.name / path.name).glob("*"))):
+        content = log.read_bytes()
+        commit = json.loads(content)
+        check(commit["format"] == 1 and log.name == f"{number:020}", log)
+        check(commit["seq"] == number and commit["previous"] == previous, f"{log}: does not follow")
+        previous = sha256(content)
+        writer["source_read"] = commit.get("source_read")
+        for entry in commit["segments"]:
+            check(entry["hour"] == min(entry.get("hours") or [entry["hour"]]), f"{log}: hour")
+            packets += segment(root / "data" / place(entry["hour"]) / entry["name"], entry)
+    packets.sort(key=lambda row: row["ordinal"])
+    return writer, packets
+
+
+def cluster(store: Path) -> Path:
+    """The folder of the only cluster in a store."""
+    if (store / "format").is_file():
+        return store
+    found = [path.parent for path in store.glob("*/format")]
+    check(len(found) == 1, f"{store}: {len(found)} clusters")
+    return found[0]
+
+
+def read(store: Path) -> list[tuple[dict, list[dict]]]:
+    """All recordings: what went on with another life's import is put behind it."""
+    root = cluster(store)
+    known = json.loads((root / "format").read_bytes())
+    check(known["store"] == "capstan" and known["format"] == 1, f"{root}: {known}")
+    recordings: list[tuple[dict, list[dict]]] = []
+    for path in sorted((root / "writers").glob("*/*")):
+        writer, packets = life(root, path)
+        if "resumes" in writer and recordings:
+            check(recordings[-1][0]["recorder"] == writer["recorder"], f"{path}: resumes nothing")
+            recordings[-1][1].extend(packets)
+            recordings[-1][1].sort(key=lambda row: row["ordinal"])
+        else:
+            recordings.append((writer, packets))
+    return recordings
+
+
+# --- capture files -------------------------------------------------------------------------------
+
+
+def captured(path: Path):
+    """Time in nanoseconds (none if it has none), length on the wire and bytes of each packet."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    yield from pcapng(content) if content[:4] == b"\n\r\r\n" else pcap(content)
+
+
+def pcap(content: bytes):
+    magics = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}
+    order = next((o for o in "<>" if struct.unpack_from(o + "I", content)[0] in magics), None)
+    check(order is not None, "neither pcap nor pcapng")
+    scale = magics[struct.unpack_from(order + "I", content)[0]]
+    at = 24
+    while at < len(content):
+        seconds, fraction, length, wire = struct.unpack_from(order + "IIII", content, at)
+        yield seconds * 10**9 + fraction * scale, wire, content[at + 16 : at + 16 + length]
+        at += 16 + length
+
+
+def pcapng(content: bytes):
+    at, order, interfaces = 0, "<", []
+    while at < len(content):
+        if content[at : at + 4] == b"\n\r\r\n":
+            order = "<" if content[at + 8 : at + 12] == b"\x4d\x3c\x2b\x1a" else ">"
+            interfaces = []
+        kind, length = struct.unpack_from(order + "II", content, at)
+        body = content[at + 8 : at + length - 4]
+        at += length
+        if kind == 1:
+            snap, resolution, offset, place = struct.unpack_from(order + "I", body, 4)[0], 6, 0, 8
+            while place + 4 <= len(body):
+                code, size = struct.unpack_from(order + "HH", body, place)
+                value = body[place + 4 : place + 4 + size]
+                if code == 9:
+                    resolution = value[0]
+                elif code == 14:
+                    (offset,) = struct.unpack(order + "q", value)
+                place += 4 + (size + 3) // 4 * 4
+            ticks = 2 ** (resolution & 127) if resolution & 128 else 10**resolution
+            interfaces.append((snap, ticks, offset))
+        elif kind in (2, 6):
+            number, high, low, size, wire = struct.unpack_from(order + ("HxxIIII" if kind == 2 else "IIIII"), body)
+            _, ticks, offset = interfaces[number]
+            yield (high << 32 | low) * 10**9 // ticks + offset * 10**9, wire, body[20 : 20 + size]
+        elif kind == 3:
+            (wire,) = struct.unpack_from(order + "I", body)
+            size = min(wire, interfaces[0][0] or wire, len(body) - 4)
+            yield None, wire, body[4 : 4 + size]
+
+
+def write(recordings: list[tuple[dict, list[dict]]], path: Path) -> None:
+    """A pcap file with nanoseconds; packets without a time get 1970."""
+    packets = [row for _, rows in recordings for row in rows]
+    links = {row["described"]["link_type"] for row in packets}
+    check(len(links) <= 1, f"link types {sorted(links)}: a pcap file has one")
+    packets.sort(key=lambda row: row["time"] or 0)
+    with path.open("wb") as out:
+        out.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, links.pop() if links else 1))
+        for row in packets:
+            seconds, nanoseconds = divmod(row["time"] or 0, 10**9)
+            check(0 <= seconds <= M32, f"packet {row['ordinal']}: pcap cannot say its time")
+            out.write(struct.pack("<IIII", seconds, nanoseconds, len(row["data"]), row["length"]) + row["data"])
+
+
+def sketch(content: bytes) -> str:
+    length, sample = len(content), 65_536
+    parts = [content]
+    if length > 16 * sample:
+        starts = [(length - sample) * number // 15 for number in range(16)]
+        parts = [content[start : start + sample] for start in starts]
+    return sha256(length.to_bytes(8, "little") + b"".join(parts))
+
+
+def compare(recordings: list[tuple[dict, list[dict]]], path: Path) -> None:
+    content = path.read_bytes()
+    whole = {"bytes": len(content), "sha256": sha256(content)}
+    found = [rows for writer, rows in recordings if writer.get("source", {}).get("sketch") == sketch(content)]
+    check(bool(found), f"{path}: no import of it")
+    check(any(writer["source_read"] == whole for writer, _ in recordings), f"{path}: not read whole")
+    for rows in found:
+        count = 0
+        for number, (time, wire, data) in enumerate(captured(path)):
+            check(number < len(rows), f"{path}: packet {number} is not in the store")
+            row = rows[number]
+            what = f"{path}: packet {number}"
+            check(row["ordinal"] == number, f"{what}: has ordinal {row['ordinal']}")
+            check(row["time"] == time, f"{what}: time {row['time']}, not {time}")
+            check(row["length"] == wire and row["data"] == data, f"{what}: other bytes")
+            count += 1
+        check(len(rows) == count, f"{path}: {len(rows) - count} packets that it does not have")
+        print(f"{path.name}: {count} packets, all as captured")
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if len(arguments) < 2 or (arguments[1] == "compare") != (len(arguments) > 2):
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        recordings = read(Path(arguments[0]))
+        if arguments[1] == "compare":
+            for name in arguments[2:]:
+                compare(recordings, Path(name))
+        else:
+            write(recordings, Path(arguments[1]))
+    except (Wrong, OSError, ValueError, KeyError, IndexError, struct.error) as error:
+        print(f"second_reader: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
