@@ -1,5 +1,7 @@
 //! One module a subcommand.
 
+mod asked;
+mod cells;
 pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod import;

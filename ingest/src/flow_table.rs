@@ -22,6 +22,7 @@ use capstan_model::headers::{Network, tcp_flags};
 use capstan_model::{
     Direction, FlowEnd, FlowId, FlowKey, Generation, Headers, LinkType, Protocol, RecorderId, Time,
 };
+use capstan_storage_engine::segment::builder::PartNumber;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
@@ -54,7 +55,7 @@ impl Default for Timeouts {
 }
 
 /// Most flows remembered at a time.
-const MAX_FLOWS: usize = 256 * 1024;
+pub(crate) const MAX_FLOWS: usize = 256 * 1024;
 /// Most first fragments remembered at a time.
 const MAX_FRAGMENTS: usize = 16 * 1024;
 /// Flows are swept for time-outs whenever packet time has moved this far.
@@ -75,8 +76,8 @@ pub struct Flow {
     pub protocol: Protocol,
     /// Payload packets that may still be looked at to tell what it speaks.
     pub label_tries: u8,
-    /// The segment (by serial number) and part its last packet went to.
-    pub last_part: Option<(u64, capstan_storage_engine::segment::builder::PartNumber)>,
+    /// Where its last packet went.
+    pub last_part: Option<LastPart>,
     lookup: Key,
     source_is_low: bool,
     last: i64,
@@ -117,7 +118,12 @@ pub struct FlowTable {
     newest: i64,
     swept: i64,
     evicted: u64,
+    /// The last parts of flows forgotten before their time, until somebody takes them.
+    evicted_parts: Vec<LastPart>,
 }
+
+/// The segment (by serial number) and part that a flow's last packet went to.
+pub type LastPart = (u64, PartNumber);
 
 impl FlowTable {
     /// An empty table; flow ids carry `generation` and count from 0.
@@ -135,6 +141,7 @@ impl FlowTable {
             newest: i64::MIN,
             swept: i64::MIN,
             evicted: 0,
+            evicted_parts: Vec::new(),
         }
     }
 
@@ -156,6 +163,12 @@ impl FlowTable {
     /// Flows forgotten because the table was full.
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// The last parts of the flows that were forgotten since this was asked before, because the
+    /// table was full and not because they ended. Only a packet that opens a flow makes some.
+    pub fn take_evicted(&mut self) -> impl Iterator<Item = LastPart> + '_ {
+        self.evicted_parts.drain(..)
     }
 
     /// The flow in a slot that [`FlowTable::find`] just gave.
@@ -361,17 +374,24 @@ impl FlowTable {
     /// Makes room: ever shorter time-outs until a quarter of the table is free.
     fn evict(&mut self, now: i64) {
         let before = self.by_key.len();
+        let mut parts = std::mem::take(&mut self.evicted_parts);
         let mut shift = 1;
         while self.by_key.len() > MAX_FLOWS / 4 * 3 && shift < 63 {
             self.remove_where(|table, flow| {
-                now.saturating_sub(flow.last) >= table.timeout(flow) >> shift
+                let (idle, timeout) = (now.saturating_sub(flow.last), table.timeout(flow));
+                let over = idle >= timeout >> shift;
+                if over && idle <= timeout && flow.end().is_none() {
+                    parts.extend(flow.last_part);
+                }
+                over
             });
             shift += 1;
         }
+        self.evicted_parts = parts;
         self.evicted += (before - self.by_key.len()) as u64;
     }
 
-    fn remove_where(&mut self, over: impl Fn(&Self, &Flow) -> bool) {
+    fn remove_where(&mut self, mut over: impl FnMut(&Self, &Flow) -> bool) {
         for slot in 0..self.flows.len() as u32 {
             if self.flows[slot as usize].as_ref().is_some_and(|flow| over(self, flow)) {
                 self.forget(slot);

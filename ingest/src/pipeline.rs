@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use capstan_dissect::label as labels;
 use capstan_model::link::Interface;
-use capstan_model::{Block, Direction, Generation, Headers, Packet, Protocol};
+use capstan_model::{Block, Direction, FlowEnd, Generation, Headers, Packet, Protocol};
 use capstan_storage_engine::segment::builder::{SegmentBuilder, Writer};
 
 use crate::flow_table::{Flow, FlowTable, Timeouts, can_be_labelled};
@@ -79,6 +79,8 @@ pub struct Pipeline<S> {
     settings: Settings,
     table: FlowTable,
     interfaces: Vec<Arc<Interface>>,
+    /// How many of them a segment describes, also if no packet of theirs comes.
+    described: usize,
     segments: OpenSegments,
     /// Blocks that came since the last packet; they go with the next one.
     blocks: Vec<Block>,
@@ -96,6 +98,7 @@ impl<S: Sink> Pipeline<S> {
             settings,
             table,
             interfaces: Vec::new(),
+            described: 0,
             segments,
             blocks: Vec::new(),
             progress: Progress::default(),
@@ -151,6 +154,11 @@ impl<S: Sink> Pipeline<S> {
         capstan_dissect::decode_into(&mut headers, link_type, packet.data, packet.length);
         let time = packet.stamp.time();
         let found = self.table.find(&headers, link_type, packet.interface, time);
+        if found.new {
+            for part in self.table.take_evicted() {
+                self.segments.end_part(part, FlowEnd::Evicted);
+            }
+        }
         let hour = packet.hour();
         if store && let Some(full) = self.segments.make_room(hour) {
             // This packet is not in any segment yet.
@@ -174,6 +182,7 @@ impl<S: Sink> Pipeline<S> {
         for block in self.blocks.drain(..) {
             open.builder.push_block(block);
         }
+        describe(&self.interfaces, &mut self.described, &mut open.builder);
         open.builder
             .describe_interface(packet.interface, &self.interfaces[packet.interface as usize]);
         let part = open.part_of(flow);
@@ -230,9 +239,8 @@ impl<S: Sink> Pipeline<S> {
     /// # Errors
     /// What the sink says; the rest stays open.
     pub fn flush(&mut self) -> Result<(), PipelineError<S::Error>> {
-        if !self.blocks.is_empty()
-            && let Some(open) = self.segments.any()
-        {
+        if let Some(open) = self.segments.any() {
+            describe(&self.interfaces, &mut self.described, open);
             for block in self.blocks.drain(..) {
                 open.push_block(block);
             }
@@ -262,6 +270,15 @@ impl<S: Sink> Pipeline<S> {
     /// Segments that are open now.
     pub fn open_segments(&self) -> usize {
         self.segments.len()
+    }
+}
+
+/// Describes the capture points that no segment describes yet.
+#[inline]
+fn describe(all: &[Arc<Interface>], described: &mut usize, segment: &mut SegmentBuilder) {
+    while let Some(interface) = all.get(*described) {
+        segment.describe_interface(*described as u32, interface);
+        *described += 1;
     }
 }
 

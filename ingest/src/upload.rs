@@ -242,10 +242,11 @@ impl Worker {
             self.next_segment
         );
         self.next_segment += 1;
+        let secrets = builder.has_secrets();
         let sealed = builder.seal(name, self.flow_generation).map_err(|error| {
             Failure::caused_by(FailureKind::Other, "a segment cannot be sealed", error)
         })?;
-        let entry = entry_of(&sealed);
+        let entry = entry_of(&sealed, secrets);
         let store = &self.store;
         self.runtime.block_on(async {
             let puts = sealed.layers.into_iter().map(|sealed| {
@@ -279,7 +280,7 @@ impl Worker {
 }
 
 /// What the catalog says of a sealed segment.
-fn entry_of(sealed: &SealedSegment) -> SegmentEntry {
+fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
     let meta = &sealed.meta;
     let layer = |sealed: &capstan_storage_engine::segment::builder::SealedLayer| LayerEntry {
         layer: sealed.layer.name().to_owned(),
@@ -305,6 +306,7 @@ fn entry_of(sealed: &SealedSegment) -> SegmentEntry {
             .iter()
             .map(|(protocol, packets)| (protocol.name().to_owned(), *packets))
             .collect(),
+        secrets,
         addresses: AddressFilter::of(&sealed.addresses),
     }
 }

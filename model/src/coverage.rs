@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::TimeRange;
+use crate::time::{Time, TimeRange};
 
 /// A stretch of time during which interfaces were listened to, also if no packet came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,6 @@ pub enum LossCause {
     SourceDrop,
     /// The source is damaged from some byte on.
     SourceDamaged,
-    /// Captured bytes beyond the longest frame that is kept.
-    FrameTooLong,
 }
 
 /// Something that is missing inside what was listened to.
@@ -47,6 +45,15 @@ pub struct Loss {
     pub note: String,
 }
 
+impl Loss {
+    /// Whether something of it is missing in a range. One at a single moment has a range of one
+    /// nanosecond or none.
+    pub fn touches(&self, range: &TimeRange) -> bool {
+        let last = Time(self.range.end.0.saturating_sub(1)).max(self.range.start);
+        range.is_all() || range.touches(self.range.start, last)
+    }
+}
+
 impl LossCause {
     /// The name in commits, SQL and messages.
     pub fn name(self) -> &'static str {
@@ -54,7 +61,6 @@ impl LossCause {
             LossCause::KernelDrop => "kernel-drop",
             LossCause::SourceDrop => "source-drop",
             LossCause::SourceDamaged => "source-damaged",
-            LossCause::FrameTooLong => "frame-too-long",
         }
     }
 }

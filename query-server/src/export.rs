@@ -5,15 +5,17 @@
 //! ```
 //!
 //! Segments are sorted by where their first packet comes, and each is opened when what is
-//! written has come that far. Its selected packets are read some flows at a time
-//! (`read`), put together in one flat buffer (`records`) and sorted; what does not fit
+//! written has come that far (`order`). Its selected packets are read some flows at a time
+//! (`read`; a very large flow piece by piece, `large`), put together in one flat buffer
+//! (`records`) and sorted; what does not fit
 //! into the memory allowed goes to a temporary file as a sorted run (`run`). `merge` takes
 //! the least packet of all runs, again and again, and `output` writes it.
 //!
 //! What else a source had besides packets is written like this. Names and secrets
 //! (pcapng name resolution and decryption secrets blocks) are written before the first packet
 //! of their segment that they came before, and in any case when the segment ends: they help
-//! reading a part of a capture, too. Statistics, custom and unknown blocks say something about
+//! reading a part of a capture, too; secrets also if no packet of their segment is in the file,
+//! at its beginning, as long as there is one of the same recorder. Statistics, custom and unknown blocks say something about
 //! the capture as a whole, and are written only if nothing was left out (all of time, all
 //! flows). What was lost is written as statistics of the interface at the file's end,
 //! unless the source's own are there.
@@ -21,9 +23,12 @@
 //! The same snapshot and options give the same bytes.
 
 mod completeness;
+mod large;
 mod merge;
+mod order;
 mod output;
 pub mod pcapng;
+mod plan;
 mod read;
 mod records;
 mod run;
@@ -61,8 +66,7 @@ pub struct Export {
     pub selection: Selection,
     /// In which order.
     pub order: Order,
-    /// Memory for packets, bytes; at least [`LEAST_MEMORY`]. A single flow of one segment that
-    /// is larger (a segment holds about 128 MiB) is still read whole.
+    /// Memory for packets, bytes; at least [`LEAST_MEMORY`].
     pub memory: usize,
     /// Where temporary files go when that is not enough.
     pub spill: PathBuf,
@@ -163,7 +167,7 @@ pub async fn export(
 /// # Errors
 /// A segment cannot be read.
 pub async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost, Failure> {
-    merge::plan(snapshot, what).await
+    plan::plan(snapshot, what).await
 }
 
 /// The file as a stream, made on threads for blocking work as it is taken. Ends with a failure

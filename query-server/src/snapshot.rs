@@ -216,11 +216,10 @@ impl Snapshot {
     /// nanosecond or none; both are found.
     pub fn losses(&self, range: TimeRange) -> impl Iterator<Item = (&Life, &Loss)> {
         self.lives.values().flat_map(move |life| {
-            let inside = move |loss: &&Loss| {
-                let last = Time(loss.range.end.0.saturating_sub(1)).max(loss.range.start);
-                range.is_all() || range.touches(loss.range.start, last)
-            };
-            life.losses.iter().filter(inside).map(move |loss| (&**life, loss))
+            life.losses
+                .iter()
+                .filter(move |loss| loss.touches(&range))
+                .map(move |loss| (&**life, loss))
         })
     }
 

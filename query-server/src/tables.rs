@@ -5,8 +5,9 @@
 //! | `packets` | a packet | `providers`, `packets`, `packet_rows`, `templates` |
 //! | `flow_parts` | what one segment holds of a flow | `providers`, `flow_parts`, `flow_rows` |
 //! | `flows` | a flow, merged from its parts | `flows` |
-//! | `segments` | a segment | `catalog` |
+//! | `segments`, `files`, `protocols` | a segment, an object of one, a protocol in one | `catalog` |
 //! | `coverage` | a stretch of listening, or a loss | `catalog` |
+//! | `writers`, `problems`, `store` | who wrote, what is wrong, where it is | `catalog` |
 //!
 //! A condition goes down as far as something can decide it: `predicate` turns it into a
 //! `window` of time and a [`FlowFilter`](crate::select::FlowFilter), which choose segments by
@@ -62,15 +63,14 @@ pub fn session(
         .with_query_planner(Arc::new(explain::Planner))
         .build();
     let context = SessionContext::new_with_state(state);
-    let snapshot = || Arc::clone(snapshot);
-    let tables: [(&str, Arc<dyn TableProvider>); 5] = [
-        ("packets", Arc::new(providers::Packets(snapshot()))),
-        ("flow_parts", Arc::new(providers::FlowParts(snapshot()))),
-        ("flows", Arc::new(flows::Flows::new(snapshot()))),
-        ("segments", Arc::new(catalog::CatalogTable::segments(snapshot()))),
-        ("coverage", Arc::new(catalog::CatalogTable::coverage(snapshot()))),
+    let packets: [(&str, Arc<dyn TableProvider>); 3] = [
+        ("packets", Arc::new(providers::Packets(Arc::clone(snapshot)))),
+        ("flow_parts", Arc::new(providers::FlowParts(Arc::clone(snapshot)))),
+        ("flows", Arc::new(flows::Flows::new(Arc::clone(snapshot)))),
     ];
-    for (name, table) in tables {
+    let catalog = catalog::CatalogTable::all(snapshot)
+        .map(|(name, table)| -> (_, Arc<dyn TableProvider>) { (name, Arc::new(table)) });
+    for (name, table) in packets.into_iter().chain(catalog) {
         context.register_table(name, table).map_err(|error| {
             Failure::caused_by(FailureKind::Other, format!("table {name} cannot be made"), error)
         })?;

@@ -16,6 +16,7 @@ mod rights;
 mod round_trip;
 mod sandbox;
 mod server;
+mod servers;
 mod sql_clients;
 mod tools;
 mod traffic;

@@ -17,6 +17,7 @@ use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::asked::Server;
 use super::window::Window;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
@@ -55,9 +56,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     memory: u32,
-    /// Ask this Capstan server instead of the store
-    #[arg(long, env = "CAPSTAN_SERVER", value_name = "URL")]
-    server: Option<String>,
+    #[command(flatten)]
+    server: Server,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -85,7 +85,7 @@ pub(crate) fn run(
         By::Recorded => Order::Recorded,
     };
     let stop = interrupt::watch(runtime, || ())?;
-    match &arguments.server {
+    match &arguments.server.url {
         Some(server) => {
             let request = ExportRequest {
                 range: selection.range,

@@ -1,11 +1,14 @@
 //! `capstan files`.
 
+use arrow::array::RecordBatch;
 use capstan_model::{Failure, TimeRange};
-use capstan_storage_engine::catalog::Catalog;
 use capstan_storage_engine::segment::Layer;
+use futures::TryStreamExt;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use super::asked::{Server, touching};
+use super::cells;
 use super::window::Window;
 use crate::output;
 use crate::settings::Settings;
@@ -17,7 +20,8 @@ use crate::settings::Settings;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan files --store ./store --from -1h
-  capstan files --store ./store --layer flows --format json")]
+  capstan files --store ./store --layer flows --format json
+  capstan files --server http://127.0.0.1:32010 --from -1h")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     window: Window,
@@ -27,6 +31,8 @@ pub(crate) struct Arguments {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    #[command(flatten)]
+    server: Server,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -59,40 +65,55 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let range = arguments.window.range()?;
-    let (store, catalog) = runtime.block_on(async {
-        let store = settings.open().await?;
-        let catalog = Catalog::load(&store).await?;
-        Ok::<_, Failure>((store, catalog))
-    })?;
-    let objects = list(&catalog, range, arguments.layer, &store.format().cluster);
-    match arguments.format {
-        Format::Json => output::print(&output::json(&objects)?)?,
-        Format::Text => {
-            let lines: String = objects.iter().map(|object| object.path.clone() + "\n").collect();
-            output::print(&lines)?;
+    let sql = statement(arguments.window.range()?, arguments.layer);
+    runtime.block_on(async {
+        let asked = arguments.server.open(settings).await?;
+        let mut answer = asked.query(&sql).await?;
+        let mut objects = Vec::new();
+        while let Some(batch) = answer.batches.try_next().await? {
+            match arguments.format {
+                Format::Json => objects.extend(read(&batch)?),
+                Format::Text => {
+                    let paths = cells::texts(&batch, "path")?.into_iter().flatten();
+                    output::print(&paths.map(|path| path + "\n").collect::<String>())?;
+                }
+            }
         }
-    }
-    super::status::say_problems(&catalog)
+        if arguments.format == Format::Json {
+            output::print(&output::json(&objects)?)?;
+        }
+        asked.check_catalog().await
+    })
 }
 
-fn list(catalog: &Catalog, range: TimeRange, only: Option<Layer>, cluster: &str) -> Vec<Object> {
-    let mut objects = Vec::new();
-    for segment in catalog.segments(range) {
-        let entry = &segment.entry;
-        for layer in Layer::ALL.into_iter().filter(|layer| only.is_none_or(|only| only == *layer)) {
-            let Some(known) = entry.layer(layer) else { continue };
-            objects.push(Object {
-                path: format!("{cluster}/{}", entry.path(layer)),
-                segment: entry.name.clone(),
-                layer: layer.name().to_owned(),
-                bytes: known.bytes,
-                sha256: known.sha256.clone(),
-                first: entry.first.map(|time| time.to_string()),
-                last: entry.last.map(|time| time.to_string()),
-                packets: entry.packets,
-            });
-        }
-    }
-    objects
+fn statement(range: TimeRange, layer: Option<Layer>) -> String {
+    let window = touching(range, "first_time", "last_time");
+    let layer = layer.map(|layer| format!(" AND layer = '{}'", layer.name())).unwrap_or_default();
+    format!("SELECT * FROM files WHERE {window}{layer} ORDER BY path")
+}
+
+fn read(batch: &RecordBatch) -> Result<Vec<Object>, Failure> {
+    let text = |name| -> Result<_, Failure> {
+        let texts = cells::texts(batch, name)?;
+        Ok(texts.into_iter().map(Option::unwrap_or_default))
+    };
+    let time = |name| -> Result<_, Failure> {
+        let times = cells::times(batch, name)?;
+        Ok(times.into_iter().map(|time| time.map(|time| time.to_string())))
+    };
+    let (mut paths, mut segments, mut layers) = (text("path")?, text("segment")?, text("layer")?);
+    let (mut hashes, mut firsts, mut lasts) =
+        (text("sha256")?, time("first_time")?, time("last_time")?);
+    let (bytes, packets) = (cells::numbers(batch, "bytes")?, cells::numbers(batch, "packets")?);
+    let objects = bytes.into_iter().zip(packets).map(|(bytes, packets)| Object {
+        path: paths.next().unwrap_or_default(),
+        segment: segments.next().unwrap_or_default(),
+        layer: layers.next().unwrap_or_default(),
+        bytes,
+        sha256: hashes.next().unwrap_or_default(),
+        first: firsts.next().flatten(),
+        last: lasts.next().flatten(),
+        packets,
+    });
+    Ok(objects.collect())
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
 use capstan_query_server::sessions::{Options, StoreSessions};
-use capstan_query_server::snapshot::Latest;
 use capstan_query_server::{flight, http};
 use capstan_storage_engine::store::Store;
 use tokio::net::TcpListener;
@@ -96,9 +95,9 @@ pub(super) async fn serve(
     stopped: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let place = store.place().to_owned();
-    let options = Options::default();
-    let latest = Arc::new(Latest::load(store.clone(), options.freshness).await?);
-    let sessions = Arc::new(StoreSessions::open(store, options).await?);
+    let sessions = Arc::new(StoreSessions::open(store, Options::default()).await?);
+    // Both follow the store as one, and share what is open of it.
+    let latest = Arc::clone(sessions.latest());
     let told = |listener: &TcpListener| {
         listener.local_addr().map_err(|error| Failure::io("a listener fails", error))
     };

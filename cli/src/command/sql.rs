@@ -9,21 +9,21 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::json::LineDelimitedWriter;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use capstan_model::{Failure, FailureKind};
-use capstan_query_server::flight::client::{Answer, Client};
-use capstan_query_server::flight::local::Local;
-use capstan_query_server::sessions::{Options, StoreSessions};
+use capstan_query_server::flight::client::Answer;
 use comfy_table::{Table, presets};
 use futures::StreamExt;
 use tokio::runtime::Runtime;
 
+use super::asked::Server;
 use crate::interrupt;
 use crate::output;
 use crate::settings::Settings;
 
 /// Ask in SQL
 ///
-/// Tables: packets, flows, flow_parts, segments, coverage. host('10.0.0.7') and port(53) are
-/// predicates on either end. Times are UTC. `SHOW TABLES`, `DESCRIBE packets` and `EXPLAIN` work.
+/// Tables: packets, flows, flow_parts; of the catalog segments, files, protocols, coverage,
+/// writers, problems, store. host('10.0.0.7') and port(53) are predicates on either end. Times
+/// are UTC. `SHOW TABLES`, `DESCRIBE packets` and `EXPLAIN` work.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan sql --store ./store 'select protocol, count(*), sum(length) from packets group by protocol'
@@ -37,9 +37,8 @@ pub(crate) struct Arguments {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Ask this Capstan server instead of the store
-    #[arg(long, env = "CAPSTAN_SERVER", value_name = "URL")]
-    server: Option<String>,
+    #[command(flatten)]
+    server: Server,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -68,17 +67,8 @@ pub(crate) fn run(
     }
     let stop = interrupt::watch(runtime, || ())?;
     runtime.block_on(async {
-        // The local sessions must outlive their answer.
-        let (_local, answer) = match &arguments.server {
-            Some(server) => (None, Client::connect(server).await?.query(&query).await?),
-            None => {
-                let store = settings.open().await?;
-                let sessions = StoreSessions::open(store, Options::default()).await?;
-                let local = Local::new(Arc::new(sessions))?;
-                let answer = local.query(&query).await?;
-                (Some(local), answer)
-            }
-        };
+        let asked = arguments.server.open(settings).await?;
+        let answer = asked.query(&query).await?;
         let printing = print(answer, arguments.format);
         tokio::pin!(printing);
         loop {

@@ -1,14 +1,15 @@
 //! `capstan status`.
 
+mod read;
+
 use std::collections::BTreeMap;
 
-use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Failure, FailureKind, Time, TimeRange};
-use capstan_storage_engine::catalog::Catalog;
+use capstan_model::Failure;
 use capstan_storage_engine::segment::Layer;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use super::asked::{Server, say};
 use super::window::Window;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
@@ -17,13 +18,16 @@ use crate::settings::Settings;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan status --store ./store
-  capstan status --store s3://bucket/prefix --from -1h --format json")]
+  capstan status --store s3://bucket/prefix --from -1h --format json
+  capstan status --server http://127.0.0.1:32010")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     window: Window,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    #[command(flatten)]
+    server: Server,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,7 +38,7 @@ enum Format {
     Json,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Status {
     store: String,
     segments: u64,
@@ -53,13 +57,13 @@ struct Status {
     problems: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Span {
     from: String,
     to: String,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct LossLine {
     recorder: String,
     from: String,
@@ -76,96 +80,15 @@ pub(crate) fn run(
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let range = arguments.window.range()?;
-    let (place, catalog) = runtime.block_on(async {
-        let store = settings.open().await?;
-        let catalog = Catalog::load(&store).await?;
-        Ok::<_, Failure>((store.place().to_owned(), catalog))
+    let status = runtime.block_on(async {
+        let asked = arguments.server.open(settings).await?;
+        read::status(&asked, range).await
     })?;
-    let status = status(place, &catalog, range);
     match arguments.format {
         Format::Json => output::print(&output::json(&status)?)?,
         Format::Table => output::print(&text(&status))?,
     }
-    say_problems(&catalog)
-}
-
-/// Fails when the catalog is damaged: what was printed is what is still readable.
-pub(super) fn say_problems(catalog: &Catalog) -> Result<(), Failure> {
-    let problems = catalog.problems();
-    let Some(first) = problems.first() else { return Ok(()) };
-    Err(Failure::new(
-        FailureKind::Damaged,
-        format!(
-            "the catalog has {}, so this is not all there was; the first: {first}",
-            count(problems.len() as u64, "problem")
-        ),
-    ))
-}
-
-fn status(store: String, catalog: &Catalog, range: TimeRange) -> Status {
-    let totals = catalog.totals(range);
-    let mut protocols: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut oldest, mut newest): (Option<Time>, Option<Time>) = (None, None);
-    for segment in catalog.segments(range) {
-        for (name, packets) in &segment.entry.protocols {
-            *protocols.entry(name.clone()).or_default() += packets;
-        }
-        oldest =
-            segment.entry.first.map(|time| oldest.map_or(time, |old| old.min(time))).or(oldest);
-        newest = segment.entry.last.map(|time| newest.map_or(time, |new| new.max(time))).or(newest);
-    }
-    let listened = merge(catalog.coverage(range).map(|(_, _, listened)| listened));
-    let gaps = listened
-        .windows(2)
-        .map(|pair| TimeRange { start: pair[0].end, end: pair[1].start })
-        .collect::<Vec<_>>();
-    let span =
-        |range: &TimeRange| Span { from: range.start.to_string(), to: range.end.to_string() };
-    let loss = |recorder: String, loss: &Loss| LossLine {
-        recorder,
-        from: loss.range.start.to_string(),
-        to: loss.range.end.to_string(),
-        cause: loss.cause.name().to_owned(),
-        packets: loss.packets,
-        bytes: loss.bytes,
-        note: loss.note.clone(),
-    };
-    let layers: BTreeMap<String, u64> =
-        totals.layers.iter().map(|(name, (_, bytes))| (name.clone(), *bytes)).collect();
-    Status {
-        store,
-        segments: totals.segments,
-        packets: totals.packets,
-        flow_parts: totals.flow_parts,
-        captured_bytes: totals.captured_bytes,
-        wire_bytes: totals.wire_bytes,
-        stored_bytes: layers.values().sum(),
-        layers,
-        oldest: oldest.map(|time| time.to_string()),
-        newest: newest.map(|time| time.to_string()),
-        packets_by_protocol: protocols,
-        listened: listened.iter().map(span).collect(),
-        gaps: gaps.iter().map(span).collect(),
-        losses: catalog
-            .losses(range)
-            .map(|(recorder, _, lost)| loss(recorder.to_string(), lost))
-            .collect(),
-        problems: catalog.problems().iter().map(ToString::to_string).collect(),
-    }
-}
-
-/// Stretches during which anything listened, touching ones joined.
-fn merge<'a>(listened: impl Iterator<Item = &'a Listened>) -> Vec<TimeRange> {
-    let mut ranges: Vec<TimeRange> = listened.map(|listened| listened.range).collect();
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<TimeRange> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
+    say(&status.problems)
 }
 
 /// Spans and losses listed in full; more are only counted.

@@ -9,7 +9,7 @@ use capstan_storage_engine::segment::builder::{PartNumber, SegmentBuilder, Write
 use foldhash::fast::RandomState;
 
 use super::policy::{SPAN_HOURS, SealPolicy};
-use crate::flow_table::Flow;
+use crate::flow_table::{Flow, LastPart};
 
 /// Packets between two looks at how much memory is taken.
 const MEMORY_CHECK: u32 = 256;
@@ -165,6 +165,14 @@ impl OpenSegments {
                 }
                 Ok(&mut self.span.as_mut().expect("just put there").open)
             }
+        }
+    }
+
+    /// Says how the flow of a part ended, if its segment is still open.
+    pub(super) fn end_part(&mut self, (serial, part): LastPart, end: FlowEnd) {
+        let span = self.span.iter_mut().map(|span| &mut span.open);
+        if let Some(open) = self.hours.values_mut().chain(span).find(|open| open.serial == serial) {
+            open.builder.part_mut(part).end = end;
         }
     }
 

@@ -212,3 +212,36 @@ proptest::proptest! {
         expect_round_trip(SealPolicy::import(), LinkType(link), &packets);
     }
 }
+
+#[test]
+fn a_flow_that_is_forgotten_for_want_of_room_says_so() {
+    // More flows at once than are remembered; the first ones are the longest idle.
+    let flows = crate::flow_table::MAX_FLOWS as u32 + 1;
+    let policy = SealPolicy {
+        bytes: u64::MAX,
+        segment_memory: usize::MAX,
+        memory: usize::MAX,
+        ..SealPolicy::import()
+    };
+    let packets: Vec<_> = (0..flows)
+        .map(|number| {
+            let mut data = vec![0; 12];
+            data.extend([8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10]);
+            data.extend(&number.to_be_bytes()[1..]);
+            data.extend([192, 168, 0, 1, 0x13, 0x88, 0, 53, 0, 8, 0, 0]);
+            (Stamp::At(Time(i64::from(number) * 1_000_000)), 42, data)
+        })
+        .collect();
+    let sealed = pass(policy, LinkType::ETHERNET, &packets);
+    let [sealed] = &sealed[..] else { panic!("{} segments", sealed.len()) };
+    let index = &sealed.layers.iter().find(|layer| layer.layer == Layer::Index).unwrap().bytes;
+    let segment = Segment::open(index).unwrap();
+    let (all, fetch) = (segment.all_flows(), InMemory(sealed));
+    let mut rows = futures::executor::block_on(segment.read_flows(&fetch, &all)).unwrap();
+    assert_eq!(rows.len(), flows as usize);
+    rows.sort_by_key(|row| row.part.first);
+    let evicted = rows.iter().filter(|row| row.part.end == FlowEnd::Evicted).count();
+    assert!((flows as usize / 4..flows as usize / 2).contains(&evicted), "{evicted}");
+    assert!(rows[..evicted].iter().all(|row| row.part.end == FlowEnd::Evicted));
+    assert!(rows[evicted..].iter().all(|row| row.part.end == FlowEnd::Open));
+}

@@ -113,7 +113,6 @@ fn cause_words(cause: LossCause) -> &'static str {
         LossCause::KernelDrop => "no room in the kernel's capture ring",
         LossCause::SourceDrop => "the source says that it dropped them",
         LossCause::SourceDamaged => "the source is damaged",
-        LossCause::FrameTooLong => "frames longer than are kept",
     }
 }
 

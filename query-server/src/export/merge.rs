@@ -1,25 +1,25 @@
 //! From segments to one order of packets.
 
+mod fill;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_model::block::block_type;
-use capstan_model::{Block, Failure, FailureKind, Generation, Hour, RecorderId, Time};
+use capstan_model::{Block, Failure, FailureKind};
 use capstan_storage_engine::catalog::Segment;
-use capstan_storage_engine::segment::Layer;
 use tokio::sync::mpsc::Sender;
 
 use super::completeness::Completeness;
-use super::output::{Output, unwanted};
-use super::pcapng::Section;
-use super::read::{Ahead, Beside, Reading, Slice, interfaces};
-use super::records::Arena;
+use super::order::{Pending, Position, pending, ranks, secrets};
+use super::output::{Output, section};
+use super::read::{Ahead, Beside, Reading, interfaces};
 use super::run::{Head, Run, Spill};
 use super::{Export, LEAST_MEMORY, Order, Report, Skipped};
 use crate::select::Selection;
-use crate::snapshot::{Cost, Plan, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// Most bytes of payload and rows that are read and put together at a time.
 const LARGEST_SLICE: usize = 16 << 20;
@@ -27,68 +27,9 @@ const LARGEST_SLICE: usize = 16 << 20;
 /// The part of the memory that one slice may take; four are held at the worst.
 const SLICE_SHARE: usize = 16;
 
-/// Where a packet comes in the file. Without a time comes before with one; for the recorded
-/// order no packet has a time here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
-    time: Option<Time>,
-    life: u32,
-    ordinal: u64,
-}
-
-/// A segment that was not begun yet.
-#[derive(Debug)]
-struct Pending {
-    /// No packet of it comes before.
-    from: Position,
-    segment: Arc<Segment>,
-}
-
-/// The ranks of lives: what packets of the same time are ordered by, or of the recorded order.
-type Ranks = BTreeMap<(RecorderId, Generation), u32>;
-
-fn ranks(snapshot: &Snapshot, order: Order) -> Ranks {
-    let mut began: BTreeMap<RecorderId, Time> = BTreeMap::new();
-    for life in snapshot.lives() {
-        let started = life.writer.as_ref().map_or(Time::MAX, |writer| writer.info.started_at);
-        let known = began.entry(life.recorder).or_insert(started);
-        *known = started.min(*known);
-    }
-    let mut lives: Vec<(RecorderId, Generation)> =
-        snapshot.lives().map(|life| (life.recorder, life.generation)).collect();
-    match order {
-        Order::Time => lives.sort_unstable(),
-        Order::Recorded => {
-            lives.sort_unstable_by_key(|life| (began.get(&life.0).copied(), life.0, life.1));
-        }
-    }
-    lives.into_iter().zip(0..).collect()
-}
-
-/// The segments that may hold packets of a selection, by where their first packet comes.
-fn pending(snapshot: &Snapshot, what: &Export, ranks: &Ranks) -> VecDeque<Pending> {
-    let filter = what.selection.filter();
-    let range = what.selection.range;
-    let mut pending: Vec<Pending> = snapshot
-        .segments(range)
-        .filter(|segment| filter.may_match(&segment.entry))
-        .map(|segment| {
-            let timeless = range.is_all() && segment.hours().contains(&Hour::UNKNOWN);
-            let time = match what.order {
-                Order::Time if !timeless => segment.entry.first.map(|time| time.max(range.start)),
-                _ => None,
-            };
-            let life = ranks.get(&(segment.recorder, segment.generation)).copied();
-            let from = Position {
-                time,
-                life: life.unwrap_or(u32::MAX),
-                ordinal: segment.entry.first_ordinal,
-            };
-            Pending { from, segment: Arc::clone(segment) }
-        })
-        .collect();
-    pending.sort_by(|a, b| (a.from, &a.segment.entry.name).cmp(&(b.from, &b.segment.entry.name)));
-    pending.into()
+/// Bytes of payload and rows that are read and put together at a time.
+pub(super) fn slice_bytes(memory: usize) -> u64 {
+    (memory.max(LEAST_MEMORY) / SLICE_SHARE).min(LARGEST_SLICE) as u64
 }
 
 /// Whether a failure is about one segment only, so that the others can still be read.
@@ -159,7 +100,7 @@ pub(super) async fn run(
         selection: Arc::new(what.selection.clone()),
         everything: what.selection.is_everything(),
         memory,
-        slice_bytes: (memory / SLICE_SHARE).min(LARGEST_SLICE) as u64,
+        slice_bytes: slice_bytes(memory),
         pending: pending(snapshot, what, &ranks),
         next: None,
         active: Vec::new(),
@@ -173,7 +114,11 @@ pub(super) async fn run(
     if what.order == Order::Recorded {
         merge.describe_all().await;
     }
+    merge.write_secrets().await?;
     merge.merge().await?;
+    if merge.everything {
+        merge.output.declare_all();
+    }
     let tail = std::mem::take(&mut merge.tail);
     tail.iter().for_each(|(life, block)| merge.output.block(*life, block));
     merge.output.losses(&completeness.losses, |lost| {
@@ -191,30 +136,6 @@ pub(super) async fn run(
     Ok(report)
 }
 
-fn section(what: &Export, completeness: &Completeness) -> Section {
-    let range = what.selection.range;
-    let bound = |time: Time, open: Time, name: &str| {
-        if time == open { name.to_owned() } else { time.to_string() }
-    };
-    let window = if range.is_all() {
-        "all of time".to_owned()
-    } else {
-        let from = bound(range.start, Time::MIN, "the beginning");
-        format!("{from} to {}", bound(range.end, Time::MAX, "the end"))
-    };
-    let words = what.selection.words();
-    let flows = if words.is_empty() { "all flows".to_owned() } else { words };
-    let order = match what.order {
-        Order::Time => "in order of time",
-        Order::Recorded => "as recorded",
-    };
-    Section {
-        application: Some(concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned()),
-        comments: vec![format!("{window}; {flows}; {order}"), completeness.words()],
-        ..Section::default()
-    }
-}
-
 impl Merge<'_> {
     /// Learns of all interfaces before the first packet, so that each life's keep their order.
     async fn describe_all(&mut self) {
@@ -226,6 +147,28 @@ impl Merge<'_> {
                 self.output.describe(life, &interfaces(&open));
             }
         }
+    }
+
+    /// Writes the secrets that segments keep of which nothing else is in the file: what they
+    /// decrypt may be.
+    async fn write_secrets(&mut self) -> Result<(), Failure> {
+        for segment in secrets(self.snapshot, &self.pending) {
+            let opened = self.snapshot.open(&segment).await;
+            let blocks = match opened.and_then(|open| Beside::of(&open)) {
+                Ok(beside) => beside.blocks,
+                Err(failure) => {
+                    self.skip(&segment, 0, failure)?;
+                    continue;
+                }
+            };
+            // Secrets are not about an interface, so whose life it is does not matter.
+            let secret = |block: &&Block| block.block_type == block_type::DECRYPTION_SECRETS;
+            blocks.iter().filter(secret).for_each(|block| self.output.secret(block));
+            if self.output.is_full() {
+                self.output.send().await?;
+            }
+        }
+        Ok(())
     }
 
     async fn merge(&mut self) -> Result<(), Failure> {
@@ -359,114 +302,6 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Reads all slices of a segment, the next one while one is put together.
-    async fn read(
-        &mut self,
-        reading: &mut Reading,
-        segment: &Arc<Segment>,
-        beside: &Beside,
-        place: usize,
-    ) -> Result<(), Failure> {
-        let range = self.what.selection.range;
-        let mut arena = Arena::default();
-        // Halves of slices that could not be read whole, and slices whose bytes are on their way.
-        let mut again: Vec<Slice> = Vec::new();
-        let mut ahead = VecDeque::new();
-        loop {
-            while again.is_empty() && ahead.len() < 2 {
-                match reading.next(range, self.slice_bytes).await {
-                    Ok(Some(slice)) => {
-                        let (open, to_fetch) = (Arc::clone(&reading.open), slice.clone());
-                        let fetch = Ahead::start(async move { to_fetch.fetch(&open).await });
-                        ahead.push_back((slice, fetch));
-                    }
-                    Ok(None) => break,
-                    Err(failure) => {
-                        let packets = reading.give_up_flows();
-                        self.skip(segment, packets, failure)?;
-                    }
-                }
-            }
-            let (slice, fetched) = match again.pop() {
-                Some(slice) => {
-                    let fetched = slice.fetch(&reading.open).await;
-                    (slice, fetched)
-                }
-                None => match ahead.pop_front() {
-                    Some((slice, fetch)) => (slice, fetch.wait().await),
-                    None => break,
-                },
-            };
-            if self.output.is_unwanted() {
-                return Err(unwanted());
-            }
-            let assembled = match fetched {
-                Ok(fetched) => {
-                    self.make_room(&mut arena, fetched.size(range).1, slice.cost(), place)?;
-                    fetched.assemble(&slice, range, beside, &mut arena)
-                }
-                Err(failure) => Err(failure),
-            };
-            if let Err(failure) = assembled {
-                let packets = slice.packets();
-                match slice.halves() {
-                    Some([first, second]) if is_local(&failure) => again.extend([second, first]),
-                    _ => self.skip(segment, packets, failure)?,
-                }
-            }
-        }
-        self.add_run(arena, place);
-        Ok(())
-    }
-
-    /// Makes room for packets of so many bytes: first from the runs of other segments, the
-    /// largest first, then from what was read of this one.
-    fn make_room(
-        &mut self,
-        arena: &mut Arena,
-        bytes: usize,
-        slice: u64,
-        place: usize,
-    ) -> Result<(), Failure> {
-        // Stored and raw bytes of this slice and of those on their way.
-        let slices = self.slice_bytes.saturating_mul(2).saturating_add(slice.saturating_mul(2));
-        let allowed = self.memory.saturating_sub(usize::try_from(slices).unwrap_or(usize::MAX));
-        while self.resident() + arena.memory() + bytes > allowed {
-            let largest = self
-                .sources
-                .iter_mut()
-                .flatten()
-                .filter(|source| matches!(source.run, Run::Memory { .. }))
-                .max_by_key(|source| source.run.memory());
-            match largest {
-                Some(source) => self.spill.spill(&mut source.run)?,
-                None if arena.is_empty() => break,
-                None => {
-                    self.add_run(std::mem::take(arena), place);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sorts what was read and lets it take part in the merge.
-    fn add_run(&mut self, mut arena: Arena, segment: usize) {
-        arena.sort(self.what.order == Order::Time);
-        let run = Run::new(arena);
-        let Some(active) = self.active.get_mut(segment) else { return };
-        let Some(head) = run.head() else { return };
-        active.runs += 1;
-        let position = self.position(head, self.active.get(segment).map_or(0, |a| a.life));
-        let free = self.sources.iter().position(Option::is_none);
-        let place = free.unwrap_or(self.sources.len());
-        let source = Some(Source { run, segment });
-        match self.sources.get_mut(place) {
-            Some(slot) => *slot = source,
-            None => self.sources.push(source),
-        }
-        self.heap.push(Reverse((position, place)));
-    }
-
     /// Notes packets that cannot be read, if that is about this segment only.
     fn skip(&mut self, segment: &Segment, packets: u64, failure: Failure) -> Result<(), Failure> {
         if !is_local(&failure) {
@@ -477,26 +312,4 @@ impl Merge<'_> {
         self.report.skipped.push(Skipped { segment, packets, failure });
         Ok(())
     }
-}
-
-/// What [`run`] will ask of the store.
-pub(super) async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost, Failure> {
-    let ranks = ranks(snapshot, what.order);
-    let memory = what.memory.max(LEAST_MEMORY);
-    let slice_bytes = (memory / SLICE_SHARE).min(LARGEST_SLICE) as u64;
-    let range = what.selection.range;
-    let mut cost = Cost::default();
-    for Pending { segment, .. } in pending(snapshot, what, &ranks) {
-        let mut plan = Plan::default();
-        if let Some(index) = segment.entry.layer(Layer::Index) {
-            plan.whole(Layer::Index, index.bytes);
-        }
-        let mut reading = Reading::begin(snapshot, &segment, &what.selection, slice_bytes).await?;
-        reading.plan_flows(&what.selection, &mut plan)?;
-        while let Some(slice) = reading.next(range, slice_bytes).await? {
-            slice.plan(&reading.open, &mut plan)?;
-        }
-        cost += plan.cost();
-    }
-    Ok(cost)
 }

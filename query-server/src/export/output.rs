@@ -8,12 +8,13 @@ use bytes::Bytes;
 use capstan_model::block::block_type;
 use capstan_model::coverage::LossCause;
 use capstan_model::link::Interface;
-use capstan_model::{Block, Failure, FailureKind, Packet};
+use capstan_model::{Block, Failure, FailureKind, Packet, Time};
 use tokio::sync::mpsc::Sender;
 
-use super::completeness::Lost;
+use super::completeness::{Completeness, Lost};
 use super::pcapng::{Fate, PcapngWriter, Section, Statistics, WriteError};
 use super::records::Record;
+use super::{Export, Order};
 
 /// What is gathered before it is sent on, bytes.
 const PIECE: usize = 1 << 20;
@@ -142,6 +143,20 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
+    /// Writes the interfaces that were described and are not in the file yet: those without
+    /// packets.
+    pub(super) fn declare_all(&mut self) {
+        self.declare((0, 0)..=(u32::MAX, u32::MAX));
+    }
+
+    /// Writes a block of decryption secrets. It stands before the interfaces.
+    pub(super) fn secret(&mut self, block: &Block) {
+        match self.writer.block(block, |_| None, &mut self.buffer) {
+            Fate::Written => {}
+            _ => self.blocks_left_out += 1,
+        }
+    }
+
     /// Writes a block that came with a source.
     pub(super) fn block(&mut self, life: u32, block: &Block) {
         if self.whole_lives {
@@ -191,7 +206,7 @@ impl<'a> Output<'a> {
             let counter = match lost.cause {
                 LossCause::KernelDrop => &mut counted.dropped_by_system,
                 LossCause::SourceDrop => &mut counted.dropped_by_interface,
-                LossCause::SourceDamaged | LossCause::FrameTooLong => continue,
+                LossCause::SourceDamaged => continue,
             };
             *counter = Some(counter.unwrap_or(0).saturating_add(lost.packets));
         }
@@ -244,4 +259,29 @@ impl<'a> Output<'a> {
 /// Nobody takes the file any more.
 pub(super) fn unwanted() -> Failure {
     Failure::new(FailureKind::Interrupted, "the export was given up by who asked for it")
+}
+
+/// What the file says of itself.
+pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
+    let range = what.selection.range;
+    let bound = |time: Time, open: Time, name: &str| {
+        if time == open { name.to_owned() } else { time.to_string() }
+    };
+    let window = if range.is_all() {
+        "all of time".to_owned()
+    } else {
+        let from = bound(range.start, Time::MIN, "the beginning");
+        format!("{from} to {}", bound(range.end, Time::MAX, "the end"))
+    };
+    let words = what.selection.words();
+    let flows = if words.is_empty() { "all flows".to_owned() } else { words };
+    let order = match what.order {
+        Order::Time => "in order of time",
+        Order::Recorded => "as recorded",
+    };
+    Section {
+        application: Some(concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned()),
+        comments: vec![format!("{window}; {flows}; {order}"), completeness.words()],
+        ..Section::default()
+    }
 }

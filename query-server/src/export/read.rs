@@ -8,6 +8,7 @@ use capstan_model::packet::Stamp;
 use capstan_model::{Block, Failure, FailureKind, TimeRange};
 use capstan_storage_engine::catalog::Segment;
 use capstan_storage_engine::segment::flows::FlowRow;
+use capstan_storage_engine::segment::packets::ReadRow;
 use capstan_storage_engine::segment::reader::{PacketRows, Payload};
 use roaring::RoaringBitmap;
 use tokio::task::JoinHandle;
@@ -234,9 +235,14 @@ impl Slice {
         self.cost = self.cost.saturating_add(cost);
     }
 
-    /// Bytes of payload and rows, roughly.
-    pub(super) fn cost(&self) -> u64 {
-        self.cost
+    /// Whether it is one flow that must be read piece by piece.
+    pub(super) fn is_large(&self, slice_bytes: u64) -> bool {
+        self.cost > slice_bytes
+    }
+
+    /// Its first flow: its ordinal and its row.
+    pub(super) fn first(&self) -> Option<(u32, &FlowRow)> {
+        self.ordinals.min().zip(self.flows.first())
     }
 
     /// Packets of its flows, also those outside the range.
@@ -270,11 +276,23 @@ impl Slice {
         Ok(Fetched { rows, payload })
     }
 
-    /// Adds to `plan` what [`Slice::fetch`] will ask for.
-    pub(super) fn plan(&self, open: &OpenSegment, plan: &mut Plan) -> Result<(), Failure> {
+    /// Adds to `plan` what reading its packets will ask for.
+    pub(super) fn plan(
+        &self,
+        open: &OpenSegment,
+        slice_bytes: u64,
+        plan: &mut Plan,
+    ) -> Result<(), Failure> {
         let segment = open.segment();
         open.plan_scan(plan, segment.scan_packets(&self.flows, None)?)?;
-        open.plan_payload(plan, &segment.plan_payload(&self.flows));
+        match self.first().filter(|_| self.is_large(slice_bytes)) {
+            Some((_, flow)) => {
+                for piece in segment.pieces(flow, slice_bytes) {
+                    open.plan_payload(plan, &segment.piece_plan(&piece));
+                }
+            }
+            None => open.plan_payload(plan, &segment.plan_payload(&self.flows)),
+        }
         Ok(())
     }
 }
@@ -303,41 +321,68 @@ impl Fetched {
         let (packets, bytes) = self.size(range);
         let mark = arena.mark();
         arena.expect(packets, bytes);
-        let mut stranger = None;
+        let mut push = Push::new(range, beside, arena);
         let assembled =
             self.rows.assemble(&slice.ordinals, &slice.flows, &self.payload, |read, data| {
-                let time = read.row.time();
-                if !belongs(range, time) {
-                    return;
-                }
-                if !beside.interfaces.contains_key(&read.row.interface) {
-                    stranger = Some(read.row.interface);
-                    return;
-                }
-                let stamp = match (read.ticks, time) {
-                    (Some(ticks), time) => Stamp::Raw { ticks, time },
-                    (None, Some(time)) => Stamp::At(time),
-                    (None, None) => Stamp::None,
-                };
-                let record = Record {
-                    interface: read.row.interface,
-                    length: read.row.length,
-                    stamp,
-                    data,
-                    options: beside.options_of(read.row.ordinal),
-                };
-                arena.push(read.row.ordinal, &record);
+                push.packet(read, data);
             });
-        let outcome = match (assembled, stranger) {
-            (Err(error), _) => Err(error.into()),
-            (Ok(()), Some(number)) => Err(Failure::new(
+        let outcome = push.end().and(assembled.map_err(Failure::from));
+        if outcome.is_err() {
+            arena.back_to(mark);
+        }
+        outcome
+    }
+}
+
+/// Packets on their way into an arena.
+pub(super) struct Push<'a> {
+    range: TimeRange,
+    beside: &'a Beside,
+    arena: &'a mut Arena,
+    /// An interface that the segment does not describe.
+    stranger: Option<u32>,
+}
+
+impl<'a> Push<'a> {
+    pub(super) fn new(range: TimeRange, beside: &'a Beside, arena: &'a mut Arena) -> Push<'a> {
+        Push { range, beside, arena, stranger: None }
+    }
+
+    /// Takes a packet that was put together, if it is inside the range.
+    #[inline]
+    pub(super) fn packet(&mut self, read: &ReadRow, data: &[u8]) {
+        let time = read.row.time();
+        if !belongs(self.range, time) {
+            return;
+        }
+        if !self.beside.interfaces.contains_key(&read.row.interface) {
+            self.stranger = Some(read.row.interface);
+            return;
+        }
+        let stamp = match (read.ticks, time) {
+            (Some(ticks), time) => Stamp::Raw { ticks, time },
+            (None, Some(time)) => Stamp::At(time),
+            (None, None) => Stamp::None,
+        };
+        let record = Record {
+            interface: read.row.interface,
+            length: read.row.length,
+            stamp,
+            data,
+            options: self.beside.options_of(read.row.ordinal),
+        };
+        self.arena.push(read.row.ordinal, &record);
+    }
+
+    /// Whether all packets could be taken.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        match self.stranger {
+            None => Ok(()),
+            Some(number) => Err(Failure::new(
                 FailureKind::Damaged,
                 format!("a packet names interface {number}, which the segment does not describe"),
             )),
-            (Ok(()), None) => return Ok(()),
-        };
-        arena.back_to(mark);
-        outcome
+        }
     }
 }
 

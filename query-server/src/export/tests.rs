@@ -1,5 +1,7 @@
 //! Packets that went into a store come out again: all of them, once, in order.
 
+mod large;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -169,12 +171,22 @@ fn mixed() -> Vec<Given> {
         let data = udp((1, 2), (5_000, 53), &[interface as u8; 9]);
         Given::Packet(Owned { interface, stamp, length: data.len() as u32 + 4, data, options })
     };
+    // No packet of it comes.
+    let idle = Interface {
+        link_type: LinkType::ETHERNET,
+        snap_length: 0,
+        name: Some("idle".into()),
+        resolution: 9,
+        offset_seconds: 0,
+        options: Vec::new(),
+    };
     let names = [1, 0, 8, 0, 10, 0, 0, 1, b'w', b'e', b'b', 0, 0, 0, 0, 0];
     // Private enterprise number 32473 is for examples.
     let custom = [0xd9, 0x7e, 0, 0, 1, 2, 3, 4];
     vec![
         ethernet("eth0"),
         Given::Interface(other),
+        Given::Interface(idle),
         block(block_type::NAME_RESOLUTION, &names, 0),
         packet(1, Stamp::Raw { ticks: 5_000_000_000_123, time: Some(Time(5_000_000_000)) }, vec![]),
         packet(0, Stamp::At(Time(4_000_000_000)), comment),
@@ -190,6 +202,67 @@ async fn the_recorded_order_gives_a_capture_back() {
     let (file, report) = run(&snapshot, &of(Selection::default(), Order::Recorded)).await;
     assert_eq!(read(&file), mixed());
     assert_eq!((report.packets, report.blocks_left_out), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interface_without_packets_comes_with_the_whole_only() {
+    let snapshot = snapshot_of(Recording::of(1), mixed()).await;
+    let interfaces = |file: &[u8]| {
+        let all = read(file).into_iter();
+        let names = all.filter_map(|given| match given {
+            Given::Interface(interface) => Some(interface.name.unwrap_or_default()),
+            _ => None,
+        });
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    let (file, _) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+    assert_eq!(interfaces(&file), ["", "eth0", "idle"]);
+    let range = TimeRange { start: Time(5_500_000_000), end: Time::MAX };
+    let (file, _) = run(&snapshot, &of(Selection::of_range(range), Order::Time)).await;
+    assert_eq!(interfaces(&file), ["eth0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_come_with_every_part_of_their_capture() {
+    let mut given = traffic(1, 3_000, 0, 1_000_000);
+    // TLS key log, 4 bytes.
+    let body = b"KSLT\x04\0\0\0key\n".to_vec();
+    let kind = block_type::DECRYPTION_SECRETS;
+    let secret = Block { block_type: kind, body, big_endian: false, before: 10 };
+    given.insert(11, Given::Block(secret));
+    let store = store().await;
+    record(&store, Recording::of(1), given).await;
+    // Another capture has nothing to do with it.
+    record(&store, Recording::of(2), traffic(2, 100, 9_000_000_000, 1_000)).await;
+    let snapshot = Snapshot::load(store.clone()).await.unwrap();
+    assert!(snapshot.segments(TimeRange::ALL).filter(|of| of.entry.secrets).count() == 1);
+    let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
+    for (range, secrets) in [
+        (TimeRange::ALL, 1),
+        (range(0, 1_000_000_000), 1),
+        (range(2_900_000_000, Time::MAX.0), 1),
+        (range(9_000_000_000, Time::MAX.0), 0),
+    ] {
+        for order in [Order::Time, Order::Recorded] {
+            let what = of(Selection::of_range(range), order);
+            let cold = Snapshot::load(store.clone()).await.unwrap();
+            let cost = plan(&cold, &what).await.unwrap();
+            let cold = Snapshot::load(store.clone()).await.unwrap();
+            let before = store.requests();
+            let (file, report) = run(&cold, &what).await;
+            assert_eq!((store.requests() - before).gets, cost.requests);
+            assert!(report.packets > 0);
+            let all = read(&file);
+            let is_secret =
+                |given: &Given| matches!(given, Given::Block(b) if b.block_type == kind);
+            assert_eq!(all.iter().filter(|given| is_secret(given)).count(), secrets, "{range:?}");
+            let packet = all.iter().position(|given| matches!(given, Given::Packet(_))).unwrap();
+            let early = all[..packet + 12].iter().any(is_secret);
+            assert_eq!(early, secrets == 1, "before what it decrypts");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,6 +378,8 @@ async fn the_plan_is_what_a_cold_export_asks_for() {
         let recording = Recording { segment_bytes: 1 << 20, ..Recording::of(recorder) };
         record(&store, recording, traffic(recorder, 10_000, 0, 1_000)).await;
     }
+    let recording = Recording { segment_bytes: 6 << 20, ..Recording::of(4) };
+    record(&store, recording, large::one_large_flow(12_000)).await;
     let range = TimeRange { start: Time(1_000_000), end: Time(5_000_000) };
     let narrow = Selection { range, ips: vec![Address::v4([10, 0, 0, 7])], ..Selection::default() };
     for selection in [Selection::default(), narrow] {

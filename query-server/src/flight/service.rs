@@ -1,9 +1,10 @@
-//! The Flight SQL commands (Arrow Flight SQL protocol, FlightSql.proto).
+//! The Flight SQL commands (Arrow Flight SQL protocol, FlightSql.proto), each a few lines that
+//! call what answers it; `messages` has what they are answered with.
 
-use std::panic::AssertUnwindSafe;
+mod messages;
+
 use std::sync::Arc;
 
-use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::metadata::{SqlInfoData, XdbcTypeInfoData};
 use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
@@ -17,27 +18,21 @@ use arrow_flight::sql::{
     CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
     CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
     CommandStatementIngest, CommandStatementQuery, CommandStatementSubstraitPlan,
-    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
-    TicketStatementQuery,
+    CommandStatementUpdate, DoPutPreparedStatementResult, SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{
-    Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
-    IpcMessage, SchemaAsIpc, Ticket,
+    Action, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, Ticket,
 };
-use bytes::Bytes;
 use capstan_model::Failure;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::Schema;
-use datafusion::arrow::ipc::writer::IpcWriteOptions;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::handle::{Binding, Statement, check_plain};
+pub(super) use self::messages::offer;
+use self::messages::{bound, encode_schema, info, one};
+use super::handle::Statement;
 use super::statement::Planned;
 use super::status::to_status;
-use super::{Sessions, metadata, wire};
+use super::{Sessions, metadata};
 
 /// Answers Flight SQL from [`Sessions`].
 pub(super) struct Service {
@@ -46,7 +41,9 @@ pub(super) struct Service {
     types: XdbcTypeInfoData,
 }
 
+/// What `DoGet` answers.
 type Get = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
+/// What `GetFlightInfo` answers.
 type Info = Result<Response<FlightInfo>, Status>;
 
 impl Service {
@@ -80,64 +77,6 @@ fn failed(failure: Failure) -> Status {
 /// What the protocol has and a store that is only read has not.
 fn read_only(what: &str) -> Status {
     Status::unimplemented(format!("{what} not possible: over Flight the store can only be read"))
-}
-
-fn unencodable(error: impl std::fmt::Display) -> Status {
-    Status::internal(format!("a schema could not be encoded: {error}"))
-}
-
-/// One endpoint, at this server, whose ticket is `command`.
-pub(super) fn info(
-    schema: &Schema,
-    command: &impl ProstMessageExt,
-    descriptor: FlightDescriptor,
-) -> Info {
-    offer(schema, command.as_any().encode_to_vec().into(), descriptor)
-}
-
-/// One endpoint, at this server, with the ticket as it is.
-pub(super) fn offer(schema: &Schema, ticket: Bytes, descriptor: FlightDescriptor) -> Info {
-    let info = FlightInfo::new()
-        .try_with_schema(schema)
-        .map_err(unencodable)?
-        .with_endpoint(FlightEndpoint::new().with_ticket(Ticket { ticket }))
-        .with_descriptor(descriptor);
-    Ok(Response::new(info))
-}
-
-fn one(batch: Result<RecordBatch, Failure>) -> Get {
-    let batch = batch.map_err(failed)?;
-    Ok(Response::new(wire::encode(batch.schema(), stream::iter([Ok(batch)]))))
-}
-
-fn encode_schema(schema: &Schema) -> Result<Bytes, Status> {
-    let options = IpcWriteOptions::default();
-    let IpcMessage(bytes) = SchemaAsIpc::new(schema, &options).try_into().map_err(unencodable)?;
-    Ok(bytes)
-}
-
-/// The row a client binds. What it sends is decoded by Arrow's reader, which is
-/// not hardened: should it panic, this call fails and no other.
-async fn bound(stream: PeekableFlightDataStream) -> Result<Option<RecordBatch>, Status> {
-    let read = async {
-        let data = stream.map(|data| {
-            let data = data?;
-            check_plain(&data.data_header).map_err(failed)?;
-            Ok(data)
-        });
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
-        let mut binding = Binding::new();
-        while let Some(batch) = batches.try_next().await.map_err(|error| {
-            Status::invalid_argument(format!("the parameters cannot be read: {error}"))
-        })? {
-            binding.take(batch).map_err(failed)?;
-        }
-        Ok(binding.finish())
-    };
-    AssertUnwindSafe(read)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| Err(Status::invalid_argument("the parameters cannot be read")))
 }
 
 #[tonic::async_trait]

@@ -52,3 +52,31 @@ impl Latest {
         Ok(Arc::clone(&state.snapshot))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::TimeRange;
+
+    use super::*;
+    use crate::snapshot::testing::{self, Recording, record, traffic};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn those_who_ask_within_the_time_ask_the_store_once() {
+        let store = testing::store().await;
+        record(&store, Recording::of(1), traffic(1, 100, 0, 1_000)).await;
+        let latest = Latest::load(store.clone(), Duration::from_secs(3_600)).await.unwrap();
+        let before = store.requests();
+        let all = futures::future::join_all((0..20).map(|_| latest.get())).await;
+        let first = latest.get().await.unwrap();
+        assert!(all.iter().all(|one| Arc::ptr_eq(one.as_ref().unwrap(), &first)));
+        assert_eq!(store.requests() - before, store.requests() - store.requests());
+
+        let fresh = Latest::load(store.clone(), Duration::ZERO).await.unwrap();
+        let known = fresh.get().await.unwrap();
+        assert!(Arc::ptr_eq(&known, &fresh.get().await.unwrap()), "nothing was committed");
+        record(&store, Recording::of(2), traffic(2, 100, 0, 1_000)).await;
+        let more = |snapshot: &Snapshot| snapshot.segments(TimeRange::ALL).count();
+        assert!(more(&*fresh.get().await.unwrap()) > more(&known));
+        assert_eq!(more(&*latest.get().await.unwrap()), more(&known));
+    }
+}

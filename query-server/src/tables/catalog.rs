@@ -1,13 +1,16 @@
-//! `segments` and `coverage`: what the catalog itself says, without opening anything.
+//! What the catalog itself says, without opening anything: `segments`, `files`, `protocols`,
+//! `coverage`, `writers`, `problems` and `store`.
+
+mod coverage;
+mod segments;
+mod writers;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use capstan_model::coverage::LossCause;
-use capstan_model::{Hour, TimeRange};
-use capstan_storage_engine::segment::Layer;
 use datafusion::arrow::array::{
-    ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampNanosecondArray,
+    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
+    TimestampNanosecondArray,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -24,18 +27,28 @@ use crate::snapshot::Snapshot;
 pub(super) struct CatalogTable {
     snapshot: Arc<Snapshot>,
     schema: SchemaRef,
-    rows: fn(&Snapshot) -> Vec<ArrayRef>,
+    rows: Rows,
 }
 
-impl CatalogTable {
-    /// A row a segment.
-    pub(super) fn segments(snapshot: Arc<Snapshot>) -> Self {
-        CatalogTable { snapshot, schema: schema(SEGMENTS), rows: segments }
-    }
+/// The columns of a table, as they are in a snapshot.
+type Rows = fn(&Snapshot) -> Vec<ArrayRef>;
 
-    /// A row a stretch of listening, and a row a loss.
-    pub(super) fn coverage(snapshot: Arc<Snapshot>) -> Self {
-        CatalogTable { snapshot, schema: schema(COVERAGE), rows: coverage }
+impl CatalogTable {
+    /// Every such table, by name.
+    pub(super) fn all(snapshot: &Arc<Snapshot>) -> impl Iterator<Item = (&'static str, Self)> {
+        let tables: [(&str, Columns, Rows); 7] = [
+            ("segments", segments::SEGMENTS, segments::segments),
+            ("files", segments::FILES, segments::files),
+            ("protocols", segments::PROTOCOLS, segments::protocols),
+            ("coverage", coverage::COVERAGE, coverage::coverage),
+            ("writers", writers::WRITERS, writers::writers),
+            ("problems", writers::PROBLEMS, writers::problems),
+            ("store", writers::STORE, writers::store),
+        ];
+        tables.into_iter().map(|(name, columns, rows)| {
+            let snapshot = Arc::clone(snapshot);
+            (name, CatalogTable { snapshot, schema: schema(columns), rows })
+        })
     }
 }
 
@@ -43,51 +56,20 @@ impl CatalogTable {
 enum Kind {
     Text,
     Time,
+    Flag,
     Small,
     Large,
 }
 
+/// Name, kind, and whether it may be null.
 type Columns = &'static [(&'static str, Kind, bool)];
-
-const SEGMENTS: Columns = &[
-    ("segment", Kind::Text, false),
-    ("recorder", Kind::Text, false),
-    ("generation", Kind::Small, false),
-    ("hour", Kind::Time, true),
-    ("first_time", Kind::Time, true),
-    ("last_time", Kind::Time, true),
-    ("first_ordinal", Kind::Large, false),
-    ("last_ordinal", Kind::Large, false),
-    ("packets", Kind::Large, false),
-    ("flow_parts", Kind::Large, false),
-    ("captured_bytes", Kind::Large, false),
-    ("wire_bytes", Kind::Large, false),
-    ("stored_bytes", Kind::Large, false),
-    ("index_bytes", Kind::Large, true),
-    ("flows_bytes", Kind::Large, true),
-    ("packets_bytes", Kind::Large, true),
-    ("head_bytes", Kind::Large, true),
-    ("body_bytes", Kind::Large, true),
-];
-
-const COVERAGE: Columns = &[
-    ("recorder", Kind::Text, false),
-    ("generation", Kind::Small, false),
-    ("interface", Kind::Small, true),
-    ("kind", Kind::Text, false),
-    ("start_time", Kind::Time, false),
-    ("end_time", Kind::Time, false),
-    ("cause", Kind::Text, true),
-    ("packets", Kind::Large, true),
-    ("bytes", Kind::Large, true),
-    ("note", Kind::Text, true),
-];
 
 fn schema(columns: Columns) -> SchemaRef {
     let field = |(name, kind, nullable): &(&'static str, Kind, bool)| {
         let data_type = match kind {
             Kind::Text => DataType::Utf8View,
             Kind::Time => timestamp(),
+            Kind::Flag => DataType::Boolean,
             Kind::Small => DataType::Int32,
             Kind::Large => DataType::Int64,
         };
@@ -120,102 +102,8 @@ fn smalls(values: impl Iterator<Item = Option<u32>>) -> ArrayRef {
     Arc::new(values.map(|value| value.map(small)).collect::<Int32Array>())
 }
 
-fn segments(snapshot: &Snapshot) -> Vec<ArrayRef> {
-    let all = || snapshot.segments(TimeRange::ALL);
-    let number = |value: fn(&capstan_storage_engine::catalog::SegmentEntry) -> u64| {
-        larges(all().map(|segment| Some(value(&segment.entry))))
-    };
-    let bytes = |layer: Layer| {
-        larges(all().map(|segment| segment.entry.layer(layer).map(|layer| layer.bytes)))
-    };
-    let hour = |hour: Hour| hour.range().map(|range| range.start.0);
-    vec![
-        texts(all().map(|segment| Some(segment.entry.name.clone()))),
-        texts(all().map(|segment| Some(segment.recorder.to_string()))),
-        smalls(all().map(|segment| Some(segment.generation.0))),
-        times(all().map(|segment| hour(segment.entry.hour))),
-        times(all().map(|segment| segment.entry.first.map(|time| time.0))),
-        times(all().map(|segment| segment.entry.last.map(|time| time.0))),
-        number(|entry| entry.first_ordinal),
-        number(|entry| entry.last_ordinal),
-        number(|entry| entry.packets),
-        number(|entry| entry.flow_parts),
-        number(|entry| entry.captured_bytes),
-        number(|entry| entry.wire_bytes),
-        number(|entry| entry.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.bytes))),
-        bytes(Layer::Index),
-        bytes(Layer::Flows),
-        bytes(Layer::Packets),
-        bytes(Layer::Head),
-        bytes(Layer::Body),
-    ]
-}
-
-/// A row of `coverage`.
-struct Stretch<'a> {
-    recorder: String,
-    generation: u32,
-    interface: Option<u32>,
-    range: TimeRange,
-    /// Set for a loss.
-    lost: Option<&'a capstan_model::coverage::Loss>,
-}
-
-fn coverage(snapshot: &Snapshot) -> Vec<ArrayRef> {
-    let mut rows: Vec<Stretch<'_>> = Vec::new();
-    for (life, listened) in snapshot.coverage(TimeRange::ALL) {
-        let stretch = |interface| Stretch {
-            recorder: life.recorder.to_string(),
-            generation: life.generation.0,
-            interface,
-            range: listened.range,
-            lost: None,
-        };
-        match listened.interfaces.as_slice() {
-            [] => rows.push(stretch(None)),
-            interfaces => rows.extend(interfaces.iter().map(|number| stretch(Some(*number)))),
-        }
-    }
-    for (life, loss) in snapshot.losses(TimeRange::ALL) {
-        rows.push(Stretch {
-            recorder: life.recorder.to_string(),
-            generation: life.generation.0,
-            interface: loss.interface,
-            range: loss.range,
-            lost: Some(loss),
-        });
-    }
-    let all = || rows.iter();
-    // 0 is stored where it cannot be told.
-    let told = |value: u64| (value > 0).then_some(value);
-    vec![
-        texts(all().map(|row| Some(row.recorder.clone()))),
-        smalls(all().map(|row| Some(row.generation))),
-        smalls(all().map(|row| row.interface)),
-        texts(all().map(|row| Some(kind(row).to_owned()))),
-        times(all().map(|row| Some(row.range.start.0))),
-        times(all().map(|row| Some(row.range.end.0))),
-        texts(all().map(|row| row.lost.map(|loss| cause(loss.cause).to_owned()))),
-        larges(all().map(|row| row.lost.and_then(|loss| told(loss.packets)))),
-        larges(all().map(|row| row.lost.and_then(|loss| told(loss.bytes)))),
-        texts(
-            all().map(|row| row.lost.map(|loss| loss.note.clone()).filter(|note| !note.is_empty())),
-        ),
-    ]
-}
-
-fn kind(row: &Stretch<'_>) -> &'static str {
-    if row.lost.is_some() { "lost" } else { "listened" }
-}
-
-/// The names in which causes are stored.
-fn cause(cause: LossCause) -> &'static str {
-    match cause {
-        LossCause::KernelDrop => "kernel-drop",
-        LossCause::SourceDrop => "source-drop",
-        LossCause::SourceDamaged => "source-damaged",
-        LossCause::FrameTooLong => "frame-too-long",
-    }
+fn flags(values: impl Iterator<Item = Option<bool>>) -> ArrayRef {
+    Arc::new(values.collect::<BooleanArray>())
 }
 
 #[async_trait]
@@ -239,22 +127,5 @@ impl TableProvider for CatalogTable {
         let schema = Arc::clone(&self.schema);
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, projection.cloned())?;
         Ok(plan)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn causes_have_the_names_they_are_stored_under() {
-        for of in [
-            LossCause::KernelDrop,
-            LossCause::SourceDrop,
-            LossCause::SourceDamaged,
-            LossCause::FrameTooLong,
-        ] {
-            assert_eq!(serde_json::to_string(&of).expect("a name"), format!("\"{}\"", cause(of)));
-        }
     }
 }

@@ -186,6 +186,9 @@ pub struct SegmentEntry {
     /// Packets by the name of their flow's protocol.
     #[serde(default)]
     pub protocols: BTreeMap<String, u64>,
+    /// It keeps decryption secrets, which packets of this recorder in other segments may need.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub secrets: bool,
     /// Addresses it may hold; none = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<AddressFilter>,
@@ -247,6 +250,11 @@ pub enum EntryError {
     /// It contradicts the commit before.
     #[error("{0}")]
     Order(&'static str),
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Reads a writer or a commit, its format number first.

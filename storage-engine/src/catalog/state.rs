@@ -191,10 +191,7 @@ impl Catalog {
         self.lives().flat_map(move |(recorder, generation, life)| {
             life.losses
                 .iter()
-                .filter(move |loss| {
-                    let last = Time(loss.range.end.0.saturating_sub(1)).max(loss.range.start);
-                    range.is_all() || range.touches(loss.range.start, last)
-                })
+                .filter(move |loss| loss.touches(&range))
                 .map(move |loss| (recorder, generation, loss))
         })
     }

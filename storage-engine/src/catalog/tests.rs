@@ -60,6 +60,7 @@ fn segment(name: &str, first: i64) -> SegmentEntry {
             })
             .collect(),
         protocols: [("http".to_owned(), 10)].into(),
+        secrets: false,
         addresses: AddressFilter::of(&[Address::v4([10, 0, 0, 1])]),
     }
 }

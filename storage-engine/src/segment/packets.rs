@@ -314,6 +314,15 @@ impl RowReader {
         &self.templates
     }
 
+    /// Bytes of a row's packet behind its header.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the row is of another reader, or is shorter than its header.
+    pub fn payload_length(&self, row: &PacketRow) -> Result<usize, Corrupt> {
+        let template = self.templates.get(row.template).ok_or_else(no_template)?;
+        (row.captured as usize).checked_sub(template.prefix_length()).ok_or_else(cut_header)
+    }
+
     /// Appends the rows of `batch` (all columns of the layer) to `rows`.
     pub fn read(&mut self, batch: &RecordBatch, rows: &mut Vec<ReadRow>) -> Result<(), Corrupt> {
         let bad = |what: &str| Corrupt::new("packets", what);
@@ -365,10 +374,8 @@ impl RowReader {
                 bits |= HAS_TICKS;
             }
             let length = length.value(i);
-            let template = numbers
-                .get(template_keys.value(i) as usize)
-                .copied()
-                .ok_or_else(|| bad("template number"))?;
+            let template =
+                numbers.get(template_keys.value(i) as usize).copied().ok_or_else(no_template)?;
             let row = PacketRow {
                 ordinal: ordinal.value(i) as u64,
                 time: at!(time, i),
@@ -394,7 +401,7 @@ impl RowReader {
             };
             let prefix = self.templates.parsed[template as usize].prefix_length();
             if (row.captured as usize) < prefix {
-                return Err(bad("captured length below the header's"));
+                return Err(cut_header());
             }
             rows.push(ReadRow { row, ticks: ticks.is_valid(i).then(|| ticks.value(i)) });
         }
@@ -430,6 +437,14 @@ impl RowReader {
     }
 }
 
+fn no_template() -> Corrupt {
+    Corrupt::new("packets", "template number")
+}
+
+fn cut_header() -> Corrupt {
+    Corrupt::new("packets", "captured length below the header's")
+}
+
 /// Rebuilds headers of successive packets of one flow part.
 #[derive(Debug, Default)]
 pub struct Rebuilder {
@@ -438,6 +453,22 @@ pub struct Rebuilder {
 }
 
 impl Rebuilder {
+    /// Appends the header of a row's packet. Rows come in stored order.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the row has no template, or a field cannot be computed.
+    #[inline]
+    pub fn header(
+        &mut self,
+        row: &PacketRow,
+        templates: &Templates,
+        into: &mut Vec<u8>,
+    ) -> Result<(), Corrupt> {
+        let template = templates.get(row.template).ok_or_else(no_template)?;
+        let values = self.values(row, template);
+        template.fill(&values, row.length, into)
+    }
+
     /// The values of the fields that the row's template leaves out. Rows come
     /// in stored order; a new flow number starts afresh.
     #[inline]

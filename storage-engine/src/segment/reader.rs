@@ -6,6 +6,7 @@
 
 mod assemble;
 mod payload;
+mod pieces;
 mod scan;
 mod table;
 
@@ -19,6 +20,7 @@ use roaring::RoaringBitmap;
 
 pub use assemble::PacketRows;
 pub use payload::{Payload, PayloadPlan};
+pub use pieces::{PartReader, Piece, Wants};
 pub use scan::{Scan, Step};
 
 use self::table::Table;

@@ -54,7 +54,18 @@ async fn every_column_is_documented_with_its_type() {
     documented.entry("flow_parts".to_owned()).or_default().extend(flows);
     let store = testing::store().await;
     let context = tables(&Snapshot::load(store).await.expect("a store"));
-    for table in ["packets", "flows", "flow_parts", "segments", "coverage"] {
+    for table in [
+        "packets",
+        "flows",
+        "flow_parts",
+        "segments",
+        "files",
+        "protocols",
+        "coverage",
+        "writers",
+        "problems",
+        "store",
+    ] {
         let schema = context.table(table).await.expect("a table").schema().as_arrow().clone();
         let there: BTreeSet<(String, String)> = schema
             .fields()

@@ -49,6 +49,17 @@ async fn a_plan_says_what_will_be_asked_of_the_store() {
         "SELECT sum(bytes) FROM flow_parts WHERE source_ip = '10.0.0.5'",
         "SELECT * FROM flows WHERE host('10.0.0.99')",
         "SELECT source_ip, max(bytes) FROM flows WHERE last_time > '1970-01-01T00:00:02Z' GROUP BY 1",
+        "SELECT flow_id, packets FROM flows",
+        "SELECT count(*) FROM flow_parts WHERE first_time >= '1970-01-01T00:00:05Z'",
+        "SELECT count(*) FROM packets",
+        "SELECT ordinal FROM packets WHERE time > '2020-01-01'",
+        "SELECT min(time), max(time) FROM packets",
+        "SELECT avg(captured_length) FROM packets WHERE NOT host('10.0.0.5')",
+        "SELECT sum(length) FROM packets WHERE protocol = 'dns' OR port(9000)",
+        "SELECT count(payload) FROM packets WHERE port(53) AND host('10.0.0.5') AND length > 100",
+        "SELECT protocol, count(*) FROM packets WHERE source_port IN (53, 9000) GROUP BY 1 ORDER BY 2",
+        "SELECT count(*) FROM packets WHERE payload = X'00'",
+        "SELECT time, data FROM packets WHERE port(4433) ORDER BY time LIMIT 5",
     ] {
         let plan = plan(&store, sql).await;
         assert_eq!(plan.matches("CapstanScan").count(), 1, "{plan}");
@@ -59,6 +70,48 @@ async fn a_plan_says_what_will_be_asked_of_the_store() {
         assert_eq!(asked.gets, told(&plan, "requests"), "{sql}\n{plan}");
         assert_eq!(asked.bytes_read, told(&plan, "bytes"), "{sql}\n{plan}");
         assert_eq!((asked.lists, asked.heads), (0, 0));
+        let cold = Snapshot::load(store.clone()).await.expect("a store");
+        let rows = ask(&tables(&cold), &format!("EXPLAIN ANALYZE {sql}")).await;
+        let text: String = rows.column(1).as_string::<i32>().iter().flatten().collect();
+        // What was not read has no count.
+        let objects = if asked.gets == 0 { 0 } else { told(&text, "objects_read") };
+        assert_eq!(objects, told(&plan, "objects"), "{sql}\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalog_is_asked_without_the_store() {
+    let store = a_store().await;
+    for table in ["segments", "files", "protocols", "coverage", "writers", "problems", "store"] {
+        let sql = format!("SELECT * FROM {table}");
+        assert!(!plan(&store, &sql).await.contains("CapstanScan"));
+        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let before = store.requests();
+        ask(&tables(&snapshot), &sql).await;
+        assert_eq!((store.requests() - before).gets, 0, "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_says_the_most_where_reading_may_stop_early_or_read_once() {
+    let store = a_store().await;
+    for sql in [
+        "SELECT data FROM packets LIMIT 1",
+        "SELECT ordinal FROM packets WHERE length > 100 LIMIT 2",
+        "SELECT flow_id FROM flow_parts LIMIT 1",
+        // Both sides want the same index layers.
+        "SELECT count(*) FROM packets a JOIN packets b ON a.ordinal = b.ordinal",
+    ] {
+        let plan = plan(&store, sql).await;
+        let sum = |name: &str| -> u64 {
+            plan.split("CapstanScan").skip(1).map(|scan| told(scan, name)).sum()
+        };
+        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let before = store.requests();
+        ask(&tables(&snapshot), sql).await;
+        let asked = store.requests() - before;
+        assert!(asked.gets > 0 && asked.gets < sum("requests"), "{sql}: {asked:?}\n{plan}");
+        assert!(asked.bytes_read < sum("bytes"), "{sql}: {asked:?}\n{plan}");
     }
 }
 

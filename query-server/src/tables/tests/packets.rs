@@ -223,7 +223,17 @@ async fn a_store_without_packets_answers_with_none() {
     let store = testing::store().await;
     let snapshot = crate::snapshot::Snapshot::load(store).await.expect("an empty store");
     let tables = tables(&snapshot);
-    for table in ["packets", "flows", "flow_parts", "segments", "coverage"] {
+    for table in [
+        "packets",
+        "flows",
+        "flow_parts",
+        "segments",
+        "files",
+        "protocols",
+        "coverage",
+        "writers",
+        "problems",
+    ] {
         assert_eq!(number(&tables, &format!("SELECT count(*) FROM {table}")).await, 0);
         assert_eq!(ask(&tables, &format!("SELECT * FROM {table}")).await.num_rows(), 0);
     }

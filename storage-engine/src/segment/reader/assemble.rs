@@ -48,17 +48,9 @@ impl PacketRows {
                 if read.row.flow != ordinal {
                     return Err(bad("a row of another flow"));
                 }
-                let template = self
-                    .reader
-                    .templates()
-                    .get(read.row.template)
-                    .ok_or_else(|| bad("template number"))?;
-                let values = rebuilder.values(&read.row, template);
                 packet.clear();
-                template.fill(&values, read.row.length, &mut packet)?;
-                let length = (read.row.captured as usize)
-                    .checked_sub(packet.len())
-                    .ok_or_else(|| bad("captured length below the header's"))?;
+                rebuilder.header(&read.row, self.reader.templates(), &mut packet)?;
+                let length = self.reader.payload_length(&read.row)?;
                 let from_head = length.min(head.len());
                 packet.extend_from_slice(&head[..from_head]);
                 head = &head[from_head..];

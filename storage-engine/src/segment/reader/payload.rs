@@ -53,8 +53,8 @@ impl Segment {
 /// Which blocks of the payload layers are needed: spans of consecutive numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PayloadPlan {
-    head: Vec<Range<usize>>,
-    body: Vec<Range<usize>>,
+    pub(super) head: Vec<Range<usize>>,
+    pub(super) body: Vec<Range<usize>>,
 }
 
 /// Merges block spans, sorted, touching ones joined.
@@ -82,7 +82,7 @@ fn span_ranges(directory: &BlockDirectory, spans: &[Range<usize>]) -> Vec<Range<
         .collect()
 }
 
-async fn read_spans(
+pub(super) async fn read_spans(
     fetch: &dyn Fetch,
     layer: Layer,
     directory: &BlockDirectory,
@@ -117,9 +117,9 @@ async fn read_spans(
 
 /// Decompressed payload of consecutive blocks.
 #[derive(Debug)]
-struct RawSpan {
-    start: u64,
-    bytes: Vec<u8>,
+pub(super) struct RawSpan {
+    pub(super) start: u64,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// Decompressed payload of some flow parts.

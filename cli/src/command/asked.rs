@@ -1,0 +1,110 @@
+//! Whom a reading command asks: the store, or a Capstan server over it. Answers are the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_model::{Failure, FailureKind, TimeRange};
+use capstan_query_server::flight::client::{Answer, Client};
+use capstan_query_server::flight::local::Local;
+use capstan_query_server::sessions::{Options, StoreSessions};
+use futures::TryStreamExt;
+
+use crate::output::count;
+use crate::settings::Settings;
+
+/// `--server`, as every reading command has it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Server {
+    /// Ask this Capstan server instead of the store
+    #[arg(long = "server", env = "CAPSTAN_SERVER", value_name = "URL")]
+    pub(crate) url: Option<String>,
+}
+
+/// Who answers in SQL.
+pub(crate) enum Asked {
+    /// This process, from the store.
+    Store(Local),
+    /// A server.
+    Server(Client),
+}
+
+impl Server {
+    /// Opens the store, or connects to the server.
+    pub(crate) async fn open(&self, settings: &Settings) -> Result<Asked, Failure> {
+        match &self.url {
+            Some(url) => Ok(Asked::Server(Client::connect(url).await?)),
+            None => {
+                // One command is about one moment of the store.
+                let options = Options { freshness: Duration::MAX, ..Options::default() };
+                let sessions = StoreSessions::open(settings.open().await?, options).await?;
+                Ok(Asked::Store(Local::new(Arc::new(sessions))?))
+            }
+        }
+    }
+}
+
+impl Asked {
+    /// The answer to a statement; it must not outlive who gives it.
+    pub(crate) async fn query(&self, sql: &str) -> Result<Answer, Failure> {
+        match self {
+            Asked::Store(local) => local.query(sql).await,
+            Asked::Server(client) => client.query(sql).await,
+        }
+    }
+
+    /// Fails when the catalog is damaged: what was printed is what is still readable.
+    pub(crate) async fn check_catalog(&self) -> Result<(), Failure> {
+        let mut answer = self.query("SELECT problem FROM problems").await?;
+        let mut problems = Vec::new();
+        while let Some(batch) = answer.batches.try_next().await? {
+            problems.extend(super::cells::texts(&batch, "problem")?.into_iter().flatten());
+        }
+        say(&problems)
+    }
+}
+
+/// Problems of the catalog as a failure.
+pub(super) fn say(problems: &[String]) -> Result<(), Failure> {
+    let Some(first) = problems.first() else { return Ok(()) };
+    Err(Failure::new(
+        FailureKind::Damaged,
+        format!(
+            "the catalog has {}, so this is not all there was; the first: {first}",
+            count(problems.len() as u64, "problem")
+        ),
+    ))
+}
+
+/// The condition that a row whose first and last packet have these times may have packets of a
+/// range, to be put behind WHERE. Rows without times belong to all of time only.
+pub(super) fn touching(range: TimeRange, first: &str, last: &str) -> String {
+    let mut conditions = vec!["true".to_owned()];
+    if range.start != TimeRange::ALL.start {
+        conditions.push(format!("{last} >= '{}'", range.start));
+    }
+    if range.end != TimeRange::ALL.end {
+        conditions.push(format!("{first} < '{}'", range.end));
+    }
+    conditions.join(" AND ")
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::Time;
+
+    use super::*;
+
+    #[test]
+    fn open_ends_ask_for_nothing() {
+        let range = |start, end| TimeRange { start, end };
+        assert_eq!(touching(TimeRange::ALL, "a", "b"), "true");
+        assert_eq!(
+            touching(range(Time(0), Time(1)), "a", "b"),
+            "true AND b >= '1970-01-01T00:00:00Z' AND a < '1970-01-01T00:00:00.000000001Z'"
+        );
+        assert_eq!(
+            touching(range(Time(0), Time::MAX), "a", "b"),
+            "true AND b >= '1970-01-01T00:00:00Z'"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! What `status` shows, asked in one statement, so that all of it is of one moment.
+
+use arrow::array::RecordBatch;
+use capstan_model::{Failure, Time, TimeRange};
+use futures::TryStreamExt;
+
+use super::{LossLine, Span, Status};
+use crate::command::asked::{Asked, touching};
+use crate::command::cells;
+
+/// Asks for the status of a range.
+///
+/// # Errors
+/// What the store or the server says.
+pub(super) async fn status(asked: &Asked, range: TimeRange) -> Result<Status, Failure> {
+    let mut answer = asked.query(&statement(range)).await?;
+    let mut found = Found::default();
+    while let Some(batch) = answer.batches.try_next().await? {
+        found.take(&batch)?;
+    }
+    Ok(found.finish())
+}
+
+/// Rows of several kinds under the same columns.
+fn statement(range: TimeRange) -> String {
+    let segments = touching(range, "first_time", "last_time");
+    // `end_time` is not included. A loss may be at a single moment.
+    let stretch = |kind: &str| {
+        let mut condition = format!("kind = '{kind}'");
+        if range.start != TimeRange::ALL.start {
+            let start = range.start;
+            condition += &format!(" AND (end_time > '{start}' OR start_time = '{start}')");
+        }
+        if range.end != TimeRange::ALL.end {
+            condition += &format!(" AND start_time < '{}'", range.end);
+        }
+        condition
+    };
+    let (listened, lost) = (stretch("listened"), stretch("lost"));
+    // The first part gives the columns their names and types.
+    format!(
+        "SELECT 'segments' AS kind, CAST(NULL AS TEXT) AS name, CAST(NULL AS TEXT) AS cause, \
+           CAST(NULL AS TEXT) AS note, count(*) AS a, sum(packets) AS b, sum(flow_parts) AS c, \
+           sum(captured_bytes) AS d, sum(wire_bytes) AS e, \
+           min(first_time) AS from_time, max(last_time) AS to_time \
+           FROM segments WHERE {segments} \
+         UNION ALL SELECT 'layer', layer, NULL, NULL, sum(bytes), NULL, NULL, NULL, NULL, NULL, NULL \
+           FROM files WHERE {segments} GROUP BY layer \
+         UNION ALL SELECT 'protocol', protocol, NULL, NULL, sum(packets), NULL, NULL, NULL, NULL, \
+           NULL, NULL FROM protocols WHERE {segments} GROUP BY protocol \
+         UNION ALL SELECT DISTINCT 'listened', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+           start_time, end_time FROM coverage WHERE {listened} \
+         UNION ALL SELECT 'lost', recorder, cause, note, packets, bytes, NULL, NULL, NULL, \
+           start_time, end_time FROM coverage WHERE {lost} \
+         UNION ALL SELECT 'problem', problem, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+           FROM problems \
+         UNION ALL SELECT 'store', place, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+           FROM store"
+    )
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    status: Status,
+    listened: Vec<TimeRange>,
+    losses: Vec<(TimeRange, LossLine)>,
+}
+
+impl Found {
+    fn take(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
+        let text = |name| cells::texts(batch, name);
+        let (kinds, names, causes, notes) =
+            (text("kind")?, text("name")?, text("cause")?, text("note")?);
+        let number = |name| cells::numbers(batch, name);
+        let [a, b, c, d, e] =
+            [number("a")?, number("b")?, number("c")?, number("d")?, number("e")?];
+        let (from, to) = (cells::times(batch, "from_time")?, cells::times(batch, "to_time")?);
+        let rows = kinds.into_iter().zip(names).zip(causes.into_iter().zip(notes));
+        for (row, ((kind, name), (cause, note))) in rows.enumerate() {
+            let count = |of: &[u64]| of.get(row).copied().unwrap_or(0);
+            let time = |of: &[Option<Time>]| of.get(row).copied().flatten();
+            let (name, status) = (name.unwrap_or_default(), &mut self.status);
+            let range = TimeRange {
+                start: time(&from).unwrap_or(Time::MIN),
+                end: time(&to).unwrap_or(Time::MAX),
+            };
+            match kind.as_deref() {
+                Some("store") => status.store = name,
+                Some("segments") => {
+                    status.segments = count(&a);
+                    status.packets = count(&b);
+                    status.flow_parts = count(&c);
+                    status.captured_bytes = count(&d);
+                    status.wire_bytes = count(&e);
+                    status.oldest = time(&from).map(|time| time.to_string());
+                    status.newest = time(&to).map(|time| time.to_string());
+                }
+                Some("layer") => {
+                    status.stored_bytes = status.stored_bytes.saturating_add(count(&a));
+                    status.layers.insert(name, count(&a));
+                }
+                Some("protocol") => {
+                    status.packets_by_protocol.insert(name, count(&a));
+                }
+                Some("listened") => self.listened.push(range),
+                Some("lost") => self.losses.push((
+                    range,
+                    LossLine {
+                        recorder: name,
+                        from: range.start.to_string(),
+                        to: range.end.to_string(),
+                        cause: cause.unwrap_or_default(),
+                        packets: count(&a),
+                        bytes: count(&b),
+                        note: note.unwrap_or_default(),
+                    },
+                )),
+                Some("problem") => status.problems.push(name),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Status {
+        let Found { mut status, listened, mut losses } = self;
+        let span =
+            |range: &TimeRange| Span { from: range.start.to_string(), to: range.end.to_string() };
+        let listened = merge(listened);
+        let gaps =
+            listened.windows(2).map(|pair| TimeRange { start: pair[0].end, end: pair[1].start });
+        status.gaps = gaps.map(|gap| span(&gap)).collect();
+        status.listened = listened.iter().map(span).collect();
+        losses.sort_by(|(a, x), (b, y)| {
+            (a.start, a.end, &x.recorder, &x.note).cmp(&(b.start, b.end, &y.recorder, &y.note))
+        });
+        status.losses = losses.into_iter().map(|(_, loss)| loss).collect();
+        status.problems.sort();
+        status
+    }
+}
+
+/// Stretches during which anything listened, touching ones joined.
+fn merge(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<TimeRange> = Vec::new();
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn touching_stretches_are_one() {
+        let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
+        let ranges = vec![range(5, 6), range(0, 2), range(2, 4), range(1, 3), range(5, 5)];
+        assert_eq!(merge(ranges), [range(0, 4), range(5, 6)]);
+        assert_eq!(merge(vec![]), []);
+    }
+}

@@ -1,0 +1,101 @@
+//! A flow part that is larger than a slice, read piece by piece.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use capstan_model::{Failure, FailureKind, TimeRange};
+use capstan_storage_engine::segment::reader::{PartReader, Piece, Wants};
+
+use super::read::{Ahead, Beside, Push, Slice};
+use super::records::{Arena, HEADER};
+use crate::snapshot::OpenSegment;
+
+/// Pieces that are on their way while one is put together.
+const AHEAD: usize = 2;
+
+/// Bytes a packet may take beside its payload: record, raw ticks, headers.
+const BESIDE_PAYLOAD: usize = HEADER + 8 + 128;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct LargePart {
+    open: Arc<OpenSegment>,
+    part: PartReader,
+    /// Pieces that were not asked for yet.
+    pieces: VecDeque<Piece>,
+    coming: VecDeque<Ahead<Vec<u8>>>,
+}
+
+impl LargePart {
+    /// Begins to read the one flow of a slice.
+    ///
+    /// # Errors
+    /// Its row does not fit the segment.
+    pub(super) fn begin(
+        open: &Arc<OpenSegment>,
+        slice: &Slice,
+        slice_bytes: u64,
+    ) -> Result<LargePart, Failure> {
+        let nothing = || Failure::new(FailureKind::Other, "a slice without a flow");
+        let (ordinal, flow) = slice.first().ok_or_else(nothing)?;
+        let segment = open.segment();
+        let part = segment.read_part(ordinal, flow)?;
+        let pieces = segment.pieces(flow, slice_bytes).into();
+        Ok(LargePart { open: Arc::clone(open), part, pieces, coming: VecDeque::new() })
+    }
+
+    /// Packets that were not put together yet.
+    pub(super) fn left(&self) -> u64 {
+        self.part.left()
+    }
+
+    /// Bytes that the packets which [`LargePart::assemble`] puts together next may take.
+    pub(super) fn size(&self) -> usize {
+        let (packets, payload) = self.part.at_hand();
+        packets.saturating_mul(BESIDE_PAYLOAD).saturating_add(payload)
+    }
+
+    /// Puts the packets inside the range together, as far as what was read reaches; says what
+    /// has to be read next, none if that was all.
+    ///
+    /// # Errors
+    /// Stored bytes do not fit together.
+    pub(super) fn assemble(
+        &mut self,
+        range: TimeRange,
+        beside: &Beside,
+        arena: &mut Arena,
+    ) -> Result<Option<Wants>, Failure> {
+        arena.expect(self.part.at_hand().0, self.size());
+        let mut push = Push::new(range, beside, arena);
+        let wants = self.part.assemble(|read, data| push.packet(read, data));
+        push.end()?;
+        Ok(Some(wants?).filter(|wants| *wants != Wants::Nothing))
+    }
+
+    /// Reads what is wanted, and asks for the next pieces.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) async fn read(&mut self, wants: Wants) -> Result<(), Failure> {
+        while self.coming.len() < AHEAD
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            let open = Arc::clone(&self.open);
+            let read = async move { open.segment().read_piece(&*open, &piece).await };
+            self.coming.push_back(Ahead::start(read));
+        }
+        match wants {
+            Wants::Rows => self.part.read_rows(&*self.open).await?,
+            Wants::Payload => match self.coming.pop_front() {
+                Some(piece) => self.part.give(piece.wait().await?),
+                None => {
+                    let what = "a flow has more payload than the segment has for it";
+                    return Err(Failure::new(FailureKind::Damaged, what));
+                }
+            },
+            Wants::Nothing => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! What an export will ask of the store.
+
+use std::sync::Arc;
+
+use capstan_model::Failure;
+use capstan_storage_engine::segment::Layer;
+
+use super::Export;
+use super::merge::slice_bytes;
+use super::order::{Pending, pending, ranks, secrets};
+use super::read::Reading;
+use crate::snapshot::{Cost, Plan, Snapshot};
+
+/// See [`super::plan`].
+pub(super) async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost, Failure> {
+    let ranks = ranks(snapshot, what.order);
+    let slice_bytes = slice_bytes(what.memory);
+    let range = what.selection.range;
+    let mut cost = Cost::default();
+    let chosen = pending(snapshot, what, &ranks);
+    for segment in secrets(snapshot, &chosen) {
+        let mut plan = Plan::default();
+        plan.whole(Layer::Index, segment.entry.layer(Layer::Index).map_or(0, |of| of.bytes));
+        cost += plan.cost();
+    }
+    for Pending { segment, .. } in chosen {
+        let mut plan = Plan::default();
+        if let Some(index) = segment.entry.layer(Layer::Index) {
+            plan.whole(Layer::Index, index.bytes);
+        }
+        let mut reading = Reading::begin(snapshot, &segment, &what.selection, slice_bytes).await?;
+        reading.plan_flows(&what.selection, &mut plan)?;
+        while let Some(slice) = reading.next(range, slice_bytes).await? {
+            slice.plan(&reading.open, slice_bytes, &mut plan)?;
+        }
+        cost += plan.cost();
+    }
+    Ok(cost)
+}

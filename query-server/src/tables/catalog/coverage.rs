@@ -1,0 +1,78 @@
+//! `coverage`.
+
+use capstan_model::TimeRange;
+use capstan_model::coverage::Loss;
+use datafusion::arrow::array::ArrayRef;
+
+use super::{Columns, Kind, larges, smalls, texts, times};
+use crate::snapshot::Snapshot;
+
+pub(super) const COVERAGE: Columns = &[
+    ("recorder", Kind::Text, false),
+    ("generation", Kind::Small, false),
+    ("interface", Kind::Small, true),
+    ("kind", Kind::Text, false),
+    ("start_time", Kind::Time, false),
+    ("end_time", Kind::Time, false),
+    ("cause", Kind::Text, true),
+    ("packets", Kind::Large, true),
+    ("bytes", Kind::Large, true),
+    ("note", Kind::Text, true),
+];
+
+/// A row of `coverage`.
+struct Stretch<'a> {
+    recorder: String,
+    generation: u32,
+    interface: Option<u32>,
+    range: TimeRange,
+    /// Set for a loss.
+    lost: Option<&'a Loss>,
+}
+
+pub(super) fn coverage(snapshot: &Snapshot) -> Vec<ArrayRef> {
+    let mut rows: Vec<Stretch<'_>> = Vec::new();
+    for (life, listened) in snapshot.coverage(TimeRange::ALL) {
+        let stretch = |interface| Stretch {
+            recorder: life.recorder.to_string(),
+            generation: life.generation.0,
+            interface,
+            range: listened.range,
+            lost: None,
+        };
+        match listened.interfaces.as_slice() {
+            [] => rows.push(stretch(None)),
+            interfaces => rows.extend(interfaces.iter().map(|number| stretch(Some(*number)))),
+        }
+    }
+    for (life, loss) in snapshot.losses(TimeRange::ALL) {
+        rows.push(Stretch {
+            recorder: life.recorder.to_string(),
+            generation: life.generation.0,
+            interface: loss.interface,
+            range: loss.range,
+            lost: Some(loss),
+        });
+    }
+    let all = || rows.iter();
+    // 0 is stored where it cannot be told.
+    let told = |value: u64| (value > 0).then_some(value);
+    vec![
+        texts(all().map(|row| Some(row.recorder.clone()))),
+        smalls(all().map(|row| Some(row.generation))),
+        smalls(all().map(|row| row.interface)),
+        texts(all().map(|row| Some(kind(row).to_owned()))),
+        times(all().map(|row| Some(row.range.start.0))),
+        times(all().map(|row| Some(row.range.end.0))),
+        texts(all().map(|row| row.lost.map(|loss| loss.cause.name().to_owned()))),
+        larges(all().map(|row| row.lost.and_then(|loss| told(loss.packets)))),
+        larges(all().map(|row| row.lost.and_then(|loss| told(loss.bytes)))),
+        texts(
+            all().map(|row| row.lost.map(|loss| loss.note.clone()).filter(|note| !note.is_empty())),
+        ),
+    ]
+}
+
+fn kind(row: &Stretch<'_>) -> &'static str {
+    if row.lost.is_some() { "lost" } else { "listened" }
+}

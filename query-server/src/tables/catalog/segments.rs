@@ -1,0 +1,124 @@
+//! `segments`, `files`, `protocols`.
+
+use capstan_model::{Hour, TimeRange};
+use capstan_storage_engine::catalog::{LayerEntry, Segment, SegmentEntry};
+use capstan_storage_engine::segment::Layer;
+use datafusion::arrow::array::ArrayRef;
+
+use super::{Columns, Kind, larges, smalls, texts, times};
+use crate::snapshot::Snapshot;
+
+pub(super) const SEGMENTS: Columns = &[
+    ("segment", Kind::Text, false),
+    ("recorder", Kind::Text, false),
+    ("generation", Kind::Small, false),
+    ("hour", Kind::Time, true),
+    ("first_time", Kind::Time, true),
+    ("last_time", Kind::Time, true),
+    ("first_ordinal", Kind::Large, false),
+    ("last_ordinal", Kind::Large, false),
+    ("packets", Kind::Large, false),
+    ("flow_parts", Kind::Large, false),
+    ("captured_bytes", Kind::Large, false),
+    ("wire_bytes", Kind::Large, false),
+    ("stored_bytes", Kind::Large, false),
+    ("index_bytes", Kind::Large, true),
+    ("flows_bytes", Kind::Large, true),
+    ("packets_bytes", Kind::Large, true),
+    ("head_bytes", Kind::Large, true),
+    ("body_bytes", Kind::Large, true),
+];
+
+pub(super) const FILES: Columns = &[
+    ("path", Kind::Text, false),
+    ("segment", Kind::Text, false),
+    ("layer", Kind::Text, false),
+    ("bytes", Kind::Large, false),
+    ("sha256", Kind::Text, false),
+    ("first_time", Kind::Time, true),
+    ("last_time", Kind::Time, true),
+    ("packets", Kind::Large, false),
+];
+
+pub(super) const PROTOCOLS: Columns = &[
+    ("segment", Kind::Text, false),
+    ("protocol", Kind::Text, false),
+    ("packets", Kind::Large, false),
+    ("first_time", Kind::Time, true),
+    ("last_time", Kind::Time, true),
+];
+
+fn first(entry: &SegmentEntry) -> Option<i64> {
+    entry.first.map(|time| time.0)
+}
+
+fn last(entry: &SegmentEntry) -> Option<i64> {
+    entry.last.map(|time| time.0)
+}
+
+pub(super) fn segments(snapshot: &Snapshot) -> Vec<ArrayRef> {
+    let all = || snapshot.segments(TimeRange::ALL);
+    let number =
+        |value: fn(&SegmentEntry) -> u64| larges(all().map(|segment| Some(value(&segment.entry))));
+    let bytes = |layer: Layer| {
+        larges(all().map(|segment| segment.entry.layer(layer).map(|layer| layer.bytes)))
+    };
+    let hour = |hour: Hour| hour.range().map(|range| range.start.0);
+    vec![
+        texts(all().map(|segment| Some(segment.entry.name.clone()))),
+        texts(all().map(|segment| Some(segment.recorder.to_string()))),
+        smalls(all().map(|segment| Some(segment.generation.0))),
+        times(all().map(|segment| hour(segment.entry.hour))),
+        times(all().map(|segment| first(&segment.entry))),
+        times(all().map(|segment| last(&segment.entry))),
+        number(|entry| entry.first_ordinal),
+        number(|entry| entry.last_ordinal),
+        number(|entry| entry.packets),
+        number(|entry| entry.flow_parts),
+        number(|entry| entry.captured_bytes),
+        number(|entry| entry.wire_bytes),
+        number(|entry| entry.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.bytes))),
+        bytes(Layer::Index),
+        bytes(Layer::Flows),
+        bytes(Layer::Packets),
+        bytes(Layer::Head),
+        bytes(Layer::Body),
+    ]
+}
+
+pub(super) fn files(snapshot: &Snapshot) -> Vec<ArrayRef> {
+    let cluster = &snapshot.store().format().cluster;
+    let all: Vec<(&Segment, Layer, &LayerEntry)> = snapshot
+        .segments(TimeRange::ALL)
+        .flat_map(|of| {
+            let file = |layer| Some((&**of, layer, of.entry.layer(layer)?));
+            Layer::ALL.into_iter().filter_map(file)
+        })
+        .collect();
+    let all = || all.iter();
+    vec![
+        texts(all().map(|(of, layer, _)| Some(format!("{cluster}/{}", of.path(*layer))))),
+        texts(all().map(|(of, ..)| Some(of.entry.name.clone()))),
+        texts(all().map(|(_, layer, _)| Some(layer.name().to_owned()))),
+        larges(all().map(|(.., file)| Some(file.bytes))),
+        texts(all().map(|(.., file)| Some(file.sha256.clone()))),
+        times(all().map(|(of, ..)| first(&of.entry))),
+        times(all().map(|(of, ..)| last(&of.entry))),
+        larges(all().map(|(of, ..)| Some(of.entry.packets))),
+    ]
+}
+
+pub(super) fn protocols(snapshot: &Snapshot) -> Vec<ArrayRef> {
+    let all = || {
+        snapshot.segments(TimeRange::ALL).flat_map(|of| {
+            of.entry.protocols.iter().map(move |(name, packets)| (of, name, packets))
+        })
+    };
+    vec![
+        texts(all().map(|(of, ..)| Some(of.entry.name.clone()))),
+        texts(all().map(|(_, name, _)| Some(name.clone()))),
+        larges(all().map(|(.., packets)| Some(*packets))),
+        times(all().map(|(of, ..)| first(&of.entry))),
+        times(all().map(|(of, ..)| last(&of.entry))),
+    ]
+}

@@ -1,0 +1,256 @@
+//! One flow part read piece by piece, for parts that are too large to be held whole.
+//!
+//! Which payload blocks are fetched together is decided before the first of them, as
+//! everywhere. The caller fetches them in that order, as far ahead as it likes, and packets
+//! come out as far as rows and payload reach.
+
+use std::ops::Range;
+
+use capstan_model::Failure;
+
+use super::payload::{PayloadPlan, read_spans};
+use super::{Fetch, Scan, Segment, Step};
+use crate::segment::block::BlockDirectory;
+use crate::segment::flows::FlowRow;
+use crate::segment::packets::{ReadRow, Rebuilder, RowReader};
+use crate::segment::{Corrupt, Layer};
+
+/// Some of a part's payload: consecutive blocks of one layer that are fetched together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    layer: Layer,
+    blocks: Range<usize>,
+    /// Which of the blocks' raw bytes are the part's.
+    own: Range<u64>,
+}
+
+/// Reads the packets of one flow part; see the module.
+#[derive(Debug)]
+pub struct PartReader {
+    ordinal: u32,
+    scan: Scan,
+    reader: RowReader,
+    rebuilder: Rebuilder,
+    rows: Vec<ReadRow>,
+    /// Rows put together, of those at hand.
+    next_row: usize,
+    /// Packets still to be put together.
+    left: u64,
+    payload: Vec<u8>,
+    /// Payload handed out, of that at hand.
+    next_byte: usize,
+    /// Payload of the part that was not given yet, bytes.
+    to_come: u64,
+    packet: Vec<u8>,
+}
+
+/// What a [`PartReader`] cannot go on without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// [`PartReader::read_rows`].
+    Rows,
+    /// [`PartReader::give`] of the next piece.
+    Payload,
+    /// Nothing: all packets were put together.
+    Nothing,
+}
+
+impl Segment {
+    /// The payload of a flow part in pieces of at most `bytes` (raw; one block at least), in
+    /// the order in which a [`PartReader`] wants them.
+    pub fn pieces(&self, flow: &FlowRow, bytes: u64) -> Vec<Piece> {
+        let place = &flow.placement;
+        let head = (place.head_offset, u64::from(place.head_bytes));
+        let body = (place.body_offset, place.body_bytes);
+        let mut pieces = cut(Layer::Head, &self.head, head, bytes);
+        pieces.extend(cut(Layer::Body, &self.body, body, bytes));
+        pieces
+    }
+
+    /// What fetching a piece asks for.
+    pub fn piece_plan(&self, piece: &Piece) -> PayloadPlan {
+        let (mut plan, blocks) = (PayloadPlan::default(), vec![piece.blocks.clone()]);
+        if piece.layer == Layer::Head {
+            plan.head = blocks
+        } else {
+            plan.body = blocks
+        }
+        plan
+    }
+
+    /// Fetches and decompresses a piece.
+    ///
+    /// # Errors
+    /// [`Failure`] of the fetch, or of kind `Damaged` when a block's checksum differs.
+    pub async fn read_piece(&self, fetch: &dyn Fetch, piece: &Piece) -> Result<Vec<u8>, Failure> {
+        let directory = if piece.layer == Layer::Head { &self.head } else { &self.body };
+        let blocks = std::slice::from_ref(&piece.blocks);
+        let span = read_spans(fetch, piece.layer, directory, blocks).await?.pop();
+        let cut_short = || Corrupt::new(piece.layer.name(), "payload is missing");
+        let mut span = span.ok_or_else(cut_short)?;
+        let place = |at: u64| usize::try_from(at.checked_sub(span.start)?).ok();
+        let (from, to) = (place(piece.own.start), place(piece.own.end));
+        let own = from.zip(to).filter(|(from, to)| from <= to && *to <= span.bytes.len());
+        let (from, to) = own.ok_or_else(cut_short)?;
+        span.bytes.truncate(to);
+        span.bytes.drain(..from);
+        Ok(span.bytes)
+    }
+
+    /// A reader of the packets of one flow part (a row as [`Segment::read_flows`] gave it).
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the row does not fit the segment.
+    pub fn read_part(&self, ordinal: u32, flow: &FlowRow) -> Result<PartReader, Corrupt> {
+        let place = &flow.placement;
+        Ok(PartReader {
+            ordinal,
+            scan: self.scan_packets(std::slice::from_ref(flow), None)?,
+            reader: RowReader::default(),
+            rebuilder: Rebuilder::default(),
+            rows: Vec::new(),
+            next_row: 0,
+            left: flow.packets(),
+            payload: Vec::new(),
+            next_byte: 0,
+            to_come: place.body_bytes.saturating_add(u64::from(place.head_bytes)),
+            packet: Vec::new(),
+        })
+    }
+}
+
+/// The blocks that hold some raw bytes (where they begin, how many), in pieces.
+fn cut(
+    layer: Layer,
+    directory: &BlockDirectory,
+    (offset, length): (u64, u64),
+    bytes: u64,
+) -> Vec<Piece> {
+    let end = offset.saturating_add(length);
+    let mut pieces: Vec<Piece> = Vec::new();
+    for block in directory.blocks_of(offset, end) {
+        let upto = directory.raw_start(block + 1);
+        match pieces.last_mut() {
+            Some(piece) if upto - directory.raw_start(piece.blocks.start) <= bytes => {
+                piece.blocks.end = block + 1;
+                piece.own.end = upto.min(end);
+            }
+            _ => pieces.push(Piece {
+                layer,
+                blocks: block..block + 1,
+                own: directory.raw_start(block).max(offset)..upto.min(end),
+            }),
+        }
+    }
+    pieces
+}
+
+impl PartReader {
+    /// Packets that were not put together yet.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Packets that may be put together now, and what they can take at most beside their
+    /// headers, bytes.
+    pub fn at_hand(&self) -> (usize, usize) {
+        (self.rows.len() - self.next_row, self.payload.len() - self.next_byte)
+    }
+
+    /// Reads more rows. Only the first call fetches.
+    ///
+    /// # Errors
+    /// [`Failure`] of the fetch, or of kind `Damaged`.
+    pub async fn read_rows(&mut self, fetch: &dyn Fetch) -> Result<(), Failure> {
+        self.rows.drain(..self.next_row);
+        self.next_row = 0;
+        loop {
+            match self.scan.step()? {
+                Step::Rows(batch) => {
+                    self.reader.read(&batch, &mut self.rows)?;
+                    return Ok(());
+                }
+                Step::Needs(ranges) => {
+                    let bytes = fetch.fetch(self.scan.layer(), &ranges).await?;
+                    self.scan.give(ranges, bytes)?;
+                }
+                Step::End => return Err(bad("rows are missing").into()),
+            }
+        }
+    }
+
+    /// Gives the next piece of payload, as [`Segment::read_piece`] gave it.
+    pub fn give(&mut self, mut piece: Vec<u8>) {
+        self.to_come = self.to_come.saturating_sub(piece.len() as u64);
+        if self.next_byte < self.payload.len() {
+            // The rest of a packet that reaches into this piece.
+            self.payload.drain(..self.next_byte);
+            self.payload.append(&mut piece);
+        } else {
+            self.payload = piece;
+        }
+        self.next_byte = 0;
+    }
+
+    /// Puts packets together, as far as rows and payload reach, and hands each to `each`: its
+    /// row and its captured bytes.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when header or payload do not fit together. What `each` got is right.
+    pub fn assemble(&mut self, mut each: impl FnMut(&ReadRow, &[u8])) -> Result<Wants, Corrupt> {
+        while self.left > 0 {
+            let Some(read) = self.rows.get(self.next_row) else { return Ok(Wants::Rows) };
+            if read.row.flow != self.ordinal {
+                return Err(bad("a row of another flow"));
+            }
+            let length = self.reader.payload_length(&read.row)?;
+            let end = self.next_byte.checked_add(length).ok_or_else(|| bad("payload length"))?;
+            let Some(payload) = self.payload.get(self.next_byte..end) else {
+                return match self.to_come {
+                    0 => Err(bad("payload ends before its packets")),
+                    _ => Ok(Wants::Payload),
+                };
+            };
+            self.packet.clear();
+            self.rebuilder.header(&read.row, self.reader.templates(), &mut self.packet)?;
+            self.packet.extend_from_slice(payload);
+            each(read, &self.packet);
+            self.next_byte = end;
+            self.next_row += 1;
+            self.left -= 1;
+        }
+        if self.to_come > 0 || self.next_byte < self.payload.len() {
+            return Err(bad("payload behind the last packet"));
+        }
+        Ok(Wants::Nothing)
+    }
+}
+
+fn bad(what: &str) -> Corrupt {
+    Corrupt::new("packets", what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::block::{BlockHeader, Codec};
+
+    #[test]
+    fn pieces_end_at_blocks_and_each_block_is_in_one() {
+        let mut directory = BlockDirectory::new();
+        for raw in [100, 200, 50, 400, 10, 10] {
+            directory.push(BlockHeader { codec: Codec::Stored, key: 0, raw, stored: raw, crc: 0 });
+        }
+        let cut = |from, length, bytes| -> Vec<_> {
+            let pieces = cut(Layer::Body, &directory, (from, length), bytes).into_iter();
+            pieces.map(|piece| (piece.blocks, piece.own)).collect()
+        };
+        assert_eq!(
+            cut(20, 735, 300),
+            [(0..2, 20..300), (2..3, 300..350), (3..4, 350..750), (4..5, 750..755)]
+        );
+        assert_eq!(cut(0, 770, u64::MAX), [(0..6, 0..770)]);
+        assert_eq!(cut(120, 10, 1), [(1..2, 120..130)]);
+        assert_eq!(cut(5, 0, 10), []);
+    }
+}
