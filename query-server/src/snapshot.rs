@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{Catalog, Finished, Segment, Writer, WriterKind};
+use capstan_storage_engine::catalog::{Catalog, Finished, Segment, SourceMark, Writer, WriterKind};
 use capstan_storage_engine::store::Store;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -76,6 +76,8 @@ pub struct Life {
     pub commits: u64,
     /// Packets committed.
     pub packets: u64,
+    /// Of an import: how far its source was read.
+    pub source_read: Option<SourceMark>,
     /// When it committed last, by its own clock.
     pub last_commit: Option<Time>,
     /// What its commits noted for people.
@@ -161,6 +163,7 @@ impl Snapshot {
                     losses: Vec::new(),
                     commits: life.commits(),
                     packets: life.packets(),
+                    source_read: life.source_read().cloned(),
                     last_commit: life.last_commit(),
                     notes: life.notes().to_vec(),
                 },

@@ -234,7 +234,7 @@ fn a_flow_that_is_forgotten_for_want_of_room_says_so() {
         .collect();
     let sealed = pass(policy, LinkType::ETHERNET, &packets);
     let [sealed] = &sealed[..] else { panic!("{} segments", sealed.len()) };
-    let index = &sealed.layers.iter().find(|layer| layer.layer == Layer::Index).unwrap().bytes;
+    let index = &sealed.layers.iter().find(|layer| layer.layer == Layer::Index).unwrap().bytes();
     let segment = Segment::open(index).unwrap();
     let (all, fetch) = (segment.all_flows(), InMemory(sealed));
     let mut rows = futures::executor::block_on(segment.read_flows(&fetch, &all)).unwrap();

@@ -76,7 +76,7 @@ mod tests {
         assert!(Arc::ptr_eq(&known, &fresh.get().await.unwrap()), "nothing was committed");
         record(&store, Recording::of(2), traffic(2, 100, 0, 1_000)).await;
         let more = |snapshot: &Snapshot| snapshot.segments(TimeRange::ALL).count();
-        assert!(more(&*fresh.get().await.unwrap()) > more(&known));
-        assert_eq!(more(&*latest.get().await.unwrap()), more(&known));
+        assert!(more(&fresh.get().await.unwrap()) > more(&known));
+        assert_eq!(more(&latest.get().await.unwrap()), more(&known));
     }
 }

@@ -298,6 +298,11 @@ impl Life {
         self.finished.as_ref()
     }
 
+    /// Of an import: how far its source was read, by the last commit that says so.
+    pub fn source_read(&self) -> Option<&SourceMark> {
+        self.source_read.as_ref()
+    }
+
     /// How many commits its log has.
     pub fn commits(&self) -> u64 {
         self.chain.next()

@@ -38,6 +38,12 @@ fn info(life: &Life) -> Option<&WriterInfo> {
     life.writer.as_ref().map(|writer| &writer.info)
 }
 
+/// Known once a source was read to its end.
+fn source_sha256(life: &Life) -> Option<String> {
+    let complete = life.finished.as_ref().is_some_and(|end| end.complete);
+    life.source_read.as_ref().filter(|_| complete).map(|mark| mark.sha256.clone())
+}
+
 pub(super) fn writers(snapshot: &Snapshot) -> Vec<ArrayRef> {
     let all = || snapshot.lives().map(|life| &**life);
     let text = |of: fn(&WriterInfo) -> &str| {
@@ -50,7 +56,7 @@ pub(super) fn writers(snapshot: &Snapshot) -> Vec<ArrayRef> {
         text(|info| kind(info)),
         text(|info| &info.description),
         text(|info| &info.host),
-        texts(source().map(|source| source.map(|source| source.sha256.clone()))),
+        texts(all().map(source_sha256)),
         larges(source().map(|source| source.map(|source| source.bytes))),
         smalls(all().map(|life| info(life)?.resumes.map(|generation| generation.0))),
         times(all().map(|life| info(life).map(|info| info.started_at.0))),
