@@ -204,16 +204,25 @@ fn lengths_that_cannot_be_are_malformed() {
     for data in [short_header, short_total, version] {
         assert_eq!(kinds(LinkType::IPV4, &data), (vec![], Stop::Malformed));
     }
+    // Of a transport header that cannot be, the ports stand and no more.
+    let ports = |data: &[u8]| Kind::Ports {
+        source_port: u16::from_be_bytes([data[20], data[21]]),
+        destination_port: u16::from_be_bytes([data[22], data[23]]),
+    };
     // The datagram ends inside its own UDP header; the frame goes on.
     let mut inside = dns();
     inside[3] = 24;
+    assert_eq!(kinds(LinkType::IPV4, &inside), (vec![v4(17), ports(&inside)], Stop::Malformed));
+    inside[3] = 23;
     assert_eq!(kinds(LinkType::IPV4, &inside), (vec![v4(17)], Stop::Malformed));
     let mut short_udp = dns();
     short_udp[25] = 7;
-    assert_eq!(kinds(LinkType::IPV4, &short_udp), (vec![v4(17)], Stop::Malformed));
+    let found = kinds(LinkType::IPV4, &short_udp);
+    assert_eq!(found, (vec![v4(17), ports(&short_udp)], Stop::Malformed));
     let mut short_tcp = ipv4(6, &tcp(&[], b"hello"));
     short_tcp[32] = 0x40;
-    assert_eq!(kinds(LinkType::IPV4, &short_tcp), (vec![v4(6)], Stop::Malformed));
+    let found = kinds(LinkType::IPV4, &short_tcp);
+    assert_eq!(found, (vec![v4(6), ports(&short_tcp)], Stop::Malformed));
 }
 
 #[test]
@@ -369,7 +378,8 @@ proptest! {
         let mut count = 0;
         for layer in walk.by_ref() {
             prop_assert_eq!(layer.start, end);
-            prop_assert!(layer.end > layer.start || matches!(layer.kind, Kind::Link));
+            let may_be_empty = matches!(layer.kind, Kind::Link | Kind::Ports { .. });
+            prop_assert!(layer.end > layer.start || may_be_empty);
             end = layer.end;
             count += 1;
         }
@@ -389,7 +399,8 @@ proptest! {
         let guesses = whole.iter().any(|layer| matches!(layer.kind, Kind::Mpls { .. }));
         for (layer, of_whole) in part.iter().zip(&whole) {
             // What looks ahead (echo identifiers, MPLS payload) may see less.
-            let looks_ahead = guesses || matches!(layer.kind, Kind::Icmp { .. });
+            // Of a transport header only the ports may be left.
+            let looks_ahead = guesses || matches!(layer.kind, Kind::Icmp { .. } | Kind::Ports { .. });
             prop_assert!(layer == of_whole || looks_ahead);
         }
         prop_assert!(part.len() <= whole.len() || guesses);
