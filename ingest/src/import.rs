@@ -223,7 +223,7 @@ impl Running<'_> {
                 Event::Lost(Lost { interface, packets, .. }) => {
                     self.lose(LossCause::SourceDrop, interface, packets, String::new());
                 }
-                Event::Idle(_) | Event::Closed { .. } => {}
+                Event::Opened { .. } | Event::Idle(_) | Event::Closed { .. } => {}
                 Event::Packet(packet) => {
                     let ordinal = self.pipeline.progress().packets;
                     if let Some(time) = packet.stamp.time() {

@@ -156,9 +156,11 @@ impl Recording {
                     self.pipeline.progress().packets.is_multiple_of(LOOK_EVERY)
                 }
                 Event::Interface(interface) => {
-                    let number = self.pipeline.interfaces().len() as u32;
-                    self.hearing.begin(number, store::now());
                     self.pipeline.interface(interface);
+                    false
+                }
+                Event::Opened { interface, at } => {
+                    self.hearing.begin(interface, at);
                     false
                 }
                 Event::Closed { interface, at } => {

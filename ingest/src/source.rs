@@ -31,6 +31,13 @@ pub enum Event<'a> {
     Block(Block),
     /// The source says that packets are missing.
     Lost(Lost),
+    /// A live source listens at a capture point from this moment on.
+    Opened {
+        /// Its number.
+        interface: u32,
+        /// When listening had begun.
+        at: Time,
+    },
     /// A capture point is gone, or its source was stopped: nothing was heard from it after
     /// this moment.
     Closed {

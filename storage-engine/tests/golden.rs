@@ -97,6 +97,8 @@ type Packet = (u64, Option<u64>, u32, Vec<u8>);
 
 async fn packets(layers: &Layers) -> Result<Vec<Packet>, Failure> {
     let segment = Segment::open(&layers.0[4].1)?;
+    // Reading packets alone leaves these out.
+    segment.extras()?;
     let all = segment.all_flows();
     let flows = segment.read_flows(layers, &all).await?;
     let rows = segment.read_packets(layers, &flows).await?;

@@ -104,8 +104,6 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
     sandbox::with(Own::Network, || {
         let mut cable = Cable::new();
         let child = recorder(&store, &["--commit-seconds", "1"]);
-        // What it says to have listened to begins when it first looks into its ring.
-        std::thread::sleep(Duration::from_millis(500));
         cable.send(2_000);
         std::thread::sleep(Duration::from_millis(1_500));
         cable.send(3_000);

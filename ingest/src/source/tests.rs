@@ -75,7 +75,9 @@ fn sum(path: &std::path::Path) -> (Sum, u64) {
                     custom += u64::from(kinds.contains(&block.block_type));
                 }
                 Event::Lost(_) => {}
-                Event::Closed { .. } | Event::Idle(_) => panic!("a file is not live"),
+                Event::Opened { .. } | Event::Closed { .. } | Event::Idle(_) => {
+                    panic!("a file is not live")
+                }
             }
         }
         Ok(())

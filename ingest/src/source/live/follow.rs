@@ -35,9 +35,11 @@ impl LiveSource {
             match result {
                 Ok(mut capture) => {
                     tracing::info!(interface = link.name, ring = shape.bytes(), "capturing");
-                    capture.number = self.next_number;
+                    let interface = self.next_number;
+                    capture.number = interface;
                     self.captures.push(capture);
                     self.pending.push_back(Event::Interface(describe(link)));
+                    self.pending.push_back(Event::Opened { interface, at: super::current_time() });
                     self.next_number += 1;
                 }
                 Err(error) => failed.push((link.name.clone(), error)),

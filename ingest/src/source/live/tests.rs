@@ -51,6 +51,9 @@ impl Heard {
                     self.idle.push(at);
                     assert!(self.idle.len() < 100, "waited in vain");
                 }
+                Ok(Some(Event::Opened { interface, .. })) => {
+                    assert_eq!(self.interfaces.len(), interface as usize + 1);
+                }
                 Ok(Some(Event::Closed { interface, .. })) => self.closed.push(interface),
                 Ok(Some(Event::Block(block))) => panic!("{block:?}"),
                 Ok(None) => return,

@@ -91,7 +91,9 @@ fn read(bytes: &[u8]) -> (Vec<Seen>, Option<String>) {
             },
             Ok(Some(Event::Block(block))) => Seen::Block(block),
             Ok(Some(Event::Lost(lost))) => Seen::Lost(lost),
-            Ok(Some(Event::Closed { .. } | Event::Idle(_))) => panic!("a file is not live"),
+            Ok(Some(Event::Opened { .. } | Event::Closed { .. } | Event::Idle(_))) => {
+                panic!("a file is not live")
+            }
             Ok(None) => return (seen, None),
             Err(error) => return (seen, Some(error.to_string())),
         });

@@ -51,7 +51,9 @@ fn read_from(mut source: impl PacketSource) -> File {
             }),
             Ok(Some(Event::Block(block))) => file.blocks.push(block),
             Ok(Some(Event::Lost(lost))) => file.lost.push((lost.interface, lost.packets)),
-            Ok(Some(Event::Closed { .. } | Event::Idle(_))) => panic!("a file is not live"),
+            Ok(Some(Event::Opened { .. } | Event::Closed { .. } | Event::Idle(_))) => {
+                panic!("a file is not live")
+            }
             Ok(None) => return file,
             Err(error) => {
                 file.damage = Some(error.to_string());

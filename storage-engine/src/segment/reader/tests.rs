@@ -111,7 +111,7 @@ impl Fetch for Objects {
 fn counts_that_disagree_are_refused() {
     let sealed = sealed();
     assert!(Segment::open(&bytes(&sealed, Layer::Index)).is_ok());
-    for (name, layer) in [("packets", "packets"), ("flow_parts", "flows")] {
+    for (name, layer) in [("packets", "packets"), ("flow_parts", "index")] {
         for count in [0, 5, u64::MAX] {
             let index = with_section(&sealed, Section::Meta, |meta| {
                 let mut value: serde_json::Value = serde_json::from_slice(meta).unwrap();
