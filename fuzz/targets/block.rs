@@ -45,8 +45,8 @@ fuzz_target!(|input: &[u8]| {
     }
 
     let mut encoder = Encoder::new().expect("memory suffices");
-    let block = encoder.encode(&mut stored.to_vec(), header[0] & 1 == 1);
+    let block = encoder.encode(stored.to_vec().into(), header[0] & 1 == 1);
     let mut back = Vec::new();
-    decode_into(&block.header, &block.stored, &mut back).expect("just encoded");
+    decode_into(&block.header, &block.bytes(), &mut back).expect("just encoded");
     assert_eq!(back, stored);
 });

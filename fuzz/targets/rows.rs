@@ -60,9 +60,9 @@ fn payload(take: &mut Take<'_>) -> (Bytes, Vec<u8>) {
     let (mut layer, mut directory) = (file_header().to_vec(), BlockDirectory::new());
     let mut encoder = Encoder::new().expect("memory suffices");
     for _ in 0..take.u8() % 4 {
-        let block = encoder.encode(&mut take.short().to_vec(), true);
+        let block = encoder.encode(take.short().to_vec().into(), true);
         layer.extend_from_slice(&block.header.to_bytes());
-        layer.extend_from_slice(&block.stored);
+        layer.extend_from_slice(&block.bytes());
         directory.push(block.header);
     }
     (layer.into(), directory.to_bytes())

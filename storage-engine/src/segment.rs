@@ -15,6 +15,7 @@ use capstan_model::{Failure, FailureKind};
 
 pub mod block;
 pub mod builder;
+pub mod chunks;
 pub mod flows;
 pub mod index_layer;
 pub mod layout;

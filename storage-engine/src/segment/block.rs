@@ -4,7 +4,10 @@
 //! with a 16-byte header of its own, so that it can be read without the `index`
 //! layer too. All numbers are little-endian.
 
+use bytes::Bytes;
+
 use super::Corrupt;
+use super::chunks::Chunks;
 
 /// First bytes of a payload layer.
 pub const MAGIC: [u8; 8] = *b"CAPSBLK\0";
@@ -83,8 +86,8 @@ impl BlockHeader {
 pub struct Block {
     /// Its header.
     pub header: BlockHeader,
-    /// Its stored bytes.
-    pub stored: Vec<u8>,
+    /// Its stored bytes, in pieces that follow each other.
+    pub stored: Vec<Bytes>,
 }
 
 /// The file header of a payload layer.
@@ -99,7 +102,9 @@ pub fn file_header() -> [u8; FILE_HEADER] {
 /// Turns raw bytes into blocks; keeps its compression context between calls.
 pub struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
-    scratch: Vec<u8>,
+    /// Where a block's raw bytes are put together.
+    whole: Vec<u8>,
+    packed: Vec<u8>,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -108,7 +113,8 @@ impl std::fmt::Debug for Encoder {
     }
 }
 
-/// zstd level of payload blocks: higher ones cost more than they save here (see `benches/`).
+/// zstd level of payload blocks. Importing 2 GB of traffic between services, -3 took the same time as 1 and
+/// stored 4 % more.
 const LEVEL: i32 = 1;
 
 impl Encoder {
@@ -117,35 +123,44 @@ impl Encoder {
     /// # Errors
     /// When the compression library has no memory.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Encoder { zstd: zstd::bulk::Compressor::new(LEVEL)?, scratch: Vec::new() })
+        let zstd = zstd::bulk::Compressor::new(LEVEL)?;
+        Ok(Encoder { zstd, whole: Vec::new(), packed: Vec::new() })
     }
 
     /// Compresses `raw`, or stores it as it is where that saves less than 1/32
-    /// or `try_it` is false (payload known to be encrypted). Leaves `raw` empty.
-    pub fn encode(&mut self, raw: &mut Vec<u8>, try_it: bool) -> Block {
+    /// or `try_it` is false (payload known to be encrypted).
+    ///
+    /// Samples would not tell: blocks whose every 16 KiB do not shrink still do as a whole where
+    /// a flow sends the same file twice.
+    pub fn encode(&mut self, raw: Chunks, try_it: bool) -> Block {
         if try_it && raw.len() > 32 {
-            self.scratch.clear();
-            self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-            let packed = self.zstd.compress_to_buffer(raw, &mut self.scratch);
-            if packed.is_ok_and(|length| length < raw.len() - raw.len() / 32) {
-                let block = Block::new(Codec::Zstd, raw.len(), self.scratch.as_slice().to_vec());
-                raw.clear();
-                return block;
+            let bytes = raw.whole(&mut self.whole);
+            self.packed.clear();
+            self.packed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+            let length = self.zstd.compress_to_buffer(bytes, &mut self.packed);
+            if length.is_ok_and(|length| length < bytes.len() - bytes.len() / 32) {
+                let packed = Bytes::copy_from_slice(&self.packed);
+                return Block::new(Codec::Zstd, raw.len(), vec![packed]);
             }
         }
-        Block::new(Codec::Stored, raw.len(), std::mem::take(raw))
+        Block::new(Codec::Stored, raw.len(), raw.into_parts())
     }
 }
 
 impl Block {
-    fn new(codec: Codec, raw: usize, stored: Vec<u8>) -> Self {
+    /// The stored bytes in one piece.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.stored.concat()
+    }
+
+    fn new(codec: Codec, raw: usize, stored: Vec<Bytes>) -> Self {
         // Writers close blocks at a few MiB, so both lengths fit.
         let header = BlockHeader {
             codec,
             key: 0,
             raw: raw as u32,
-            stored: stored.len() as u32,
-            crc: crc32c::crc32c(&stored),
+            stored: stored.iter().map(Bytes::len).sum::<usize>() as u32,
+            crc: stored.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part)),
         };
         Block { header, stored }
     }
@@ -294,9 +309,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn round_trip(raw: &[u8], try_it: bool) -> Block {
-        let block = Encoder::new().unwrap().encode(&mut raw.to_vec(), try_it);
+        let block = Encoder::new().unwrap().encode(raw.to_vec().into(), try_it);
         let mut back = Vec::new();
-        decode_into(&block.header, &block.stored, &mut back).unwrap();
+        decode_into(&block.header, &block.bytes(), &mut back).unwrap();
         assert_eq!(back, raw);
         block
     }
@@ -307,21 +322,26 @@ mod tests {
         assert_eq!(round_trip(&text, true).header.codec, Codec::Zstd);
         assert_eq!(round_trip(&text, false).header.codec, Codec::Stored);
         let mut state = 1_u64;
-        let noise: Vec<u8> = (0..10_000)
+        let mut noise: Vec<u8> = (0..200_000)
             .map(|_| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 (state >> 56) as u8
             })
             .collect();
-        assert_eq!(round_trip(&noise, true).header.codec, Codec::Stored);
+        for length in [1, 33, 10_000, noise.len()] {
+            assert_eq!(round_trip(&noise[..length], true).header.codec, Codec::Stored, "{length}");
+        }
+        // The same noise twice is not noise.
+        noise.extend_from_within(..);
+        assert_eq!(round_trip(&noise, true).header.codec, Codec::Zstd);
         round_trip(&[], true);
     }
 
     #[test]
     fn a_flipped_bit_is_found() {
-        let block = Encoder::new().unwrap().encode(&mut b"abcdefgh".repeat(50), true);
-        for bit in 0..block.stored.len() * 8 {
-            let mut stored = block.stored.clone();
+        let block = Encoder::new().unwrap().encode(b"abcdefgh".repeat(50).into(), true);
+        for bit in 0..block.bytes().len() * 8 {
+            let mut stored = block.bytes();
             stored[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_into(&block.header, &stored, &mut Vec::new()).is_err());
         }

@@ -17,6 +17,7 @@ use capstan_model::{
 use sha2::{Digest, Sha256};
 
 use super::block::{self, Block, Encoder};
+use super::chunks::Chunks;
 use super::flows::{self, FlowRow, Placement};
 use super::index_layer::{self, Extras, LayerMeta, Meta, RunMeta, Section};
 use super::layout::{self, Layout, PartSize};
@@ -67,15 +68,13 @@ struct OpenPart {
     /// Full body blocks, compressed.
     own: Vec<Block>,
     /// Body bytes behind the last full block.
-    tail: Vec<u8>,
+    tail: Chunks,
     body_bytes: u64,
     /// Blocks stored in a row because they did not compress.
     incompressible: u32,
 }
 
 const NO_TEMPLATE: u32 = u32::MAX;
-/// A tail of this length gets room for a whole block at once, bytes.
-const GROWN: usize = 128 * 1024;
 
 /// An open segment.
 #[derive(Debug)]
@@ -171,7 +170,7 @@ impl SegmentBuilder {
             last_template: [NO_TEMPLATE; 2],
             head: Vec::new(),
             own: Vec::new(),
-            tail: Vec::new(),
+            tail: Chunks::default(),
             body_bytes: 0,
             incompressible: 0,
         });
@@ -396,7 +395,7 @@ impl SegmentBuilder {
                     },
                     body_bytes: open.body_bytes,
                 };
-                head.add(std::mem::take(&mut open.head), false, &mut self.encoder);
+                head.add(std::mem::take(&mut open.head).into(), false, &mut self.encoder);
                 for block in std::mem::take(&mut open.own) {
                     body.add_block(block);
                 }
@@ -535,11 +534,7 @@ impl OpenPart {
         let room = HEAD_CUTOFF - self.head.len();
         let (head, body) = payload.split_at(payload.len().min(room));
         self.head.extend_from_slice(head);
-        if self.tail.capacity() - self.tail.len() < body.len() && self.tail.len() >= GROWN {
-            // A flow that came so far will fill its block: no more moving.
-            self.tail.reserve_exact((BODY_BLOCK + GROWN - self.tail.len()).max(body.len()));
-        }
-        self.tail.extend_from_slice(body);
+        self.tail.push(body);
         self.body_bytes += body.len() as u64;
     }
 
@@ -548,13 +543,13 @@ impl OpenPart {
         // After two blocks that did not shrink only every eighth is tried.
         let hopeless = self.incompressible >= 2 && !self.incompressible.is_multiple_of(8);
         let try_it = !self.encrypted() && !hopeless;
-        let block = encoder.encode(&mut self.tail, try_it);
+        let block = encoder.encode(std::mem::take(&mut self.tail), try_it);
         if block.header.codec == block::Codec::Stored {
             self.incompressible += 1;
         } else {
             self.incompressible = 0;
         }
-        let stored = block.stored.len();
+        let stored = block.header.stored as usize;
         self.own.push(block);
         stored
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::block::{self, Block, BlockDirectory, Encoder};
+use super::chunks::Chunks;
 
 /// A payload layer that is complete.
 pub(super) struct PayloadLayer {
@@ -16,7 +17,7 @@ pub(super) struct PayloadLayer {
 pub(super) struct PayloadWriter {
     layer: PayloadLayer,
     /// Raw bytes of the block that is being filled.
-    open: Vec<u8>,
+    open: Chunks,
     /// All of them are known to be encrypted.
     open_encrypted: bool,
     block_size: usize,
@@ -27,7 +28,7 @@ impl PayloadWriter {
         let parts = vec![Bytes::copy_from_slice(&block::file_header())];
         PayloadWriter {
             layer: PayloadLayer { parts, directory: BlockDirectory::new() },
-            open: Vec::new(),
+            open: Chunks::default(),
             open_encrypted: true,
             block_size,
         }
@@ -39,15 +40,11 @@ impl PayloadWriter {
     }
 
     /// Adds one part's bytes; a part of less than a block is never split.
-    pub(super) fn add(&mut self, raw: Vec<u8>, encrypted: bool, encoder: &mut Encoder) {
+    pub(super) fn add(&mut self, raw: Chunks, encrypted: bool, encoder: &mut Encoder) {
         if raw.is_empty() {
             return;
         }
-        if self.open.is_empty() && raw.len() >= self.block_size / 2 {
-            self.open = raw;
-        } else {
-            self.open.extend_from_slice(&raw);
-        }
+        self.open.append(raw);
         self.open_encrypted &= encrypted;
         if self.open.len() >= self.block_size {
             self.close(encoder);
@@ -57,14 +54,14 @@ impl PayloadWriter {
     /// Adds a block that is complete already. Nothing may be open.
     pub(super) fn add_block(&mut self, block: Block) {
         self.layer.parts.push(Bytes::copy_from_slice(&block.header.to_bytes()));
-        self.layer.parts.push(block.stored.into());
+        self.layer.parts.extend(block.stored);
         self.layer.directory.push(block.header);
     }
 
     /// Ends the block that is being filled; returns the raw offset after it.
     pub(super) fn close(&mut self, encoder: &mut Encoder) -> u64 {
         if !self.open.is_empty() {
-            let block = encoder.encode(&mut self.open, !self.open_encrypted);
+            let block = encoder.encode(std::mem::take(&mut self.open), !self.open_encrypted);
             self.add_block(block);
         }
         self.open_encrypted = true;
