@@ -104,7 +104,8 @@ mod tests {
             }
             prop_assert_eq!(chunks.len(), expected.len());
             prop_assert_eq!(chunks.is_empty(), expected.is_empty());
-            prop_assert_eq!(chunks.whole(&mut vec![1, 2, 3]), expected.as_slice());
+            let mut room = vec![1, 2, 3];
+            prop_assert_eq!(chunks.whole(&mut room), expected.as_slice());
             prop_assert_eq!(chunks.into_parts().concat(), expected);
         }
     }
