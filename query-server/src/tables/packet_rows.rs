@@ -11,12 +11,12 @@ use capstan_model::{Address, Failure, LinkType};
 use capstan_storage_engine::segment::packets::{ReadRow, Rebuilder, RowReader, column};
 use capstan_storage_engine::segment::{Corrupt, index_layer::Meta};
 use datafusion::arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
-    UInt32Array,
+    ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch,
+    StringViewArray, UInt32Array,
 };
 use datafusion::arrow::compute::{cast, concat, take};
 use datafusion::arrow::datatypes::{
-    Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
+    DataType, Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
 };
 
 use self::access::{backward, bad, get, or_zero, typed};
@@ -253,7 +253,7 @@ impl Decoder {
                 }
                 None => {
                     let name = stored(column).first().copied().unwrap_or_default();
-                    cast(one(name)?, column.field().data_type()).map_err(unexpected)
+                    shown(one(name)?, column.field().data_type())
                 }
             },
         }
@@ -391,6 +391,15 @@ fn repeated(ends: impl Iterator<Item = Option<Address>>) -> Result<ArrayRef, Fai
         })
         .collect();
     take(&addresses(distinct.into_iter()), &at, None).map_err(unexpected)
+}
+
+/// A stored column as it is shown. Of a dictionary only the few texts are cast, not each row's.
+fn shown(stored: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, Failure> {
+    let Some(dictionary) = stored.as_dictionary_opt::<Int32Type>() else {
+        return cast(stored, data_type).map_err(unexpected);
+    };
+    let texts = cast(dictionary.values(), data_type).map_err(unexpected)?;
+    take(&texts, dictionary.keys(), None).map_err(unexpected)
 }
 
 fn integers(values: impl Iterator<Item = Option<i32>>) -> ArrayRef {
