@@ -66,7 +66,10 @@ pub fn read(bytes: &[u8], most: usize) -> Seen {
                         assert!(!lost.live && lost.packets > 0);
                         assert!(lost.interface.is_none_or(|number| number < interfaces));
                     }
-                    Event::Packet(_) | Event::Opened { .. } | Event::Closed { .. } | Event::Idle(_) => {
+                    Event::Packet(_)
+                    | Event::Opened { .. }
+                    | Event::Closed { .. }
+                    | Event::Idle(_) => {
                         panic!("a file does not give {event:?}")
                     }
                 }

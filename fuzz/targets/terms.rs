@@ -41,7 +41,7 @@ fn read(bytes: &[u8]) {
 
 fn build(bytes: &[u8]) {
     let mut take = Take::new(bytes);
-    let flows = 1 + take.u32() % (1 << take.u8() % 25);
+    let flows = 1 + take.u32() % (1 << (take.u8() % 25));
     let (mut builder, mut model) = (TermIndexBuilder::new(), BTreeMap::new());
     while !take.is_empty() {
         let field = Field::ALL[usize::from(take.u8()) % Field::ALL.len()];

@@ -150,7 +150,7 @@ impl Seeds {
         let parts = Parts::of(&sealed).map_err(Error::other)?;
         self.add("segment", &parts.to_input())?;
         if let Some(index) = sealed.layers.iter().find(|sealed| sealed.layer == Layer::Index) {
-            self.add("index_layer", &index.bytes)?;
+            self.add("index_layer", &index.bytes())?;
         }
         self.add("terms", &[&[0], &parts.sections[1][..]].concat())?;
         for (directory, layer) in [(2, 1), (3, 0)] {
