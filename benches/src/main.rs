@@ -15,7 +15,6 @@ mod peers;
 mod report;
 mod send;
 mod sys;
-mod traffic;
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -10,6 +10,12 @@ pub(crate) const NEAR: &str = "near";
 /// The end that is recorded.
 pub(crate) const FAR: &str = "far";
 
+/// The longest frame that the cable takes, bytes: captures of virtual interfaces have frames far
+/// above 1,514 bytes, for segments are joined and cut by hardware that is not there.
+pub(crate) const LONGEST_FRAME: usize = MTU + 14;
+/// The largest that a veth pair allows.
+const MTU: usize = 65_535;
+
 /// The namespace. It is deleted, with all that is in it, at the end.
 pub(crate) struct Network {
     name: String,
@@ -30,8 +36,9 @@ impl Network {
             ip(&words.collect::<Vec<_>>())
         };
         link(&format!("add name {NEAR} type veth peer name {FAR}"))?;
-        link(&format!("set dev {NEAR} up"))?;
-        link(&format!("set dev {FAR} up"))?;
+        for end in [NEAR, FAR] {
+            link(&format!("set dev {end} mtu {MTU} up"))?;
+        }
         Ok(network)
     }
 

@@ -1,13 +1,17 @@
-//! Sends frames at an even pace: a process of its own, in the namespace that is recorded.
+//! Sends the frames of a capture at an even pace: a process of its own, in the namespace that is
+//! recorded.
 
 use std::fs;
+use std::io::IoSlice;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use capstan_model::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 
+use crate::network::LONGEST_FRAME;
+use crate::pcap::{Pcap, cannot_read};
 use crate::sys::{FrameSocket, MAX_BATCH};
-use crate::traffic::{Frame, Traffic};
 
 /// How far behind its pace the sender may fall and still make up for it. A longer burst would be
 /// another traffic than what is asked for.
@@ -16,16 +20,22 @@ const CATCH_UP: Duration = Duration::from_millis(10);
 /// How long it sleeps when it is ahead.
 const NAP: Duration = Duration::from_micros(250);
 
-/// Sends frames into an interface
+/// The Ethernet header, without which nothing can be sent, bytes.
+const SHORTEST_FRAME: usize = 14;
+
+/// Sends a capture's frames into an interface, once through
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The interface
     #[arg(long)]
     interface: String,
+    /// A pcap file of Ethernet frames
+    #[arg(long)]
+    capture: PathBuf,
     /// Packets a second
     #[arg(long)]
     rate: u64,
-    /// For how long
+    /// For how long at most
     #[arg(long)]
     seconds: f64,
 }
@@ -35,6 +45,8 @@ pub(crate) struct Arguments {
 pub(crate) struct Sent {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+    /// Packets of the capture that no Ethernet interface sends, being too short or too long.
+    pub(crate) left_out: u64,
     /// What the kernel had no room for, and was sent again.
     pub(crate) refused: u64,
     pub(crate) seconds: f64,
@@ -48,35 +60,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Sent, Failure> {
         Failure::caused_by(FailureKind::Other, "an interface number that is none", error)
     })?;
     let socket = FrameSocket::open(number).map_err(cannot)?;
-    let mut traffic = Traffic::new();
-    let mut frames: [Frame; MAX_BATCH] = std::array::from_fn(|_| Frame::default());
+    let mut capture = Pcap::open(&arguments.capture)?;
     let mut pace = Pace::new(arguments.rate);
-    let mut sent = Sent { packets: 0, bytes: 0, refused: 0, seconds: 0.0 };
-    let started = Instant::now();
+    let mut sent = Sent { packets: 0, bytes: 0, left_out: 0, refused: 0, seconds: 0.0 };
+    let mut started = None;
     loop {
-        let elapsed = started.elapsed();
-        if elapsed.as_secs_f64() >= arguments.seconds {
+        let batch = capture.next_batch().map_err(|error| cannot_read(&arguments.capture, error))?;
+        let packets = batch.len();
+        let frames: Vec<IoSlice<'_>> = batch
+            .filter(|packet| (SHORTEST_FRAME..=LONGEST_FRAME).contains(&packet.data.len()))
+            .map(|packet| IoSlice::new(packet.data))
+            .collect();
+        sent.left_out += (packets - frames.len()) as u64;
+        // Time runs once there is something to send.
+        let started = *started.get_or_insert_with(Instant::now);
+        let mut rest = frames.as_slice();
+        loop {
+            let elapsed = started.elapsed();
             sent.seconds = elapsed.as_secs_f64();
-            return Ok(sent);
+            if packets == 0 || sent.seconds >= arguments.seconds {
+                return Ok(sent);
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let due = pace.due(elapsed).min(MAX_BATCH).min(rest.len());
+            if due == 0 {
+                std::thread::sleep(NAP);
+                continue;
+            }
+            let count = socket.send(&rest[..due]).map_err(cannot)?;
+            let (gone, more) = rest.split_at(count);
+            rest = more;
+            pace.sent(count);
+            sent.refused += u64::from(count == 0);
+            sent.packets += count as u64;
+            sent.bytes += gone.iter().map(|frame| frame.len() as u64).sum::<u64>();
         }
-        let count = pace.due(elapsed).min(MAX_BATCH);
-        if count == 0 {
-            std::thread::sleep(NAP);
-            continue;
-        }
-        for frame in &mut frames[..count] {
-            traffic.fill(frame, elapsed.as_millis() as u32);
-            sent.bytes += frame.len() as u64;
-        }
-        let parts: [_; MAX_BATCH] = std::array::from_fn(|at| traffic.parts(&frames[at]));
-        let mut done = 0;
-        while done < count {
-            let more = socket.send(&parts[done..count]).map_err(cannot)?;
-            sent.refused += u64::from(more == 0);
-            done += more;
-        }
-        pace.sent(count);
-        sent.packets += count as u64;
     }
 }
 

@@ -127,9 +127,9 @@ impl FrameSocket {
         Ok(socket)
     }
 
-    /// sendmmsg(2): sends frames, each a header and a payload. How many were sent, from the
-    /// first on; fewer than all where the interface has no room, which is then asked for again.
-    pub(crate) fn send(&self, frames: &[[io::IoSlice<'_>; 2]]) -> io::Result<usize> {
+    /// sendmmsg(2): sends frames. How many were sent, from the first on; fewer than all where the
+    /// interface has no room, which is then asked for again.
+    pub(crate) fn send(&self, frames: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let mut messages: [MaybeUninit<libc::mmsghdr>; MAX_BATCH] =
             [const { MaybeUninit::zeroed() }; MAX_BATCH];
         let count = frames.len().min(MAX_BATCH);
@@ -137,8 +137,8 @@ impl FrameSocket {
             // SAFETY: pointers that may be null and integers, for which zero is a value.
             let header = unsafe { message.assume_init_mut() };
             // IoSlice is an iovec (std promises its layout); the kernel only reads through it.
-            header.msg_hdr.msg_iov = frame.as_ptr().cast::<libc::iovec>().cast_mut();
-            header.msg_hdr.msg_iovlen = frame.len();
+            header.msg_hdr.msg_iov = std::ptr::from_ref(frame).cast::<libc::iovec>().cast_mut();
+            header.msg_hdr.msg_iovlen = 1;
         }
         // SAFETY: the kernel reads `count` messages that were filled in above, and through them
         // slices that `frames` borrows; it writes only each message's `msg_len`.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::bench::{Bench, Measured, Outcome, remove};
 use crate::measure::{Running, Usage};
 use crate::network::{FAR, NEAR, Network};
-use crate::pcap::count_packets;
+use crate::pcap::{Pcap, count_packets};
 use crate::peers;
 use crate::report::{Figure, Judged, Row, median};
 use crate::send::Sent;
@@ -19,8 +19,11 @@ use crate::send::Sent;
 /// Packets a second: 1 Gbit/s with frames of 625 bytes.
 const RATE: u64 = 200_000;
 
-/// For how long, seconds.
+/// For how long at most, seconds; a shorter capture is sent once.
 const SECONDS: f64 = 20.0;
+
+/// LINKTYPE_ETHERNET.
+const ETHERNET: u16 = 1;
 
 /// Memory of the kernel's ring or buffer, the same for all, MiB: what capstan takes by itself.
 const RING_MIB: usize = 64;
@@ -129,6 +132,12 @@ fn counts(status: &Value) -> Option<(u64, u64)> {
 }
 
 pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
+    let capture = bench.capture()?.path;
+    let link_type = Pcap::open(&capture)?.link_type;
+    if link_type != ETHERNET {
+        let why = format!("only Ethernet can be sent; the capture has link type {link_type}");
+        return Ok(Outcome::Skipped(why));
+    }
     let network = match Network::new() {
         Ok(network) => network,
         Err(why) => return Ok(Outcome::Skipped(why)),
@@ -153,7 +162,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
     let mut all: Vec<Vec<Recording>> = recorders.iter().map(|_| Vec::new()).collect();
     for round in 1..=bench.rounds {
         for (recorder, recordings) in recorders.iter().zip(&mut all) {
-            let recording = record_in_time(bench, &network, *recorder)?;
+            let recording = record_in_time(bench, &network, &capture, *recorder)?;
             bench.say(&format!(
                 "round {round} of {}: {} CPU {:.2} s, {} dropped",
                 bench.rounds,
@@ -175,11 +184,16 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
 fn what_happened(ours: &[Recording]) -> Vec<String> {
     let each = |of: fn(&Sent) -> f64| median(ours.iter().map(|recording| of(&recording.sent)));
     let mut notes = vec![format!(
-        "live: {:.0} packets/s and {:.0} Mbit/s for {SECONDS} s through a veth pair; a ring or \
-         buffer of {RING_MIB} MiB each",
+        "live: {:.0} packets/s and {:.0} Mbit/s for {:.1} s through a veth pair, the capture's own \
+         frames; a ring or buffer of {RING_MIB} MiB each",
         each(|sent| sent.packets as f64 / sent.seconds),
         each(|sent| sent.bytes as f64 * 8.0 / sent.seconds / 1e6),
+        each(|sent| sent.seconds),
     )];
+    let left_out = each(|sent| sent.left_out as f64);
+    if left_out > 0.0 {
+        notes.push(format!("live: {left_out:.0} packets are no frames that can be sent"));
+    }
     notes.extend(ours.iter().filter(|recording| recording.dropped() > 0.0).map(|recording| {
         format!(
             "live: of {} packets dropped in a round {} are in the store as lost",
@@ -195,10 +209,11 @@ fn what_happened(ours: &[Recording]) -> Vec<String> {
 fn record_in_time(
     bench: &Bench,
     network: &Network,
+    capture: &Path,
     recorder: Recorder,
 ) -> Result<Recording, Failure> {
     for _ in 0..=AGAIN {
-        let recording = record(bench, network, recorder)?;
+        let recording = record(bench, network, capture, recorder)?;
         if recording.rate() >= ENOUGH * RATE as f64 {
             return Ok(recording);
         }
@@ -221,7 +236,12 @@ fn record_in_time(
 }
 
 /// Records what a sender sends from beginning to end.
-fn record(bench: &Bench, network: &Network, recorder: Recorder) -> Result<Recording, Failure> {
+fn record(
+    bench: &Bench,
+    network: &Network,
+    capture: &Path,
+    recorder: Recorder,
+) -> Result<Recording, Failure> {
     let into = bench.place("recorded");
     remove(&into)?;
     let command = network.command(&recorder.command(bench, &into));
@@ -232,7 +252,7 @@ fn record(bench: &Bench, network: &Network, recorder: Recorder) -> Result<Record
     let mut send = Command::new(FIRST[0]);
     send.args(&FIRST[1..]).arg(this);
     send.args(["send", "--interface", NEAR, "--rate", &RATE.to_string()]);
-    send.args(["--seconds", &SECONDS.to_string()]);
+    send.args(["--seconds", &SECONDS.to_string(), "--capture"]).arg(capture);
     // Its files are named after the program: both are `ip` here, so they need folders of their own.
     let logs = bench.place("sender");
     std::fs::create_dir_all(&logs).map_err(|error| Failure::io("cannot make a folder", error))?;
@@ -300,7 +320,7 @@ mod tests {
                 wall: Duration::from_secs(20),
                 peak_bytes: mib << 20,
             },
-            sent: Sent { packets: 4_000_000, bytes: 0, refused: 0, seconds: 20.0 },
+            sent: Sent { packets: 4_000_000, bytes: 0, left_out: 0, refused: 0, seconds: 20.0 },
             stored,
             admitted: 0,
         }

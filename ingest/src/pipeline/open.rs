@@ -1,7 +1,8 @@
 //! The segments that are open: one an hour, and for an import one more that
 //! spans the hours which have little.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::time::Instant;
 
 use capstan_model::{FlowEnd, FlowId, Hour};
@@ -55,13 +56,70 @@ enum Which {
     Span,
 }
 
+/// The open segments of single hours, in the order of the hours.
+#[derive(Debug, Default)]
+struct Hours {
+    open: Vec<(Hour, Open)>,
+    /// Which was asked for last: nearly always the next packet's too.
+    last: Cell<usize>,
+}
+
+impl Hours {
+    fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    fn find(&self, hour: Hour) -> Option<usize> {
+        if self.open.get(self.last.get()).is_some_and(|(of, _)| *of == hour) {
+            return Some(self.last.get());
+        }
+        let place = self.open.iter().position(|(of, _)| *of == hour)?;
+        self.last.set(place);
+        Some(place)
+    }
+
+    fn has(&self, hour: Hour) -> bool {
+        self.find(hour).is_some()
+    }
+
+    fn get(&self, hour: Hour) -> Option<&Open> {
+        self.find(hour).map(|place| &self.open[place].1)
+    }
+
+    fn get_mut(&mut self, hour: Hour) -> Option<&mut Open> {
+        self.find(hour).map(|place| &mut self.open[place].1)
+    }
+
+    /// Puts in the segment of an hour that has none.
+    fn insert(&mut self, hour: Hour, open: Open) {
+        let place = self.open.partition_point(|(of, _)| *of < hour);
+        self.open.insert(place, (hour, open));
+    }
+
+    fn take(&mut self, hour: Hour) -> Option<Open> {
+        self.find(hour).map(|place| self.open.remove(place).1)
+    }
+
+    fn take_first(&mut self) -> Option<Open> {
+        (!self.open.is_empty()).then(|| self.open.remove(0).1)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &(Hour, Open)> {
+        self.open.iter()
+    }
+
+    fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut (Hour, Open)> {
+        self.open.iter_mut()
+    }
+}
+
 /// All open segments.
 #[derive(Debug)]
 pub(super) struct OpenSegments {
     writer: Writer,
     policy: SealPolicy,
     next_serial: u64,
-    hours: BTreeMap<Hour, Open>,
+    hours: Hours,
     span: Option<Span>,
     since_check: u32,
 }
@@ -79,7 +137,7 @@ impl OpenSegments {
             writer,
             policy,
             next_serial: 0,
-            hours: BTreeMap::new(),
+            hours: Hours::default(),
             span: None,
             since_check: 0,
         }
@@ -93,13 +151,18 @@ impl OpenSegments {
     /// The lowest ordinal in any open segment.
     pub(super) fn first_ordinal(&self) -> Option<u64> {
         let span = self.span.iter().map(|span| &span.open);
-        self.hours.values().chain(span).filter_map(|open| open.builder.first_ordinal()).min()
+        self.hours
+            .iter()
+            .map(|(_, open)| open)
+            .chain(span)
+            .filter_map(|open| open.builder.first_ordinal())
+            .min()
     }
 
     /// Where a packet of `hour` belongs.
     fn which(&self, hour: Hour) -> Which {
         let Some(limit) = self.policy.span else { return Which::Hour(hour) };
-        if self.hours.contains_key(&hour) {
+        if self.hours.has(hour) {
             return Which::Hour(hour);
         }
         match &self.span {
@@ -116,9 +179,8 @@ impl OpenSegments {
         match self.which(hour) {
             Which::Hour(hour) => {
                 // Also when the span becomes this hour's own: the next hour opens another.
-                let new = !self.hours.contains_key(&hour);
-                if new && self.hours.len() >= self.policy.hours {
-                    return self.hours.pop_first().map(|(_, open)| open.builder);
+                if !self.hours.has(hour) && self.hours.len() >= self.policy.hours {
+                    return self.hours.take_first().map(|open| open.builder);
                 }
                 None
             }
@@ -144,7 +206,7 @@ impl OpenSegments {
     pub(super) fn of_hour(&mut self, hour: Hour) -> std::io::Result<&mut Open> {
         match self.which(hour) {
             Which::Hour(hour) => {
-                if !self.hours.contains_key(&hour) {
+                if !self.hours.has(hour) {
                     let open = if self.span_is_only(hour) {
                         self.span.take().map(|span| span.open)
                     } else {
@@ -156,7 +218,7 @@ impl OpenSegments {
                     };
                     self.hours.insert(hour, open);
                 }
-                Ok(self.hours.get_mut(&hour).expect("just put there"))
+                Ok(self.hours.get_mut(hour).expect("just put there"))
             }
             Which::Span => {
                 if self.span.is_none() {
@@ -171,7 +233,13 @@ impl OpenSegments {
     /// Says how the flow of a part ended, if its segment is still open.
     pub(super) fn end_part(&mut self, (serial, part): LastPart, end: FlowEnd) {
         let span = self.span.iter_mut().map(|span| &mut span.open);
-        if let Some(open) = self.hours.values_mut().chain(span).find(|open| open.serial == serial) {
+        if let Some(open) = self
+            .hours
+            .iter_mut()
+            .map(|(_, open)| open)
+            .chain(span)
+            .find(|open| open.serial == serial)
+        {
             open.builder.part_mut(part).end = end;
         }
     }
@@ -192,7 +260,7 @@ impl OpenSegments {
             *span.bytes.entry(hour).or_default() += captured as u64;
         }
         let full = match which {
-            Which::Hour(hour) => self.hours.get(&hour).map(|open| &open.builder),
+            Which::Hour(hour) => self.hours.get(hour).map(|open| &open.builder),
             Which::Span => self.span.as_ref().map(|span| &span.open.builder),
         }
         .is_some_and(|builder| builder.captured_bytes() >= self.policy.bytes);
@@ -223,7 +291,7 @@ impl OpenSegments {
 
     fn take(&mut self, which: Which) -> Option<SegmentBuilder> {
         match which {
-            Which::Hour(hour) => self.hours.remove(&hour).map(|open| open.builder),
+            Which::Hour(hour) => self.hours.take(hour).map(|open| open.builder),
             Which::Span => self.span.take().map(|span| span.open.builder),
         }
     }
@@ -240,13 +308,13 @@ impl OpenSegments {
 
     /// Takes out any segment.
     pub(super) fn take_any(&mut self) -> Option<SegmentBuilder> {
-        let first = self.hours.pop_first().map(|(_, open)| open.builder);
+        let first = self.hours.take_first().map(|open| open.builder);
         first.or_else(|| self.span.take().map(|span| span.open.builder))
     }
 
     /// Any open segment, to put something into.
     pub(super) fn any(&mut self) -> Option<&mut SegmentBuilder> {
-        let last = self.hours.values_mut().next_back().map(|open| &mut open.builder);
+        let last = self.hours.iter_mut().next_back().map(|(_, open)| &mut open.builder);
         last.or_else(|| self.span.as_mut().map(|span| &mut span.open.builder))
     }
 }

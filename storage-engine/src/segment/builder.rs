@@ -324,8 +324,9 @@ impl SegmentBuilder {
     ) -> Result<SealedSegment, SealError> {
         let sizes: Vec<PartSize> = self.parts.iter().map(OpenPart::size).collect();
         let layout = layout::plan(&sizes);
-        let (rows, first_rows) = sort_rows(&std::mem::take(&mut self.rows), &layout);
-        let (flow_rows, payload) = self.place(&layout, &first_rows);
+        let sorted = Sorted::new(&self.rows, &layout);
+        let first_rows = &sorted.first_rows;
+        let (flow_rows, payload) = self.place(&layout, first_rows);
 
         let protocols: Vec<Protocol> = flow_rows.iter().map(|row| row.part.protocol).collect();
         let context = Context {
@@ -334,7 +335,7 @@ impl SegmentBuilder {
             ticks: &self.ticks,
             protocols: &protocols,
         };
-        let packets = packets::write(&rows, &context)?;
+        let packets = packets::write(sorted.iter(&self.rows), &context)?;
         let flows = flows::write(&flow_rows)?;
         let (terms, addresses) = self.terms(&layout, &flow_rows)?;
 
@@ -347,7 +348,7 @@ impl SegmentBuilder {
             SealedLayer::new(Layer::Packets, vec![packets]),
             SealedLayer::new(Layer::Flows, vec![flows]),
         ];
-        let meta = self.meta(name, flow_generation, &rows, &flow_rows, &layout, &layers);
+        let meta = self.meta(name, flow_generation, &flow_rows, &layout, &layers);
         let index = index_layer::write(&[
             (Section::Meta, &json(&meta)?),
             (Section::Terms, &terms),
@@ -461,12 +462,11 @@ impl SegmentBuilder {
         &self,
         name: String,
         flow_generation: Generation,
-        rows: &[PacketRow],
         flow_rows: &[FlowRow],
         layout: &Layout,
         layers: &[SealedLayer],
     ) -> Meta {
-        let ordinals = rows.iter().map(|row| row.ordinal);
+        let ordinals = self.rows.iter().map(|row| row.ordinal);
         let layer = |sealed: &SealedLayer| LayerMeta {
             layer: sealed.layer.name().to_owned(),
             bytes: sealed.length(),
@@ -487,7 +487,7 @@ impl SegmentBuilder {
             last: self.span.map(|span| span.1.0),
             first_ordinal: ordinals.clone().min().unwrap_or(0),
             last_ordinal: ordinals.max().unwrap_or(0),
-            packets: rows.len() as u64,
+            packets: self.rows.len() as u64,
             flow_parts: flow_rows.len() as u64,
             captured_bytes: self.captured_bytes,
             wire_bytes: self.wire_bytes,
@@ -576,37 +576,49 @@ impl SealedLayer {
     }
 }
 
-/// Rows in stored order with stored flow numbers, and each part's first row.
-fn sort_rows(rows: &[PacketRow], layout: &Layout) -> (Vec<PacketRow>, Vec<u32>) {
-    let parts = layout.order.len();
-    let mut place_of = vec![0_u32; parts];
-    for (place, number) in (0_u32..).zip(&layout.order) {
-        place_of[*number as usize] = place;
+/// How rows lie in stored order.
+struct Sorted {
+    /// The stored number of each part, by its number here.
+    place_of: Vec<u32>,
+    /// Each part's first row, by its stored number.
+    first_rows: Vec<u32>,
+    /// Numbers of the rows, in stored order.
+    order: Vec<u32>,
+}
+
+impl Sorted {
+    fn new(rows: &[PacketRow], layout: &Layout) -> Sorted {
+        let parts = layout.order.len();
+        let mut place_of = vec![0_u32; parts];
+        for (place, number) in (0_u32..).zip(&layout.order) {
+            place_of[*number as usize] = place;
+        }
+        let mut next = vec![0_u32; parts];
+        for row in rows {
+            next[place_of[row.flow as usize] as usize] += 1;
+        }
+        let mut total = 0;
+        for count in &mut next {
+            total += std::mem::replace(count, total);
+        }
+        let first_rows = next.clone();
+        let mut order = vec![0_u32; rows.len()];
+        for (number, row) in (0_u32..).zip(rows) {
+            let at = &mut next[place_of[row.flow as usize] as usize];
+            order[*at as usize] = number;
+            *at += 1;
+        }
+        Sorted { place_of, first_rows, order }
     }
-    let mut next = vec![0_u32; parts];
-    for row in rows {
-        next[place_of[row.flow as usize] as usize] += 1;
-    }
-    let mut total = 0;
-    for count in &mut next {
-        total += std::mem::replace(count, total);
-    }
-    let first_rows = next.clone();
-    let mut order = vec![0_u32; rows.len()];
-    for (number, row) in (0_u32..).zip(rows) {
-        let at = &mut next[place_of[row.flow as usize] as usize];
-        order[*at as usize] = number;
-        *at += 1;
-    }
-    let sorted = order
-        .iter()
-        .map(|number| {
+
+    /// The rows in stored order with stored flow numbers.
+    fn iter(&self, rows: &[PacketRow]) -> impl ExactSizeIterator<Item = PacketRow> {
+        self.order.iter().map(move |number| {
             let mut row = rows[*number as usize];
-            row.flow = place_of[row.flow as usize];
+            row.flow = self.place_of[row.flow as usize];
             row
         })
-        .collect();
-    (sorted, first_rows)
+    }
 }
 
 /// A table's tail, which the `index` layer keeps a copy of, and the whole object.

@@ -4,26 +4,21 @@
 //! ([`super::template`]) plus the columns the template leaves out, some of them
 //! stored as differences to what was to be expected ([`super::predict`]).
 
-use std::sync::Arc;
-
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, DictionaryArray, Int16Array, Int32Array,
-    Int64Array, RecordBatch, StringArray, TimestampNanosecondArray, UInt8Array, UInt16Array,
-    UInt32Array, UInt64Array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
 use arrow::datatypes::{
     DataType, Int16Type, Int32Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
-use capstan_model::headers::FieldKind;
 use capstan_model::packet::Stamp;
-use capstan_model::{Direction, Protocol, Time};
-use parquet::errors::ParquetError;
+use capstan_model::{Direction, Time};
 
 use super::Corrupt;
 use super::predict::{Deltas, Predictor};
-use super::tabular::{self, Column, Packing, Version, Written};
-use super::template::{FieldSet, FieldValues, Template};
+use super::tabular::{self, Column, Packing, Version};
+use super::template::{FieldValues, Template};
+pub use writer::{Context, write};
+
+mod writer;
 
 /// Format of the layer, in its footer (see [`tabular::FORMAT_KEY`]).
 pub const VERSION: Version = (1, 0);
@@ -85,21 +80,21 @@ pub fn columns() -> Vec<Column> {
         Column::new(3, column::TICKS, UInt64, true, Plain),
         Column::new(4, column::FLOW, Int32, false, Delta),
         Column::new(5, column::BACKWARD, Boolean, false, Plain),
-        Column::new(6, column::INTERFACE, Int32, false, Dictionary),
+        Column::new(6, column::INTERFACE, Int32, false, Delta),
         Column::new(7, column::LENGTH, UInt32, false, Dictionary),
         Column::new(8, column::CAPTURED, UInt32, true, Dictionary),
-        Column::new(9, column::TEMPLATE, template, false, Dictionary),
-        Column::new(10, column::TRAILER, Int32, false, Dictionary),
-        Column::new(11, column::TCP_SEQ, Int32, true, ByteSplit),
-        Column::new(12, column::TCP_ACK, Int32, true, ByteSplit),
+        Column::new(9, column::TEMPLATE, template, false, Dictionary).unbounded(),
+        Column::new(10, column::TRAILER, Int32, false, Delta).unbounded(),
+        Column::new(11, column::TCP_SEQ, Int32, true, ByteSplit).unbounded(),
+        Column::new(12, column::TCP_ACK, Int32, true, ByteSplit).unbounded(),
         Column::new(13, column::TCP_FLAGS, UInt8, true, Dictionary),
-        Column::new(14, column::TCP_WINDOW, UInt16, true, Dictionary),
-        Column::new(15, column::TCP_TIMESTAMP, Int32, true, ByteSplit),
-        Column::new(16, column::TCP_ECHO, Int32, true, ByteSplit),
-        Column::new(17, column::IP_ID, Int16, true, ByteSplit),
-        Column::new(18, column::OUTER_IP_ID, Int16, true, ByteSplit),
-        Column::new(19, column::CHECKSUM, UInt16, true, ByteSplit),
-        Column::new(20, column::OUTER_CHECKSUM, UInt16, true, ByteSplit),
+        Column::new(14, column::TCP_WINDOW, UInt16, true, Dictionary).unbounded(),
+        Column::new(15, column::TCP_TIMESTAMP, Int32, true, ByteSplit).unbounded(),
+        Column::new(16, column::TCP_ECHO, Int32, true, ByteSplit).unbounded(),
+        Column::new(17, column::IP_ID, Int16, true, ByteSplit).unbounded(),
+        Column::new(18, column::OUTER_IP_ID, Int16, true, ByteSplit).unbounded(),
+        Column::new(19, column::CHECKSUM, UInt16, true, ByteSplit).unbounded(),
+        Column::new(20, column::OUTER_CHECKSUM, UInt16, true, ByteSplit).unbounded(),
         Column::new(21, column::PROTOCOL, tabular::label(), false, Dictionary),
     ]
 }
@@ -190,88 +185,6 @@ impl PacketRow {
 pub fn wire_payload(length: u32, trailer: i32, prefix: usize) -> u32 {
     let payload = i64::from(length) - i64::from(trailer) - prefix as i64;
     u32::try_from(payload.max(0)).unwrap_or(u32::MAX)
-}
-
-/// Everything the writer needs beside the rows.
-#[derive(Debug)]
-pub struct Context<'a> {
-    /// Templates by number, as [`super::template::cut`] makes them.
-    pub templates: &'a [Box<[u8]>],
-    /// Which fields each template leaves out.
-    pub sets: &'a [FieldSet],
-    /// Raw ticks of the rows that have them, by ordinal.
-    pub ticks: &'a std::collections::HashMap<u64, u64>,
-    /// The label of each flow part, by stored number.
-    pub protocols: &'a [Protocol],
-}
-
-/// Writes the layer. `rows` are in stored order with stored flow numbers.
-///
-/// # Errors
-/// None that a caller can cause; the Parquet library's own are passed on.
-pub fn write(rows: &[PacketRow], context: &Context<'_>) -> Result<Written, ParquetError> {
-    let set =
-        |row: &PacketRow| context.sets.get(row.template as usize).copied().unwrap_or_default();
-    let has = |kind: FieldKind| move |row: &PacketRow| set(row).has(kind);
-    macro_rules! all {
-        ($array:ty, $value:expr) => {
-            Arc::new(rows.iter().map($value).collect::<$array>()) as ArrayRef
-        };
-    }
-    macro_rules! values {
-        ($array:ty, $value:expr) => {
-            Arc::new(<$array>::from_iter_values(rows.iter().map($value))) as ArrayRef
-        };
-    }
-    macro_rules! where_cut {
-        ($array:ty, $kind:ident, $value:expr) => {{
-            let has = has(FieldKind::$kind);
-            all!($array, |row| has(row).then(|| ($value)(row)))
-        }};
-    }
-    let times: TimestampNanosecondArray =
-        rows.iter().map(|row| row.time().map(|time| time.0)).collect();
-    let templates: Vec<&[u8]> = context.templates.iter().map(|bytes| &**bytes).collect();
-    let template = DictionaryArray::<Int32Type>::try_new(
-        Int32Array::from_iter_values(rows.iter().map(|row| row.template as i32)),
-        Arc::new(BinaryArray::from_vec(templates)),
-    )?;
-    let names: Vec<&str> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
-    let protocol = |row: &PacketRow| {
-        context.protocols.get(row.flow as usize).copied().unwrap_or_default() as i32
-    };
-    let protocols = DictionaryArray::<Int32Type>::try_new(
-        Int32Array::from_iter_values(rows.iter().map(protocol)),
-        Arc::new(StringArray::from(names)),
-    )?;
-    let arrays: Vec<ArrayRef> = vec![
-        values!(Int64Array, |row| row.ordinal as i64),
-        Arc::new(times.with_timezone("UTC")),
-        all!(UInt64Array, |row| context
-            .ticks
-            .get(&row.ordinal)
-            .copied()
-            .filter(|_| row.has_ticks())),
-        values!(Int32Array, |row| row.flow as i32),
-        Arc::new(rows.iter().map(|row| Some(row.bits & BACKWARD != 0)).collect::<BooleanArray>()),
-        values!(Int32Array, |row| row.interface as i32),
-        values!(UInt32Array, |row| row.length),
-        all!(UInt32Array, |row| (row.captured != row.length).then_some(row.captured)),
-        Arc::new(template),
-        values!(Int32Array, |row| row.trailer),
-        where_cut!(Int32Array, TcpSeq, |row: &PacketRow| row.deltas.tcp_seq),
-        where_cut!(Int32Array, TcpAck, |row: &PacketRow| row.deltas.tcp_ack),
-        where_cut!(UInt8Array, TcpFlags, |row: &PacketRow| row.tcp_flags),
-        where_cut!(UInt16Array, TcpWindow, |row: &PacketRow| row.tcp_window),
-        where_cut!(Int32Array, TcpTimestamp, |row: &PacketRow| row.deltas.tcp_timestamp),
-        where_cut!(Int32Array, TcpEcho, |row: &PacketRow| row.deltas.tcp_echo),
-        where_cut!(Int16Array, IpId, |row: &PacketRow| row.deltas.ip_id),
-        where_cut!(Int16Array, OuterIpId, |row: &PacketRow| row.deltas.outer_ip_id),
-        where_cut!(UInt16Array, Checksum, |row: &PacketRow| row.checksum),
-        where_cut!(UInt16Array, OuterChecksum, |row: &PacketRow| row.outer_checksum),
-        Arc::new(protocols),
-    ];
-    tabular::write(VERSION, &columns(), arrays, rows.len())
 }
 
 /// Templates met while reading a segment, by number given here in order of

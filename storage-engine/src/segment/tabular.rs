@@ -12,7 +12,9 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
+};
 use parquet::schema::types::ColumnPath;
 
 use super::Corrupt;
@@ -53,6 +55,9 @@ pub struct Column {
     pub nullable: bool,
     /// See [`Packing`].
     pub packing: Packing,
+    /// Whether the file tells the least and the greatest value of each page, for readers that
+    /// look for a range of values.
+    pub bounds: bool,
 }
 
 impl Column {
@@ -64,7 +69,12 @@ impl Column {
         nullable: bool,
         packing: Packing,
     ) -> Self {
-        Column { name, id, data_type, nullable, packing }
+        Column { name, id, data_type, nullable, packing, bounds: true }
+    }
+
+    /// The column without bounds: nobody looks for ranges of its values.
+    pub fn unbounded(self) -> Self {
+        Column { bounds: false, ..self }
     }
 }
 
@@ -150,6 +160,8 @@ fn properties(version: Version, columns: &[Column], row_limit: usize) -> WriterP
 
 fn pack(properties: WriterPropertiesBuilder, column: &Column) -> WriterPropertiesBuilder {
     let path = ColumnPath::from(column.name);
+    let statistics = if column.bounds { EnabledStatistics::Page } else { EnabledStatistics::None };
+    let properties = properties.set_column_statistics_enabled(path.clone(), statistics);
     let encoding = match column.packing {
         Packing::Dictionary => return properties.set_column_dictionary_enabled(path, true),
         Packing::Delta => Encoding::DELTA_BINARY_PACKED,

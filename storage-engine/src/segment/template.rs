@@ -16,6 +16,9 @@ use capstan_model::headers::{Field, FieldKind, MAX_FIELDS};
 
 use super::Corrupt;
 
+/// Bytes that name a field: its kind and its offset.
+const NAME: usize = 3;
+
 /// The values of the fields that a template leaves out and columns hold.
 /// A field that the template does not leave out has no value here (0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,26 +80,6 @@ impl FieldValues {
             | FieldKind::Ipv4Checksum => 0,
         }
     }
-
-    #[inline]
-    fn set(&mut self, kind: FieldKind, value: u32) {
-        match kind {
-            FieldKind::IpId => self.ip_id = value as u16,
-            FieldKind::OuterIpId => self.outer_ip_id = value as u16,
-            FieldKind::TcpSeq => self.tcp_seq = value,
-            FieldKind::TcpAck => self.tcp_ack = value,
-            FieldKind::TcpFlags => self.tcp_flags = value as u8,
-            FieldKind::TcpWindow => self.tcp_window = value as u16,
-            FieldKind::Checksum => self.checksum = value as u16,
-            FieldKind::TcpTimestamp => self.tcp_timestamp = value,
-            FieldKind::TcpEcho => self.tcp_echo = value,
-            FieldKind::OuterChecksum => self.outer_checksum = value as u16,
-            FieldKind::Ipv4Length
-            | FieldKind::Ipv6Length
-            | FieldKind::UdpLength
-            | FieldKind::Ipv4Checksum => {}
-        }
-    }
 }
 
 /// Cuts the fields out of a packet's prefix: the template goes into `template`
@@ -123,39 +106,63 @@ pub fn cut(
         None => None,
     };
 
+    // Room for the names of all fields, then the prefix: nearly always all are left out.
+    let fields = headers.fields();
+    let room = 1 + NAME * fields.len();
     template.clear();
-    template.push(0);
-    let mut kept = [Field { kind: FieldKind::IpId, offset: 0 }; MAX_FIELDS];
+    template.extend_from_slice(&[0; 1 + NAME * MAX_FIELDS][..room]);
+    template.extend_from_slice(prefix);
+    let (names, left) = template.split_at_mut(room);
     let mut count = 0;
     // A checksum is computed over its whole header, so two headers must not overlap.
     let mut summed_to = 0;
-    for field in headers.fields() {
+    for field in fields {
         let offset = usize::from(field.offset);
-        let width = field.kind.width();
-        let Some(bytes) = prefix.get(offset..offset + width) else { continue };
-        let value = bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
-        let computed = match field.kind {
-            FieldKind::Ipv4Checksum if offset >= summed_to + 10 => ipv4_checksum(prefix, offset)
-                .inspect(|sum| {
-                    if *sum == value {
-                        summed_to = offset - 10 + usize::from(prefix[offset - 10] & 0x0f) * 4;
-                    }
-                }),
-            FieldKind::Ipv4Checksum => None,
-            kind if is_length(kind) => end.and_then(|end| length_at(kind, offset, end)),
-            kind if !set.has(kind) => {
-                values.set(kind, value);
-                Some(value)
-            }
-            _ => None,
-        };
-        if computed == Some(value) {
-            set.0 |= 1 << field.kind as u8;
-            kept[count] = *field;
-            count += 1;
-            template.push(field.kind as u8);
-            template.extend_from_slice(&field.offset.to_le_bytes());
+        let Some((rest, left)) = prefix.get(offset..).zip(left.get_mut(offset..)) else { continue };
+        // A field that is not whole, that is there twice or does not follow stays in the template.
+        macro_rules! column {
+            ($value:ident, $number:ty) => {{
+                let bytes = rest.first_chunk().filter(|_| !set.has(field.kind));
+                let Some(bytes) = bytes else { continue };
+                values.$value = <$number>::from_be_bytes(*bytes);
+                left[..size_of::<$number>()].fill(0);
+            }};
         }
+        macro_rules! computed {
+            ($computed:expr) => {{
+                let Some(bytes) = rest.first_chunk() else { continue };
+                if $computed != Some(u32::from(u16::from_be_bytes(*bytes))) {
+                    continue;
+                }
+                left[..2].fill(0);
+            }};
+        }
+        match field.kind {
+            FieldKind::Ipv4Length | FieldKind::Ipv6Length | FieldKind::UdpLength => {
+                computed!(end.and_then(|end| length_at(field.kind, offset, end)))
+            }
+            FieldKind::Ipv4Checksum => {
+                if offset < summed_to + 10 {
+                    continue;
+                }
+                computed!(ipv4_checksum(prefix, offset));
+                summed_to = offset - 10 + usize::from(prefix[offset - 10] & 0x0f) * 4;
+            }
+            FieldKind::IpId => column!(ip_id, u16),
+            FieldKind::OuterIpId => column!(outer_ip_id, u16),
+            FieldKind::TcpSeq => column!(tcp_seq, u32),
+            FieldKind::TcpAck => column!(tcp_ack, u32),
+            FieldKind::TcpFlags => column!(tcp_flags, u8),
+            FieldKind::TcpWindow => column!(tcp_window, u16),
+            FieldKind::Checksum => column!(checksum, u16),
+            FieldKind::TcpTimestamp => column!(tcp_timestamp, u32),
+            FieldKind::TcpEcho => column!(tcp_echo, u32),
+            FieldKind::OuterChecksum => column!(outer_checksum, u16),
+        }
+        set.0 |= 1 << field.kind as u8;
+        let [low, high] = field.offset.to_le_bytes();
+        names[1 + NAME * count..][..NAME].copy_from_slice(&[field.kind as u8, low, high]);
+        count += 1;
     }
     const LENGTHS: u16 = 1 << FieldKind::Ipv4Length as u8
         | 1 << FieldKind::Ipv6Length as u8
@@ -163,12 +170,9 @@ pub fn cut(
     if set.0 & LENGTHS == 0 {
         values.trailer = 0;
     }
-    template[0] = count as u8;
-    let start = template.len();
-    template.extend_from_slice(prefix);
-    for field in &kept[..count] {
-        let at = start + usize::from(field.offset);
-        template[at..at + field.kind.width()].fill(0);
+    names[0] = count as u8;
+    if count < fields.len() {
+        template.drain(1 + NAME * count..room);
     }
     (values, set)
 }
@@ -212,12 +216,9 @@ fn ipv4_checksum(prefix: &[u8], offset: usize) -> Option<u32> {
         return None;
     }
     let header = prefix.get(start..start + length)?;
-    let mut sum = 0_u32;
-    for (at, pair) in header.as_chunks::<2>().0.iter().enumerate() {
-        if at != 5 {
-            sum += u32::from(u16::from_be_bytes(*pair));
-        }
-    }
+    let word = |pair: &[u8; 2]| u32::from(u16::from_be_bytes(*pair));
+    let sum: u32 = header.as_chunks::<2>().0.iter().map(word).sum();
+    let sum = sum - word(&[header[10], header[11]]);
     let folded = (sum & 0xffff) + (sum >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);
     Some(!folded & 0xffff)
@@ -238,13 +239,13 @@ impl Template {
         let bad = |what: &str| Corrupt::new("template", what);
         let (count, rest) = bytes.split_first().ok_or_else(|| bad("empty"))?;
         let count = usize::from(*count);
-        if count > MAX_FIELDS || rest.len() < count * 3 {
+        if count > MAX_FIELDS || rest.len() < count * NAME {
             return Err(bad("more fields than fit"));
         }
-        let (names, prefix) = rest.split_at(count * 3);
+        let (names, prefix) = rest.split_at(count * NAME);
         let mut set = FieldSet::default();
         let mut fields = Vec::with_capacity(count);
-        for name in names.as_chunks::<3>().0 {
+        for name in names.as_chunks::<NAME>().0 {
             let kind = FieldKind::from_number(name[0]).ok_or_else(|| bad("unknown field"))?;
             let field = Field { kind, offset: u16::from_le_bytes([name[1], name[2]]) };
             if usize::from(field.offset) + kind.width() > prefix.len() {
