@@ -82,12 +82,12 @@ pub fn columns() -> Vec<Column> {
         Column::new(5, column::BACKWARD, Boolean, false, Plain),
         Column::new(6, column::INTERFACE, Int32, false, Delta),
         Column::new(7, column::LENGTH, UInt32, false, Dictionary),
-        Column::new(8, column::CAPTURED, UInt32, true, Dictionary),
+        Column::new(8, column::CAPTURED, UInt32, true, Dictionary).unbounded(),
         Column::new(9, column::TEMPLATE, template, false, Dictionary).unbounded(),
         Column::new(10, column::TRAILER, Int32, false, Delta).unbounded(),
         Column::new(11, column::TCP_SEQ, Int32, true, ByteSplit).unbounded(),
         Column::new(12, column::TCP_ACK, Int32, true, ByteSplit).unbounded(),
-        Column::new(13, column::TCP_FLAGS, UInt8, true, Dictionary),
+        Column::new(13, column::TCP_FLAGS, UInt8, true, Dictionary).unbounded(),
         Column::new(14, column::TCP_WINDOW, UInt16, true, Dictionary).unbounded(),
         Column::new(15, column::TCP_TIMESTAMP, Int32, true, ByteSplit).unbounded(),
         Column::new(16, column::TCP_ECHO, Int32, true, ByteSplit).unbounded(),
@@ -95,7 +95,7 @@ pub fn columns() -> Vec<Column> {
         Column::new(18, column::OUTER_IP_ID, Int16, true, ByteSplit).unbounded(),
         Column::new(19, column::CHECKSUM, UInt16, true, ByteSplit).unbounded(),
         Column::new(20, column::OUTER_CHECKSUM, UInt16, true, ByteSplit).unbounded(),
-        Column::new(21, column::PROTOCOL, tabular::label(), false, Dictionary),
+        Column::new(21, column::PROTOCOL, tabular::label(), false, Dictionary).unbounded(),
     ]
 }
 
