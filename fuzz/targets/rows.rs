@@ -34,7 +34,7 @@ fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
     let ticks: HashMap<u64, u64> = rows.iter().map(|row| (row.ordinal, 5)).collect();
     let context =
         Context { templates: &templates, sets: &sets, ticks: &ticks, protocols: &[Protocol::Dns] };
-    let (Ok(packets), Ok(flows)) = (packets::write(&rows, &context), flows::write(&flow_rows))
+    let (Ok(packets), Ok(flows)) = (packets::write(rows.iter().copied(), &context), flows::write(&flow_rows))
     else {
         return;
     };

@@ -72,6 +72,23 @@ fn parquet_is_read_by_pyarrow_and_duckdb() {
     run_python(reader.arg("--store").arg(&store).arg("--capstan").arg(binary()));
 }
 
+/// A reader that was written from docs/format.md alone finds in a store what the captures hold.
+#[test]
+fn a_reader_that_knows_only_the_format_finds_every_packet() {
+    /// It reads bytewise in Python.
+    const LONGEST: u64 = 100_000;
+    let Some(shared) = shared() else { return };
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    let short = |path: &PathBuf| std::fs::metadata(path).expect("a capture").len() <= LONGEST;
+    let places = some(&shared).into_iter().map(|name| shared.join("captures").join(name));
+    // What a damaged file gives is a question of its own (see `round_trip`).
+    let whole = |path: &PathBuf| run(over(&store, "import").arg(path)).status.success();
+    let files: Vec<PathBuf> = places.filter(short).filter(whole).collect();
+    assert!(files.len() > 40, "{} captures", files.len());
+    run_python(python("second_reader.py").arg(&store).arg("compare").args(&files));
+}
+
 /// What tshark sees of each packet of a file. The interface's name only where `names` says so: it
 /// is not in a pcap file. An error is what tshark says of the file.
 fn dissected(file: &Path, names: bool) -> Result<Vec<String>, String> {

@@ -338,6 +338,20 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_another_writer_made_with_lz4_are_read() {
+        let text = b"GET /index.html HTTP/1.1\r\n".repeat(100);
+        let stored = lz4_flex::block::compress(&text);
+        let block = Block::new(Codec::Lz4, text.len(), vec![stored.clone().into()]);
+        let mut back = b"before".to_vec();
+        decode_into(&block.header, &stored, &mut back).unwrap();
+        assert_eq!(back, [b"before", text.as_slice()].concat());
+        for raw in [text.len() - 1, text.len() + 1] {
+            let block = Block::new(Codec::Lz4, raw, vec![stored.clone().into()]);
+            assert!(decode_into(&block.header, &stored, &mut Vec::new()).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
     fn a_flipped_bit_is_found() {
         let block = Encoder::new().unwrap().encode(b"abcdefgh".repeat(50).into(), true);
         for bit in 0..block.bytes().len() * 8 {
