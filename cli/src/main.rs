@@ -60,9 +60,19 @@ enum Command {
     Up(command::up::Arguments),
 }
 
+impl Command {
+    /// Arenas of memory: more than one where many are served at a time.
+    fn arenas(&self) -> u8 {
+        match self {
+            Command::Serve(_) | Command::Up(_) | Command::Sql(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    capstan_ingest::memory::keep_freed();
+    capstan_ingest::memory::settle(arguments.command.arenas());
     output::start_logging(arguments.global.verbose);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -35,6 +35,11 @@ impl<B: AsRef<[u8]>> TermIndex<B> {
         Ok(TermIndex { bytes, header })
     }
 
+    /// Bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        self.bytes.as_ref().len()
+    }
+
     /// How many flows the index is over: all ordinals are below.
     pub fn flows(&self) -> u32 {
         self.header.flows

@@ -7,13 +7,19 @@ const KEPT: libc::c_int = 256 << 20;
 #[cfg(target_env = "gnu")]
 const FROM_HEAP: libc::c_int = 32 << 20;
 
-/// Lets freed memory be used again instead of giving it back to the kernel at once.
+/// Keeps the C library from keeping much more memory than is used, and from giving back what is
+/// needed again at once. Call it before there are threads. Where the allocator is another than
+/// glibc's, nothing is changed.
 ///
-/// Segments come and go as some hundred blocks of a megabyte each. By default the C library
-/// maps and unmaps each of them, and every page of it is cleared by the kernel once more: that took
-/// a fifth of the processor time of an import. Call it before there are threads. Where the
-/// allocator is another than glibc's, nothing is changed.
-pub fn keep_freed() {
+/// Segments come and go as some hundred blocks of a megabyte each. By default the C library maps
+/// and unmaps each of them, and every page of it is cleared by the kernel once more: that took a
+/// fifth of the processor time of an import.
+///
+/// By default it also has eight arenas a processor, and each keeps what the busiest moment of its
+/// threads left behind: exporting 20 GB took 618 MiB, with one arena 268 MiB, and no longer.
+/// `arenas` should be 1 for a process that has one thing to do; a few for one that serves many.
+#[cfg_attr(not(target_env = "gnu"), allow(unused_variables))]
+pub fn settle(arenas: u8) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers and touches nothing but the allocator's own settings, under
     // its own lock. It refuses numbers it does not like, which leaves all as it was.
@@ -21,5 +27,6 @@ pub fn keep_freed() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, FROM_HEAP);
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+        libc::mallopt(libc::M_ARENA_MAX, libc::c_int::from(arenas));
     }
 }

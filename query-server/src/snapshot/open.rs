@@ -62,9 +62,7 @@ impl OpenSegment {
                 ),
             ));
         }
-        // Compressed as it came, the terms unpacked, and the parsed footers: about three times
-        // the object, and something for a small one.
-        let weight = bytes.len().saturating_mul(3).saturating_add(16 << 10);
+        let weight = segment.memory();
         let (store, gets) = (store.clone(), Arc::clone(gets));
         Ok((OpenSegment { entry: entry.clone(), segment, store, gets }, weight))
     }

@@ -167,6 +167,11 @@ struct Entry {
 }
 
 impl IndexLayer {
+    /// Bytes of memory it takes: those of the layer, as it came.
+    pub fn memory(&self) -> usize {
+        self.sections.iter().map(|entry| entry.stored.len()).sum()
+    }
+
     /// Takes the object apart.
     ///
     /// # Errors

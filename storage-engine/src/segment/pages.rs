@@ -11,6 +11,9 @@ use std::ops::Range;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::{Corrupt, Layer};
+use header::PageHeader;
+
+mod header;
 
 /// Length of the magic bytes at the start of a Parquet file (Parquet format, "File Format").
 const MAGIC: u64 = 4;
@@ -24,6 +27,8 @@ pub struct PageChecksums {
     starts: Vec<u64>,
     /// CRC32C of each piece.
     crcs: Vec<u32>,
+    /// Rows of the layer.
+    rows: u64,
 }
 
 impl PageChecksums {
@@ -45,7 +50,8 @@ impl PageChecksums {
         let starts: Vec<u64> = bounds.range(..=tail).copied().collect();
         let piece = |pair: &[u64]| &pages[pair[0] as usize..pair[1] as usize];
         let crcs = starts.windows(2).map(|pair| crc32c::crc32c(piece(pair))).collect();
-        PageChecksums { starts, crcs }
+        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        PageChecksums { starts, crcs, rows }
     }
 
     /// The pieces as they stand in the `index` layer: length and CRC32C of each, in order.
@@ -58,11 +64,17 @@ impl PageChecksums {
             .collect()
     }
 
-    /// Reads the pieces of `layer` back, whose tail starts at offset `tail`.
+    /// Reads the pieces of `layer` back, which has so many rows and whose tail starts at offset
+    /// `tail`.
     ///
     /// # Errors
     /// [`Corrupt`] unless they reach from the object's first byte to its tail.
-    pub fn from_bytes(layer: Layer, bytes: &[u8], tail: u64) -> Result<PageChecksums, Corrupt> {
+    pub fn from_bytes(
+        layer: Layer,
+        bytes: &[u8],
+        tail: u64,
+        rows: u64,
+    ) -> Result<PageChecksums, Corrupt> {
         let (entries, rest) = bytes.as_chunks::<ENTRY>();
         let mut starts = Vec::with_capacity(entries.len() + 1);
         starts.push(0);
@@ -77,14 +89,14 @@ impl PageChecksums {
             let what = format!("checksums of {end} bytes of pages instead of {tail}");
             return Err(Corrupt::new(layer.name(), what));
         }
-        Ok(PageChecksums { starts, crcs })
+        Ok(PageChecksums { starts, crcs, rows })
     }
 
     /// Checks the bytes that came for a range of `layer`.
     ///
     /// # Errors
-    /// [`Corrupt`] when the range does not consist of whole pieces, when bytes are missing, and
-    /// when a piece is not what was written.
+    /// [`Corrupt`] when the range does not consist of whole pieces, when bytes are missing, when a
+    /// piece is not what was written, and when a page claims more than it can have.
     pub fn verify(&self, layer: Layer, range: &Range<u64>, bytes: &[u8]) -> Result<(), Corrupt> {
         let bad = |what: String| Err(Corrupt::new(layer.name(), what));
         let wanted = range.end.saturating_sub(range.start);
@@ -104,9 +116,35 @@ impl PageChecksums {
             if crc32c::crc32c(piece) != self.crcs[number] {
                 return bad(format!("checksum of the page at offset {start} differs"));
             }
+            if start >= MAGIC {
+                check_claims(layer, piece, start, self.rows)?;
+            }
         }
         Ok(())
     }
+}
+
+/// Most bytes that a page may have after decompression: what the writer allows a dictionary.
+const MOST_BYTES: u64 = 256 << 20;
+/// Bytes that a value may have, at most: a header template of 64 KiB, and its fields' names.
+const VALUE_BYTES: u64 = 65 << 10;
+
+/// Checks that pages claim no more than a layer of so many rows can have: checksums that were made
+/// up with the pages do not stop one that would take all of the memory.
+///
+/// # Errors
+/// [`Corrupt`] when one claims more, or begins with no header.
+fn check_claims(layer: Layer, page: &[u8], offset: u64, rows: u64) -> Result<(), Corrupt> {
+    let bad =
+        |what: &str| Err(Corrupt::new(layer.name(), format!("the page at offset {offset} {what}")));
+    let Some(header) = PageHeader::read(page) else { return bad("begins with no page header") };
+    if header.values > rows {
+        return bad("claims more values than there are rows");
+    }
+    if header.bytes > MOST_BYTES.min(header.values.saturating_mul(VALUE_BYTES) + VALUE_BYTES) {
+        return bad("claims more bytes than its values can have");
+    }
+    Ok(())
 }
 
 /// First offset of some bytes, and the one behind them; nothing where a length is below zero.

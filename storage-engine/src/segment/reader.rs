@@ -97,6 +97,15 @@ impl Segment {
         })
     }
 
+    /// Bytes of memory it takes, near enough for a budget: what the `index` layer keeps as it came,
+    /// the terms, the footers as they are parsed, whose many small pieces cost the allocator about
+    /// as much again (measured: 210 KiB for a segment of 128 MiB of packets).
+    pub fn memory(&self) -> usize {
+        let tables = [&self.packets, &self.flows];
+        let parsed: usize = tables.iter().map(|of| of.metadata.metadata().memory_size()).sum();
+        size_of::<Segment>() + self.index.memory() + self.terms.memory() + 2 * parsed
+    }
+
     /// What the segment says of itself.
     pub fn meta(&self) -> &Meta {
         &self.meta

@@ -10,23 +10,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::segment::tabular::{self, Column, Packing, Written};
 
+const ROWS: i64 = 40_000;
+
 /// A table with a dictionary column and one without, of more than one page each.
 fn table() -> Written {
     let columns = [
         Column::new(1, "number", DataType::Int64, false, Packing::Delta),
         Column::new(2, "few", DataType::Int32, true, Packing::Dictionary),
     ];
-    let rows = 40_000;
     let arrays: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from_iter_values((0..rows).map(|n| n * n % 977))),
-        Arc::new((0..rows as i32).map(|n| (n % 3 > 0).then_some(n % 7)).collect::<Int32Array>()),
+        Arc::new(Int64Array::from_iter_values((0..ROWS).map(|n| n * n % 977))),
+        Arc::new((0..ROWS as i32).map(|n| (n % 3 > 0).then_some(n % 7)).collect::<Int32Array>()),
     ];
-    tabular::write((1, 0), &columns, arrays, 40_000).unwrap()
+    tabular::write((1, 0), &columns, arrays, ROWS as usize).unwrap()
 }
 
 fn read_back(table: &Written) -> PageChecksums {
     let tail = table.tail as u64;
-    PageChecksums::from_bytes(Layer::Packets, &table.pages.to_bytes(), tail).unwrap()
+    PageChecksums::from_bytes(Layer::Packets, &table.pages.to_bytes(), tail, ROWS as u64).unwrap()
 }
 
 #[test]
@@ -98,9 +99,28 @@ fn pieces_that_do_not_reach_the_tail_are_refused() {
         (&bytes[..bytes.len() - 1], tail),
         (&[], tail),
     ] {
-        let error = PageChecksums::from_bytes(Layer::Packets, bytes, tail).unwrap_err();
+        let error = PageChecksums::from_bytes(Layer::Packets, bytes, tail, 1).unwrap_err();
         assert!(error.what.contains("instead of"), "{error}");
     }
+}
+
+#[test]
+fn a_page_that_claims_more_than_the_layer_has_is_refused() {
+    /// A dictionary page's header: values and bytes, in zigzag.
+    fn dictionary(values: u8, bytes: u8) -> [u8; 13] {
+        [0x15, 4, 0x15, bytes * 2, 0x15, 0, 0x4c, 0x15, values * 2, 0x15, 0, 0, 0]
+    }
+    let check = |page: &[u8], rows| check_claims(Layer::Packets, page, 4, rows);
+    assert!(check(&dictionary(3, 60), 3).is_ok());
+    let error = check(&dictionary(4, 60), 3).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "packets: the page at offset 4 claims more values than there are rows"
+    );
+    // 2^31 - 1 bytes for no value.
+    let bomb = [0x15, 4, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0x15, 0, 0];
+    assert!(check(&bomb, 1 << 40).unwrap_err().what.contains("more bytes"));
+    assert!(check(&[0x15], 3).unwrap_err().what.contains("no page header"));
 }
 
 proptest! {
@@ -117,7 +137,7 @@ proptest! {
             .flatten()
             .collect();
         let tail = lengths.iter().map(|(length, _)| u64::from(length % 64)).sum();
-        let pages = PageChecksums::from_bytes(Layer::Packets, &stored, tail).unwrap();
+        let pages = PageChecksums::from_bytes(Layer::Packets, &stored, tail, 1).unwrap();
         let _ = pages.verify(Layer::Packets, &(start..end), &bytes);
         let (start, end) = (start % 64, end % 64);
         let _ = pages.verify(Layer::Packets, &(start..end), &bytes);

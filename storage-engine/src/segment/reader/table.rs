@@ -39,7 +39,7 @@ impl Table {
             return Err(Corrupt::new(name, format!("{known} rows instead of {rows}")));
         }
         let pages_end = length.saturating_sub(tail.len() as u64);
-        let pages = Arc::new(PageChecksums::from_bytes(layer, pages, pages_end)?);
+        let pages = Arc::new(PageChecksums::from_bytes(layer, pages, pages_end, rows)?);
         Ok(Table { layer, metadata: reader_metadata(name, metadata, schema)?, pages })
     }
 
