@@ -26,6 +26,7 @@ pub mod predict;
 pub mod reader;
 pub mod tabular;
 pub mod template;
+mod thrift;
 
 /// One object of a segment. Degrading a segment deletes layers: `body` first,
 /// then `head`, then `packets`; `index` goes last.

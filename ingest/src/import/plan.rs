@@ -6,7 +6,6 @@ use capstan_model::{Failure, FailureKind, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::{Catalog, Import, Source};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::{self, column};
-use capstan_storage_engine::segment::reader::Segment;
 use capstan_storage_engine::store::Store;
 use roaring::RoaringTreemap;
 use sha2::{Digest, Sha256};
@@ -127,7 +126,7 @@ async fn scattered(
             continue;
         }
         let index = store.get(&segment.path(Layer::Index)).await?;
-        let opened = Segment::open(&index)?;
+        let opened = segment.entry.open(&index)?;
         let fetch = StoreFetch::new(store, &segment.entry);
         let scan = opened.scan_all(Layer::Packets, Some(&[column::ORDINAL]))?;
         for batch in scan.run(&fetch).await? {

@@ -11,7 +11,6 @@ use capstan_storage_engine::segment::reader::{Fetch, PayloadPlan, Scan, Segment,
 use capstan_storage_engine::segment::{Corrupt, Layer};
 use capstan_storage_engine::store::{Store, names};
 use futures::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::plan::{self, Plan, coalesce};
@@ -37,31 +36,13 @@ impl OpenSegment {
         store: &Store,
         gets: &Arc<Semaphore>,
     ) -> Result<(OpenSegment, usize), Failure> {
-        let known = layer_entry(entry, Layer::Index)?;
+        // One that was deleted is told from one that is missing.
+        layer_entry(entry, Layer::Index)?;
         let bytes = {
             let _permit = permit(gets).await?;
-            store.get(&names::layer(entry.hour, &entry.name, Layer::Index.file())).await?
+            store.get(&entry.path(Layer::Index)).await?
         };
-        if hex::encode(Sha256::digest(&bytes)) != known.sha256 {
-            return Err(Failure::new(
-                FailureKind::Damaged,
-                format!("segment {}: its index layer is not what was committed", entry.name),
-            ));
-        }
-        let named = |error: Corrupt| error.of(format_args!("segment {}", entry.name));
-        let segment = Segment::open(&bytes).map_err(named)?;
-        if segment.meta().name != entry.name || segment.meta().packets != entry.packets {
-            return Err(Failure::new(
-                FailureKind::Damaged,
-                format!(
-                    "segment {}: its index layer is about segment {} with {} packets, not {}",
-                    entry.name,
-                    segment.meta().name,
-                    segment.meta().packets,
-                    entry.packets
-                ),
-            ));
-        }
+        let segment = entry.open(&bytes)?;
         let weight = segment.memory();
         let (store, gets) = (store.clone(), Arc::clone(gets));
         Ok((OpenSegment { entry: entry.clone(), segment, store, gets }, weight))
@@ -153,7 +134,7 @@ async fn permit(gets: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, Fa
 }
 
 fn layer_entry(entry: &SegmentEntry, layer: Layer) -> Result<&LayerEntry, Failure> {
-    entry.layers.iter().find(|known| known.layer == layer.name()).ok_or_else(|| {
+    entry.layer(layer).ok_or_else(|| {
         Failure::new(
             FailureKind::NotFound,
             format!("segment {} has no {} layer any more", entry.name, layer.name()),

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Generation, Hour, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId, Time, TimeRange};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::filter::AddressFilter;
 pub use crate::segment::Layer;
+use crate::segment::reader::Segment;
 use crate::store::names;
 
 /// The format of writers and commits that is written, and the newest one that is read. It is
@@ -214,6 +216,30 @@ impl SegmentEntry {
     /// The name of a layer's object.
     pub fn path(&self, layer: Layer) -> Path {
         names::layer(self.hour, &self.name, layer.file())
+    }
+
+    /// The segment, from its `index` layer: all that is read of it later is checked against what
+    /// this layer says, and this layer against what was committed.
+    ///
+    /// # Errors
+    /// The bytes are not those that were committed; the segment is damaged, or newer.
+    pub fn open(&self, index: &Bytes) -> Result<Segment, Failure> {
+        let subject = || format!("segment {}", self.name);
+        let damaged =
+            |what: String| Failure::new(FailureKind::Damaged, format!("{}: {what}", subject()));
+        let known = self.layer(Layer::Index).map(|layer| layer.sha256.as_str());
+        if known != Some(&*hex::encode(Sha256::digest(index))) {
+            return Err(damaged("its index layer is not what was committed".to_owned()));
+        }
+        let segment = Segment::open(index).map_err(|error| error.of(subject()))?;
+        let (name, packets) = (&segment.meta().name, segment.meta().packets);
+        if *name != self.name || packets != self.packets {
+            return Err(damaged(format!(
+                "its index layer is about segment {name} with {packets} packets, not {}",
+                self.packets
+            )));
+        }
+        Ok(segment)
     }
 
     /// Whether a packet of it may lie in the range. Packets without a time belong to all

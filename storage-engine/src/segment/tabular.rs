@@ -17,8 +17,8 @@ use parquet::file::properties::{
 };
 use parquet::schema::types::ColumnPath;
 
-use super::Corrupt;
 use super::pages::PageChecksums;
+use super::{Corrupt, thrift};
 
 /// A format number: major (a reader refuses a newer one) and minor.
 pub type Version = (u16, u16);
@@ -183,6 +183,11 @@ pub fn parse_tail(
     tail: &Bytes,
     length: u64,
 ) -> Result<ParquetMetaData, Corrupt> {
+    // Behind the structs of page index and footer: the footer's length and the magic bytes.
+    let structs = tail.len().checked_sub(8).and_then(|end| tail.get(..end));
+    if !structs.is_some_and(thrift::are_structs) {
+        return Err(Corrupt::new(layer, "its footer claims more than is there"));
+    }
     guarded(layer, || {
         let policy = PageIndexPolicy::Required;
         let mut reader = ParquetMetaDataReader::new().with_page_index_policy(policy);
