@@ -317,9 +317,10 @@ fn fix_blocks(directory: &mut [u8], layer: &[u8]) {
 /// tail is none.
 fn page_checksums(object: &[u8], tail: &[u8]) -> Vec<u8> {
     let length = object.len() as u64;
-    let Ok(metadata) = tabular::parse_tail("fuzz", &Bytes::copy_from_slice(tail), length) else {
-        return Vec::new();
-    };
+    let tail = Bytes::copy_from_slice(tail);
+    let parsed = tabular::check_tail("fuzz", &tail)
+        .and_then(|()| tabular::parse_tail("fuzz", &tail, length));
+    let Ok(metadata) = parsed else { return Vec::new() };
     let pages = &object[..object.len().saturating_sub(tail.len())];
     PageChecksums::of(pages, &metadata).to_bytes()
 }

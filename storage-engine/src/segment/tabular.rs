@@ -173,6 +173,20 @@ fn pack(properties: WriterPropertiesBuilder, column: &Column) -> WriterPropertie
         .set_column_encoding(path, encoding)
 }
 
+/// Checks that a tail as the `index` layer keeps it claims no more than is there: the Parquet
+/// library would believe it.
+///
+/// # Errors
+/// [`Corrupt`] when it does.
+pub fn check_tail(layer: &'static str, tail: &Bytes) -> Result<(), Corrupt> {
+    // Behind the structs of page index and footer: the footer's length and the magic bytes.
+    let structs = tail.len().checked_sub(8).and_then(|end| tail.get(..end));
+    match structs.is_some_and(thrift::are_structs) {
+        true => Ok(()),
+        false => Err(Corrupt::new(layer, "its footer claims more than is there")),
+    }
+}
+
 /// Parses a tail as the `index` layer keeps it: the last bytes of a Parquet
 /// object of `length` bytes, from its page index on.
 ///
@@ -183,11 +197,6 @@ pub fn parse_tail(
     tail: &Bytes,
     length: u64,
 ) -> Result<ParquetMetaData, Corrupt> {
-    // Behind the structs of page index and footer: the footer's length and the magic bytes.
-    let structs = tail.len().checked_sub(8).and_then(|end| tail.get(..end));
-    if !structs.is_some_and(thrift::are_structs) {
-        return Err(Corrupt::new(layer, "its footer claims more than is there"));
-    }
     guarded(layer, || {
         let policy = PageIndexPolicy::Required;
         let mut reader = ParquetMetaDataReader::new().with_page_index_policy(policy);
