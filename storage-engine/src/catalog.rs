@@ -24,11 +24,10 @@
 //! # What comes on top
 //!
 //! Readers follow every log from its start. Folding logs into one manifest an hour
-//! (`catalog/date=…/hour=…/<version>`), the root with its epochs (`catalog/root/<version>`),
-//! boundaries below which numbers are gone, and repair from the segments' own `index` layers
-//! all build on these facts without changing them: a manifest is a [`state::Catalog`] of one
-//! hour with each writer's [`chain::Chain`], from which a reader goes on as it does here from
-//! number 0.
+//! (`catalog/date=…/hour=…/<version>`), the root with its epochs beside the manifests, boundaries
+//! below which numbers are gone, and repair from the segments' own `index` layers all build on
+//! these facts without changing them: a manifest is a [`state::Catalog`] of one hour with each
+//! writer's [`chain::Chain`], from which a reader goes on as it does here from number 0.
 
 pub mod chain;
 pub mod entry;
