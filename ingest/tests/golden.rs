@@ -20,6 +20,9 @@ use tokio::runtime::Runtime;
 
 use self::describe::Described;
 
+/// The variable that asks for the next golden store.
+const MAKE: &str = "CAPSTAN_MAKE_GOLDEN";
+
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../storage-engine/tests/golden")
 }
@@ -106,6 +109,9 @@ fn an_import_of_today_says_what_the_newest_golden_store_says() {
     let store = import_all(folder.path(), &runtime);
     let described = runtime.block_on(describe::describe(&store));
     check_packets(&described);
+    if std::env::var_os(MAKE).is_some() {
+        make_next(folder.path(), &described);
+    }
     let newest = golden().join(newest().to_string());
     for (name, found) in [("flows.txt", &described.flows), ("shape.txt", &described.shape)] {
         let expected = std::fs::read_to_string(newest.join(name)).unwrap();
@@ -147,14 +153,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Not a test: makes the next golden store. It never touches one that is there.
-#[test]
-#[ignore = "writes a golden store; see storage-engine/tests/golden/README.md"]
-fn make_the_next_golden_store() {
-    let (runtime, folder) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
-    let store = import_all(folder.path(), &runtime);
-    let described = runtime.block_on(describe::describe(&store));
-    check_packets(&described);
+/// Makes the next golden store of what an import left in `folder`, never touching one that is
+/// there.
+fn make_next(folder: &Path, described: &Described) {
     let number = newest();
     let shape = std::fs::read_to_string(golden().join(number.to_string()).join("shape.txt"));
     assert!(
@@ -163,7 +164,7 @@ fn make_the_next_golden_store() {
     );
     let next = golden().join((number + 1).to_string());
     std::fs::create_dir(&next).unwrap();
-    copy(folder.path(), &next.join("store"));
-    std::fs::write(next.join("flows.txt"), described.flows).unwrap();
-    std::fs::write(next.join("shape.txt"), described.shape).unwrap();
+    copy(folder, &next.join("store"));
+    std::fs::write(next.join("flows.txt"), &described.flows).unwrap();
+    std::fs::write(next.join("shape.txt"), &described.shape).unwrap();
 }
