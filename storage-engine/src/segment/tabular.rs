@@ -173,12 +173,8 @@ fn pack(properties: WriterPropertiesBuilder, column: &Column) -> WriterPropertie
         .set_column_encoding(path, encoding)
 }
 
-/// Checks that a tail as the `index` layer keeps it claims no more than is there: the Parquet
-/// library would believe it.
-///
-/// # Errors
-/// [`Corrupt`] when it does.
-pub fn check_tail(layer: &'static str, tail: &Bytes) -> Result<(), Corrupt> {
+/// Checks that a tail claims no more than is there: the Parquet library would believe it.
+fn check_tail(layer: &'static str, tail: &Bytes) -> Result<(), Corrupt> {
     // Behind the structs of page index and footer: the footer's length and the magic bytes.
     let structs = tail.len().checked_sub(8).and_then(|end| tail.get(..end));
     match structs.is_some_and(thrift::are_structs) {
@@ -188,15 +184,16 @@ pub fn check_tail(layer: &'static str, tail: &Bytes) -> Result<(), Corrupt> {
 }
 
 /// Parses a tail as the `index` layer keeps it: the last bytes of a Parquet
-/// object of `length` bytes, from its page index on.
+/// object of `length` bytes, from its page index on, and nothing before it.
 ///
 /// # Errors
-/// [`Corrupt`] when the bytes are no tail of such an object.
+/// [`Corrupt`] when the bytes are no tail of such an object, or claim more than is there.
 pub fn parse_tail(
     layer: &'static str,
     tail: &Bytes,
     length: u64,
 ) -> Result<ParquetMetaData, Corrupt> {
+    check_tail(layer, tail)?;
     guarded(layer, || {
         let policy = PageIndexPolicy::Required;
         let mut reader = ParquetMetaDataReader::new().with_page_index_policy(policy);

@@ -86,9 +86,10 @@ async fn segment(
         let entry = known.entry.layer(layer).expect("five layers");
         assert_eq!(bytes.len() as u64, entry.bytes);
         assert_eq!(hex::encode(Sha256::digest(&bytes)), entry.sha256);
-        describe_layer(layer, &bytes, shape);
+        describe_framing(layer, &bytes, shape);
     }
     let index = store.get(&known.path(Layer::Index)).await.expect("an index");
+    describe_index(&known.entry, &index, shape);
     let segment = Segment::open(&index).expect("a segment");
     let fetch = FromStore(store, &known.entry);
     let all = segment.all_flows();
@@ -169,40 +170,47 @@ fn terms(segment: &Segment, ordinal: u32) -> String {
     text
 }
 
-/// What a reader of another version looks at first.
-fn describe_layer(layer: Layer, bytes: &Bytes, shape: &mut BTreeSet<String>) {
-    let name = layer.name();
-    match layer {
-        Layer::Body | Layer::Head | Layer::Index => {
-            let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-            shape.insert(format!("layer {name} {}.{}", number(8), number(10)));
-        }
-        Layer::Packets | Layer::Flows => {
-            let metadata = tabular::parse_tail(name, bytes, bytes.len() as u64).expect("a table");
-            let file = metadata.file_metadata();
-            for entry in file.key_value_metadata().into_iter().flatten() {
-                let value = or_dash(entry.value.as_ref());
-                shape.insert(format!("layer {name} {} {value}", entry.key));
-            }
-            for column in file.schema_descr().columns() {
-                let info = column.self_type().get_basic_info();
-                shape.insert(format!(
-                    "column {name} {:02} {} {} {} {}",
-                    info.id(),
-                    column.name(),
-                    info.repetition(),
-                    column.physical_type(),
-                    column.converted_type()
-                ));
-            }
-        }
+/// The format number at the head of a layer that is no table.
+fn describe_framing(layer: Layer, bytes: &[u8], shape: &mut BTreeSet<String>) {
+    if let Layer::Body | Layer::Head | Layer::Index = layer {
+        let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        shape.insert(format!("layer {} {}.{}", layer.name(), number(8), number(10)));
     }
-    if layer == Layer::Index {
-        let index = IndexLayer::open(bytes).expect("an index");
-        let terms = index.section(Section::Terms).expect("terms");
-        shape.insert(format!("section terms format {}", terms[3]));
-        for kind in index.kinds() {
-            shape.insert(format!("section {kind}"));
-        }
+}
+
+/// What a reader of another version looks at first: sections, and the tables' tails in them.
+fn describe_index(entry: &SegmentEntry, bytes: &Bytes, shape: &mut BTreeSet<String>) {
+    let index = IndexLayer::open(bytes).expect("an index");
+    let terms = index.section(Section::Terms).expect("terms");
+    shape.insert(format!("section terms format {}", terms[3]));
+    for kind in index.kinds() {
+        shape.insert(format!("section {kind}"));
+    }
+    let tables = [(Layer::Packets, Section::PacketsTail), (Layer::Flows, Section::FlowsTail)];
+    for (layer, tail) in tables {
+        let length = entry.layer(layer).expect("five layers").bytes;
+        describe_table(layer, length, &index.section(tail).expect("a tail"), shape);
+    }
+}
+
+/// The columns of a table of so many bytes, and what its footer says of its format.
+fn describe_table(layer: Layer, length: u64, tail: &Bytes, shape: &mut BTreeSet<String>) {
+    let name = layer.name();
+    let metadata = tabular::parse_tail(name, tail, length).expect("a table");
+    let file = metadata.file_metadata();
+    for entry in file.key_value_metadata().into_iter().flatten() {
+        let value = or_dash(entry.value.as_ref());
+        shape.insert(format!("layer {name} {} {value}", entry.key));
+    }
+    for column in file.schema_descr().columns() {
+        let info = column.self_type().get_basic_info();
+        shape.insert(format!(
+            "column {name} {:02} {} {} {} {}",
+            info.id(),
+            column.name(),
+            info.repetition(),
+            column.physical_type(),
+            column.converted_type()
+        ));
     }
 }

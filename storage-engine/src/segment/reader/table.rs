@@ -28,7 +28,6 @@ impl Table {
         pages: &[u8],
     ) -> Result<Table, Corrupt> {
         let name = layer.name();
-        tabular::check_tail(name, tail)?;
         let metadata = tabular::parse_tail(name, tail, length)?;
         let (version, schema) = match layer {
             Layer::Flows => (flows::VERSION, flows::read_schema()),
