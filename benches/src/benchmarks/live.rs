@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use capstan_model::{Failure, FailureKind};
+use capstan_model::{Failure, FailureKind, LinkType};
 use serde_json::Value;
 
 use crate::bench::{Bench, Measured, Outcome, remove};
@@ -21,9 +21,6 @@ const RATE: u64 = 200_000;
 
 /// For how long at most, seconds; a shorter capture is sent once.
 const SECONDS: f64 = 20.0;
-
-/// LINKTYPE_ETHERNET.
-const ETHERNET: u16 = 1;
 
 /// Memory of the kernel's ring or buffer, the same for all, MiB: what capstan takes by itself.
 const RING_MIB: usize = 64;
@@ -134,7 +131,7 @@ fn counts(status: &Value) -> Option<(u64, u64)> {
 pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
     let capture = bench.capture()?.path;
     let link_type = Pcap::open(&capture)?.link_type;
-    if link_type != ETHERNET {
+    if LinkType(link_type) != LinkType::ETHERNET {
         let why = format!("only Ethernet can be sent; the capture has link type {link_type}");
         return Ok(Outcome::Skipped(why));
     }
