@@ -25,6 +25,7 @@ impl<'a> StoreFetch<'a> {
 #[async_trait]
 impl Fetch for StoreFetch<'_> {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
-        self.store.get_ranges(&self.entry.path(layer), ranges).await
+        let (path, _) = self.entry.object(layer)?;
+        self.store.get_ranges(&path, ranges).await
     }
 }

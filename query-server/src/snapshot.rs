@@ -238,6 +238,11 @@ impl Snapshot {
     pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
         let Shared { store, opened, gets, .. } = &*self.shared;
         let entry = &segment.entry;
-        opened.get(&entry.name, || OpenSegment::open(entry, store, gets)).await
+        let open = || async {
+            let segment = OpenSegment::open(entry, store, gets).await?;
+            let weight = segment.segment().memory();
+            Ok((segment, weight))
+        };
+        opened.get(&entry.name, open).await
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::catalog::{LayerEntry, SegmentEntry};
+use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::reader::{Fetch, PayloadPlan, Scan, Segment, Step};
 use capstan_storage_engine::segment::{Corrupt, Layer};
-use capstan_storage_engine::store::{Store, names};
+use capstan_storage_engine::store::Store;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
@@ -30,22 +30,20 @@ pub struct OpenSegment {
 }
 
 impl OpenSegment {
-    /// Reads and checks the `index` layer: one GET. Also gives what keeping it weighs, bytes.
+    /// Reads and checks the `index` layer: one GET.
     pub(super) async fn open(
         entry: &SegmentEntry,
         store: &Store,
         gets: &Arc<Semaphore>,
-    ) -> Result<(OpenSegment, usize), Failure> {
-        // One that was deleted is told from one that is missing.
-        layer_entry(entry, Layer::Index)?;
+    ) -> Result<OpenSegment, Failure> {
+        let (path, _) = entry.object(Layer::Index)?;
         let bytes = {
             let _permit = permit(gets).await?;
-            store.get(&entry.path(Layer::Index)).await?
+            store.get(&path).await?
         };
         let segment = entry.open(&bytes)?;
-        let weight = segment.memory();
         let (store, gets) = (store.clone(), Arc::clone(gets));
-        Ok((OpenSegment { entry: entry.clone(), segment, store, gets }, weight))
+        Ok(OpenSegment { entry: entry.clone(), segment, store, gets })
     }
 
     /// What the catalog says of it.
@@ -60,7 +58,7 @@ impl OpenSegment {
 
     /// Whether the segment still has that layer.
     pub fn has(&self, layer: Layer) -> bool {
-        layer_entry(&self.entry, layer).is_ok()
+        self.entry.layer(layer).is_some()
     }
 
     /// Adds to `plan` what running a scan will fetch.
@@ -87,7 +85,7 @@ impl OpenSegment {
 #[async_trait]
 impl Fetch for OpenSegment {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
-        let known = layer_entry(&self.entry, layer)?;
+        let (path, known) = self.entry.object(layer)?;
         if let Some(outside) = ranges.iter().find(|range| range.end > known.bytes) {
             return Err(Failure::new(
                 FailureKind::Damaged,
@@ -101,7 +99,6 @@ impl Fetch for OpenSegment {
                 ),
             ));
         }
-        let path = names::layer(self.entry.hour, &self.entry.name, layer.file());
         let requests = coalesce(ranges);
         let got: Vec<Bytes> = stream::iter(requests.clone())
             .map(|request| {
@@ -131,13 +128,4 @@ async fn permit(gets: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, Fa
     gets.acquire()
         .await
         .map_err(|error| Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error))
-}
-
-fn layer_entry(entry: &SegmentEntry, layer: Layer) -> Result<&LayerEntry, Failure> {
-    entry.layer(layer).ok_or_else(|| {
-        Failure::new(
-            FailureKind::NotFound,
-            format!("segment {} has no {} layer any more", entry.name, layer.name()),
-        )
-    })
 }

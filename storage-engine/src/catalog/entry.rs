@@ -218,6 +218,19 @@ impl SegmentEntry {
         names::layer(self.hour, &self.name, layer.file())
     }
 
+    /// A layer that is wanted: its object's name, and what was committed of it.
+    ///
+    /// # Errors
+    /// Of kind `NotFound`: the segment does not have that layer any more. That tells one that
+    /// was deleted from one that is missing.
+    pub fn object(&self, layer: Layer) -> Result<(Path, &LayerEntry), Failure> {
+        let entry = self.layer(layer).ok_or_else(|| {
+            let what = format!("segment {} has no {} layer any more", self.name, layer.name());
+            Failure::new(FailureKind::NotFound, what)
+        })?;
+        Ok((self.path(layer), entry))
+    }
+
     /// The segment, from its `index` layer: all that is read of it later is checked against what
     /// this layer says, and this layer against what was committed.
     ///
