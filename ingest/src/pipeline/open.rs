@@ -104,12 +104,12 @@ impl Hours {
         (!self.open.is_empty()).then(|| self.open.remove(0).1)
     }
 
-    fn iter(&self) -> impl Iterator<Item = &(Hour, Open)> {
-        self.open.iter()
+    fn iter(&self) -> impl Iterator<Item = (Hour, &Open)> {
+        self.open.iter().map(|(hour, open)| (*hour, open))
     }
 
-    fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut (Hour, Open)> {
-        self.open.iter_mut()
+    fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (Hour, &mut Open)> {
+        self.open.iter_mut().map(|(hour, open)| (*hour, open))
     }
 }
 
@@ -148,15 +148,21 @@ impl OpenSegments {
         self.hours.len() + usize::from(self.span.is_some())
     }
 
+    /// All that are open.
+    fn all(&self) -> impl Iterator<Item = (Which, &Open)> {
+        let hours = self.hours.iter().map(|(hour, open)| (Which::Hour(hour), open));
+        hours.chain(self.span.iter().map(|span| (Which::Span, &span.open)))
+    }
+
+    /// All that are open, to change them.
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Open> {
+        let hours = self.hours.iter_mut().map(|(_, open)| open);
+        hours.chain(self.span.iter_mut().map(|span| &mut span.open))
+    }
+
     /// The lowest ordinal in any open segment.
     pub(super) fn first_ordinal(&self) -> Option<u64> {
-        let span = self.span.iter().map(|span| &span.open);
-        self.hours
-            .iter()
-            .map(|(_, open)| open)
-            .chain(span)
-            .filter_map(|open| open.builder.first_ordinal())
-            .min()
+        self.all().filter_map(|(_, open)| open.builder.first_ordinal()).min()
     }
 
     /// Where a packet of `hour` belongs.
@@ -232,14 +238,7 @@ impl OpenSegments {
 
     /// Says how the flow of a part ended, if its segment is still open.
     pub(super) fn end_part(&mut self, (serial, part): LastPart, end: FlowEnd) {
-        let span = self.span.iter_mut().map(|span| &mut span.open);
-        if let Some(open) = self
-            .hours
-            .iter_mut()
-            .map(|(_, open)| open)
-            .chain(span)
-            .find(|open| open.serial == serial)
-        {
+        if let Some(open) = self.all_mut().find(|open| open.serial == serial) {
             open.builder.part_mut(part).end = end;
         }
     }
@@ -272,11 +271,7 @@ impl OpenSegments {
             return None;
         }
         self.since_check = 0;
-        let sizes = self
-            .hours
-            .iter()
-            .map(|(hour, open)| (Which::Hour(*hour), open.builder.memory()))
-            .chain(self.span.iter().map(|span| (Which::Span, span.open.builder.memory())));
+        let sizes = self.all().map(|(which, open)| (which, open.builder.memory()));
         let (total, largest) =
             sizes.fold((0, None), |(total, largest): (usize, Option<(Which, usize)>), next| {
                 let largest = largest.filter(|largest| largest.1 >= next.1).unwrap_or(next);
@@ -301,7 +296,7 @@ impl OpenSegments {
         let age = self.policy.age?;
         let old = self.hours.iter_mut().find_map(|(hour, open)| {
             let seen = *open.seen.get_or_insert(now);
-            (now.duration_since(seen) >= age).then_some(*hour)
+            (now.duration_since(seen) >= age).then_some(hour)
         })?;
         self.take(Which::Hour(old))
     }
