@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::sys;
 
@@ -57,8 +58,22 @@ impl Network {
     /// Adds a cable and switches its ends on.
     pub(super) fn add_cable(&self, one: &str, other: &str, mtu: u32) {
         self.ip(&format!("link add name {one} mtu {mtu} type veth peer name {other} mtu {mtu}"));
-        self.ip(&format!("link set dev {one} up"));
-        self.ip(&format!("link set dev {other} up"));
+        self.switch_on([one, other]);
+    }
+
+    /// Switches both ends of a cable on, and waits until the kernel sends through it: it says so
+    /// from a queue of its own, and drops what is sent before.
+    pub(super) fn switch_on(&self, ends: [&str; 2]) {
+        for end in ends {
+            self.ip(&format!("link set dev {end} up"));
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for end in ends {
+            while !self.ip(&format!("link show dev {end}")).contains("state UP") {
+                assert!(Instant::now() < deadline, "{end} does not come up");
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
     }
 
     /// Runs `ip` inside; its output.

@@ -395,7 +395,7 @@ fn an_interface_that_goes_down_and_up_stays_and_one_removed_ends_it() {
         let mut heard = Heard::default();
         network.ip("link set dev b down");
         heard.until(&mut source, |heard| heard.idle.len() == 2);
-        network.ip("link set dev b up");
+        network.switch_on(["a", "b"]);
         sender.send(&frame(1, 100));
         heard.until(&mut source, |heard| heard.packets.len() == 1);
         assert_eq!(heard.frames_of(0), [frame(1, 100)]);
