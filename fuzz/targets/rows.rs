@@ -17,7 +17,7 @@ use capstan_storage_engine::segment::index_layer::Section;
 use capstan_storage_engine::segment::packets::{self, Context, PacketRow};
 use capstan_storage_engine::segment::predict::Deltas;
 use capstan_storage_engine::segment::tabular::Written;
-use capstan_storage_engine::segment::template::FieldSet;
+use capstan_storage_engine::segment::template::{Dictionary, FieldSet};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
@@ -26,15 +26,17 @@ fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
     let (body, body_blocks) = payload(&mut take);
     let counts =
         (usize::from(take.u8() % 8), usize::from(take.u8() % 32), u32::from(take.u8() % 16));
-    let templates: Vec<Box<[u8]>> = (0..=counts.0).map(|_| take.short().into()).collect();
-    let sets: Vec<FieldSet> = templates.iter().map(|_| FieldSet(take.u16())).collect();
+    let mut templates = Dictionary::default();
+    for _ in 0..=counts.0 {
+        let template = take.short();
+        templates.number_of(template, FieldSet(take.u16()));
+    }
     let rows: Vec<PacketRow> = (0..counts.1).map(|_| packet(&mut take, templates.len())).collect();
     let flow_rows: Vec<FlowRow> = (0..counts.2).map(|number| flow(&mut take, number)).collect();
 
     let ticks: HashMap<u64, u64> = rows.iter().map(|row| (row.ordinal, 5)).collect();
-    let context =
-        Context { templates: &templates, sets: &sets, ticks: &ticks, protocols: &[Protocol::Dns] };
-    let (Ok(packets), Ok(flows)) = (packets::write(rows.iter().copied(), &context), flows::write(&flow_rows))
+    let context = Context { templates, ticks: &ticks, protocols: &[Protocol::Dns] };
+    let (Ok(packets), Ok(flows)) = (packets::write(rows.iter().copied(), context), flows::write(&flow_rows))
     else {
         return;
     };

@@ -21,11 +21,11 @@ use super::chunks::Chunks;
 use super::flows::{self, FlowRow, Placement};
 use super::index_layer::{self, Extras, LayerMeta, Meta, RunMeta, Section};
 use super::layout::{self, Layout, PartSize};
-use super::packets::{self, Context, PacketRow};
+use super::packets::{self, Context, PacketRow, Rows};
 use super::payload::{PayloadLayer, PayloadWriter};
 use super::predict::Predictor;
 use super::tabular::Written;
-use super::template::{self, FieldSet};
+use super::template::{self, Dictionary, FieldSet};
 use super::{BODY_BLOCK, HEAD_BLOCK, HEAD_CUTOFF, Layer};
 
 /// Why a segment could not be sealed: only a lack of memory or a fault of a library.
@@ -80,11 +80,9 @@ const NO_TEMPLATE: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct SegmentBuilder {
     writer: Writer,
-    rows: Vec<PacketRow>,
+    rows: Rows,
     parts: Vec<OpenPart>,
-    templates: Vec<Box<[u8]>>,
-    sets: Vec<FieldSet>,
-    template_numbers: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
+    templates: Dictionary,
     ticks: HashMap<u64, u64>,
     extras: Extras,
     interfaces: BTreeMap<u32, Interface>,
@@ -96,7 +94,6 @@ pub struct SegmentBuilder {
     captured_bytes: u64,
     wire_bytes: u64,
     compressed_bytes: usize,
-    template_bytes: usize,
     span: Option<(Time, Time)>,
     /// The hour of the packet before: nearly always the next one's too.
     last_hour: Option<Hour>,
@@ -138,11 +135,9 @@ impl SegmentBuilder {
     pub fn new(writer: Writer) -> std::io::Result<Self> {
         Ok(SegmentBuilder {
             writer,
-            rows: Vec::new(),
+            rows: Rows::default(),
             parts: Vec::new(),
-            templates: Vec::new(),
-            sets: Vec::new(),
-            template_numbers: HashMap::default(),
+            templates: Dictionary::default(),
             ticks: HashMap::new(),
             extras: Extras::default(),
             interfaces: BTreeMap::new(),
@@ -153,7 +148,6 @@ impl SegmentBuilder {
             captured_bytes: 0,
             wire_bytes: 0,
             compressed_bytes: 0,
-            template_bytes: 0,
             span: None,
             last_hour: None,
             compressed_raw: 0,
@@ -272,7 +266,7 @@ impl SegmentBuilder {
 
     /// Ordinal of the first packet; packets come in order, so it is the lowest.
     pub fn first_ordinal(&self) -> Option<u64> {
-        self.rows.first().map(|row| row.ordinal)
+        self.rows.iter().next().map(|row| row.ordinal)
     }
 
     /// Captured bytes collected.
@@ -286,31 +280,17 @@ impl SegmentBuilder {
         let part = size_of::<OpenPart>() + 64;
         self.rows.len() * size_of::<PacketRow>()
             + self.parts.len() * part
-            + self.template_bytes * 2
+            + self.templates.memory()
             + pending.saturating_sub(self.compressed_raw)
             + self.compressed_bytes
     }
 
     fn template_number(&mut self, part: PartNumber, direction: Direction, set: FieldSet) -> u32 {
         let slot = &mut self.parts[part.0 as usize].last_template[direction as usize];
-        if let Some(last) = self.templates.get(*slot as usize)
-            && **last == *self.scratch
-        {
-            return *slot;
+        if self.templates.get(*slot) != Some(&self.scratch) {
+            *slot = self.templates.number_of(&self.scratch, set);
         }
-        let number = match self.template_numbers.get(self.scratch.as_slice()) {
-            Some(number) => *number,
-            None => {
-                let number = self.templates.len() as u32;
-                self.templates.push(self.scratch.as_slice().into());
-                self.sets.push(set);
-                self.template_numbers.insert(self.scratch.as_slice().into(), number);
-                self.template_bytes += self.scratch.len() + 24;
-                number
-            }
-        };
-        *slot = number;
-        number
+        *slot
     }
 
     /// Seals the segment under `name`.
@@ -330,12 +310,11 @@ impl SegmentBuilder {
 
         let protocols: Vec<Protocol> = flow_rows.iter().map(|row| row.part.protocol).collect();
         let context = Context {
-            templates: &self.templates,
-            sets: &self.sets,
+            templates: std::mem::take(&mut self.templates),
             ticks: &self.ticks,
             protocols: &protocols,
         };
-        let packets = packets::write(sorted.iter(&self.rows), &context)?;
+        let packets = packets::write(sorted.iter(&self.rows), context)?;
         let flows = flows::write(&flow_rows)?;
         let (terms, addresses) = self.terms(&layout, &flow_rows)?;
 
@@ -587,14 +566,14 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(rows: &[PacketRow], layout: &Layout) -> Sorted {
+    fn new(rows: &Rows, layout: &Layout) -> Sorted {
         let parts = layout.order.len();
         let mut place_of = vec![0_u32; parts];
         for (place, number) in (0_u32..).zip(&layout.order) {
             place_of[*number as usize] = place;
         }
         let mut next = vec![0_u32; parts];
-        for row in rows {
+        for row in rows.iter() {
             next[place_of[row.flow as usize] as usize] += 1;
         }
         let mut total = 0;
@@ -603,7 +582,7 @@ impl Sorted {
         }
         let first_rows = next.clone();
         let mut order = vec![0_u32; rows.len()];
-        for (number, row) in (0_u32..).zip(rows) {
+        for (number, row) in (0_u32..).zip(rows.iter()) {
             let at = &mut next[place_of[row.flow as usize] as usize];
             order[*at as usize] = number;
             *at += 1;
@@ -612,9 +591,9 @@ impl Sorted {
     }
 
     /// The rows in stored order with stored flow numbers.
-    fn iter(&self, rows: &[PacketRow]) -> impl ExactSizeIterator<Item = PacketRow> {
+    fn iter(&self, rows: &Rows) -> impl ExactSizeIterator<Item = PacketRow> {
         self.order.iter().map(move |number| {
-            let mut row = rows[*number as usize];
+            let mut row = *rows.get(*number as usize);
             row.flow = self.place_of[row.flow as usize];
             row
         })

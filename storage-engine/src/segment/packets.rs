@@ -16,8 +16,10 @@ use super::Corrupt;
 use super::predict::{Deltas, Predictor};
 use super::tabular::{self, Column, Packing, Version};
 use super::template::{FieldValues, Template};
+pub use rows::Rows;
 pub use writer::{Context, write};
 
+mod rows;
 mod writer;
 
 /// Format of the layer, in its footer (see [`tabular::FORMAT_KEY`]).

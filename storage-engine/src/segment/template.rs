@@ -11,9 +11,12 @@
 //! little-endian) in ascending order of offset, then the prefix with zeros in
 //! place of the fields.
 
+mod dictionary;
+
 use capstan_model::Headers;
 use capstan_model::headers::{Field, FieldKind, MAX_FIELDS};
 
+pub use self::dictionary::Dictionary;
 use super::Corrupt;
 
 /// Bytes that name a field: its kind and its offset.

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, DictionaryArray, PrimitiveArray,
-    StringArray,
+    ArrayRef, ArrowPrimitiveType, BooleanArray, DictionaryArray, PrimitiveArray, StringArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{
@@ -18,7 +17,7 @@ use parquet::errors::ParquetError;
 
 use super::{BACKWARD, HAS_TICKS, NO_TIME, PacketRow, VERSION, columns};
 use crate::segment::tabular::{self, Written};
-use crate::segment::template::FieldSet;
+use crate::segment::template::{Dictionary, FieldSet};
 
 /// Rows turned into columns at a time: few enough to stay in a processor's cache while every
 /// column takes its part.
@@ -28,9 +27,7 @@ const BATCH: usize = 1024;
 #[derive(Debug)]
 pub struct Context<'a> {
     /// Templates by number, as [`cut`](crate::segment::template::cut) makes them.
-    pub templates: &'a [Box<[u8]>],
-    /// Which fields each template leaves out.
-    pub sets: &'a [FieldSet],
+    pub templates: Dictionary,
     /// Raw ticks of the rows that have them, by ordinal.
     pub ticks: &'a HashMap<u64, u64>,
     /// The label of each flow part, by stored number.
@@ -43,7 +40,7 @@ pub struct Context<'a> {
 /// None that a caller can cause; the Parquet library's own are passed on.
 pub fn write(
     mut rows: impl ExactSizeIterator<Item = PacketRow>,
-    context: &Context<'_>,
+    context: Context<'_>,
 ) -> Result<Written, ParquetError> {
     let count = rows.len();
     let mut values = Values::with_capacity(count);
@@ -51,7 +48,7 @@ pub fn write(
     while rows.len() > 0 {
         batch.clear();
         batch.extend(rows.by_ref().take(BATCH));
-        values.extend(&batch, context);
+        values.extend(&batch, &context.templates);
     }
     tabular::write(VERSION, &columns(), values.into_arrays(context)?, count)
 }
@@ -74,9 +71,9 @@ macro_rules! values {
                 }
             }
 
-            fn extend(&mut self, rows: &[PacketRow], context: &Context<'_>) {
-                let set = |row: &PacketRow| context.sets.get(row.template as usize);
-                self.sets.extend(rows.iter().map(|row| set(row).copied().unwrap_or_default()));
+            fn extend(&mut self, rows: &[PacketRow], templates: &Dictionary) {
+                let set = |row: &PacketRow| templates.set(row.template).unwrap_or_default();
+                self.sets.extend(rows.iter().map(set));
                 $(self.$name.extend(rows.iter().map($of));)*
             }
         }
@@ -107,7 +104,7 @@ values! {
 
 impl Values {
     /// The columns, in the order of [`columns`].
-    fn into_arrays(self, context: &Context<'_>) -> Result<Vec<ArrayRef>, ParquetError> {
+    fn into_arrays(self, context: Context<'_>) -> Result<Vec<ArrayRef>, ParquetError> {
         let rows = self.bits.len();
         let sets = self.sets.as_slice();
         let cut = |kind: FieldKind| BooleanBuffer::collect_bool(rows, |row| sets[row].has(kind));
@@ -125,7 +122,7 @@ impl Values {
             |flow: &i32| context.protocols.get(*flow as usize).copied().unwrap_or_default() as i32;
         let protocols = self.flow.iter().map(protocol).collect();
         let names: Vec<&str> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
-        let templates = context.templates.iter().map(|bytes| &**bytes).collect();
+        let templates = context.templates.into_array()?;
         let times = some::<TimestampNanosecondType>(self.time, !&bit(NO_TIME)).with_timezone("UTC");
 
         Ok(vec![
@@ -139,7 +136,7 @@ impl Values {
             Arc::new(some::<UInt32Type>(self.captured, is_cut_short)),
             Arc::new(DictionaryArray::try_new(
                 all::<Int32Type>(self.template),
-                Arc::new(BinaryArray::from_vec(templates)),
+                Arc::new(templates),
             )?),
             Arc::new(all::<Int32Type>(self.trailer)),
             Arc::new(some::<Int32Type>(self.tcp_seq, cut(FieldKind::TcpSeq))),
