@@ -16,6 +16,11 @@ pub struct Chunks {
 }
 
 impl Chunks {
+    /// None yet, and room for so many in one piece: `whole` of no more than that copies nothing.
+    pub fn with_room(bytes: usize) -> Chunks {
+        Chunks { chunks: vec![Vec::with_capacity(bytes)], length: 0 }
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.length
@@ -31,14 +36,18 @@ impl Chunks {
     pub fn push(&mut self, mut bytes: &[u8]) {
         self.length += bytes.len();
         while !bytes.is_empty() {
-            let last = self.chunks.last_mut().filter(|last| last.len() < CHUNK);
-            let Some(last) = last else {
+            // Room that was asked for is used up first, whatever its length.
+            let last = self.chunks.last_mut().map(|last| {
+                let room = CHUNK.max(last.capacity()) - last.len();
+                (last, room)
+            });
+            let Some((last, room)) = last.filter(|(_, room)| *room > 0) else {
                 // Most flows are short: the first chunk grows as it must.
                 let whole = if self.chunks.is_empty() { 0 } else { CHUNK };
                 self.chunks.push(Vec::with_capacity(whole));
                 continue;
             };
-            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK - last.len()));
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
             last.extend_from_slice(now);
             bytes = rest;
         }
@@ -108,6 +117,19 @@ mod tests {
             prop_assert_eq!(chunks.whole(&mut room), expected.as_slice());
             prop_assert_eq!(chunks.into_parts().concat(), expected);
         }
+    }
+
+    #[test]
+    fn what_fits_into_the_room_asked_for_stays_in_one_piece() {
+        let mut chunks = Chunks::with_room(3 * CHUNK);
+        assert!(chunks.is_empty());
+        let place = chunks.chunks[0].as_ptr();
+        (0..3).for_each(|_| chunks.push(&[7; CHUNK]));
+        let mut room = Vec::new();
+        assert_eq!(chunks.whole(&mut room), [7; 3 * CHUNK]);
+        assert!(room.is_empty() && chunks.chunks[0].as_ptr() == place);
+        chunks.push(&[8]);
+        assert_eq!((chunks.chunks.len(), chunks.len()), (2, 3 * CHUNK + 1));
     }
 
     #[test]
