@@ -61,10 +61,10 @@ enum Command {
 }
 
 impl Command {
-    /// Arenas of memory: more than one where many are served at a time.
+    /// Arenas of memory: more than one where many are served at a time, or many threads unpack.
     fn arenas(&self) -> u8 {
         match self {
-            Command::Serve(_) | Command::Up(_) | Command::Sql(_) => 2,
+            Command::Serve(_) | Command::Up(_) | Command::Sql(_) | Command::Export(_) => 2,
             _ => 1,
         }
     }
