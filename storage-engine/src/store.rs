@@ -25,6 +25,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
+pub(crate) mod checked;
 mod counting;
 mod failure;
 mod folder;
@@ -522,7 +523,7 @@ impl Place {
             ));
         }
         probe::probe(&store.objects, &probes, &store.place).await?;
-        let bytes = serde_json::to_vec_pretty(store.format()).map_err(|error| {
+        let bytes = checked::to_bytes(store.format()).map_err(|error| {
             Failure::caused_by(FailureKind::Other, "write the format object", error)
         })?;
         match store.create(&names::format(), bytes.into()).await? {

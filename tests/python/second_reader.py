@@ -461,11 +461,20 @@ def place(hour: int) -> str:
     return time.strftime("date=%Y-%m-%d/hour=%H")
 
 
+def checked_json(path: Path, content: bytes) -> dict:
+    """A JSON object of the catalog, whose last field is a checksum of all before it."""
+    known = json.loads(content)
+    check(known["format"] in (1, 2), f"{path}: format {known['format']}")
+    if known["format"] == 2:
+        digits = f"{crc32c(content[:-21]):08x}"
+        check(content[-21:] == f',"crc32c":"{digits}"}}'.encode(), f"{path}: checksum")
+    return known
+
+
 def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
     """A life of a recorder: what it says of itself, and its packets."""
     content = path.read_bytes()
-    writer = json.loads(content)
-    check(writer["format"] == 1, f"{path}: format {writer['format']}")
+    writer = checked_json(path, content)
     check(writer["recorder"] == path.parent.name and writer["generation"] == int(path.name), path)
     if writer["kind"] == "import" and "source" in writer:
         recorder = sha256(f"import {writer['source']['sketch']}".encode())[:16]
@@ -473,8 +482,8 @@ def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
     previous, packets = sha256(content), []
     for number, log in enumerate(sorted((root / "log" / path.parent.name / path.name).glob("*"))):
         content = log.read_bytes()
-        commit = json.loads(content)
-        check(commit["format"] == 1 and log.name == f"{number:020}", log)
+        commit = checked_json(log, content)
+        check(log.name == f"{number:020}", log)
         check(commit["seq"] == number and commit["previous"] == previous, f"{log}: does not follow")
         previous = sha256(content)
         writer["source_read"] = commit.get("source_read")
@@ -497,8 +506,8 @@ def cluster(store: Path) -> Path:
 def read(store: Path) -> list[tuple[dict, list[dict]]]:
     """All recordings: what went on with another life's import is put behind it."""
     root = cluster(store)
-    known = json.loads((root / "format").read_bytes())
-    check(known["store"] == "capstan" and known["format"] == 1, f"{root}: {known}")
+    known = checked_json(root / "format", (root / "format").read_bytes())
+    check(known["store"] == "capstan", f"{root}: {known}")
     recordings: list[tuple[dict, list[dict]]] = []
     for path in sorted((root / "writers").glob("*/*")):
         writer, packets = life(root, path)

@@ -3,7 +3,7 @@
 use capstan_model::{Generation, RecorderId};
 
 use super::entry::{Commit, EntryError, Writer, read, sha256_hex};
-use crate::store::names;
+use crate::store::{checked, names};
 
 /// Something wrong with the catalog that a reader should hear of. What else there is stays
 /// readable.
@@ -24,6 +24,12 @@ pub enum Problem {
         object: String,
         /// Which format it has.
         source: EntryError,
+    },
+    /// An object that can be used, though a byte of it was changed: what it says may be wrong.
+    #[error("{object} is not what was written: something in it is wrong")]
+    Changed {
+        /// Its name.
+        object: String,
     },
     /// A number is missing in a log that goes on after it.
     #[error("{object} is missing, though later commits of its log are there")]
@@ -104,10 +110,14 @@ impl Chain {
         match self.read(seq, bytes) {
             Ok(commit) => {
                 let follows = self.previous.as_ref().is_none_or(|hash| *hash == commit.previous);
-                if !follows {
+                // What was changed is told once, and not by the one after it too.
+                let changed = checked::is_changed(commit.format, bytes);
+                if changed {
+                    problems.push(Problem::Changed { object });
+                } else if !follows {
                     problems.push(Problem::Broken { object, before });
                 }
-                self.previous = Some(sha256_hex(bytes));
+                self.previous = (!changed).then(|| sha256_hex(bytes));
                 self.finished = commit.content.finished.is_some();
                 self.next_ordinal = self.next_ordinal.max(commit.content.next_ordinal);
                 Some(commit)
@@ -172,20 +182,29 @@ impl Chain {
     }
 }
 
-/// Reads a writer found under this name.
+/// Reads a writer found under this name, if it can be read, and begins its log.
 pub(crate) fn read_writer(
     recorder: RecorderId,
     generation: Generation,
     bytes: &[u8],
-) -> Result<Writer, Problem> {
+    problems: &mut Vec<Problem>,
+) -> (Option<Writer>, Chain) {
     let object = names::writer(recorder, generation).to_string();
-    match read::<Writer>(bytes) {
-        Ok(writer) if (writer.recorder, writer.generation) == (recorder, generation) => Ok(writer),
+    let (writer, problem) = match read::<Writer>(bytes) {
+        Ok(writer) if (writer.recorder, writer.generation) == (recorder, generation) => {
+            let changed = checked::is_changed(writer.format, bytes);
+            (Some(writer), changed.then_some(Problem::Changed { object }))
+        }
         Ok(writer) => {
             let says = names::writer(writer.recorder, writer.generation).to_string();
-            Err(Problem::Damaged { object, source: EntryError::Misnamed(says) })
+            let source = EntryError::Misnamed(says);
+            (None, Some(Problem::Damaged { object, source }))
         }
-        Err(source @ EntryError::TooNew(_)) => Err(Problem::TooNew { object, source }),
-        Err(source) => Err(Problem::Damaged { object, source }),
-    }
+        Err(source @ EntryError::TooNew(_)) => (None, Some(Problem::TooNew { object, source })),
+        Err(source) => (None, Some(Problem::Damaged { object, source })),
+    };
+    // The first commit follows from what was written, not from what it became.
+    let sound = matches!(problem, None | Some(Problem::TooNew { .. })).then_some(bytes);
+    problems.extend(problem);
+    (writer, Chain::new(recorder, generation, sound))
 }

@@ -17,7 +17,7 @@ use crate::store::names;
 
 /// The format of writers and commits that is written, and the newest one that is read. It is
 /// raised when an older reader would misread them; new fields leave it as it is.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A life of a recorder: `writers/<recorder>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

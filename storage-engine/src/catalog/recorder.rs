@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 
 use super::chain::Chain;
 use super::entry::{Commit, CommitDraft, FORMAT, Writer, WriterInfo};
-use crate::store::{Created, Store, names, nonce, now};
+use crate::store::{Created, Store, checked, names, nonce, now};
 
 /// A recorder in one of its lives: the only one who may append to its log.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ async fn next_generation(store: &Store, recorder: RecorderId) -> Result<Generati
 }
 
 fn to_json(entry: &impl serde::Serialize) -> Result<Bytes, Failure> {
-    serde_json::to_vec(entry).map(Bytes::from).map_err(|error| {
+    checked::to_bytes(entry).map(Bytes::from).map_err(|error| {
         Failure::caused_by(FailureKind::Other, "a catalog entry cannot be written as JSON", error)
     })
 }

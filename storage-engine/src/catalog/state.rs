@@ -93,14 +93,7 @@ impl Catalog {
 
     /// Takes in a writer.
     pub fn add_writer(&mut self, recorder: RecorderId, generation: Generation, bytes: &[u8]) {
-        let writer = match read_writer(recorder, generation, bytes) {
-            Ok(writer) => Some(writer),
-            Err(problem) => {
-                self.problems.push(problem);
-                None
-            }
-        };
-        let chain = Chain::new(recorder, generation, Some(bytes));
+        let (writer, chain) = read_writer(recorder, generation, bytes, &mut self.problems);
         self.lives.entry((recorder, generation)).or_insert_with(|| Life::new(writer, chain));
     }
 

@@ -3,11 +3,13 @@
 use capstan_model::{Failure, FailureKind, Time};
 use serde::{Deserialize, Serialize};
 
+use super::checked;
+
 /// The format this version writes, and the newest one it reads.
 ///
 /// It is raised when an older reader would misread a store. Whatever an older reader may
 /// pass over (new fields, new columns, new index fields) leaves it as it is.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What `store` says in every store of ours.
 const STORE: &str = "capstan";
@@ -45,7 +47,8 @@ impl Format {
     /// Reads a `format` object found at `place`.
     ///
     /// The two fields that every version has are read first, so that a newer store is
-    /// called newer, not damaged, whatever else it holds.
+    /// called newer, not damaged, whatever else it holds. One that was changed and can still be
+    /// read is used, and a warning logged: nothing else would be readable.
     pub(crate) fn read(bytes: &[u8], place: &str) -> Result<Format, Failure> {
         #[derive(Deserialize)]
         struct Head {
@@ -80,6 +83,11 @@ impl Format {
                 ),
             ));
         }
+        if checked::is_changed(head.format, bytes) {
+            tracing::warn!(
+                "the format object of {place} is not what was written: run capstan verify"
+            );
+        }
         serde_json::from_slice(bytes).map_err(damaged)
     }
 }
@@ -95,10 +103,10 @@ mod tests {
         json["colour"] = "green".into();
         assert_eq!(Format::read(json.to_string().as_bytes(), "x").unwrap(), format);
 
-        let newer = br#"{"store":"capstan","format":2,"shape":"other"}"#;
+        let newer = br#"{"store":"capstan","format":3,"shape":"other"}"#;
         let failure = Format::read(newer, "s3://b").expect_err("newer");
         assert_eq!(failure.kind(), FailureKind::TooNew);
-        assert!(failure.to_string().contains("store format 2"), "{failure}");
+        assert!(failure.to_string().contains("store format 3"), "{failure}");
     }
 
     #[test]
