@@ -10,4 +10,5 @@ pub(crate) mod serve;
 pub(crate) mod sql;
 pub(crate) mod status;
 pub(crate) mod up;
+pub(crate) mod verify;
 mod window;

@@ -52,6 +52,8 @@ enum Command {
     Status(command::status::Arguments),
     /// List a store's committed objects
     Files(command::files::Arguments),
+    /// Check that a store is what was written
+    Verify(command::verify::Arguments),
     /// Record this machine's interfaces
     Record(command::record::Arguments),
     /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
@@ -108,6 +110,7 @@ fn run(arguments: Arguments, runtime: &tokio::runtime::Runtime) -> Result<(), Fa
         Command::Sql(arguments) => command::sql::run(arguments, &settings, runtime),
         Command::Status(arguments) => command::status::run(&arguments, &settings, runtime),
         Command::Files(arguments) => command::files::run(&arguments, &settings, runtime),
+        Command::Verify(arguments) => command::verify::run(&arguments, &settings, runtime),
         Command::Record(arguments) => command::record::run(arguments, &settings, runtime),
         Command::Serve(arguments) => command::serve::run(arguments, &settings, runtime),
         Command::Up(arguments) => command::up::run(arguments, &settings, runtime),

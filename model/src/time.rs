@@ -157,6 +157,15 @@ impl Hour {
             None => "date=unknown/hour=unknown".to_owned(),
         }
     }
+
+    /// The hour of such path elements.
+    pub fn from_path(path: &str) -> Option<Hour> {
+        let (date, hour) = path.strip_prefix("date=")?.split_once("/hour=")?;
+        let time = Time::parse(&format!("{date}T{hour}:00:00Z"), Time(0));
+        let hour = time.map_or(Hour::UNKNOWN, Time::hour);
+        // One spelling only.
+        (hour.path() == path).then_some(hour)
+    }
 }
 
 impl TimeRange {
@@ -231,6 +240,14 @@ mod tests {
         assert_eq!(Hour(-1).path(), "date=1969-12-31/hour=23");
         assert_eq!(Time::MIN.hour().path().len(), "date=1677-09-21/hour=00".len());
         assert_eq!(Hour::UNKNOWN.path(), "date=unknown/hour=unknown");
+        for hour in [Hour(0), Hour(-1), Hour(498_800), Hour::UNKNOWN] {
+            assert_eq!(Hour::from_path(&hour.path()), Some(hour));
+        }
+        for other in
+            ["date=2026-11-21/hour=7", "date=2026-11-21/hour=24", "date=x/hour=unknown", ""]
+        {
+            assert_eq!(Hour::from_path(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! * [`store`]: objects in a folder or a bucket
 //! * [`catalog`]: what is in a store: writers, commits, reading them
 //! * [`segment`]: the layers of a segment, writing and reading them
+//! * [`verify`]: whether a store is what was written
 
 #![forbid(unsafe_code)]
 
 pub mod catalog;
 pub mod segment;
 pub mod store;
+pub mod verify;

@@ -304,6 +304,28 @@ impl Store {
             .boxed()
     }
 
+    /// Whether the object `format` is not what was written when the store was made.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn is_format_changed(&self) -> Result<bool, Failure> {
+        let bytes = self.get(&names::format()).await?;
+        Ok(checked::is_changed(self.format.format, &bytes))
+    }
+
+    /// The names right below a prefix: folders and objects. An empty prefix is the cluster's own.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn names_below(&self, prefix: &Path) -> Result<(Vec<Path>, Vec<Listed>), Failure> {
+        let what = || format!("list {prefix} of {}", self.place);
+        let below =
+            self.retried(0, what, || self.objects.list_with_delimiter(Some(prefix))).await?;
+        Ok((below.common_prefixes, below.objects.into_iter().map(listed).collect()))
+    }
+
     /// Runs an operation within its time limit, again if the store was away.
     async fn retried<T, F>(
         &self,
@@ -372,7 +394,8 @@ fn is_certain(kind: FailureKind) -> bool {
     )
 }
 
-fn present<T>(outcome: Result<T, Failure>) -> Result<Option<T>, Failure> {
+/// Tells what is not there from what cannot be read.
+pub(crate) fn present<T>(outcome: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(failure) if failure.kind() == FailureKind::NotFound => Ok(None),

@@ -20,3 +20,4 @@ mod servers;
 mod sql_clients;
 mod tools;
 mod traffic;
+mod verify;

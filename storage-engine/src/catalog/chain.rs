@@ -53,6 +53,20 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// The name of the object that it is about.
+    pub fn object(&self) -> &str {
+        match self {
+            Problem::Damaged { object, .. }
+            | Problem::TooNew { object, .. }
+            | Problem::Changed { object }
+            | Problem::Missing { object }
+            | Problem::Broken { object, .. }
+            | Problem::NoWriter { object } => object,
+        }
+    }
+}
+
 /// How far a log was followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

@@ -92,6 +92,11 @@ impl PageChecksums {
         Ok(PageChecksums { starts, crcs, rows })
     }
 
+    /// The pieces as ranges of the layer, with their CRC32C.
+    pub fn pieces(&self) -> impl Iterator<Item = (Range<u64>, u32)> + '_ {
+        self.starts.windows(2).zip(&self.crcs).map(|(pair, crc)| (pair[0]..pair[1], *crc))
+    }
+
     /// Checks the bytes that came for a range of `layer`.
     ///
     /// # Errors

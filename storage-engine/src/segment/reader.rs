@@ -106,6 +106,22 @@ impl Segment {
         size_of::<Segment>() + self.index.memory() + self.terms.memory() + 2 * parsed
     }
 
+    /// The parts of a layer that are checked one by one when they are read, as ranges of its bytes
+    /// with their CRC32C: stored blocks, pages. None of the `index` layer itself.
+    pub fn parts(&self, layer: Layer) -> Vec<(Range<u64>, u32)> {
+        let blocks = |of: &BlockDirectory| {
+            let block = |number| Some((of.stored_range(number)?, of.header(number)?.crc));
+            (0..of.len()).filter_map(block).collect()
+        };
+        match layer {
+            Layer::Body => blocks(&self.body),
+            Layer::Head => blocks(&self.head),
+            Layer::Packets => self.packets.pages.pieces().collect(),
+            Layer::Flows => self.flows.pages.pieces().collect(),
+            Layer::Index => Vec::new(),
+        }
+    }
+
     /// What the segment says of itself.
     pub fn meta(&self) -> &Meta {
         &self.meta

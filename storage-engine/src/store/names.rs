@@ -62,6 +62,24 @@ pub fn layer(hour: Hour, segment: &str, file: &str) -> Path {
     Path::from(format!("data/{}/{segment}/{file}", hour.path()))
 }
 
+/// `data`, below which there are folders `date=…` with folders `hour=…`.
+pub fn data() -> Path {
+    Path::from("data")
+}
+
+/// `data/date=…/hour=…`.
+pub fn data_of(hour: Hour) -> Path {
+    Path::from(format!("data/{}", hour.path()))
+}
+
+/// Takes the name of an hour's folder of data apart.
+pub fn parse_data_of(path: &Path) -> Option<Hour> {
+    Hour::from_path(path.as_ref().strip_prefix("data/")?)
+}
+
+/// The first path elements of all there is in a store.
+pub const TOP: [&str; 5] = ["format", "writers", "log", "data", "probe"];
+
 /// A cluster's name is a folder name: it must be one everywhere.
 ///
 /// # Errors
@@ -106,6 +124,9 @@ mod tests {
         let path = commit(RECORDER, Generation(7), u64::MAX);
         assert_eq!(path.as_ref(), "log/00000000000000ab/00000007/18446744073709551615");
         assert_eq!(parse_commit(&path), Some((RECORDER, Generation(7), u64::MAX)));
+        let path = data_of(Hour(14));
+        assert_eq!(path.as_ref(), "data/date=1970-01-01/hour=14");
+        assert_eq!(parse_data_of(&path), Some(Hour(14)));
         let path = layer(Hour(0), "s", "body");
         assert_eq!(path.as_ref(), "data/date=1970-01-01/hour=00/s/body");
     }

@@ -1,0 +1,212 @@
+//! `capstan verify`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::verify::{self, Finding, Options, Report, Severity, Watch};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use super::window::Window;
+use crate::interrupt;
+use crate::output::{self, bytes, count};
+use crate::settings::Settings;
+
+/// Check that a store is what was written
+///
+/// Every object that the catalog names must be there with its length, every entry of a log must
+/// follow from the one before, every index layer must be the one that was committed. What no commit
+/// names is listed. Nothing is changed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  capstan verify --store ./store
+  capstan verify --store s3://bucket/prefix --deep --from -1d
+  capstan verify --store ./store --deep --format json
+
+Exit codes: 0 all is well (objects that no commit names are no harm), 6 something is
+damaged or lost, 7 something was written by a newer version, 130 stopped by Ctrl-C.")]
+pub(crate) struct Arguments {
+    /// Read every byte: payload and tables too
+    #[arg(long)]
+    deep: bool,
+    #[command(flatten)]
+    window: Window,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// An object a line, the last of which sums up
+    Json,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    severity: &'static str,
+    object: &'a str,
+    what: String,
+    still_readable: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    logs: u64,
+    commits: u64,
+    segments: u64,
+    objects: u64,
+    bytes_read: u64,
+    findings: std::collections::BTreeMap<&'static str, u64>,
+    orphans: u64,
+    orphan_bytes: u64,
+    stopped_in: Option<String>,
+}
+
+/// Shows findings as they come.
+struct Shown {
+    format: Format,
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+    /// Why something could not be shown.
+    failed: Mutex<Option<Failure>>,
+}
+
+impl Watch for Shown {
+    fn begin(&self, bytes: u64) {
+        self.bar.set_length(bytes);
+    }
+
+    fn read(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn found(&self, finding: &Finding) {
+        let line = match self.format {
+            Format::Text => Ok(text(finding)),
+            Format::Json => json(finding),
+        };
+        let shown = self.bar.suspend(|| line.and_then(|line| output::print(&line)));
+        if let Err(failure) = shown {
+            self.stop.store(true, Ordering::Relaxed);
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) fn run(
+    arguments: &Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let options = Options { range: arguments.window.range()?, deep: arguments.deep };
+    let stop = interrupt::watch(runtime, || eprintln!("capstan: stopping"))?;
+    let (bar, failed) = (output::byte_bar(Some(0)), Mutex::default());
+    let shown = Shown { format: arguments.format, bar, stop, failed };
+    let report = runtime.block_on(async {
+        let store = settings.open().await?;
+        verify::verify(&store, &options, &shown).await
+    });
+    shown.bar.finish_and_clear();
+    if let Some(failure) = shown.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(failure);
+    }
+    let report = report?;
+    match arguments.format {
+        Format::Text => output::print(&summary(&report, arguments.deep))?,
+        Format::Json => output::print(&line(&Summary::of(&report))?)?,
+    }
+    judge(&report)
+}
+
+fn text(finding: &Finding) -> String {
+    let mut text = format!("{:<8} {finding}\n", finding.severity().name());
+    if let Some(readable) = finding.readable() {
+        text += &format!("         still readable of this segment: {readable}\n");
+    }
+    text
+}
+
+fn json(finding: &Finding) -> Result<String, Failure> {
+    line(&Line {
+        severity: finding.severity().name(),
+        object: &finding.object,
+        what: finding.to_string(),
+        still_readable: finding.readable(),
+    })
+}
+
+/// JSON in one line.
+fn line(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value)
+        .map(|text| text + "\n")
+        .map_err(|error| Failure::caused_by(FailureKind::Other, "cannot write JSON", error))
+}
+
+impl Summary {
+    fn of(report: &Report) -> Summary {
+        let findings = report.findings.iter().map(|(severity, count)| (severity.name(), *count));
+        Summary {
+            logs: report.logs,
+            commits: report.commits,
+            segments: report.segments,
+            objects: report.objects,
+            bytes_read: report.bytes,
+            findings: findings.collect(),
+            orphans: report.orphans.0,
+            orphan_bytes: report.orphans.1,
+            stopped_in: report.stopped_in.map(|hour| hour.path()),
+        }
+    }
+}
+
+fn summary(report: &Report, deep: bool) -> String {
+    let mut out = format!(
+        "checked {} of {}, {}, {}; read {} of them\n",
+        count(report.commits, "commit"),
+        count(report.logs, "log"),
+        count(report.segments, "segment"),
+        count(report.objects, "object"),
+        bytes(report.bytes)
+    );
+    if !deep {
+        out += "payload and tables were not read: --deep reads them\n";
+    }
+    let (orphans, orphan_bytes) = report.orphans;
+    if orphans > 0 {
+        out += &format!("{}, {}, no commit names\n", count(orphans, "object"), bytes(orphan_bytes));
+    }
+    if report.stopped_in.is_none() && report.worst().is_none_or(|worst| worst == Severity::Note) {
+        out += if deep { "all is as it was written\n" } else { "nothing is wrong with that\n" };
+    }
+    out
+}
+
+/// How the check ends.
+fn judge(report: &Report) -> Result<(), Failure> {
+    let found = |severity| report.findings.get(&severity).copied().unwrap_or(0);
+    if let Some(kind) = report.worst().and_then(Severity::failure) {
+        let told = [Severity::Lost, Severity::Damaged, Severity::TooNew]
+            .map(|severity| (found(severity), severity.name()))
+            .into_iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, name)| format!("{number} {name}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(Failure::new(kind, format!("the store is not as it was written: {told}")));
+    }
+    let Some(hour) = report.stopped_in else { return Ok(()) };
+    let go_on = match hour.range() {
+        Some(range) => format!("go on with --from {}", range.start),
+        None => "begin again".to_owned(),
+    };
+    Err(Failure::new(FailureKind::Interrupted, format!("stopped before it was done: {go_on}")))
+}

@@ -1,0 +1,63 @@
+//! The objects that are there against those that the catalog names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use capstan_model::Time;
+
+use super::finding::{Finding, What};
+use crate::catalog::SegmentEntry;
+use crate::segment::Layer;
+use crate::store::Listed;
+
+/// What nobody names for so long is of no upload that still goes on.
+const YOUNG: Duration = Duration::from_secs(24 * 3_600);
+
+/// What the objects of an hour are compared to.
+#[derive(Debug)]
+pub struct Compared {
+    /// What does not fit.
+    pub findings: Vec<Finding>,
+    /// Names of objects that are missing or have another length: their bytes need no look.
+    pub unfit: BTreeSet<String>,
+}
+
+/// Compares the objects found in an hour's folder with the segments that the catalog puts there.
+pub fn compare<'a>(
+    segments: impl IntoIterator<Item = &'a SegmentEntry>,
+    found: &[Listed],
+    now: Time,
+) -> Compared {
+    let mut left: BTreeMap<&str, &Listed> =
+        found.iter().map(|object| (object.path.as_ref(), object)).collect();
+    let (mut findings, mut unfit) = (Vec::new(), BTreeSet::new());
+    for segment in segments {
+        for layer in Layer::ALL {
+            let Some(committed) = segment.layer(layer) else { continue };
+            let object = segment.path(layer).to_string();
+            let what = match left.remove(object.as_str()) {
+                None => What::Missing(layer),
+                Some(found) if found.bytes != committed.bytes => {
+                    What::Length { layer, found: found.bytes, committed: committed.bytes }
+                }
+                Some(_) => continue,
+            };
+            unfit.insert(object.clone());
+            findings.push(Finding { object, what });
+        }
+        // Layers of a newer version are named, and not known here.
+        if segment.layers.iter().any(|entry| Layer::from_name(&entry.layer).is_none()) {
+            let index = segment.path(Layer::Index);
+            let folder = index.as_ref().strip_suffix(Layer::Index.file()).unwrap_or_default();
+            left.retain(|object, _| !object.starts_with(folder));
+        }
+    }
+    findings.extend(left.into_values().map(|object| Finding {
+        object: object.path.to_string(),
+        what: What::Orphan {
+            bytes: object.bytes,
+            young: now < object.modified.saturating_add(YOUNG),
+        },
+    }));
+    Compared { findings, unfit }
+}

@@ -1,0 +1,288 @@
+//! Checking all of a store, hour by hour. IO only: what is found is decided elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use capstan_model::{Failure, FailureKind, Hour, TimeRange};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use sha2::{Digest, Sha256};
+
+use super::finding::{Finding, Severity, What, with_source};
+use super::{content, listing};
+use crate::catalog::{Catalog, LayerEntry, SegmentEntry};
+use crate::segment::Layer;
+use crate::segment::reader::Segment;
+use crate::store::{self, Listed, Store, names, present};
+
+/// Segments that are read at a time.
+const AT_ONCE: usize = 4;
+
+/// Bytes of one request for a layer.
+const PIECE: u64 = 8 << 20;
+
+/// What is to be checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The hours.
+    pub range: TimeRange,
+    /// Read every byte. Otherwise the catalog and the `index` layers are read, and of all other
+    /// objects it is only looked whether they are there with the right length.
+    pub deep: bool,
+}
+
+/// Hears how it goes on.
+pub trait Watch: Sync {
+    /// So many bytes will be read.
+    fn begin(&self, _bytes: u64) {}
+    /// So many more bytes were read.
+    fn read(&self, _bytes: u64) {}
+    /// Something was found.
+    fn found(&self, _finding: &Finding) {}
+    /// Whether to stop.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}
+
+/// What was checked, and how it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Logs that were followed, all there are.
+    pub logs: u64,
+    /// Their commits.
+    pub commits: u64,
+    /// Segments in the hours that were asked for.
+    pub segments: u64,
+    /// Objects in these hours.
+    pub objects: u64,
+    /// Bytes read of them.
+    pub bytes: u64,
+    /// How much was found of each severity.
+    pub findings: BTreeMap<Severity, u64>,
+    /// Objects that no commit names, and their bytes.
+    pub orphans: (u64, u64),
+    /// The hour that was not finished when it was stopped, in which to go on.
+    pub stopped_in: Option<Hour>,
+}
+
+impl Report {
+    fn take(&mut self, finding: &Finding, watch: &impl Watch) {
+        *self.findings.entry(finding.severity()).or_default() += 1;
+        if let What::Orphan { bytes, .. } = finding.what {
+            self.orphans.0 += 1;
+            self.orphans.1 = self.orphans.1.saturating_add(bytes);
+        }
+        watch.found(finding);
+    }
+
+    /// The worst that was found.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.keys().next_back().copied()
+    }
+}
+
+/// Checks a store. What is found is told as it is found; what was asked for and what came of it
+/// is in the report.
+///
+/// # Errors
+/// When the store cannot be asked any more. What is wrong with the store is no error.
+pub async fn verify(
+    store: &Store,
+    options: &Options,
+    watch: &impl Watch,
+) -> Result<Report, Failure> {
+    let mut report = Report::default();
+    for finding in foreign(store).await? {
+        report.take(&finding, watch);
+    }
+    if store.is_format_changed().await? {
+        let object = names::format().to_string();
+        let problem = format!("{object} is not what was written: something in it is wrong");
+        let what = What::Catalog { problem, severity: Severity::Damaged };
+        report.take(&Finding { object, what }, watch);
+    }
+    let catalog = Catalog::load(store).await?;
+    for (_, _, life) in catalog.lives() {
+        report.logs += 1;
+        report.commits += life.commits();
+    }
+    for problem in catalog.problems() {
+        report.take(&Finding::of_catalog(problem), watch);
+    }
+
+    let mut hours: BTreeMap<Hour, Vec<&SegmentEntry>> = BTreeMap::new();
+    for hour in hours_with_data(store).await? {
+        hours.insert(hour, Vec::new());
+    }
+    for segment in catalog.segments(TimeRange::ALL) {
+        hours.entry(segment.entry.hour).or_default().push(&segment.entry);
+    }
+    hours.retain(|hour, _| is_asked_for(*hour, options.range));
+    watch.begin(hours.values().flatten().map(|segment| to_read(segment, options.deep)).sum());
+
+    for (hour, segments) in &hours {
+        if !check_hour(store, *hour, segments, options.deep, watch, &mut report).await? {
+            report.stopped_in = Some(*hour);
+            break;
+        }
+    }
+    Ok(report)
+}
+
+fn is_asked_for(hour: Hour, range: TimeRange) -> bool {
+    range.is_all() || hour.range().is_some_and(|of| of.intersect(&range).is_some())
+}
+
+/// Bytes that checking a segment reads.
+fn to_read(segment: &SegmentEntry, deep: bool) -> u64 {
+    let read = |layer: &&LayerEntry| deep || layer.layer == Layer::Index.name();
+    segment.layers.iter().filter(read).map(|layer| layer.bytes).sum()
+}
+
+/// Objects that have no business in a store.
+async fn foreign(store: &Store) -> Result<Vec<Finding>, Failure> {
+    let (folders, objects) = store.names_below(&Path::default()).await?;
+    let top = folders.into_iter().chain(objects.into_iter().map(|object| object.path));
+    let mut foreign: Vec<Path> = top.filter(|path| !names::TOP.contains(&path.as_ref())).collect();
+    let mut entries = store.list(&names::log(None)).chain(store.list(&names::writers(None)));
+    while let Some(Listed { path, .. }) = entries.try_next().await? {
+        if names::parse_commit(&path).is_none() && names::parse_writer(&path).is_none() {
+            foreign.push(path);
+        }
+    }
+    let finding = |path: Path| Finding { object: path.to_string(), what: What::Foreign };
+    Ok(foreign.into_iter().map(finding).collect())
+}
+
+/// The hours that have a folder, whether a commit names something in it or not.
+async fn hours_with_data(store: &Store) -> Result<BTreeSet<Hour>, Failure> {
+    let (dates, _) = store.names_below(&names::data()).await?;
+    let mut hours = BTreeSet::new();
+    for date in dates {
+        let (below, _) = store.names_below(&date).await?;
+        hours.extend(below.iter().filter_map(names::parse_data_of));
+    }
+    Ok(hours)
+}
+
+/// Checks the segments that lie in an hour's folder. False if it was stopped.
+async fn check_hour(
+    store: &Store,
+    hour: Hour,
+    segments: &[&SegmentEntry],
+    deep: bool,
+    watch: &impl Watch,
+    report: &mut Report,
+) -> Result<bool, Failure> {
+    if watch.is_stopped() {
+        return Ok(false);
+    }
+    let found: Vec<Listed> = store.list(&names::data_of(hour)).try_collect().await?;
+    let compared = listing::compare(segments.iter().copied(), &found, store::now());
+    report.objects += found.len() as u64;
+    for finding in &compared.findings {
+        report.take(finding, watch);
+    }
+    let unfit = &compared.unfit;
+    let mut checked = stream::iter(segments)
+        .map(|segment| async move {
+            match watch.is_stopped() {
+                true => Ok(None),
+                false => check_segment(store, segment, deep, unfit, watch).await.map(Some),
+            }
+        })
+        .buffered(AT_ONCE);
+    while let Some(checked) = checked.try_next().await? {
+        let Some((findings, bytes)) = checked else { return Ok(false) };
+        report.segments += 1;
+        report.bytes += bytes;
+        for finding in &findings {
+            report.take(finding, watch);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads what is to be read of a segment: what is wrong, and how many bytes were read.
+async fn check_segment(
+    store: &Store,
+    entry: &SegmentEntry,
+    deep: bool,
+    unfit: &BTreeSet<String>,
+    watch: &impl Watch,
+) -> Result<(Vec<Finding>, u64), Failure> {
+    let (mut findings, mut bytes) = (Vec::new(), 0);
+    let mut segment = None;
+    // The index layer first: it says where in the others something was changed.
+    for layer in Layer::ALL.into_iter().rev() {
+        let path = entry.path(layer);
+        let Some(committed) = entry.layer(layer).filter(|_| !unfit.contains(path.as_ref())) else {
+            continue;
+        };
+        if layer != Layer::Index && !deep {
+            continue;
+        }
+        let what = match layer {
+            Layer::Index => match store.get_if_present(&path).await? {
+                None => Some(What::Missing(layer)),
+                Some(index) => match entry.open(&index) {
+                    Ok(opened) => {
+                        let what = disagreement(entry, &opened);
+                        segment = Some(opened);
+                        what.map(|why| What::Index { why, too_new: false })
+                    }
+                    Err(failure) => Some(What::Index {
+                        why: with_source(&failure),
+                        too_new: failure.kind() == FailureKind::TooNew,
+                    }),
+                },
+            },
+            _ => check_layer(store, &path, layer, committed, segment.as_ref()).await?,
+        };
+        findings.extend(what.map(|what| Finding { object: path.to_string(), what }));
+        bytes += committed.bytes;
+        watch.read(committed.bytes);
+    }
+    Ok((findings, bytes))
+}
+
+/// What an `index` layer says of the other layers and the commit does not, if anything.
+fn disagreement(entry: &SegmentEntry, segment: &Segment) -> Option<String> {
+    let said = |layer: Layer| {
+        let known = segment.meta().layers.iter().find(|of| of.layer == layer.name())?;
+        Some((known.bytes, known.sha256.as_str()))
+    };
+    let committed = |layer| entry.layer(layer).map(|of| (of.bytes, of.sha256.as_str()));
+    let others = Layer::ALL.into_iter().filter(|layer| *layer != Layer::Index);
+    // A layer that the catalog has not any more was deleted.
+    let mut unlike = others
+        .filter(|layer| committed(*layer).is_some_and(|committed| said(*layer) != Some(committed)));
+    let layer = unlike.next()?;
+    Some(format!("it was written with another {} layer than is committed", layer.name()))
+}
+
+/// Reads all of a layer, piece by piece, and judges it.
+async fn check_layer(
+    store: &Store,
+    path: &Path,
+    layer: Layer,
+    committed: &LayerEntry,
+    segment: Option<&Segment>,
+) -> Result<Option<What>, Failure> {
+    let mut hasher = Sha256::new();
+    for start in (0..committed.bytes).step_by(PIECE as usize) {
+        let end = committed.bytes.min(start + PIECE);
+        // It may have been deleted since it was listed.
+        match present(store.get_range(path, start..end).await)? {
+            Some(piece) => hasher.update(&piece),
+            None => return Ok(Some(What::Missing(layer))),
+        }
+    }
+    if hex::encode(hasher.finalize()) == committed.sha256 {
+        return Ok(None);
+    }
+    Ok(Some(match store.get_if_present(path).await? {
+        Some(bytes) => What::Changed { layer, places: content::places(layer, &bytes, segment) },
+        None => What::Missing(layer),
+    }))
+}

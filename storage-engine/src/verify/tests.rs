@@ -1,0 +1,214 @@
+//! A golden store, and what becomes of it when something happens to its objects.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use capstan_model::Time;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::*;
+use crate::store::Store;
+
+const CLUSTER: &str = "golden";
+
+/// A store in memory as the newest golden one.
+async fn golden() -> (Arc<InMemory>, Store) {
+    let root = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/2/store");
+    let objects = Arc::new(InMemory::new());
+    for file in files(&root) {
+        let name = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        let bytes = std::fs::read(&file).unwrap();
+        objects.put(&Path::from(name), bytes.into()).await.unwrap();
+    }
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, CLUSTER).await.unwrap();
+    (objects, store)
+}
+
+fn files(folder: &FilePath) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// The names of all objects below the cluster.
+async fn names(objects: &InMemory) -> Vec<String> {
+    let listed: Vec<_> = objects.list(None).try_collect().await.unwrap();
+    let mut names: Vec<String> = listed
+        .into_iter()
+        .map(|object| object.location.as_ref().strip_prefix("golden/").unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn full(name: &str) -> Path {
+    Path::from(format!("{CLUSTER}/{name}"))
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<Finding>>);
+
+impl Watch for Heard {
+    fn found(&self, finding: &Finding) {
+        self.0.lock().unwrap().push(finding.clone());
+    }
+}
+
+async fn check(store: &Store, deep: bool) -> (Report, Vec<Finding>) {
+    let heard = Heard::default();
+    let options = Options { range: capstan_model::TimeRange::ALL, deep };
+    let report = verify(store, &options, &heard).await.unwrap();
+    (report, heard.0.into_inner().unwrap())
+}
+
+#[tokio::test]
+async fn a_store_as_it_was_written_has_no_findings() {
+    let (objects, store) = golden().await;
+    let all = names(&objects).await.len() as u64;
+    let before = store.requests();
+    let (report, findings) = check(&store, false).await;
+    let asked = store.requests() - before;
+    assert_eq!(findings, []);
+    assert_eq!((report.logs, report.commits, report.segments, report.objects), (2, 4, 2, 10));
+    assert_eq!(all, report.objects + report.commits + report.logs + 1);
+    // `format`, writers, commits and the two index layers; no other layer.
+    assert_eq!(asked.gets, 1 + 2 + 4 + 2);
+    let (deep, findings) = check(&store, true).await;
+    assert_eq!(findings, []);
+    assert!(deep.bytes > report.bytes && deep.worst().is_none() && deep.stopped_in.is_none());
+}
+
+#[tokio::test]
+async fn every_changed_byte_of_every_object_is_found_and_its_object_named() {
+    let (objects, store) = golden().await;
+    for name in names(&objects).await {
+        let good = objects.get(&full(&name)).await.unwrap().bytes().await.unwrap();
+        for at in (0..good.len()).step_by(1 + good.len() / 60) {
+            let mut bytes = good.to_vec();
+            bytes[at] ^= 1 << (at % 8);
+            objects.put(&full(&name), bytes.into()).await.unwrap();
+            let (report, findings) = check(&store, true).await;
+            assert_eq!(findings[0].object, name, "byte {at}: {findings:?}");
+            // What a commit cannot say any more, nobody says.
+            assert!(findings.len() == 1 || name.starts_with("log/"), "byte {at}: {findings:?}");
+            assert!(report.worst() > Some(Severity::Note), "{name}, byte {at}: {findings:?}");
+        }
+        objects.put(&full(&name), good.into()).await.unwrap();
+    }
+    assert_eq!(check(&store, true).await.1, []);
+}
+
+#[tokio::test]
+async fn missing_and_cut_objects_are_found_without_reading_them() {
+    let (objects, store) = golden().await;
+    for name in names(&objects).await.iter().filter(|name| name.starts_with("data/")) {
+        let good = objects.get(&full(name)).await.unwrap().bytes().await.unwrap();
+        objects.delete(&full(name)).await.unwrap();
+        let (report, findings) = check(&store, false).await;
+        let [Finding { object, what: What::Missing(layer) }] = &findings[..] else {
+            panic!("{findings:?}")
+        };
+        assert!(object == name && name.ends_with(layer.file()), "{findings:?}");
+        assert_eq!((report.worst(), report.segments), (Some(Severity::Lost), 2));
+        assert!(findings[0].readable().is_some());
+
+        objects.put(&full(name), good.slice(1..).into()).await.unwrap();
+        let (report, findings) = check(&store, false).await;
+        let [Finding { object, what: What::Length { found, committed, .. } }] = &findings[..]
+        else {
+            panic!("{findings:?}")
+        };
+        assert!(object == name && found + 1 == *committed);
+        assert_eq!(report.worst(), Some(Severity::Damaged));
+        objects.put(&full(name), good.into()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_missing_commit_is_a_loss_and_its_segments_are_orphans() {
+    let (objects, store) = golden().await;
+    let log = names(&objects).await;
+    let first = log.iter().find(|name| name.starts_with("log/")).unwrap();
+    objects.delete(&full(first)).await.unwrap();
+    let (report, findings) = check(&store, true).await;
+    assert_eq!(report.worst(), Some(Severity::Lost));
+    assert_eq!(findings[0].object, *first);
+    assert_eq!(report.orphans.0, 5);
+    assert!(matches!(findings[1].what, What::Orphan { young: true, .. }));
+}
+
+#[tokio::test]
+async fn what_nobody_names_is_noted_and_no_harm() {
+    let (objects, store) = golden().await;
+    for name in ["data/date=2026-10-02/hour=14/x/body", "data/date=2020-01-01/hour=00/y/index"] {
+        objects.put(&full(name), "left".into()).await.unwrap();
+    }
+    for name in ["notes.txt", "other/thing", "log/x", "writers/00000000000000ab/7"] {
+        objects.put(&full(name), "mine".into()).await.unwrap();
+    }
+    let (report, findings) = check(&store, true).await;
+    assert_eq!(report.worst(), Some(Severity::Note));
+    assert_eq!(report.orphans, (2, 8));
+    let foreign = findings.iter().filter(|found| found.what == What::Foreign);
+    let mut foreign: Vec<&str> = foreign.map(|found| found.object.as_str()).collect();
+    foreign.sort_unstable();
+    assert_eq!(foreign, ["log/x", "notes.txt", "other", "writers/00000000000000ab/7"]);
+}
+
+#[tokio::test]
+async fn only_the_hours_asked_for_are_read_and_a_stop_says_where() {
+    struct Stopped;
+    impl Watch for Stopped {
+        fn is_stopped(&self) -> bool {
+            true
+        }
+    }
+    let (_, store) = golden().await;
+    let (whole, _) = check(&store, false).await;
+    let none = capstan_model::TimeRange::new(Time(0), Time(1)).unwrap();
+    let options = Options { range: none, deep: true };
+    let report = verify(&store, &options, &Heard::default()).await.unwrap();
+    assert_eq!((report.segments, report.objects, report.commits), (0, 0, whole.commits));
+    let options = Options { range: capstan_model::TimeRange::ALL, deep: true };
+    let report = verify(&store, &options, &Stopped).await.unwrap();
+    assert_eq!(report.segments, 0);
+    let first = report.stopped_in.unwrap();
+    assert!(store.list(&crate::store::names::data_of(first)).try_next().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn damage_is_placed_where_the_index_layer_can_tell() {
+    let (objects, store) = golden().await;
+    let all = names(&objects).await;
+    let body = all.iter().filter(|name| name.ends_with("/body"));
+    let mut largest = (0, String::new());
+    for name in body {
+        let length = objects.head(&full(name)).await.unwrap().size;
+        largest = largest.max((length, name.clone()));
+    }
+    let (length, name) = largest;
+    let mut bytes = objects.get(&full(&name)).await.unwrap().bytes().await.unwrap().to_vec();
+    bytes[length as usize - 1] ^= 1;
+    objects.put(&full(&name), bytes.into()).await.unwrap();
+    let (_, findings) = check(&store, true).await;
+    let text = findings[0].to_string();
+    assert!(text.contains(" block") && text.contains(&format!("to {length}")), "{text}");
+
+    let index = name.replace("/body", "/index");
+    objects.delete(&full(&index)).await.unwrap();
+    let (_, findings) = check(&store, true).await;
+    let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(texts[0].contains("the index layer is missing"), "{texts:?}");
+    assert!(texts[1].contains("cannot be told without the index layer"), "{texts:?}");
+}
+
+#[tokio::test]
+async fn what_the_first_format_wrote_is_checked_as_far_as_it_can_be() {
+    let root = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1/store");
+    let location = crate::store::Location::Folder(root);
+    let store = Store::open(&location, CLUSTER, &crate::store::Options::default()).await.unwrap();
+    let (report, findings) = check(&store, true).await;
+    assert_eq!((findings.len(), report.segments), (0, 2));
+}
