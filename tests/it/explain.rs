@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::capstan::{answer, over};
 use crate::captures::shared;
-use crate::tools::{have, skipped};
+use crate::tools::can_trace;
 use crate::traffic::Noise;
 
 /// What is got from the objects below `data/`.
@@ -75,12 +75,7 @@ fn counted(store: &Path, sql: &str, scratch: &Path) -> Cost {
 #[test]
 fn what_a_plan_says_is_what_is_read() {
     let Some(shared) = shared() else { return };
-    if !have(&["strace"]) {
-        return;
-    }
-    let allowed = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    if !allowed.is_ok_and(|status| status.success()) {
-        skipped("strace may trace nothing here");
+    if !can_trace() {
         return;
     }
     let scratch = tempfile::tempdir().expect("a scratch folder");

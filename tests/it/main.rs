@@ -12,6 +12,7 @@ mod live;
 mod other_readers;
 mod parallel;
 mod pipes;
+mod power_loss;
 mod rights;
 mod round_trip;
 mod sandbox;

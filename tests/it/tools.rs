@@ -25,6 +25,19 @@ pub(crate) fn have(programs: &[&str]) -> bool {
     })
 }
 
+/// Whether strace is there and may look at what a process does; says why not.
+pub(crate) fn can_trace() -> bool {
+    if !have(&["strace"]) {
+        return false;
+    }
+    let allowed = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    let allowed = allowed.is_ok_and(|status| status.success());
+    if !allowed {
+        skipped("strace may trace nothing here");
+    }
+    allowed
+}
+
 /// Exit code by which a script of `tests/python` says that a module is missing.
 const MISSING: i32 = 77;
 
