@@ -70,8 +70,16 @@ pub(crate) fn table(header: &[&str]) -> Table {
 
 /// JSON of a value, for people and programs.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value)
-        .map(|text| text + "\n")
+    ended(serde_json::to_string_pretty(value))
+}
+
+/// JSON of a value in one line, for programs that read line by line.
+pub(crate) fn json_line(value: &impl serde::Serialize) -> Result<String, Failure> {
+    ended(serde_json::to_string(value))
+}
+
+fn ended(json: serde_json::Result<String>) -> Result<String, Failure> {
+    json.map(|text| text + "\n")
         .map_err(|error| Failure::caused_by(FailureKind::Other, "cannot write JSON", error))
 }
 

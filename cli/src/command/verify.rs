@@ -122,7 +122,7 @@ pub(crate) fn run(
     let report = report?;
     match arguments.format {
         Format::Text => output::print(&summary(&report, arguments.deep))?,
-        Format::Json => output::print(&line(&Summary::of(&report))?)?,
+        Format::Json => output::print(&output::json_line(&Summary::of(&report))?)?,
     }
     judge(&report)
 }
@@ -136,19 +136,12 @@ fn text(finding: &Finding) -> String {
 }
 
 fn json(finding: &Finding) -> Result<String, Failure> {
-    line(&Line {
+    output::json_line(&Line {
         severity: finding.severity().name(),
         object: &finding.object,
         what: finding.to_string(),
         still_readable: finding.readable(),
     })
-}
-
-/// JSON in one line.
-fn line(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string(value)
-        .map(|text| text + "\n")
-        .map_err(|error| Failure::caused_by(FailureKind::Other, "cannot write JSON", error))
 }
 
 impl Summary {
