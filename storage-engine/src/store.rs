@@ -42,7 +42,7 @@ pub use location::Location;
 pub use nonce::nonce;
 pub use s3::{S3Keys, S3Options};
 
-use failure::{failure, is_missing_bucket, kind};
+use failure::{failure, is_missing_bucket, kind, no_answer};
 use folder::Folder;
 use nonce::jitter;
 
@@ -364,10 +364,7 @@ impl Store {
         let limit = time_limit(bytes);
         match tokio::time::timeout(limit, operation).await {
             Ok(outcome) => outcome.map_err(|error| failure(what(), error)),
-            Err(_) => Err(Failure::new(
-                FailureKind::Unavailable,
-                format!("{}: no answer within {} s", what(), limit.as_secs()),
-            )),
+            Err(_) => Err(no_answer(&what(), limit)),
         }
     }
 }
@@ -479,11 +476,7 @@ impl Place {
     fn absent(&self, missing: Failure) -> Result<Option<Store>, Failure> {
         let source = std::error::Error::source(&missing);
         if source.and_then(|source| source.downcast_ref()).is_some_and(is_missing_bucket) {
-            return Err(Failure::caused_by(
-                FailureKind::NotFound,
-                format!("there is no bucket at {}: create it first, or check its name", self.text),
-                missing,
-            ));
+            return Err(missing);
         }
         Ok(None)
     }

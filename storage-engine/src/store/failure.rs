@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind};
 use object_store::Error;
@@ -9,52 +10,249 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use super::folder::FolderError;
 
-/// A failure of one operation: `what` says what was tried and where.
+/// A failure of one operation: `what` says what was tried and where. What can be done about it
+/// is added.
 pub(crate) fn failure(what: impl Into<String>, error: Error) -> Failure {
-    Failure::caused_by(kind(&error), what, error)
+    let (kind, advice) = judge(&error);
+    let what = what.into();
+    let what = if advice.is_empty() { what } else { format!("{what}: {advice}") };
+    Failure::caused_by(kind, what, error)
+}
+
+/// A failure of an operation that was given up because no answer came.
+pub(crate) fn no_answer(what: &str, limit: Duration) -> Failure {
+    Failure::new(
+        FailureKind::Unavailable,
+        format!(
+            "{what}: no answer within {} s: the store or the way to it is too slow or gone; try again \
+             later",
+            limit.as_secs()
+        ),
+    )
 }
 
 /// What kind of failure an error is.
 pub(crate) fn kind(error: &Error) -> FailureKind {
+    judge(error).0
+}
+
+/// Whether the server says that the bucket itself is not there.
+pub(crate) fn is_missing_bucket(error: &Error) -> bool {
+    code_in(&error.to_string()) == Some(NO_BUCKET)
+}
+
+/// A kind, and what a person can do; empty where the kind says all.
+type Judgement = (FailureKind, &'static str);
+
+const NO_BUCKET: &str = "NoSuchBucket";
+
+const REFUSED: &str = "these credentials may not do that: let the policy of the bucket or the user \
+                       allow it, or use other credentials";
+const BUSY: &str = "the server is overloaded or has a fault, and stayed so over several tries: look \
+                    after it, or try again later";
+const NOT_KNOWN: &str = "the server cannot do what was asked: a store needs PUT with If-None-Match, \
+                         as AWS S3 and Ceph RGW have it";
+const OTHER_REGION: &str = "the bucket is in another region: set AWS_REGION to it";
+const SENT_AWAY: &str = "the server does not take the request as it is; if its words do not say why, \
+                         check CAPSTAN_S3_ENCRYPTION and its keys";
+
+/// What servers call things: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
+/// and, of the token service,
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>.
+const CODES: &[(&[&str], Judgement)] = &[
+    (
+        &[NO_BUCKET],
+        (
+            FailureKind::NotFound,
+            "there is no bucket of this name: create it first, or check its name and the endpoint",
+        ),
+    ),
+    (&["AccessDenied", "AllAccessDisabled", "AccountProblem"], (FailureKind::Permission, REFUSED)),
+    (
+        &["InvalidAccessKeyId"],
+        (
+            FailureKind::Permission,
+            "the server does not know this access key: check AWS_ACCESS_KEY_ID or the profile, and that \
+             the endpoint is the one the key is for",
+        ),
+    ),
+    (
+        &["SignatureDoesNotMatch"],
+        (
+            FailureKind::Permission,
+            "the secret access key is not the one of this access key: check AWS_SECRET_ACCESS_KEY or \
+             the profile",
+        ),
+    ),
+    (
+        &["ExpiredToken", "TokenRefreshRequired"],
+        (
+            FailureKind::Permission,
+            "the session token has run out: get new temporary keys and start again with them",
+        ),
+    ),
+    (
+        &["InvalidToken"],
+        (
+            FailureKind::Permission,
+            "the session token is not one of these keys: check AWS_SESSION_TOKEN, or unset it for \
+             keys that need none",
+        ),
+    ),
+    (
+        &["RequestTimeTooSkewed"],
+        (
+            FailureKind::Permission,
+            "this machine's clock and the server's differ too much: set the clock (NTP)",
+        ),
+    ),
+    (
+        &["InvalidIdentityToken", "ExpiredTokenException", "IDPRejectedClaim"],
+        (
+            FailureKind::Permission,
+            "the web identity is not accepted: check the token of AWS_WEB_IDENTITY_TOKEN_FILE, and \
+             whom the role of AWS_ROLE_ARN trusts",
+        ),
+    ),
+    (
+        &["QuotaExceeded"],
+        (FailureKind::Full, "the quota of the bucket or the user is used up: raise it"),
+    ),
+    (
+        &[
+            "PermanentRedirect",
+            "AuthorizationHeaderMalformed",
+            "IllegalLocationConstraintException",
+        ],
+        (FailureKind::Usage, OTHER_REGION),
+    ),
+    (&["NotImplemented", "MethodNotAllowed"], (FailureKind::Usage, NOT_KNOWN)),
+    (&["InvalidArgument", "InvalidRequest"], (FailureKind::Usage, SENT_AWAY)),
+    (
+        &["KMS.NotFoundException", "KMS.DisabledException", "KMS.KMSInvalidStateException"],
+        (FailureKind::Usage, "the key service has no such key in use: check CAPSTAN_S3_KMS_KEY"),
+    ),
+    (
+        &["SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout"],
+        (FailureKind::Unavailable, BUSY),
+    ),
+];
+
+/// Parts of the text of errors that came before the store was asked at all: credentials.
+const NO_CREDENTIALS: &[(&str, &str)] = &[
+    (
+        "Failed to read token file",
+        "the web identity's token cannot be read: check AWS_WEB_IDENTITY_TOKEN_FILE",
+    ),
+    (
+        "Failed to read EKS token file",
+        "the pod's token cannot be read: check AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    ),
+    (
+        "/latest/api/token",
+        "the metadata service of this machine does not answer: set keys, or run where there is one",
+    ),
+    (
+        "/latest/meta-data/",
+        "the metadata service of this machine has no credentials: give the machine a role, or set keys",
+    ),
+];
+
+fn judge(error: &Error) -> Judgement {
+    let text = error.to_string();
+    if let Some(judgement) = code_in(&text).and_then(judgement_of_code) {
+        return judgement;
+    }
     match error {
-        Error::NotFound { .. } => FailureKind::NotFound,
-        Error::AlreadyExists { .. } | Error::Precondition { .. } => FailureKind::AlreadyThere,
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => FailureKind::Permission,
-        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
-            FailureKind::Usage
+        Error::NotFound { .. } => (FailureKind::NotFound, ""),
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => (FailureKind::AlreadyThere, ""),
+        // A folder has rights, and no credentials.
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            (FailureKind::Permission, if status_in(&text).is_some() { REFUSED } else { "" })
         }
-        other => kind_of_chain(other),
+        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+            (FailureKind::Usage, "")
+        }
+        other => judge_chain(other, &text),
     }
 }
 
-fn kind_of_chain(error: &Error) -> FailureKind {
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = next {
+fn judge_chain(error: &Error, text: &str) -> Judgement {
+    if let Some((_, advice)) = NO_CREDENTIALS.iter().find(|(part, _)| text.contains(part)) {
+        return (FailureKind::Permission, advice);
+    }
+    for error in chain(Some(error)) {
         if let Some(FolderError::NoHardLinks(_)) = error.downcast_ref() {
-            return FailureKind::Usage;
+            return (FailureKind::Usage, "");
         }
         if let Some(error) = error.downcast_ref::<HttpError>() {
-            return match error.kind() {
-                HttpErrorKind::Decode => FailureKind::Other,
-                _ => FailureKind::Unavailable,
-            };
+            return judge_http(error);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Failure::io("", io::Error::from(error.kind())).kind();
+            return (Failure::io("", io::Error::from(error.kind())).kind(), "");
         }
-        next = error.source();
     }
     // What the server answered is known to object_store alone; its text carries it.
-    let text = error.to_string();
     if text.contains("redirect without LOCATION") {
-        // The bucket is in another region than was set.
-        return FailureKind::Usage;
+        return (FailureKind::Usage, OTHER_REGION);
     }
-    match status_in(&text) {
-        Some(507) => FailureKind::Full,
-        Some(408 | 429 | 500..=599) => FailureKind::Unavailable,
-        _ => FailureKind::Other,
+    match status_in(text) {
+        Some(501) => (FailureKind::Usage, NOT_KNOWN),
+        Some(507) => (FailureKind::Full, "the server has no room left: make some"),
+        Some(408 | 429 | 500..=599) => (FailureKind::Unavailable, BUSY),
+        _ => (FailureKind::Other, ""),
     }
+}
+
+type AnyError = dyn StdError + 'static;
+
+/// An error and all that are below it.
+fn chain<'a>(mut next: Option<&'a AnyError>) -> impl Iterator<Item = &'a AnyError> {
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+/// A request that got no answer, or half of one.
+fn judge_http(error: &HttpError) -> Judgement {
+    let causes = || chain(error.source());
+    let says = |words: &str| causes().any(|cause| cause.to_string().contains(words));
+    if says("invalid peer certificate") {
+        // Asking again does not help.
+        return (
+            FailureKind::Usage,
+            "the server's certificate is not trusted: name its authority's file in AWS_CA_BUNDLE, and \
+             the server as its certificate does",
+        );
+    }
+    let is = |kind| {
+        causes().filter_map(|c| c.downcast_ref::<io::Error>()).any(|error| error.kind() == kind)
+    };
+    let advice = if is(io::ErrorKind::ConnectionRefused) {
+        "nobody listens there: is the S3 server running, and the endpoint right?"
+    } else if says("dns error") {
+        "the server's name is not known: check the endpoint, and this machine's DNS"
+    } else if error.kind() == HttpErrorKind::Connect {
+        "there is no way to the server: check the endpoint, the network and firewalls"
+    } else {
+        "the connection broke off: is the network or the S3 server in trouble?"
+    };
+    match error.kind() {
+        HttpErrorKind::Decode => (FailureKind::Other, ""),
+        _ => (FailureKind::Unavailable, advice),
+    }
+}
+
+fn judgement_of_code(code: &str) -> Option<Judgement> {
+    CODES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, judgement)| *judgement)
+}
+
+/// The code in the text of an answer that was not a success.
+fn code_in(text: &str) -> Option<&str> {
+    let (_, after) = text.split_once("<Code>")?;
+    after.split_once("</Code>").map(|(code, _)| code)
 }
 
 /// The HTTP status in the text of an answer that was not a success.
@@ -63,17 +261,21 @@ fn status_in(text: &str) -> Option<u16> {
     after.get(..3)?.parse().ok()
 }
 
-/// Whether the server says that the bucket itself is not there.
-pub(crate) fn is_missing_bucket(error: &Error) -> bool {
-    matches!(error, Error::NotFound { .. }) && error.to_string().contains("NoSuchBucket")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         Error::Generic { store: "test", source: source.into() }
+    }
+
+    fn forbidden(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error::PermissionDenied { path: "x".to_owned(), source: source.into() }
+    }
+
+    /// The text of what object_store makes of an answer.
+    fn answer(status: &str, code: &str) -> String {
+        format!("Server returned non-2xx status code: {status}: <Error><Code>{code}</Code></Error>")
     }
 
     #[test]
@@ -91,5 +293,92 @@ mod tests {
         let busy = "Server returned non-2xx status code: 503 Service Unavailable: SlowDown";
         assert_eq!(kind(&generic(busy)), FailureKind::Unavailable);
         assert_eq!(kind(&generic("status code: 4")), FailureKind::Other);
+    }
+
+    #[test]
+    fn a_code_says_more_than_its_status() {
+        use FailureKind::*;
+        for (error, kind, words) in [
+            (forbidden(answer("403 Forbidden", "QuotaExceeded")), Full, "quota"),
+            (forbidden(answer("403 Forbidden", "RequestTimeTooSkewed")), Permission, "clock"),
+            (forbidden(answer("403 Forbidden", "NotKnownYet")), Permission, "policy"),
+            (generic(answer("400 Bad Request", "ExpiredToken")), Permission, "run out"),
+            (
+                generic(answer("400 Bad Request", "AuthorizationHeaderMalformed")),
+                Usage,
+                "AWS_REGION",
+            ),
+            (
+                generic(answer("400 Bad Request", "KMS.NotFoundException")),
+                Usage,
+                "CAPSTAN_S3_KMS_KEY",
+            ),
+            (generic(answer("400 Bad Request", "NotKnownYet")), Other, ""),
+            (generic(answer("501 Not Implemented", "NotKnownYet")), Usage, "If-None-Match"),
+            (generic(answer("507 Insufficient Storage", "NotKnownYet")), Full, "no room"),
+        ] {
+            let text = error.to_string();
+            let failure = failure("write x to s3://b", error);
+            assert_eq!(failure.kind(), kind, "{text}");
+            let expected =
+                if words.is_empty() { "write x to s3://b" } else { "write x to s3://b: " };
+            assert!(failure.to_string().starts_with(expected), "{failure}");
+            assert!(failure.to_string().contains(words), "{failure}");
+            assert!(failure.source().is_some());
+        }
+    }
+
+    #[test]
+    fn each_code_is_said_once() {
+        let mut codes: Vec<&str> =
+            CODES.iter().flat_map(|(codes, _)| codes.iter().copied()).collect();
+        let all = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), all);
+    }
+
+    #[test]
+    fn rights_of_a_folder_are_not_a_matter_of_credentials() {
+        let failure = failure("open /x", forbidden(io::Error::from_raw_os_error(13)));
+        assert_eq!(
+            (failure.kind(), failure.to_string()),
+            (FailureKind::Permission, "open /x".into())
+        );
+    }
+
+    /// What happens below a connection that is not made, as the HTTP client nests it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Below(&'static str, #[source] Option<io::Error>);
+
+    #[test]
+    fn connections_that_are_not_made_are_told_apart() {
+        use HttpErrorKind::{Connect, Decode, Interrupted};
+        let refused = || Some(io::Error::from(io::ErrorKind::ConnectionRefused));
+        for (kind, below, expected, words) in [
+            (Connect, Below("tcp", refused()), FailureKind::Unavailable, "nobody listens"),
+            (Connect, Below("dns error", None), FailureKind::Unavailable, "DNS"),
+            (Connect, Below("deadline", None), FailureKind::Unavailable, "firewalls"),
+            (
+                Connect,
+                Below("invalid peer certificate: UnknownIssuer", None),
+                FailureKind::Usage,
+                "AWS_CA_BUNDLE",
+            ),
+            (Interrupted, Below("reset", None), FailureKind::Unavailable, "broke off"),
+            (Decode, Below("not a number", None), FailureKind::Other, ""),
+        ] {
+            let failure = failure("read x", generic(HttpError::new(kind, below)));
+            assert_eq!(failure.kind(), expected, "{failure}");
+            assert!(failure.to_string().contains(words), "{failure}");
+        }
+    }
+
+    #[test]
+    fn silence_has_words_too() {
+        let failure = no_answer("read x of s3://b", Duration::from_secs(31));
+        assert_eq!(failure.kind(), FailureKind::Unavailable);
+        assert!(failure.to_string().starts_with("read x of s3://b: no answer within 31 s"));
     }
 }

@@ -1,6 +1,5 @@
-//! Buckets: what servers answer, from a server that answers what it is told to; and, where
-//! `CAPSTAN_TEST_S3` names a place (`s3://bucket/prefix`, reached as the environment says), a
-//! real one.
+//! Buckets: what servers answer, from a server that answers what it is told to. A real one is
+//! asked in `tests/ceph`.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -9,7 +8,7 @@ use std::thread;
 
 use super::*;
 
-/// Answers one request after the other and keeps their first lines.
+/// Answers one request after the other and keeps what it was asked, without bodies.
 struct Server {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -29,16 +28,24 @@ fn serve(answers: &[(u16, &str)]) -> Server {
                 if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
             let (status, body) = answer.unwrap();
             let Ok(mut stream) = stream else { continue };
-            let Some(line) = read_request(&mut stream) else { continue };
+            let Some(head) = read_request(&mut stream) else { continue };
             // Noted before it is answered: who has the answer may look at once.
-            seen.lock().unwrap().push(line);
+            seen.lock().unwrap().push(head);
             write_answer(&mut stream, status, &body);
         }
     });
     Server { address, asked }
 }
 
-/// The first line of a request, which is read to its end.
+impl Server {
+    /// The requests' first lines.
+    fn lines(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|head| head.lines().next().unwrap().to_owned()).collect()
+    }
+}
+
+/// The head of a request in small letters; the request is read to its end.
 fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     let mut byte = [0];
@@ -53,7 +60,7 @@ fn read_request(stream: &mut TcpStream) -> Option<String> {
         .and_then(|length| length.trim().parse().ok())
         .unwrap_or(0);
     stream.read_exact(&mut vec![0; length]).ok()?;
-    text.lines().next().map(str::to_owned)
+    Some(text)
 }
 
 fn write_answer(stream: &mut TcpStream, status: u16, body: &str) {
@@ -84,30 +91,58 @@ const FORMAT: &str = r#"{"store":"capstan","format":1,"cluster":"prod","created_
 async fn a_bucket_is_addressed_by_path_and_opened_with_one_get() {
     let (store, server) = open(&[(200, FORMAT)]).await;
     assert_eq!(store.unwrap().format().created_by, "x");
-    assert_eq!(*server.asked.lock().unwrap(), ["get /packets/a/prod/format http/1.1"]);
+    assert_eq!(server.lines(), ["get /packets/a/prod/format http/1.1"]);
+}
+
+/// How opening fails at a server that answers so.
+async fn refusal_to(status: u16, body: &str) -> Failure {
+    let (store, server) = open(&[(status, body)]).await;
+    let failure = store.expect_err(body);
+    // What happened, where, and the server's own words below it.
+    let text = failure.to_string();
+    assert!(text.contains("read format of store s3://packets/a (cluster prod)"), "{text}");
+    assert!(failure.source().is_some_and(|source| !text.contains(&source.to_string())), "{text}");
+    assert!(!server.lines().is_empty());
+    failure
 }
 
 #[tokio::test]
 async fn what_a_server_refuses_has_its_own_kind_and_words() {
-    let no_bucket = "<Error><Code>NoSuchBucket</Code></Error>";
-    for (answers, kind, words) in [
-        (vec![(404, no_bucket)], FailureKind::NotFound, "no bucket"),
-        (
-            vec![(403, "<Error><Code>AccessDenied</Code></Error>")],
-            FailureKind::Permission,
-            "read format",
-        ),
-        (
-            vec![(301, "<Error><Code>PermanentRedirect</Code></Error>")],
-            FailureKind::Usage,
-            "read format",
-        ),
-        (vec![(200, r#"{"store":"capstan","format":7}"#)], FailureKind::TooNew, "store format 7"),
-        (vec![(200, "<html>")], FailureKind::Damaged, "is this a Capstan store"),
+    use FailureKind::{Full, NotFound, Permission, Usage};
+    for (status, code, kind, words) in [
+        (404, "NoSuchBucket", NotFound, "no bucket"),
+        (403, "AccessDenied", Permission, "let the policy"),
+        (403, "InvalidAccessKeyId", Permission, "AWS_ACCESS_KEY_ID"),
+        (403, "SignatureDoesNotMatch", Permission, "AWS_SECRET_ACCESS_KEY"),
+        (403, "RequestTimeTooSkewed", Permission, "clock"),
+        (400, "ExpiredToken", Permission, "run out"),
+        (400, "InvalidToken", Permission, "AWS_SESSION_TOKEN"),
+        (403, "QuotaExceeded", Full, "quota"),
+        (301, "PermanentRedirect", Usage, "AWS_REGION"),
+        (400, "AuthorizationHeaderMalformed", Usage, "AWS_REGION"),
+        (400, "InvalidRequest", Usage, "CAPSTAN_S3_ENCRYPTION"),
     ] {
-        let (store, _) = open(&answers).await;
-        let failure = store.expect_err(words);
+        // <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#RESTErrorResponses>
+        let body = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>\n  <Code>{code}</Code>\n  \
+             <Message>words</Message>\n  <RequestId>4442587FB7D0A2F9</RequestId>\n</Error>"
+        );
+        let failure = refusal_to(status, &body).await;
         assert_eq!(failure.kind(), kind, "{failure}: {:?}", failure.source());
+        assert!(failure.to_string().contains(words), "{failure}");
+    }
+    // Some answers have no body.
+    assert_eq!(refusal_to(403, "").await.kind(), Permission);
+}
+
+#[tokio::test]
+async fn what_is_no_store_is_not_opened() {
+    for (body, kind, words) in [
+        (r#"{"store":"capstan","format":7}"#, FailureKind::TooNew, "store format 7"),
+        ("<html>", FailureKind::Damaged, "is this a Capstan store"),
+    ] {
+        let failure = open(&[(200, body)]).await.0.expect_err(words);
+        assert_eq!(failure.kind(), kind, "{failure}");
         assert!(failure.to_string().contains(words), "{failure}");
     }
 }
@@ -116,14 +151,21 @@ async fn what_a_server_refuses_has_its_own_kind_and_words() {
 async fn a_busy_server_is_asked_again_and_an_absent_one_is_given_up() {
     let (store, server) = open(&[(503, "SlowDown"), (500, ""), (200, FORMAT)]).await;
     store.unwrap();
-    assert_eq!(server.asked.lock().unwrap().len(), 3);
+    assert_eq!(server.lines().len(), 3);
 
+    let started = std::time::Instant::now();
+    let busy = refusal_to(503, "<Error><Code>SlowDown</Code></Error>");
     // A port that nobody listens on any more.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let location = "s3://packets".parse().unwrap();
-    let started = std::time::Instant::now();
-    let absent = Store::open(&location, "prod", &options(&format!("http://{free}"))).await;
-    assert_eq!(absent.expect_err("nobody").kind(), FailureKind::Unavailable);
+    let options = options(&format!("http://{free}"));
+    let absent = Store::open(&location, "prod", &options);
+    let (busy, absent) = futures::join!(busy, absent);
+    let absent = absent.expect_err("nobody");
+    for (failure, words) in [(busy, "overloaded"), (absent, "nobody listens")] {
+        assert_eq!(failure.kind(), FailureKind::Unavailable, "{failure}");
+        assert!(failure.to_string().contains(words), "{failure}");
+    }
     assert!(started.elapsed() < Duration::from_secs(60));
 }
 
@@ -136,46 +178,5 @@ async fn both_ways_to_say_taken_are_settled_by_reading() {
         let (store, _) = open(&[(200, FORMAT), (status, ""), (200, "theirs")]).await;
         let outcome = store.unwrap().create(&Path::from("log/0"), "mine".into()).await;
         assert_eq!(outcome.unwrap(), Created::Lost, "{status}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_bucket_keeps_the_promises() {
-    let Ok(place) = std::env::var("CAPSTAN_TEST_S3") else {
-        println!("skipped: CAPSTAN_TEST_S3 names no bucket");
-        return;
-    };
-    // A prefix of its own each time: nothing is cleaned away.
-    let location: Location = format!("{place}/{}", nonce()).parse().unwrap();
-    let options = Options::from_env().unwrap();
-    let absent = Store::open(&location, "prod", &options).await.expect_err("not yet");
-    assert_eq!(absent.kind(), FailureKind::NotFound);
-    assert!(absent.to_string().contains("not a Capstan store"), "{absent}");
-    let made = Store::open_or_create(&location, "prod", &options).await.unwrap();
-    let store = Store::open(&location, "prod", &options).await.unwrap();
-    assert_eq!(made.format(), store.format());
-    let other = Store::open(&location, "test", &options).await.expect_err("no such cluster");
-    assert!(other.to_string().contains("it has: prod"), "{other}");
-
-    let body = Bytes::from(vec![7; 8 << 20]);
-    let path = names::layer(capstan_model::Hour(490_000), "s", "body");
-    store.put_new(&path, vec![body.clone()]).await.unwrap();
-    store.put_new(&path, vec![body.clone()]).await.unwrap();
-    let changed = store.put_new(&path, vec!["x".into()]).await.expect_err("taken");
-    assert_eq!(changed.kind(), FailureKind::AlreadyThere);
-    assert_eq!(
-        store.get_ranges(&path, &[0..10, (8 << 20) - 5..8 << 20]).await.unwrap()[1].len(),
-        5
-    );
-    assert_eq!(store.head(&path).await.unwrap().unwrap().bytes, 8 << 20);
-    let listed: Vec<Listed> = store.list(&Path::from("data")).try_collect().await.unwrap();
-    assert_eq!(listed.len(), 1);
-
-    for round in 0..10 {
-        let path = Path::from(format!("race/{round}"));
-        let tries = (0..8).map(|_| async { store.create(&path, nonce().into()).await.unwrap() });
-        let outcomes = futures::future::join_all(tries).await;
-        let won = outcomes.iter().filter(|outcome| **outcome == Created::Created).count();
-        assert_eq!(won, 1, "round {round}");
     }
 }
