@@ -40,7 +40,7 @@ pub use counting::{Counting, Requests};
 pub use format::{FORMAT, Format};
 pub use location::Location;
 pub use nonce::nonce;
-pub use s3::{S3Keys, S3Options};
+pub use s3::{S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
 
 use failure::{failure, is_missing_bucket, kind, no_answer};
 use folder::Folder;

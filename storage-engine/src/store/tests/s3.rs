@@ -75,8 +75,9 @@ fn write_answer(stream: &mut TcpStream, status: u16, body: &str) {
 
 fn options(endpoint: &str) -> Options {
     let keys = S3Keys { id: "id".to_owned(), secret: "secret".to_owned(), token: None };
+    let credentials = Some(S3Credentials::Keys(keys));
     let endpoint = Some(endpoint.to_owned());
-    Options { s3: S3Options { keys: Some(keys), endpoint, ..S3Options::default() } }
+    Options { s3: S3Options { credentials, endpoint, ..S3Options::default() } }
 }
 
 async fn open(answers: &[(u16, &str)]) -> (Result<Store, Failure>, Server) {
@@ -178,5 +179,109 @@ async fn both_ways_to_say_taken_are_settled_by_reading() {
         let (store, _) = open(&[(200, FORMAT), (status, ""), (200, "theirs")]).await;
         let outcome = store.unwrap().create(&Path::from("log/0"), "mine".into()).await;
         assert_eq!(outcome.unwrap(), Created::Lost, "{status}");
+    }
+}
+
+/// Opens a store with other options than keys.
+async fn open_with(server: &Server, change: impl FnOnce(&mut S3Options)) -> Result<Store, Failure> {
+    let mut options = options(&server.address);
+    change(&mut options.s3);
+    Store::open(&"s3://packets".parse().unwrap(), "prod", &options).await
+}
+
+/// Temporary keys, as the services of clouds hand them out.
+const TEMPORARY: &str = r#"{"AccessKeyId":"temporary","SecretAccessKey":"secret","Token":"session","Expiration":"2100-01-01T00:00:00Z"}"#;
+
+fn assert_signed_with_temporary_keys(request: &str) {
+    assert!(request.contains("credential=temporary/"), "{request}");
+    assert!(request.contains("x-amz-security-token: session"), "{request}");
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_keys_from_its_node() {
+    let server = serve(&[(200, TEMPORARY), (200, FORMAT)]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "whoami").unwrap();
+    let token_file = file.path().to_str().unwrap().to_owned();
+    let url = format!("{}/v1/credentials", server.address);
+    open_with(&server, |s3| s3.credentials = Some(S3Credentials::Pod { url, token_file }))
+        .await
+        .unwrap();
+    let asked = server.asked.lock().unwrap();
+    assert!(asked[0].starts_with("get /v1/credentials ") && asked[0].contains("whoami"));
+    assert_signed_with_temporary_keys(&asked[1]);
+}
+
+#[tokio::test]
+async fn a_machine_gets_its_keys_from_the_metadata_service() {
+    let server = serve(&[(200, "token"), (200, "role"), (200, TEMPORARY), (200, FORMAT)]);
+    let endpoint = Some(server.address.clone());
+    open_with(&server, |s3| s3.credentials = Some(S3Credentials::Metadata { endpoint }))
+        .await
+        .unwrap();
+    assert_eq!(
+        server.lines(),
+        [
+            "put /latest/api/token http/1.1",
+            "get /latest/meta-data/iam/security-credentials/ http/1.1",
+            "get /latest/meta-data/iam/security-credentials/role http/1.1",
+            "get /packets/prod/format http/1.1",
+        ]
+    );
+    assert_signed_with_temporary_keys(&server.asked.lock().unwrap()[3]);
+}
+
+#[tokio::test]
+async fn credentials_that_cannot_be_had_are_called_so() {
+    let no_role = serve(&[(200, "token"), (404, "")]);
+    let no_role_at = Some(no_role.address.clone());
+    let owned = str::to_owned;
+    let web = S3Credentials::WebIdentity {
+        token_file: owned("/nowhere/token"),
+        role: owned("role"),
+        session: None,
+        endpoint: None,
+    };
+    let pod = S3Credentials::Pod { url: owned("http://x"), token_file: owned("/nowhere/token") };
+    for (credentials, words) in [
+        (S3Credentials::Metadata { endpoint: no_role_at }, "give the machine a role"),
+        (web, "AWS_WEB_IDENTITY_TOKEN_FILE"),
+        (pod, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+    ] {
+        let store = serve(&[(200, FORMAT)]);
+        let opened = open_with(&store, |s3| s3.credentials = Some(credentials)).await;
+        let failure = opened.expect_err(words);
+        assert_eq!(failure.kind(), FailureKind::Permission, "{failure}: {:?}", failure.source());
+        assert!(failure.to_string().contains(words), "{failure}: {:?}", failure.source());
+        assert!(store.lines().is_empty(), "nothing is asked without credentials");
+    }
+}
+
+#[tokio::test]
+async fn encryption_is_asked_for_with_each_write() {
+    let kms = S3Encryption::Kms { key: Some("my-key".to_owned()), dual: false };
+    for (encryption, headers) in [
+        (S3Encryption::Server, vec!["x-amz-server-side-encryption: aes256"]),
+        (
+            kms,
+            vec![
+                "x-amz-server-side-encryption: aws:kms",
+                "x-amz-server-side-encryption-aws-kms-key-id: my-key",
+            ],
+        ),
+        (
+            S3Encryption::Kms { key: None, dual: true },
+            vec!["x-amz-server-side-encryption: aws:kms:dsse"],
+        ),
+    ] {
+        let server = serve(&[(200, FORMAT)]);
+        let store = open_with(&server, |s3| s3.encryption = Some(encryption)).await.unwrap();
+        store.put_new(&Path::from("data/x"), vec!["x".into()]).await.unwrap();
+        let asked = server.asked.lock().unwrap();
+        assert!(!asked[0].contains("server-side-encryption"), "{}", asked[0]);
+        for header in headers {
+            assert!(asked[1].contains(&format!("\r\n{header}\r\n")), "{}", asked[1]);
+        }
+        assert!(asked[1].contains("\r\nif-none-match: *\r\n"), "{}", asked[1]);
     }
 }

@@ -1,0 +1,181 @@
+//! The files in which AWS's tools keep settings: `~/.aws/credentials` and `~/.aws/config`.
+//!
+//! Of a profile its keys, web identity, region, endpoint and authorities are used. What would
+//! run another program or ask a person to log in is refused with words: a recorder runs for
+//! months where nobody is.
+
+use std::collections::HashMap;
+
+use capstan_model::{Failure, FailureKind};
+
+use super::credentials::{S3Credentials, S3Keys, usage};
+
+/// A profile, as both files together have it.
+#[derive(Debug)]
+pub(super) struct Profile {
+    name: String,
+    named: bool,
+    /// Where it was looked for, for messages.
+    places: String,
+    /// `None` if no file has it.
+    settings: Option<HashMap<String, String>>,
+}
+
+impl Profile {
+    /// Reads the profile that `AWS_PROFILE` names, or `default`, if there is one.
+    pub(super) fn read(get: &impl Fn(&str) -> Option<String>) -> Result<Profile, Failure> {
+        let named = get("AWS_PROFILE");
+        let at_home = |name| get("HOME").map(|home| format!("{home}/.aws/{name}"));
+        let name = named.clone().unwrap_or_else(|| "default".to_owned());
+        // In this order: keys of the second win.
+        let files = [
+            (get("AWS_CONFIG_FILE").or_else(|| at_home("config")), true),
+            (get("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home("credentials")), false),
+        ];
+        let mut settings: Option<HashMap<String, String>> = None;
+        let mut places = Vec::new();
+        for (file, is_config) in files {
+            let Some(file) = file else { continue };
+            match std::fs::read_to_string(&file) {
+                Ok(text) => {
+                    let section = match name.as_str() {
+                        "default" => name.clone(),
+                        _ if is_config => format!("profile {name}"),
+                        _ => name.clone(),
+                    };
+                    if let Some(found) = section_of(&text, &section) {
+                        settings.get_or_insert_default().extend(found);
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if named.is_some() => {
+                    return Err(Failure::io(format!("read {file} for AWS_PROFILE"), error));
+                }
+                // Nobody named a profile: a file that is not for us is no mistake.
+                Err(_) => {}
+            }
+            places.push(file);
+        }
+        Ok(Profile { name, named: named.is_some(), places: places.join(" and "), settings })
+    }
+
+    /// Whether somebody asked for it.
+    pub(super) fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// A setting that is not empty.
+    pub(super) fn get(&self, setting: &str) -> Option<String> {
+        self.settings.as_ref()?.get(setting).filter(|value| !value.is_empty()).cloned()
+    }
+
+    /// The credentials it gives. Fails if it has some that cannot be used, and if it was named
+    /// and has none.
+    pub(super) fn credentials(&self) -> Result<Option<S3Credentials>, Failure> {
+        if let Some(role) = self.get("role_arn") {
+            let token_file = self.get("web_identity_token_file").ok_or_else(|| {
+                self.refused("takes a role with another profile's keys (role_arn, source_profile)")
+            })?;
+            let session = self.get("role_session_name");
+            return Ok(Some(S3Credentials::WebIdentity {
+                token_file,
+                role,
+                session,
+                endpoint: None,
+            }));
+        }
+        if let Some((id, secret)) =
+            self.get("aws_access_key_id").zip(self.get("aws_secret_access_key"))
+        {
+            let token = self.get("aws_session_token");
+            return Ok(Some(S3Credentials::Keys(S3Keys { id, secret, token })));
+        }
+        if self.get("sso_session").or_else(|| self.get("sso_start_url")).is_some() {
+            return Err(self.refused("logs in by a browser (SSO)"));
+        }
+        if self.get("credential_process").is_some() {
+            return Err(self.refused("asks another program for keys (credential_process)"));
+        }
+        match self.settings {
+            _ if !self.named => Ok(None),
+            None => Err(Failure::new(
+                FailureKind::NotFound,
+                format!("there is no profile '{}' in {}", self.name, self.places),
+            )),
+            Some(_) => Err(usage(format!(
+                "profile '{}' of {} has no aws_access_key_id and aws_secret_access_key",
+                self.name, self.places
+            ))),
+        }
+    }
+
+    fn refused(&self, what: &str) -> Failure {
+        usage(format!(
+            "profile '{}' {what}, which Capstan does not do: set the keys themselves, for example \
+             by: eval \"$(aws configure export-credentials --profile {0} --format env)\"",
+            self.name
+        ))
+    }
+}
+
+/// The settings of one section, if the text has it.
+fn section_of(text: &str, section: &str) -> Option<HashMap<String, String>> {
+    let mut found: Option<HashMap<String, String>> = None;
+    let mut inside = false;
+    // Settings of one service stand indented below its name: they are not the profile's own.
+    let mut nested = false;
+    for line in text.lines() {
+        let indented = line.starts_with([' ', '\t']);
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.split(']').next()) {
+            inside = name.split_whitespace().eq(section.split_whitespace());
+            nested = false;
+            if inside {
+                found.get_or_insert_default();
+            }
+        } else if let Some((name, value)) = line.split_once('=').filter(|_| inside) {
+            let value = [" #", " ;"].iter().fold(value, |value, comment| {
+                value.split_once(comment).map_or(value, |(value, _)| value)
+            });
+            if indented && nested {
+                continue;
+            }
+            nested = value.trim().is_empty();
+            if let Some(found) = &mut found {
+                found.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_ends_where_the_next_begins_and_nested_settings_are_not_its_own() {
+        let text = "region = none\n[default]\nregion=a\n# [profile x]\n[ profile   x ] ; words\n\
+                    Region = eu-west-1 # near us\ns3 =\n  region = nested\n\tendpoint_url = nested\n\
+                    output = json\n  ca_bundle = indented\n[profile y]\nregion = b\n[profile x]\nlater = yes\n";
+        let found = section_of(text, "profile x").expect("it is there");
+        let mut found: Vec<_> =
+            found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                ("ca_bundle", "indented"),
+                ("later", "yes"),
+                ("output", "json"),
+                ("region", "eu-west-1"),
+                ("s3", ""),
+            ]
+        );
+        assert_eq!(section_of(text, "profile z"), None);
+        assert_eq!(section_of("[z]", "z"), Some(HashMap::new()));
+    }
+}
