@@ -55,6 +55,7 @@ const NOT_KNOWN: &str = "the server cannot do what was asked: a store needs PUT 
 const OTHER_REGION: &str = "the bucket is in another region: set AWS_REGION to it";
 const SENT_AWAY: &str = "the server does not take the request as it is; if its words do not say why, \
                          check CAPSTAN_S3_ENCRYPTION and its keys";
+const NO_KMS_KEY: &str = "the key service has no such key in use: check CAPSTAN_S3_KMS_KEY";
 
 /// What servers call things: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
 /// and, of the token service,
@@ -130,7 +131,7 @@ const CODES: &[(&[&str], Judgement)] = &[
     (&["InvalidArgument", "InvalidRequest"], (FailureKind::Usage, SENT_AWAY)),
     (
         &["KMS.NotFoundException", "KMS.DisabledException", "KMS.KMSInvalidStateException"],
-        (FailureKind::Usage, "the key service has no such key in use: check CAPSTAN_S3_KMS_KEY"),
+        (FailureKind::Usage, NO_KMS_KEY),
     ),
     (
         &["SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout"],
@@ -138,28 +139,47 @@ const CODES: &[(&[&str], Judgement)] = &[
     ),
 ];
 
-/// Parts of the text of errors that came before the store was asked at all: credentials.
-const NO_CREDENTIALS: &[(&str, &str)] = &[
+/// Words in the text of errors that say more than a code: of credentials that could not be had,
+/// and of what has a code that means something else.
+const WORDS: &[(&str, Judgement)] = &[
     (
         "Failed to read token file",
-        "the web identity's token cannot be read: check AWS_WEB_IDENTITY_TOKEN_FILE",
+        (
+            FailureKind::Permission,
+            "the web identity's token cannot be read: check AWS_WEB_IDENTITY_TOKEN_FILE",
+        ),
     ),
     (
         "Failed to read EKS token file",
-        "the pod's token cannot be read: check AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        (
+            FailureKind::Permission,
+            "the pod's token cannot be read: check AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        ),
     ),
     (
         "/latest/api/token",
-        "the metadata service of this machine does not answer: set keys, or run where there is one",
+        (
+            FailureKind::Permission,
+            "the metadata service of this machine does not answer: set keys, or run where there is one",
+        ),
     ),
     (
         "/latest/meta-data/",
-        "the metadata service of this machine has no credentials: give the machine a role, or set keys",
+        (
+            FailureKind::Permission,
+            "the metadata service of this machine has no credentials: give the machine a role, or set \
+             keys",
+        ),
     ),
+    // Ceph calls a key of its key service an access key id.
+    ("kms-keyid", (FailureKind::Usage, NO_KMS_KEY)),
 ];
 
 fn judge(error: &Error) -> Judgement {
     let text = error.to_string();
+    if let Some((_, judgement)) = WORDS.iter().find(|(words, _)| text.contains(words)) {
+        return *judgement;
+    }
     if let Some(judgement) = code_in(&text).and_then(judgement_of_code) {
         return judgement;
     }
@@ -178,9 +198,6 @@ fn judge(error: &Error) -> Judgement {
 }
 
 fn judge_chain(error: &Error, text: &str) -> Judgement {
-    if let Some((_, advice)) = NO_CREDENTIALS.iter().find(|(part, _)| text.contains(part)) {
-        return (FailureKind::Permission, advice);
-    }
     for error in chain(Some(error)) {
         if let Some(FolderError::NoHardLinks(_)) = error.downcast_ref() {
             return (FailureKind::Usage, "");
@@ -207,7 +224,7 @@ fn judge_chain(error: &Error, text: &str) -> Judgement {
 type AnyError = dyn StdError + 'static;
 
 /// An error and all that are below it.
-fn chain<'a>(mut next: Option<&'a AnyError>) -> impl Iterator<Item = &'a AnyError> {
+fn chain(mut next: Option<&AnyError>) -> impl Iterator<Item = &AnyError> {
     std::iter::from_fn(move || {
         let error = next?;
         next = error.source();
