@@ -538,7 +538,8 @@ impl Place {
                 ),
             ));
         }
-        probe::probe(&store.objects, &probes, &store.place).await?;
+        let rounds = if self.remote { probe::MANY } else { probe::FEW };
+        probe::probe(&store.objects, &probes, &store.place, rounds).await?;
         let bytes = checked::to_bytes(store.format()).map_err(|error| {
             Failure::caused_by(FailureKind::Other, "write the format object", error)
         })?;
