@@ -42,7 +42,7 @@ pub use location::Location;
 pub use nonce::nonce;
 pub use s3::{S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
 
-use failure::{failure, is_missing_bucket, kind, no_answer};
+use failure::{failure, is_missing_bucket, no_answer};
 use folder::Folder;
 use nonce::jitter;
 
@@ -51,6 +51,9 @@ const TRIES: u32 = 4;
 
 /// Wait before the second try; doubles from there on.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// Time for all races of the test of a new store: a few requests each.
+const PROBE_LIMIT: Duration = Duration::from_secs(300);
 
 /// GETs in flight of one [`Store::get_ranges`].
 const RANGES_AT_ONCE: usize = 16;
@@ -218,7 +221,7 @@ impl Store {
                 wait *= 2;
             }
             let put = self.objects.put_opts(path, bytes.clone().into(), PutMode::Create.into());
-            let answer = self.limited(bytes.len() as u64, &what, put).await;
+            let answer = limited(self.remote, bytes.len() as u64, &what, put).await;
             let doubt = match answer {
                 Ok(_) => return Ok(Created::Created),
                 Err(failure) if is_certain(failure.kind()) => return Err(failure),
@@ -298,10 +301,10 @@ impl Store {
     /// All objects below a prefix, in the order of their names (a folder gives its own order).
     pub fn list(&self, prefix: &Path) -> BoxStream<'_, Result<Listed, Failure>> {
         let what = format!("list {prefix} of {}", self.place);
-        self.objects
-            .list(Some(prefix))
-            .map(move |meta| meta.map(listed).map_err(|error| failure(what.clone(), error)))
-            .boxed()
+        let named = what.clone();
+        let all = self.objects.list(Some(prefix));
+        let all = all.map(move |meta| meta.map(listed).map_err(|error| failure(&named, error)));
+        if self.remote { each_within(time_limit(0), what, all.boxed()) } else { all.boxed() }
     }
 
     /// Whether the object `format` is not what was written when the store was made.
@@ -339,7 +342,7 @@ impl Store {
         let mut wait = FIRST_WAIT;
         let mut tries = 1;
         loop {
-            match self.limited(bytes, &what, operation()).await {
+            match limited(self.remote, bytes, &what, operation()).await {
                 Err(failure) if tries < TRIES && failure.kind() == FailureKind::Unavailable => {
                     tracing::debug!(%failure, tries, "trying again");
                     tokio::time::sleep(jitter(wait)).await;
@@ -350,23 +353,40 @@ impl Store {
             }
         }
     }
+}
 
-    /// Runs one try within its time limit.
-    async fn limited<T>(
-        &self,
-        bytes: u64,
-        what: impl Fn() -> String,
-        operation: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Failure> {
-        if !self.remote {
-            return operation.await.map_err(|error| failure(what(), error));
-        }
-        let limit = time_limit(bytes);
-        match tokio::time::timeout(limit, operation).await {
-            Ok(outcome) => outcome.map_err(|error| failure(what(), error)),
-            Err(_) => Err(no_answer(&what(), limit)),
-        }
+/// Runs one try within its time limit.
+async fn limited<T>(
+    remote: bool,
+    bytes: u64,
+    what: impl Fn() -> String,
+    operation: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Failure> {
+    if !remote {
+        return operation.await.map_err(|error| failure(what(), error));
     }
+    let limit = time_limit(bytes);
+    match tokio::time::timeout(limit, operation).await {
+        Ok(outcome) => outcome.map_err(|error| failure(what(), error)),
+        Err(_) => Err(no_answer(&what(), limit)),
+    }
+}
+
+/// A stream that ends with a failure if its next item takes longer than `limit`: of a listing, that
+/// is one request.
+fn each_within<T: Send + 'static>(
+    limit: Duration,
+    what: String,
+    items: BoxStream<'_, Result<T, Failure>>,
+) -> BoxStream<'_, Result<T, Failure>> {
+    futures::stream::unfold(Some((items, what)), move |open| async move {
+        let (mut items, what) = open?;
+        match tokio::time::timeout(limit, items.next()).await {
+            Ok(item) => Some((item?, Some((items, what)))),
+            Err(_) => Some((Err(no_answer(&what, limit)), None)),
+        }
+    })
+    .boxed()
 }
 
 /// 30 s, and a second for every megabyte.
@@ -502,14 +522,12 @@ impl Place {
     /// The clusters that have a store here.
     async fn clusters(&self) -> Result<Vec<String>, Failure> {
         let what = || format!("list {}", self.text);
-        let top = self.root.list_with_delimiter(None).await;
-        let top = top.map_err(|error| failure(what(), error))?;
+        let top = limited(self.remote, 0, what, self.root.list_with_delimiter(None)).await?;
         let mut clusters = Vec::new();
         for folder in top.common_prefixes {
-            match self.root.head(&folder.clone().join("format")).await {
-                Ok(_) => clusters.extend(folder.filename().map(str::to_owned)),
-                Err(error) if kind(&error) == FailureKind::NotFound => {}
-                Err(error) => return Err(failure(what(), error)),
+            let format = folder.clone().join("format");
+            if present(limited(self.remote, 0, what, self.root.head(&format)).await)?.is_some() {
+                clusters.extend(folder.filename().map(str::to_owned));
             }
         }
         Ok(clusters)
@@ -521,8 +539,9 @@ impl Place {
         }
         let store = self.cluster(cluster);
         let probes = Path::from("probe");
-        let there = store.objects.list_with_delimiter(None).await;
-        let there = there.map_err(|error| failure(format!("list {}", store.place), error))?;
+        let what = || format!("list {}", store.place);
+        let all = store.objects.list_with_delimiter(None);
+        let there = limited(self.remote, 0, what, all).await?;
         let foreign = there.common_prefixes.iter().chain(there.objects.iter().map(|o| &o.location));
         if let Some(found) = foreign.into_iter().find(|path| **path != probes) {
             // Another process may have made the store in between.
@@ -539,7 +558,11 @@ impl Place {
             ));
         }
         let rounds = if self.remote { probe::MANY } else { probe::FEW };
-        probe::probe(&store.objects, &probes, &store.place, rounds).await?;
+        let probed = probe::probe(&store.objects, &probes, &store.place, rounds);
+        match tokio::time::timeout(PROBE_LIMIT, probed).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(no_answer(&format!("test {}", store.place), PROBE_LIMIT)),
+        }
         let bytes = checked::to_bytes(store.format()).map_err(|error| {
             Failure::caused_by(FailureKind::Other, "write the format object", error)
         })?;

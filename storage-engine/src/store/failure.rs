@@ -31,11 +31,6 @@ pub(crate) fn no_answer(what: &str, limit: Duration) -> Failure {
     )
 }
 
-/// What kind of failure an error is.
-pub(crate) fn kind(error: &Error) -> FailureKind {
-    judge(error).0
-}
-
 /// Whether the server says that the bucket itself is not there.
 pub(crate) fn is_missing_bucket(error: &Error) -> bool {
     code_in(&error.to_string()) == Some(NO_BUCKET)
@@ -288,6 +283,10 @@ mod tests {
 
     fn forbidden(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         Error::PermissionDenied { path: "x".to_owned(), source: source.into() }
+    }
+
+    fn kind(error: &Error) -> FailureKind {
+        judge(error).0
     }
 
     /// The text of what object_store makes of an answer.

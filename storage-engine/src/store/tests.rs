@@ -266,3 +266,18 @@ fn time_limits_grow_with_size() {
     assert_eq!(time_limit(0).as_secs(), 30);
     assert_eq!(time_limit(128_000_000).as_secs(), 158);
 }
+
+#[tokio::test]
+async fn a_listing_that_stops_ends_with_words() {
+    let limit = Duration::from_millis(50);
+    let some = futures::stream::iter([Ok(1), Ok(2)]);
+    let stops = some.chain(futures::stream::pending()).boxed();
+    let found: Vec<_> = each_within(limit, "list x".to_owned(), stops).collect().await;
+    let [Ok(1), Ok(2), Err(failure)] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(failure.kind(), FailureKind::Unavailable);
+    assert!(failure.to_string().starts_with("list x: no answer"), "{failure}");
+
+    let ends = futures::stream::iter([Ok(1), Ok(2)]).boxed();
+    let found: Vec<_> = each_within(limit, "list x".to_owned(), ends).try_collect().await.unwrap();
+    assert_eq!(found, [1, 2]);
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use capstan_model::{Failure, FailureKind, Hour};
-use capstan_storage_engine::catalog::{Commit, CommitDraft, Recorder};
+use capstan_storage_engine::catalog::{Catalog, Commit, CommitDraft, Recorder};
 use capstan_storage_engine::store::{Store, names};
 use url::Url;
 
@@ -39,6 +39,11 @@ async fn commit(recorder: &mut Recorder, draft: CommitDraft) -> Commit {
     until_it_is_there(async || recorder.commit(draft.clone()).await).await
 }
 
+/// Ends a test that would go on for ever.
+async fn in_time(test: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(180), test).await.expect("it ends");
+}
+
 /// A layer, then the commit after it.
 async fn record(store: &Store, recorder: &mut Recorder, number: u64) {
     let path = names::layer(Hour(490_000), &format!("s{number}"), "body");
@@ -58,71 +63,82 @@ async fn assert_recorded(store: &Store, recorder: &Recorder, commits: u64) {
 
 #[tokio::test]
 async fn every_commit_is_there_once_whatever_happens_to_its_put() {
-    use Mishap::*;
-    let mishaps = [
-        None,
-        AnswerCut,
-        None,
-        BusyAfterwards,
-        RequestLost,
-        AnswerCut,
-        Busy,
-        None,
-        RequestCut,
-        BusyAfterwards,
-        Late,
-    ];
-    let Some((place, proxy)) = behind(&mishaps).await else { return };
-    let straight = place.make("prod").await.unwrap();
-    let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
-    let mut recorder = Recorder::start(&store, RECORDER, writer()).await.unwrap();
-    for number in 0..20 {
-        record(&store, &mut recorder, number).await;
-    }
-    assert_recorded(&straight, &recorder, 20).await;
-    let met = proxy.met();
-    let kinds: BTreeSet<Mishap> = met.keys().copied().collect();
-    assert_eq!(kinds, BTreeSet::from(mishaps), "{met:?}");
-    assert!(met.values().all(|times| *times >= 2), "{met:?}");
+    in_time(async {
+        use Mishap::*;
+        let mishaps = [
+            None,
+            AnswerCut,
+            None,
+            BusyAfterwards,
+            RequestLost,
+            AnswerCut,
+            Busy,
+            None,
+            RequestCut,
+            BusyAfterwards,
+            Late,
+        ];
+        let Some((place, proxy)) = behind(&mishaps).await else { return };
+        let straight = place.make("prod").await.unwrap();
+        let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
+        let mut recorder = Recorder::start(&store, RECORDER, writer()).await.unwrap();
+        for number in 0..20 {
+            record(&store, &mut recorder, number).await;
+        }
+        assert_recorded(&straight, &recorder, 20).await;
+        let met = proxy.met();
+        let kinds: BTreeSet<Mishap> = met.keys().copied().collect();
+        assert_eq!(kinds, BTreeSet::from(mishaps), "{met:?}");
+        assert!(met.values().all(|times| *times >= 2), "{met:?}");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_server_that_goes_away_for_a_while_costs_nothing() {
-    let Some((place, proxy)) = behind(&[]).await else { return };
-    let straight = place.make("prod").await.unwrap();
-    let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
-    let mut recorder = Recorder::start(&store, RECORDER, writer()).await.unwrap();
-    for number in 0..30 {
-        let started = Instant::now();
-        if number == 10 {
-            proxy.go_away(Duration::from_secs(10));
+    in_time(async {
+        let Some((place, proxy)) = behind(&[]).await else { return };
+        let straight = place.make("prod").await.unwrap();
+        let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
+        let mut recorder = Recorder::start(&store, RECORDER, writer()).await.unwrap();
+        for number in 0..30 {
+            let started = Instant::now();
+            if number == 10 {
+                proxy.go_away(Duration::from_secs(10));
+            }
+            record(&store, &mut recorder, number).await;
+            if number == 10 {
+                // It was away, and the recorder waited no longer than it takes to ask again.
+                let waited = started.elapsed().as_secs();
+                assert!((9..60).contains(&waited), "{waited} s");
+            }
         }
-        record(&store, &mut recorder, number).await;
-        if number == 10 {
-            // It was away, and the recorder waited no longer than it takes to ask again.
-            let waited = started.elapsed().as_secs();
-            assert!((9..60).contains(&waited), "{waited} s");
-        }
-    }
-    assert_recorded(&straight, &recorder, 30).await;
+        assert_recorded(&straight, &recorder, 30).await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn two_lives_behind_bad_networks_do_not_write_each_others_log() {
-    use Mishap::*;
-    let Some((place, proxy)) = behind(&[None, AnswerCut, BusyAfterwards]).await else { return };
-    let straight = place.make("prod").await.unwrap();
-    let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
-    let mut first = Recorder::start(&store, RECORDER, writer()).await.unwrap();
-    let mut second = Recorder::start(&store, RECORDER, writer()).await.unwrap();
-    assert_ne!(first.generation(), second.generation());
-    for number in 0..5 {
-        let (a, b) =
-            futures::join!(commit(&mut first, draft(number)), commit(&mut second, draft(number)));
-        assert_eq!((a.seq, b.seq), (number, number));
-    }
-    let catalog = capstan_storage_engine::catalog::Catalog::load(&straight).await.unwrap();
-    assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
-    let lives: Vec<_> = catalog.lives().map(|(_, _, life)| life.commits()).collect();
-    assert_eq!(lives, [5, 5]);
+    in_time(async {
+        use Mishap::*;
+        let Some((place, proxy)) = behind(&[None, AnswerCut, BusyAfterwards]).await else { return };
+        let straight = place.make("prod").await.unwrap();
+        let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
+        let mut first = Recorder::start(&store, RECORDER, writer()).await.unwrap();
+        let mut second = Recorder::start(&store, RECORDER, writer()).await.unwrap();
+        assert_ne!(first.generation(), second.generation());
+        for number in 0..5 {
+            let (a, b) = futures::join!(
+                commit(&mut first, draft(number)),
+                commit(&mut second, draft(number))
+            );
+            assert_eq!((a.seq, b.seq), (number, number));
+        }
+        let catalog = Catalog::load(&straight).await.unwrap();
+        assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
+        let lives: Vec<_> = catalog.lives().map(|(_, _, life)| life.commits()).collect();
+        assert_eq!(lives, [5, 5]);
+    })
+    .await;
 }
