@@ -362,14 +362,22 @@ async fn limited<T>(
     what: impl Fn() -> String,
     operation: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Failure> {
+    let told = async { operation.await.map_err(|error| failure(what(), error)) };
+    in_time(remote, time_limit(bytes), &what, told).await
+}
+
+/// Gives up what takes longer than `limit`; on a local disk it is waited for.
+async fn in_time<T>(
+    remote: bool,
+    limit: Duration,
+    what: impl Fn() -> String,
+    operation: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     if !remote {
-        return operation.await.map_err(|error| failure(what(), error));
+        return operation.await;
     }
-    let limit = time_limit(bytes);
-    match tokio::time::timeout(limit, operation).await {
-        Ok(outcome) => outcome.map_err(|error| failure(what(), error)),
-        Err(_) => Err(no_answer(&what(), limit)),
-    }
+    let outcome = tokio::time::timeout(limit, operation).await;
+    outcome.unwrap_or_else(|_| Err(no_answer(&what(), limit)))
 }
 
 /// A stream that ends with a failure if its next item takes longer than `limit`: of a listing, that
@@ -559,10 +567,8 @@ impl Place {
         }
         let rounds = if self.remote { probe::MANY } else { probe::FEW };
         let probed = probe::probe(&store.objects, &probes, &store.place, rounds);
-        match tokio::time::timeout(PROBE_LIMIT, probed).await {
-            Ok(outcome) => outcome?,
-            Err(_) => return Err(no_answer(&format!("test {}", store.place), PROBE_LIMIT)),
-        }
+        let what = || format!("test {}", store.place);
+        in_time(self.remote, PROBE_LIMIT, what, probed).await?;
         let bytes = checked::to_bytes(store.format()).map_err(|error| {
             Failure::caused_by(FailureKind::Other, "write the format object", error)
         })?;

@@ -281,3 +281,20 @@ async fn a_listing_that_stops_ends_with_words() {
     let found: Vec<_> = each_within(limit, "list x".to_owned(), ends).try_collect().await.unwrap();
     assert_eq!(found, [1, 2]);
 }
+
+#[tokio::test]
+async fn a_request_without_an_answer_is_given_up_with_words() {
+    let limit = Duration::from_millis(50);
+    let what = || "read x of s3://b".to_owned();
+    let silent = std::future::pending::<Result<(), Failure>>();
+    let failure = in_time(true, limit, what, silent).await.expect_err("given up");
+    assert_eq!(failure.kind(), FailureKind::Unavailable);
+    assert!(failure.to_string().starts_with("read x of s3://b: no answer"), "{failure}");
+
+    let slow = || async {
+        tokio::time::sleep(4 * limit).await;
+        Ok(())
+    };
+    assert!(in_time(true, limit, what, slow()).await.is_err());
+    in_time(false, limit, what, slow()).await.expect("a local disk is waited for");
+}
