@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{Failure, FailureKind, Generation, Time, TimeRange};
@@ -247,14 +248,14 @@ impl Worker {
             Failure::caused_by(FailureKind::Other, "a segment cannot be sealed", error)
         })?;
         let entry = entry_of(&sealed, secrets);
-        let store = &self.store;
-        self.runtime.block_on(async {
-            let puts = sealed.layers.into_iter().map(|sealed| {
+        let (store, patience) = (&self.store, Patience::of(self.rule));
+        self.runtime.block_on(patience.keep_trying(async || {
+            let puts = sealed.layers.iter().map(|sealed| {
                 let path = names::layer(entry.hour, &entry.name, sealed.layer.file());
-                async move { store.put_new(&path, sealed.parts).await }
+                async move { store.put_new(&path, sealed.parts.clone()).await }
             });
             futures::future::try_join_all(puts).await
-        })?;
+        }))?;
         Ok(entry)
     }
 
@@ -270,12 +271,82 @@ impl Worker {
             .map(|layer| layer.bytes)
             .sum();
         let segments = draft.segments.len() as u64;
-        self.runtime.block_on(self.recorder.commit(draft))?;
+        let (recorder, patience) = (&mut self.recorder, Patience::of(self.rule));
+        self.runtime
+            .block_on(patience.keep_trying(async || recorder.commit(draft.clone()).await))?;
         self.committed.segments.fetch_add(segments, Ordering::Relaxed);
         self.committed.packets.fetch_add(packets, Ordering::Relaxed);
         self.committed.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.resume(resume);
         Ok(())
+    }
+}
+
+/// How long a store may be away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// What is recorded now cannot be recorded again: the store may be away for as long as it likes. Meanwhile
+    /// the kernel's ring fills, and counts what it drops.
+    Endless,
+    /// A capture is still there later.
+    Minutes,
+}
+
+/// How long an import waits for its store.
+const IMPORT_WAITS: Duration = Duration::from_secs(300);
+
+/// Time between two tries, on top of what the store tries by itself.
+const TRY_EVERY: Duration = Duration::from_secs(2);
+
+/// Tries between two words about it.
+const TELL_EVERY: u32 = 15;
+
+impl Patience {
+    fn of(rule: CommitRule) -> Patience {
+        match rule {
+            CommitRule::OnStatement => Patience::Endless,
+            CommitRule::EachSegment => Patience::Minutes,
+        }
+    }
+
+    /// Whether what failed may go well later.
+    fn waits_for(self, kind: FailureKind, waited: Duration) -> bool {
+        match self {
+            // Keys are renewed and disks made larger while a recorder runs.
+            Patience::Endless => matches!(
+                kind,
+                FailureKind::Unavailable | FailureKind::Permission | FailureKind::Full
+            ),
+            Patience::Minutes => kind == FailureKind::Unavailable && waited < IMPORT_WAITS,
+        }
+    }
+
+    /// Does something until it goes well, or cannot.
+    async fn keep_trying<T>(
+        self,
+        mut operation: impl AsyncFnMut() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let began = Instant::now();
+        let mut tries = 0_u32;
+        loop {
+            match operation().await {
+                Err(failure) if self.waits_for(failure.kind(), began.elapsed()) => {
+                    if tries.is_multiple_of(TELL_EVERY) {
+                        tracing::warn!(
+                            "{failure}: nothing is lost yet, waiting for the store; what the \
+                             kernel has no room for is counted"
+                        );
+                    }
+                    tries = tries.wrapping_add(1);
+                    tokio::time::sleep(TRY_EVERY).await;
+                }
+                Ok(value) if tries > 0 => {
+                    tracing::warn!("the store is back after {} s", began.elapsed().as_secs());
+                    return Ok(value);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 }
 
@@ -308,5 +379,32 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
             .collect(),
         secrets,
         addresses: AddressFilter::of(&sealed.addresses),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_recorded_waits_for_its_store_and_an_import_for_minutes() {
+        let soon = Duration::from_secs(1);
+        for (kind, live, import) in [
+            (FailureKind::Unavailable, true, true),
+            (FailureKind::Permission, true, false),
+            (FailureKind::Full, true, false),
+            (FailureKind::AlreadyThere, false, false),
+            (FailureKind::Damaged, false, false),
+        ] {
+            assert_eq!(Patience::Endless.waits_for(kind, soon), live, "{kind:?}");
+            assert_eq!(Patience::Minutes.waits_for(kind, soon), import, "{kind:?}");
+        }
+        assert!(!Patience::Minutes.waits_for(FailureKind::Unavailable, IMPORT_WAITS));
+
+        let mut answers = vec![Ok(7), Err(Failure::new(FailureKind::Unavailable, "away"))];
+        let value = Patience::Endless.keep_trying(async || answers.pop().unwrap()).await;
+        assert_eq!(value.unwrap(), 7);
+        let lost = async || Err::<(), _>(Failure::new(FailureKind::AlreadyThere, "lost"));
+        assert!(Patience::Endless.keep_trying(lost).await.is_err());
     }
 }
