@@ -4,6 +4,7 @@ mod asked;
 mod cells;
 pub(crate) mod export;
 pub(crate) mod files;
+mod folding;
 pub(crate) mod import;
 pub(crate) mod record;
 pub(crate) mod serve;

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use capstan_ingest::import::{self, ImportOptions, Watch};
 use capstan_ingest::source;
 use capstan_model::TimeRange;
-use capstan_storage_engine::catalog::Catalog;
+use capstan_storage_engine::catalog::{Catalog, role};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::{Location, Options, Store};
 use tokio::runtime::Runtime;
@@ -73,6 +73,7 @@ fn import_all(folder: &Path, runtime: &Runtime) -> Store {
         let done = done.unwrap();
         assert!(done.damage.is_none() && done.losses.is_empty(), "{done:?}");
     }
+    runtime.block_on(role::fold_before_leaving(&store, "golden")).unwrap();
     store
 }
 

@@ -80,9 +80,12 @@ impl Failure {
                 FailureKind::Full
             }
             std::io::ErrorKind::AlreadyExists => FailureKind::AlreadyThere,
-            std::io::ErrorKind::TimedOut | std::io::ErrorKind::ConnectionRefused => {
-                FailureKind::Unavailable
-            }
+            std::io::ErrorKind::TimedOut
+            | std::io::ErrorKind::ConnectionRefused
+            | std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::HostUnreachable
+            | std::io::ErrorKind::NetworkUnreachable => FailureKind::Unavailable,
             _ => FailureKind::Other,
         };
         Failure::caused_by(kind, what, error)

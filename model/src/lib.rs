@@ -36,4 +36,4 @@ pub use id::{FlowId, Generation, PacketId, RecorderId};
 pub use link::LinkType;
 pub use packet::Packet;
 pub use protocol::Protocol;
-pub use time::{Hour, Time, TimeRange};
+pub use time::{HOUR_NANOS, Hour, Time, TimeRange};

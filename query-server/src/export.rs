@@ -95,6 +95,9 @@ pub struct Report {
     pub unknown: u64,
     /// How complete the window is, as far as the catalog knows.
     pub completeness: Completeness,
+    /// What is wrong with the catalog's own objects about the window, in words: more may be
+    /// missing than it knows.
+    pub problems: Vec<String>,
     /// Packets that were cut because readers do not take longer ones; each says so.
     pub cut: u64,
     /// Blocks of sources (not packets) that could not be written.

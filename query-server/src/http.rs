@@ -93,7 +93,7 @@ async fn export(
 }
 
 async fn status(State(latest): State<Arc<Latest>>) -> Result<Json<status::Status>, Refusal> {
-    Ok(Json(status::Status::of(&*latest.get().await?)))
+    Ok(Json(status::Status::of(&*latest.get().await?).await?))
 }
 
 /// The time now, for distances such as `-5m`.

@@ -16,13 +16,11 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::error::Error;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{Catalog, Finished, Segment, SourceMark, Writer, WriterKind};
+use capstan_storage_engine::catalog::{self, Life, Segment, View, Window};
 use capstan_storage_engine::store::Store;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -37,58 +35,23 @@ pub const CACHE_BYTES: usize = 64 << 20;
 /// GETs in flight, of everything that reads from one store in this process.
 const GETS_IN_FLIGHT: usize = 32;
 
+/// Windows that are kept for the next part of an answer.
+const WINDOWS: usize = 4;
+
 /// The store at a moment; see the module.
 #[derive(Debug)]
 pub struct Snapshot {
     shared: Arc<Shared>,
-    /// In the order of their commits within a log.
-    segments: Vec<Arc<Segment>>,
-    lives: BTreeMap<(RecorderId, Generation), Arc<Life>>,
-    problems: Vec<Arc<str>>,
+    view: View,
+    windows: Mutex<VecDeque<(TimeRange, Arc<Window>)>>,
 }
 
 /// What all snapshots of a store have in common.
 #[derive(Debug)]
 struct Shared {
     store: Store,
-    /// As far as it was followed: at least as far as any snapshot.
-    catalog: Mutex<Catalog>,
     opened: Cache<OpenSegment>,
     gets: Arc<Semaphore>,
-}
-
-/// One life of a recorder, as of a snapshot.
-#[derive(Debug, Clone)]
-pub struct Life {
-    /// Who.
-    pub recorder: RecorderId,
-    /// In which life.
-    pub generation: Generation,
-    /// What it says of itself; none if its object is missing or damaged.
-    pub writer: Option<Writer>,
-    /// How it ended, if it said so.
-    pub finished: Option<Finished>,
-    /// When and where it listened.
-    pub listened: Vec<Listened>,
-    /// What it knows to be missing.
-    pub losses: Vec<Loss>,
-    /// How many commits its log has.
-    pub commits: u64,
-    /// Packets committed.
-    pub packets: u64,
-    /// Of an import: how far its source was read.
-    pub source_read: Option<SourceMark>,
-    /// When it committed last, by its own clock.
-    pub last_commit: Option<Time>,
-    /// What its commits noted for people.
-    pub notes: Vec<String>,
-}
-
-impl Life {
-    /// Whether it records what happens now, as opposed to reading a capture that exists.
-    pub fn is_live(&self) -> bool {
-        self.writer.as_ref().is_some_and(|writer| writer.info.kind == WriterKind::Live)
-    }
 }
 
 impl Snapshot {
@@ -105,21 +68,11 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::load`].
     pub async fn load_with(store: Store, cache_bytes: usize) -> Result<Arc<Snapshot>, Failure> {
-        let catalog = Catalog::load(&store).await?;
-        let nothing = Snapshot {
-            shared: Arc::new(Shared {
-                store,
-                catalog: Mutex::default(),
-                opened: Cache::new(cache_bytes),
-                gets: Arc::new(Semaphore::new(GETS_IN_FLIGHT)),
-            }),
-            segments: Vec::new(),
-            lives: BTreeMap::new(),
-            problems: Vec::new(),
-        };
-        let snapshot = nothing.next(&catalog);
-        *nothing.shared.catalog.lock().await = catalog;
-        Ok(Arc::new(snapshot))
+        let view = View::load(&store).await?;
+        let opened = Cache::new(cache_bytes);
+        let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT));
+        let shared = Arc::new(Shared { store, opened, gets });
+        Ok(Arc::new(Snapshot { shared, view, windows: Mutex::default() }))
     }
 
     /// The store as it is now: this snapshot itself if nothing was committed since.
@@ -127,67 +80,12 @@ impl Snapshot {
     /// # Errors
     /// What the store says; this snapshot stays good.
     pub async fn refresh(self: &Arc<Self>) -> Result<Arc<Snapshot>, Failure> {
-        let mut catalog = self.shared.catalog.lock().await;
-        catalog.refresh(&self.shared.store).await?;
-        let same = catalog.problems().len() == self.problems.len()
-            && catalog.lives().count() == self.lives.len()
-            && catalog.lives().all(|(recorder, generation, life)| {
-                let known = self.lives.get(&(recorder, generation));
-                known.is_some_and(|known| known.commits == life.commits())
-            });
-        Ok(if same { Arc::clone(self) } else { Arc::new(self.next(&catalog)) })
-    }
-
-    /// The catalog, as it is now, as a snapshot; what this one has already is shared.
-    fn next(&self, catalog: &Catalog) -> Snapshot {
-        // A catalog only ever grows, at its end.
-        let mut segments = self.segments.clone();
-        let new = catalog.segments(TimeRange::ALL).skip(segments.len());
-        segments.extend(new.map(|segment| Arc::new(segment.clone())));
-
-        let mut lives = self.lives.clone();
-        let mut changed = BTreeMap::new();
-        for (recorder, generation, life) in catalog.lives() {
-            let key = (recorder, generation);
-            if lives.get(&key).is_some_and(|known| known.commits == life.commits()) {
-                continue;
-            }
-            changed.insert(
-                key,
-                Life {
-                    recorder,
-                    generation,
-                    writer: life.writer().cloned(),
-                    finished: life.finished().cloned(),
-                    listened: Vec::new(),
-                    losses: Vec::new(),
-                    commits: life.commits(),
-                    packets: life.packets(),
-                    source_read: life.source_read().cloned(),
-                    last_commit: life.last_commit(),
-                    notes: life.notes().to_vec(),
-                },
-            );
+        let view = self.view.refresh().await?;
+        if view.is_same(&self.view) {
+            return Ok(Arc::clone(self));
         }
-        for (recorder, generation, listened) in catalog.coverage(TimeRange::ALL) {
-            if let Some(life) = changed.get_mut(&(recorder, generation)) {
-                life.listened.push(listened.clone());
-            }
-        }
-        for (recorder, generation, loss) in catalog.losses(TimeRange::ALL) {
-            if let Some(life) = changed.get_mut(&(recorder, generation)) {
-                life.losses.push(loss.clone());
-            }
-        }
-        lives.extend(changed.into_iter().map(|(key, life)| (key, Arc::new(life))));
-
-        let mut problems = self.problems.clone();
-        let new = catalog.problems().iter().skip(problems.len());
-        problems.extend(new.map(|problem| match problem.source() {
-            Some(source) => format!("{problem}: {source}").into(),
-            None => problem.to_string().into(),
-        }));
-        Snapshot { shared: Arc::clone(&self.shared), segments, lives, problems }
+        let shared = Arc::clone(&self.shared);
+        Ok(Arc::new(Snapshot { shared, view, windows: Mutex::default() }))
     }
 
     /// The store it is of.
@@ -195,40 +93,51 @@ impl Snapshot {
         &self.shared.store
     }
 
-    /// The segments that may hold packets of a range, in the order of their commits within
-    /// a log. Those without any time belong to all of time only.
-    pub fn segments(&self, range: TimeRange) -> impl Iterator<Item = &Arc<Segment>> {
-        self.segments.iter().filter(move |segment| segment.entry.touches(&range))
+    /// What the catalog says about a range: requests for the hours that were not asked about
+    /// before.
+    ///
+    /// # Errors
+    /// What the store says. Damaged entries are no errors: see [`Window::problems`].
+    pub async fn window(&self, range: TimeRange) -> Result<Arc<Window>, Failure> {
+        let mut windows = self.windows.lock().await;
+        if let Some((_, window)) = windows.iter().find(|(known, _)| *known == range) {
+            return Ok(Arc::clone(window));
+        }
+        let window = Arc::new(self.view.window(range).await?);
+        windows.truncate(WINDOWS - 1);
+        windows.push_front((range, Arc::clone(&window)));
+        Ok(window)
     }
 
     /// Every life of every recorder, by recorder and generation.
-    pub fn lives(&self) -> impl Iterator<Item = &Arc<Life>> {
-        self.lives.values()
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn lives(&self) -> Result<Vec<Arc<Life>>, Failure> {
+        self.view.lives().await
     }
 
-    /// When and where was listened in a range: whose life, and its statement, not cut to
-    /// the range.
-    pub fn coverage(&self, range: TimeRange) -> impl Iterator<Item = (&Life, &Listened)> {
-        self.lives.values().flat_map(move |life| {
-            let inside = move |listened: &&Listened| listened.range.intersect(&range).is_some();
-            life.listened.iter().filter(inside).map(move |listened| (&**life, listened))
-        })
+    /// When a recorder began its first life, by its own clock; none if that cannot be read.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn began(
+        &self,
+        recorder: RecorderId,
+        window: &Window,
+    ) -> Result<Option<Time>, Failure> {
+        let first = Generation(1);
+        let info = match window.writers.get(&(recorder, first)) {
+            Some(known) => known.clone(),
+            None => catalog::writer(self.store(), recorder, first).await?,
+        };
+        Ok(info.map(|info| info.started_at))
     }
 
-    /// What is known to be missing in a range. A loss at a single moment has a range of one
-    /// nanosecond or none; both are found.
-    pub fn losses(&self, range: TimeRange) -> impl Iterator<Item = (&Life, &Loss)> {
-        self.lives.values().flat_map(move |life| {
-            life.losses
-                .iter()
-                .filter(move |loss| loss.touches(&range))
-                .map(move |loss| (&**life, loss))
-        })
-    }
-
-    /// What is wrong with the catalog, in words; empty if nothing is.
-    pub fn problems(&self) -> &[Arc<str>] {
-        &self.problems
+    /// What is wrong with the catalog as a whole, in words; a [`Window`] has what is wrong with its
+    /// hours.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        self.view.problems()
     }
 
     /// Opens a segment: one GET of its `index` layer, or none if it is open already.
@@ -236,7 +145,7 @@ impl Snapshot {
     /// # Errors
     /// What the store says; of kind `Damaged` if the layer is not what was committed.
     pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
-        let Shared { store, opened, gets, .. } = &*self.shared;
+        let Shared { store, opened, gets } = &*self.shared;
         let entry = &segment.entry;
         let open = || async {
             let segment = OpenSegment::open(entry, store, gets).await?;

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! writers/<recorder>/<generation>          a Writer, as JSON
+//! open/<recorder>/<generation>             empty: that log may go on
 //! log/<recorder>/<generation>/<number>     a Commit, as JSON
 //! ```
 //!
@@ -12,29 +13,53 @@
 //! cannot be changed in the middle unseen. Recorders never wait for each other: every log has
 //! one owner.
 //!
-//! * [`entry`]: what is written, and its checks
-//! * [`filter`]: which addresses a segment may hold
-//! * [`chain`]: following one log, step by step
-//! * [`state`]: all logs together, and the questions put to them
-//! * [`mod@recorder`]: appending, with IO
-//! * [`mod@load`]: reading, with IO
+//! A *folder* follows all open logs and folds them into *manifests*, one an hour, and a *root*
+//! that says how far this has come:
 //!
-//! `entry`, `filter`, `chain` and `state` are pure: a log is a row of byte strings to them.
+//! ```text
+//! catalog/date=…/hour=…/<version>          a Manifest: what commits say of that hour
+//! catalog/date=…/hour=…/part-<name>        facts that a manifest names, when they are many
+//! catalog/wide/<version>                   a Manifest: what is of very many hours
+//! catalog/root/<version>                   the Root: positions in open logs, epoch
+//! catalog/lives/<recorder>/<generation>    a life that has ended
+//! boundary/<number>                        versions of the root up to some number may be gone
+//! ```
 //!
-//! # What comes on top
+//! A reader takes the newest root, tails the logs that it names from there, and reads the
+//! manifests of the hours it is asked about. What that costs does not grow with the history.
 //!
-//! Readers follow every log from its start. Folding logs into one manifest an hour
-//! (`catalog/date=…/hour=…/<version>`), the root with its epochs beside the manifests, boundaries
-//! below which numbers are gone, and repair from the segments' own `index` layers all build on
-//! these facts without changing them: a manifest is a [`state::Catalog`] of one hour with each
-//! writer's [`chain::Chain`], from which a reader goes on as it does here from number 0.
+//! Pure, a log being a row of byte strings to them:
+//!
+//! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment may hold
+//! * [`chain`]: following one log, step by step; [`life`]: what that comes to
+//! * [`slot`]: where in time a fact is kept; [`facts`]: commits taken apart by slot
+//! * [`manifest`], [`root`]: what is folded, the steps from one version to the next, and what
+//!   holds of them
+//! * [`state`]: logs together, and the questions put to them
+//!
+//! With IO:
+//!
+//! * [`mod@recorder`]: appending to a log; `load`: reading logs
+//! * `versions`: reading and putting what is folded
+//! * [`fold`]: folding; [`role`]: who does; [`sweep`]: removing what newer versions have replaced; [`view`]: reading, with what is known of slots kept in `slots`
 
 pub mod chain;
 pub mod entry;
+pub mod facts;
 pub mod filter;
-pub mod load;
+pub mod fold;
+pub mod life;
+mod load;
+pub mod manifest;
 pub mod recorder;
+pub mod role;
+pub mod root;
+pub mod slot;
+mod slots;
 pub mod state;
+pub mod sweep;
+pub(crate) mod versions;
+pub mod view;
 
 pub use chain::{Chain, Problem};
 pub use entry::{
@@ -42,8 +67,13 @@ pub use entry::{
     WriterInfo, WriterKind,
 };
 pub use filter::AddressFilter;
+pub use fold::{Folded, Folder, Outcome, Stay, Swept};
+pub use life::{Import, Life};
+pub use load::writer;
 pub use recorder::Recorder;
-pub use state::{Catalog, Import, Segment, Totals};
+pub use slot::Slot;
+pub use state::{Catalog, Said, Segment, Totals};
+pub use view::{View, Window};
 
 #[cfg(test)]
 mod tests;

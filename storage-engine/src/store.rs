@@ -6,7 +6,7 @@
 //!   an earlier try of the same writer, which its length confirms.
 //! * *Catalog names* ([`Store::create`]) are raced for. The server decides by create if
 //!   absent; where its answer is lost or doubtful, the object is read back: the body holds a
-//!   [`nonce`](nonce()), so the bytes say whose it is.
+//!   [`nonce`](Store::nonce()), so the bytes say whose it is.
 //!
 //! Nothing is ever overwritten. Reading never makes a store; [`Store::open_or_create`] does.
 //! Every request has a time limit that grows with its bytes, and is counted
@@ -15,7 +15,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, Time};
@@ -32,19 +32,21 @@ mod folder;
 mod format;
 mod location;
 pub mod names;
-mod nonce;
 mod probe;
 mod s3;
+mod world;
 
 pub use counting::{Counting, Requests};
 pub use format::{FORMAT, Format};
 pub use location::Location;
-pub use nonce::nonce;
 pub use s3::{S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
+#[cfg(feature = "planted")]
+pub use world::Planted;
+pub use world::{World, nonce, now};
 
 use failure::{failure, is_missing_bucket, no_answer};
 use folder::Folder;
-use nonce::jitter;
+use world::Machine;
 
 /// Tries of one operation before it is given up, each with its own time limit.
 const TRIES: u32 = 4;
@@ -106,6 +108,7 @@ pub struct Store {
     format: Arc<Format>,
     /// A local disk has no time limits: a blocked write cannot be taken back.
     remote: bool,
+    world: Arc<dyn World>,
 }
 
 impl Store {
@@ -153,8 +156,45 @@ impl Store {
     /// As for [`Store::open_or_create`].
     pub async fn on(objects: Arc<dyn ObjectStore>, cluster: &str) -> Result<Store, Failure> {
         names::check_cluster(cluster)?;
-        let place = Place { text: objects.to_string(), root: objects, remote: true };
+        Store::simulated(objects, cluster, Arc::new(Machine)).await
+    }
+
+    /// As [`Store::on`], with a clock and chance of its own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::open_or_create`].
+    pub async fn simulated(
+        objects: Arc<dyn ObjectStore>,
+        cluster: &str,
+        world: Arc<dyn World>,
+    ) -> Result<Store, Failure> {
+        names::check_cluster(cluster)?;
+        let place = Place { text: objects.to_string(), root: objects, remote: true, world };
         place.open_or_create(cluster).await
+    }
+
+    /// The time, by this machine's clock.
+    pub fn now(&self) -> Time {
+        self.world.now()
+    }
+
+    /// 32 hex digits that no other process and no other call has: they mark whose write an
+    /// object is. Unique, not secret.
+    pub fn nonce(&self) -> String {
+        world::nonce_of(&*self.world)
+    }
+
+    /// A wait between half of `full` and `full`, so that many who failed together do not come back
+    /// together.
+    pub(crate) fn jitter(&self, full: Duration) -> Duration {
+        world::jitter_of(&*self.world, full)
+    }
+
+    /// Whether a fault is to be made.
+    #[cfg(feature = "planted")]
+    pub(crate) fn planted(&self, fault: Planted) -> bool {
+        self.world.planted() == Some(fault)
     }
 
     /// The objects by name relative to the cluster, counted; for readers that speak
@@ -205,7 +245,7 @@ impl Store {
         .await
     }
 
-    /// Creates a catalog name if it is absent. `bytes` must hold a [`nonce`](nonce()) drawn
+    /// Creates a catalog name if it is absent. `bytes` must hold a [`nonce`](Store::nonce()) drawn
     /// for this call, or for earlier tries of this very create.
     ///
     /// # Errors
@@ -217,7 +257,7 @@ impl Store {
         let mut last = None;
         for _ in 0..TRIES {
             if last.is_some() {
-                tokio::time::sleep(jitter(wait)).await;
+                tokio::time::sleep(self.jitter(wait)).await;
                 wait *= 2;
             }
             let put = self.objects.put_opts(path, bytes.clone().into(), PutMode::Create.into());
@@ -225,6 +265,13 @@ impl Store {
             let doubt = match answer {
                 Ok(_) => return Ok(Created::Created),
                 Err(failure) if is_certain(failure.kind()) => return Err(failure),
+                #[cfg(feature = "planted")]
+                Err(failure)
+                    if failure.kind() == FailureKind::AlreadyThere
+                        && self.planted(Planted::TakenIsOurs) =>
+                {
+                    return Ok(Created::Created);
+                }
                 Err(failure) => failure,
             };
             // Taken, turned away, or no answer: the object itself knows.
@@ -236,7 +283,15 @@ impl Store {
                 Err(failure) => last = Some(failure),
             }
         }
-        Err(last.unwrap_or_else(|| Failure::new(FailureKind::Unavailable, what())))
+        // Not known to be another's: who is told that stops for good.
+        let doubt = format!("{}: it cannot be told who has the name; try again", what());
+        Err(match last {
+            Some(last) if last.kind() == FailureKind::AlreadyThere => {
+                Failure::caused_by(FailureKind::Unavailable, doubt, last)
+            }
+            Some(last) => last,
+            None => Failure::new(FailureKind::Unavailable, doubt),
+        })
     }
 
     /// Reads a whole object.
@@ -307,6 +362,16 @@ impl Store {
         if self.remote { each_within(time_limit(0), what, all.boxed()) } else { all.boxed() }
     }
 
+    /// Removes an object. One that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn delete(&self, path: &Path) -> Result<(), Failure> {
+        let what = || format!("delete {path} of {}", self.place);
+        present(self.retried(0, what, || self.objects.delete(path)).await).map(|_| ())
+    }
+
     /// Whether the object `format` is not what was written when the store was made.
     ///
     /// # Errors
@@ -345,7 +410,7 @@ impl Store {
             match limited(self.remote, bytes, &what, operation()).await {
                 Err(failure) if tries < TRIES && failure.kind() == FailureKind::Unavailable => {
                     tracing::debug!(%failure, tries, "trying again");
-                    tokio::time::sleep(jitter(wait)).await;
+                    tokio::time::sleep(self.jitter(wait)).await;
                     wait *= 2;
                     tries += 1;
                 }
@@ -434,12 +499,6 @@ fn listed(meta: object_store::ObjectMeta) -> Listed {
     Listed { path: meta.location, bytes: meta.size, modified }
 }
 
-/// The time of this machine's clock.
-pub fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-}
-
 /// Whether a place may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -452,6 +511,7 @@ struct Place {
     root: Arc<dyn ObjectStore>,
     text: String,
     remote: bool,
+    world: Arc<dyn World>,
 }
 
 impl Place {
@@ -467,23 +527,28 @@ impl Place {
                     }
                 };
                 let folder = folder.map_err(|error| failure(format!("{what} {text}"), error))?;
-                Ok(Place { root: Arc::new(folder), text, remote: false })
+                let world = Arc::new(Machine);
+                Ok(Place { root: Arc::new(folder), text, remote: false, world })
             }
             Location::S3 { bucket, prefix } => {
                 let client = options.s3.connect(bucket)?;
                 let root = PrefixStore::new(client, prefix.as_str());
-                Ok(Place { root: Arc::new(root), text, remote: true })
+                let world = Arc::new(Machine);
+                Ok(Place { root: Arc::new(root), text, remote: true, world })
             }
         }
     }
 
     fn cluster(&self, cluster: &str) -> Store {
         let scoped = PrefixStore::new(Arc::clone(&self.root), cluster);
+        let world = Arc::clone(&self.world);
+        let nonce = world::nonce_of(&*world);
         Store {
             objects: Arc::new(Counting::new(scoped)),
             place: format!("store {} (cluster {cluster})", self.text).into(),
-            format: Arc::new(Format::new(cluster, now(), nonce())),
+            format: Arc::new(Format::new(cluster, world.now(), nonce)),
             remote: self.remote,
+            world,
         }
     }
 

@@ -94,8 +94,8 @@ fn a_store_of_a_newer_format_is_refused() {
     assert!(run(capstan().arg("import").arg("--store").arg(&store).arg(&file)).status.success());
     let format = store.join("default/format");
     let text = std::fs::read_to_string(&format).expect("the format object");
-    assert!(text.contains("\"format\":2"), "{text}");
-    std::fs::write(&format, text.replace("\"format\":2", "\"format\":99")).expect("write");
+    assert!(text.contains("\"format\":3"), "{text}");
+    std::fs::write(&format, text.replace("\"format\":3", "\"format\":99")).expect("write");
     fails(capstan().arg("status").arg("--store").arg(&store), 7, &["99"]);
 }
 

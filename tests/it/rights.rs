@@ -80,9 +80,9 @@ fn what_may_not_be_read_is_named() {
     fails(&mut place.nobody(&status), 4, &["format", "Permission denied"]);
     allow(&place.path("store/default/format"), 0o644);
 
-    allow(&place.path("store/default/log"), 0o700);
-    fails(&mut place.nobody(&status), 4, &["log", "Permission denied"]);
-    allow(&place.path("store/default/log"), 0o755);
+    allow(&place.path("store/default/catalog"), 0o700);
+    fails(&mut place.nobody(&status), 4, &["catalog", "Permission denied"]);
+    allow(&place.path("store/default/catalog"), 0o755);
 
     allow(&place.path("store/default/data"), 0o700);
     // How many there are is in the catalog; how long they are is not.

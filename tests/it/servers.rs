@@ -114,10 +114,9 @@ fn a_damaged_catalog_is_told_by_both() {
             run(capstan().arg("import").arg("--store").arg(&store).arg(&file)).status.success()
         );
     }
-    let logs = store.join("default/log");
-    let log = std::fs::read_dir(&logs).expect("logs").next().expect("a log").expect("a log");
-    let commit = log.path().join("00000001/00000000000000000000");
-    std::fs::write(&commit, b"{}").expect("a commit to damage");
+    let manifest = store.join("default/catalog/date=2023-11-14/hour=22/00000000000000000001");
+    assert!(manifest.exists(), "the hour of the first capture");
+    std::fs::write(&manifest, b"{}").expect("a manifest to damage");
     let server = Server::start(&store);
     for command in ["status", "files"] {
         let near = run(capstan().arg(command).arg("--store").arg(&store));

@@ -464,11 +464,78 @@ def place(hour: int) -> str:
 def checked_json(path: Path, content: bytes) -> dict:
     """A JSON object of the catalog, whose last field is a checksum of all before it."""
     known = json.loads(content)
-    check(known["format"] in (1, 2), f"{path}: format {known['format']}")
-    if known["format"] == 2:
+    check(known["format"] in ((1, 2, 3) if path.name == "format" else (1, 2)), f"{path}: format {known['format']}")
+    if known["format"] >= 2:
         digits = f"{crc32c(content[:-21]):08x}"
         check(content[-21:] == f',"crc32c":"{digits}"}}'.encode(), f"{path}: checksum")
     return known
+
+
+def packed(path: Path) -> dict:
+    """An object of the folded catalog: a zstd frame of JSON, and a checksum."""
+    content = path.read_bytes()
+    check(content[-12:-4] == bytes.fromhex("5c2a4d1804000000"), f"{path}: no checksum")
+    check(struct.unpack("<I", content[-4:])[0] == crc32c(content[:-4]), f"{path}: checksum")
+    known = json.loads(pa.CompressedInputStream(pa.BufferReader(content[:-12]), "zstd").read())
+    check(known["format"] == 1, f"{path}: format {known['format']}")
+    return known
+
+
+def newest(folder: Path) -> dict | None:
+    """The newest version in a folder, each of which must follow from the one before."""
+    versions = sorted(path for path in folder.glob("*") if len(path.name) == 20 and path.name.isdigit())
+    for before, path in zip(versions, versions[1:]):
+        follows = packed(path)["previous"] == sha256(before.read_bytes())
+        check(int(path.name) != int(before.name) + 1 or follows, f"{path}: does not follow")
+    known = packed(versions[-1]) if versions else None
+    check(known is None or known["version"] == int(versions[-1].name), f"{folder}: version")
+    return known
+
+
+def folded_segments(root: Path, slot: str) -> dict[tuple, dict]:
+    """The segments that the newest manifest of a slot has, by who says so, in which commit, and name."""
+    folder = root / "catalog" / slot
+    manifest = newest(folder)
+    if manifest is None:
+        return {}
+    check(manifest["slot"] == slot, f"{folder}: slot")
+    facts = [manifest["held"]]
+    for part in manifest["parts"]:
+        path = folder / f"part-{part['name']}"
+        check(sha256(path.read_bytes()) == part["sha256"], f"{path}: hash")
+        facts.append(packed(path)["facts"])
+    found = {}
+    for stated in (stated for of in facts for stated in of["segments"]):
+        by = manifest["contributors"][stated["by"]]
+        check(stated["seq"] < by["next"], f"{folder}: counts fewer commits than it has")
+        found[by["recorder"], by["generation"], stated["seq"], stated["fact"]["name"]] = stated["fact"]
+    return found
+
+
+def check_folded(root: Path) -> int:
+    """What is folded is what the logs say; how many facts were compared."""
+    known = newest(root / "catalog" / "root")
+    if known is None:
+        return 0
+    chains = [log["life"]["chain"] for log in known["logs"]]
+    chains += [packed(path)["life"]["chain"] for path in (root / "catalog" / "lives").glob("*/*")]
+    manifests: dict[str, dict] = {}
+    compared = 0
+    for chain in chains:
+        logs = sorted((root / "log" / chain["recorder"] / f"{chain['generation']:08}").glob("*"))
+        for log in logs[: chain["next"]]:
+            commit = json.loads(log.read_bytes())
+            for entry in commit["segments"]:
+                hours = entry.get("hours") or [entry["hour"]]
+                slots = [place(hour) for hour in hours] if len(hours) <= 24 else ["wide"]
+                slots += ["wide"] if entry.get("secrets") and len(hours) <= 24 else []
+                for slot in slots:
+                    if slot not in manifests:
+                        manifests[slot] = folded_segments(root, slot)
+                    key = (commit["recorder"], commit["generation"], commit["seq"], entry["name"])
+                    check(manifests[slot].get(key) == entry, f"{log}: {slot} has not {entry['name']}")
+                    compared += 1
+    return compared
 
 
 def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
@@ -508,6 +575,7 @@ def read(store: Path) -> list[tuple[dict, list[dict]]]:
     root = cluster(store)
     known = checked_json(root / "format", (root / "format").read_bytes())
     check(known["store"] == "capstan", f"{root}: {known}")
+    print(f"{check_folded(root)} segments of the folded catalog are those of the logs")
     recordings: list[tuple[dict, list[dict]]] = []
     for path in sorted((root / "writers").glob("*/*")):
         writer, packets = life(root, path)

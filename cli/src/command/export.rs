@@ -178,7 +178,7 @@ const NAMED: usize = 3;
 
 /// What a reader of the file should know is not in it.
 fn notes(report: &Report) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = report.problems.clone();
     for gap in report.completeness.unheard.iter().take(NAMED) {
         notes.push(format!("nobody listened from {} to {}: unknown", gap.start, gap.end));
     }

@@ -7,10 +7,12 @@ use capstan_ingest::import::{self, ImportOptions, Imported, Watch};
 use capstan_ingest::source::{self, Place};
 use capstan_ingest::upload::Committed;
 use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::catalog::role;
 use capstan_storage_engine::store::Store;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
+use super::folding;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
@@ -49,18 +51,33 @@ pub(crate) fn run(
     let store = runtime.block_on(settings.open_or_create(None))?;
     let stop = interrupt::watch(runtime, || ())?;
     let options = ImportOptions { again: arguments.again, stop, host: host_name() };
+    let ended = import_all(&store, &places.found, &options, runtime);
+    let folded = runtime.block_on(role::fold_before_leaving(&store, &folding::holder()));
+    if let Err(failure) = folded {
+        // All of it can be read from the log; the next who writes folds it.
+        tracing::warn!(%failure, "what was imported is not folded into the catalog yet");
+    }
+    ended
+}
 
-    let several = places.found.len() > 1;
+/// Imports one after the other; ends with the worst that happened.
+fn import_all(
+    store: &Store,
+    places: &[Place],
+    options: &ImportOptions,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let several = places.len() > 1;
     let mut worst: Option<Failure> = None;
-    for (number, place) in places.found.iter().enumerate() {
+    for (number, place) in places.iter().enumerate() {
         let name = place.to_string();
         let bar = output::byte_bar(size(place));
         bar.set_prefix(if several {
-            format!("{}/{} {name}", number + 1, places.found.len())
+            format!("{}/{} {name}", number + 1, places.len())
         } else {
             name.clone()
         });
-        let ended = one(&store, place, &options, &Bar(bar.clone()), runtime);
+        let ended = one(store, place, options, &Bar(bar.clone()), runtime);
         bar.finish_and_clear();
         let failed = match ended {
             Ok(imported) => {

@@ -10,6 +10,7 @@ use capstan_storage_engine::store::Store;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
+use super::folding::Folding;
 use super::import::host_name;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
@@ -87,8 +88,10 @@ pub(crate) fn run(
         });
     }
     eprintln!("recording {} into {}; Ctrl-C stops", options.description, store.place());
-    let recorded = watch(&store, &mut source, &options, runtime)?;
-    report(&recorded)
+    let folding = Folding::start(&store, runtime);
+    let recorded = watch(&store, &mut source, &options, runtime);
+    folding.stop(runtime);
+    report(&recorded?)
 }
 
 /// Records until the source is stopped, with a line on the terminal that tells how it goes.

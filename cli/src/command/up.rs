@@ -4,6 +4,7 @@ use capstan_model::Failure;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::folding::Folding;
 use super::record::{self, Capture};
 use super::serve::{self, Ports};
 use crate::interrupt;
@@ -57,7 +58,9 @@ pub(crate) fn run(
             ended
         }
     });
+    let folding = Folding::start(&store, runtime);
     let recorded = record::watch(&store, &mut source, &options, runtime);
+    folding.stop(runtime);
     stop.send_replace(true);
     let served = runtime.block_on(serving).map_err(|error| {
         Failure::caused_by(capstan_model::FailureKind::Other, "the server crashed", error)

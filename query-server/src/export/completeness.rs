@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use capstan_model::coverage::LossCause;
 use capstan_model::{Generation, RecorderId, Time, TimeRange};
-
-use crate::snapshot::Snapshot;
+use capstan_storage_engine::catalog::Window;
 
 /// Gaps that are written out in a file's comment.
 const GAPS_IN_WORDS: usize = 8;
@@ -42,14 +41,15 @@ pub struct Lost {
 }
 
 impl Completeness {
-    /// Looks at a window.
-    pub fn of(snapshot: &Snapshot, window: TimeRange) -> Completeness {
+    /// Looks at what the catalog says about a window.
+    pub fn of(said: &Window, window: TimeRange) -> Completeness {
         let mut all = Vec::new();
         let mut live: BTreeMap<RecorderId, Vec<TimeRange>> = BTreeMap::new();
-        for (life, listened) in snapshot.coverage(window) {
-            all.push(listened.range);
-            if life.is_live() {
-                live.entry(life.recorder).or_default().push(listened.range);
+        for listened in &said.listened {
+            let range = listened.what.range;
+            all.push(range);
+            if said.is_live(listened.recorder, listened.generation) {
+                live.entry(listened.recorder).or_default().push(range);
             }
         }
         let mut unheard = gaps(bounded(window, &all), all);
@@ -59,7 +59,7 @@ impl Completeness {
                 own.intersect(&window).into_iter().flat_map(|own| gaps(own, ranges.clone())),
             );
         }
-        Completeness { unheard: union(unheard), losses: losses(snapshot, window) }
+        Completeness { unheard: union(unheard), losses: losses(said) }
     }
 
     /// Whether all of the window was listened to and nothing is known to be missing.
@@ -116,11 +116,12 @@ fn cause_words(cause: LossCause) -> &'static str {
     }
 }
 
-fn losses(snapshot: &Snapshot, window: TimeRange) -> Vec<Lost> {
+fn losses(said: &Window) -> Vec<Lost> {
     let mut lost: Vec<Lost> = Vec::new();
-    for (life, loss) in snapshot.losses(window) {
+    for of in &said.losses {
+        let loss = &of.what;
         let known = lost.iter_mut().find(|known| {
-            (known.recorder, known.generation) == (life.recorder, life.generation)
+            (known.recorder, known.generation) == (of.recorder, of.generation)
                 && (known.interface, known.cause) == (loss.interface, loss.cause)
         });
         match known {
@@ -131,8 +132,8 @@ fn losses(snapshot: &Snapshot, window: TimeRange) -> Vec<Lost> {
                 known.range.end = known.range.end.max(loss.range.end);
             }
             None => lost.push(Lost {
-                recorder: life.recorder,
-                generation: life.generation,
+                recorder: of.recorder,
+                generation: of.generation,
                 interface: loss.interface,
                 cause: loss.cause,
                 packets: loss.packets,

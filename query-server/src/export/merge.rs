@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use capstan_model::block::block_type;
 use capstan_model::{Block, Failure, FailureKind};
-use capstan_storage_engine::catalog::Segment;
+use capstan_storage_engine::catalog::{Segment, Window};
 use tokio::sync::mpsc::Sender;
 
 use super::completeness::Completeness;
@@ -91,8 +91,9 @@ pub(super) async fn run(
     what: &Export,
     to: &Sender<Bytes>,
 ) -> Result<Report, Failure> {
-    let completeness = Completeness::of(snapshot, what.selection.range);
-    let ranks = ranks(snapshot, what.order);
+    let window = snapshot.window(what.selection.range).await?;
+    let completeness = Completeness::of(&window, what.selection.range);
+    let ranks = ranks(snapshot, &window, what.order).await?;
     let memory = what.memory.max(LEAST_MEMORY);
     let mut merge = Merge {
         snapshot,
@@ -101,7 +102,7 @@ pub(super) async fn run(
         everything: what.selection.is_everything(),
         memory,
         slice_bytes: slice_bytes(memory),
-        pending: pending(snapshot, what, &ranks),
+        pending: pending(&window, what, &ranks),
         next: None,
         active: Vec::new(),
         sources: Vec::new(),
@@ -114,7 +115,7 @@ pub(super) async fn run(
     if what.order == Order::Recorded {
         merge.describe_all().await;
     }
-    merge.write_secrets().await?;
+    merge.write_secrets(&window).await?;
     merge.merge().await?;
     if merge.everything {
         merge.output.declare_all();
@@ -133,6 +134,7 @@ pub(super) async fn run(
     report.options_left_out = merge.output.options_left_out;
     report.spilled = merge.spill.written;
     report.completeness = completeness;
+    report.problems = window.problems.clone();
     Ok(report)
 }
 
@@ -151,8 +153,8 @@ impl Merge<'_> {
 
     /// Writes the secrets that segments keep of which nothing else is in the file: what they
     /// decrypt may be.
-    async fn write_secrets(&mut self) -> Result<(), Failure> {
-        for segment in secrets(self.snapshot, &self.pending) {
+    async fn write_secrets(&mut self, window: &Window) -> Result<(), Failure> {
+        for segment in secrets(window, &self.pending) {
             let opened = self.snapshot.open(&segment).await;
             let blocks = match opened.and_then(|open| Beside::of(&open)) {
                 Ok(beside) => beside.blocks,

@@ -1,10 +1,11 @@
 //! In which order packets come, and so in which order segments are begun.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use capstan_model::{Generation, Hour, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::Segment;
+use capstan_model::{Failure, Generation, Hour, RecorderId, Time};
+use capstan_storage_engine::catalog::{Segment, Window};
 
 use super::{Export, Order};
 use crate::snapshot::Snapshot;
@@ -27,44 +28,48 @@ pub(super) struct Pending {
 }
 
 /// Segments that no packet comes from, with decryption secrets that those which do may need.
-pub(super) fn secrets(snapshot: &Snapshot, chosen: &VecDeque<Pending>) -> Vec<Arc<Segment>> {
+pub(super) fn secrets(window: &Window, chosen: &VecDeque<Pending>) -> Vec<Arc<Segment>> {
     let recorders: BTreeSet<RecorderId> = chosen.iter().map(|of| of.segment.recorder).collect();
     let names: BTreeSet<&str> = chosen.iter().map(|of| &*of.segment.entry.name).collect();
-    snapshot
-        .segments(TimeRange::ALL)
-        .filter(|of| of.entry.secrets && recorders.contains(&of.recorder))
-        .filter(|of| !names.contains(&*of.entry.name))
-        .cloned()
-        .collect()
+    let of_chosen = window.secrets.iter().filter(|of| recorders.contains(&of.recorder));
+    of_chosen.filter(|of| !names.contains(&*of.entry.name)).cloned().collect()
 }
 
 /// The ranks of lives: what packets of the same time are ordered by, or of the recorded order.
 pub(super) type Ranks = BTreeMap<(RecorderId, Generation), u32>;
 
-pub(super) fn ranks(snapshot: &Snapshot, order: Order) -> Ranks {
-    let mut began: BTreeMap<RecorderId, Time> = BTreeMap::new();
-    for life in snapshot.lives() {
-        let started = life.writer.as_ref().map_or(Time::MAX, |writer| writer.info.started_at);
-        let known = began.entry(life.recorder).or_insert(started);
-        *known = started.min(*known);
-    }
-    let mut lives: Vec<(RecorderId, Generation)> =
-        snapshot.lives().map(|life| (life.recorder, life.generation)).collect();
-    match order {
-        Order::Time => lives.sort_unstable(),
-        Order::Recorded => {
-            lives.sort_unstable_by_key(|life| (began.get(&life.0).copied(), life.0, life.1));
+/// The ranks of all who say something of a window.
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn ranks(
+    snapshot: &Snapshot,
+    window: &Window,
+    order: Order,
+) -> Result<Ranks, Failure> {
+    let mut lives: Vec<(RecorderId, Generation)> = window.writers.keys().copied().collect();
+    if order == Order::Recorded {
+        let mut began: BTreeMap<RecorderId, Option<Time>> = BTreeMap::new();
+        for recorder in lives.iter().map(|(recorder, _)| *recorder) {
+            if let Entry::Vacant(new) = began.entry(recorder) {
+                new.insert(snapshot.began(recorder, window).await?);
+            }
         }
+        let began = |life: &(RecorderId, Generation)| {
+            began.get(&life.0).copied().flatten().unwrap_or(Time::MAX)
+        };
+        lives.sort_unstable_by_key(|life| (began(life), life.0, life.1));
     }
-    lives.into_iter().zip(0..).collect()
+    Ok(lives.into_iter().zip(0..).collect())
 }
 
 /// The segments that may hold packets of a selection, by where their first packet comes.
-pub(super) fn pending(snapshot: &Snapshot, what: &Export, ranks: &Ranks) -> VecDeque<Pending> {
+pub(super) fn pending(window: &Window, what: &Export, ranks: &Ranks) -> VecDeque<Pending> {
     let filter = what.selection.filter();
     let range = what.selection.range;
-    let mut pending: Vec<Pending> = snapshot
-        .segments(range)
+    let mut pending: Vec<Pending> = window
+        .segments
+        .iter()
         .filter(|segment| filter.may_match(&segment.entry))
         .map(|segment| {
             let timeless = range.is_all() && segment.hours().contains(&Hour::UNKNOWN);

@@ -13,12 +13,13 @@ use crate::snapshot::{Cost, Plan, Snapshot};
 
 /// See [`super::plan`].
 pub(super) async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost, Failure> {
-    let ranks = ranks(snapshot, what.order);
+    let window = snapshot.window(what.selection.range).await?;
+    let ranks = ranks(snapshot, &window, what.order).await?;
     let slice_bytes = slice_bytes(what.memory);
     let range = what.selection.range;
     let mut cost = Cost::default();
-    let chosen = pending(snapshot, what, &ranks);
-    for segment in secrets(snapshot, &chosen) {
+    let chosen = pending(&window, what, &ranks);
+    for segment in secrets(&window, &chosen) {
         let mut plan = Plan::default();
         plan.whole(Layer::Index, segment.entry.layer(Layer::Index).map_or(0, |of| of.bytes));
         cost += plan.cost();

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use capstan_model::TimeRange;
+use capstan_model::{Failure, TimeRange};
+use capstan_storage_engine::catalog::Life;
 use serde::Serialize;
 
-use crate::snapshot::{Life, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// The answer of `/api/v1/status`. Times are RFC 3339, UTC.
 #[derive(Debug, Serialize)]
@@ -46,7 +47,12 @@ struct Writer {
 }
 
 impl Status {
-    pub(super) fn of(snapshot: &Snapshot) -> Status {
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn of(snapshot: &Snapshot) -> Result<Status, Failure> {
+        let window = snapshot.window(TimeRange::ALL).await?;
+        let lives = snapshot.lives().await?;
+        let of_hours = window.problems.iter().map(String::as_str);
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION"),
             store: snapshot.store().place().to_owned(),
@@ -58,11 +64,11 @@ impl Status {
             first: None,
             last: None,
             layers: BTreeMap::new(),
-            writers: snapshot.lives().map(|life| Writer::of(life)).collect(),
-            problems: snapshot.problems().iter().map(|problem| problem.to_string()).collect(),
+            writers: lives.iter().map(|life| Writer::of(life)).collect(),
+            problems: snapshot.problems().chain(of_hours).map(str::to_owned).collect(),
         };
         let (mut first, mut last) = (None, None);
-        for segment in snapshot.segments(TimeRange::ALL) {
+        for segment in &window.segments {
             let entry = &segment.entry;
             status.segments += 1;
             status.packets = status.packets.saturating_add(entry.packets);
@@ -79,23 +85,24 @@ impl Status {
         }
         status.first = first.map(|time| time.to_string());
         status.last = last.map(|time| time.to_string());
-        status
+        Ok(status)
     }
 }
 
 impl Writer {
     fn of(life: &Life) -> Writer {
-        let info = life.writer.as_ref().map(|writer| &writer.info);
+        let info = life.writer().map(|writer| &writer.info);
+        let (recorder, generation) = life.owner();
         Writer {
-            recorder: life.recorder.to_string(),
-            generation: life.generation.0,
+            recorder: recorder.to_string(),
+            generation: generation.0,
             kind: info.map(|info| info.kind),
             description: info.map(|info| info.description.clone()).unwrap_or_default(),
             started_at: info.map(|info| info.started_at.to_string()),
-            last_commit: life.last_commit.map(|time| time.to_string()),
-            finished: life.finished.is_some(),
-            packets: life.packets,
-            packets_lost: life.losses.iter().map(|l| l.packets).fold(0, u64::saturating_add),
+            last_commit: life.last_commit().map(|time| time.to_string()),
+            finished: life.finished().is_some(),
+            packets: life.packets(),
+            packets_lost: life.packets_lost(),
         }
     }
 }

@@ -53,7 +53,7 @@ fn filters() -> impl Strategy<Value = FlowFilter> {
 fn any_filter_selects_what_it_says_and_prunes_nothing_it_selects() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let snapshot = runtime.block_on(snapshot_of(Recording::of(1), traffic(1, 2_000, 0, 1_000)));
-    let segments: Vec<_> = snapshot.segments(TimeRange::ALL).cloned().collect();
+    let segments = runtime.block_on(segments(&snapshot));
     let opened: Vec<_> = segments
         .iter()
         .map(|segment| {
@@ -87,7 +87,7 @@ async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
         at(3, udp((2, 3), (5_000, 54), b"x")),
     ];
     let snapshot = snapshot_of(Recording::of(1), given).await;
-    let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
+    let segment = &segments(&snapshot).await[0];
     let open = snapshot.open(segment).await.unwrap();
     let count =
         |selection: Selection| selection.filter().evaluate(open.segment()).unwrap().flows.len();
@@ -113,7 +113,7 @@ async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
 #[tokio::test]
 async fn who_is_not_known_is_not_nobody() {
     let snapshot = snapshot_of(Recording::of(1), traffic(1, 200, 0, 1_000)).await;
-    let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
+    let segment = &segments(&snapshot).await[0];
     let open = snapshot.open(segment).await.unwrap();
     let shop = || FlowFilter::from(Term::pod("shop/web-0"));
     let all = open.segment().all_flows();
@@ -136,7 +136,7 @@ async fn who_is_not_known_is_not_nobody() {
 #[tokio::test]
 async fn the_range_prunes_too() {
     let snapshot = snapshot_of(Recording::of(1), traffic(1, 200, 10_000, 1_000)).await;
-    let segment = snapshot.segments(TimeRange::ALL).next().unwrap();
+    let segment = &segments(&snapshot).await[0];
     let within = |start, end| {
         Selection::of_range(TimeRange { start: Time(start), end: Time(end) })
             .may_match(&segment.entry)

@@ -10,7 +10,7 @@ use capstan_model::coverage::{Listened, Loss};
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::{Block, LinkType, Packet, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
+use capstan_storage_engine::catalog::{Finished, Recorder, Segment, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::Store;
@@ -226,7 +226,7 @@ pub(crate) fn packets(given: &[Given]) -> Vec<Owned> {
 
 /// Changes one byte in the middle of a layer of the segment with that number in the catalog.
 pub(crate) async fn damage(snapshot: &Snapshot, number: usize, layer: Layer) {
-    let path = layer_path(snapshot, number, layer);
+    let path = layer_path(snapshot, number, layer).await;
     let objects = snapshot.store().objects();
     let mut bytes = objects.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
     let middle = bytes.len() / 2;
@@ -236,10 +236,15 @@ pub(crate) async fn damage(snapshot: &Snapshot, number: usize, layer: Layer) {
 
 /// Deletes a layer.
 pub(crate) async fn delete(snapshot: &Snapshot, number: usize, layer: Layer) {
-    let path = layer_path(snapshot, number, layer);
+    let path = layer_path(snapshot, number, layer).await;
     snapshot.store().objects().delete(&path).await.unwrap();
 }
 
-fn layer_path(snapshot: &Snapshot, number: usize, layer: Layer) -> Path {
-    snapshot.segments(TimeRange::ALL).nth(number).unwrap().path(layer)
+/// Every segment, as the catalog lists them.
+pub(crate) async fn segments(snapshot: &Snapshot) -> Vec<Arc<Segment>> {
+    snapshot.window(TimeRange::ALL).await.unwrap().segments.clone()
+}
+
+async fn layer_path(snapshot: &Snapshot, number: usize, layer: Layer) -> Path {
+    segments(snapshot).await[number].path(layer)
 }

@@ -8,6 +8,8 @@ mod writers;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use capstan_model::{Time, TimeRange};
+use capstan_storage_engine::catalog::{Life, Window};
 use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
     TimestampNanosecondArray,
@@ -16,10 +18,12 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::columns::timestamp;
+use super::predicate::{self, Table};
+use super::scan::external;
 use crate::snapshot::Snapshot;
 
 /// A table made of the catalog when it is asked for.
@@ -27,27 +31,48 @@ use crate::snapshot::Snapshot;
 pub(super) struct CatalogTable {
     snapshot: Arc<Snapshot>,
     schema: SchemaRef,
+    source: Source,
     rows: Rows,
 }
 
-/// The columns of a table, as they are in a snapshot.
-type Rows = fn(&Snapshot) -> Vec<ArrayRef>;
+/// What rows are made of.
+struct Contents {
+    snapshot: Arc<Snapshot>,
+    /// What the catalog says about the time that is asked about.
+    window: Arc<Window>,
+    /// All lives, for the table that has a row for each.
+    lives: Vec<Arc<Life>>,
+}
+
+/// The columns of a table.
+type Rows = fn(&Contents) -> Vec<ArrayRef>;
+
+/// What a table's rows are made of beside the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// What the catalog says about a stretch of time.
+    Window,
+    /// All lives.
+    Lives,
+    /// Nothing.
+    Snapshot,
+}
 
 impl CatalogTable {
     /// Every such table, by name.
     pub(super) fn all(snapshot: &Arc<Snapshot>) -> impl Iterator<Item = (&'static str, Self)> {
-        let tables: [(&str, Columns, Rows); 7] = [
-            ("segments", segments::SEGMENTS, segments::segments),
-            ("files", segments::FILES, segments::files),
-            ("protocols", segments::PROTOCOLS, segments::protocols),
-            ("coverage", coverage::COVERAGE, coverage::coverage),
-            ("writers", writers::WRITERS, writers::writers),
-            ("problems", writers::PROBLEMS, writers::problems),
-            ("store", writers::STORE, writers::store),
+        let tables: [(&str, Columns, Source, Rows); 7] = [
+            ("segments", segments::SEGMENTS, Source::Window, segments::segments),
+            ("files", segments::FILES, Source::Window, segments::files),
+            ("protocols", segments::PROTOCOLS, Source::Window, segments::protocols),
+            ("coverage", coverage::COVERAGE, Source::Window, coverage::coverage),
+            ("writers", writers::WRITERS, Source::Lives, writers::writers),
+            ("problems", writers::PROBLEMS, Source::Window, writers::problems),
+            ("store", writers::STORE, Source::Snapshot, writers::store),
         ];
-        tables.into_iter().map(|(name, columns, rows)| {
+        tables.into_iter().map(|(name, columns, source, rows)| {
             let snapshot = Arc::clone(snapshot);
-            (name, CatalogTable { snapshot, schema: schema(columns), rows })
+            (name, CatalogTable { snapshot, schema: schema(columns), source, rows })
         })
     }
 }
@@ -116,16 +141,47 @@ impl TableProvider for CatalogTable {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let is_used = |filter: &&Expr| {
+            self.source == Source::Window && predicate::window(filter, Table::Catalog).is_some()
+        };
+        let support = |filter| match is_used(&filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().copied().map(support).collect())
+    }
+
     async fn scan(
         &self,
         _: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
+        filters: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), (self.rows)(&self.snapshot))?;
+        let snapshot = Arc::clone(&self.snapshot);
+        let (mut window, mut lives) = (Arc::default(), Vec::new());
+        match self.source {
+            Source::Window => {
+                let asked = predicate::push(filters, Table::Catalog)?.window;
+                let range = asked.map_or(TimeRange::ALL, |asked| around(asked.range()));
+                window = snapshot.window(range).await.map_err(external)?;
+            }
+            Source::Lives => lives = snapshot.lives().await.map_err(external)?,
+            Source::Snapshot => {}
+        }
+        let columns = (self.rows)(&Contents { snapshot, window, lives });
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         let schema = Arc::clone(&self.schema);
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, projection.cloned())?;
         Ok(plan)
     }
+}
+
+/// A range, and what ends where it begins: the ends of stretches are not in them.
+fn around(range: TimeRange) -> TimeRange {
+    TimeRange { start: Time(range.start.0.saturating_sub(1)), end: range.end }
 }

@@ -23,6 +23,8 @@ pub(super) enum Table {
     Packets,
     /// A row a flow part or flow, with a first and a last time.
     Flows,
+    /// A row something the catalog says, about a stretch of time.
+    Catalog,
 }
 
 /// What a scan takes over of all conditions.
@@ -108,6 +110,10 @@ fn is_time(expr: &Expr, table: Table) -> bool {
         Expr::Column(column) => match table {
             Table::Packets => column.name == "time",
             Table::Flows => matches!(column.name.as_str(), "first_time" | "last_time"),
+            Table::Catalog => matches!(
+                column.name.as_str(),
+                "first_time" | "last_time" | "start_time" | "end_time"
+            ),
         },
         // The same moment under another name: the stored values are UTC nanoseconds.
         Expr::Cast(Cast { expr, field, .. }) | Expr::TryCast(TryCast { expr, field, .. }) => {

@@ -6,7 +6,7 @@ mod partition;
 use std::fmt;
 use std::sync::Arc;
 
-use capstan_model::Failure;
+use capstan_model::{Failure, TimeRange};
 use capstan_storage_engine::catalog::{Segment, SegmentEntry};
 use capstan_storage_engine::segment::Layer;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -123,7 +123,7 @@ pub(super) struct ScanExec {
     request: Request,
     /// Segments of each partition.
     groups: Vec<Vec<Arc<Segment>>>,
-    /// Segments there are.
+    /// Segments of the hours that are asked about.
     considered: usize,
     /// Segments that have lost the layer with the rows.
     degraded: usize,
@@ -135,16 +135,21 @@ pub(super) struct ScanExec {
 
 impl ScanExec {
     /// Chooses the segments that may have rows and deals them out to partitions.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    /// What the store says when hours are asked about for the first time.
+    pub(super) async fn new(
         snapshot: Arc<Snapshot>,
         request: Request,
         partitions: usize,
         limit: Option<usize>,
-    ) -> ScanExec {
+    ) -> Result<ScanExec> {
+        let range = request.window().map_or(TimeRange::ALL, Window::range);
+        let hours = snapshot.window(range).await.map_err(external)?;
         let mut considered = 0;
         let mut degraded = 0;
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
-        for segment in snapshot.segments(capstan_model::TimeRange::ALL) {
+        for segment in &hours.segments {
             considered += 1;
             if !request.may_match(&segment.entry) {
                 continue;
@@ -163,7 +168,7 @@ impl ScanExec {
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        ScanExec {
+        Ok(ScanExec {
             snapshot,
             request,
             groups,
@@ -173,7 +178,7 @@ impl ScanExec {
             planned: None,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-        }
+        })
     }
 
     fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {

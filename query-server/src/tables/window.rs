@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use capstan_model::Time;
+use capstan_model::{Time, TimeRange};
 use capstan_storage_engine::catalog::SegmentEntry;
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::scalar::ScalarValue;
@@ -53,6 +53,13 @@ impl Window {
     /// as a long flow does that begins before noon and ends after one o'clock.
     pub(super) fn touches(&self, first: i64, last: i64) -> bool {
         first <= self.last && self.first <= last
+    }
+
+    /// The range in which all lies that touches it.
+    pub(super) fn range(&self) -> TimeRange {
+        // One that is empty is reached over by what has a moment at either side.
+        let (first, last) = (self.first.min(self.last), self.last.max(self.first));
+        TimeRange { start: Time(first), end: Time(last.saturating_add(1)) }
     }
 
     /// Whether a packet of the segment may be inside.

@@ -2,6 +2,8 @@
 
 use capstan_model::{Generation, RecorderId};
 
+use serde::{Deserialize, Serialize};
+
 use super::entry::{Commit, EntryError, Writer, read, sha256_hex};
 use crate::store::{checked, names};
 
@@ -68,9 +70,11 @@ impl Problem {
 }
 
 /// How far a log was followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
+    #[serde(with = "super::entry::recorder_hex")]
     recorder: RecorderId,
+    #[serde(with = "super::entry::generation_number")]
     generation: Generation,
     /// The number of the next commit.
     next: u64,
@@ -101,6 +105,11 @@ impl Chain {
     /// Whether the last commit said that nothing follows.
     pub fn finished(&self) -> bool {
         self.finished
+    }
+
+    /// Every packet with a lower ordinal is in a commit.
+    pub fn next_ordinal(&self) -> u64 {
+        self.next_ordinal
     }
 
     /// Takes the commit with number `seq`, at or after [`Chain::next`]. What is wrong goes to

@@ -218,6 +218,11 @@ impl SegmentEntry {
         names::layer(self.hour, &self.name, layer.file())
     }
 
+    /// The hours it is listed in.
+    pub fn hours(&self) -> &[Hour] {
+        if self.hours.is_empty() { std::slice::from_ref(&self.hour) } else { &self.hours }
+    }
+
     /// A layer that is wanted: its object's name, and what was committed of it.
     ///
     /// # Errors
@@ -348,28 +353,28 @@ pub(crate) fn check_segments(segments: &[SegmentEntry]) -> Result<(), EntryError
     Ok(())
 }
 
-mod recorder_hex {
+pub(crate) mod recorder_hex {
     use super::{Deserialize, RecorderId};
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(id: &RecorderId, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(id: &RecorderId, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(id)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RecorderId, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RecorderId, D::Error> {
         String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
-mod generation_number {
+pub(crate) mod generation_number {
     use super::{Deserialize, Generation};
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(g: &Generation, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(g: &Generation, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u32(g.0)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Generation, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Generation, D::Error> {
         u32::deserialize(from).map(Generation)
     }
 }
@@ -378,14 +383,14 @@ mod optional_generation {
     use super::{Deserialize, Generation, Serialize};
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         g: &Option<Generation>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         g.map(|g| g.0).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Generation>, D::Error> {
         Ok(Option::<u32>::deserialize(from)?.map(Generation))

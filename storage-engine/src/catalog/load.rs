@@ -1,15 +1,16 @@
-//! Reading the logs of a store.
+//! Reading logs.
 //!
-//! A first load lists `writers` and `log` (a request for each 1,000 names) and then gets
+//! Reading whole logs lists `writers` and `log` (a request for each 1,000 names) and then gets
 //! all entries, many at a time: asking for each log's next number until there is none would
-//! cost one round trip after another, and there is no manifest yet to begin from. What comes
-//! after is followed that way: [`Catalog::refresh`] asks each log that may go on for its next
-//! number, all logs at once.
+//! cost one round trip after another. That is how the tails of logs are followed, which are short:
+//! each log that may go on is asked for its next number, all logs at once.
 
 use bytes::Bytes;
 use capstan_model::{Failure, Generation, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::chain::read_writer;
+use super::entry::WriterInfo;
 use super::state::Catalog;
 use crate::store::{Store, names};
 
@@ -64,14 +65,12 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Takes in what was committed since: new writers, and the next commits of each log
-    /// that has not said that it is finished.
+    /// Takes in the next commits of each log that has not said that it is finished.
     ///
     /// # Errors
     ///
     /// What the store says; what was taken in until then stays, and calling again is right.
-    pub async fn refresh(&mut self, store: &Store) -> Result<(), Failure> {
-        self.add_writers(store, None).await?;
+    pub(crate) async fn follow(&mut self, store: &Store) -> Result<(), Failure> {
         let open: Vec<_> = self.open_logs().collect();
         let mut tails = stream::iter(open)
             .map(|(recorder, generation, next)| tail(store, recorder, generation, next))
@@ -107,6 +106,20 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+/// What a life says of itself; none if that is not there or cannot be read.
+///
+/// # Errors
+/// What the store says.
+pub async fn writer(
+    store: &Store,
+    recorder: RecorderId,
+    generation: Generation,
+) -> Result<Option<WriterInfo>, Failure> {
+    let bytes = store.get_if_present(&names::writer(recorder, generation)).await?;
+    let read = bytes.map(|bytes| read_writer(recorder, generation, &bytes, &mut Vec::new()).0);
+    Ok(read.flatten().map(|writer| writer.info))
 }
 
 /// The commits from a number on, until one is not there.

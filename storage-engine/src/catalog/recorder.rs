@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 
 use super::chain::Chain;
 use super::entry::{Commit, CommitDraft, FORMAT, Writer, WriterInfo};
-use crate::store::{Created, Store, checked, names, nonce, now};
+use crate::store::{Created, Store, checked, names};
 
 /// A recorder in one of its lives: the only one who may append to its log.
 #[derive(Debug)]
@@ -50,11 +50,13 @@ impl Recorder {
                 generation,
                 info: info.clone(),
                 capstan_version: env!("CARGO_PKG_VERSION").to_owned(),
-                nonce: nonce(),
+                nonce: store.nonce(),
             };
             let bytes = to_json(&writer)?;
             match store.create(&names::writer(recorder, generation), bytes.clone()).await? {
                 Created::Created => {
+                    // Whoever looks for logs finds this one before its first commit.
+                    store.put_new(&names::open(recorder, generation), Vec::new()).await?;
                     let chain = Chain::new(recorder, generation, Some(&bytes));
                     let store = store.clone();
                     return Ok(Recorder { store, chain, pending: None, lost: false });
@@ -95,14 +97,18 @@ impl Recorder {
                 return Ok(commit);
             }
         }
-        let commit = self.chain.next_commit(draft, now(), nonce()).map_err(|error| {
-            let (recorder, generation) = self.chain.owner();
-            Failure::caused_by(
-                FailureKind::Usage,
-                format!("the next commit of recorder {recorder} generation {generation} is wrong"),
-                error,
-            )
-        })?;
+        let commit = self.chain.next_commit(draft, self.store.now(), self.store.nonce()).map_err(
+            |error| {
+                let (recorder, generation) = self.chain.owner();
+                Failure::caused_by(
+                    FailureKind::Usage,
+                    format!(
+                        "the next commit of recorder {recorder} generation {generation} is wrong"
+                    ),
+                    error,
+                )
+            },
+        )?;
         let bytes = to_json(&commit)?;
         self.pending = Some(Pending { commit, bytes });
         self.settle().await?.ok_or_else(|| self.not_ours())

@@ -14,13 +14,13 @@ use super::*;
 use crate::store::unreliable::{Mishap, Unreliable};
 use crate::store::{Created, Store, checked, names, nonce};
 
-const RECORDER: RecorderId = RecorderId(0xab);
+pub(in crate::catalog) const RECORDER: RecorderId = RecorderId(0xab);
 
-async fn memory() -> Store {
+pub(in crate::catalog) async fn memory() -> Store {
     Store::on(Arc::new(InMemory::new()), "prod").await.unwrap()
 }
 
-fn live() -> WriterInfo {
+pub(in crate::catalog) fn live() -> WriterInfo {
     WriterInfo {
         kind: WriterKind::Live,
         description: "eth0".to_owned(),
@@ -31,13 +31,13 @@ fn live() -> WriterInfo {
     }
 }
 
-fn import(sketch: &str, resumes: Option<Generation>) -> WriterInfo {
+pub(in crate::catalog) fn import(sketch: &str, resumes: Option<Generation>) -> WriterInfo {
     let source = Source { name: "a.pcap".to_owned(), bytes: 10, sketch: sketch.to_owned() };
     WriterInfo { kind: WriterKind::Import, source: Some(source), resumes, ..live() }
 }
 
 /// A segment of ten packets from `first` seconds on, ten seconds long.
-fn segment(name: &str, first: i64) -> SegmentEntry {
+pub(in crate::catalog) fn segment(name: &str, first: i64) -> SegmentEntry {
     let time = Time(first * 1_000_000_000);
     SegmentEntry {
         name: name.to_owned(),
@@ -65,11 +65,11 @@ fn segment(name: &str, first: i64) -> SegmentEntry {
     }
 }
 
-fn draft(name: &str, first: i64) -> CommitDraft {
+pub(in crate::catalog) fn draft(name: &str, first: i64) -> CommitDraft {
     CommitDraft { segments: vec![segment(name, first)], ..CommitDraft::default() }
 }
 
-fn seconds(from: i64, to: i64) -> TimeRange {
+pub(in crate::catalog) fn seconds(from: i64, to: i64) -> TimeRange {
     TimeRange { start: Time(from * 1_000_000_000), end: Time(to * 1_000_000_000) }
 }
 
@@ -78,7 +78,13 @@ fn segment_names(catalog: &Catalog, range: TimeRange) -> Vec<&str> {
 }
 
 fn problems(catalog: &Catalog) -> Vec<String> {
-    catalog.problems().iter().map(ToString::to_string).collect()
+    catalog.problems().into_iter().map(ToString::to_string).collect()
+}
+
+/// The only problem there is.
+fn only(catalog: &Catalog) -> &Problem {
+    let [found] = catalog.problems().try_into().unwrap();
+    found
 }
 
 #[tokio::test]
@@ -142,13 +148,13 @@ async fn coverage_and_losses_are_kept() {
     };
     recorder.commit(draft).await.unwrap();
     let catalog = Catalog::load(&store).await.unwrap();
-    let covered = |range| catalog.coverage(range).map(|(_, _, l)| l).cloned().collect::<Vec<_>>();
+    let covered = |range| catalog.coverage(range).map(|l| l.what.clone()).collect::<Vec<_>>();
     assert_eq!(covered(seconds(9, 20)), std::slice::from_ref(&listened));
     assert_eq!(covered(seconds(10, 20)), []);
-    let lost = |range| catalog.losses(range).map(|(_, _, l)| l).cloned().collect::<Vec<_>>();
+    let lost = |range| catalog.losses(range).map(|l| l.what.clone()).collect::<Vec<_>>();
     assert_eq!(lost(seconds(5, 6)), std::slice::from_ref(&loss));
     assert_eq!(lost(seconds(6, 7)), []);
-    assert_eq!(catalog.lives().next().unwrap().2.notes(), ["started late"]);
+    assert_eq!(catalog.lives().next().unwrap().2.notes(), &["started late".to_owned()].into());
 }
 
 #[tokio::test]
@@ -158,7 +164,7 @@ async fn an_import_can_be_gone_on_with_and_is_found_by_its_source() {
     let content = CommitDraft { next_ordinal: 10, next_flow: 2, ..draft("a", 0) };
     first.commit(content.clone()).await.unwrap();
 
-    let mut catalog = Catalog::load(&store).await.unwrap();
+    let catalog = Catalog::load(&store).await.unwrap();
     let [partial] = catalog.imports("aa").try_into().unwrap();
     assert!(!partial.complete);
     assert_eq!((partial.packets, partial.next_ordinal, partial.next_flow), (10, 10, 2));
@@ -176,7 +182,7 @@ async fn an_import_can_be_gone_on_with_and_is_found_by_its_source() {
     second.commit(content).await.unwrap();
     Recorder::start(&store, RECORDER, import("aa", None)).await.unwrap();
 
-    catalog.refresh(&store).await.unwrap();
+    let catalog = Catalog::load(&store).await.unwrap();
     let [whole, again] = catalog.imports("aa").try_into().unwrap();
     assert!(whole.complete && !again.complete);
     assert_eq!((whole.first_generation, whole.last_generation), (Generation(1), Generation(2)));
@@ -299,10 +305,10 @@ async fn loading_and_following_cost_the_requests_they_should() {
 
     recorder.commit(draft("new", 50)).await.unwrap();
     let before = store.requests();
-    catalog.refresh(&store).await.unwrap();
-    let refresh = store.requests() - before;
+    catalog.follow(&store).await.unwrap();
+    let follow = store.requests() - before;
     // The new one, and the one after it that is not there.
-    assert_eq!((refresh.lists, refresh.gets), (1, 2));
+    assert_eq!((follow.lists, follow.gets), (0, 2));
     assert_eq!(catalog.segments(TimeRange::ALL).count(), 41);
 }
 
@@ -377,7 +383,7 @@ fn a_changed_writer_is_named_too() {
     let changed = String::from_utf8(writer).unwrap().replace("node-1", "node-2");
     let catalog = read(Some(changed.as_bytes()), &numbered(commits));
     assert!(
-        matches!(catalog.problems(), [Problem::Changed { object }] if object.starts_with("writers/"))
+        matches!(only(&catalog), Problem::Changed { object } if object.starts_with("writers/"))
     );
 }
 
@@ -393,7 +399,7 @@ fn damaged_missing_newer_and_misnamed_commits_are_named_and_the_rest_is_read() {
     let catalog = read(Some(&writer), &damaged);
     let kinds: Vec<_> = catalog
         .problems()
-        .iter()
+        .into_iter()
         .map(|problem| match problem {
             Problem::Damaged { object, .. } => ("damaged", &object[object.len() - 1..]),
             Problem::Missing { object } => ("missing", &object[object.len() - 1..]),
@@ -415,7 +421,7 @@ fn damaged_missing_newer_and_misnamed_commits_are_named_and_the_rest_is_read() {
 
     let (_, commits) = log(2);
     let catalog = read(None, &numbered(commits));
-    assert!(matches!(catalog.problems(), [Problem::NoWriter { .. }]));
+    assert!(matches!(only(&catalog), Problem::NoWriter { .. }));
     assert_eq!(catalog.segments(TimeRange::ALL).count(), 2);
 }
 
@@ -432,7 +438,7 @@ async fn a_damaged_object_in_the_store_does_not_hide_the_others() {
     objects.put_opts(&full, "{}".into(), Default::default()).await.unwrap();
     let catalog = Catalog::load(&store).await.unwrap();
     assert!(
-        matches!(catalog.problems(), [Problem::Damaged { object, .. }] if *object == path.to_string())
+        matches!(only(&catalog), Problem::Damaged { object, .. } if *object == path.to_string())
     );
     assert_eq!(segment_names(&catalog, TimeRange::ALL), ["s0", "s2"]);
 }

@@ -3,8 +3,14 @@
 //! The entries of a log check each other, but nothing checks the last one, and nothing the object
 //! `format`. So each ends with a field `crc32c`: eight hex digits of CRC32C over all bytes before
 //! the comma that the field follows. Whatever byte of it is changed, it is noticed.
+//!
+//! What may grow is *packed*: a zstd frame of the JSON, and then a skippable frame with the
+//! CRC32C of all bytes before its value. `zstdcat` shows it.
+
+use std::io::Read;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// What stands between the content and the eight digits, and after them.
 const AROUND: (&[u8], &[u8]) = (br#","crc32c":""#, br#""}"#);
@@ -65,9 +71,110 @@ fn check(bytes: &[u8]) -> Checksum {
     }
 }
 
+/// zstd level of packed objects: they are written once and read often.
+const PACK_LEVEL: i32 = 3;
+
+/// What stands before the checksum of a packed object: a skippable frame of four bytes
+/// (RFC 8878, section 3.1.2).
+const SEAL: [u8; 8] = [0x5c, 0x2a, 0x4d, 0x18, 4, 0, 0, 0];
+
+/// Bytes a packed object may have when it is unpacked: more is no object of ours.
+const UNPACKED_MOST: u64 = 256 << 20;
+
+/// Why a packed object cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unpacked {
+    /// Its checksum is missing or wrong.
+    #[error("its bytes are not those that were written")]
+    Changed,
+    /// It is no zstd frame, or unpacks to more than any such object has.
+    #[error("it cannot be unpacked")]
+    Frame(#[source] std::io::Error),
+    /// Not JSON, or not of this shape.
+    #[error("it cannot be read")]
+    Json(#[source] serde_json::Error),
+    /// Written by a newer version.
+    #[error("it has format {found}, and this version knows up to {known}")]
+    TooNew {
+        /// Its format.
+        found: u32,
+        /// The newest one known.
+        known: u32,
+    },
+}
+
+/// Packs a value.
+///
+/// # Errors
+/// Values that JSON cannot say.
+pub(crate) fn pack(value: &impl Serialize) -> Result<Vec<u8>, Unpacked> {
+    let json = serde_json::to_vec(value).map_err(Unpacked::Json)?;
+    let mut bytes = zstd::bulk::compress(&json, PACK_LEVEL).map_err(Unpacked::Frame)?;
+    bytes.extend(SEAL);
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    Ok(bytes)
+}
+
+/// Unpacks a value whose field `format` is at most `known`.
+///
+/// # Errors
+/// See [`Unpacked`]; whatever the bytes are, memory is bounded.
+pub(crate) fn unpack<T: DeserializeOwned>(bytes: &[u8], known: u32) -> Result<T, Unpacked> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let (sealed, crc) = bytes.split_last_chunk::<4>().ok_or(Unpacked::Changed)?;
+    let frame = sealed.strip_suffix(&SEAL).ok_or(Unpacked::Changed)?;
+    if crc32c::crc32c(sealed).to_le_bytes() != *crc {
+        return Err(Unpacked::Changed);
+    }
+    let mut json = Vec::new();
+    let mut decoder = zstd::stream::read::Decoder::new(frame).map_err(Unpacked::Frame)?;
+    // What a frame claims to hold is not believed: memory grows with what comes out of it.
+    let most = UNPACKED_MOST + 1;
+    decoder.by_ref().take(most).read_to_end(&mut json).map_err(Unpacked::Frame)?;
+    if json.len() as u64 == most {
+        return Err(Unpacked::Frame(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    let head: Head = serde_json::from_slice(&json).map_err(Unpacked::Json)?;
+    if head.format > known {
+        return Err(Unpacked::TooNew { found: head.format, known });
+    }
+    serde_json::from_slice(&json).map_err(Unpacked::Json)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packed_values_come_back_and_no_changed_byte_passes() {
+        let value = serde_json::json!({"format": 3, "text": "abc".repeat(100)});
+        let good = pack(&value).unwrap();
+        assert_eq!(unpack::<serde_json::Value>(&good, 3).unwrap(), value);
+        let newer = unpack::<serde_json::Value>(&good, 2);
+        assert!(matches!(newer, Err(Unpacked::TooNew { found: 3, known: 2 })));
+        for at in 0..good.len() {
+            for change in [1_u8, 0x10, 0x80] {
+                let mut bytes = good.clone();
+                bytes[at] ^= change;
+                let read = unpack::<serde_json::Value>(&bytes, 3);
+                assert!(matches!(read, Err(Unpacked::Changed)), "byte {at}");
+            }
+            assert!(unpack::<serde_json::Value>(&good[..at], 3).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_that_claims_too_much_is_refused() {
+        // A frame header with a content size of 2^40 bytes, and no block.
+        let mut bytes = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
+        bytes.extend((1_u64 << 40).to_le_bytes());
+        bytes.extend(SEAL);
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        assert!(matches!(unpack::<serde_json::Value>(&bytes, 3), Err(Unpacked::Frame(_))));
+    }
 
     #[test]
     fn the_field_is_one_that_json_knows() {

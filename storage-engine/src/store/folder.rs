@@ -9,7 +9,7 @@
 //!
 //! Objects are never overwritten, copied or renamed: those calls are refused.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -28,7 +28,7 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use super::nonce::nonce;
+use super::world::nonce;
 
 const STORE: &str = "folder";
 
@@ -85,7 +85,7 @@ pub(crate) struct Folder {
 struct Shared {
     root: PathBuf,
     /// Directories whose own entry, and all above up to the root's, are known to be on disk.
-    synced: Mutex<HashSet<PathBuf>>,
+    synced: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl fmt::Display for Folder {
@@ -107,7 +107,10 @@ impl Folder {
     pub(crate) fn create(root: &FilePath) -> Result<Folder> {
         make_durable(root)?;
         let folder = Folder::open(root)?;
-        remove_stale(&folder.shared.root.join(STAGING), SystemTime::now());
+        // Files are dated by this machine's clock, too.
+        #[allow(clippy::disallowed_methods)]
+        let now = SystemTime::now();
+        remove_stale(&folder.shared.root.join(STAGING), now);
         Ok(folder)
     }
 
@@ -331,6 +334,7 @@ fn remove_stale(staging: &FilePath, now: SystemTime) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Nobody simulates tests.
 mod tests {
     use super::*;
     use object_store::ObjectStoreExt;

@@ -9,7 +9,7 @@ use super::checked;
 ///
 /// It is raised when an older reader would misread a store. Whatever an older reader may
 /// pass over (new fields, new columns, new index fields) leaves it as it is.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What `store` says in every store of ours.
 const STORE: &str = "capstan";
@@ -103,10 +103,10 @@ mod tests {
         json["colour"] = "green".into();
         assert_eq!(Format::read(json.to_string().as_bytes(), "x").unwrap(), format);
 
-        let newer = br#"{"store":"capstan","format":3,"shape":"other"}"#;
+        let newer = br#"{"store":"capstan","format":4,"shape":"other"}"#;
         let failure = Format::read(newer, "s3://b").expect_err("newer");
         assert_eq!(failure.kind(), FailureKind::TooNew);
-        assert!(failure.to_string().contains("store format 3"), "{failure}");
+        assert!(failure.to_string().contains("store format 4"), "{failure}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId};
 use object_store::path::Path;
 
+use crate::catalog::Slot;
+
 /// `format`: says that this is a store, and of which format.
 pub fn format() -> Path {
     Path::from("format")
@@ -23,13 +25,13 @@ pub fn writers(recorder: Option<RecorderId>) -> Path {
 
 /// Takes the name of a writer apart.
 pub fn parse_writer(path: &Path) -> Option<(RecorderId, Generation)> {
-    let mut parts = path.as_ref().split('/');
-    if parts.next()? != "writers" {
-        return None;
-    }
-    let (recorder, generation) = (parts.next()?, parts.next()?);
-    let parsed = (hex16(recorder)?, Generation(digits(generation, 8)?.try_into().ok()?));
-    parts.next().is_none().then_some(parsed)
+    parse_life(path.as_ref().strip_prefix("writers/")?)
+}
+
+/// `<recorder>/<generation8>`.
+fn parse_life(text: &str) -> Option<(RecorderId, Generation)> {
+    let (recorder, generation) = text.split_once('/')?;
+    Some((hex16(recorder)?, Generation(digits(generation, 8)?.try_into().ok()?)))
 }
 
 /// `log/<recorder>/<generation8>/<seq20>`.
@@ -47,14 +49,9 @@ pub fn log(recorder: Option<RecorderId>) -> Path {
 
 /// Takes the name of a commit apart.
 pub fn parse_commit(path: &Path) -> Option<(RecorderId, Generation, u64)> {
-    let mut parts = path.as_ref().split('/');
-    if parts.next()? != "log" {
-        return None;
-    }
-    let (recorder, generation, seq) = (parts.next()?, parts.next()?, parts.next()?);
-    let generation = Generation(digits(generation, 8)?.try_into().ok()?);
-    let parsed = (hex16(recorder)?, generation, digits(seq, 20)?);
-    parts.next().is_none().then_some(parsed)
+    let (life, seq) = path.as_ref().strip_prefix("log/")?.rsplit_once('/')?;
+    let (recorder, generation) = parse_life(life)?;
+    Some((recorder, generation, digits(seq, 20)?))
 }
 
 /// `data/date=…/hour=…/<segment>/<file>`, where `file` is what the layer's object is called.
@@ -77,8 +74,104 @@ pub fn parse_data_of(path: &Path) -> Option<Hour> {
     Hour::from_path(path.as_ref().strip_prefix("data/")?)
 }
 
+/// `open/<recorder>/<generation8>`: there as long as that log may go on and is not folded.
+pub fn open(recorder: RecorderId, generation: Generation) -> Path {
+    Path::from(format!("open/{recorder}/{generation}"))
+}
+
+/// `open`, below which there is a name for each log that may go on.
+pub fn open_logs() -> Path {
+    Path::from("open")
+}
+
+/// Takes the name of an open log apart.
+pub fn parse_open(path: &Path) -> Option<(RecorderId, Generation)> {
+    parse_life(path.as_ref().strip_prefix("open/")?)
+}
+
+/// `catalog`.
+pub fn catalog() -> Path {
+    Path::from("catalog")
+}
+
+/// `catalog/<slot>`, below which a slot's manifests and their parts lie.
+pub fn slot(slot: Slot) -> Path {
+    Path::from(format!("catalog/{}", slot.path()))
+}
+
+/// `catalog/<slot>/<version20>`.
+pub fn manifest(slot: Slot, version: u64) -> Path {
+    Path::from(format!("catalog/{}/{version:020}", slot.path()))
+}
+
+/// Takes the name of a manifest apart.
+pub fn parse_manifest(path: &Path) -> Option<(Slot, u64)> {
+    let (slot, version) = path.as_ref().strip_prefix("catalog/")?.rsplit_once('/')?;
+    Some((Slot::from_path(slot)?, digits(version, 20)?))
+}
+
+/// `catalog/<slot>/part-<name>`.
+pub fn part(slot: Slot, name: &str) -> Path {
+    Path::from(format!("catalog/{}/part-{name}", slot.path()))
+}
+
+/// `catalog/root`, below which the versions of the root lie.
+pub fn roots() -> Path {
+    Path::from("catalog/root")
+}
+
+/// `catalog/root/<version20>`.
+pub fn root(version: u64) -> Path {
+    Path::from(format!("catalog/root/{version:020}"))
+}
+
+/// Takes the name of a root apart.
+pub fn parse_root(path: &Path) -> Option<u64> {
+    digits(path.as_ref().strip_prefix("catalog/root/")?, 20)
+}
+
+/// `catalog/lives/<recorder>/<generation8>`: a life whose log has ended and is folded.
+pub fn life(recorder: RecorderId, generation: Generation) -> Path {
+    Path::from(format!("catalog/lives/{recorder}/{generation}"))
+}
+
+/// `catalog/lives/<recorder>`, or `catalog/lives` for those of all.
+pub fn lives(recorder: Option<RecorderId>) -> Path {
+    match recorder {
+        Some(recorder) => Path::from(format!("catalog/lives/{recorder}")),
+        None => Path::from("catalog/lives"),
+    }
+}
+
+/// Takes the name of an ended life apart.
+pub fn parse_ended(path: &Path) -> Option<(RecorderId, Generation)> {
+    parse_life(path.as_ref().strip_prefix("catalog/lives/")?)
+}
+
+/// Takes the name of a part apart: its slot and name.
+pub fn parse_part(path: &Path) -> Option<(Slot, String)> {
+    let (slot, name) = path.as_ref().strip_prefix("catalog/")?.rsplit_once('/')?;
+    Some((Slot::from_path(slot)?, name.strip_prefix("part-")?.to_owned()))
+}
+
+/// `boundary`.
+pub fn boundaries() -> Path {
+    Path::from("boundary")
+}
+
+/// Takes the name of a boundary apart.
+pub fn parse_boundary(path: &Path) -> Option<u64> {
+    digits(path.as_ref().strip_prefix("boundary/")?, 20)
+}
+
+/// `boundary/<number20>`: below what it says, versions of the root are gone.
+pub fn boundary(number: u64) -> Path {
+    Path::from(format!("boundary/{number:020}"))
+}
+
 /// The first path elements of all there is in a store.
-pub const TOP: [&str; 5] = ["format", "writers", "log", "data", "probe"];
+pub const TOP: [&str; 8] =
+    ["format", "writers", "log", "data", "probe", "open", "catalog", "boundary"];
 
 /// A cluster's name is a folder name: it must be one everywhere.
 ///
@@ -129,6 +222,24 @@ mod tests {
         assert_eq!(parse_data_of(&path), Some(Hour(14)));
         let path = layer(Hour(0), "s", "body");
         assert_eq!(path.as_ref(), "data/date=1970-01-01/hour=00/s/body");
+    }
+
+    #[test]
+    fn names_of_the_catalog_go_there_and_back() {
+        for slot in [Slot::Hour(Hour(14)), Slot::Hour(Hour::UNKNOWN), Slot::Wide] {
+            assert_eq!(parse_manifest(&manifest(slot, 7)), Some((slot, 7)));
+            assert_eq!(parse_manifest(&part(slot, "a")), None);
+            assert_eq!(parse_part(&part(slot, "a")), Some((slot, "a".to_owned())));
+            assert_eq!(parse_part(&manifest(slot, 7)), None);
+        }
+        assert_eq!(manifest(Slot::Wide, 1).as_ref(), "catalog/wide/00000000000000000001");
+        assert_eq!(parse_root(&root(9)), Some(9));
+        assert_eq!(parse_boundary(&boundary(3)), Some(3));
+        assert_eq!(parse_manifest(&root(9)), None);
+        let life_of = (RECORDER, Generation(7));
+        assert_eq!(parse_open(&open(RECORDER, Generation(7))), Some(life_of));
+        assert_eq!(parse_ended(&life(RECORDER, Generation(7))), Some(life_of));
+        assert_eq!(parse_root(&life(RECORDER, Generation(7))), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 
 use super::failure::failure;
-use super::nonce::nonce;
+use super::world::nonce;
 
 /// Writers that race for one name.
 const WRITERS: usize = 8;

@@ -97,11 +97,11 @@ pub enum What {
 }
 
 impl Finding {
-    /// What a catalog says of itself.
-    pub fn of_catalog(problem: &Problem) -> Finding {
+    /// What a catalog says of itself. `is_folded`: what the object said is in manifests, too.
+    pub fn of_catalog(problem: &Problem, is_folded: bool) -> Finding {
         let severity = match problem {
             Problem::TooNew { .. } => Severity::TooNew,
-            Problem::Missing { .. } => Severity::Lost,
+            Problem::Missing { .. } if !is_folded => Severity::Lost,
             _ => Severity::Damaged,
         };
         Finding {

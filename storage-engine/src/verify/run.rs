@@ -8,11 +8,11 @@ use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::finding::{Finding, Severity, What, with_source};
-use super::{content, listing};
+use super::{content, folded, listing};
 use crate::catalog::{Catalog, LayerEntry, SegmentEntry};
 use crate::segment::Layer;
 use crate::segment::reader::Segment;
-use crate::store::{self, Listed, Store, names, present};
+use crate::store::{Listed, Store, names, present};
 
 /// Segments that are read at a time.
 const AT_ONCE: usize = 4;
@@ -51,6 +51,8 @@ pub struct Report {
     pub logs: u64,
     /// Their commits.
     pub commits: u64,
+    /// Objects of the folded catalog.
+    pub folded: u64,
     /// Segments in the hours that were asked for.
     pub segments: u64,
     /// Objects in these hours.
@@ -106,16 +108,26 @@ pub async fn verify(
         report.logs += 1;
         report.commits += life.commits();
     }
+    let folded = folded::check(store, &catalog).await?;
+    report.folded = folded.objects;
     for problem in catalog.problems() {
-        report.take(&Finding::of_catalog(problem), watch);
+        let missing = names::parse_commit(&Path::from(problem.object()));
+        let is_folded = missing.is_some_and(|(by, life, seq)| folded.has(by, life, seq));
+        report.take(&Finding::of_catalog(problem, is_folded), watch);
+    }
+    for finding in &folded.findings {
+        report.take(finding, watch);
     }
 
     let mut hours: BTreeMap<Hour, Vec<&SegmentEntry>> = BTreeMap::new();
     for hour in hours_with_data(store).await? {
         hours.insert(hour, Vec::new());
     }
-    for segment in catalog.segments(TimeRange::ALL) {
-        hours.entry(segment.entry.hour).or_default().push(&segment.entry);
+    let mut known = BTreeSet::new();
+    for segment in catalog.segments(TimeRange::ALL).chain(&folded.segments) {
+        if known.insert(segment.entry.name.as_str()) {
+            hours.entry(segment.entry.hour).or_default().push(&segment.entry);
+        }
     }
     hours.retain(|hour, _| is_asked_for(*hour, options.range));
     watch.begin(hours.values().flatten().map(|segment| to_read(segment, options.deep)).sum());
@@ -178,7 +190,7 @@ async fn check_hour(
         return Ok(false);
     }
     let found: Vec<Listed> = store.list(&names::data_of(hour)).try_collect().await?;
-    let compared = listing::compare(segments.iter().copied(), &found, store::now());
+    let compared = listing::compare(segments.iter().copied(), &found, store.now());
     report.objects += found.len() as u64;
     for finding in &compared.findings {
         report.take(finding, watch);

@@ -16,7 +16,13 @@ const CLUSTER: &str = "golden";
 
 /// A store in memory as the newest golden one.
 async fn golden() -> (Arc<InMemory>, Store) {
-    let root = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/2/store");
+    in_memory(3).await
+}
+
+/// A store in memory as a golden one. Of those before 3 nothing is folded.
+async fn in_memory(number: u32) -> (Arc<InMemory>, Store) {
+    let golden = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let root = golden.join(number.to_string()).join("store");
     let objects = Arc::new(InMemory::new());
     for file in files(&root) {
         let name = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
@@ -72,9 +78,9 @@ async fn a_store_as_it_was_written_has_no_findings() {
     let asked = store.requests() - before;
     assert_eq!(findings, []);
     assert_eq!((report.logs, report.commits, report.segments, report.objects), (2, 4, 2, 10));
-    assert_eq!(all, report.objects + report.commits + report.logs + 1);
-    // `format`, writers, commits and the two index layers; no other layer.
-    assert_eq!(asked.gets, 1 + 2 + 4 + 2);
+    assert_eq!(all, report.objects + report.commits + report.logs + report.folded + 1);
+    // `format`, writers, commits, what is folded, and the two index layers; no other layer.
+    assert_eq!((report.folded, asked.gets), (9, 1 + 2 + 4 + 9 + 2));
     let (deep, findings) = check(&store, true).await;
     assert_eq!(findings, []);
     assert!(deep.bytes > report.bytes && deep.worst().is_none() && deep.stopped_in.is_none());
@@ -128,7 +134,7 @@ async fn missing_and_cut_objects_are_found_without_reading_them() {
 
 #[tokio::test]
 async fn a_missing_commit_is_a_loss_and_its_segments_are_orphans() {
-    let (objects, store) = golden().await;
+    let (objects, store) = in_memory(2).await;
     let log = names(&objects).await;
     let first = log.iter().find(|name| name.starts_with("log/")).unwrap();
     objects.delete(&full(first)).await.unwrap();
@@ -137,6 +143,40 @@ async fn a_missing_commit_is_a_loss_and_its_segments_are_orphans() {
     assert_eq!(findings[0].object, *first);
     assert_eq!(report.orphans.0, 5);
     assert!(matches!(findings[1].what, What::Orphan { young: true, .. }));
+}
+
+#[tokio::test]
+async fn a_missing_commit_that_is_folded_is_no_loss() {
+    let (objects, store) = golden().await;
+    let all = names(&objects).await;
+    for log in all.iter().filter(|name| name.starts_with("log/")) {
+        let good = objects.get(&full(log)).await.unwrap().bytes().await.unwrap();
+        objects.delete(&full(log)).await.unwrap();
+        let (report, findings) = check(&store, true).await;
+        // Of a log's last commit nobody can tell that it was there, but the life that ended.
+        let of_log = findings.iter().filter(|found| found.object == *log).count();
+        assert!(of_log == 1 || log.ends_with("01"), "{findings:?}");
+        assert!(report.worst() <= Some(Severity::Damaged) && report.orphans.0 == 0);
+        objects.put(&full(log), good.into()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_in_the_folded_catalog_is_found() {
+    let (objects, store) = golden().await;
+    let all = names(&objects).await;
+    for name in all.iter().filter(|name| name.starts_with("catalog/date=")) {
+        let good = objects.get(&full(name)).await.unwrap().bytes().await.unwrap();
+        objects.delete(&full(name)).await.unwrap();
+        let (report, findings) = check(&store, false).await;
+        assert_eq!((findings.len(), &findings[0].object), (1, name), "{findings:?}");
+        assert_eq!(report.worst(), Some(Severity::Damaged));
+        objects.put(&full(name), good.into()).await.unwrap();
+    }
+    objects.put(&full("catalog/date=2026-10-02/hour=12/part-x"), "left".into()).await.unwrap();
+    objects.put(&full("catalog/other"), "mine".into()).await.unwrap();
+    let (report, findings) = check(&store, false).await;
+    assert_eq!((findings.len(), report.worst()), (2, Some(Severity::Note)), "{findings:?}");
 }
 
 #[tokio::test]

@@ -138,8 +138,8 @@ async fn clusters_of_a_bucket_do_not_see_each_other() {
         let found: Vec<_> = catalog.lives().map(|(_, _, life)| life.commits()).collect();
         assert_eq!(found, [commits]);
         let listed: Vec<Listed> = store.list(&Path::default()).try_collect().await.unwrap();
-        // The format, a layer, a writer and the commits.
-        assert_eq!(listed.len() as u64, 3 + commits, "{listed:?}");
+        // The format, a layer, a writer, the name of its log and the commits.
+        assert_eq!(listed.len() as u64, 4 + commits, "{listed:?}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Networks and servers in trouble: nothing may be lost, and nothing be there twice.
 
+#![allow(clippy::disallowed_methods)] // Nobody simulates tests.
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, TimeRange};
-use capstan_storage_engine::catalog::{Catalog, Segment as Known, SegmentEntry};
+use capstan_storage_engine::catalog::{Catalog, Segment as Known, SegmentEntry, View, manifest};
 use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::index_layer::{IndexLayer, Section};
 use capstan_storage_engine::segment::reader::{Fetch, Segment};
@@ -43,6 +43,18 @@ pub(crate) async fn describe(store: &Store) -> Described {
     let mut sources = Vec::new();
     let (mut flows, mut shape) = (BTreeSet::new(), BTreeSet::new());
     shape.insert(format!("store {}", store.format().format));
+    let view = View::load(store).await.expect("a view");
+    if view.root().version > 0 {
+        assert_eq!(view.waiting().count(), 0, "all is folded");
+        shape.insert(format!("root {}", view.root().format));
+        shape.insert(format!("manifest {}", manifest::FORMAT));
+    }
+    let window = view.window(TimeRange::ALL).await.expect("all of time");
+    assert_eq!(window.problems, [""; 0]);
+    // What is folded is what the logs say.
+    let mut logged: Vec<_> = catalog.segments(TimeRange::ALL).cloned().collect();
+    logged.sort_by_key(|of| (of.recorder, of.generation, of.seq, of.entry.first_ordinal));
+    assert_eq!(window.segments, logged);
     for (recorder, generation, life) in catalog.lives() {
         let writer = life.writer().expect("a writer");
         shape.insert(format!("writer {}", writer.format));

@@ -26,7 +26,7 @@ async fn a_flow_larger_than_a_slice_comes_in_pieces() {
     let recording = Recording { segment_bytes: 6 << 20, ..Recording::of(1) };
     let given = one_large_flow(20_000);
     let snapshot = snapshot_of(recording, given.clone()).await;
-    assert_eq!(snapshot.segments(TimeRange::ALL).count(), 3);
+    assert_eq!(crate::snapshot::testing::segments(&snapshot).await.len(), 3);
     let window = TimeRange { start: Time(3_000_000), end: Time(17_000_000) };
     for order in [Order::Time, Order::Recorded] {
         for range in [TimeRange::ALL, window] {

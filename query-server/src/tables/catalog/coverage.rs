@@ -4,8 +4,7 @@ use capstan_model::TimeRange;
 use capstan_model::coverage::Loss;
 use datafusion::arrow::array::ArrayRef;
 
-use super::{Columns, Kind, larges, smalls, texts, times};
-use crate::snapshot::Snapshot;
+use super::{Columns, Contents, Kind, larges, smalls, texts, times};
 
 pub(super) const COVERAGE: Columns = &[
     ("recorder", Kind::Text, false),
@@ -30,12 +29,13 @@ struct Stretch<'a> {
     lost: Option<&'a Loss>,
 }
 
-pub(super) fn coverage(snapshot: &Snapshot) -> Vec<ArrayRef> {
+pub(super) fn coverage(contents: &Contents) -> Vec<ArrayRef> {
     let mut rows: Vec<Stretch<'_>> = Vec::new();
-    for (life, listened) in snapshot.coverage(TimeRange::ALL) {
+    for said in &contents.window.listened {
+        let listened = &said.what;
         let stretch = |interface| Stretch {
-            recorder: life.recorder.to_string(),
-            generation: life.generation.0,
+            recorder: said.recorder.to_string(),
+            generation: said.generation.0,
             interface,
             range: listened.range,
             lost: None,
@@ -45,10 +45,11 @@ pub(super) fn coverage(snapshot: &Snapshot) -> Vec<ArrayRef> {
             interfaces => rows.extend(interfaces.iter().map(|number| stretch(Some(*number)))),
         }
     }
-    for (life, loss) in snapshot.losses(TimeRange::ALL) {
+    for said in &contents.window.losses {
+        let loss = &said.what;
         rows.push(Stretch {
-            recorder: life.recorder.to_string(),
-            generation: life.generation.0,
+            recorder: said.recorder.to_string(),
+            generation: said.generation.0,
             interface: loss.interface,
             range: loss.range,
             lost: Some(loss),

@@ -1,12 +1,11 @@
 //! `segments`, `files`, `protocols`.
 
-use capstan_model::{Hour, TimeRange};
+use capstan_model::Hour;
 use capstan_storage_engine::catalog::{LayerEntry, Segment, SegmentEntry};
 use capstan_storage_engine::segment::Layer;
 use datafusion::arrow::array::ArrayRef;
 
-use super::{Columns, Kind, larges, smalls, texts, times};
-use crate::snapshot::Snapshot;
+use super::{Columns, Contents, Kind, larges, smalls, texts, times};
 
 pub(super) const SEGMENTS: Columns = &[
     ("segment", Kind::Text, false),
@@ -56,8 +55,8 @@ fn last(entry: &SegmentEntry) -> Option<i64> {
     entry.last.map(|time| time.0)
 }
 
-pub(super) fn segments(snapshot: &Snapshot) -> Vec<ArrayRef> {
-    let all = || snapshot.segments(TimeRange::ALL);
+pub(super) fn segments(contents: &Contents) -> Vec<ArrayRef> {
+    let all = || contents.window.segments.iter();
     let number =
         |value: fn(&SegmentEntry) -> u64| larges(all().map(|segment| Some(value(&segment.entry))));
     let bytes = |layer: Layer| {
@@ -86,10 +85,12 @@ pub(super) fn segments(snapshot: &Snapshot) -> Vec<ArrayRef> {
     ]
 }
 
-pub(super) fn files(snapshot: &Snapshot) -> Vec<ArrayRef> {
-    let cluster = &snapshot.store().format().cluster;
-    let all: Vec<(&Segment, Layer, &LayerEntry)> = snapshot
-        .segments(TimeRange::ALL)
+pub(super) fn files(contents: &Contents) -> Vec<ArrayRef> {
+    let cluster = &contents.snapshot.store().format().cluster;
+    let all: Vec<(&Segment, Layer, &LayerEntry)> = contents
+        .window
+        .segments
+        .iter()
         .flat_map(|of| {
             let file = |layer| Some((&**of, layer, of.entry.layer(layer)?));
             Layer::ALL.into_iter().filter_map(file)
@@ -108,9 +109,9 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<ArrayRef> {
     ]
 }
 
-pub(super) fn protocols(snapshot: &Snapshot) -> Vec<ArrayRef> {
+pub(super) fn protocols(contents: &Contents) -> Vec<ArrayRef> {
     let all = || {
-        snapshot.segments(TimeRange::ALL).flat_map(|of| {
+        contents.window.segments.iter().flat_map(|of| {
             of.entry.protocols.iter().map(move |(name, packets)| (of, name, packets))
         })
     };

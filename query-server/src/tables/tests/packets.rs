@@ -189,7 +189,7 @@ async fn a_limit_gives_so_many_rows_and_all_different() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_segment_is_an_error_that_names_it_and_not_a_short_answer() {
-    use capstan_model::{FailureKind, TimeRange};
+    use capstan_model::FailureKind;
     use capstan_storage_engine::segment::Layer;
     let given = traffic(5, 2_000, 0, 10);
     // The layers whose bytes have checksums of their own.
@@ -200,7 +200,7 @@ async fn a_damaged_segment_is_an_error_that_names_it_and_not_a_short_answer() {
     ] {
         let snapshot = snapshot_of(small_segments(), given.clone()).await;
         testing::damage(&snapshot, 1, layer).await;
-        let damaged = snapshot.segments(TimeRange::ALL).nth(1).expect("two segments");
+        let damaged = &crate::snapshot::testing::segments(&snapshot).await[1];
         let (kind, words) = refused(&tables(&snapshot), sql).await;
         assert_eq!(kind, FailureKind::Damaged, "{sql}: {words}");
         assert!(words.contains(&damaged.entry.name), "{sql}: {words}");

@@ -34,7 +34,7 @@ fn conversations() -> (Vec<Given>, Vec<Seen>) {
 async fn store(given: Vec<Given>) -> Arc<Snapshot> {
     let recording = Recording { segment_bytes: 32 << 10, ..Recording::of(3) };
     let snapshot = snapshot_of(recording, given).await;
-    assert!(snapshot.segments(capstan_model::TimeRange::ALL).count() > 3);
+    assert!(crate::snapshot::testing::segments(&snapshot).await.len() > 3);
     snapshot
 }
 

@@ -11,8 +11,8 @@ use object_store::{
 };
 
 use super::*;
-use crate::store::nonce::jitter;
 use crate::store::unreliable::{Mishap, Unreliable};
+use crate::store::world::{Machine, jitter_of};
 
 /// How a server lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl ObjectStore for Lying {
         match self.lie {
             Lie::Overwrites => self.inner.put_opts(location, payload, options).await,
             Lie::LooksThenWrites { reach_within, writes_after } => {
-                tokio::time::sleep(jitter(reach_within * 2) - reach_within).await;
+                tokio::time::sleep(jitter_of(&Machine, reach_within * 2) - reach_within).await;
                 if is_taken().await {
                     return Err(taken(location));
                 }

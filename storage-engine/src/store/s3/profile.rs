@@ -4,7 +4,7 @@
 //! run another program or ask a person to log in is refused with words: a recorder runs for
 //! months where nobody is.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use capstan_model::{Failure, FailureKind};
 
@@ -18,7 +18,7 @@ pub(super) struct Profile {
     /// Where it was looked for, for messages.
     places: String,
     /// `None` if no file has it.
-    settings: Option<HashMap<String, String>>,
+    settings: Option<BTreeMap<String, String>>,
 }
 
 impl Profile {
@@ -32,7 +32,7 @@ impl Profile {
             (get("AWS_CONFIG_FILE").or_else(|| at_home("config")), true),
             (get("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home("credentials")), false),
         ];
-        let mut settings: Option<HashMap<String, String>> = None;
+        let mut settings: Option<BTreeMap<String, String>> = None;
         let mut places = Vec::new();
         for (file, is_config) in files {
             let Some(file) = file else { continue };
@@ -119,8 +119,8 @@ impl Profile {
 }
 
 /// The settings of one section, if the text has it.
-fn section_of(text: &str, section: &str) -> Option<HashMap<String, String>> {
-    let mut found: Option<HashMap<String, String>> = None;
+fn section_of(text: &str, section: &str) -> Option<BTreeMap<String, String>> {
+    let mut found: Option<BTreeMap<String, String>> = None;
     let mut inside = false;
     // Settings of one service stand indented below its name: they are not the profile's own.
     let mut nested = false;
@@ -176,6 +176,6 @@ mod tests {
             ]
         );
         assert_eq!(section_of(text, "profile z"), None);
-        assert_eq!(section_of("[z]", "z"), Some(HashMap::new()));
+        assert_eq!(section_of("[z]", "z"), Some(BTreeMap::new()));
     }
 }

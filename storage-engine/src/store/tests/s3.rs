@@ -1,6 +1,8 @@
 //! Buckets: what servers answer, from a server that answers what it is told to. A real one is
 //! asked in `tests/ceph`.
 
+#![allow(clippy::disallowed_methods)] // Nobody simulates tests.
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

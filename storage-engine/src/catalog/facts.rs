@@ -1,0 +1,110 @@
+//! Facts of commits, taken apart by slot and put together again.
+
+use std::collections::BTreeMap;
+
+use capstan_model::coverage::{Listened, Loss};
+use capstan_model::{Time, TimeRange};
+use serde::{Deserialize, Serialize};
+
+use super::entry::{CommitDraft, SegmentEntry};
+use super::slot::Slot;
+
+/// What one commit says of one slot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Segments that lie there, or touch it.
+    pub segments: Vec<SegmentEntry>,
+    /// When and where was listened.
+    pub listened: Vec<Listened>,
+    /// What is missing.
+    pub losses: Vec<Loss>,
+}
+
+/// Takes a commit apart. Every fact is in at least one slot.
+pub fn split(content: CommitDraft) -> BTreeMap<Slot, Share> {
+    let mut shares: BTreeMap<Slot, Share> = BTreeMap::new();
+    for segment in content.segments {
+        for slot in Slot::of_segment(&segment) {
+            shares.entry(slot).or_default().segments.push(segment.clone());
+        }
+    }
+    for listened in content.listened {
+        for slot in Slot::of_range(&listened.range) {
+            shares.entry(slot).or_default().listened.push(listened.clone());
+        }
+    }
+    for loss in content.losses {
+        for slot in Slot::of_range(&loss.range) {
+            shares.entry(slot).or_default().losses.push(loss.clone());
+        }
+    }
+    shares
+}
+
+/// A fact in a manifest, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stated<T> {
+    /// Who says it: a place in the manifest's list of contributors.
+    pub by: u32,
+    /// In which of its commits.
+    pub seq: u64,
+    /// What.
+    pub fact: T,
+}
+
+/// Facts of many commits about one slot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// SHA-256 of each commit that says something here, hex.
+    pub commits: Vec<Stated<String>>,
+    /// Segments.
+    pub segments: Vec<Stated<SegmentEntry>>,
+    /// When and where was listened.
+    pub listened: Vec<Stated<Listened>>,
+    /// What is missing.
+    pub losses: Vec<Stated<Loss>>,
+}
+
+impl Facts {
+    /// Takes in what a commit says.
+    pub(crate) fn push(&mut self, by: u32, seq: u64, sha256: String, share: Share) {
+        fn stated<T>(by: u32, seq: u64) -> impl Fn(T) -> Stated<T> {
+            move |fact| Stated { by, seq, fact }
+        }
+        self.commits.push(stated(by, seq)(sha256));
+        self.segments.extend(share.segments.into_iter().map(stated(by, seq)));
+        self.listened.extend(share.listened.into_iter().map(stated(by, seq)));
+        self.losses.extend(share.losses.into_iter().map(stated(by, seq)));
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.commits.len() + self.segments.len() + self.listened.len() + self.losses.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// From the earliest to the latest time that a fact is about; none if one is about no time.
+    pub fn span(&self) -> Option<(Time, Time)> {
+        let of_range = |range: &TimeRange| Some((range.start, range.end));
+        let segments = self.segments.iter().map(|of| of.fact.first.zip(of.fact.last));
+        let listened = self.listened.iter().map(|of| of_range(&of.fact.range));
+        let losses = self.losses.iter().map(|of| of_range(&of.fact.range));
+        segments.chain(listened).chain(losses).reduce(|a, b| {
+            let (a, b) = a.zip(b)?;
+            Some((a.0.min(b.0), a.1.max(b.1)))
+        })?
+    }
+
+    /// Whose facts these are, as far as they name contributors.
+    pub(crate) fn contributors(&self) -> impl Iterator<Item = u32> {
+        let commits = self.commits.iter().map(|of| of.by);
+        let segments = self.segments.iter().map(|of| of.by);
+        let listened = self.listened.iter().map(|of| of.by);
+        let losses = self.losses.iter().map(|of| of.by);
+        commits.chain(segments).chain(listened).chain(losses)
+    }
+}

@@ -1,0 +1,464 @@
+//! Folding: from the logs of recorders into manifests of hours.
+//!
+//! One folder at a time is meant to work, and nothing breaks if two do: who holds the newest
+//! epoch of the root commits, the other finds out when it tries. A step is
+//!
+//! 1. new logs are taken in: a root that names them, from its first commit on;
+//! 2. each open log is followed, and what its commits say is put into manifests, slot by slot;
+//! 3. lives that have ended are stored;
+//! 4. a root that says how far all this has come.
+//!
+//! When it breaks off anywhere, the next folder does the same again from the last root and passes over
+//! what manifests have already.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::chain::read_writer;
+use super::entry::sha256_hex;
+use super::facts::split;
+use super::life::Life;
+use super::manifest::{Folding, Manifest};
+use super::root::{Root, Step};
+use super::slot::Slot;
+use super::sweep;
+use super::versions::{self, Versioned};
+use super::{Chain, Problem};
+#[cfg(feature = "planted")]
+use crate::store::Planted;
+use crate::store::{Store, names};
+
+/// Requests in flight.
+const AT_ONCE: usize = 32;
+
+/// Commits of one log that are folded in one step: what bounds its memory.
+const COMMITS: usize = 256;
+
+/// The first store format whose writers say that their log may go on, which is how they are found.
+const FIRST_FORMAT: u32 = 3;
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Logs that were taken in.
+    pub logs: u64,
+    /// Commits that were folded.
+    pub commits: u64,
+    /// Manifests that were put.
+    pub manifests: u64,
+    /// Lives that ended.
+    pub ended: u64,
+    /// Some log has more commits than one step takes.
+    pub more: bool,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Done(Folded),
+    /// Somebody else took over; this folder must not go on.
+    Fenced {
+        /// Who.
+        by: String,
+    },
+}
+
+/// Who folds, in one epoch.
+#[derive(Debug)]
+pub struct Folder {
+    store: Store,
+    root: Versioned<Root>,
+    /// The newest boundary.
+    boundary: u64,
+    /// The newest manifests of slots that changed in the step before.
+    manifests: BTreeMap<Slot, Versioned<Manifest>>,
+    /// Slots that changed since replaced versions were removed last.
+    unswept: BTreeSet<Slot>,
+}
+
+/// How long a folder means to fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// For as long as it can.
+    Keeps,
+    /// What there is.
+    Leaves,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Versions of the root.
+    pub roots: u64,
+    /// Versions of manifests.
+    pub manifests: u64,
+}
+
+/// A log that was followed, as far as a step takes it.
+struct Followed {
+    life: Life,
+    foldings: Vec<(Slot, Folding)>,
+    commits: u64,
+    problems: Vec<String>,
+    more: bool,
+}
+
+/// A step that another folder made.
+struct Fenced;
+
+impl Folder {
+    /// Takes over folding: raises the epoch. `holder` says who, for people.
+    ///
+    /// # Errors
+    /// What the store says; [`FailureKind::Usage`] for a store of a format that is read from its logs.
+    pub async fn claim(store: &Store, holder: &str, stay: Stay) -> Result<Folder, Failure> {
+        if store.format().format < FIRST_FORMAT {
+            let what = format!(
+                "{} has format {}, which has no manifests: it is read from its logs",
+                store.place(),
+                store.format().format
+            );
+            return Err(Failure::new(FailureKind::Usage, what));
+        }
+        let mut known = None;
+        loop {
+            let root = versions::newest_root(store, known).await?;
+            let (holder, keeps) = (holder.to_owned(), stay == Stay::Keeps);
+            let next = root.value.claim(holder, keeps, root.sha256.clone(), store.nonce());
+            if let Some(root) = versions::put_root(store, &root.value, next).await?
+                && let Some(boundary) = versions::newest_boundary(store, &root.value).await?
+            {
+                // The folder before may not have come to it.
+                let unswept = root.value.slots.iter().map(|of| of.slot).collect();
+                let manifests = BTreeMap::new();
+                return Ok(Folder { store: store.clone(), root, boundary, manifests, unswept });
+            }
+            known = Some(root);
+        }
+    }
+
+    /// How far folding has come.
+    pub fn root(&self) -> &Root {
+        &self.root.value
+    }
+
+    /// Makes a step.
+    ///
+    /// # Errors
+    /// What the store says; calling again is right.
+    pub async fn step(&mut self) -> Result<Outcome, Failure> {
+        match self.try_step().await? {
+            Ok(folded) => Ok(Outcome::Done(folded)),
+            Err(Fenced) => {
+                let newest = versions::newest_root(&self.store, Some(self.root.clone())).await?;
+                Ok(Outcome::Fenced { by: newest.value.holder })
+            }
+        }
+    }
+
+    async fn try_step(&mut self) -> Result<Result<Folded, Fenced>, Failure> {
+        let open = open_logs(&self.store).await?;
+        let mut folded = Folded::default();
+        let mut step = Step::default();
+        step.gone.extend(self.ended().filter(|owner| !open.contains(owner)));
+
+        let new = open.iter().filter(|owner| self.root.value.log(**owner).is_none());
+        let taken_in = self.take_in(new.copied().collect(), &mut step.problems).await?;
+        if !taken_in.is_empty() {
+            folded.logs = taken_in.len() as u64;
+            let taken_in = Step { lives: taken_in, ..Step::default() };
+            if self.advance(taken_in).await?.is_err() {
+                return Ok(Err(Fenced));
+            }
+        }
+
+        let mut foldings: BTreeMap<Slot, Vec<Folding>> = BTreeMap::new();
+        for followed in self.follow().await? {
+            folded.commits += followed.commits;
+            folded.more |= followed.more;
+            step.problems.extend(followed.problems);
+            for (slot, folding) in followed.foldings {
+                foldings.entry(slot).or_default().push(folding);
+            }
+            if followed.commits > 0 {
+                step.lives.push(followed.life);
+            }
+        }
+        #[cfg(feature = "planted")]
+        if self.store.planted(Planted::RootFirst) && !step.lives.is_empty() {
+            let lives = std::mem::take(&mut step.lives);
+            if self.advance(Step { lives, ..Step::default() }).await?.is_err() {
+                return Ok(Err(Fenced));
+            }
+        }
+        let Ok(slots) = self.fold(foldings).await? else { return Ok(Err(Fenced)) };
+        folded.manifests = slots.len() as u64;
+        step.slots = slots;
+        for life in step.lives.iter().filter(|life| life.chain().finished()) {
+            versions::put_ended(&self.store, life).await?;
+            step.ended.insert(life.owner());
+            folded.ended += 1;
+        }
+        if !step.is_empty() && self.advance(step).await?.is_err() {
+            return Ok(Err(Fenced));
+        }
+        self.unmark(&open).await;
+        Ok(Ok(folded))
+    }
+
+    /// Removes versions that newer ones have replaced for `grace`, of the root and of the manifests
+    /// that changed since this was done last; how many.
+    ///
+    /// # Errors
+    /// What the store says; calling again is right.
+    pub async fn sweep(&mut self, grace: Duration) -> Result<Swept, Failure> {
+        let mut swept = Swept::default();
+        let Some((gone, now)) = sweep::roots(&self.store, grace).await? else { return Ok(swept) };
+        for slot in self.unswept.clone() {
+            let (removed, some_left) = sweep::manifests(&self.store, slot, now, grace).await?;
+            swept.manifests += removed;
+            if !some_left {
+                self.unswept.remove(&slot);
+            }
+        }
+        if let Some((last, _)) = gone.last() {
+            let (number, below) = (self.boundary.saturating_add(1), last.saturating_add(1));
+            let raised = versions::put_boundary(&self.store, number, below).await?;
+            // Whoever raised another one says which versions may go; the next round sees which are left.
+            self.boundary = number;
+            if self.advance(Step::default()).await?.is_err() || !raised {
+                return Ok(swept);
+            }
+            swept.roots = sweep::remove(&self.store, gone).await?;
+        }
+        Ok(swept)
+    }
+
+    fn ended(&self) -> impl Iterator<Item = (RecorderId, Generation)> {
+        self.root.value.logs.iter().filter(|log| log.ended).map(|log| log.life.owner())
+    }
+
+    /// Puts the next root.
+    async fn advance(&mut self, mut step: Step) -> Result<Result<(), Fenced>, Failure> {
+        let before = &self.root;
+        step.boundary = (self.boundary > before.value.boundary).then_some(self.boundary);
+        let next = before.value.advance(step, before.sha256.clone(), self.store.nonce());
+        let Some(root) = versions::put_root(&self.store, &before.value, next).await? else {
+            return Ok(Err(Fenced));
+        };
+        // The number may have been free because all up to it were removed.
+        let boundary = versions::newest_boundary(&self.store, &root.value).await?;
+        let Some(boundary) = boundary else { return Ok(Err(Fenced)) };
+        self.boundary = boundary;
+        self.root = root;
+        Ok(Ok(()))
+    }
+
+    /// Lives that no root named so far.
+    async fn take_in(
+        &self,
+        owners: Vec<(RecorderId, Generation)>,
+        problems: &mut Vec<String>,
+    ) -> Result<Vec<Life>, Failure> {
+        let store = &self.store;
+        let mut read = stream::iter(owners)
+            .map(|(recorder, generation)| async move {
+                // A listing may show what was removed.
+                if versions::read_ended(store, recorder, generation).await?.is_some() {
+                    store.delete(&names::open(recorder, generation)).await?;
+                    return Ok(None);
+                }
+                let writer = store.get_if_present(&names::writer(recorder, generation)).await?;
+                Ok::<_, Failure>(Some(begin(recorder, generation, writer.as_deref())))
+            })
+            .buffered(AT_ONCE);
+        let mut lives = Vec::new();
+        while let Some(begun) = read.try_next().await? {
+            let Some((life, found)) = begun else { continue };
+            problems.extend(found.iter().map(in_words));
+            lives.push(life);
+        }
+        Ok(lives)
+    }
+
+    /// Follows all logs that may go on.
+    async fn follow(&self) -> Result<Vec<Followed>, Failure> {
+        let open = self.root.value.logs.iter().filter(|log| !log.life.chain().finished());
+        let open: Vec<_> = open.map(|log| (log.admitted, log.life.clone())).collect();
+        stream::iter(open)
+            .map(|(admitted, life)| follow(&self.store, admitted, life))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Puts foldings into manifests; gives the manifests that there are now.
+    async fn fold(
+        &mut self,
+        foldings: BTreeMap<Slot, Vec<Folding>>,
+    ) -> Result<Result<Vec<(Slot, u64)>, Fenced>, Failure> {
+        let known = std::mem::take(&mut self.manifests);
+        let mut put = stream::iter(foldings)
+            .map(|(slot, foldings)| {
+                let known = known.get(&slot).cloned();
+                let named = self.root.value.slot(slot).unwrap_or(0);
+                fold(&self.store, self.root.value.epoch, slot, foldings, known, named)
+            })
+            .buffered(AT_ONCE);
+        let mut manifests = BTreeMap::new();
+        while let Some(manifest) = put.try_next().await? {
+            let Ok(manifest) = manifest else { return Ok(Err(Fenced)) };
+            self.unswept.insert(manifest.value.slot);
+            manifests.insert(manifest.value.slot, manifest);
+        }
+        drop(put);
+        self.manifests = manifests;
+        let versions = self.manifests.values().map(|of| (of.value.slot, of.value.version));
+        Ok(Ok(versions.collect()))
+    }
+
+    /// Lets nobody look for logs any more whose end is in the root. Where this is not allowed they
+    /// stay, and cost who looks a name.
+    async fn unmark(&self, open: &BTreeSet<(RecorderId, Generation)>) {
+        for (recorder, generation) in self.ended().filter(|owner| open.contains(owner)) {
+            if let Err(failure) = self.store.delete(&names::open(recorder, generation)).await {
+                tracing::debug!(%failure, "the name of an ended log stays");
+            }
+        }
+    }
+}
+
+/// The logs that may go on, as their writers say.
+pub(crate) async fn open_logs(
+    store: &Store,
+) -> Result<BTreeSet<(RecorderId, Generation)>, Failure> {
+    let first = store.format().format >= FIRST_FORMAT;
+    let (prefix, parse): (_, fn(&object_store::path::Path) -> _) = if first {
+        (names::open_logs(), names::parse_open)
+    } else {
+        (names::writers(None), names::parse_writer)
+    };
+    store
+        .list(&prefix)
+        .try_filter_map(|object| async move { Ok(parse(&object.path)) })
+        .try_collect()
+        .await
+}
+
+/// A life before its first commit, and what is wrong with its writer.
+pub(crate) fn begin(
+    recorder: RecorderId,
+    generation: Generation,
+    writer: Option<&[u8]>,
+) -> (Life, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let (writer, chain) = match writer {
+        Some(bytes) => read_writer(recorder, generation, bytes, &mut problems),
+        None => {
+            let object = names::commit(recorder, generation, 0).to_string();
+            problems.push(Problem::NoWriter { object });
+            (None, Chain::new(recorder, generation, None))
+        }
+    };
+    (Life::new(writer, chain), problems)
+}
+
+/// A problem and what caused it.
+pub(crate) fn in_words(problem: &Problem) -> String {
+    match std::error::Error::source(problem) {
+        Some(source) => format!("{problem}: {source}"),
+        None => problem.to_string(),
+    }
+}
+
+/// Follows one log until it ends, or for as many commits as a step takes.
+async fn follow(store: &Store, admitted: u64, mut life: Life) -> Result<Followed, Failure> {
+    let (recorder, generation) = life.owner();
+    let mut foldings = Vec::new();
+    let mut problems = Vec::new();
+    let mut commits = 0;
+    let mut more = false;
+    while !life.chain().finished() {
+        if commits == COMMITS as u64 {
+            more = true;
+            break;
+        }
+        let seq = life.chain().next();
+        let path = names::commit(recorder, generation, seq);
+        let Some(bytes) = store.get_if_present(&path).await? else { break };
+        let mut found = Vec::new();
+        let mut next = life.clone();
+        let commit = next.follow(seq, &bytes, &mut found);
+        problems.extend(found.iter().map(in_words));
+        if found.iter().any(|problem| matches!(problem, Problem::TooNew { .. })) {
+            // A newer version will fold it. Readers go on to meet it in the log.
+            break;
+        }
+        commits += 1;
+        life = next;
+        let Some(commit) = commit else { continue };
+        let info = life.writer().map(|writer| writer.info.clone());
+        let sha256 = sha256_hex(&bytes);
+        foldings.extend(split(commit.content).into_iter().map(|(slot, share)| {
+            let (info, sha256) = (info.clone(), sha256.clone());
+            (slot, Folding { recorder, generation, admitted, info, seq, sha256, share })
+        }));
+    }
+    Ok(Followed { life, foldings, commits, problems, more })
+}
+
+/// Puts the manifest of a slot that has some commits; the one there is if it has them.
+async fn fold(
+    store: &Store,
+    epoch: u64,
+    slot: Slot,
+    foldings: Vec<Folding>,
+    known: Option<Versioned<Manifest>>,
+    named: u64,
+) -> Result<Result<Versioned<Manifest>, Fenced>, Failure> {
+    let mut before = match known {
+        Some(known) => known,
+        None => versions::newest_manifest(store, slot, named).await?,
+    };
+    loop {
+        if before.value.epoch > epoch {
+            return Ok(Err(Fenced));
+        }
+        let next = before.value.fold(&foldings, epoch, before.sha256.clone(), store.nonce());
+        let Some(next) = next else { return Ok(Ok(before)) };
+        if let Some(put) = versions::put_manifest(store, &before.value, next).await? {
+            return Ok(Ok(put));
+        }
+        before = versions::newest_manifest(store, slot, before.value.version).await?;
+    }
+}
+
+/// Folds everything there is, once: for who has written and goes away.
+///
+/// # Errors
+/// What the store says.
+pub async fn fold_all(store: &Store, holder: &str) -> Result<Outcome, Failure> {
+    let mut folder = Folder::claim(store, holder, Stay::Leaves).await?;
+    let mut all = Folded::default();
+    loop {
+        match folder.step().await? {
+            Outcome::Done(step) => {
+                all.logs += step.logs;
+                all.commits += step.commits;
+                all.manifests += step.manifests;
+                all.ended += step.ended;
+                if !step.more {
+                    return Ok(Outcome::Done(all));
+                }
+            }
+            fenced => return Ok(fenced),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,358 @@
+//! Recorders, folders and readers over memory.
+
+use std::sync::Arc;
+
+use capstan_model::coverage::{Listened, Loss, LossCause};
+use capstan_model::{Hour, Time, TimeRange};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::*;
+use crate::catalog::tests::{RECORDER, draft, live, memory, seconds, segment};
+use crate::catalog::{CommitDraft, Finished, Recorder, SegmentEntry, View, Window};
+
+const HOUR: i64 = 3_600;
+
+async fn recorder(store: &Store, number: u64) -> Recorder {
+    Recorder::start(store, RecorderId(RECORDER.0 + number), live()).await.unwrap()
+}
+
+async fn folder(store: &Store) -> Folder {
+    Folder::claim(store, "test", Stay::Keeps).await.unwrap()
+}
+
+async fn step(folder: &mut Folder) -> Folded {
+    match folder.step().await.unwrap() {
+        Outcome::Done(folded) => folded,
+        Outcome::Fenced { by } => panic!("fenced by {by}"),
+    }
+}
+
+fn names_in(window: &Window) -> Vec<&str> {
+    window.segments.iter().map(|segment| segment.entry.name.as_str()).collect()
+}
+
+async fn window(store: &Store, range: TimeRange) -> Window {
+    let view = View::load(store).await.unwrap();
+    assert_eq!(view.problems().collect::<Vec<_>>(), [""; 0]);
+    let window = view.window(range).await.unwrap();
+    assert_eq!(window.problems, [""; 0]);
+    window
+}
+
+/// The last commit of a life.
+fn end() -> CommitDraft {
+    let finished = Some(Finished { complete: true, packets_total: 0 });
+    CommitDraft { finished, ..CommitDraft::default() }
+}
+
+#[tokio::test]
+async fn what_is_folded_is_what_the_logs_say() {
+    let store = memory().await;
+    let (mut a, mut b) = (recorder(&store, 0).await, recorder(&store, 1).await);
+    a.commit(draft("a0", 0)).await.unwrap();
+    b.commit(draft("b0", 5)).await.unwrap();
+    let mut folder = folder(&store).await;
+    let folded = step(&mut folder).await;
+    assert_eq!((folded.logs, folded.commits, folded.manifests), (2, 2, 1));
+    assert_eq!(step(&mut folder).await, Folded::default());
+
+    // What comes after is met in the logs, until it is folded too.
+    a.commit(draft("a1", HOUR)).await.unwrap();
+    let all = window(&store, TimeRange::ALL).await;
+    assert_eq!(names_in(&all), ["a0", "a1", "b0"]);
+    assert_eq!(names_in(&window(&store, seconds(HOUR, HOUR + 1)).await), ["a1"]);
+    assert_eq!(names_in(&window(&store, seconds(0, 4)).await), ["a0"]);
+    step(&mut folder).await;
+    let folded = window(&store, TimeRange::ALL).await;
+    assert_eq!(names_in(&folded), names_in(&all));
+    assert_eq!(folded.segments, all.segments);
+    assert_eq!(folded.writers, all.writers);
+}
+
+#[tokio::test]
+async fn a_life_that_ended_is_not_looked_for_any_more() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    recorder.commit(draft("a", 0)).await.unwrap();
+    recorder.commit(end()).await.unwrap();
+    let mut folder = folder(&store).await;
+    assert_eq!(step(&mut folder).await.ended, 1);
+    assert!(open_logs(&store).await.unwrap().is_empty());
+    step(&mut folder).await;
+    assert!(folder.root().logs.is_empty());
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    assert_eq!((lives.len(), lives[0].packets(), lives[0].commits()), (1, 10, 2));
+    assert!(lives[0].finished().is_some_and(|end| end.complete));
+
+    // A name that shows up again is no new log.
+    store.put_new(&names::open(RECORDER, Generation(1)), Vec::new()).await.unwrap();
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
+    assert_eq!(step(&mut folder).await, Folded::default());
+    assert!(open_logs(&store).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_view_is_of_its_moment_whatever_is_folded_later() {
+    let store = memory().await;
+    let (mut a, mut ends) = (recorder(&store, 0).await, recorder(&store, 1).await);
+    a.commit(draft("a0", 0)).await.unwrap();
+    ends.commit(CommitDraft { finished: end().finished, ..draft("e0", 1) }).await.unwrap();
+    let mut folder = folder(&store).await;
+    step(&mut folder).await;
+    a.commit(draft("a1", 2)).await.unwrap();
+    let view = View::load(&store).await.unwrap();
+
+    a.commit(draft("a2", 3)).await.unwrap();
+    let mut late = recorder(&store, 2).await;
+    late.commit(draft("l0", 4)).await.unwrap();
+    step(&mut folder).await;
+    step(&mut folder).await;
+    let then = view.window(TimeRange::ALL).await.unwrap();
+    assert_eq!(names_in(&then), ["a0", "a1", "e0"]);
+    let now = view.refresh().await.unwrap();
+    assert_eq!(
+        names_in(&now.window(TimeRange::ALL).await.unwrap()),
+        ["a0", "a1", "a2", "e0", "l0"]
+    );
+    assert!(!now.is_same(&view));
+    assert!(now.refresh().await.unwrap().is_same(&now));
+}
+
+#[tokio::test]
+async fn who_was_fenced_changes_nothing_and_stops() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    let mut old = folder(&store).await;
+    recorder.commit(draft("a", 0)).await.unwrap();
+    step(&mut old).await;
+    let mut new = folder(&store).await;
+    recorder.commit(draft("b", 1)).await.unwrap();
+    let outcome = old.step().await.unwrap();
+    assert_eq!(outcome, Outcome::Fenced { by: "test".to_owned() });
+    assert_eq!(step(&mut new).await.commits, 1);
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "b"]);
+    recorder.commit(draft("c", 2)).await.unwrap();
+    step(&mut new).await;
+    // It may have put a manifest before it was told; that does no harm.
+    assert!(matches!(old.step().await.unwrap(), Outcome::Fenced { .. }));
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn facts_of_many_hours_are_found_from_each_of_them() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    let range = seconds(HOUR - 10, HOUR + 10);
+    let spans = SegmentEntry {
+        hours: (0..100).map(Hour).collect(),
+        last: Some(Time(99 * HOUR * 1_000_000_000)),
+        ..segment("wide", 0)
+    };
+    let loss = Loss {
+        range: seconds(0, 1_000 * HOUR),
+        interface: None,
+        cause: LossCause::SourceDamaged,
+        packets: 0,
+        bytes: 0,
+        note: String::new(),
+    };
+    let listened = vec![Listened { range, interfaces: Vec::new() }];
+    let losses = vec![loss.clone()];
+    let segments = vec![spans];
+    let draft = CommitDraft { segments, listened, losses, ..CommitDraft::default() };
+    recorder.commit(draft).await.unwrap();
+    let mut folder = folder(&store).await;
+    assert_eq!(step(&mut folder).await.manifests, 3);
+    for hour in [0, 1, 50, 99] {
+        let window = window(&store, seconds(hour * HOUR, hour * HOUR + 60)).await;
+        assert_eq!((names_in(&window), window.losses.len()), (vec!["wide"], 1), "{hour}");
+        assert_eq!(window.listened.len(), usize::from(hour == 1));
+    }
+    let all = window(&store, TimeRange::ALL).await;
+    assert_eq!((all.segments.len(), all.listened.len(), all.losses.len()), (1, 1, 1));
+    assert_eq!(all.losses[0].what, loss);
+}
+
+#[tokio::test]
+async fn an_open_end_and_untimed_packets_are_found() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    let untimed = SegmentEntry { hour: Hour::UNKNOWN, first: None, last: None, ..segment("u", 0) };
+    let segments = vec![untimed, segment("a", 0), segment("b", 100 * 24 * HOUR)];
+    recorder.commit(CommitDraft { segments, ..CommitDraft::default() }).await.unwrap();
+    step(&mut folder(&store).await).await;
+    let from = |start| TimeRange { start: Time(start), end: Time::MAX };
+    assert_eq!(names_in(&window(&store, from(0)).await), ["a", "b"]);
+    assert_eq!(names_in(&window(&store, from(HOUR * 1_000_000_000)).await), ["b"]);
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "b", "u"]);
+}
+
+#[tokio::test]
+async fn many_commits_take_many_steps_and_parts() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    for number in 0..700 {
+        recorder.commit(draft(&format!("s{number:03}"), number)).await.unwrap();
+    }
+    let outcome = fold_all(&store, "test").await.unwrap();
+    let Outcome::Done(folded) = outcome else { panic!("fenced") };
+    assert_eq!((folded.commits, folded.logs), (700, 1));
+    let manifest = versions::newest_manifest(&store, Slot::Hour(Hour(0)), 0).await.unwrap();
+    assert_eq!((manifest.value.version, manifest.value.parts.len()), (3, 1));
+    let all = window(&store, TimeRange::ALL).await;
+    assert_eq!(all.segments.len(), 700);
+    assert_eq!(names_in(&window(&store, seconds(699, 700)).await).last(), Some(&"s699"));
+}
+
+#[tokio::test]
+async fn a_question_about_a_minute_costs_the_same_after_a_long_history() {
+    let mut costs = Vec::new();
+    for hours in [1, 24 * 14] {
+        let store = memory().await;
+        let mut recorder = recorder(&store, 0).await;
+        let mut folder = folder(&store).await;
+        for hour in 0..hours {
+            recorder.commit(draft(&format!("s{hour}"), hour * HOUR)).await.unwrap();
+            step(&mut folder).await;
+        }
+        for asked in [0, hours - 1] {
+            let before = store.requests();
+            let found = window(&store, seconds(asked * HOUR, asked * HOUR + 60)).await;
+            assert_eq!(found.segments.len(), 1);
+            costs.push(store.requests() - before);
+        }
+    }
+    let requests = |cost: &crate::store::Requests| cost.gets + cost.lists;
+    assert!(costs.iter().all(|cost| requests(cost) <= requests(&costs[0]) + 1), "{costs:?}");
+    let most = costs[0].bytes_read + costs[0].bytes_read / 10;
+    // The root names the manifests that changed last: that grows, and then no more.
+    assert!(costs.iter().all(|cost| cost.bytes_read <= most + 4_096), "{costs:?}");
+}
+
+#[tokio::test]
+async fn damaged_objects_are_named_and_the_rest_is_read() {
+    let objects = Arc::new(InMemory::new());
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
+    let mut recorder = recorder(&store, 0).await;
+    let mut folder = folder(&store).await;
+    for number in 0..4 {
+        recorder.commit(draft(&format!("a{number}"), number)).await.unwrap();
+        recorder.commit(draft(&format!("b{number}"), HOUR + number)).await.unwrap();
+        step(&mut folder).await;
+    }
+    let change = async |path: &Path| {
+        let full: Path = format!("prod/{path}").into();
+        let mut bytes = objects.get(&full).await.unwrap().bytes().await.unwrap().to_vec();
+        bytes[9] ^= 4;
+        objects.put(&full, bytes.into()).await.unwrap();
+    };
+    let newest = folder.root().version;
+    change(&names::root(newest)).await;
+    let view = View::load(&store).await.unwrap();
+    let problems: Vec<_> = view.problems().collect();
+    assert!(problems[0].contains(names::root(newest).as_ref()), "{problems:?}");
+    let all = view.window(TimeRange::ALL).await.unwrap();
+    assert_eq!(all.segments.len(), 8, "the root before knows how to go on");
+
+    // The same change again takes it back.
+    change(&names::root(newest)).await;
+    let hour = Slot::Hour(Hour(0));
+    let version = versions::newest_manifest(&store, hour, 0).await.unwrap().value.version;
+    change(&names::manifest(hour, version)).await;
+    let view = View::load(&store).await.unwrap();
+    let first = view.window(seconds(0, 60)).await.unwrap();
+    assert_eq!(
+        names_in(&first),
+        ["a0", "a1", "a2"],
+        "what the version before does not say is missing"
+    );
+    assert!(first.problems[0].contains(names::manifest(hour, version).as_ref()));
+    let second = view.window(seconds(HOUR + 20, HOUR + 60)).await.unwrap();
+    assert_eq!(second.problems, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for() {
+    let objects = Arc::new(InMemory::new());
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
+    let mut recorder = recorder(&store, 0).await;
+    let (recorder_id, generation) = (recorder.recorder(), recorder.generation());
+    for number in 0..3 {
+        recorder.commit(draft(&format!("a{number}"), number)).await.unwrap();
+    }
+    let full = |seq| Path::from(format!("prod/{}", names::commit(recorder_id, generation, seq)));
+    objects.put(&full(1), "{".into()).await.unwrap();
+    let good = objects.get(&full(2)).await.unwrap().bytes().await.unwrap();
+    objects.put(&full(2), "{\"format\":99}".into()).await.unwrap();
+    let mut folder = folder(&store).await;
+    assert_eq!(step(&mut folder).await.commits, 2);
+    assert_eq!(folder.root().logs[0].life.chain().next(), 2);
+    let view = View::load(&store).await.unwrap();
+    let problems = view.problems().collect::<Vec<_>>().join("\n");
+    assert!(problems.contains("/00000000000000000001 is damaged"), "{problems}");
+    assert!(problems.contains("/00000000000000000002 was written by a newer"), "{problems}");
+    // Its writer is of this version after all: who can read it folds it.
+    objects.put(&full(2), good.into()).await.unwrap();
+    step(&mut folder).await;
+    let all = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+    assert_eq!(names_in(&all), ["a0", "a2"]);
+}
+
+#[tokio::test]
+async fn nothing_is_left_behind_by_two_folders_at_once() {
+    let store = memory().await;
+    let mut recorders = Vec::new();
+    for number in 0..4 {
+        recorders.push(recorder(&store, number).await);
+    }
+    let mut committed = Vec::new();
+    for round in 0..6_i64 {
+        for recorder in &mut recorders {
+            let name = format!("{}-{round}", recorder.recorder());
+            recorder.commit(draft(&name, round * 1_000)).await.unwrap();
+            committed.push(name);
+        }
+        let (a, b) = futures::join!(fold_all(&store, "a"), fold_all(&store, "b"));
+        // One of them, or the next one, has folded all.
+        let (_, _) = (a.unwrap(), b.unwrap());
+        let found = window(&store, TimeRange::ALL).await;
+        committed.sort_unstable();
+        let mut names = names_in(&found);
+        names.sort_unstable();
+        assert_eq!(names, committed);
+    }
+    let roots: Vec<_> = store.list(&names::roots()).try_collect().await.unwrap();
+    assert!(roots.len() >= 6);
+}
+
+#[tokio::test]
+async fn replaced_versions_are_removed_and_who_slept_finds_out() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    let mut asleep = folder(&store).await;
+    let early = View::load(&store).await.unwrap();
+    let mut folder = folder(&store).await;
+    for number in 0..12 {
+        recorder.commit(draft(&format!("s{number:02}"), number)).await.unwrap();
+        step(&mut folder).await;
+    }
+    assert_eq!(folder.sweep(sweep::GRACE).await.unwrap(), Swept::default());
+    let swept = folder.sweep(Duration::ZERO).await.unwrap();
+    assert!(swept.roots > 6 && swept.manifests == 8, "{swept:?}");
+    let roots: Vec<_> = store.list(&names::roots()).try_collect().await.unwrap();
+    let lowest = roots.iter().filter_map(|root| names::parse_root(&root.path)).min().unwrap();
+    // The number that the sleeper would create is free again.
+    assert!(asleep.root().version + 1 < lowest);
+
+    recorder.commit(draft("last", 20)).await.unwrap();
+    assert!(matches!(asleep.step().await.unwrap(), Outcome::Fenced { .. }));
+    let now = early.refresh().await.unwrap().window(TimeRange::ALL).await.unwrap();
+    assert_eq!(now.segments.len(), 13, "a reader who slept finds the newest root");
+    step(&mut folder).await;
+    assert_eq!(window(&store, TimeRange::ALL).await.segments.len(), 13);
+    assert_eq!(folder.root().boundary, 1);
+}

@@ -1,0 +1,210 @@
+//! One life of a recorder: who it is, how far its log was followed, and what its commits add up to.
+
+use std::collections::BTreeSet;
+
+use capstan_model::{Generation, RecorderId, Time};
+use serde::{Deserialize, Serialize};
+
+use super::chain::{Chain, Problem};
+use super::entry::{Commit, Finished, Source, SourceMark, Writer, WriterKind};
+
+/// Notes that are kept of one life.
+const NOTES: usize = 64;
+
+/// See the module. What the commits say of segments, listening and losses is kept elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    writer: Option<Writer>,
+    chain: Chain,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    finished: Option<Finished>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    notes: BTreeSet<String>,
+    packets: u64,
+    packets_lost: u64,
+    next_flow: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source_read: Option<SourceMark>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_commit: Option<Time>,
+    /// Until when it was heard of by its own clock: the latest end of what it listened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heard_until: Option<Time>,
+}
+
+impl Life {
+    pub(crate) fn new(writer: Option<Writer>, chain: Chain) -> Life {
+        Life {
+            writer,
+            chain,
+            finished: None,
+            notes: BTreeSet::new(),
+            packets: 0,
+            packets_lost: 0,
+            next_flow: 0,
+            source_read: None,
+            last_commit: None,
+            heard_until: None,
+        }
+    }
+
+    /// Takes the commit with number `seq`, at or after that of [`Life::chain`]. What is wrong goes to
+    /// `problems`; what the commit says is returned if it can be read at all.
+    pub(crate) fn follow(
+        &mut self,
+        seq: u64,
+        bytes: &[u8],
+        problems: &mut Vec<Problem>,
+    ) -> Option<Commit> {
+        let commit = self.chain.follow(seq, bytes, problems)?;
+        let content = &commit.content;
+        if !content.note.is_empty() && self.notes.len() < NOTES {
+            self.notes.insert(content.note.clone());
+        }
+        self.finished = content.finished.clone().or(self.finished.take());
+        self.source_read = content.source_read.clone().or(self.source_read.take());
+        self.next_flow = self.next_flow.max(content.next_flow);
+        self.last_commit = self.last_commit.max(Some(commit.committed_at));
+        let heard = content.listened.iter().map(|listened| listened.range.end).max();
+        self.heard_until = self.heard_until.max(heard);
+        for segment in &content.segments {
+            self.packets = self.packets.saturating_add(segment.packets);
+        }
+        for loss in &content.losses {
+            self.packets_lost = self.packets_lost.saturating_add(loss.packets);
+        }
+        Some(commit)
+    }
+
+    /// Goes on after `seq`, which is missing with all before it that were not followed.
+    pub(crate) fn skip(&mut self, seq: u64, problems: &mut Vec<Problem>) {
+        self.chain.skip(seq, problems);
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> (RecorderId, Generation) {
+        self.chain.owner()
+    }
+
+    /// How far its log was followed.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// What the writer says of itself; none if its object is missing or damaged.
+    pub fn writer(&self) -> Option<&Writer> {
+        self.writer.as_ref()
+    }
+
+    /// Whether it records what happens now, as opposed to reading a capture that exists.
+    pub fn is_live(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.info.kind == WriterKind::Live)
+    }
+
+    /// How it ended, if it said so.
+    pub fn finished(&self) -> Option<&Finished> {
+        self.finished.as_ref()
+    }
+
+    /// Of an import: how far its source was read, by the last commit that says so.
+    pub fn source_read(&self) -> Option<&SourceMark> {
+        self.source_read.as_ref()
+    }
+
+    /// How many commits its log has.
+    pub fn commits(&self) -> u64 {
+        self.chain.next()
+    }
+
+    /// Packets committed.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Packets that its commits say were lost.
+    pub fn packets_lost(&self) -> u64 {
+        self.packets_lost
+    }
+
+    /// When it committed last, by its own clock.
+    pub fn last_commit(&self) -> Option<Time> {
+        self.last_commit
+    }
+
+    /// Until when it had listened, by its own clock; none if it never said.
+    pub fn heard_until(&self) -> Option<Time> {
+        self.heard_until
+    }
+
+    /// What its commits noted for people, each once, of many the first.
+    pub fn notes(&self) -> &BTreeSet<String> {
+        &self.notes
+    }
+
+    fn is_complete(&self) -> bool {
+        self.finished.as_ref().is_some_and(|finished| finished.complete)
+    }
+}
+
+/// How far an import of one source has come, over all lives that worked on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// What was imported.
+    pub source: Source,
+    /// Who imports it.
+    pub recorder: RecorderId,
+    /// The life that began it; the flow ids of all its lives carry this one.
+    pub first_generation: Generation,
+    /// The life that worked on it last.
+    pub last_generation: Generation,
+    /// All of it is committed.
+    pub complete: bool,
+    /// Packets committed.
+    pub packets: u64,
+    /// Where to go on: every packet with a lower ordinal is committed.
+    pub next_ordinal: u64,
+    /// The flow counter to go on with.
+    pub next_flow: u64,
+    /// How far the source was read, by the last commit that says so.
+    pub source_read: Option<SourceMark>,
+}
+
+/// The imports of sources with a sketch, from lives in the order of recorders and generations; the
+/// earliest first. That a sketch is the same is a strong hint and no proof: [`Import::source_read`] is.
+pub fn imports<'a>(lives: impl IntoIterator<Item = &'a Life>, sketch: &str) -> Vec<Import> {
+    let mut imports: Vec<Import> = Vec::new();
+    for life in lives {
+        let (recorder, generation) = life.owner();
+        let Some(writer) = &life.writer else { continue };
+        let Some(source) = &writer.info.source else { continue };
+        if writer.info.kind != WriterKind::Import || source.sketch != sketch {
+            continue;
+        }
+        // Lives are in order, so what is resumed was met before.
+        let resumed = imports.iter_mut().find(|import| {
+            import.recorder == recorder && Some(import.last_generation) == writer.info.resumes
+        });
+        match resumed {
+            Some(import) => {
+                import.last_generation = generation;
+                import.complete |= life.is_complete();
+                import.packets = import.packets.saturating_add(life.packets);
+                import.next_ordinal = import.next_ordinal.max(life.chain.next_ordinal());
+                import.next_flow = import.next_flow.max(life.next_flow);
+                import.source_read = life.source_read.clone().or(import.source_read.take());
+            }
+            None => imports.push(Import {
+                source: source.clone(),
+                recorder,
+                first_generation: generation,
+                last_generation: generation,
+                complete: life.is_complete(),
+                packets: life.packets,
+                next_ordinal: life.chain.next_ordinal(),
+                next_flow: life.next_flow,
+                source_read: life.source_read.clone(),
+            }),
+        }
+    }
+    imports
+}

@@ -1,0 +1,391 @@
+//! The manifest of a slot: what all commits say of one hour, folded.
+//!
+//! A manifest is a row of versions, each created if absent and none ever changed. Facts are
+//! held in the manifest itself until there are many; then they move into a *part*, an object
+//! of its own that later versions name. So the cost of a new version does not grow with the
+//! hour, and a question about a minute reads the parts that touch it.
+//!
+//! All here is pure. Folding the same commits twice, or by two folders at once, comes to the
+//! same: a contributor's commits are taken in order, and those that are there are passed over.
+
+use capstan_model::{Generation, RecorderId, Time, TimeRange};
+use serde::{Deserialize, Serialize};
+
+use super::entry::{WriterInfo, generation_number, recorder_hex};
+use super::facts::{Facts, Share};
+use super::slot::Slot;
+
+/// The format of manifests and parts that is written, and the newest one that is read.
+pub const FORMAT: u32 = 1;
+
+/// Facts that a manifest holds itself. More move into a part.
+const HELD_MOST: usize = 1_024;
+
+/// A version of a slot's manifest: `catalog/<slot>/<version>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format number, [`FORMAT`].
+    pub format: u32,
+    /// What it is about.
+    pub slot: Slot,
+    /// Its number, from 1 without gaps.
+    pub version: u64,
+    /// SHA-256 of the version before, hex; empty for the first.
+    pub previous: String,
+    /// The epoch of the folder that made it.
+    pub epoch: u64,
+    /// Whose create this was.
+    pub nonce: String,
+    /// Who says something of this slot.
+    pub contributors: Vec<Contributor>,
+    /// Facts that were moved out.
+    pub parts: Vec<Part>,
+    /// Facts that it holds itself.
+    pub held: Facts,
+}
+
+/// A life that says something of a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contributor {
+    /// Who.
+    #[serde(with = "recorder_hex")]
+    pub recorder: RecorderId,
+    /// In which life.
+    #[serde(with = "generation_number")]
+    pub generation: Generation,
+    /// The version of the root that took it in. A reader whose root is older does not know it.
+    pub admitted: u64,
+    /// What it says of itself, if that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<WriterInfo>,
+    /// All its commits with lower numbers that say something of this slot are here.
+    pub next: u64,
+}
+
+/// An object with facts: `catalog/<slot>/part-<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its name, unique.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, hex.
+    pub sha256: String,
+    /// How many facts it has.
+    pub facts: u64,
+    /// From the earliest to the latest time they are about; none if one is about no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<(Time, Time)>,
+}
+
+/// What is in a part's object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartContent {
+    /// The format number, [`FORMAT`].
+    pub format: u32,
+    /// The slot whose manifest names it.
+    pub slot: Slot,
+    /// The facts. Contributors are the manifest's.
+    pub facts: Facts,
+}
+
+/// A commit on its way into a manifest: what it says of this slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folding {
+    /// Whose.
+    pub recorder: RecorderId,
+    /// Which life's.
+    pub generation: Generation,
+    /// The version of the root that took that life in.
+    pub admitted: u64,
+    /// What it says of itself.
+    pub info: Option<WriterInfo>,
+    /// The commit's number.
+    pub seq: u64,
+    /// SHA-256 of its bytes, hex.
+    pub sha256: String,
+    /// What it says.
+    pub share: Share,
+}
+
+/// Why a manifest, a root or a step from one to the next is not right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(pub &'static str);
+
+/// Whose facts, and of which commit, are looked at by who chooses among them.
+pub type Owner = (RecorderId, Generation, u64);
+
+impl Manifest {
+    /// Before the first version: nothing.
+    pub fn empty(slot: Slot) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            slot,
+            version: 0,
+            previous: String::new(),
+            epoch: 0,
+            nonce: String::new(),
+            contributors: Vec::new(),
+            parts: Vec::new(),
+            held: Facts::default(),
+        }
+    }
+
+    /// The next version, with commits that are not in it yet; none if all are. The commits of one
+    /// life come in the order of their numbers, and all since what was folded last. `previous`
+    /// is the SHA-256 of this version.
+    pub fn fold(
+        &self,
+        commits: &[Folding],
+        epoch: u64,
+        previous: String,
+        nonce: String,
+    ) -> Option<Manifest> {
+        let mut next = self.clone();
+        let mut changed = false;
+        for commit in commits {
+            let by = next.contributor(commit);
+            let Some(contributor) = next.contributors.get_mut(by as usize) else { continue };
+            if commit.seq < contributor.next {
+                continue;
+            }
+            contributor.next = commit.seq.saturating_add(1);
+            next.held.push(by, commit.seq, commit.sha256.clone(), commit.share.clone());
+            changed = true;
+        }
+        next.version = self.version.saturating_add(1);
+        next.epoch = epoch;
+        next.previous = if self.version == 0 { String::new() } else { previous };
+        next.nonce = nonce;
+        changed.then_some(next)
+    }
+
+    /// The place of who made a commit, which is added if it is new.
+    fn contributor(&mut self, commit: &Folding) -> u32 {
+        let same = |known: &Contributor| {
+            (known.recorder, known.generation) == (commit.recorder, commit.generation)
+        };
+        let place = self.contributors.iter().position(same).unwrap_or_else(|| {
+            self.contributors.push(Contributor {
+                recorder: commit.recorder,
+                generation: commit.generation,
+                admitted: commit.admitted,
+                info: commit.info.clone(),
+                next: 0,
+            });
+            self.contributors.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// The facts to move into a part before this version is put, if there are many.
+    pub fn overflow(&self) -> Option<PartContent> {
+        let facts = || self.held.clone();
+        (self.held.len() > HELD_MOST).then(|| PartContent {
+            format: FORMAT,
+            slot: self.slot,
+            facts: facts(),
+        })
+    }
+
+    /// Names the part into which all facts were moved.
+    pub fn moved(&mut self, part: Part) {
+        self.parts.push(part);
+        self.held = Facts::default();
+    }
+
+    /// Whose facts are at a place of the list of contributors.
+    pub fn owner(&self, by: u32) -> Option<&Contributor> {
+        self.contributors.get(by as usize)
+    }
+
+    /// The parts that may have facts about a range.
+    pub fn parts(&self, range: TimeRange) -> impl Iterator<Item = &Part> {
+        let touches = move |part: &&Part| {
+            range.is_all() || part.span.is_none_or(|(first, last)| range.touches(first, last))
+        };
+        self.parts.iter().filter(touches)
+    }
+
+    /// What holds of every version, and of every step from one to the next.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check(&self, before: &Manifest) -> Result<(), Broken> {
+        let broken = |what| Err(Broken(what));
+        if self.slot != before.slot {
+            return broken("a manifest became that of another slot");
+        }
+        if self.version != before.version.saturating_add(1) {
+            return broken("versions of a manifest do not follow each other");
+        }
+        if self.epoch < before.epoch {
+            return broken("an older epoch changed a manifest of a newer one");
+        }
+        if self.contributors.len() < before.contributors.len() {
+            return broken("a contributor is gone");
+        }
+        for (now, then) in self.contributors.iter().zip(&before.contributors) {
+            if (now.recorder, now.generation) != (then.recorder, then.generation)
+                || now.admitted != then.admitted
+            {
+                return broken("a contributor became another one");
+            }
+            if now.next < then.next {
+                return broken("commits of a contributor were taken back");
+            }
+        }
+        let mut lives: Vec<_> =
+            self.contributors.iter().map(|of| (of.recorder, of.generation)).collect();
+        lives.sort_unstable();
+        if lives.windows(2).any(|pair| pair[0] == pair[1]) {
+            return broken("a life contributes twice");
+        }
+        self.check_held()?;
+        let facts = |of: &Manifest| {
+            of.held.len() as u64 + of.parts.iter().map(|part| part.facts).sum::<u64>()
+        };
+        if facts(self) < facts(before) {
+            return broken("facts are gone");
+        }
+        Ok(())
+    }
+
+    /// What holds of the facts in the manifest itself.
+    fn check_held(&self) -> Result<(), Broken> {
+        let known = self.contributors.len();
+        if self.held.contributors().any(|by| by as usize >= known) {
+            return Err(Broken("a fact is of nobody who contributes"));
+        }
+        let mut commits: Vec<_> = self.held.commits.iter().map(|of| (of.by, of.seq)).collect();
+        commits.sort_unstable();
+        if commits.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Broken("a commit is in a manifest twice"));
+        }
+        let of_commit = |by, seq| commits.binary_search(&(by, seq)).is_ok();
+        let facts = &self.held;
+        let owned = facts.segments.iter().all(|of| of_commit(of.by, of.seq))
+            && facts.listened.iter().all(|of| of_commit(of.by, of.seq))
+            && facts.losses.iter().all(|of| of_commit(of.by, of.seq));
+        if !owned {
+            return Err(Broken("a fact is of no commit that is in the manifest"));
+        }
+        let late = |of: &&super::facts::Stated<String>| {
+            self.owner(of.by).is_none_or(|contributor| of.seq >= contributor.next)
+        };
+        if facts.commits.iter().any(|of| late(&of)) {
+            return Err(Broken("a commit is in a manifest that does not count it"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::coverage::Listened;
+    use capstan_model::{HOUR_NANOS, Hour};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SLOT: Slot = Slot::Hour(Hour(0));
+
+    fn commit(recorder: u64, seq: u64) -> Folding {
+        let range = TimeRange { start: Time(seq as i64), end: Time(HOUR_NANOS) };
+        let listened = vec![Listened { range, interfaces: Vec::new() }];
+        Folding {
+            recorder: RecorderId(recorder),
+            generation: Generation(1),
+            admitted: recorder,
+            info: None,
+            seq,
+            sha256: format!("{recorder}-{seq}"),
+            share: Share { listened, ..Share::default() },
+        }
+    }
+
+    fn step(before: &Manifest, commits: &[Folding]) -> Option<Manifest> {
+        let mut next = before.fold(commits, 1, "hash".to_owned(), "nonce".to_owned())?;
+        if let Some(content) = next.overflow() {
+            let facts = content.facts.len() as u64;
+            let span = content.facts.span();
+            let (name, sha256) = (format!("p{}", next.version), String::new());
+            next.moved(Part { name, bytes: 1, sha256, facts, span });
+        }
+        next.check(before).unwrap();
+        Some(next)
+    }
+
+    #[test]
+    fn what_is_in_it_is_not_folded_again() {
+        let first = step(&Manifest::empty(SLOT), &[commit(1, 0), commit(2, 3)]).unwrap();
+        assert_eq!((first.version, first.held.commits.len()), (1, 2));
+        assert_eq!(step(&first, &[commit(2, 3), commit(1, 0)]), None);
+        let second = step(&first, &[commit(1, 0), commit(1, 1)]).unwrap();
+        assert_eq!((second.version, second.held.commits.len()), (2, 3));
+        assert_eq!(second.contributors[0].next, 2);
+        assert_eq!(second.previous, "hash");
+    }
+
+    #[test]
+    fn many_facts_move_into_a_part_that_is_found_by_time() {
+        let commits: Vec<_> = (0..600).map(|seq| commit(1, seq)).collect();
+        let full = step(&Manifest::empty(SLOT), &commits).unwrap();
+        assert!(full.held.is_empty());
+        assert_eq!(full.parts[0].facts, 1_200);
+        assert_eq!(full.parts[0].span, Some((Time(0), Time(HOUR_NANOS))));
+        let after = TimeRange { start: Time(HOUR_NANOS + 1), end: Time(HOUR_NANOS + 2) };
+        assert_eq!(full.parts(after).count(), 0);
+        assert_eq!(full.parts(TimeRange::ALL).count(), 1);
+        assert_eq!(step(&full, &commits), None);
+    }
+
+    #[test]
+    fn what_must_not_be_is_found() {
+        let first = step(&Manifest::empty(SLOT), &[commit(1, 0), commit(1, 1)]).unwrap();
+        let good = first.fold(&[commit(1, 2)], 1, String::new(), String::new()).unwrap();
+        good.check(&first).unwrap();
+        let bad = |change: fn(&mut Manifest)| {
+            let mut manifest = good.clone();
+            change(&mut manifest);
+            manifest.check(&first).expect_err("broken").0
+        };
+        assert!(bad(|m| m.slot = Slot::Wide).contains("another slot"));
+        assert!(bad(|m| m.version = 5).contains("follow"));
+        assert!(bad(|m| m.epoch = 0).contains("older epoch"));
+        assert!(bad(|m| m.contributors.clear()).contains("is gone"));
+        assert!(bad(|m| m.contributors[0].next = 1).contains("taken back"));
+        assert!(bad(|m| m.contributors[0].recorder = RecorderId(9)).contains("another one"));
+        assert!(bad(|m| m.contributors.push(m.contributors[0].clone())).contains("twice"));
+        assert!(bad(|m| m.held.listened[0].by = 7).contains("nobody"));
+        assert!(bad(|m| m.held.commits.push(m.held.commits[0].clone())).contains("twice"));
+        assert!(bad(|m| m.held.listened[0].seq = 9).contains("no commit"));
+        assert!(bad(|m| m.contributors[0].next = 2).contains("does not count"));
+        assert!(bad(|m| m.held = Facts::default()).contains("facts are gone"));
+    }
+
+    proptest! {
+        /// Two folders that take turns, each from where it thinks folding is, come to what one
+        /// folder comes to.
+        #[test]
+        fn folding_twice_comes_to_the_same(
+            steps in prop::collection::vec((any::<bool>(), 1..5_u64), 1..20)
+        ) {
+            let all: Vec<_> = (0..40).map(|seq| commit(1, seq)).collect();
+            let mut manifest = Manifest::empty(SLOT);
+            let mut at = [0_u64; 2];
+            for (who, many) in steps {
+                let place = &mut at[usize::from(who)];
+                let end = (*place + many).min(40);
+                if let Some(next) = step(&manifest, &all[*place as usize..end as usize]) {
+                    manifest = next;
+                }
+                *place = end;
+            }
+            let folded = at[0].max(at[1]);
+            let seqs: Vec<u64> = manifest.held.commits.iter().map(|of| of.seq).collect();
+            prop_assert_eq!(seqs, (0..folded).collect::<Vec<_>>());
+        }
+    }
+}

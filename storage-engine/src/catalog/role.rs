@@ -1,0 +1,202 @@
+//! Who folds: every process that stays is ready to, and one does.
+//!
+//! Nobody elects the folder. Who does not fold looks from time to time whether commits wait that
+//! waited the last time too, while no new root came: then nobody folds, and it takes over. That two may
+//! do so at once is no harm, as the root's epoch decides.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use capstan_model::{Failure, Generation, RecorderId};
+
+use super::fold::{Folder, Outcome, Stay, fold_all};
+use super::sweep::GRACE;
+use super::view::View;
+use crate::store::{Store, names};
+
+/// Time between two steps of who folds, and between two looks of who does not.
+pub const EVERY: Duration = Duration::from_secs(30);
+
+/// A folder that stays has made a root in this time if there was anything to fold.
+const ALIVE: Duration = Duration::from_secs(120);
+
+/// Steps between two rounds of removing what was replaced.
+const SWEEP_EVERY: u32 = 32;
+
+/// What was seen of a store's folding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// The newest root.
+    root: u64,
+    /// Logs with commits that are not folded, and where folding has come to in them.
+    waiting: BTreeSet<(RecorderId, Generation, u64)>,
+}
+
+/// Whether nobody folds: something waits, waited the last time too, and nothing was done meanwhile. Pure.
+pub(crate) fn is_abandoned(before: &Look, now: &Look) -> bool {
+    let nobody_ever = now.root == 0 && !now.waiting.is_empty();
+    let nothing_done = before.root == now.root && !before.waiting.is_disjoint(&now.waiting);
+    nobody_ever || nothing_done
+}
+
+async fn look(store: &Store) -> Result<Look, Failure> {
+    let view = View::load(store).await?;
+    Ok(Look { root: view.root().version, waiting: view.waiting().collect() })
+}
+
+/// Keeps a store folded until `stop` ends, and what is there then is folded once more if it was this one
+/// that folds. Failures are logged and tried again: nothing is lost while nobody folds, answers
+/// only cost more.
+pub async fn keep_folding(store: Store, holder: String, every: Duration, stop: impl Future) {
+    let mut stop = pin!(stop);
+    let mut role: Option<(Folder, u32)> = None;
+    let mut before = Look::default();
+    loop {
+        let stopped = tokio::select! {
+            biased;
+            _ = &mut stop => true,
+            () = tokio::time::sleep(store.jitter(every)) => false,
+        };
+        let outcome = match &mut role {
+            Some((folder, steps)) => fold(folder, steps).await,
+            None if stopped => return,
+            None => match look(&store).await {
+                Ok(now) => {
+                    let abandoned = is_abandoned(&before, &now);
+                    before = now;
+                    if abandoned { take_over(&store, &holder, &mut role).await } else { Ok(None) }
+                }
+                Err(failure) => Err(failure),
+            },
+        };
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(by)) => {
+                tracing::info!(%by, "another one folds now");
+                role = None;
+                before = Look::default();
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "the catalog could not be folded; trying again")
+            }
+        }
+        if stopped {
+            return;
+        }
+    }
+}
+
+async fn take_over(
+    store: &Store,
+    holder: &str,
+    role: &mut Option<(Folder, u32)>,
+) -> Result<Option<String>, Failure> {
+    let folder = Folder::claim(store, holder, Stay::Keeps).await?;
+    let (folder, steps) = role.insert((folder, 0));
+    fold(folder, steps).await
+}
+
+/// Folds all there is; who has taken over if somebody did.
+async fn fold(folder: &mut Folder, steps: &mut u32) -> Result<Option<String>, Failure> {
+    loop {
+        match folder.step().await? {
+            Outcome::Fenced { by } => return Ok(Some(by)),
+            Outcome::Done(done) if done.more => {}
+            Outcome::Done(_) => break,
+        }
+    }
+    *steps = steps.wrapping_add(1);
+    if steps.is_multiple_of(SWEEP_EVERY) {
+        folder.sweep(GRACE).await?;
+    }
+    Ok(None)
+}
+
+/// Folds what is there unless somebody who stays does: for who has written and goes away.
+///
+/// # Errors
+/// What the store says. Nothing is lost then.
+pub async fn fold_before_leaving(store: &Store, holder: &str) -> Result<(), Failure> {
+    let view = View::load(store).await?;
+    let mut waiting = view.waiting();
+    let Some((recorder, generation, next)) = waiting.next() else { return Ok(()) };
+    if view.root().keeps {
+        // The store's own clock says how long ago each was made.
+        let root = store.head(&names::root(view.root().version)).await?;
+        let commit = store.head(&names::commit(recorder, generation, next)).await?;
+        let alive = root
+            .zip(commit)
+            .is_some_and(|(root, commit)| commit.modified < root.modified.saturating_add(ALIVE));
+        if alive {
+            return Ok(());
+        }
+    }
+    fold_all(store, holder).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Recorder;
+    use crate::catalog::fold::Stay;
+    use crate::catalog::tests::{RECORDER, draft, live, memory};
+    use crate::catalog::versions;
+
+    fn seen(root: u64, waiting: &[u64]) -> Look {
+        let log = |next: &u64| (RECORDER, Generation(1), *next);
+        Look { root, waiting: waiting.iter().map(log).collect() }
+    }
+
+    #[test]
+    fn only_what_waits_for_long_while_nothing_is_done_is_abandoned() {
+        for (before, now, abandoned) in [
+            (Look::default(), seen(0, &[]), false),
+            (Look::default(), seen(0, &[0]), true),
+            (Look::default(), seen(7, &[3]), false),
+            (seen(7, &[3]), seen(7, &[3]), true),
+            (seen(7, &[3]), seen(8, &[3]), false),
+            (seen(7, &[3]), seen(7, &[4]), false),
+            (seen(7, &[3]), seen(7, &[]), false),
+        ] {
+            assert_eq!(is_abandoned(&before, &now), abandoned, "{before:?} {now:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_stays_folds_and_folds_once_more_when_it_stops() {
+        let store = memory().await;
+        let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
+        recorder.commit(draft("a", 0)).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let every = Duration::from_millis(5);
+        let kept = tokio::spawn(keep_folding(store.clone(), "stays".to_owned(), every, stopped));
+        while View::load(&store).await.unwrap().waiting().count() > 0 {
+            tokio::time::sleep(every).await;
+        }
+        let root = versions::newest_root(&store, None).await.unwrap().value;
+        assert_eq!((root.holder.as_str(), root.keeps, root.epoch), ("stays", true, 1));
+        recorder.commit(draft("b", 1)).await.unwrap();
+        drop(stop);
+        kept.await.unwrap();
+        assert_eq!(View::load(&store).await.unwrap().waiting().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_folds_unless_another_one_will() {
+        let store = memory().await;
+        let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
+        fold_before_leaving(&store, "import").await.unwrap();
+        assert_eq!(versions::newest_root(&store, None).await.unwrap().value.version, 0);
+        for number in 0..2 {
+            recorder.commit(draft(&format!("s{number}"), number)).await.unwrap();
+            fold_before_leaving(&store, "import").await.unwrap();
+            assert_eq!(View::load(&store).await.unwrap().waiting().count(), 0);
+        }
+        Folder::claim(&store, "stays", Stay::Keeps).await.unwrap();
+        recorder.commit(draft("s3", 3)).await.unwrap();
+        fold_before_leaving(&store, "import").await.unwrap();
+        assert_eq!(View::load(&store).await.unwrap().waiting().count(), 1);
+    }
+}

@@ -1,0 +1,391 @@
+//! The root: how far every open log is folded, who may fold, and which manifests changed lately.
+//!
+//! A row of versions, each created if absent. It names what goes on, not what was: its size
+//! follows the number of recorders and not the history.
+//!
+//! A version is put *after* the manifests that hold what it says is folded. So who reads a root
+//! first and manifests then has every commit below the root's positions, and tails the logs
+//! from there. What manifests hold beyond that is left out ([`Root::known`]), so that all parts
+//! of an answer are of one moment.
+//!
+//! All here is pure.
+
+use std::collections::BTreeSet;
+
+use capstan_model::{Generation, RecorderId};
+use serde::{Deserialize, Serialize};
+
+use super::life::Life;
+use super::manifest::{Broken, Contributor};
+use super::slot::Slot;
+
+/// The format of roots that is written, and the newest one that is read.
+pub const FORMAT: u32 = 1;
+
+/// Slots that changed last, which the root names; of others the newest manifest is listed for.
+const SLOTS: usize = 256;
+
+/// Problems that are kept in words.
+const PROBLEMS: usize = 64;
+
+/// A version of the root: `catalog/root/<version>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// The format number, [`FORMAT`].
+    pub format: u32,
+    /// Its number, from 1 without gaps.
+    pub version: u64,
+    /// SHA-256 of the version before, hex; empty for the first.
+    pub previous: String,
+    /// Whose create this was.
+    pub nonce: String,
+    /// Raised by each who takes over folding: only the holder of the newest may commit.
+    pub epoch: u64,
+    /// Who holds the epoch, for people.
+    pub holder: String,
+    /// The holder goes on folding for as long as it can; else it only folded what there was.
+    pub keeps: bool,
+    /// The number of the newest boundary that its maker knew.
+    pub boundary: u64,
+    /// Logs that may go on, by recorder and generation.
+    pub logs: Vec<OpenLog>,
+    /// Manifests that changed last, by slot.
+    pub slots: Vec<SlotVersion>,
+    /// No slot that is not named has changed in a version after this one.
+    pub unnamed_since: u64,
+    /// What was wrong with commits that were folded, in words.
+    pub problems: BTreeSet<String>,
+}
+
+/// A log that may go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLog {
+    /// The version of the root that took it in.
+    pub admitted: u64,
+    /// Its last commit is folded, and what it came to is stored as an ended life: nobody need
+    /// look at it any more.
+    pub ended: bool,
+    /// What its commits up to the folded one add up to.
+    pub life: Life,
+}
+
+/// The newest manifest of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotVersion {
+    /// Of what.
+    pub slot: Slot,
+    /// Its version.
+    pub version: u64,
+    /// The version of the root that first named it.
+    pub since: u64,
+}
+
+/// What a folder has done since the root before.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Lives that were followed further, or are new.
+    pub lives: Vec<Life>,
+    /// Those whose last commit is folded.
+    pub ended: BTreeSet<(RecorderId, Generation)>,
+    /// Ended ones that nobody finds any more.
+    pub gone: BTreeSet<(RecorderId, Generation)>,
+    /// Manifests that were put.
+    pub slots: Vec<(Slot, u64)>,
+    /// What was wrong, in words.
+    pub problems: Vec<String>,
+    /// A boundary that was raised.
+    pub boundary: Option<u64>,
+}
+
+impl Step {
+    /// Whether nothing was done.
+    pub fn is_empty(&self) -> bool {
+        let Step { lives, ended, gone, slots, problems, boundary } = self;
+        lives.is_empty()
+            && ended.is_empty()
+            && gone.is_empty()
+            && slots.is_empty()
+            && problems.is_empty()
+            && boundary.is_none()
+    }
+}
+
+impl Root {
+    /// Before the first version: a store in which nothing was folded.
+    pub fn empty() -> Root {
+        Root {
+            format: FORMAT,
+            version: 0,
+            previous: String::new(),
+            nonce: String::new(),
+            epoch: 0,
+            holder: String::new(),
+            keeps: false,
+            boundary: 0,
+            logs: Vec::new(),
+            slots: Vec::new(),
+            unnamed_since: 0,
+            problems: BTreeSet::new(),
+        }
+    }
+
+    /// The next version, which says the same. `previous` is the SHA-256 of this one.
+    fn next(&self, previous: String, nonce: String) -> Root {
+        let previous = if self.version == 0 { String::new() } else { previous };
+        Root { version: self.version.saturating_add(1), previous, nonce, ..self.clone() }
+    }
+
+    /// The version with which somebody takes over.
+    pub fn claim(&self, holder: String, keeps: bool, previous: String, nonce: String) -> Root {
+        let epoch = self.epoch.saturating_add(1);
+        Root { epoch, holder, keeps, ..self.next(previous, nonce) }
+    }
+
+    /// The version after a step.
+    pub fn advance(&self, step: Step, previous: String, nonce: String) -> Root {
+        let mut next = self.next(previous, nonce);
+        for life in step.lives {
+            let owner = life.owner();
+            match next.place(owner) {
+                Ok(place) => next.logs[place].life = life,
+                Err(place) => {
+                    let log = OpenLog { admitted: next.version, ended: false, life };
+                    next.logs.insert(place, log);
+                }
+            }
+        }
+        for log in &mut next.logs {
+            log.ended |= step.ended.contains(&log.life.owner());
+        }
+        next.logs.retain(|log| !log.ended || !step.gone.contains(&log.life.owner()));
+        for (slot, version) in step.slots {
+            let named = SlotVersion { slot, version, since: next.version };
+            match next.slots.binary_search_by_key(&slot, |of| of.slot) {
+                Ok(place) => next.slots[place] = named,
+                Err(place) => next.slots.insert(place, named),
+            }
+        }
+        next.forget_slots();
+        for problem in step.problems {
+            if next.problems.len() < PROBLEMS {
+                next.problems.insert(problem);
+            }
+        }
+        next.boundary = step.boundary.unwrap_or(next.boundary);
+        next
+    }
+
+    /// Leaves out the slots that did not change for longest. The wide one stays: everybody reads it.
+    fn forget_slots(&mut self) {
+        let mut since: Vec<u64> =
+            self.slots.iter().filter(|of| of.slot != Slot::Wide).map(|of| of.since).collect();
+        let Some(over) = since.len().checked_sub(SLOTS).filter(|over| *over > 0) else { return };
+        since.sort_unstable();
+        // Of those that changed with one version all are named, or none: that keeps the word
+        // about those that are not named short.
+        self.unnamed_since = since[over - 1];
+        self.slots.retain(|of| of.slot == Slot::Wide || of.since > since[over - 1]);
+    }
+
+    fn place(&self, owner: (RecorderId, Generation)) -> Result<usize, usize> {
+        self.logs.binary_search_by_key(&owner, |log| log.life.owner())
+    }
+
+    /// A log that it names.
+    pub fn log(&self, owner: (RecorderId, Generation)) -> Option<&OpenLog> {
+        self.place(owner).ok().and_then(|place| self.logs.get(place))
+    }
+
+    /// The manifest of a slot; none if it changed too long ago to be named.
+    pub fn slot(&self, slot: Slot) -> Option<u64> {
+        let place = self.slots.binary_search_by_key(&slot, |of| of.slot).ok()?;
+        self.slots.get(place).map(|of| of.version)
+    }
+
+    /// How many commits of a contributor this root knows: they are in manifests by then, and a
+    /// reader of this root does not meet them when tailing the log.
+    pub fn known(&self, contributor: &Contributor) -> u64 {
+        match self.log((contributor.recorder, contributor.generation)) {
+            Some(log) => log.life.chain().next(),
+            // A life that was taken in and is not named any more has ended.
+            None if contributor.admitted <= self.version => u64::MAX,
+            None => 0,
+        }
+    }
+
+    /// What holds of every version, and of every step from one to the next.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn check(&self, before: &Root) -> Result<(), Broken> {
+        let broken = |what| Err(Broken(what));
+        if self.version != before.version.saturating_add(1) {
+            return broken("versions of the root do not follow each other");
+        }
+        if self.epoch < before.epoch || self.epoch > before.epoch.saturating_add(1) {
+            return broken("epochs do not follow each other");
+        }
+        if self.epoch != before.epoch && self.logs != before.logs {
+            return broken("who takes over folds in the same step");
+        }
+        if self.boundary < before.boundary || self.unnamed_since < before.unnamed_since {
+            return broken("a boundary was taken back");
+        }
+        let owners: Vec<_> = self.logs.iter().map(|log| log.life.owner()).collect();
+        if owners.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return broken("logs are not in order");
+        }
+        for then in &before.logs {
+            match self.log(then.life.owner()) {
+                None if then.ended => {}
+                None => return broken("a log that may go on is gone"),
+                Some(now) if now.admitted != then.admitted || then.ended && !now.ended => {
+                    return broken("a log that ended goes on, or one is taken in twice");
+                }
+                Some(now) if now.life.chain().next() < then.life.chain().next() => {
+                    return broken("folded commits were taken back");
+                }
+                Some(_) => {}
+            }
+        }
+        for log in &self.logs {
+            let new = before.log(log.life.owner()).is_none();
+            if new && (log.admitted != self.version || log.life.chain().next() != 0) {
+                return broken("a log is folded in the step that takes it in");
+            }
+            if log.ended && !log.life.chain().finished() {
+                return broken("a log ended that did not say so");
+            }
+        }
+        for then in &before.slots {
+            match self.slots.iter().find(|now| now.slot == then.slot) {
+                None if then.since <= self.unnamed_since => {}
+                None => return broken("a slot is not named any more"),
+                Some(now) if now.version < then.version => {
+                    return broken("a manifest was taken back");
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::Hour;
+
+    use super::*;
+    use crate::catalog::Chain;
+
+    fn life(recorder: u64) -> Life {
+        Life::new(None, Chain::new(RecorderId(recorder), Generation(1), None))
+    }
+
+    /// As if the next commits of a log had been followed.
+    fn followed(life: &Life, next: u64, finished: bool) -> Life {
+        let mut json = serde_json::to_value(life).unwrap();
+        json["chain"]["next"] = next.into();
+        json["chain"]["finished"] = finished.into();
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn step(before: &Root, step: Step) -> Root {
+        let next = before.advance(step, "hash".to_owned(), "nonce".to_owned());
+        next.check(before).unwrap();
+        next
+    }
+
+    fn slot(hour: i32) -> Slot {
+        Slot::Hour(Hour(hour))
+    }
+
+    fn contributor(recorder: u64, admitted: u64) -> Contributor {
+        let (recorder, generation) = (RecorderId(recorder), Generation(1));
+        Contributor { recorder, generation, admitted, info: None, next: 10 }
+    }
+
+    #[test]
+    fn a_log_is_taken_in_followed_and_ended() {
+        let claimed = Root::empty().claim("me".to_owned(), true, String::new(), String::new());
+        claimed.check(&Root::empty()).unwrap();
+        let taken = step(&claimed, Step { lives: vec![life(7)], ..Step::default() });
+        assert_eq!((taken.version, taken.epoch, taken.logs[0].admitted), (2, 1, 2));
+        assert_eq!(taken.known(&contributor(7, 2)), 0);
+
+        let lives = vec![followed(&life(7), 3, true)];
+        let slots = vec![(slot(1), 1), (Slot::Wide, 1)];
+        let owner = (RecorderId(7), Generation(1));
+        let ended = [owner].into();
+        let folded = step(&taken, Step { lives, slots, ended, ..Step::default() });
+        assert_eq!(folded.known(&contributor(7, 2)), 3);
+        assert_eq!((folded.slot(slot(1)), folded.slot(slot(2))), (Some(1), None));
+
+        let gone = step(&folded, Step { gone: [owner].into(), ..Step::default() });
+        assert!(gone.logs.is_empty());
+        assert_eq!(gone.known(&contributor(7, 2)), u64::MAX, "it was taken in before, and ended");
+        assert_eq!(gone.known(&contributor(8, 5)), 0, "it is newer than this root");
+    }
+
+    #[test]
+    fn slots_that_did_not_change_for_long_are_not_named() {
+        let mut root =
+            step(&Root::empty(), Step { slots: vec![(Slot::Wide, 1)], ..Step::default() });
+        for hour in 0..SLOTS as i32 + 3 {
+            root = step(&root, Step { slots: vec![(slot(hour), 1)], ..Step::default() });
+        }
+        assert_eq!((root.slot(slot(2)), root.slot(slot(3))), (None, Some(1)));
+        assert_eq!(root.slot(Slot::Wide), Some(1));
+        assert_eq!(root.unnamed_since, 4);
+        // Many in one step: none of them, and not some.
+        let slots = (0..SLOTS as i32 + 1).map(|hour| (slot(1_000 + hour), 1)).collect();
+        let many = step(&root, Step { slots, ..Step::default() });
+        assert_eq!((many.slots.len(), many.unnamed_since), (1, many.version));
+    }
+
+    #[test]
+    fn what_must_not_be_is_found() {
+        let slots = vec![(slot(1), 2)];
+        let before =
+            step(&Root::empty(), Step { lives: vec![life(1), life(2)], ..Step::default() });
+        let before = step(
+            &before,
+            Step { lives: vec![followed(&life(1), 5, true)], slots, ..Step::default() },
+        );
+        let good = before.advance(Step::default(), String::new(), String::new());
+        good.check(&before).unwrap();
+        let bad = |change: fn(&mut Root)| {
+            let mut root = good.clone();
+            change(&mut root);
+            root.check(&before).expect_err("broken").0
+        };
+        assert!(bad(|root| root.version += 1).contains("follow"));
+        assert!(bad(|root| root.epoch += 2).contains("epochs"));
+        assert!(
+            bad(|root| {
+                root.logs[0].ended = true;
+                root.epoch += 1
+            })
+            .contains("takes over")
+        );
+        assert!(bad(|root| root.logs.reverse()).contains("order"));
+        assert!(
+            bad(|root| {
+                root.logs.remove(0);
+            })
+            .contains("is gone")
+        );
+        assert!(bad(|root| root.logs[0].life = life(1)).contains("taken back"));
+        assert!(bad(|root| root.logs[0].admitted = 0).contains("taken in twice"));
+        assert!(bad(|root| root.logs[1].ended = true).contains("did not say so"));
+        assert!(bad(|root| root.slots.clear()).contains("not named"));
+        assert!(bad(|root| root.slots[0].version = 1).contains("taken back"));
+        let new = |root: &mut Root| {
+            let life = followed(&life(3), 1, false);
+            root.logs.push(OpenLog { admitted: root.version, ended: false, life });
+        };
+        assert!(bad(new).contains("in the step that takes it in"));
+        let raised = Root { boundary: 1, ..before.clone() };
+        assert!(good.check(&raised).expect_err("broken").0.contains("boundary"));
+    }
+}

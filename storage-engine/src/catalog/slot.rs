@@ -1,0 +1,137 @@
+//! Where in time a fact is kept: an hour, or beside all hours.
+
+use std::fmt;
+
+use capstan_model::{Hour, Time, TimeRange};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::entry::SegmentEntry;
+
+/// Hours that one fact is kept in. What touches more is kept once, where every reader looks.
+const HOURS: i64 = 24;
+
+/// What one row of manifests is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Slot {
+    /// An hour; [`Hour::UNKNOWN`] has the packets without a time.
+    Hour(Hour),
+    /// What touches so many hours that it would be in too many manifests, and what readers of
+    /// any hour may need.
+    Wide,
+}
+
+impl Slot {
+    /// `date=…/hour=…`, or `wide`.
+    pub fn path(self) -> String {
+        match self {
+            Slot::Hour(hour) => hour.path(),
+            Slot::Wide => "wide".to_owned(),
+        }
+    }
+
+    /// Takes a path apart.
+    pub fn from_path(path: &str) -> Option<Slot> {
+        match path {
+            "wide" => Some(Slot::Wide),
+            _ => Hour::from_path(path).map(Slot::Hour),
+        }
+    }
+
+    /// Whether a question about a range concerns what is in it.
+    pub fn touches(self, range: &TimeRange) -> bool {
+        match self {
+            Slot::Wide => true,
+            Slot::Hour(hour) => {
+                range.is_all() || hour.range().is_some_and(|of| of.intersect(range).is_some())
+            }
+        }
+    }
+
+    /// The slots a segment is kept in. One with decryption secrets is wide, too: packets of other
+    /// hours may need them.
+    pub fn of_segment(segment: &SegmentEntry) -> Vec<Slot> {
+        let hours = segment.hours();
+        let mut slots: Vec<Slot> = hours.iter().copied().map(Slot::Hour).collect();
+        if slots.len() as i64 > HOURS {
+            slots.clear();
+        }
+        if slots.is_empty() || segment.secrets {
+            slots.push(Slot::Wide);
+        }
+        slots
+    }
+
+    /// The slots that a fact about a range is kept in. A range without length is a moment.
+    pub fn of_range(range: &TimeRange) -> Vec<Slot> {
+        let last = Time(range.end.0.saturating_sub(1)).max(range.start);
+        let (first, last) = (range.start.hour(), last.hour());
+        if i64::from(last.0) - i64::from(first.0) >= HOURS {
+            return vec![Slot::Wide];
+        }
+        (first.0..=last.0).map(|hour| Slot::Hour(Hour(hour))).collect()
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+impl Serialize for Slot {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Slot {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Slot, D::Error> {
+        let path = String::deserialize(from)?;
+        let unknown = || serde::de::Error::custom(format!("'{path}' is no hour"));
+        Slot::from_path(&path).ok_or_else(unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = capstan_model::HOUR_NANOS;
+
+    fn range(start: i64, end: i64) -> TimeRange {
+        TimeRange { start: Time(start), end: Time(end) }
+    }
+
+    #[test]
+    fn a_range_is_kept_in_the_hours_it_touches_or_beside_them() {
+        let hour = |hour| Slot::Hour(Hour(hour));
+        assert_eq!(Slot::of_range(&range(0, 1)), [hour(0)]);
+        assert_eq!(Slot::of_range(&range(5, 5)), [hour(0)]);
+        assert_eq!(Slot::of_range(&range(HOUR - 1, HOUR + 1)), [hour(0), hour(1)]);
+        assert_eq!(Slot::of_range(&range(0, HOUR)), [hour(0)]);
+        assert_eq!(Slot::of_range(&range(0, 24 * HOUR)).len(), 24);
+        assert_eq!(Slot::of_range(&range(0, 24 * HOUR + 1)), [Slot::Wide]);
+        assert_eq!(Slot::of_range(&TimeRange::ALL), [Slot::Wide]);
+    }
+
+    #[test]
+    fn every_slot_of_a_fact_is_read_by_who_asks_about_it() {
+        for (start, end) in [(0, 1), (-HOUR, HOUR), (0, 100 * HOUR), (i64::MIN, i64::MAX)] {
+            let fact = range(start, end);
+            for slot in Slot::of_range(&fact) {
+                assert!(slot.touches(&fact), "{slot}");
+            }
+        }
+        assert!(!Slot::Hour(Hour::UNKNOWN).touches(&range(0, HOUR)));
+        assert!(Slot::Hour(Hour::UNKNOWN).touches(&TimeRange::ALL));
+    }
+
+    #[test]
+    fn slots_are_said_by_their_path() {
+        for slot in [Slot::Wide, Slot::Hour(Hour(14)), Slot::Hour(Hour::UNKNOWN)] {
+            let json = serde_json::to_string(&slot).unwrap();
+            assert_eq!(serde_json::from_str::<Slot>(&json).unwrap(), slot);
+        }
+        assert!(serde_json::from_str::<Slot>("\"root\"").is_err());
+    }
+}

@@ -1,0 +1,333 @@
+//! Manifests that were read, kept for the next question.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use capstan_model::coverage::{Listened, Loss};
+use capstan_model::{Failure, FailureKind, HOUR_NANOS, Hour, Time, TimeRange};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OnceCell;
+
+use super::facts::{Facts, Stated};
+use super::manifest::{Manifest, Part};
+use super::root::Root;
+use super::slot::Slot;
+use super::state::{Said, Segment};
+use super::versions;
+use super::view::Window;
+use crate::store::{Store, names};
+
+/// Requests in flight.
+const AT_ONCE: usize = 32;
+
+/// Facts that are kept, about a kilobyte each.
+const KEPT: u64 = 65_536;
+
+/// Hours of one day that are listed one by one; of more the day is listed.
+const HOURS_LISTED: usize = 3;
+
+/// Days that are asked for one by one; of more it is first listed which there are.
+const DAYS_ASKED: i64 = 3;
+
+/// Manifests that are tried when the newest ones are damaged.
+const OLDER: u64 = 4;
+
+/// Manifests by slot; see the module.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    known: Mutex<BTreeMap<Slot, Known>>,
+}
+
+/// A manifest that was read.
+#[derive(Debug)]
+struct Known {
+    read: Arc<Read>,
+    /// It was the newest one as of this version of the root.
+    as_of: u64,
+    /// When it was used last, as a count of uses.
+    used: u64,
+}
+
+/// A manifest with those of its parts that were needed so far.
+#[derive(Debug)]
+pub(super) struct Read {
+    manifest: Manifest,
+    held: Loaded,
+    parts: BTreeMap<String, OnceCell<Arc<Loaded>>>,
+    /// Facts that there are in it and all its parts.
+    facts: u64,
+    /// What is wrong with it.
+    problems: Vec<String>,
+}
+
+/// Facts ready for readers.
+#[derive(Debug, Default)]
+struct Loaded {
+    segments: Vec<(u32, Arc<Segment>)>,
+    listened: Vec<(u32, Said<Listened>)>,
+    losses: Vec<(u32, Said<Loss>)>,
+    problems: Vec<String>,
+}
+
+/// A manifest and the parts of it that a question needs.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    read: Arc<Read>,
+    parts: Vec<Arc<Loaded>>,
+}
+
+impl Slots {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Slot, Known>> {
+        // What is guarded makes sense after every statement.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that manifests say about a range, as of a root or newer.
+    pub(super) async fn read(
+        &self,
+        store: &Store,
+        root: &Root,
+        range: TimeRange,
+    ) -> Result<Vec<Chosen>, Failure> {
+        if root.version == 0 {
+            return Ok(Vec::new());
+        }
+        let mut chosen = Vec::new();
+        let mut missing: Vec<(Slot, u64)> = Vec::new();
+        let mut listed: BTreeSet<Hour> = BTreeSet::new();
+        for slot in wanted(store, root, range).await? {
+            match (self.fresh(root, slot), root.slot(slot), slot) {
+                (Some(read), ..) => chosen.push(read),
+                (None, Some(version), _) => missing.push((slot, version)),
+                (None, None, Slot::Hour(hour)) => {
+                    listed.insert(hour);
+                }
+                // The wide one is always named, if there is one.
+                (None, None, Slot::Wide) => {}
+            }
+        }
+        missing.extend(list(store, &listed).await?);
+        let mut read = stream::iter(missing)
+            .map(|(slot, version)| read(store, slot, version))
+            .buffered(AT_ONCE);
+        while let Some(read) = read.try_next().await? {
+            let read = Arc::new(read);
+            self.keep(root, Arc::clone(&read));
+            chosen.push(read);
+        }
+        drop(read);
+        stream::iter(chosen)
+            .map(|read| choose(store, read, range))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// What is known of a slot, if it is not older than a root.
+    fn fresh(&self, root: &Root, slot: Slot) -> Option<Arc<Read>> {
+        let mut known = self.known();
+        let now = known.values().map(|of| of.used).max().unwrap_or(0) + 1;
+        let found = known.get_mut(&slot)?;
+        let fresh = match root.slot(slot) {
+            Some(version) => found.read.manifest.version >= version,
+            None => found.as_of >= root.unnamed_since,
+        };
+        found.used = now;
+        fresh.then(|| Arc::clone(&found.read))
+    }
+
+    /// Keeps a manifest, and lets others go for it.
+    fn keep(&self, root: &Root, read: Arc<Read>) {
+        let mut known = self.known();
+        let used = known.values().map(|of| of.used).max().unwrap_or(0) + 1;
+        let slot = read.manifest.slot;
+        known.insert(slot, Known { read, as_of: root.version, used });
+        let facts = |of: &Known| of.read.facts.saturating_add(1);
+        let mut all: u64 = known.values().map(facts).sum();
+        while all > KEPT && known.len() > 1 {
+            let Some(oldest) = known.iter().min_by_key(|(_, of)| of.used).map(|(slot, _)| *slot)
+            else {
+                break;
+            };
+            all -= known.remove(&oldest).map_or(0, |of| facts(&of));
+        }
+    }
+}
+
+/// The slots a question may concern.
+async fn wanted(store: &Store, root: &Root, range: TimeRange) -> Result<BTreeSet<Slot>, Failure> {
+    let day = |time: Time| time.0.div_euclid(24 * HOUR_NANOS);
+    let last = Time(range.end.0.saturating_sub(1)).max(range.start);
+    let mut wanted: BTreeSet<Slot> = [Slot::Wide].into();
+    if day(last) - day(range.start) < DAYS_ASKED {
+        let hours = range.start.hour().0..=last.hour().0;
+        wanted.extend(hours.map(|hour| Slot::Hour(Hour(hour))));
+        return Ok(wanted);
+    }
+    // A listing may not show yet what the root names.
+    let named = root.slots.iter().map(|of| of.slot);
+    wanted.extend(named.filter(|slot| slot.touches(&range)));
+    let (days, _) = store.names_below(&names::catalog()).await?;
+    for path in days {
+        let Some(day) = path.as_ref().strip_prefix("catalog/") else { continue };
+        if let Some(first) = Hour::from_path(&format!("{day}/hour=00")) {
+            let hours = (first.0..first.0.saturating_add(24)).map(Hour).map(Slot::Hour);
+            wanted.extend(hours.filter(|slot| slot.touches(&range)));
+        } else if range.is_all() && format!("{day}/hour=unknown") == Hour::UNKNOWN.path() {
+            wanted.insert(Slot::Hour(Hour::UNKNOWN));
+        }
+    }
+    Ok(wanted)
+}
+
+/// The newest manifests of hours, of those that have any.
+async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<Vec<(Slot, u64)>, Failure> {
+    let mut days: BTreeMap<String, Vec<Hour>> = BTreeMap::new();
+    for hour in hours {
+        let path = hour.path();
+        let day = path.split_once('/').map_or(path.as_str(), |(day, _)| day);
+        days.entry(day.to_owned()).or_default().push(*hour);
+    }
+    let mut prefixes = Vec::new();
+    for (day, hours) in days {
+        if hours.len() > HOURS_LISTED {
+            prefixes.push(names::catalog().join(day));
+        } else {
+            prefixes.extend(hours.into_iter().map(|hour| names::slot(Slot::Hour(hour))));
+        }
+    }
+    let mut newest: BTreeMap<Slot, u64> = BTreeMap::new();
+    let mut listed = stream::iter(prefixes)
+        .map(|prefix| async move { store.list(&prefix).try_collect::<Vec<_>>().await })
+        .buffered(AT_ONCE);
+    while let Some(objects) = listed.try_next().await? {
+        for object in objects {
+            let Some((slot, version)) = names::parse_manifest(&object.path) else { continue };
+            if matches!(slot, Slot::Hour(hour) if hours.contains(&hour)) {
+                let known = newest.entry(slot).or_default();
+                *known = version.max(*known);
+            }
+        }
+    }
+    Ok(newest.into_iter().collect())
+}
+
+/// Reads a manifest that is there; a later one if it was removed, an earlier one if it is
+/// damaged.
+async fn read(store: &Store, slot: Slot, version: u64) -> Result<Read, Failure> {
+    let mut problems = Vec::new();
+    let mut at = version;
+    loop {
+        match versions::read_manifest(store, slot, at).await {
+            Ok(Some(found)) => return Ok(Read::of(found.value, problems)),
+            Ok(None) if at == version => {
+                let newest = versions::newest_manifest(store, slot, 0).await?;
+                return Ok(Read::of(newest.value, problems));
+            }
+            Ok(None) => {}
+            Err(failure) if failure.kind() == FailureKind::Damaged => {
+                problems.push(format!(
+                    "{failure}: what it says of {slot} since the version before is left out"
+                ));
+            }
+            Err(failure) => return Err(failure),
+        }
+        at = at.saturating_sub(1);
+        if at == 0 || version - at >= OLDER {
+            return Ok(Read::of(Manifest::empty(slot), problems));
+        }
+    }
+}
+
+/// A manifest with the parts that have facts about a range.
+async fn choose(store: &Store, read: Arc<Read>, range: TimeRange) -> Result<Chosen, Failure> {
+    let chosen: Vec<Part> = read.manifest.parts(range).cloned().collect();
+    let parts = stream::iter(chosen)
+        .map(|part| read.part(store, part))
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(Chosen { read, parts })
+}
+
+impl Read {
+    fn of(mut manifest: Manifest, problems: Vec<String>) -> Read {
+        let moved = manifest.parts.iter().map(|of| of.facts).sum::<u64>();
+        let facts = moved + manifest.held.len() as u64;
+        let held = std::mem::take(&mut manifest.held);
+        let held = Loaded::of(&manifest, held);
+        let parts = manifest.parts.iter().map(|of| (of.name.clone(), OnceCell::new())).collect();
+        Read { manifest, held, parts, facts, problems }
+    }
+
+    /// The facts of a part, read once. One that is damaged or gone has none, and says so.
+    async fn part(&self, store: &Store, part: Part) -> Result<Arc<Loaded>, Failure> {
+        let load = || async {
+            match versions::read_part(store, self.manifest.slot, &part).await {
+                Ok(content) => Ok(Arc::new(Loaded::of(&self.manifest, content.facts))),
+                Err(failure)
+                    if matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound) =>
+                {
+                    let what = format!("{failure}: {} facts are left out", part.facts);
+                    Ok(Arc::new(Loaded { problems: vec![what], ..Loaded::default() }))
+                }
+                Err(failure) => Err(failure),
+            }
+        };
+        match self.parts.get(&part.name) {
+            Some(cell) => cell.get_or_try_init(load).await.cloned(),
+            None => load().await,
+        }
+    }
+}
+
+impl Loaded {
+    fn of(manifest: &Manifest, facts: Facts) -> Loaded {
+        fn said<T>(manifest: &Manifest, of: Stated<T>) -> Option<(u32, Said<T>)> {
+            let contributor = manifest.owner(of.by)?;
+            let (recorder, generation) = (contributor.recorder, contributor.generation);
+            Some((of.by, Said { recorder, generation, seq: of.seq, what: of.fact }))
+        }
+        let segment = |(by, said): (u32, Said<_>)| {
+            let Said { recorder, generation, seq, what: entry } = said;
+            (by, Arc::new(Segment { recorder, generation, seq, entry }))
+        };
+        let segments = facts.segments.into_iter().filter_map(|of| said(manifest, of));
+        Loaded {
+            segments: segments.map(segment).collect(),
+            listened: facts.listened.into_iter().filter_map(|of| said(manifest, of)).collect(),
+            losses: facts.losses.into_iter().filter_map(|of| said(manifest, of)).collect(),
+            problems: Vec::new(),
+        }
+    }
+}
+
+impl Chosen {
+    /// Adds what a root knows and a range concerns to a window.
+    pub(super) fn take(&self, root: &Root, range: TimeRange, window: &mut Window) {
+        let manifest = &self.read.manifest;
+        window.problems.extend(self.read.problems.iter().cloned());
+        let known: Vec<u64> =
+            manifest.contributors.iter().map(|contributor| root.known(contributor)).collect();
+        let is_known = |by: u32, seq| known.get(by as usize).is_some_and(|known| seq < *known);
+        for contributor in &manifest.contributors {
+            let owner = (contributor.recorder, contributor.generation);
+            window.writers.entry(owner).or_insert_with(|| contributor.info.clone());
+        }
+        for loaded in self.parts.iter().map(|part| &**part).chain([&self.read.held]) {
+            window.problems.extend(loaded.problems.iter().cloned());
+            let segments = loaded.segments.iter().filter(|(by, of)| is_known(*by, of.seq));
+            let touching = segments.filter(|(_, of)| of.entry.touches(&range));
+            window.segments.extend(touching.map(|(_, of)| Arc::clone(of)));
+            let segments = loaded.segments.iter().filter(|(by, of)| is_known(*by, of.seq));
+            let secrets = segments.filter(|(_, of)| of.entry.secrets);
+            window.secrets.extend(secrets.map(|(_, of)| Arc::clone(of)));
+            let listened = loaded.listened.iter().filter(|(by, of)| is_known(*by, of.seq));
+            let touching = listened.filter(|(_, of)| of.what.range.intersect(&range).is_some());
+            window.listened.extend(touching.map(|(_, of)| of.clone()));
+            let losses = loaded.losses.iter().filter(|(by, of)| is_known(*by, of.seq));
+            let touching = losses.filter(|(_, of)| of.what.touches(&range));
+            window.losses.extend(touching.map(|(_, of)| of.clone()));
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Reading and putting versions: roots, manifests, parts, ended lives. The one place where
+//! objects of `catalog/` are created.
+//!
+//! What is put is checked against what it follows before it is sent, always.
+
+use bytes::Bytes;
+use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use super::entry::sha256_hex;
+use super::life::Life;
+use super::manifest::{self, Broken, Manifest, Part, PartContent};
+use super::root::{self, Root};
+use super::slot::Slot;
+use crate::store::{Created, Store, checked, names};
+
+/// A version, and the SHA-256 of its bytes, hex: what the next one names.
+#[derive(Debug, Clone)]
+pub(crate) struct Versioned<T> {
+    pub(crate) value: T,
+    pub(crate) sha256: String,
+}
+
+/// A boundary: `boundary/<number>`. Who creates a version of the root looks for the next one
+/// after that: if it is there, versions were removed and the created one may be far behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Boundary {
+    pub(crate) format: u32,
+    /// Versions of the root below this may be gone.
+    pub(crate) below: u64,
+    pub(crate) nonce: String,
+}
+
+/// An ended life: `catalog/lives/<recorder>/<generation>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) format: u32,
+    pub(crate) life: Life,
+    pub(crate) nonce: String,
+}
+
+/// What is wrong with an object that was to be read.
+fn unreadable(path: &Path, error: checked::Unpacked) -> Failure {
+    let (kind, what) = match error {
+        checked::Unpacked::TooNew { .. } => {
+            (FailureKind::TooNew, format!("{path} was written by a newer version"))
+        }
+        _ => (FailureKind::Damaged, format!("{path} is damaged")),
+    };
+    Failure::caused_by(kind, what, error)
+}
+
+fn broken(path: &Path, error: Broken) -> Failure {
+    let what = format!("{path} must not be written: this is a fault of Capstan");
+    Failure::caused_by(FailureKind::Other, what, error)
+}
+
+fn packed(path: &Path, value: &impl Serialize) -> Result<Bytes, Failure> {
+    checked::pack(value).map(Bytes::from).map_err(|error| {
+        Failure::caused_by(FailureKind::Other, format!("{path} cannot be written"), error)
+    })
+}
+
+async fn read<T: serde::de::DeserializeOwned>(
+    store: &Store,
+    path: &Path,
+    format: u32,
+) -> Result<Option<Versioned<T>>, Failure> {
+    let Some(bytes) = store.get_if_present(path).await? else { return Ok(None) };
+    let value = checked::unpack(&bytes, format).map_err(|error| unreadable(path, error))?;
+    Ok(Some(Versioned { value, sha256: sha256_hex(&bytes) }))
+}
+
+/// Creates a version; none if the number is taken.
+async fn create<T: Serialize>(
+    store: &Store,
+    path: &Path,
+    value: T,
+) -> Result<Option<Versioned<T>>, Failure> {
+    let bytes = packed(path, &value)?;
+    let sha256 = sha256_hex(&bytes);
+    Ok(match store.create(path, bytes).await? {
+        Created::Created => Some(Versioned { value, sha256 }),
+        Created::Lost => None,
+    })
+}
+
+/// A version of the root, if it is there.
+pub(crate) async fn read_root(
+    store: &Store,
+    version: u64,
+) -> Result<Option<Versioned<Root>>, Failure> {
+    let path = names::root(version);
+    let Some(read) = read::<Root>(store, &path, root::FORMAT).await? else { return Ok(None) };
+    check_name(&path, read.value.version == version)?;
+    Ok(Some(read))
+}
+
+/// Refuses an object that says it is another one.
+fn check_name(path: &Path, is_right: bool) -> Result<(), Failure> {
+    if is_right {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::Damaged, format!("{path} says that it is another one")))
+}
+
+/// The newest root. `known` is one that was read before.
+pub(crate) async fn newest_root(
+    store: &Store,
+    known: Option<Versioned<Root>>,
+) -> Result<Versioned<Root>, Failure> {
+    let mut newest = match known {
+        Some(known) if newest_boundary(store, &known.value).await?.is_some() => known,
+        _ => listed_root(store).await?,
+    };
+    while let Some(next) = read_root(store, newest.value.version.saturating_add(1)).await? {
+        newest = next;
+    }
+    Ok(newest)
+}
+
+/// Whether versions after a root were removed, so that it may be far behind: then none; else the newest
+/// boundary. One was raised and is not named by a root yet if who raised it broke off there.
+pub(crate) async fn newest_boundary(store: &Store, root: &Root) -> Result<Option<u64>, Failure> {
+    #[cfg(feature = "planted")]
+    if store.planted(crate::store::Planted::NoBoundary) {
+        return Ok(Some(root.boundary));
+    }
+    let mut newest = root.boundary;
+    while let Some(below) = read_boundary(store, newest.saturating_add(1)).await? {
+        if root.version < below {
+            return Ok(None);
+        }
+        newest += 1;
+    }
+    Ok(Some(newest))
+}
+
+/// The newest root in a listing.
+async fn listed_root(store: &Store) -> Result<Versioned<Root>, Failure> {
+    let listed: Vec<_> = store.list(&names::roots()).try_collect().await?;
+    let newest = listed.iter().filter_map(|object| names::parse_root(&object.path)).max();
+    let none = || Versioned { value: Root::empty(), sha256: String::new() };
+    let Some(version) = newest else { return Ok(none()) };
+    read_root(store, version).await?.ok_or_else(|| {
+        let what = format!("{} was listed and is not there", names::root(version));
+        Failure::new(FailureKind::Unavailable, what)
+    })
+}
+
+/// The newest root that can be read, of those below the newest one there is: what it does not know
+/// is in the logs.
+pub(crate) async fn older_root(store: &Store, tries: usize) -> Result<Versioned<Root>, Failure> {
+    let listed: Vec<_> = store.list(&names::roots()).try_collect().await?;
+    let mut there: Vec<u64> =
+        listed.iter().filter_map(|object| names::parse_root(&object.path)).collect();
+    there.sort_unstable();
+    let mut last = None;
+    for version in there.into_iter().rev().take(tries) {
+        match read_root(store, version).await {
+            Ok(Some(root)) => return Ok(root),
+            Ok(None) => {}
+            Err(failure) if failure.kind() == FailureKind::Damaged => last = Some(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        Failure::new(FailureKind::Damaged, format!("{} has no root", store.place()))
+    }))
+}
+
+/// Puts the root that follows `before`; none if another one did.
+pub(crate) async fn put_root(
+    store: &Store,
+    before: &Root,
+    next: Root,
+) -> Result<Option<Versioned<Root>>, Failure> {
+    let path = names::root(next.version);
+    next.check(before).map_err(|error| broken(&path, error))?;
+    create(store, &path, next).await
+}
+
+/// Raises a boundary; false if that number is taken: then another one raised it, maybe to less.
+pub(crate) async fn put_boundary(store: &Store, number: u64, below: u64) -> Result<bool, Failure> {
+    let boundary = Boundary { format: root::FORMAT, below, nonce: store.nonce() };
+    Ok(create(store, &names::boundary(number), boundary).await?.is_some())
+}
+
+/// A boundary, if it is there.
+pub(crate) async fn read_boundary(store: &Store, number: u64) -> Result<Option<u64>, Failure> {
+    let read = read::<Boundary>(store, &names::boundary(number), root::FORMAT).await?;
+    Ok(read.map(|boundary| boundary.value.below))
+}
+
+/// A version of a manifest, if it is there.
+pub(crate) async fn read_manifest(
+    store: &Store,
+    slot: Slot,
+    version: u64,
+) -> Result<Option<Versioned<Manifest>>, Failure> {
+    let path = names::manifest(slot, version);
+    let read = read::<Manifest>(store, &path, manifest::FORMAT).await?;
+    if let Some(Versioned { value, .. }) = &read {
+        check_name(&path, (value.slot, value.version) == (slot, version))?;
+    }
+    Ok(read)
+}
+
+/// The newest manifest of a slot, from one that is not newer: 0 if none is known to be there.
+pub(crate) async fn newest_manifest(
+    store: &Store,
+    slot: Slot,
+    known: u64,
+) -> Result<Versioned<Manifest>, Failure> {
+    let listed = || async {
+        let listed: Vec<_> = store.list(&names::slot(slot)).try_collect().await?;
+        let versions = listed.iter().filter_map(|object| names::parse_manifest(&object.path));
+        Ok::<_, Failure>(versions.map(|(_, version)| version).max().unwrap_or(0))
+    };
+    let mut version = if known == 0 { listed().await? } else { known };
+    let mut newest = match version {
+        0 => Some(Versioned { value: Manifest::empty(slot), sha256: String::new() }),
+        _ => read_manifest(store, slot, version).await?,
+    };
+    if newest.is_none() {
+        // It was removed, as there are newer ones.
+        version = listed().await?;
+        newest = read_manifest(store, slot, version).await?;
+    }
+    let mut newest = newest.ok_or_else(|| {
+        let what = format!("{} was listed and is not there", names::manifest(slot, version));
+        Failure::new(FailureKind::Unavailable, what)
+    })?;
+    while let Some(next) =
+        read_manifest(store, slot, newest.value.version.saturating_add(1)).await?
+    {
+        newest = next;
+    }
+    Ok(newest)
+}
+
+/// Puts the manifest that follows `before`, with its facts moved into a part if they are many; none if
+/// another one did.
+pub(crate) async fn put_manifest(
+    store: &Store,
+    before: &Manifest,
+    mut next: Manifest,
+) -> Result<Option<Versioned<Manifest>>, Failure> {
+    let path = names::manifest(next.slot, next.version);
+    if let Some(content) = next.overflow() {
+        let name = next.nonce.clone();
+        let bytes = packed(&path, &content)?;
+        let part = Part {
+            bytes: bytes.len() as u64,
+            sha256: sha256_hex(&bytes),
+            facts: content.facts.len() as u64,
+            span: content.facts.span(),
+            name,
+        };
+        store.put_new(&names::part(next.slot, &part.name), vec![bytes]).await?;
+        next.moved(part);
+    }
+    next.check(before).map_err(|error| broken(&path, error))?;
+    create(store, &path, next).await
+}
+
+/// The facts of a part.
+pub(crate) async fn read_part(
+    store: &Store,
+    slot: Slot,
+    part: &Part,
+) -> Result<PartContent, Failure> {
+    let path = names::part(slot, &part.name);
+    let bytes = store.get(&path).await?;
+    if sha256_hex(&bytes) != part.sha256 {
+        let what = format!("{path} is damaged: its bytes are not those that were written");
+        return Err(Failure::new(FailureKind::Damaged, what));
+    }
+    checked::unpack(&bytes, manifest::FORMAT).map_err(|error| unreadable(&path, error))
+}
+
+/// A life that has ended, if that is stored.
+pub(crate) async fn read_ended(
+    store: &Store,
+    recorder: RecorderId,
+    generation: Generation,
+) -> Result<Option<Life>, Failure> {
+    let path = names::life(recorder, generation);
+    let Some(read) = read::<Ended>(store, &path, manifest::FORMAT).await? else { return Ok(None) };
+    check_name(&path, read.value.life.owner() == (recorder, generation))?;
+    Ok(Some(read.value.life))
+}
+
+/// Stores a life that has ended. Two who do so say the same.
+pub(crate) async fn put_ended(store: &Store, life: &Life) -> Result<(), Failure> {
+    let (recorder, generation) = life.owner();
+    let path = names::life(recorder, generation);
+    let ended = Ended { format: manifest::FORMAT, life: life.clone(), nonce: store.nonce() };
+    create(store, &path, ended).await.map(|_| ())
+}
