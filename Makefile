@@ -4,8 +4,10 @@ CARGO ?= cargo
 # For `make fuzz`: which target, and for how many seconds each.
 TARGET ?= all
 SECONDS ?= 60
+# For `make simulate`: how many seeds.
+SEEDS ?= 20000
 
-.PHONY: help all build release test check demo bench fmt lint doc fuzz clean
+.PHONY: help all build release test check demo bench fmt lint doc fuzz simulate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -43,6 +45,9 @@ doc: ## API documentation, into target/doc
 
 fuzz: ## fuzz (TARGET=name or all, SECONDS=60 each)
 	scripts/fuzz "$(TARGET)" "$(SECONDS)"
+
+simulate: ## recorders, folders and readers over a bucket at its worst (SEEDS=20000)
+	scripts/simulate "$(SEEDS)"
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -1,0 +1,115 @@
+//! Who does what to the bucket. Each may be killed at any request, or sleep for hours and go on.
+
+mod folder;
+mod reader;
+mod recorder;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use capstan_model::Failure;
+use capstan_storage_engine::store::{Planted, Store};
+
+pub(crate) use self::folder::fold;
+pub(crate) use self::reader::read;
+pub(crate) use self::recorder::record;
+use crate::bucket::{Bucket, Shared};
+use crate::chance::{Chance, Clock, Machine};
+use crate::truth::Truth;
+
+/// What all actors share.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) clock: Clock,
+    pub(crate) truth: Truth,
+    /// What must not be and was seen.
+    broken: Arc<Mutex<Vec<String>>>,
+    /// What happened, if somebody wants to read it.
+    story: Option<Arc<Mutex<Vec<String>>>>,
+    planted: Option<Planted>,
+    /// Listings are always right.
+    pub(crate) is_strict: bool,
+}
+
+impl Scene {
+    pub(crate) fn new(
+        bucket: Arc<Bucket>,
+        clock: Clock,
+        planted: Option<Planted>,
+        is_strict: bool,
+        is_told: bool,
+    ) -> Scene {
+        Scene {
+            bucket,
+            clock,
+            truth: Truth::default(),
+            broken: Arc::default(),
+            story: is_told.then(Arc::default),
+            planted,
+            is_strict,
+        }
+    }
+
+    /// The store as a machine sees it whose clock is that far off.
+    pub(crate) async fn store(&self, chance: &Chance, skew: i64) -> Result<Store, Failure> {
+        let world =
+            Machine { clock: self.clock, skew, chance: chance.clone(), planted: self.planted };
+        Store::simulated(Arc::new(Shared(Arc::clone(&self.bucket))), "sim", Arc::new(world)).await
+    }
+
+    /// The store, however long it takes to reach it.
+    pub(crate) async fn patient_store(&self, chance: &Chance, skew: i64) -> Store {
+        loop {
+            match self.store(chance, skew).await {
+                Ok(store) => return store,
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+
+    /// Something is that must not be.
+    pub(crate) fn broken(&self, what: String) {
+        self.tell(|| format!("BROKEN: {what}"));
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// What was seen that must not be.
+    pub(crate) fn found(&self) -> Vec<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds to the story.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(story) = &self.story {
+            let line = format!("{} {}", self.clock.now(), what());
+            story.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    }
+
+    /// The story so far.
+    pub(crate) fn story(&self) -> Vec<String> {
+        let told = |story: &Arc<Mutex<Vec<String>>>| {
+            story.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        self.story.as_ref().map(told).unwrap_or_default()
+    }
+
+    /// A failure that no bucket is to blame for.
+    pub(crate) fn check(&self, who: &str, failure: &Failure) {
+        use capstan_model::FailureKind::{AlreadyThere, Unavailable};
+        if !matches!(failure.kind(), Unavailable | AlreadyThere) {
+            let source = std::error::Error::source(failure).map(ToString::to_string);
+            self.broken(format!("{who}: {failure} ({})", source.unwrap_or_default()));
+        }
+    }
+}
+
+/// How far a machine's clock is off: most by little, some by hours.
+pub(crate) fn skew(chance: &Chance) -> i64 {
+    let seconds = match chance.of(0..4) {
+        0 => chance.of(0..7_200) as i64 - 3_600,
+        _ => chance.of(0..10) as i64 - 5,
+    };
+    seconds * 1_000_000_000
+}

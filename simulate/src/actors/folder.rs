@@ -1,0 +1,56 @@
+//! Folders: two or three that think they are the one.
+
+use std::time::Duration;
+
+use capstan_storage_engine::catalog::sweep::GRACE;
+use capstan_storage_engine::catalog::{Folder, Outcome, Stay};
+use capstan_storage_engine::store::Store;
+
+use super::{Scene, skew};
+use crate::chance::Chance;
+
+/// Folds until the scene ends.
+pub(crate) async fn fold(scene: Scene, chance: Chance, name: String) {
+    loop {
+        let store = scene.patient_store(&chance, skew(&chance)).await;
+        // Killed in the middle of something, sooner or later.
+        let patience = Duration::from_millis(chance.of(10..6_000_000));
+        let work = hold(&scene, &chance, &store, &name);
+        if tokio::time::timeout(patience, work).await.is_err() {
+            scene.tell(|| format!("{name} is killed"));
+        }
+        tokio::time::sleep(chance.millis(1_000..300_000)).await;
+    }
+}
+
+/// Holds the role for as long as nobody else takes it.
+async fn hold(scene: &Scene, chance: &Chance, store: &Store, name: &str) {
+    let mut folder = match Folder::claim(store, name, Stay::Keeps).await {
+        Ok(folder) => folder,
+        Err(failure) => return scene.check("a folder that claims", &failure),
+    };
+    scene.tell(|| format!("{name} folds, epoch {}", folder.root().epoch));
+    loop {
+        match folder.step().await {
+            Ok(Outcome::Done(done)) => {
+                scene.tell(|| format!("{name}: root {}, {done:?}", folder.root().version));
+            }
+            Ok(Outcome::Fenced { by }) => {
+                scene.tell(|| format!("{name} is fenced by {by}"));
+                return;
+            }
+            Err(failure) => scene.check("a folder", &failure),
+        }
+        if chance.per_mille(100) {
+            match folder.sweep(GRACE).await {
+                Ok(swept) => scene.tell(|| format!("{name}: {swept:?}")),
+                Err(failure) => scene.check("a sweep", &failure),
+            }
+        }
+        let wait = match chance.of(0..100) {
+            0..2 => Duration::from_secs(chance.of(3_000..15_000)),
+            _ => chance.millis(1_000..60_000),
+        };
+        tokio::time::sleep(wait).await;
+    }
+}

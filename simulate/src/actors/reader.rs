@@ -1,0 +1,104 @@
+//! Readers: what they see must be what was committed, without holes, and of one moment.
+
+use std::time::Duration;
+
+use capstan_model::{Failure, Time, TimeRange};
+use capstan_storage_engine::catalog::{View, Window};
+use capstan_storage_engine::store::Store;
+
+use super::{Scene, skew};
+use crate::chance::Chance;
+use crate::truth::{Counts, has_all, minute_of};
+
+/// A view and what was seen with it.
+struct Seen {
+    view: View,
+    counts: Counts,
+}
+
+/// Reads until the scene ends.
+pub(crate) async fn read(scene: Scene, chance: Chance) {
+    let store = scene.patient_store(&chance, skew(&chance)).await;
+    let mut before: Option<Seen> = None;
+    loop {
+        tokio::time::sleep(chance.millis(500..120_000)).await;
+        if chance.per_mille(10) {
+            tokio::time::sleep(Duration::from_secs(chance.of(3_000..20_000))).await;
+        }
+        if chance.per_mille(100) {
+            before = None;
+        }
+        match look(&scene, &chance, &store, before.as_ref()).await {
+            Ok(Some(seen)) => before = Some(seen),
+            Ok(None) => {}
+            Err(failure) => scene.check("a reader", &failure),
+        }
+    }
+}
+
+/// Looks at all there is; none if something was wrong with it.
+async fn look(
+    scene: &Scene,
+    chance: &Chance,
+    store: &Store,
+    before: Option<&Seen>,
+) -> Result<Option<Seen>, Failure> {
+    let must = scene.truth.acknowledged();
+    let view = match before {
+        Some(before) => before.view.refresh().await?,
+        None => View::load(store).await?,
+    };
+    // Long after, sometimes: others may have gone on since.
+    tokio::time::sleep(chance.millis(0..100_000)).await;
+    let Some(counts) = all(scene, &view).await? else { return Ok(None) };
+    if scene.is_strict
+        && let Err(what) = has_all(&counts, &must, "that were there before")
+    {
+        scene.broken(format!("a reader: {what}"));
+    }
+    if let Some(before) = before {
+        if let Err(what) = has_all(&counts, &before.counts, "that were seen before") {
+            scene.broken(format!("a reader that goes on: {what}"));
+        }
+        if chance.per_mille(300) {
+            // What was seen stays what it was.
+            let again = all(scene, &before.view).await?;
+            if again.is_some_and(|again| again != before.counts) {
+                scene.broken("a view shows something else than before".to_owned());
+            }
+        }
+    }
+    let hours = chance.of(0..120) as i64;
+    let asked = Time(scene.clock.now().0 - hours * 3_600_000_000_000);
+    let long = TimeRange { start: asked, end: Time::MAX };
+    let range = if chance.per_mille(300) { long } else { minute_of(asked) };
+    let window = view.window(range).await?;
+    problems(scene, &view, &window);
+    let expected = scene.truth.segments(&counts, range);
+    let found: Vec<&String> = window.segments.iter().map(|of| &of.entry.name).collect();
+    if found.len() != expected.len() || found.iter().any(|name| !expected.contains(*name)) {
+        scene.broken(format!("a window has {found:?}, not {expected:?}"));
+    }
+    Ok(Some(Seen { view, counts }))
+}
+
+/// What a view shows of all of time.
+async fn all(scene: &Scene, view: &View) -> Result<Option<Counts>, Failure> {
+    let window = view.window(TimeRange::ALL).await?;
+    problems(scene, view, &window);
+    match scene.truth.seen(&window) {
+        Ok(counts) => Ok(Some(counts)),
+        Err(what) => {
+            scene.broken(format!("a reader: {what}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Nothing is damaged here, so nothing may look so.
+fn problems(scene: &Scene, view: &View, window: &Window) {
+    let of_window = window.problems.iter().map(String::as_str);
+    for problem in view.problems().chain(of_window) {
+        scene.broken(format!("a reader was told: {problem}"));
+    }
+}

@@ -1,0 +1,158 @@
+//! One seed, from its beginning to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capstan_model::{Failure, RecorderId, TimeRange};
+use capstan_storage_engine::catalog::{Catalog, Folder, Outcome, Stay, View};
+use capstan_storage_engine::store::{Planted, Store};
+
+use crate::actors::{Scene, fold, read, record};
+use crate::bucket::{Bucket, Faults};
+use crate::chance::{Chance, Clock};
+use crate::truth::has_all;
+
+/// How a seed ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// What must not be and was seen; empty if all went well.
+    pub(crate) broken: Vec<String>,
+    pub(crate) story: Vec<String>,
+    pub(crate) commits: u64,
+    pub(crate) requests: u64,
+    /// Of all that is stored in the end.
+    pub(crate) fingerprint: u64,
+}
+
+/// Runs a seed.
+pub(crate) fn run(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(scene(seed, planted, is_told)),
+        Err(error) => Ended {
+            broken: vec![format!("no runtime: {error}")],
+            story: Vec::new(),
+            commits: 0,
+            requests: 0,
+            fingerprint: 0,
+        },
+    }
+}
+
+async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
+    let chance = Chance::new(seed);
+    let clock = Clock::begin();
+    let bucket = Arc::new(Bucket::new(Chance::new(chance.next()), clock));
+    let faults = faults(&chance);
+    let is_strict = faults.lag.is_zero();
+    let scene = Scene::new(Arc::clone(&bucket), clock, planted, is_strict, is_told);
+    scene.patient_store(&Chance::new(chance.next()), 0).await;
+    bucket.be(faults);
+    scene.tell(|| format!("{faults:?}"));
+
+    let mut actors = Vec::new();
+    for number in 0..chance.of(1..5) {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(record(scene, chance, RecorderId(number + 1))));
+    }
+    for number in 0..chance.of(1..4) {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(fold(scene, chance, format!("folder {number}"))));
+    }
+    for _ in 0..chance.of(1..3) {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(read(scene, chance)));
+    }
+    // Most scenes are short; some are long enough for what was replaced to be removed, and for
+    // those who slept meanwhile to wake up.
+    let long = if chance.of(0..8) == 0 { 4_000..15_000 } else { 60..900 };
+    let long = Duration::from_secs(chance.of(long));
+    tokio::time::sleep(long).await;
+    for actor in &actors {
+        actor.abort();
+    }
+    for actor in actors {
+        if let Err(error) = actor.await
+            && error.is_panic()
+        {
+            scene.broken(format!("an actor panicked: {error}"));
+        }
+    }
+    // What is still on its way arrives, and nothing gets lost any more.
+    bucket.be(Faults::default());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let store = scene.patient_store(&Chance::new(chance.next()), 0).await;
+    if let Err(failure) = quiet(&scene, &store).await {
+        scene.broken(format!("in the end: {failure}"));
+    }
+    Ended {
+        broken: scene.found(),
+        story: scene.story(),
+        commits: scene.truth.commits(),
+        requests: bucket.requests(),
+        fingerprint: bucket.fingerprint(),
+    }
+}
+
+/// How bad the bucket is.
+fn faults(chance: &Chance) -> Faults {
+    let often = |most| if chance.of(0..3) == 0 { 0 } else { chance.of(0..most) };
+    Faults {
+        lost: often(40),
+        unanswered: often(40),
+        unavailable: often(40),
+        conflict: often(40),
+        cut: often(20),
+        slow: often(5),
+        lag: if chance.of(0..2) == 0 { Duration::ZERO } else { chance.millis(1..5_000) },
+    }
+}
+
+/// When all is quiet everything is folded, once, and says what the logs say.
+async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
+    let must = scene.truth.acknowledged();
+    let logs = Catalog::load(store).await?;
+    let unfolded = View::load(store).await?.window(TimeRange::ALL).await?;
+    let mut folder = Folder::claim(store, "the last", Stay::Leaves).await?;
+    loop {
+        match folder.step().await? {
+            Outcome::Done(done) if done.more => {}
+            Outcome::Done(_) => break,
+            Outcome::Fenced { by } => {
+                scene.broken(format!("fenced by {by} with nobody left"));
+                return Ok(());
+            }
+        }
+    }
+    let view = View::load(store).await?;
+    let window = view.window(TimeRange::ALL).await?;
+    if view.waiting().count() > 0 {
+        scene.broken("not all is folded in the end".to_owned());
+    }
+    if window.segments != unfolded.segments || window.listened != unfolded.listened {
+        scene.broken("folding changed what is seen".to_owned());
+    }
+    match scene.truth.seen(&window) {
+        Ok(seen) => {
+            if let Err(what) = has_all(&seen, &must, "that were acknowledged, in the end") {
+                scene.broken(what);
+            }
+            for (recorder, generation, life) in logs.lives() {
+                let found = seen.get(&(recorder, generation)).copied().unwrap_or(0);
+                if found != life.commits() {
+                    scene.broken(format!(
+                        "{recorder}-{generation}: {found} commits are folded of {} in the log",
+                        life.commits()
+                    ));
+                }
+            }
+        }
+        Err(what) => scene.broken(format!("in the end: {what}")),
+    }
+    let problems: Vec<String> = logs.problems().into_iter().map(ToString::to_string).collect();
+    if !problems.is_empty() {
+        scene.broken(format!("the logs: {problems:?}"));
+    }
+    Ok(())
+}

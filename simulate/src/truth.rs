@@ -1,0 +1,138 @@
+//! What was really committed, known without looking into the bucket; and what a reader must see of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use capstan_model::{Generation, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::{CommitDraft, Window};
+
+/// Whose log.
+pub(crate) type Owner = (RecorderId, Generation);
+
+/// A commit that was tried.
+#[derive(Debug, Clone)]
+struct Tried {
+    draft: CommitDraft,
+    /// Its writer was told that it is there.
+    acknowledged: bool,
+}
+
+/// All commits that were tried, in the order of each log.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Truth(Arc<Mutex<BTreeMap<Owner, Vec<Tried>>>>);
+
+/// How many commits of each log.
+pub(crate) type Counts = BTreeMap<Owner, u64>;
+
+impl Truth {
+    fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<Owner, Vec<Tried>>) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A commit is being tried: it may be there from now on.
+    pub(crate) fn tries(&self, owner: Owner, draft: &CommitDraft) {
+        let tried = Tried { draft: draft.clone(), acknowledged: false };
+        self.with(|all| all.entry(owner).or_default().push(tried));
+    }
+
+    /// The last commit that was tried is there.
+    pub(crate) fn acknowledge(&self, owner: Owner) {
+        self.with(|all| {
+            if let Some(last) = all.entry(owner).or_default().last_mut() {
+                last.acknowledged = true;
+            }
+        });
+    }
+
+    /// How many commits of each log are there for certain.
+    pub(crate) fn acknowledged(&self) -> Counts {
+        let count = |tried: &Vec<Tried>| tried.iter().filter(|of| of.acknowledged).count() as u64;
+        self.with(|all| all.iter().map(|(owner, tried)| (*owner, count(tried))).collect())
+    }
+
+    /// How many commits of each log a reader who asked about all of time has seen.
+    ///
+    /// # Errors
+    /// What it should not have seen, or seen otherwise.
+    pub(crate) fn seen(&self, window: &Window) -> Result<Counts, String> {
+        let mut names = BTreeSet::new();
+        for segment in &window.segments {
+            if !names.insert(segment.entry.name.as_str()) {
+                return Err(format!("segment {} is there twice", segment.entry.name));
+            }
+        }
+        let mut seen: BTreeMap<Owner, BTreeMap<u64, CommitDraft>> = BTreeMap::new();
+        for segment in &window.segments {
+            let log = seen.entry((segment.recorder, segment.generation)).or_default();
+            log.entry(segment.seq).or_default().segments.push(segment.entry.clone());
+        }
+        for said in &window.listened {
+            let log = seen.entry((said.recorder, said.generation)).or_default();
+            log.entry(said.seq).or_default().listened.push(said.what.clone());
+        }
+        self.with(|all| {
+            let mut counts = Counts::new();
+            for (owner, log) in &seen {
+                let tried = all.get(owner).map_or(&[][..], Vec::as_slice);
+                for (seq, found) in log {
+                    let Some(tried) = tried.get(*seq as usize) else {
+                        return Err(format!("{owner:?}: nobody made commit {seq}"));
+                    };
+                    // Every commit here says when was listened.
+                    if found.segments != tried.draft.segments
+                        || found.listened != tried.draft.listened
+                    {
+                        return Err(format!("{owner:?}: commit {seq} is there in part or changed"));
+                    }
+                }
+                let count = log.len() as u64;
+                if let Some(hole) = (0..count).find(|seq| !log.contains_key(seq)) {
+                    return Err(format!(
+                        "{owner:?}: commit {hole} is missing, later ones are there"
+                    ));
+                }
+                counts.insert(*owner, count);
+            }
+            Ok(counts)
+        })
+    }
+
+    /// The names of segments that a reader of a range must see who sees so many commits.
+    pub(crate) fn segments(&self, counts: &Counts, range: TimeRange) -> BTreeSet<String> {
+        self.with(|all| {
+            let mut names = BTreeSet::new();
+            for (owner, count) in counts {
+                let tried = all.get(owner).into_iter().flatten().take(*count as usize);
+                let segments = tried.flat_map(|tried| &tried.draft.segments);
+                let touching = segments.filter(|segment| segment.touches(&range));
+                names.extend(touching.map(|segment| segment.name.clone()));
+            }
+            names
+        })
+    }
+
+    /// How many commits were tried.
+    pub(crate) fn commits(&self) -> u64 {
+        self.with(|all| all.values().map(|log| log.len() as u64).sum())
+    }
+}
+
+/// Whether what was seen has all that had to be seen.
+///
+/// # Errors
+/// What is missing.
+pub(crate) fn has_all(seen: &Counts, must: &Counts, when: &str) -> Result<(), String> {
+    for (owner, count) in must {
+        let found = seen.get(owner).copied().unwrap_or(0);
+        if found < *count {
+            return Err(format!("{owner:?}: {found} commits are seen of {count} {when}"));
+        }
+    }
+    Ok(())
+}
+
+/// An hour of a time, as a range of a minute within it.
+pub(crate) fn minute_of(time: Time) -> TimeRange {
+    let start = Time(time.0.div_euclid(60_000_000_000) * 60_000_000_000);
+    TimeRange { start, end: Time(start.0 + 60_000_000_000) }
+}
