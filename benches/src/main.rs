@@ -7,6 +7,7 @@ mod bench;
 mod benchmarks;
 mod choose;
 mod export;
+mod history;
 mod machine;
 mod measure;
 mod network;
@@ -73,6 +74,7 @@ struct Arguments {
 enum Subcommands {
     #[command(hide = true)]
     Send(send::Arguments),
+    History(history::Arguments),
 }
 
 /// A capture below this length says little about the floors, bytes.
@@ -86,14 +88,20 @@ struct Run {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Subcommands::Send(arguments)) = &arguments.command {
-        return match send::run(arguments) {
-            Ok(sent) => {
-                println!("{}", json!(sent));
-                ExitCode::SUCCESS
-            }
-            Err(failure) => fail(&failure),
-        };
+    let done = match &arguments.command {
+        Some(Subcommands::Send(arguments)) => {
+            Some(send::run(arguments).map(|sent| json!(sent).to_string()))
+        }
+        Some(Subcommands::History(arguments)) => Some(history::run(arguments)),
+        None => None,
+    };
+    match done {
+        Some(Ok(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Some(Err(failure)) => return fail(&failure),
+        None => {}
     }
     if arguments.list {
         for benchmark in ALL {

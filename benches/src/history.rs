@@ -1,0 +1,279 @@
+//! What questions cost as the history grows: the same ones, asked of an hour, a day, a month and a
+//! year of made traffic.
+//!
+//! One recorder, a segment every quarter of an hour, in memory: what is counted are requests and
+//! bytes, which are the same on every store. Each question is asked cold, by a reader who knows nothing.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_ingest::flow_table::Timeouts;
+use capstan_ingest::pipeline::{Pipeline, SealPolicy, Settings};
+use capstan_ingest::upload::{CommitRule, Statement, Uploader};
+use capstan_model::coverage::Listened;
+use capstan_model::link::Interface;
+use capstan_model::packet::Stamp;
+use capstan_model::{Address, Failure, FailureKind, LinkType, Packet, RecorderId, Time, TimeRange};
+use capstan_query_server::export::{self, Export, Order};
+use capstan_query_server::select::Selection;
+use capstan_query_server::snapshot::Snapshot;
+use capstan_storage_engine::catalog::{
+    Catalog, Folder, Outcome, Recorder, Stay, WriterInfo, WriterKind,
+};
+use capstan_storage_engine::segment::builder::Writer;
+use capstan_storage_engine::store::{Requests, Store};
+use object_store::memory::InMemory;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+/// What questions cost as the history grows, as Markdown
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Days of history that are asked; repeat it for several
+    #[arg(long, value_name = "DAYS", default_values_t = [0, 1, 30, 365])]
+    days: Vec<u32>,
+    /// How often each question is asked; the median counts for time
+    #[arg(long, default_value_t = 21)]
+    rounds: usize,
+}
+
+const MINUTE: i64 = 60_000_000_000;
+const HOUR: i64 = 60 * MINUTE;
+/// 2026-01-01.
+const BEGIN: i64 = 1_767_225_600_000_000_000;
+/// Segments in an hour.
+const SEGMENTS: i64 = 4;
+/// Packets in a segment.
+const PACKETS: i64 = 240;
+/// Hosts that are always there.
+const HOSTS: i64 = 200;
+/// Hours between two appearances of a host that is seldom there.
+const SELDOM: i64 = 60;
+/// The host that is seldom there.
+const RARE: [u8; 4] = [10, 9, 9, 9];
+
+/// A store whose history grows.
+struct History {
+    store: Store,
+    folder: Folder,
+    pipeline: Pipeline<Uploader>,
+    /// Segments so far.
+    segments: i64,
+}
+
+/// What a question cost.
+struct Cost {
+    requests: Requests,
+    time: Duration,
+    /// Segments that were opened.
+    opened: u64,
+    packets: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
+    let runtime = Runtime::new().map_err(|error| Failure::io("cannot start threads", error))?;
+    let mut history = History::new(&runtime)?;
+    let mut text = String::from(
+        "| history | segments | one host, one minute: requests | bytes | time, ms | one host, 30 days: \
+         segments opened | with it | requests | bytes | all logs, requests |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    let mut days = arguments.days.clone();
+    days.sort_unstable();
+    for days in days {
+        let hours = i64::from(days).saturating_mul(24).max(1);
+        history.grow(&runtime, hours)?;
+        let minute = history.minute(&runtime, arguments.rounds)?;
+        let month = history.month(&runtime)?;
+        let holding = (0..history.segments).filter(|number| is_rare(*number));
+        let holding = holding.filter(|number| *number / SEGMENTS >= hours - 30 * 24).count();
+        let before = history.store.requests();
+        runtime.block_on(Catalog::load(&history.store))?;
+        let logs = history.store.requests() - before;
+        let name = match days {
+            0 => "1 hour".to_owned(),
+            1 => "1 day".to_owned(),
+            days => format!("{days} days"),
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "| {name} | {} | {} | {} | {:.2} | {} | {holding} | {} | {} | {} |",
+            history.segments,
+            asked(&minute.requests),
+            minute.requests.bytes_read,
+            minute.time.as_secs_f64() * 1_000.0,
+            month.opened,
+            asked(&month.requests),
+            month.requests.bytes_read,
+            asked(&logs),
+        );
+        eprintln!("{name}: {} and {} packets found", minute.packets, month.packets);
+    }
+    Ok(text)
+}
+
+fn asked(requests: &Requests) -> u64 {
+    requests.gets + requests.lists + requests.heads
+}
+
+/// Whether the rare host is in a segment.
+fn is_rare(segment: i64) -> bool {
+    segment % (SELDOM * SEGMENTS) == 0
+}
+
+/// Who sends a packet of a segment.
+fn frequent(segment: i64, number: i64) -> [u8; 4] {
+    let host = (segment * 7 + number) % HOSTS;
+    [10, 0, (host / 100) as u8, host as u8]
+}
+
+impl History {
+    fn new(runtime: &Runtime) -> Result<History, Failure> {
+        let (store, recorder, folder) = runtime.block_on(async {
+            let store = Store::on(Arc::new(InMemory::new()), "history").await?;
+            let info = WriterInfo {
+                kind: WriterKind::Live,
+                description: "made".to_owned(),
+                host: "history".to_owned(),
+                source: None,
+                resumes: None,
+                started_at: Time(BEGIN),
+            };
+            let recorder = Recorder::start(&store, RecorderId(1), info).await?;
+            let folder = Folder::claim(&store, "history", Stay::Keeps).await?;
+            Ok::<_, Failure>((store, recorder, folder))
+        })?;
+        let writer = Writer { recorder: recorder.recorder(), generation: recorder.generation() };
+        let settings = Settings {
+            writer,
+            flow_generation: writer.generation,
+            policy: SealPolicy::live(Duration::from_secs(3_600)),
+            timeouts: Timeouts::default(),
+        };
+        let rule = CommitRule::OnStatement;
+        let handle = runtime.handle().clone();
+        let uploader =
+            Uploader::start(store.clone(), recorder, writer.generation, rule, None, handle)?;
+        let mut pipeline = Pipeline::new(settings, uploader);
+        pipeline.interface(Interface {
+            link_type: LinkType::ETHERNET,
+            snap_length: 0,
+            name: Some("eth0".to_owned()),
+            resolution: 9,
+            offset_seconds: 0,
+            options: Vec::new(),
+        });
+        Ok(History { store, folder, pipeline, segments: 0 })
+    }
+
+    /// Records and folds until there are so many hours.
+    fn grow(&mut self, runtime: &Runtime, hours: i64) -> Result<(), Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(FailureKind::Other, format!("a segment cannot be made: {error}"))
+        };
+        while self.segments < hours * SEGMENTS {
+            let start = BEGIN + self.segments * (HOUR / SEGMENTS);
+            for number in 0..PACKETS {
+                let time = Time(start + number * (HOUR / SEGMENTS / PACKETS));
+                let rare = number == PACKETS / 2 && is_rare(self.segments);
+                let host = if rare { RARE } else { frequent(self.segments, number) };
+                let data = frame(host, number as u16);
+                let packet = Packet {
+                    interface: 0,
+                    stamp: Stamp::At(time),
+                    length: data.len() as u32,
+                    data: &data,
+                    options: &[],
+                };
+                self.pipeline.packet(&packet, true).map_err(|error| failed(&error))?;
+            }
+            self.pipeline.flush().map_err(|error| failed(&error))?;
+            let range = TimeRange { start: Time(start), end: Time(start + HOUR / SEGMENTS) };
+            let listened = vec![Listened { range, interfaces: vec![0] }];
+            let resume = self.pipeline.resume();
+            self.pipeline
+                .sink_mut()
+                .state(Statement { listened, ..Statement::default() }, resume)?;
+            self.segments += 1;
+            if self.segments % SEGMENTS == 0 {
+                self.fold(runtime)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds all that was committed, and removes what was replaced, as after hours of real time.
+    fn fold(&mut self, runtime: &Runtime) -> Result<(), Failure> {
+        runtime.block_on(async {
+            let folded = |folder: &Folder| {
+                folder.root().logs.first().map_or(0, |log| log.life.chain().next())
+            };
+            // The upload goes on beside.
+            while (folded(&self.folder) as i64) < self.segments {
+                if let Outcome::Fenced { by } = self.folder.step().await? {
+                    return Err(Failure::new(FailureKind::Other, format!("{by} folds")));
+                }
+            }
+            self.folder.sweep(Duration::ZERO).await.map(|_| ())
+        })
+    }
+
+    /// One host, one minute, in the newest hour.
+    fn minute(&self, runtime: &Runtime, rounds: usize) -> Result<Cost, Failure> {
+        let start = Time(BEGIN + (self.segments / SEGMENTS - 1) * HOUR + 20 * MINUTE);
+        let range = TimeRange { start, end: Time(start.0 + MINUTE) };
+        // Somebody who was there then: 20 minutes into the hour is 5 into its second segment.
+        let second = self.segments - SEGMENTS + 1;
+        let host = frequent(second, 5 * PACKETS * SEGMENTS / 60);
+        let mut costs = Vec::new();
+        for _ in 0..rounds.max(1) {
+            costs.push(self.ask(runtime, range, host)?);
+        }
+        costs.sort_by_key(|cost| cost.time);
+        Ok(costs.swap_remove(costs.len() / 2))
+    }
+
+    /// A host that is seldom there, in the last thirty days.
+    fn month(&self, runtime: &Runtime) -> Result<Cost, Failure> {
+        let end = Time(BEGIN + self.segments * (HOUR / SEGMENTS));
+        let range = TimeRange { start: Time(end.0 - 30 * 24 * HOUR), end };
+        self.ask(runtime, range, RARE)
+    }
+
+    /// Asks as somebody does who knows nothing of the store.
+    fn ask(&self, runtime: &Runtime, range: TimeRange, host: [u8; 4]) -> Result<Cost, Failure> {
+        let selection = Selection { ips: vec![Address::v4(host)], ..Selection::of_range(range) };
+        let what = Export::new(selection, Order::Time);
+        let before = self.store.requests();
+        let began = Instant::now();
+        let report = runtime.block_on(async {
+            let snapshot = Snapshot::load(self.store.clone()).await?;
+            let (to, mut from) = mpsc::channel(16);
+            let taken = tokio::spawn(async move { while from.recv().await.is_some() {} });
+            let report = export::export(&snapshot, &what, &to).await?;
+            drop(to);
+            let _ = taken.await;
+            Ok::<_, Failure>(report)
+        })?;
+        Ok(Cost {
+            time: began.elapsed(),
+            requests: self.store.requests() - before,
+            opened: report.segments,
+            packets: report.packets,
+        })
+    }
+}
+
+/// A UDP packet from a host to a server, over IPv4 and Ethernet.
+fn frame(host: [u8; 4], number: u16) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    frame.extend([0x45, 0, 0, 60, 0, 0, 0, 0, 64, 17, 0, 0]);
+    frame.extend(host);
+    frame.extend([10, 200, 0, 1]);
+    frame.extend((20_000 + number).to_be_bytes());
+    frame.extend([0, 53, 0, 40, 0, 0]);
+    frame.extend([7; 32]);
+    frame
+}
