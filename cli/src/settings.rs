@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::store::{Location, Options, Store};
+use capstan_storage_engine::store::{Location, Options, Prices, Store};
 use clap::Args;
 use serde::Deserialize;
 
@@ -35,6 +35,8 @@ struct File {
     record: RecordFile,
     #[serde(default)]
     serve: ServeFile,
+    #[serde(default)]
+    prices: Prices,
 }
 
 /// `[record]`.
@@ -66,6 +68,7 @@ pub(crate) struct Settings {
     cluster: String,
     pub(crate) record: RecordFile,
     pub(crate) serve: ServeFile,
+    prices: Prices,
 }
 
 /// The cluster's name where none is given.
@@ -87,6 +90,7 @@ impl Settings {
             cluster: global.cluster.or(file.cluster).unwrap_or_else(|| CLUSTER.to_owned()),
             record: file.record,
             serve: file.serve,
+            prices: file.prices,
         })
     }
 
@@ -109,13 +113,17 @@ impl Settings {
 
     /// Opens the store to read.
     pub(crate) async fn open(&self) -> Result<Store, Failure> {
-        Store::open(&self.location()?, &self.cluster, &Options::from_env()?).await
+        Store::open(&self.location()?, &self.cluster, &self.options()?).await
+    }
+
+    fn options(&self) -> Result<Options, Failure> {
+        Ok(Options { prices: self.prices, ..Options::from_env()? })
     }
 
     /// Opens the store to write; makes it if there is none.
     pub(crate) async fn open_or_create(&self, fallback: Option<&str>) -> Result<Store, Failure> {
         let location = self.location_or(fallback)?;
-        Store::open_or_create(&location, &self.cluster, &Options::from_env()?).await
+        Store::open_or_create(&location, &self.cluster, &self.options()?).await
     }
 }
 
@@ -140,9 +148,11 @@ mod tests {
     fn a_full_file_is_read_and_a_misspelt_key_is_refused() {
         let file: File = toml::from_str(
             "store = '/data'\ncluster = 'a'\n[record]\ninterfaces = ['any']\nring_mib = 64\n\
-             commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n",
+             commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n\
+             [prices]\nget = 0.1\n",
         )
         .unwrap();
+        assert_eq!(file.prices, Prices { get: 0.1, ..Prices::default() });
         assert_eq!(file.store.as_deref(), Some("/data"));
         assert!(toml::from_str::<File>("stroe = '/data'").is_err());
     }

@@ -18,6 +18,7 @@
 //!
 //! There is no authentication: whoever reaches the port can read what the store holds.
 
+mod metrics;
 mod query;
 mod status;
 #[cfg(test)]
@@ -46,12 +47,13 @@ pub fn router(latest: Arc<Latest>) -> Router {
     Router::new()
         .route("/api/v1/export.pcapng", get(export))
         .route("/api/v1/status", get(status))
+        .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .fallback(async || {
             Refusal::new(
                 StatusCode::NOT_FOUND,
                 "there is nothing at this address".to_owned(),
-                "ask /api/v1/export.pcapng, /api/v1/status or /healthz",
+                "ask /api/v1/export.pcapng, /api/v1/status, /metrics or /healthz",
             )
         })
         .with_state(latest)
@@ -94,6 +96,12 @@ async fn export(
 
 async fn status(State(latest): State<Arc<Latest>>) -> Result<Json<status::Status>, Refusal> {
     Ok(Json(status::Status::of(&*latest.get().await?).await?))
+}
+
+async fn metrics(State(latest): State<Arc<Latest>>) -> Result<Response, Refusal> {
+    // Known without asking the store: what is scraped every few seconds must cost nothing.
+    let text = metrics::text(latest.store());
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
 /// The time now, for distances such as `-5m`.

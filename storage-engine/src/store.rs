@@ -32,6 +32,7 @@ mod folder;
 mod format;
 mod location;
 pub mod names;
+mod prices;
 mod probe;
 mod s3;
 mod world;
@@ -39,6 +40,7 @@ mod world;
 pub use counting::{Counting, Requests};
 pub use format::{FORMAT, Format};
 pub use location::Location;
+pub use prices::Prices;
 pub use s3::{S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
 #[cfg(feature = "planted")]
 pub use world::Planted;
@@ -61,10 +63,12 @@ const PROBE_LIMIT: Duration = Duration::from_secs(300);
 const RANGES_AT_ONCE: usize = 16;
 
 /// How a store is reached.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     /// For buckets.
     pub s3: S3Options,
+    /// What a bucket's requests cost. A folder's cost nothing.
+    pub prices: Prices,
 }
 
 impl Options {
@@ -74,7 +78,7 @@ impl Options {
     ///
     /// Settings that do not fit together.
     pub fn from_env() -> Result<Options, Failure> {
-        Ok(Options { s3: S3Options::from_env()? })
+        Ok(Options { s3: S3Options::from_env()?, ..Options::default() })
     }
 }
 
@@ -108,6 +112,7 @@ pub struct Store {
     format: Arc<Format>,
     /// A local disk has no time limits: a blocked write cannot be taken back.
     remote: bool,
+    prices: Prices,
     world: Arc<dyn World>,
 }
 
@@ -170,7 +175,8 @@ impl Store {
         world: Arc<dyn World>,
     ) -> Result<Store, Failure> {
         names::check_cluster(cluster)?;
-        let place = Place { text: objects.to_string(), root: objects, remote: true, world };
+        let (text, prices) = (objects.to_string(), Prices::default());
+        let place = Place { text, root: objects, remote: true, prices, world };
         place.open_or_create(cluster).await
     }
 
@@ -206,6 +212,11 @@ impl Store {
     /// Requests and bytes so far, of all clones.
     pub fn requests(&self) -> Requests {
         self.objects.requests()
+    }
+
+    /// What requests cost here.
+    pub fn prices(&self) -> &Prices {
+        &self.prices
     }
 
     /// What the store says of itself.
@@ -511,6 +522,7 @@ struct Place {
     root: Arc<dyn ObjectStore>,
     text: String,
     remote: bool,
+    prices: Prices,
     world: Arc<dyn World>,
 }
 
@@ -528,13 +540,15 @@ impl Place {
                 };
                 let folder = folder.map_err(|error| failure(format!("{what} {text}"), error))?;
                 let world = Arc::new(Machine);
-                Ok(Place { root: Arc::new(folder), text, remote: false, world })
+                let prices = Prices::FREE;
+                Ok(Place { root: Arc::new(folder), text, remote: false, prices, world })
             }
             Location::S3 { bucket, prefix } => {
                 let client = options.s3.connect(bucket)?;
                 let root = PrefixStore::new(client, prefix.as_str());
                 let world = Arc::new(Machine);
-                Ok(Place { root: Arc::new(root), text, remote: true, world })
+                let prices = options.prices;
+                Ok(Place { root: Arc::new(root), text, remote: true, prices, world })
             }
         }
     }
@@ -548,6 +562,7 @@ impl Place {
             place: format!("store {} (cluster {cluster})", self.text).into(),
             format: Arc::new(Format::new(cluster, world.now(), nonce)),
             remote: self.remote,
+            prices: self.prices,
             world,
         }
     }

@@ -96,6 +96,17 @@ async fn the_state_is_told() {
     assert!(status["layers"]["body"]["objects"].as_u64().unwrap() > 0);
     assert_eq!(status["writers"][0]["kind"], "import");
     assert!(status["first"].as_str().unwrap().starts_with("1970-01-01T00:00:0"));
+    let (head, body) = ask(&snapshot, "/metrics").await;
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    let metrics = String::from_utf8(body).unwrap();
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name}: {metrics}")).trim().parse().unwrap()
+    };
+    let requests = snapshot.store().requests();
+    assert_eq!(value("capstan_store_requests_total{kind=\"put\"}"), requests.puts as f64);
+    assert_eq!(value("capstan_store_bytes_total{direction=\"read\"}"), requests.bytes_read as f64);
+    assert!(value("capstan_store_cost_usd_total") > 0.0);
     let (head, body) = ask(&snapshot, "/healthz").await;
     assert!(head.starts_with("HTTP/1.1 200 "));
     assert_eq!(body, b"ok\n");

@@ -16,6 +16,7 @@ pub const FRESHNESS: Duration = Duration::from_secs(1);
 /// that and share the outcome.
 #[derive(Debug)]
 pub struct Latest {
+    store: Store,
     freshness: Duration,
     state: Mutex<State>,
 }
@@ -33,8 +34,13 @@ impl Latest {
     /// What the store says.
     pub async fn load(store: Store, freshness: Duration) -> Result<Latest, Failure> {
         let loaded = Instant::now();
-        let state = State { snapshot: Snapshot::load(store).await?, loaded };
-        Ok(Latest { freshness, state: Mutex::new(state) })
+        let state = State { snapshot: Snapshot::load(store.clone()).await?, loaded };
+        Ok(Latest { store, freshness, state: Mutex::new(state) })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The store as it is now, or was [`Latest::load`]'s `freshness` ago at the most.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use capstan_model::{Failure, TimeRange};
 use capstan_storage_engine::catalog::{Segment, SegmentEntry};
 use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::store::Requests;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -265,6 +266,12 @@ impl DisplayAs for ScanExec {
                 " opened={segments}{separator}objects={} requests={} bytes={}",
                 cost.objects, cost.requests, cost.bytes
             )?;
+            let requests =
+                Requests { gets: cost.requests, bytes_read: cost.bytes, ..Requests::default() };
+            let usd = self.snapshot.store().prices().of(&requests);
+            if usd > 0.0 {
+                write!(f, " usd={usd:.8}")?;
+            }
         }
         Ok(())
     }

@@ -175,6 +175,10 @@ async fn a_plan_tells_what_was_pushed_down_and_pruned() {
     assert!(told(&text, "segments") < told(&all, "segments"), "{text}");
     let nobody = plan(&store, "SELECT ordinal FROM packets WHERE host('192.0.2.77')").await;
     assert_eq!(told(&nobody, "pruned"), told(&all, "segments"), "{nobody}");
+    // 400 millionths of a dollar for a thousand of them.
+    let usd = text.split(" usd=").nth(1).and_then(|rest| rest.get(..10));
+    let usd: f64 = usd.and_then(|text| text.parse().ok()).expect("a price");
+    assert!((usd - told(&text, "requests") as f64 * 4e-7).abs() < 1e-7, "{text}");
     // What the scan decides is not looked at again above it.
     assert!(!text.contains("FilterExec"), "{text}");
     let text = plan(&store, "SELECT ordinal FROM packets WHERE source_ip = '10.0.0.5'").await;

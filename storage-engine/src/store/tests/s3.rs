@@ -79,7 +79,10 @@ fn options(endpoint: &str) -> Options {
     let keys = S3Keys { id: "id".to_owned(), secret: "secret".to_owned(), token: None };
     let credentials = Some(S3Credentials::Keys(keys));
     let endpoint = Some(endpoint.to_owned());
-    Options { s3: S3Options { credentials, endpoint, ..S3Options::default() } }
+    Options {
+        s3: S3Options { credentials, endpoint, ..S3Options::default() },
+        ..Options::default()
+    }
 }
 
 async fn open(answers: &[(u16, &str)]) -> (Result<Store, Failure>, Server) {
