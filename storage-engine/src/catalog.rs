@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! writers/<recorder>/<generation>          a Writer, as JSON
-//! open/<recorder>/<generation>             empty: that log may go on
+//! open/<recorder>-<generation>             empty: that log may go on
 //! log/<recorder>/<generation>/<number>     a Commit, as JSON
 //! ```
 //!

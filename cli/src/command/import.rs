@@ -7,7 +7,6 @@ use capstan_ingest::import::{self, ImportOptions, Imported, Watch};
 use capstan_ingest::source::{self, Place};
 use capstan_ingest::upload::Committed;
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::catalog::role;
 use capstan_storage_engine::store::Store;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
@@ -52,11 +51,7 @@ pub(crate) fn run(
     let stop = interrupt::watch(runtime, || ())?;
     let options = ImportOptions { again: arguments.again, stop, host: host_name() };
     let ended = import_all(&store, &places.found, &options, runtime);
-    let folded = runtime.block_on(role::fold_before_leaving(&store, &folding::holder()));
-    if let Err(failure) = folded {
-        // All of it can be read from the log; the next who writes folds it.
-        tracing::warn!(%failure, "what was imported is not folded into the catalog yet");
-    }
+    folding::before_leaving(&store, runtime);
     ended
 }
 

@@ -30,7 +30,11 @@ pub fn parse_writer(path: &Path) -> Option<(RecorderId, Generation)> {
 
 /// `<recorder>/<generation8>`.
 fn parse_life(text: &str) -> Option<(RecorderId, Generation)> {
-    let (recorder, generation) = text.split_once('/')?;
+    life_of(text, '/')
+}
+
+fn life_of(text: &str, between: char) -> Option<(RecorderId, Generation)> {
+    let (recorder, generation) = text.split_once(between)?;
     Some((hex16(recorder)?, Generation(digits(generation, 8)?.try_into().ok()?)))
 }
 
@@ -74,9 +78,10 @@ pub fn parse_data_of(path: &Path) -> Option<Hour> {
     Hour::from_path(path.as_ref().strip_prefix("data/")?)
 }
 
-/// `open/<recorder>/<generation8>`: there as long as that log may go on and is not folded.
+/// `open/<recorder>-<generation8>`: there as long as that log may go on and is not folded. In one
+/// folder: of removed names in folders of their own the folders would stay, on a disk.
 pub fn open(recorder: RecorderId, generation: Generation) -> Path {
-    Path::from(format!("open/{recorder}/{generation}"))
+    Path::from(format!("open/{recorder}-{generation}"))
 }
 
 /// `open`, below which there is a name for each log that may go on.
@@ -86,7 +91,7 @@ pub fn open_logs() -> Path {
 
 /// Takes the name of an open log apart.
 pub fn parse_open(path: &Path) -> Option<(RecorderId, Generation)> {
-    parse_life(path.as_ref().strip_prefix("open/")?)
+    life_of(path.as_ref().strip_prefix("open/")?, '-')
 }
 
 /// `catalog`.
