@@ -17,10 +17,10 @@ mod report;
 mod send;
 mod sys;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
@@ -248,17 +248,6 @@ fn version(bench: &Bench) -> String {
 fn fail(failure: &Failure) -> ExitCode {
     eprintln!("capstan-bench: {}", with_causes(failure));
     ExitCode::from(failure.kind().exit_code())
-}
-
-/// An error and what is below it, on one line.
-fn with_causes(failure: &Failure) -> String {
-    let mut text = failure.to_string();
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -127,12 +128,7 @@ impl Report {
         let mut names: Vec<&str> = self.skipped.iter().map(|part| part.segment.as_str()).collect();
         names.dedup();
         let packets = self.skipped.iter().map(|part| part.packets).fold(0, u64::saturating_add);
-        let mut reason = first.failure.to_string();
-        let mut below = std::error::Error::source(&first.failure);
-        while let Some(error) = below {
-            reason = format!("{reason}: {error}");
-            below = error.source();
-        }
+        let reason = with_causes(&first.failure);
         Some(Failure::new(
             FailureKind::Damaged,
             format!(

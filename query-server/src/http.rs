@@ -34,6 +34,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Time};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -154,13 +155,7 @@ impl From<Failure> for Refusal {
                 (StatusCode::INTERNAL_SERVER_ERROR, "see the server's log")
             }
         };
-        let mut error = failure.to_string();
-        let mut below = std::error::Error::source(&failure);
-        while let Some(cause) = below {
-            error = format!("{error}: {cause}");
-            below = cause.source();
-        }
-        Refusal::new(status, error, hint)
+        Refusal::new(status, with_causes(&failure), hint)
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_model::{Failure, RecorderId, TimeRange};
-use capstan_storage_engine::catalog::{Catalog, Folder, Outcome, Stay, View};
+use capstan_storage_engine::catalog::fold::fold_all;
+use capstan_storage_engine::catalog::{Catalog, Outcome, View};
 use capstan_storage_engine::store::{Planted, Store};
 
 use crate::actors::{Scene, fold, read, record};
@@ -114,16 +115,9 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
     let must = scene.truth.acknowledged();
     let logs = Catalog::load(store).await?;
     let unfolded = View::load(store).await?.window(TimeRange::ALL).await?;
-    let mut folder = Folder::claim(store, "the last", Stay::Leaves).await?;
-    loop {
-        match folder.step().await? {
-            Outcome::Done(done) if done.more => {}
-            Outcome::Done(_) => break,
-            Outcome::Fenced { by } => {
-                scene.broken(format!("fenced by {by} with nobody left"));
-                return Ok(());
-            }
-        }
+    if let Outcome::Fenced { by } = fold_all(store, "the last").await? {
+        scene.broken(format!("fenced by {by} with nobody left"));
+        return Ok(());
     }
     let view = View::load(store).await?;
     let window = view.window(TimeRange::ALL).await?;
@@ -150,7 +144,7 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
         }
         Err(what) => scene.broken(format!("in the end: {what}")),
     }
-    let problems: Vec<String> = logs.problems().into_iter().map(ToString::to_string).collect();
+    let problems: Vec<String> = logs.problems().iter().map(ToString::to_string).collect();
     if !problems.is_empty() {
         scene.broken(format!("the logs: {problems:?}"));
     }

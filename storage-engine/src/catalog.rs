@@ -20,7 +20,7 @@
 //! catalog/date=…/hour=…/<version>          a Manifest: what commits say of that hour
 //! catalog/date=…/hour=…/part-<name>        facts that a manifest names, when they are many
 //! catalog/wide/<version>                   a Manifest: what is of very many hours
-//! catalog/root/<version>                   the Root: positions in open logs, epoch
+//! catalog/roots/<version>                  the Root: positions in open logs, epoch
 //! catalog/lives/<recorder>/<generation>    a life that has ended
 //! boundary/<number>                        versions of the root up to some number may be gone
 //! ```

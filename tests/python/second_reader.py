@@ -514,7 +514,7 @@ def folded_segments(root: Path, slot: str) -> dict[tuple, dict]:
 
 def check_folded(root: Path) -> int:
     """What is folded is what the logs say; how many facts were compared."""
-    known = newest(root / "catalog" / "root")
+    known = newest(root / "catalog" / "roots")
     if known is None:
         return 0
     chains = [log["life"]["chain"] for log in known["logs"]]

@@ -9,7 +9,7 @@ use crate::store::{checked, names};
 
 /// Something wrong with the catalog that a reader should hear of. What else there is stays
 /// readable.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Problem {
     /// An object that cannot be used.
     #[error("{object} is damaged")]

@@ -2,6 +2,7 @@
 //! passed over, a newer format number is refused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_model::coverage::{Listened, Loss};
@@ -272,11 +273,11 @@ impl SegmentEntry {
 }
 
 /// Why a writer, a commit or a draft of one is not right.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum EntryError {
     /// Not JSON, or not of this shape.
     #[error("it cannot be read")]
-    Unreadable(#[source] serde_json::Error),
+    Unreadable(#[source] Arc<serde_json::Error>),
     /// Written by a newer version.
     #[error("it has format {0}, and this version knows up to {FORMAT}")]
     TooNew(u32),
@@ -301,17 +302,21 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+fn unreadable(error: serde_json::Error) -> EntryError {
+    EntryError::Unreadable(Arc::new(error))
+}
+
 /// Reads a writer or a commit, its format number first.
 pub(crate) fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, EntryError> {
     #[derive(Deserialize)]
     struct Head {
         format: u32,
     }
-    let head: Head = serde_json::from_slice(bytes).map_err(EntryError::Unreadable)?;
+    let head: Head = serde_json::from_slice(bytes).map_err(unreadable)?;
     if head.format > FORMAT {
         return Err(EntryError::TooNew(head.format));
     }
-    serde_json::from_slice(bytes).map_err(EntryError::Unreadable)
+    serde_json::from_slice(bytes).map_err(unreadable)
 }
 
 /// SHA-256, hex: how catalog objects name each other's bytes.

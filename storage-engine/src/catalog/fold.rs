@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -160,6 +161,27 @@ impl Folder {
         }
     }
 
+    /// Makes steps until all there is is folded; what they did together.
+    ///
+    /// # Errors
+    /// What the store says; calling again is right.
+    pub async fn fold_all(&mut self) -> Result<Outcome, Failure> {
+        let mut all = Folded::default();
+        loop {
+            let step = match self.step().await? {
+                Outcome::Done(step) => step,
+                fenced => return Ok(fenced),
+            };
+            all.logs += step.logs;
+            all.commits += step.commits;
+            all.manifests += step.manifests;
+            all.ended += step.ended;
+            if !step.more {
+                return Ok(Outcome::Done(all));
+            }
+        }
+    }
+
     async fn try_step(&mut self) -> Result<Result<Folded, Fenced>, Failure> {
         let open = open_logs(&self.store).await?;
         let mut folded = Folded::default();
@@ -272,14 +294,13 @@ impl Folder {
                     store.delete(&names::open(recorder, generation)).await?;
                     return Ok(None);
                 }
-                let writer = store.get_if_present(&names::writer(recorder, generation)).await?;
-                Ok::<_, Failure>(Some(begin(recorder, generation, writer.as_deref())))
+                Ok::<_, Failure>(Some(begin(store, recorder, generation).await?))
             })
             .buffered(AT_ONCE);
         let mut lives = Vec::new();
         while let Some(begun) = read.try_next().await? {
             let Some((life, found)) = begun else { continue };
-            problems.extend(found.iter().map(in_words));
+            problems.extend(found);
             lives.push(life);
         }
         Ok(lives)
@@ -349,30 +370,22 @@ pub(crate) async fn open_logs(
         .await
 }
 
-/// A life before its first commit, and what is wrong with its writer.
-pub(crate) fn begin(
+/// A life before its first commit, and what is wrong with its writer, in words.
+pub(crate) async fn begin(
+    store: &Store,
     recorder: RecorderId,
     generation: Generation,
-    writer: Option<&[u8]>,
-) -> (Life, Vec<Problem>) {
+) -> Result<(Life, Vec<String>), Failure> {
     let mut problems = Vec::new();
-    let (writer, chain) = match writer {
-        Some(bytes) => read_writer(recorder, generation, bytes, &mut problems),
+    let (writer, chain) = match store.get_if_present(&names::writer(recorder, generation)).await? {
+        Some(bytes) => read_writer(recorder, generation, &bytes, &mut problems),
         None => {
             let object = names::commit(recorder, generation, 0).to_string();
             problems.push(Problem::NoWriter { object });
             (None, Chain::new(recorder, generation, None))
         }
     };
-    (Life::new(writer, chain), problems)
-}
-
-/// A problem and what caused it.
-pub(crate) fn in_words(problem: &Problem) -> String {
-    match std::error::Error::source(problem) {
-        Some(source) => format!("{problem}: {source}"),
-        None => problem.to_string(),
-    }
+    Ok((Life::new(writer, chain), problems.iter().map(|problem| with_causes(problem)).collect()))
 }
 
 /// Follows one log until it ends, or for as many commits as a step takes.
@@ -393,7 +406,7 @@ async fn follow(store: &Store, admitted: u64, mut life: Life) -> Result<Followed
         let mut found = Vec::new();
         let mut next = life.clone();
         let commit = next.follow(seq, &bytes, &mut found);
-        problems.extend(found.iter().map(in_words));
+        problems.extend(found.iter().map(|problem| with_causes(problem)));
         if found.iter().any(|problem| matches!(problem, Problem::TooNew { .. })) {
             // A newer version will fold it. Readers go on to meet it in the log.
             break;
@@ -442,22 +455,7 @@ async fn fold(
 /// # Errors
 /// What the store says.
 pub async fn fold_all(store: &Store, holder: &str) -> Result<Outcome, Failure> {
-    let mut folder = Folder::claim(store, holder, Stay::Leaves).await?;
-    let mut all = Folded::default();
-    loop {
-        match folder.step().await? {
-            Outcome::Done(step) => {
-                all.logs += step.logs;
-                all.commits += step.commits;
-                all.manifests += step.manifests;
-                all.ended += step.ended;
-                if !step.more {
-                    return Ok(Outcome::Done(all));
-                }
-            }
-            fenced => return Ok(fenced),
-        }
-    }
+    Folder::claim(store, holder, Stay::Leaves).await?.fold_all().await
 }
 
 #[cfg(test)]

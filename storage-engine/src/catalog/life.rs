@@ -27,9 +27,6 @@ pub struct Life {
     source_read: Option<SourceMark>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_commit: Option<Time>,
-    /// Until when it was heard of by its own clock: the latest end of what it listened to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    heard_until: Option<Time>,
 }
 
 impl Life {
@@ -44,7 +41,6 @@ impl Life {
             next_flow: 0,
             source_read: None,
             last_commit: None,
-            heard_until: None,
         }
     }
 
@@ -65,8 +61,6 @@ impl Life {
         self.source_read = content.source_read.clone().or(self.source_read.take());
         self.next_flow = self.next_flow.max(content.next_flow);
         self.last_commit = self.last_commit.max(Some(commit.committed_at));
-        let heard = content.listened.iter().map(|listened| listened.range.end).max();
-        self.heard_until = self.heard_until.max(heard);
         for segment in &content.segments {
             self.packets = self.packets.saturating_add(segment.packets);
         }
@@ -94,11 +88,6 @@ impl Life {
     /// What the writer says of itself; none if its object is missing or damaged.
     pub fn writer(&self) -> Option<&Writer> {
         self.writer.as_ref()
-    }
-
-    /// Whether it records what happens now, as opposed to reading a capture that exists.
-    pub fn is_live(&self) -> bool {
-        self.writer.as_ref().is_some_and(|writer| writer.info.kind == WriterKind::Live)
     }
 
     /// How it ended, if it said so.
@@ -129,11 +118,6 @@ impl Life {
     /// When it committed last, by its own clock.
     pub fn last_commit(&self) -> Option<Time> {
         self.last_commit
-    }
-
-    /// Until when it had listened, by its own clock; none if it never said.
-    pub fn heard_until(&self) -> Option<Time> {
-        self.heard_until
     }
 
     /// What its commits noted for people, each once, of many the first.

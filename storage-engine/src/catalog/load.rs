@@ -92,7 +92,7 @@ impl Catalog {
         let mut unknown: Vec<(RecorderId, Generation)> = listed
             .iter()
             .filter_map(|object| names::parse_writer(&object.path))
-            .filter(|(recorder, generation)| !self.knows(*recorder, *generation))
+            .filter(|owner| self.life(*owner).is_none())
             .collect();
         unknown.sort_unstable();
         let mut read = stream::iter(unknown)

@@ -113,9 +113,6 @@ pub struct Folding {
 #[error("{0}")]
 pub struct Broken(pub &'static str);
 
-/// Whose facts, and of which commit, are looked at by who chooses among them.
-pub type Owner = (RecorderId, Generation, u64);
-
 impl Manifest {
     /// Before the first version: nothing.
     pub fn empty(slot: Slot) -> Manifest {
@@ -179,20 +176,14 @@ impl Manifest {
         u32::try_from(place).unwrap_or(u32::MAX)
     }
 
-    /// The facts to move into a part before this version is put, if there are many.
-    pub fn overflow(&self) -> Option<PartContent> {
-        let facts = || self.held.clone();
+    /// Takes all facts out if they are many: the part that is to be put, and then named, before this
+    /// version is.
+    pub fn overflow(&mut self) -> Option<PartContent> {
         (self.held.len() > HELD_MOST).then(|| PartContent {
             format: FORMAT,
             slot: self.slot,
-            facts: facts(),
+            facts: std::mem::take(&mut self.held),
         })
-    }
-
-    /// Names the part into which all facts were moved.
-    pub fn moved(&mut self, part: Part) {
-        self.parts.push(part);
-        self.held = Facts::default();
     }
 
     /// Whose facts are at a place of the list of contributors.
@@ -311,7 +302,7 @@ mod tests {
             let facts = content.facts.len() as u64;
             let span = content.facts.span();
             let (name, sha256) = (format!("p{}", next.version), String::new());
-            next.moved(Part { name, bytes: 1, sha256, facts, span });
+            next.parts.push(Part { name, bytes: 1, sha256, facts, span });
         }
         next.check(before).unwrap();
         Some(next)

@@ -100,12 +100,8 @@ async fn take_over(
 
 /// Folds all there is; who has taken over if somebody did.
 async fn fold(folder: &mut Folder, steps: &mut u32) -> Result<Option<String>, Failure> {
-    loop {
-        match folder.step().await? {
-            Outcome::Fenced { by } => return Ok(Some(by)),
-            Outcome::Done(done) if done.more => {}
-            Outcome::Done(_) => break,
-        }
+    if let Outcome::Fenced { by } = folder.fold_all().await? {
+        return Ok(Some(by));
     }
     *steps = steps.wrapping_add(1);
     if steps.is_multiple_of(SWEEP_EVERY) {

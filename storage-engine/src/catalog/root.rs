@@ -28,7 +28,7 @@ const SLOTS: usize = 256;
 /// Problems that are kept in words.
 const PROBLEMS: usize = 64;
 
-/// A version of the root: `catalog/root/<version>`.
+/// A version of the root: `catalog/roots/<version>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// The format number, [`FORMAT`].

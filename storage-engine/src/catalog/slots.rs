@@ -35,7 +35,15 @@ const OLDER: u64 = 4;
 /// Manifests by slot; see the module.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    known: Mutex<BTreeMap<Slot, Known>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    slots: BTreeMap<Slot, Known>,
+    /// Facts of all of them.
+    facts: u64,
+    uses: u64,
 }
 
 /// A manifest that was read.
@@ -77,9 +85,9 @@ pub(super) struct Chosen {
 }
 
 impl Slots {
-    fn known(&self) -> MutexGuard<'_, BTreeMap<Slot, Known>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         // What is guarded makes sense after every statement.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that manifests say about a range, as of a root or newer.
@@ -125,9 +133,10 @@ impl Slots {
 
     /// What is known of a slot, if it is not older than a root.
     fn fresh(&self, root: &Root, slot: Slot) -> Option<Arc<Read>> {
-        let mut known = self.known();
-        let now = known.values().map(|of| of.used).max().unwrap_or(0) + 1;
-        let found = known.get_mut(&slot)?;
+        let mut kept = self.kept();
+        kept.uses += 1;
+        let now = kept.uses;
+        let found = kept.slots.get_mut(&slot)?;
         let fresh = match root.slot(slot) {
             Some(version) => found.read.manifest.version >= version,
             None => found.as_of >= root.unnamed_since,
@@ -138,18 +147,16 @@ impl Slots {
 
     /// Keeps a manifest, and lets others go for it.
     fn keep(&self, root: &Root, read: Arc<Read>) {
-        let mut known = self.known();
-        let used = known.values().map(|of| of.used).max().unwrap_or(0) + 1;
-        let slot = read.manifest.slot;
-        known.insert(slot, Known { read, as_of: root.version, used });
-        let facts = |of: &Known| of.read.facts.saturating_add(1);
-        let mut all: u64 = known.values().map(facts).sum();
-        while all > KEPT && known.len() > 1 {
-            let Some(oldest) = known.iter().min_by_key(|(_, of)| of.used).map(|(slot, _)| *slot)
-            else {
-                break;
-            };
-            all -= known.remove(&oldest).map_or(0, |of| facts(&of));
+        let mut kept = self.kept();
+        kept.uses += 1;
+        let (slot, weight) = (read.manifest.slot, read.weight());
+        let known = Known { read, as_of: root.version, used: kept.uses };
+        let before = kept.slots.insert(slot, known).map_or(0, |of| of.read.weight());
+        kept.facts = kept.facts + weight - before;
+        while kept.facts > KEPT && kept.slots.len() > 1 {
+            let oldest = kept.slots.iter().min_by_key(|(_, of)| of.used).map(|(slot, _)| *slot);
+            let Some(gone) = oldest.and_then(|oldest| kept.slots.remove(&oldest)) else { break };
+            kept.facts -= gone.read.weight();
         }
     }
 }
@@ -260,6 +267,11 @@ impl Read {
         Read { manifest, held, parts, facts, problems }
     }
 
+    /// What it counts for among those kept: its facts, and something for itself.
+    fn weight(&self) -> u64 {
+        self.facts.saturating_add(1)
+    }
+
     /// The facts of a part, read once. One that is damaged or gone has none, and says so.
     async fn part(&self, store: &Store, part: Part) -> Result<Arc<Loaded>, Failure> {
         let load = || async {
@@ -316,12 +328,14 @@ impl Chosen {
         }
         for loaded in self.parts.iter().map(|part| &**part).chain([&self.read.held]) {
             window.problems.extend(loaded.problems.iter().cloned());
-            let segments = loaded.segments.iter().filter(|(by, of)| is_known(*by, of.seq));
-            let touching = segments.filter(|(_, of)| of.entry.touches(&range));
-            window.segments.extend(touching.map(|(_, of)| Arc::clone(of)));
-            let segments = loaded.segments.iter().filter(|(by, of)| is_known(*by, of.seq));
-            let secrets = segments.filter(|(_, of)| of.entry.secrets);
-            window.secrets.extend(secrets.map(|(_, of)| Arc::clone(of)));
+            for (_, of) in loaded.segments.iter().filter(|(by, of)| is_known(*by, of.seq)) {
+                if of.entry.touches(&range) {
+                    window.segments.push(Arc::clone(of));
+                }
+                if of.entry.secrets {
+                    window.secrets.push(Arc::clone(of));
+                }
+            }
             let listened = loaded.listened.iter().filter(|(by, of)| is_known(*by, of.seq));
             let touching = listened.filter(|(_, of)| of.what.range.intersect(&range).is_some());
             window.listened.extend(touching.map(|(_, of)| of.clone()));

@@ -19,7 +19,7 @@ pub struct Catalog {
     segments: Vec<Arc<Segment>>,
     listened: Vec<Said<Listened>>,
     losses: Vec<Said<Loss>>,
-    problems: Vec<Arc<Problem>>,
+    problems: Vec<Problem>,
 }
 
 /// A statement of a commit and whose it is.
@@ -73,10 +73,15 @@ impl Catalog {
 
     /// Takes in a writer.
     pub fn add_writer(&mut self, recorder: RecorderId, generation: Generation, bytes: &[u8]) {
-        let mut problems = Vec::new();
-        let (writer, chain) = read_writer(recorder, generation, bytes, &mut problems);
-        self.problems.extend(problems.into_iter().map(Arc::new));
+        let (writer, chain) = read_writer(recorder, generation, bytes, &mut self.problems);
         self.lives.entry((recorder, generation)).or_insert_with(|| Life::new(writer, chain));
+    }
+
+    /// Lives that others followed so far, to go on with them; what their commits said until then is left
+    /// to them.
+    pub(crate) fn of_lives(lives: impl IntoIterator<Item = Life>) -> Catalog {
+        let lives = lives.into_iter().map(|life| (life.owner(), life)).collect();
+        Catalog { lives, ..Catalog::default() }
     }
 
     /// Takes in a life that others followed so far; what its commits said until then is left to
@@ -96,14 +101,13 @@ impl Catalog {
     ) {
         let life = self.lives.entry((recorder, generation)).or_insert_with(|| {
             let object = names::commit(recorder, generation, seq).to_string();
-            self.problems.push(Arc::new(Problem::NoWriter { object }));
+            self.problems.push(Problem::NoWriter { object });
             Life::new(None, Chain::new(recorder, generation, None))
         });
         if seq < life.chain().next() {
             return;
         }
-        let mut problems = Vec::new();
-        if let Some(commit) = life.follow(seq, bytes, &mut problems) {
+        if let Some(commit) = life.follow(seq, bytes, &mut self.problems) {
             let content = commit.content;
             fn said<T>(owner: (RecorderId, Generation), seq: u64) -> impl Fn(T) -> Said<T> {
                 let (recorder, generation) = owner;
@@ -115,7 +119,6 @@ impl Catalog {
             let segment = |entry| Segment { recorder, generation, seq, entry };
             self.segments.extend(content.segments.into_iter().map(segment).map(Arc::new));
         }
-        self.problems.extend(problems.into_iter().map(Arc::new));
     }
 
     /// Notes that a commit which was there is gone.
@@ -123,15 +126,8 @@ impl Catalog {
         if let Some(life) = self.lives.get_mut(&(recorder, generation))
             && seq >= life.chain().next()
         {
-            let mut problems = Vec::new();
-            life.skip(seq, &mut problems);
-            self.problems.extend(problems.into_iter().map(Arc::new));
+            life.skip(seq, &mut self.problems);
         }
-    }
-
-    /// Whether a writer is known.
-    pub fn knows(&self, recorder: RecorderId, generation: Generation) -> bool {
-        self.lives.contains_key(&(recorder, generation))
     }
 
     /// A life, if it is known.
@@ -153,8 +149,8 @@ impl Catalog {
     }
 
     /// What is wrong with the catalog; empty if nothing is.
-    pub fn problems(&self) -> Vec<&Problem> {
-        self.problems.iter().map(|problem| &**problem).collect()
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
     }
 
     /// The segments that may hold packets of a range, in the order of their commits within a

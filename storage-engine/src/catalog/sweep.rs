@@ -12,11 +12,11 @@
 use std::time::Duration;
 
 use capstan_model::{Failure, Time};
-use futures::TryStreamExt;
 use object_store::path::Path;
 
 use super::slot::Slot;
-use crate::store::{Listed, Store, names};
+use super::versions;
+use crate::store::{Listed, Store};
 
 /// How long versions stay after they were replaced.
 pub const GRACE: Duration = Duration::from_secs(3_600);
@@ -26,13 +26,8 @@ const KEPT: usize = 4;
 
 /// Which versions may be removed, of those in a listing: `(version, object)`. `now` is the store's time.
 ///
-/// Pure. A version was replaced when the next one was made.
-pub(crate) fn replaced(
-    mut versions: Vec<(u64, Listed)>,
-    now: Time,
-    grace: Duration,
-) -> Vec<(u64, Path)> {
-    versions.sort_unstable_by_key(|(version, _)| *version);
+/// Pure. The versions are ascending; one was replaced when the next was made.
+fn replaced(versions: Vec<(u64, Listed)>, now: Time, grace: Duration) -> Vec<(u64, Path)> {
     let kept = versions.len().saturating_sub(KEPT);
     let since: Vec<Time> = versions.iter().skip(1).map(|(_, next)| next.modified).collect();
     let old = |since: &Time| since.saturating_add(grace) < now;
@@ -54,11 +49,7 @@ pub(crate) async fn manifests(
     now: Time,
     grace: Duration,
 ) -> Result<(u64, bool), Failure> {
-    let listed = store.list(&names::slot(slot)).try_collect::<Vec<_>>().await?;
-    let versions = listed.into_iter().filter_map(|object| {
-        names::parse_manifest(&object.path).map(|(_, version)| (version, object))
-    });
-    let versions: Vec<_> = versions.collect();
+    let versions = versions::listed_manifests(store, slot).await?;
     let many = versions.len();
     let removed = remove(store, replaced(versions, now, grace)).await?;
     Ok((removed, many as u64 - removed > KEPT as u64))
@@ -70,14 +61,9 @@ pub(crate) async fn roots(
     store: &Store,
     grace: Duration,
 ) -> Result<Option<(Vec<(u64, Path)>, Time)>, Failure> {
-    let listed = store.list(&names::roots()).try_collect::<Vec<_>>().await?;
-    let versions: Vec<_> = listed
-        .into_iter()
-        .filter_map(|object| names::parse_root(&object.path).map(|version| (version, object)))
-        .collect();
+    let versions = versions::listed_roots(store).await?;
     // A root was just put: what it is dated is now.
-    let now =
-        versions.iter().max_by_key(|(version, _)| *version).map(|(_, newest)| newest.modified);
+    let now = versions.last().map(|(_, newest)| newest.modified);
     Ok(now.map(|now| (replaced(versions, now, grace), now)))
 }
 

@@ -78,12 +78,12 @@ fn segment_names(catalog: &Catalog, range: TimeRange) -> Vec<&str> {
 }
 
 fn problems(catalog: &Catalog) -> Vec<String> {
-    catalog.problems().into_iter().map(ToString::to_string).collect()
+    catalog.problems().iter().map(ToString::to_string).collect()
 }
 
 /// The only problem there is.
 fn only(catalog: &Catalog) -> &Problem {
-    let [found] = catalog.problems().try_into().unwrap();
+    let [found] = catalog.problems() else { panic!("{:?}", catalog.problems()) };
     found
 }
 
@@ -399,7 +399,7 @@ fn damaged_missing_newer_and_misnamed_commits_are_named_and_the_rest_is_read() {
     let catalog = read(Some(&writer), &damaged);
     let kinds: Vec<_> = catalog
         .problems()
-        .into_iter()
+        .iter()
         .map(|problem| match problem {
             Problem::Damaged { object, .. } => ("damaged", &object[object.len() - 1..]),
             Problem::Missing { object } => ("missing", &object[object.len() - 1..]),

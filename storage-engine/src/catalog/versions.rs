@@ -14,7 +14,7 @@ use super::life::Life;
 use super::manifest::{self, Broken, Manifest, Part, PartContent};
 use super::root::{self, Root};
 use super::slot::Slot;
-use crate::store::{Created, Store, checked, names};
+use crate::store::{Created, Listed, Store, checked, names};
 
 /// A version, and the SHA-256 of its bytes, hex: what the next one names.
 #[derive(Debug, Clone)]
@@ -138,12 +138,37 @@ pub(crate) async fn newest_boundary(store: &Store, root: &Root) -> Result<Option
     Ok(Some(newest))
 }
 
+/// The versions in a listing, ascending.
+async fn listed(
+    store: &Store,
+    prefix: &Path,
+    parse: impl Fn(&Path) -> Option<u64>,
+) -> Result<Vec<(u64, Listed)>, Failure> {
+    let listed: Vec<Listed> = store.list(prefix).try_collect().await?;
+    let versions = listed.into_iter().filter_map(|object| Some((parse(&object.path)?, object)));
+    let mut versions: Vec<_> = versions.collect();
+    versions.sort_unstable_by_key(|(version, _)| *version);
+    Ok(versions)
+}
+
+/// The versions of the root that are there, ascending.
+pub(crate) async fn listed_roots(store: &Store) -> Result<Vec<(u64, Listed)>, Failure> {
+    listed(store, &names::roots(), names::parse_root).await
+}
+
+/// The versions of a slot's manifest that are there, ascending.
+pub(crate) async fn listed_manifests(
+    store: &Store,
+    slot: Slot,
+) -> Result<Vec<(u64, Listed)>, Failure> {
+    let version = |path: &Path| names::parse_manifest(path).map(|(_, version)| version);
+    listed(store, &names::slot(slot), version).await
+}
+
 /// The newest root in a listing.
 async fn listed_root(store: &Store) -> Result<Versioned<Root>, Failure> {
-    let listed: Vec<_> = store.list(&names::roots()).try_collect().await?;
-    let newest = listed.iter().filter_map(|object| names::parse_root(&object.path)).max();
     let none = || Versioned { value: Root::empty(), sha256: String::new() };
-    let Some(version) = newest else { return Ok(none()) };
+    let Some((version, _)) = listed_roots(store).await?.pop() else { return Ok(none()) };
     read_root(store, version).await?.ok_or_else(|| {
         let what = format!("{} was listed and is not there", names::root(version));
         Failure::new(FailureKind::Unavailable, what)
@@ -153,12 +178,8 @@ async fn listed_root(store: &Store) -> Result<Versioned<Root>, Failure> {
 /// The newest root that can be read, of those below the newest one there is: what it does not know
 /// is in the logs.
 pub(crate) async fn older_root(store: &Store, tries: usize) -> Result<Versioned<Root>, Failure> {
-    let listed: Vec<_> = store.list(&names::roots()).try_collect().await?;
-    let mut there: Vec<u64> =
-        listed.iter().filter_map(|object| names::parse_root(&object.path)).collect();
-    there.sort_unstable();
     let mut last = None;
-    for version in there.into_iter().rev().take(tries) {
+    for (version, _) in listed_roots(store).await?.into_iter().rev().take(tries) {
         match read_root(store, version).await {
             Ok(Some(root)) => return Ok(root),
             Ok(None) => {}
@@ -215,9 +236,8 @@ pub(crate) async fn newest_manifest(
     known: u64,
 ) -> Result<Versioned<Manifest>, Failure> {
     let listed = || async {
-        let listed: Vec<_> = store.list(&names::slot(slot)).try_collect().await?;
-        let versions = listed.iter().filter_map(|object| names::parse_manifest(&object.path));
-        Ok::<_, Failure>(versions.map(|(_, version)| version).max().unwrap_or(0))
+        let newest = listed_manifests(store, slot).await?.pop();
+        Ok::<_, Failure>(newest.map_or(0, |(version, _)| version))
     };
     let mut version = if known == 0 { listed().await? } else { known };
     let mut newest = match version {
@@ -260,7 +280,7 @@ pub(crate) async fn put_manifest(
             name,
         };
         store.put_new(&names::part(next.slot, &part.name), vec![bytes]).await?;
-        next.moved(part);
+        next.parts.push(part);
     }
     next.check(before).map_err(|error| broken(&path, error))?;
     create(store, &path, next).await

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_model::coverage::{Listened, Loss};
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::entry::{WriterInfo, WriterKind};
-use super::fold::{begin, in_words, open_logs};
+use super::fold::{begin, open_logs};
 use super::life::Life;
 use super::root::Root;
 use super::slots::Slots;
@@ -99,20 +100,18 @@ impl View {
             root => root?,
         };
         problems.extend(root.value.problems.iter().cloned());
-        let mut tail = Catalog::new();
-        for log in &root.value.logs {
-            tail.add_life(log.life.clone());
-        }
-        if self.root.value.version == root.value.version {
-            tail = (*self.tail).clone();
-        }
+        let mut tail = if self.root.value.version == root.value.version {
+            (*self.tail).clone()
+        } else {
+            Catalog::of_lives(root.value.logs.iter().map(|log| log.life.clone()))
+        };
         let new = open.into_iter().filter(|owner| tail.life(*owner).is_none());
         for (life, found) in self.begin(new.collect()).await? {
             problems.extend(found);
             tail.add_life(life);
         }
         tail.follow(store).await?;
-        problems.extend(tail.problems().into_iter().map(in_words));
+        problems.extend(tail.problems().iter().map(|problem| with_causes(problem)));
         Ok(View {
             root: Arc::new(root),
             tail: Arc::new(tail),
@@ -136,9 +135,7 @@ impl View {
             {
                 return Ok(None);
             }
-            let writer = store.get_if_present(&names::writer(recorder, generation)).await?;
-            let (life, problems) = begin(recorder, generation, writer.as_deref());
-            Ok::<_, Failure>(Some((life, problems.iter().map(in_words).collect())))
+            Ok::<_, Failure>(Some(begin(store, recorder, generation).await?))
         });
         read.buffered(AT_ONCE).try_filter_map(|begun| async move { Ok(begun) }).try_collect().await
     }
@@ -172,11 +169,7 @@ impl View {
     pub fn is_same(&self, other: &View) -> bool {
         self.root.value.version == other.root.value.version
             && self.problems == other.problems
-            && self
-                .tail
-                .lives()
-                .map(|(_, _, life)| life)
-                .eq(other.tail.lives().map(|(_, _, life)| life))
+            && self.tail.lives().eq(other.tail.lives())
     }
 
     /// What the catalog says about a range.
@@ -209,7 +202,7 @@ impl View {
     pub async fn lives(&self) -> Result<Vec<Arc<Life>>, Failure> {
         let store = &self.store;
         let listed: BTreeSet<_> = store
-            .list(&names::lives(None))
+            .list(&names::lives())
             .try_filter_map(|object| async move { Ok(names::parse_ended(&object.path)) })
             .try_collect()
             .await?;

@@ -120,19 +120,19 @@ pub fn part(slot: Slot, name: &str) -> Path {
     Path::from(format!("catalog/{}/part-{name}", slot.path()))
 }
 
-/// `catalog/root`, below which the versions of the root lie.
+/// `catalog/roots`, below which the versions of the root lie.
 pub fn roots() -> Path {
-    Path::from("catalog/root")
+    Path::from("catalog/roots")
 }
 
-/// `catalog/root/<version20>`.
+/// `catalog/roots/<version20>`.
 pub fn root(version: u64) -> Path {
-    Path::from(format!("catalog/root/{version:020}"))
+    Path::from(format!("catalog/roots/{version:020}"))
 }
 
 /// Takes the name of a root apart.
 pub fn parse_root(path: &Path) -> Option<u64> {
-    digits(path.as_ref().strip_prefix("catalog/root/")?, 20)
+    digits(path.as_ref().strip_prefix("catalog/roots/")?, 20)
 }
 
 /// `catalog/lives/<recorder>/<generation8>`: a life whose log has ended and is folded.
@@ -140,12 +140,9 @@ pub fn life(recorder: RecorderId, generation: Generation) -> Path {
     Path::from(format!("catalog/lives/{recorder}/{generation}"))
 }
 
-/// `catalog/lives/<recorder>`, or `catalog/lives` for those of all.
-pub fn lives(recorder: Option<RecorderId>) -> Path {
-    match recorder {
-        Some(recorder) => Path::from(format!("catalog/lives/{recorder}")),
-        None => Path::from("catalog/lives"),
-    }
+/// `catalog/lives`, below which the ended lives of all recorders lie.
+pub fn lives() -> Path {
+    Path::from("catalog/lives")
 }
 
 /// Takes the name of an ended life apart.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use capstan_model::FailureKind;
+use capstan_model::failure::with_causes;
 
 use crate::catalog::Problem;
 use crate::segment::Layer;
@@ -106,7 +107,7 @@ impl Finding {
         };
         Finding {
             object: problem.object().to_owned(),
-            what: What::Catalog { problem: with_source(problem), severity },
+            what: What::Catalog { problem: with_causes(problem), severity },
         }
     }
 
@@ -170,13 +171,5 @@ impl fmt::Display for Finding {
             }
             What::Foreign => write!(f, "{}: nothing that Capstan puts there", self.object),
         }
-    }
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", with_source(source)),
-        None => error.to_string(),
     }
 }

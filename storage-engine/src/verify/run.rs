@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Hour, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
-use super::finding::{Finding, Severity, What, with_source};
+use super::finding::{Finding, Severity, What};
 use super::{content, folded, listing};
 use crate::catalog::{Catalog, LayerEntry, SegmentEntry};
 use crate::segment::Layer;
@@ -244,7 +245,7 @@ async fn check_segment(
                         what.map(|why| What::Index { why, too_new: false })
                     }
                     Err(failure) => Some(What::Index {
-                        why: with_source(&failure),
+                        why: with_causes(&failure),
                         too_new: failure.kind() == FailureKind::TooNew,
                     }),
                 },
