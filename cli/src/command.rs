@@ -7,6 +7,7 @@ pub(crate) mod files;
 mod folding;
 pub(crate) mod import;
 pub(crate) mod record;
+pub(crate) mod repair;
 pub(crate) mod serve;
 pub(crate) mod sql;
 pub(crate) mod status;

@@ -54,6 +54,8 @@ enum Command {
     Files(command::files::Arguments),
     /// Check that a store is what was written
     Verify(command::verify::Arguments),
+    /// Make a damaged store readable again
+    Repair(command::repair::Arguments),
     /// Record this machine's interfaces
     Record(command::record::Arguments),
     /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
@@ -111,6 +113,7 @@ fn run(arguments: Arguments, runtime: &tokio::runtime::Runtime) -> Result<(), Fa
         Command::Status(arguments) => command::status::run(&arguments, &settings, runtime),
         Command::Files(arguments) => command::files::run(&arguments, &settings, runtime),
         Command::Verify(arguments) => command::verify::run(&arguments, &settings, runtime),
+        Command::Repair(arguments) => command::repair::run(&arguments, &settings, runtime),
         Command::Record(arguments) => command::record::run(arguments, &settings, runtime),
         Command::Serve(arguments) => command::serve::run(arguments, &settings, runtime),
         Command::Up(arguments) => command::up::run(arguments, &settings, runtime),

@@ -95,6 +95,18 @@ pub(crate) fn byte_bar(total: Option<u64>) -> ProgressBar {
         ),
         None => (ProgressBar::new_spinner(), "{prefix} {spinner} {bytes} {bytes_per_sec} {msg}"),
     };
+    styled(bar, template)
+}
+
+/// A progress bar of steps that says what goes on; nothing where that is not a terminal.
+pub(crate) fn step_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    styled(ProgressBar::new(0), "{spinner} {msg} {pos}/{len} {eta}")
+}
+
+fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
     bar.set_style(
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );

@@ -116,6 +116,12 @@ impl Settings {
         Store::open(&self.location()?, &self.cluster, &self.options()?).await
     }
 
+    /// Opens the store to repair it; see [`Store::open_damaged`].
+    pub(crate) async fn open_damaged(&self, rehearsal: bool) -> Result<(Store, bool), Failure> {
+        let (location, options) = (self.location()?, self.options()?);
+        Store::open_damaged(&location, &self.cluster, &options, rehearsal).await
+    }
+
     fn options(&self) -> Result<Options, Failure> {
         Ok(Options { prices: self.prices, ..Options::from_env()? })
     }

@@ -12,7 +12,6 @@
 //! * [`memory`]: what is asked of the allocator
 //! * [`record`]: a live interface, for as long as it is wanted
 
-mod fetch;
 pub mod flow_table;
 pub mod import;
 pub mod memory;

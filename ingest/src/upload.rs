@@ -379,6 +379,7 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
             .collect(),
         secrets,
         addresses: AddressFilter::of(&sealed.addresses),
+        owner: None,
     }
 }
 

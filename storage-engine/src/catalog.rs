@@ -63,8 +63,8 @@ pub mod view;
 
 pub use chain::{Chain, Problem};
 pub use entry::{
-    Commit, CommitDraft, Finished, Layer, LayerEntry, SegmentEntry, Source, SourceMark, Writer,
-    WriterInfo, WriterKind,
+    Commit, CommitDraft, Finished, Layer, LayerEntry, Owner, SegmentEntry, Source, SourceMark,
+    Writer, WriterInfo, WriterKind,
 };
 pub use filter::AddressFilter;
 pub use fold::{Folded, Folder, Outcome, Stay, Swept};

@@ -3,13 +3,19 @@
 //! * [`store`]: objects in a folder or a bucket
 //! * [`catalog`]: what is in a store: writers, commits, reading them
 //! * [`segment`]: the layers of a segment, writing and reading them
+//! * [`fetch`]: a committed segment's layers, straight from the store
 //! * [`verify`]: whether a store is what was written
+//! * [`repair`]: making it readable again
 
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod fetch;
+pub mod repair;
 // No order of a map goes into a segment: golden files are equal byte for byte.
 #[allow(clippy::disallowed_types)]
 pub mod segment;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod verify;

@@ -137,6 +137,22 @@ impl Store {
         }
     }
 
+    /// Opens a store whose `format` object may be missing or damaged; it is put anew then, unless this
+    /// is a rehearsal. Whether it was, or would be.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::open`]; [`FailureKind::NotFound`] if nothing that is there is of a store.
+    pub async fn open_damaged(
+        location: &Location,
+        cluster: &str,
+        options: &Options,
+        rehearsal: bool,
+    ) -> Result<(Store, bool), Failure> {
+        names::check_cluster(cluster)?;
+        Place::connect(location, options, Access::Read)?.open_damaged(cluster, rehearsal).await
+    }
+
     /// Opens a store, and makes it first if there is none. A place that holds other things
     /// where the store would be is refused, and so is one that lets two creates of one name win.
     ///
@@ -366,9 +382,25 @@ impl Store {
 
     /// All objects below a prefix, in the order of their names (a folder gives its own order).
     pub fn list(&self, prefix: &Path) -> BoxStream<'_, Result<Listed, Failure>> {
+        self.listing(prefix, self.objects.list(Some(prefix)))
+    }
+
+    /// All objects below a prefix whose names come after one.
+    pub fn list_after(
+        &self,
+        prefix: &Path,
+        after: &Path,
+    ) -> BoxStream<'_, Result<Listed, Failure>> {
+        self.listing(prefix, self.objects.list_with_offset(Some(prefix), after))
+    }
+
+    fn listing<'a>(
+        &self,
+        prefix: &Path,
+        all: BoxStream<'a, Result<object_store::ObjectMeta, Error>>,
+    ) -> BoxStream<'a, Result<Listed, Failure>> {
         let what = format!("list {prefix} of {}", self.place);
         let named = what.clone();
-        let all = self.objects.list(Some(prefix));
         let all = all.map(move |meta| meta.map(listed).map_err(|error| failure(&named, error)));
         if self.remote { each_within(time_limit(0), what, all.boxed()) } else { all.boxed() }
     }
@@ -580,6 +612,29 @@ impl Place {
         }
     }
 
+    /// The store, its `format` object put anew if that cannot be used; see [`Store::open_damaged`].
+    async fn open_damaged(&self, cluster: &str, rehearsal: bool) -> Result<(Store, bool), Failure> {
+        let is_there = match self.open(cluster).await {
+            Ok(Some(store)) if !store.is_format_changed().await? => return Ok((store, false)),
+            Ok(found) => found.is_some(),
+            Err(failure) if failure.kind() == FailureKind::Damaged => true,
+            Err(failure) => return Err(failure),
+        };
+        let store = self.cluster(cluster);
+        let (below, _) = store.names_below(&Path::default()).await?;
+        let ours = [names::writers(None), names::log(None), names::data()];
+        if !below.iter().any(|folder| ours.contains(folder)) {
+            return Err(self.no_store(cluster).await);
+        }
+        if !rehearsal {
+            if is_there {
+                store.delete(&names::format()).await?;
+            }
+            let _won = store.create(&names::format(), to_json(store.format())?).await?;
+        }
+        Ok((store, true))
+    }
+
     /// A `format` that is not found: because its bucket is not, or because there is no store.
     fn absent(&self, missing: Failure) -> Result<Option<Store>, Failure> {
         let source = std::error::Error::source(&missing);
@@ -649,10 +704,7 @@ impl Place {
         let probed = probe::probe(&store.objects, &probes, &store.place, rounds);
         let what = || format!("test {}", store.place);
         in_time(self.remote, PROBE_LIMIT, what, probed).await?;
-        let bytes = checked::to_bytes(store.format()).map_err(|error| {
-            Failure::caused_by(FailureKind::Other, "write the format object", error)
-        })?;
-        match store.create(&names::format(), bytes.into()).await? {
+        match store.create(&names::format(), to_json(store.format())?).await? {
             Created::Created => Ok(store),
             Created::Lost => match self.open(cluster).await? {
                 Some(store) => Ok(store),
@@ -660,6 +712,13 @@ impl Place {
             },
         }
     }
+}
+
+fn to_json(format: &Format) -> Result<Bytes, Failure> {
+    let bytes = checked::to_bytes(format).map_err(|error| {
+        Failure::caused_by(FailureKind::Other, "write the format object", error)
+    })?;
+    Ok(bytes.into())
 }
 
 /// Says what is wrong with a folder before it is opened.

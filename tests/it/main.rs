@@ -3,6 +3,7 @@
 mod bad_input;
 mod capstan;
 mod captures;
+mod damage;
 mod explain;
 mod export_selects;
 mod flows_like_tshark;
@@ -13,6 +14,7 @@ mod other_readers;
 mod parallel;
 mod pipes;
 mod power_loss;
+mod repair;
 mod rights;
 mod round_trip;
 mod sandbox;

@@ -5,28 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::capstan::{answer, fails, over};
-use crate::traffic::Noise;
-
-/// A store with three segments, in three hours.
-fn store() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a scratch folder");
-    let (capture, store) = (folder.path().join("noise.pcap"), folder.path().join("store"));
-    Noise { hours: 3, packets_an_hour: 2_000 }.write(&capture);
-    answer(over(&store, "import").arg(&capture));
-    (folder, store)
-}
-
-/// The layers' objects of that file name, by hour.
-fn objects(store: &Path, file: &str) -> Vec<PathBuf> {
-    let listed = answer(&mut over(store, "files"));
-    listed.lines().filter(|name| name.ends_with(file)).map(|name| store.join(name)).collect()
-}
-
-fn flip(file: &Path, at: usize) {
-    let mut bytes = std::fs::read(file).expect("an object");
-    bytes[at] ^= 0x10;
-    std::fs::write(file, bytes).expect("an object that is ours");
-}
+use crate::damage::{flip, objects, store, walk};
 
 #[test]
 fn a_whole_store_passes_and_every_byte_was_read() {
@@ -100,13 +79,6 @@ fn the_last_commit_and_the_format_are_checked_too() {
     let good = std::fs::read_to_string(&format).expect("the format");
     std::fs::write(&format, good.replacen("capstan 0", "capstan 9", 1)).expect("it is ours");
     fails(&mut over(&store, "verify"), 6, &["1 damaged"]);
-}
-
-/// All files below a folder.
-fn walk(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use capstan_model::{Failure, FailureKind, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::{Catalog, Import, Source};
+use capstan_storage_engine::fetch::StoreFetch;
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::{self, column};
 use capstan_storage_engine::store::Store;
@@ -12,7 +13,6 @@ use sha2::{Digest, Sha256};
 
 use super::Watch;
 use super::identity::{Known, begins_with};
-use crate::fetch::StoreFetch;
 
 /// What is imported, and under which identity.
 #[derive(Debug)]

@@ -132,5 +132,6 @@ fn segment(name: String, times: Option<(Time, Time)>, hours: Vec<Hour>) -> Segme
         protocols: [].into(),
         secrets: false,
         addresses: None,
+        owner: None,
     }
 }

@@ -69,6 +69,19 @@ pub enum WriterKind {
     Live,
     /// Reads a capture that exists.
     Import,
+    /// Names segments of others whose commits are lost.
+    Repair,
+}
+
+impl WriterKind {
+    /// Its name, as it is stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            WriterKind::Live => "live",
+            WriterKind::Import => "import",
+            WriterKind::Repair => "repair",
+        }
+    }
 }
 
 /// A capture that is imported.
@@ -195,6 +208,20 @@ pub struct SegmentEntry {
     /// Addresses it may hold; none = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<AddressFilter>,
+    /// Who recorded it, if that is not whose commit this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+}
+
+/// A life of a recorder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Who.
+    #[serde(with = "recorder_hex")]
+    pub recorder: RecorderId,
+    /// In which life.
+    #[serde(with = "generation_number")]
+    pub generation: Generation,
 }
 
 /// One object of a segment.

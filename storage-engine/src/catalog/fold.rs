@@ -17,6 +17,7 @@ use std::time::Duration;
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 
 use super::chain::read_writer;
 use super::entry::sha256_hex;
@@ -32,11 +33,19 @@ use super::{Chain, Problem};
 use crate::store::Planted;
 use crate::store::{Store, names};
 
+mod mend;
+
+pub(crate) use mend::MendingSlot;
+
 /// Requests in flight.
 const AT_ONCE: usize = 32;
 
 /// Commits of one log that are folded in one step: what bounds its memory.
 const COMMITS: usize = 256;
+
+/// Steps after which it is looked whether a log goes on behind a commit that is missing. The first one
+/// looks.
+const GAPS_EVERY: u32 = 32;
 
 /// The first store format whose writers say that their log may go on, which is how they are found.
 const FIRST_FORMAT: u32 = 3;
@@ -79,6 +88,8 @@ pub struct Folder {
     manifests: BTreeMap<Slot, Versioned<Manifest>>,
     /// Slots that changed since replaced versions were removed last.
     unswept: BTreeSet<Slot>,
+    /// Steps so far.
+    steps: u32,
 }
 
 /// How long a folder means to fold.
@@ -136,7 +147,8 @@ impl Folder {
                 // The folder before may not have come to it.
                 let unswept = root.value.slots.iter().map(|of| of.slot).collect();
                 let manifests = BTreeMap::new();
-                return Ok(Folder { store: store.clone(), root, boundary, manifests, unswept });
+                let store = store.clone();
+                return Ok(Folder { store, root, boundary, manifests, unswept, steps: 0 });
             }
             known = Some(root);
         }
@@ -154,11 +166,14 @@ impl Folder {
     pub async fn step(&mut self) -> Result<Outcome, Failure> {
         match self.try_step().await? {
             Ok(folded) => Ok(Outcome::Done(folded)),
-            Err(Fenced) => {
-                let newest = versions::newest_root(&self.store, Some(self.root.clone())).await?;
-                Ok(Outcome::Fenced { by: newest.value.holder })
-            }
+            Err(Fenced) => Ok(Outcome::Fenced { by: self.successor().await? }),
         }
+    }
+
+    /// Who folds instead.
+    async fn successor(&self) -> Result<String, Failure> {
+        let newest = versions::newest_root(&self.store, Some(self.root.clone())).await?;
+        Ok(newest.value.holder)
     }
 
     /// Makes steps until all there is is folded; what they did together.
@@ -307,11 +322,13 @@ impl Folder {
     }
 
     /// Follows all logs that may go on.
-    async fn follow(&self) -> Result<Vec<Followed>, Failure> {
+    async fn follow(&mut self) -> Result<Vec<Followed>, Failure> {
+        let gaps = self.steps.is_multiple_of(GAPS_EVERY);
+        self.steps = self.steps.wrapping_add(1);
         let open = self.root.value.logs.iter().filter(|log| !log.life.chain().finished());
         let open: Vec<_> = open.map(|log| (log.admitted, log.life.clone())).collect();
         stream::iter(open)
-            .map(|(admitted, life)| follow(&self.store, admitted, life))
+            .map(|(admitted, life)| follow(&self.store, admitted, life, gaps))
             .buffered(AT_ONCE)
             .try_collect()
             .await
@@ -358,7 +375,7 @@ pub(crate) async fn open_logs(
     store: &Store,
 ) -> Result<BTreeSet<(RecorderId, Generation)>, Failure> {
     let first = store.format().format >= FIRST_FORMAT;
-    let (prefix, parse): (_, fn(&object_store::path::Path) -> _) = if first {
+    let (prefix, parse): (_, fn(&Path) -> _) = if first {
         (names::open_logs(), names::parse_open)
     } else {
         (names::writers(None), names::parse_writer)
@@ -388,8 +405,14 @@ pub(crate) async fn begin(
     Ok((Life::new(writer, chain), problems.iter().map(|problem| with_causes(problem)).collect()))
 }
 
-/// Follows one log until it ends, or for as many commits as a step takes.
-async fn follow(store: &Store, admitted: u64, mut life: Life) -> Result<Followed, Failure> {
+/// Follows one log until it ends, or for as many commits as a step takes. `gaps`: goes on behind
+/// commits that are missing.
+async fn follow(
+    store: &Store,
+    admitted: u64,
+    mut life: Life,
+    gaps: bool,
+) -> Result<Followed, Failure> {
     let (recorder, generation) = life.owner();
     let mut foldings = Vec::new();
     let mut problems = Vec::new();
@@ -402,7 +425,15 @@ async fn follow(store: &Store, admitted: u64, mut life: Life) -> Result<Followed
         }
         let seq = life.chain().next();
         let path = names::commit(recorder, generation, seq);
-        let Some(bytes) = store.get_if_present(&path).await? else { break };
+        let Some(bytes) = store.get_if_present(&path).await? else {
+            let later = if gaps { behind_gap(store, &path).await? } else { None };
+            let Some(later) = later else { break };
+            let mut found = Vec::new();
+            life.skip(later - 1, &mut found);
+            problems.extend(found.iter().map(|problem| with_causes(problem)));
+            commits += 1;
+            continue;
+        };
         let mut found = Vec::new();
         let mut next = life.clone();
         let commit = next.follow(seq, &bytes, &mut found);
@@ -422,6 +453,26 @@ async fn follow(store: &Store, admitted: u64, mut life: Life) -> Result<Followed
         }));
     }
     Ok(Followed { life, foldings, commits, problems, more })
+}
+
+/// The first commit that is there behind one that is not; none if that is the end of its log, or it
+/// came meanwhile.
+async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
+    let Some((recorder, generation, seq)) = names::parse_commit(missing) else { return Ok(None) };
+    let log = names::log_of(recorder, generation);
+    let mut after = store.list_after(&log, missing);
+    let mut first: Option<u64> = None;
+    while let Some(listed) = after.try_next().await? {
+        // A folder lists in any order.
+        if let Some((_, _, later)) = names::parse_commit(&listed.path).filter(|of| of.2 > seq) {
+            first = Some(first.map_or(later, |first| first.min(later)));
+        }
+    }
+    // Commits are made one after the other: with a later one there, this one was there or is.
+    match first {
+        Some(first) if store.get_if_present(missing).await?.is_none() => Ok(Some(first)),
+        _ => Ok(None),
+    }
 }
 
 /// Puts the manifest of a slot that has some commits; the one there is if it has them.

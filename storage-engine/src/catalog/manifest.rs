@@ -8,6 +8,8 @@
 //! All here is pure. Folding the same commits twice, or by two folders at once, comes to the
 //! same: a contributor's commits are taken in order, and those that are there are passed over.
 
+use std::collections::BTreeSet;
+
 use capstan_model::{Generation, RecorderId, Time, TimeRange};
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +158,30 @@ impl Manifest {
         next.previous = if self.version == 0 { String::new() } else { previous };
         next.nonce = nonce;
         changed.then_some(next)
+    }
+
+    /// The version after `newest`, the highest number there is, of which this one is the newest that
+    /// can be read: with commits that it has not, and without the parts that cannot be read. `previous`
+    /// is the SHA-256 of the highest one's bytes.
+    pub(crate) fn mended(
+        &self,
+        newest: u64,
+        unreadable: &BTreeSet<String>,
+        commits: &[Folding],
+        epoch: u64,
+        previous: String,
+        nonce: String,
+    ) -> Manifest {
+        let mut next = self.clone();
+        next.parts.retain(|part| !unreadable.contains(&part.name));
+        for commit in commits {
+            let by = next.contributor(commit);
+            if let Some(contributor) = next.contributors.get_mut(by as usize) {
+                contributor.next = contributor.next.max(commit.seq.saturating_add(1));
+                next.held.push(by, commit.seq, commit.sha256.clone(), commit.share.clone());
+            }
+        }
+        Manifest { version: newest.saturating_add(1), epoch, previous, nonce, ..next }
     }
 
     /// The place of who made a commit, which is added if it is new.

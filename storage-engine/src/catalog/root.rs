@@ -97,6 +97,24 @@ pub struct Step {
     pub boundary: Option<u64>,
 }
 
+/// What a root is put anew with, when newer ones cannot be read.
+#[derive(Debug)]
+pub(crate) struct Mending {
+    /// Its number: one that was never used.
+    pub(crate) version: u64,
+    /// SHA-256 of the bytes of the version before, hex; empty if there are none.
+    pub(crate) previous: String,
+    /// An epoch above all that there may have been.
+    pub(crate) epoch: u64,
+    /// The newest boundary.
+    pub(crate) boundary: u64,
+    /// Logs that are to be named and are not, before their first commit, and when each was taken in, if that is
+    /// known.
+    pub(crate) logs: Vec<(Life, Option<u64>)>,
+    /// The wide slot's manifest, which everybody reads.
+    pub(crate) wide: Option<u64>,
+}
+
 impl Step {
     /// Whether nothing was done.
     pub fn is_empty(&self) -> bool {
@@ -172,6 +190,26 @@ impl Root {
             }
         }
         next.boundary = step.boundary.unwrap_or(next.boundary);
+        next
+    }
+
+    /// A version that goes on from this one, which is the newest that can be read. What was folded
+    /// since is folded again.
+    pub(crate) fn mended(&self, mending: Mending, nonce: String) -> Root {
+        let Mending { version, previous, epoch, boundary, logs, wide } = mending;
+        let (holder, keeps) = ("repair".to_owned(), false);
+        let before = self.clone();
+        let mut next = Root { version, previous, nonce, epoch, holder, keeps, boundary, ..before };
+        for (life, admitted) in logs {
+            if let Err(place) = next.place(life.owner()) {
+                let admitted = admitted.unwrap_or(version);
+                next.logs.insert(place, OpenLog { admitted, ended: false, life });
+            }
+        }
+        // Which slots changed since is not known.
+        let named = |of| SlotVersion { slot: Slot::Wide, version: of, since: version };
+        next.slots = wide.map(named).into_iter().collect();
+        next.unnamed_since = version;
         next
     }
 

@@ -302,7 +302,7 @@ impl Loaded {
         }
         let segment = |(by, said): (u32, Said<_>)| {
             let Said { recorder, generation, seq, what: entry } = said;
-            (by, Arc::new(Segment { recorder, generation, seq, entry }))
+            (by, Arc::new(Segment::of(recorder, generation, seq, entry)))
         };
         let segments = facts.segments.into_iter().filter_map(|of| said(manifest, of));
         Loaded {

@@ -44,6 +44,8 @@ pub struct Segment {
     pub generation: Generation,
     /// In which commit.
     pub seq: u64,
+    /// Whose commit that is; not who recorded it if it was repaired.
+    pub by: (RecorderId, Generation),
     /// What the commit says.
     pub entry: SegmentEntry,
 }
@@ -116,8 +118,8 @@ impl Catalog {
             let owner = (recorder, generation);
             self.listened.extend(content.listened.into_iter().map(said(owner, seq)));
             self.losses.extend(content.losses.into_iter().map(said(owner, seq)));
-            let segment = |entry| Segment { recorder, generation, seq, entry };
-            self.segments.extend(content.segments.into_iter().map(segment).map(Arc::new));
+            let segment = |entry| Arc::new(Segment::of(recorder, generation, seq, entry));
+            self.segments.extend(content.segments.into_iter().map(segment));
         }
     }
 
@@ -195,6 +197,18 @@ impl Catalog {
 }
 
 impl Segment {
+    /// What a commit says of a segment.
+    pub(crate) fn of(
+        recorder: RecorderId,
+        generation: Generation,
+        seq: u64,
+        entry: SegmentEntry,
+    ) -> Segment {
+        let by = (recorder, generation);
+        let (recorder, generation) = entry.owner.map_or(by, |of| (of.recorder, of.generation));
+        Segment { recorder, generation, seq, by, entry }
+    }
+
     /// The name of a layer's object.
     pub fn path(&self, layer: Layer) -> Path {
         self.entry.path(layer)

@@ -62,6 +62,7 @@ pub(in crate::catalog) fn segment(name: &str, first: i64) -> SegmentEntry {
         protocols: [("http".to_owned(), 10)].into(),
         secrets: false,
         addresses: AddressFilter::of(&[Address::v4([10, 0, 0, 1])]),
+        owner: None,
     }
 }
 

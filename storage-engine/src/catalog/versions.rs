@@ -203,6 +203,14 @@ pub(crate) async fn put_root(
     create(store, &path, next).await
 }
 
+/// Puts a root that does not follow from one that can be read; none if another one has the number.
+pub(crate) async fn put_mended_root(
+    store: &Store,
+    next: Root,
+) -> Result<Option<Versioned<Root>>, Failure> {
+    create(store, &names::root(next.version), next).await
+}
+
 /// Raises a boundary; false if that number is taken: then another one raised it, maybe to less.
 pub(crate) async fn put_boundary(store: &Store, number: u64, below: u64) -> Result<bool, Failure> {
     let boundary = Boundary { format: root::FORMAT, below, nonce: store.nonce() };

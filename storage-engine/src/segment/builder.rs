@@ -199,8 +199,7 @@ impl SegmentBuilder {
 
     /// Whether one of those blocks holds decryption secrets.
     pub fn has_secrets(&self) -> bool {
-        let kinds = self.extras.blocks.iter().map(|block| block.block_type);
-        kinds.into_iter().any(|kind| kind == capstan_model::block::block_type::DECRYPTION_SECRETS)
+        self.extras.has_secrets()
     }
 
     /// Adds a packet to a flow part and counts it there.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use capstan_model::Block;
+use capstan_model::block::block_type;
 use capstan_model::link::Interface;
 
 use super::Corrupt;
@@ -121,6 +122,13 @@ pub struct Extras {
     pub packet_options: Vec<(u64, Vec<u8>)>,
     /// Blocks that came before or between this segment's packets.
     pub blocks: Vec<Block>,
+}
+
+impl Extras {
+    /// Whether one of the blocks holds decryption secrets.
+    pub fn has_secrets(&self) -> bool {
+        self.blocks.iter().any(|block| block.block_type == block_type::DECRYPTION_SECRETS)
+    }
 }
 
 /// Puts the sections together.

@@ -51,6 +51,11 @@ pub fn log(recorder: Option<RecorderId>) -> Path {
     }
 }
 
+/// `log/<recorder>/<generation8>`, below which the commits of a life lie.
+pub fn log_of(recorder: RecorderId, generation: Generation) -> Path {
+    Path::from(format!("log/{recorder}/{generation}"))
+}
+
 /// Takes the name of a commit apart.
 pub fn parse_commit(path: &Path) -> Option<(RecorderId, Generation, u64)> {
     let (life, seq) = path.as_ref().strip_prefix("log/")?.rsplit_once('/')?;

@@ -153,7 +153,7 @@ fn expected(logs: &Catalog, folded: &Folded) -> BTreeMap<Slot, BTreeSet<Said>> {
         }
     };
     for of in logs.segments(TimeRange::ALL) {
-        let said = (of.recorder, of.generation, of.seq, of.entry.name.clone());
+        let said = (of.by.0, of.by.1, of.seq, of.entry.name.clone());
         add(Slot::of_segment(&of.entry), said);
     }
     for of in logs.coverage(TimeRange::ALL) {
@@ -240,7 +240,7 @@ fn take_facts(
         let Some((recorder, generation)) = owner(of.by) else { continue };
         expected.remove(&(recorder, generation, of.seq, of.fact.name.clone()));
         let entry = of.fact.clone();
-        folded.segments.push(Arc::new(Segment { recorder, generation, seq: of.seq, entry }));
+        folded.segments.push(Arc::new(Segment::of(recorder, generation, of.seq, entry)));
     }
     let listened = facts.listened.iter().map(|of| (of.by, of.seq, format!("{:?}", of.fact)));
     let losses = facts.losses.iter().map(|of| (of.by, of.seq, format!("{:?}", of.fact)));

@@ -11,7 +11,7 @@ use crate::segment::Layer;
 use crate::store::Listed;
 
 /// What nobody names for so long is of no upload that still goes on.
-pub(super) const YOUNG: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const YOUNG: Duration = Duration::from_secs(24 * 3_600);
 
 /// What the objects of an hour are compared to.
 #[derive(Debug)]

@@ -168,7 +168,7 @@ async fn foreign(store: &Store) -> Result<Vec<Finding>, Failure> {
 }
 
 /// The hours that have a folder, whether a commit names something in it or not.
-async fn hours_with_data(store: &Store) -> Result<BTreeSet<Hour>, Failure> {
+pub(crate) async fn hours_with_data(store: &Store) -> Result<BTreeSet<Hour>, Failure> {
     let (dates, _) = store.names_below(&names::data()).await?;
     let mut hours = BTreeSet::new();
     for date in dates {

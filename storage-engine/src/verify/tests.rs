@@ -1,57 +1,15 @@
 //! A golden store, and what becomes of it when something happens to its objects.
 
-use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path as FilePath;
+use std::sync::Mutex;
 
 use capstan_model::Time;
 use futures::TryStreamExt;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStoreExt;
 
 use super::*;
 use crate::store::Store;
-
-const CLUSTER: &str = "golden";
-
-/// A store in memory as the newest golden one.
-async fn golden() -> (Arc<InMemory>, Store) {
-    in_memory(3).await
-}
-
-/// A store in memory as a golden one. Of those before 3 nothing is folded.
-async fn in_memory(number: u32) -> (Arc<InMemory>, Store) {
-    let golden = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let root = golden.join(number.to_string()).join("store");
-    let objects = Arc::new(InMemory::new());
-    for file in files(&root) {
-        let name = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        let bytes = std::fs::read(&file).unwrap();
-        objects.put(&Path::from(name), bytes.into()).await.unwrap();
-    }
-    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, CLUSTER).await.unwrap();
-    (objects, store)
-}
-
-fn files(folder: &FilePath) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
-/// The names of all objects below the cluster.
-async fn names(objects: &InMemory) -> Vec<String> {
-    let listed: Vec<_> = objects.list(None).try_collect().await.unwrap();
-    let mut names: Vec<String> = listed
-        .into_iter()
-        .map(|object| object.location.as_ref().strip_prefix("golden/").unwrap().to_owned())
-        .collect();
-    names.sort();
-    names
-}
-
-fn full(name: &str) -> Path {
-    Path::from(format!("{CLUSTER}/{name}"))
-}
+use crate::testing::{CLUSTER, full, golden, in_memory, names};
 
 #[derive(Default)]
 struct Heard(Mutex<Vec<Finding>>);

@@ -3,15 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::ops::Range;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use capstan_model::{Failure, TimeRange};
+use capstan_model::TimeRange;
 use capstan_storage_engine::catalog::{Catalog, Segment as Known, SegmentEntry, View, manifest};
+use capstan_storage_engine::fetch::StoreFetch;
 use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::index_layer::{IndexLayer, Section};
-use capstan_storage_engine::segment::reader::{Fetch, Segment};
+use capstan_storage_engine::segment::reader::Segment;
 use capstan_storage_engine::segment::{Layer, tabular};
 use capstan_storage_engine::store::Store;
 use sha2::{Digest, Sha256};
@@ -25,15 +24,6 @@ pub(crate) struct Described {
     pub(crate) flows: String,
     /// Format numbers, sections and columns.
     pub(crate) shape: String,
-}
-
-struct FromStore<'a>(&'a Store, &'a SegmentEntry);
-
-#[async_trait]
-impl Fetch for FromStore<'_> {
-    async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
-        self.0.get_ranges(&self.1.path(layer), ranges).await
-    }
 }
 
 /// Reads all of a store. Whatever is not sound ends the test.
@@ -103,7 +93,7 @@ async fn segment(
     let index = store.get(&known.path(Layer::Index)).await.expect("an index");
     describe_index(&known.entry, &index, shape);
     let segment = Segment::open(&index).expect("a segment");
-    let fetch = FromStore(store, &known.entry);
+    let fetch = StoreFetch::new(store, &known.entry);
     let all = segment.all_flows();
     let rows = segment.read_flows(&fetch, &all).await.expect("flows");
     let packets = segment.read_packets(&fetch, &rows).await.expect("packets");

@@ -1,6 +1,6 @@
 //! `writers`, `problems`, `store`: who wrote, and what is wrong with it.
 
-use capstan_storage_engine::catalog::{Life, WriterInfo, WriterKind};
+use capstan_storage_engine::catalog::{Life, WriterInfo};
 use datafusion::arrow::array::ArrayRef;
 
 use super::{Columns, Contents, Kind, flags, larges, smalls, texts, times};
@@ -26,13 +26,6 @@ pub(super) const PROBLEMS: Columns = &[("problem", Kind::Text, false)];
 
 pub(super) const STORE: Columns = &[("place", Kind::Text, false), ("cluster", Kind::Text, false)];
 
-fn kind(info: &WriterInfo) -> &'static str {
-    match info.kind {
-        WriterKind::Live => "live",
-        WriterKind::Import => "import",
-    }
-}
-
 fn info(life: &Life) -> Option<&WriterInfo> {
     life.writer().map(|writer| &writer.info)
 }
@@ -52,7 +45,7 @@ pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
     vec![
         texts(all().map(|life| Some(life.owner().0.to_string()))),
         smalls(all().map(|life| Some(life.owner().1.0))),
-        text(|info| kind(info)),
+        text(|info| info.kind.name()),
         text(|info| &info.description),
         text(|info| &info.host),
         texts(all().map(source_sha256)),

@@ -356,3 +356,22 @@ async fn replaced_versions_are_removed_and_who_slept_finds_out() {
     assert_eq!(window(&store, TimeRange::ALL).await.segments.len(), 13);
     assert_eq!(folder.root().boundary, 1);
 }
+
+#[tokio::test]
+async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    for (name, first) in [("a0", 0), ("a1", 1), ("a2", 2), ("a3", 3)] {
+        recorder.commit(draft(name, first)).await.unwrap();
+    }
+    store.delete(&names::commit(RECORDER, Generation(1), 1)).await.unwrap();
+    let mut folder = folder(&store).await;
+    assert_eq!(step(&mut folder).await.logs, 1);
+    let view = View::load(&store).await.unwrap();
+    let problems: Vec<&str> = view.problems().collect();
+    assert!(problems[0].contains("is missing, though later commits"), "{problems:?}");
+    let all = view.window(TimeRange::ALL).await.unwrap();
+    assert_eq!(names_in(&all), ["a0", "a2", "a3"]);
+    // A log's end is no gap.
+    assert_eq!(step(&mut folder).await, Folded::default());
+}

@@ -1,23 +1,26 @@
-//! Byte ranges of a committed segment's layers, for the little an import reads back.
+//! Byte ranges of a committed segment's layers, straight from the store.
 
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::Failure;
-use capstan_storage_engine::catalog::SegmentEntry;
-use capstan_storage_engine::segment::Layer;
-use capstan_storage_engine::segment::reader::Fetch;
-use capstan_storage_engine::store::Store;
 
-/// Reads straight from the store, one request a range.
-pub(crate) struct StoreFetch<'a> {
+use crate::catalog::SegmentEntry;
+use crate::segment::Layer;
+use crate::segment::reader::Fetch;
+use crate::store::Store;
+
+/// Reads a segment without a cache, for who reads little of it or all of it once.
+#[derive(Debug)]
+pub struct StoreFetch<'a> {
     store: &'a Store,
     entry: &'a SegmentEntry,
 }
 
 impl<'a> StoreFetch<'a> {
-    pub(crate) fn new(store: &'a Store, entry: &'a SegmentEntry) -> Self {
+    /// Reads a segment of a store.
+    pub fn new(store: &'a Store, entry: &'a SegmentEntry) -> Self {
         StoreFetch { store, entry }
     }
 }

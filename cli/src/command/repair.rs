@@ -1,0 +1,224 @@
+//! `capstan repair`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::repair::{self, Action, Options, Report, Watch};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use super::import::host_name;
+use crate::interrupt;
+use crate::output::{self, bytes, count};
+use crate::settings::Settings;
+
+/// Make a damaged store readable again
+///
+/// What is folded is made again from the logs. Segments whose commits are lost are named again
+/// from what they say of themselves. Nothing that was recorded is removed or changed; what was listened
+/// to and what was dropped is not known of lost commits, and is not made up.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  capstan verify --store ./store
+  capstan repair --store ./store --dry-run
+  capstan repair --store s3://bucket/prefix
+  capstan repair --store ./store --nobody-writes --remove-waste
+
+It can be run while others record, and again after it was broken off.
+
+Exit codes: 0 done, 6 something cannot be repaired, 7 a newer version wrote some of the
+catalog, 130 stopped by Ctrl-C.")]
+pub(crate) struct Arguments {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Nobody records or imports into the store: also take what was put there less than a day ago
+    #[arg(long)]
+    nobody_writes: bool,
+    /// Remove what nobody needs: uploads that were broken off, packets that are there twice
+    #[arg(long)]
+    remove_waste: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// An object a line, the last of which sums up
+    Json,
+}
+
+#[derive(Serialize)]
+struct Line {
+    action: &'static str,
+    what: String,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    dry_run: bool,
+    repaired: u64,
+    segments_named: u64,
+    packets_named: u64,
+    segments_left: u64,
+    bytes_left: u64,
+    segments_removed: u64,
+    bytes_removed: u64,
+    cannot_be_repaired: u64,
+    stopped: bool,
+}
+
+/// Shows what is done as it is done.
+struct Shown {
+    format: Format,
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+    /// Why something could not be shown.
+    failed: Mutex<Option<Failure>>,
+}
+
+impl Shown {
+    fn line(&self, action: &'static str, what: String) {
+        let line = match self.format {
+            Format::Text => Ok(what + "\n"),
+            Format::Json => output::json_line(&Line { action, what }),
+        };
+        let shown = self.bar.suspend(|| line.and_then(|line| output::print(&line)));
+        if let Err(failure) = shown {
+            self.stop.store(true, Ordering::Relaxed);
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        }
+    }
+}
+
+impl Watch for Shown {
+    fn begin(&self, what: &'static str, steps: u64) {
+        self.bar.set_message(what);
+        self.bar.set_length(steps);
+        self.bar.set_position(0);
+    }
+
+    fn step(&self) {
+        self.bar.inc(1);
+    }
+
+    fn did(&self, action: &Action) {
+        self.line(name(action), action.to_string());
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) fn run(
+    arguments: &Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let options = Options {
+        dry_run: arguments.dry_run,
+        nobody_writes: arguments.nobody_writes,
+        remove_waste: arguments.remove_waste,
+        host: host_name(),
+    };
+    let stop = interrupt::watch(runtime, || eprintln!("capstan: stopping"))?;
+    let (bar, failed) = (output::step_bar(), Mutex::default());
+    let shown = Shown { format: arguments.format, bar, stop, failed };
+    let report: Result<Report, Failure> = runtime.block_on(async {
+        let (store, format) = settings.open_damaged(options.dry_run).await?;
+        if format {
+            shown.line("format", "format: written again".to_owned());
+        }
+        let mut report = repair::repair(&store, &options, &shown).await?;
+        report.repaired += u64::from(format);
+        Ok(report)
+    });
+    shown.bar.finish_and_clear();
+    if let Some(failure) = shown.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(failure);
+    }
+    let report = report?;
+    match arguments.format {
+        Format::Text => output::print(&summary(&report, &options))?,
+        Format::Json => output::print(&output::json_line(&Summary::of(&report, &options))?)?,
+    }
+    judge(&report)
+}
+
+/// What kind of action it is, for programs.
+fn name(action: &Action) -> &'static str {
+    match action {
+        Action::Boundary(_) => "boundary",
+        Action::Life(..) => "life",
+        Action::Root { .. } => "root",
+        Action::Manifest { .. } => "manifest",
+        Action::Removed(_) => "removed",
+        Action::Adopted { .. } => "named",
+        Action::Left { .. } => "left",
+        Action::Waste { .. } => "waste",
+    }
+}
+
+impl Summary {
+    fn of(report: &Report, options: &Options) -> Summary {
+        Summary {
+            dry_run: options.dry_run,
+            repaired: report.repaired,
+            segments_named: report.adopted.0,
+            packets_named: report.adopted.1,
+            segments_left: report.left.0,
+            bytes_left: report.left.1,
+            segments_removed: report.removed.0,
+            bytes_removed: report.removed.1,
+            cannot_be_repaired: report.beyond,
+            stopped: report.stopped,
+        }
+    }
+}
+
+fn summary(report: &Report, options: &Options) -> String {
+    let (segments, packets) = report.adopted;
+    let mut out = match (report.repaired, segments) {
+        (0, 0) => "nothing needs repair\n".to_owned(),
+        (repaired, 0) => format!("{} of the catalog repaired\n", count(repaired, "object")),
+        (repaired, segments) => format!(
+            "{} of the catalog repaired; {} with {} named again\n",
+            count(repaired, "object"),
+            count(segments, "segment"),
+            count(packets, "packet")
+        ),
+    };
+    let mut add = |(segments, of): (u64, u64), what: &str| {
+        if segments > 0 {
+            out += &format!("{}, {}, {what}\n", count(segments, "segment"), bytes(of));
+        }
+    };
+    add(report.left, "that nobody names: left as they are");
+    add(report.removed, "that nobody needs: removed");
+    if options.dry_run {
+        out += "nothing was changed: this was a rehearsal\n";
+    }
+    out
+}
+
+/// How the repair ends.
+fn judge(report: &Report) -> Result<(), Failure> {
+    if report.stopped {
+        let what = "stopped before it was done: run it again, it goes on where it is";
+        return Err(Failure::new(FailureKind::Interrupted, what));
+    }
+    if report.beyond > 0 {
+        let what = format!(
+            "{} cannot be repaired: capstan verify says what is still readable",
+            count(report.beyond, "object")
+        );
+        return Err(Failure::new(FailureKind::Damaged, what));
+    }
+    Ok(())
+}
