@@ -9,6 +9,9 @@ use capstan_storage_engine::store::Store;
 use super::{Scene, skew};
 use crate::chance::Chance;
 
+/// Recorders here sleep for longer at times.
+const SILENT: Duration = Duration::from_secs(1_800);
+
 /// Folds until the scene ends.
 pub(crate) async fn fold(scene: Scene, chance: Chance, name: String) {
     loop {
@@ -45,6 +48,10 @@ async fn hold(scene: &Scene, chance: &Chance, store: &Store, name: &str) {
             match folder.sweep(GRACE).await {
                 Ok(swept) => scene.tell(|| format!("{name}: {swept:?}")),
                 Err(failure) => scene.check("a sweep", &failure),
+            }
+            match folder.seal(SILENT).await {
+                Ok(ended) => scene.tell(|| format!("{name} has ended {ended} logs")),
+                Err(failure) => scene.check("a folder that ends logs", &failure),
             }
         }
         let wait = match chance.of(0..100) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use capstan_model::coverage::Listened;
 use capstan_model::{FailureKind, Hour, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::fold::seal::NOTE;
 use capstan_storage_engine::catalog::{
     CommitDraft, Finished, Layer, LayerEntry, Recorder, SegmentEntry, WriterInfo, WriterKind,
 };
@@ -80,7 +81,11 @@ async fn commit(scene: &Scene, recorder: &mut Recorder, draft: CommitDraft) -> b
         match recorder.commit(draft.clone()).await {
             Ok(_) => return true,
             Err(failure) if failure.kind() == FailureKind::AlreadyThere => {
-                scene.broken(format!("a recorder lost its own log: {failure}"));
+                let (recorder, generation) = (recorder.recorder(), recorder.generation());
+                match scene.bucket.is_noted(&format!("sim/log/{recorder}/{generation}/"), NOTE) {
+                    true => scene.tell(|| format!("{recorder}-{generation} was ended")),
+                    false => scene.broken(format!("a recorder lost its own log: {failure}")),
+                }
                 return false;
             }
             Err(failure) => {

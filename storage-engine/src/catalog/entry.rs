@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::filter::AddressFilter;
 pub use crate::segment::Layer;
 use crate::segment::reader::Segment;
-use crate::store::names;
+use crate::store::{checked, names};
 
 /// The format of writers and commits that is written, and the newest one that is read. It is
 /// raised when an older reader would misread them; new fields leave it as it is.
@@ -344,6 +344,13 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, En
         return Err(EntryError::TooNew(head.format));
     }
     serde_json::from_slice(bytes).map_err(unreadable)
+}
+
+/// A writer or a commit as it is stored.
+pub(crate) fn to_json(entry: &impl Serialize) -> Result<Bytes, Failure> {
+    checked::to_bytes(entry).map(Bytes::from).map_err(|error| {
+        Failure::caused_by(FailureKind::Other, "a catalog entry cannot be written as JSON", error)
+    })
 }
 
 /// SHA-256, hex: how catalog objects name each other's bytes.

@@ -34,6 +34,7 @@ use crate::store::Planted;
 use crate::store::{Store, names};
 
 mod mend;
+pub mod seal;
 
 pub(crate) use mend::MendingSlot;
 

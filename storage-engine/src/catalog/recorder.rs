@@ -5,8 +5,8 @@ use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::TryStreamExt;
 
 use super::chain::Chain;
-use super::entry::{Commit, CommitDraft, FORMAT, Writer, WriterInfo};
-use crate::store::{Created, Store, checked, names};
+use super::entry::{Commit, CommitDraft, FORMAT, Writer, WriterInfo, to_json};
+use crate::store::{Created, Store, names};
 
 /// A recorder in one of its lives: the only one who may append to its log.
 #[derive(Debug)]
@@ -147,8 +147,9 @@ impl Recorder {
         Failure::new(
             FailureKind::AlreadyThere,
             format!(
-                "another process writes the log of recorder {recorder} generation {generation} in {}: \
-                 this one stops committing; start it again for a generation of its own",
+                "another process writes the log of recorder {recorder} generation {generation} in {}, or \
+                 has ended it after a day without a commit: this one stops committing; start it again \
+                 for a generation of its own",
                 self.store.place()
             ),
         )
@@ -164,10 +165,4 @@ async fn next_generation(store: &Store, recorder: RecorderId) -> Result<Generati
         .map(|(_, generation)| generation.0)
         .max();
     Ok(Generation(highest.map_or(1, |highest| highest.saturating_add(1))))
-}
-
-fn to_json(entry: &impl serde::Serialize) -> Result<Bytes, Failure> {
-    checked::to_bytes(entry).map(Bytes::from).map_err(|error| {
-        Failure::caused_by(FailureKind::Other, "a catalog entry cannot be written as JSON", error)
-    })
 }

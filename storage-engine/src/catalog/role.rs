@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use capstan_model::{Failure, Generation, RecorderId};
 
+use super::fold::seal::SILENT;
 use super::fold::{Folder, Outcome, Stay, fold_all};
 use super::sweep::GRACE;
 use super::view::View;
@@ -22,7 +23,7 @@ pub const EVERY: Duration = Duration::from_secs(30);
 /// A folder that stays has made a root in this time if there was anything to fold.
 const ALIVE: Duration = Duration::from_secs(120);
 
-/// Steps between two rounds of removing what was replaced.
+/// Steps between two rounds of removing what was replaced and ending logs of who is gone.
 const SWEEP_EVERY: u32 = 32;
 
 /// What was seen of a store's folding.
@@ -106,6 +107,7 @@ async fn fold(folder: &mut Folder, steps: &mut u32) -> Result<Option<String>, Fa
     *steps = steps.wrapping_add(1);
     if steps.is_multiple_of(SWEEP_EVERY) {
         folder.sweep(GRACE).await?;
+        folder.seal(SILENT).await?;
     }
     Ok(None)
 }

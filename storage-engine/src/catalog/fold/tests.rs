@@ -375,3 +375,31 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
     // A log's end is no gap.
     assert_eq!(step(&mut folder).await, Folded::default());
 }
+
+#[tokio::test]
+async fn logs_of_recorders_that_are_gone_are_ended() {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    recorder.commit(draft("a", 0)).await.unwrap();
+    let mut folder = folder(&store).await;
+    step(&mut folder).await;
+    assert_eq!(folder.seal(seal::SILENT).await.unwrap(), 0);
+    // The root is not newer than the commit by more than nothing: another one has to come.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut other = self::recorder(&store, 1).await;
+    other.commit(draft("b", 0)).await.unwrap();
+    step(&mut folder).await;
+    let silent = Duration::from_millis(10);
+    let sealed = folder.seal(silent).await.unwrap();
+    assert!(sealed >= 1, "{sealed}");
+    assert!(step(&mut folder).await.ended >= 1);
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    let life = lives.iter().find(|life| life.owner().0 == RECORDER).unwrap();
+    assert!(life.finished().is_some_and(|end| !end.complete));
+    assert!(life.notes().contains(seal::NOTE));
+    // It comes back, and learns that it is too late.
+    let late = recorder.commit(draft("late", 1)).await.expect_err("ended");
+    assert_eq!(late.kind(), FailureKind::AlreadyThere);
+    assert!(late.to_string().contains("start it again"), "{late}");
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "b"]);
+}
