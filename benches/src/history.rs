@@ -5,6 +5,7 @@
 //! bytes, which are the same on every store. Each question is asked cold, by a reader who knows nothing.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use capstan_storage_engine::catalog::{
     Catalog, Folder, Outcome, Recorder, Stay, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::segment::builder::Writer;
-use capstan_storage_engine::store::{Requests, Store};
+use capstan_storage_engine::store::{Location, Options, Requests, Store};
 use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -33,6 +34,9 @@ pub(crate) struct Arguments {
     /// Days of history that are asked; repeat it for several
     #[arg(long, value_name = "DAYS", default_values_t = [0, 1, 30, 365])]
     days: Vec<u32>,
+    /// Where the store is made, in a folder that is there; else it is made in memory
+    #[arg(long, value_name = "FOLDER")]
+    store: Option<PathBuf>,
     /// How often each question is asked; the median counts for time
     #[arg(long, default_value_t = 21)]
     rounds: usize,
@@ -73,7 +77,7 @@ struct Cost {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::io("cannot start threads", error))?;
-    let mut history = History::new(&runtime)?;
+    let mut history = History::new(&runtime, arguments.store.as_deref())?;
     let mut text = String::from(
         "| history | segments | one host, one minute: requests | bytes | time, ms | one host, 30 days: \
          segments opened | with it | requests | bytes | all logs, requests |\n\
@@ -130,9 +134,15 @@ fn frequent(segment: i64, number: i64) -> [u8; 4] {
 }
 
 impl History {
-    fn new(runtime: &Runtime) -> Result<History, Failure> {
+    fn new(runtime: &Runtime, place: Option<&Path>) -> Result<History, Failure> {
         let (store, recorder, folder) = runtime.block_on(async {
-            let store = Store::on(Arc::new(InMemory::new()), "history").await?;
+            let store = match place {
+                None => Store::on(Arc::new(InMemory::new()), "history").await?,
+                Some(place) => {
+                    let location = Location::Folder(place.join("history-store"));
+                    Store::open_or_create(&location, "history", &Options::default()).await?
+                }
+            };
             let info = WriterInfo {
                 kind: WriterKind::Live,
                 description: "made".to_owned(),

@@ -29,6 +29,7 @@ mod packets;
 mod predicate;
 mod providers;
 mod scan;
+mod skipped;
 mod source;
 mod templates;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+pub(crate) use self::skipped::Skipped;
 use crate::snapshot::Snapshot;
 
 /// The tables of a snapshot and the functions over them, ready for statements.

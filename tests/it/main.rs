@@ -4,6 +4,7 @@ mod bad_input;
 mod capstan;
 mod captures;
 mod damage;
+mod damaged_answers;
 mod explain;
 mod export_selects;
 mod flows_like_tshark;

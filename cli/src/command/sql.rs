@@ -100,12 +100,20 @@ async fn print(mut answer: Answer, format: Format) -> Result<(), Failure> {
     match format {
         Format::Table => {
             let mut batches = Vec::new();
+            let mut ended = Ok(());
             while let Some(batch) = answer.batches.next().await {
-                batches.push(batch?);
+                match batch {
+                    Ok(batch) => batches.push(batch),
+                    Err(failure) => ended = Err(failure),
+                }
             }
             let names: Vec<&str> =
                 answer.schema.fields().iter().map(|field| field.name().as_str()).collect();
-            output::print(&table(&names, &batches)?)
+            // An answer may end with what is missing in it.
+            if ended.is_ok() || !batches.is_empty() {
+                output::print(&table(&names, &batches)?)?;
+            }
+            ended
         }
         Format::Json => {
             while let Some(batch) = answer.batches.next().await {
@@ -127,12 +135,17 @@ async fn print(mut answer: Answer, format: Format) -> Result<(), Failure> {
         Format::Arrow => {
             let mut writer =
                 StreamWriter::try_new(Vec::new(), &answer.schema).map_err(unprintable)?;
+            let mut ended = Ok(());
             while let Some(batch) = answer.batches.next().await {
-                writer.write(&batch?).map_err(unprintable)?;
+                match batch {
+                    Ok(batch) => writer.write(&batch).map_err(unprintable)?,
+                    Err(failure) => ended = Err(failure),
+                }
                 write(&std::mem::take(writer.get_mut()))?;
             }
             writer.finish().map_err(unprintable)?;
-            write(writer.get_ref())
+            write(writer.get_ref())?;
+            ended
         }
     }
 }

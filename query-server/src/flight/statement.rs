@@ -17,10 +17,11 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
 use super::{status, wire};
+use crate::tables::Skipped;
 
 /// Highest number a parameter may have.
 const MAX_PARAMETERS: usize = 1_000;
@@ -79,9 +80,15 @@ impl Planned {
         }
         let schema = self.schema();
         let failed = |error: DataFusionError| status::from_query(&error);
-        let frame = self.context.execute_logical_plan(self.plan).await.map_err(failed)?;
+        let skipped = Arc::new(Skipped::default());
+        let mut state = self.context.state();
+        state.config_mut().set_extension(Arc::clone(&skipped));
+        let context = SessionContext::new_with_state(state);
+        let frame = context.execute_logical_plan(self.plan).await.map_err(failed)?;
         let batches = frame.execute_stream().await.map_err(failed)?;
-        Ok(wire::encode(schema, batches.map_err(failed)))
+        // The rows first: what is missing among them is known when the last was read.
+        let missing = stream::iter(std::iter::from_fn(move || skipped.failure())).take(1);
+        Ok(wire::encode(schema, batches.map_err(failed).chain(missing.map(Err))))
     }
 }
 

@@ -32,6 +32,7 @@ use self::partition::{Partition, cost};
 use super::display::FlowsInWords;
 use super::flow_parts::FlowRequest;
 use super::packets::PacketRequest;
+use super::skipped::Skipped;
 use super::window::Window;
 use crate::select::FlowFilter;
 use crate::snapshot::{Cost, Snapshot};
@@ -320,7 +321,8 @@ impl ExecutionPlan for ScanExec {
         let segments = self.groups.get(partition).cloned().unwrap_or_default();
         let memory = MemoryConsumer::new(format!("scan of {}", self.request.table()))
             .register(context.memory_pool());
-        let state = Partition::new(self, segments, memory, partition);
+        let skipped = context.session_config().get_extension::<Skipped>();
+        let state = Partition::new(self, segments, memory, partition, skipped);
         let rows = stream::try_unfold(state, |mut state| async move {
             let batch = state.next().await.map_err(external)?;
             Ok(batch.map(|batch| (batch, state)))

@@ -147,6 +147,11 @@ impl PacketReader {
         }
     }
 
+    /// Whether more can be read after a failure: payload of other flows.
+    pub(in crate::tables) fn goes_on(&self) -> bool {
+        matches!(&self.from, From::Slices { slices, .. } if !slices.is_empty())
+    }
+
     pub(in crate::tables) fn source(&self) -> &Counted {
         &self.selected.source
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capstan_index::{Field, IndexError};
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::catalog::Segment;
+use capstan_storage_engine::catalog::{Segment, SegmentEntry};
 use capstan_storage_engine::segment::Corrupt;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
@@ -17,6 +17,7 @@ use super::{Request, ScanExec};
 use crate::snapshot::{Cost, Snapshot};
 use crate::tables::flow_rows::Constants;
 use crate::tables::packets::{PacketReader, Selected};
+use crate::tables::skipped::Skipped;
 use crate::tables::source::Counted;
 
 /// Rows of one batch at most.
@@ -109,6 +110,18 @@ impl Rows {
         batch.map_err(|failure| named(&source.open().entry().name, failure))
     }
 
+    /// Whether more can be read after a failure.
+    fn goes_on(&self) -> bool {
+        matches!(self, Rows::Packets(reader) if reader.goes_on())
+    }
+
+    fn entry(&self) -> &SegmentEntry {
+        match self {
+            Rows::Packets(reader) => reader.source().open().entry(),
+            Rows::FlowParts(_, source) => source.open().entry(),
+        }
+    }
+
     fn cost(&self) -> Cost {
         match self {
             Rows::Packets(reader) => reader.source().cost(),
@@ -118,7 +131,7 @@ impl Rows {
 }
 
 /// A segment that is being opened beside the one that is read.
-type Opening = SpawnedTask<Result<Rows, Failure>>;
+type Opening = (Arc<Segment>, SpawnedTask<Result<Rows, Failure>>);
 
 /// One partition while it is read.
 pub(super) struct Partition {
@@ -133,6 +146,8 @@ pub(super) struct Partition {
     limit: Option<usize>,
     memory: MemoryReservation,
     metrics: Counts,
+    /// Where it is noted what cannot be read; if nowhere, that ends the answer.
+    skipped: Option<Arc<Skipped>>,
 }
 
 /// What `EXPLAIN ANALYZE` shows.
@@ -172,6 +187,7 @@ impl Partition {
         mut segments: Vec<Arc<Segment>>,
         memory: MemoryReservation,
         partition: usize,
+        skipped: Option<Arc<Skipped>>,
     ) -> Self {
         segments.reverse();
         Partition {
@@ -184,6 +200,7 @@ impl Partition {
             limit: scan.limit,
             memory,
             metrics: Counts::new(&scan.metrics, partition),
+            skipped,
         }
     }
 
@@ -192,10 +209,10 @@ impl Partition {
             let rows = Rows::start(
                 Arc::clone(&self.snapshot),
                 self.request.clone(),
-                segment,
+                Arc::clone(&segment),
                 self.memory.new_empty(),
             );
-            self.opening = Some(Opening::spawn(rows));
+            self.opening = Some((segment, SpawnedTask::spawn(rows)));
         }
     }
 
@@ -211,12 +228,18 @@ impl Partition {
                 return Ok(Some(batch));
             }
             if let Some(rows) = &mut self.rows {
-                match rows.next().await? {
-                    Some(batch) if batch.num_rows() == 0 => {}
-                    Some(batch) => self.batch = Some(batch),
-                    None => {
+                match rows.next().await {
+                    Ok(Some(batch)) if batch.num_rows() == 0 => {}
+                    Ok(Some(batch)) => self.batch = Some(batch),
+                    Ok(None) => {
                         self.metrics.add(rows.cost());
                         self.rows = None;
+                    }
+                    Err(failure) => {
+                        skip(self.skipped.as_deref(), rows.entry(), failure)?;
+                        if !rows.goes_on() {
+                            self.rows = None;
+                        }
                     }
                 }
                 continue;
@@ -224,11 +247,14 @@ impl Partition {
             if self.opening.is_none() {
                 self.open_next();
             }
-            let Some(opening) = self.opening.take() else { return Ok(None) };
+            let Some((segment, opening)) = self.opening.take() else { return Ok(None) };
             let rows = opening.join_unwind().await.map_err(|error| {
                 Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
             })?;
-            self.rows = Some(rows?);
+            match rows {
+                Ok(rows) => self.rows = Some(rows),
+                Err(failure) => skip(self.skipped.as_deref(), &segment.entry, failure)?,
+            }
             // With a limit the next segment is perhaps not needed at all.
             if self.limit.is_none() {
                 self.open_next();
@@ -247,6 +273,17 @@ impl Partition {
             *limit -= now;
         }
         batch.slice(0, now)
+    }
+}
+
+/// Goes on without what cannot be read, if that can be noted.
+fn skip(skipped: Option<&Skipped>, entry: &SegmentEntry, failure: Failure) -> Result<(), Failure> {
+    match skipped {
+        Some(skipped) if Skipped::may_skip(&failure) => {
+            skipped.add(entry, &failure);
+            Ok(())
+        }
+        _ => Err(failure),
     }
 }
 

@@ -1,0 +1,66 @@
+//! Questions over a store of which a byte was changed: all that can be read is answered, and what
+//! cannot is said.
+
+use std::path::Path;
+
+use crate::capstan::{answer, over, run};
+use crate::damage::{flip, objects, store};
+
+const BY_HOUR: &str = "select date_trunc('hour', time) as hour, count(*) as packets, \
+                       sum(octet_length(data)) as bytes from packets group by 1 order by 1";
+
+/// The lines of an answer, and what is said to be missing in it.
+fn asked(store: &Path, sql: &str, format: &str) -> (Option<i32>, String, String) {
+    let output = run(over(store, "sql").args(["--format", format, sql]));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn other_segments_are_answered_from_and_the_damaged_one_is_named() {
+    for (file, at) in [("/packets.parquet", 3_000), ("/flows.parquet", 2_000), ("/index", 100)] {
+        let (_folder, store) = store();
+        let whole = answer(over(&store, "sql").args(["--format", "csv", BY_HOUR]));
+        let damaged = &objects(&store, file)[1];
+        flip(damaged, at);
+        let segment = damaged.parent().and_then(Path::file_name).expect("a segment");
+        let segment = segment.to_str().expect("text");
+
+        let (code, rows, said) = asked(&store, BY_HOUR, "csv");
+        assert_eq!(code, Some(6), "{file}: {said}");
+        let expected: Vec<&str> =
+            whole.lines().enumerate().filter(|(line, _)| *line != 2).map(|(_, of)| of).collect();
+        assert_eq!(rows.lines().collect::<Vec<_>>(), expected, "{file}: {said}");
+        assert!(said.contains(segment) && said.contains("has all else"), "{file}: {said}");
+        assert!(said.contains("packets from 2023-11-1"), "{file}: {said}");
+        // A table for people has the rows, too.
+        let (code, rows, _) = asked(&store, BY_HOUR, "table");
+        assert!(code == Some(6) && rows.contains("2000"), "{file}: {rows}");
+        // Who asks for other hours hears nothing of it.
+        let first =
+            format!("select count(*) from packets where time < '{}'", "2023-11-14T23:00:00Z");
+        let (code, _, said) = asked(&store, &first, "csv");
+        assert_eq!(code, Some(0), "{file}: {said}");
+    }
+}
+
+#[test]
+fn of_payload_only_the_flows_in_the_damaged_block_are_missing() {
+    let (_folder, store) = store();
+    let sql = "select count(*), count(distinct flow_id) from packets where octet_length(data) > 0";
+    let whole = answer(over(&store, "sql").args(["--format", "csv", sql]));
+    assert!(whole.ends_with("6000,50\n"), "{whole}");
+    flip(&objects(&store, "/body")[0], 5_000);
+    let (code, rows, said) = asked(&store, sql, "csv");
+    assert_eq!(code, Some(6), "{said}");
+    let packets: u64 = rows
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split(',').next())
+        .and_then(|count| count.parse().ok())
+        .expect("a count");
+    assert!((4_000..6_000).contains(&packets), "{rows}");
+    // What needs no payload is answered whole.
+    let (code, rows, said) = asked(&store, "select count(*) from packets", "csv");
+    assert_eq!((code, rows.as_str()), (Some(0), "count(*)\n6000\n"), "{said}");
+}
