@@ -206,9 +206,18 @@ impl Bench {
 
     /// What `capstan status` says of a store.
     pub(crate) fn status(&self, store: &Path) -> Result<Value, Failure> {
+        self.status_by(store, |status| status)
+    }
+
+    /// As [`Bench::status`], the command changed to reach the store.
+    pub(crate) fn status_by(
+        &self,
+        store: &Path,
+        reached: impl FnOnce(Command) -> Command,
+    ) -> Result<Value, Failure> {
         let mut status = self.capstan("status", store);
         status.args(["--format", "json"]);
-        parse(&self.run(status)?.output)
+        parse(&self.run(reached(status))?.output)
     }
 
     /// The paths of a layer's files.

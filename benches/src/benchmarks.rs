@@ -1,5 +1,7 @@
 //! The benchmarks, a file each.
 
+mod bucket;
+mod ceph;
 mod common;
 mod decode;
 mod group;
@@ -58,6 +60,11 @@ pub(crate) const ALL: &[Benchmark] = &[
         name: "live",
         about: "drops, processor time and memory of recording; tcpdump -w and dumpcap beside it",
         run: live::run,
+    },
+    Benchmark {
+        name: "bucket",
+        about: "the same into an S3 bucket (Ceph), the upload included",
+        run: bucket::run,
     },
     Benchmark { name: "decode", about: "decoding headers, against etherparse", run: decode::run },
 ];

@@ -1,4 +1,5 @@
-//! Recording a busy interface into a folder, with tcpdump and dumpcap doing the same beside it.
+//! Recording a busy interface into a folder or a bucket, with tcpdump and dumpcap doing the same
+//! beside it, into files.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use capstan_model::{Failure, FailureKind, LinkType};
 use serde_json::Value;
 
+use super::ceph::Ceph;
 use crate::bench::{Bench, Measured, Outcome, remove};
 use crate::measure::{Running, Usage};
 use crate::network::{FAR, NEAR, Network};
@@ -62,6 +64,31 @@ impl Recording {
     }
 }
 
+/// What Capstan records into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Into {
+    Folder,
+    /// One of a server that runs beside it, on the same processors.
+    Bucket,
+}
+
+impl Into {
+    fn name(self) -> &'static str {
+        match self {
+            Into::Folder => "live",
+            Into::Bucket => "bucket",
+        }
+    }
+
+    /// Processor seconds a million packets: floor and aim.
+    fn judged(self) -> (f64, f64) {
+        match self {
+            Into::Folder => (1.8, 1.2),
+            Into::Bucket => (2.0, 1.3),
+        }
+    }
+}
+
 /// Who records.
 #[derive(Clone, Copy)]
 enum Recorder {
@@ -112,9 +139,14 @@ impl Recorder {
     }
 
     /// How many packets it has stored, and how many are committed as lost.
-    fn stored(self, bench: &Bench, into: &Path) -> Result<(u64, u64), Failure> {
+    fn stored(
+        self,
+        bench: &Bench,
+        into: &Path,
+        inside: impl FnOnce(Command) -> Command,
+    ) -> Result<(u64, u64), Failure> {
         match self {
-            Recorder::Capstan => counts(&bench.status(into)?).ok_or_else(|| {
+            Recorder::Capstan => counts(&bench.status_by(into, inside)?).ok_or_else(|| {
                 Failure::new(FailureKind::Other, "capstan status does not tell the packets")
             }),
             Recorder::Tcpdump | Recorder::Dumpcap => Ok((count_packets(into)?, 0)),
@@ -129,6 +161,15 @@ fn counts(status: &Value) -> Option<(u64, u64)> {
 }
 
 pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
+    run_into(bench, Into::Folder)
+}
+
+pub(super) fn run_into(bench: &mut Bench, what: Into) -> Result<Outcome, Failure> {
+    if what == Into::Bucket && !Ceph::is_there() {
+        return Ok(Outcome::Skipped(
+            "run it as scripts/bench does, beside scripts/ceph".to_owned(),
+        ));
+    }
     let capture = bench.capture()?.path;
     let link_type = Pcap::open(&capture)?.link_type;
     if LinkType(link_type) != LinkType::ETHERNET {
@@ -159,7 +200,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
     let mut all: Vec<Vec<Recording>> = recorders.iter().map(|_| Vec::new()).collect();
     for round in 1..=bench.rounds {
         for (recorder, recordings) in recorders.iter().zip(&mut all) {
-            let recording = record_in_time(bench, &network, &capture, *recorder)?;
+            let recording = record_in_time(bench, &network, &capture, *recorder, what)?;
             bench.say(&format!(
                 "round {round} of {}: {} CPU {:.2} s, {} dropped",
                 bench.rounds,
@@ -171,17 +212,17 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
         }
     }
     let ours = &all[0];
-    notes.extend(what_happened(ours));
+    notes.extend(what_happened(ours, what.name()));
     let named = recorders.iter().map(|recorder| recorder.name().to_owned());
     let peers: Vec<(String, &Vec<Recording>)> = named.zip(&all).skip(1).collect();
-    Ok(Outcome::Measured(Measured { rows: rows(ours, &peers), notes }))
+    Ok(Outcome::Measured(Measured { rows: rows(ours, &peers, what), notes }))
 }
 
 /// What the rows do not say: what was sent, and whether what was dropped is known to be.
-fn what_happened(ours: &[Recording]) -> Vec<String> {
+fn what_happened(ours: &[Recording], name: &str) -> Vec<String> {
     let each = |of: fn(&Sent) -> f64| median(ours.iter().map(|recording| of(&recording.sent)));
     let mut notes = vec![format!(
-        "live: {:.0} packets/s and {:.0} Mbit/s for {:.1} s through a veth pair, the capture's own \
+        "{name}: {:.0} packets/s and {:.0} Mbit/s for {:.1} s through a veth pair, the capture's own \
          frames; a ring or buffer of {RING_MIB} MiB each",
         each(|sent| sent.packets as f64 / sent.seconds),
         each(|sent| sent.bytes as f64 * 8.0 / sent.seconds / 1e6),
@@ -189,11 +230,11 @@ fn what_happened(ours: &[Recording]) -> Vec<String> {
     )];
     let left_out = each(|sent| sent.left_out as f64);
     if left_out > 0.0 {
-        notes.push(format!("live: {left_out:.0} packets are no frames that can be sent"));
+        notes.push(format!("{name}: {left_out:.0} packets are no frames that can be sent"));
     }
     notes.extend(ours.iter().filter(|recording| recording.dropped() > 0.0).map(|recording| {
         format!(
-            "live: of {} packets dropped in a round {} are in the store as lost",
+            "{name}: of {} packets dropped in a round {} are in the store as lost",
             recording.dropped(),
             recording.admitted
         )
@@ -208,9 +249,10 @@ fn record_in_time(
     network: &Network,
     capture: &Path,
     recorder: Recorder,
+    what: Into,
 ) -> Result<Recording, Failure> {
     for _ in 0..=AGAIN {
-        let recording = record(bench, network, capture, recorder)?;
+        let recording = record(bench, network, capture, recorder, what)?;
         if recording.rate() >= ENOUGH * RATE as f64 {
             return Ok(recording);
         }
@@ -238,10 +280,33 @@ fn record(
     network: &Network,
     capture: &Path,
     recorder: Recorder,
+    what: Into,
 ) -> Result<Recording, Failure> {
-    let into = bench.place("recorded");
+    let mut into = bench.place("recorded");
     remove(&into)?;
-    let command = network.command(&recorder.command(bench, &into));
+    let logs = bench.place("server");
+    std::fs::create_dir_all(&logs).map_err(|error| Failure::io("cannot make a folder", error))?;
+    let ceph = match (what, recorder) {
+        // It has room for one recording.
+        (Into::Bucket, Recorder::Capstan) => {
+            Some(Ceph::start(network, bench.place("ceph"), &logs)?)
+        }
+        _ => None,
+    };
+    if let Some(ceph) = &ceph {
+        into = ceph.bucket()?;
+    }
+    // A bucket is reached from inside the network alone.
+    let inside = |command: Command| match &ceph {
+        Some(ceph) => network.command(&ceph.reached(command)),
+        None => command,
+    };
+    let command = recorder.command(bench, &into);
+    let command = match &ceph {
+        Some(ceph) => ceph.reached(command),
+        None => command,
+    };
+    let command = network.command(&command);
     let mut recording = Running::start(command, bench.logs())?;
     recording.wait_until_it_says(recorder.says())?;
     let this = std::env::current_exe()
@@ -260,8 +325,10 @@ fn record(
     thread::sleep(SETTLE);
     recording.ask_to_end()?;
     let usage = recording.finish()?.usage;
-    let (stored, admitted) = recorder.stored(bench, &into)?;
-    remove(&into)?;
+    let (stored, admitted) = recorder.stored(bench, &into, inside)?;
+    if ceph.is_none() {
+        remove(&into)?;
+    }
     if stored > sent.packets {
         let what = format!("{} stored {stored} packets of {}", recorder.name(), sent.packets);
         return Err(Failure::new(FailureKind::Other, what));
@@ -270,7 +337,7 @@ fn record(
 }
 
 /// What is judged: drops and memory by the worst round, processor time by the median.
-fn rows(ours: &[Recording], peers: &[(String, &Vec<Recording>)]) -> Vec<Row> {
+fn rows(ours: &[Recording], peers: &[(String, &Vec<Recording>)], what: Into) -> Vec<Row> {
     fn usages(recordings: &[Recording]) -> Figure {
         Figure::Runs(recordings.iter().map(|recording| recording.usage).collect())
     }
@@ -281,25 +348,26 @@ fn rows(ours: &[Recording], peers: &[(String, &Vec<Recording>)]) -> Vec<Row> {
         recordings.iter().map(of).fold(0.0, f64::max)
     }
     let mib = |recording: &Recording| recording.usage.peak_bytes as f64 / f64::from(1 << 20);
+    let (floor, aim) = what.judged();
     let row = |work: &str, figure: &dyn Fn(&[Recording]) -> Figure, judged: Judged| Row {
-        work: work.to_owned(),
+        work: format!("{}: {work}", what.name()),
         ours: figure(ours),
         peers: peers.iter().map(|(name, all)| (name.clone(), figure(all))).collect(),
         judged,
     };
     vec![
         row(
-            "live: packets dropped, worst round",
+            "packets dropped, worst round",
             &|all| Figure::Number(most(all, Recording::dropped), "dropped"),
             Judged::new(most(ours, Recording::dropped), "dropped", 0.0, 0.0),
         ),
         row(
-            "live: processor time",
+            "processor time",
             &usages,
-            Judged::new(cpu(ours), "CPU s a million packets", 1.8, 1.2),
+            Judged::new(cpu(ours), "CPU s a million packets", floor, aim),
         ),
         row(
-            "live: peak memory, worst round",
+            "peak memory, worst round",
             &|all| Figure::Number(most(all, mib), "MiB"),
             Judged::new(most(ours, mib), "MiB", 512.0, 384.0),
         ),
@@ -330,7 +398,8 @@ mod tests {
             recording(8, 300, 3_999_999),
             recording(6, 200, 4_000_000),
         ];
-        let values: Vec<f64> = rows(&ours, &[]).iter().map(|row| row.judged.value).collect();
+        let values: Vec<f64> =
+            rows(&ours, &[], Into::Folder).iter().map(|row| row.judged.value).collect();
         assert_eq!(values, [1.0, 1.5, 300.0]);
         assert_eq!(ours[0].rate(), 200_000.0);
     }

@@ -1,0 +1,10 @@
+//! Recording a busy interface into an S3 bucket, with tcpdump and dumpcap writing files beside it.
+
+use capstan_model::Failure;
+
+use super::live;
+use crate::bench::{Bench, Outcome};
+
+pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
+    live::run_into(bench, live::Into::Bucket)
+}
