@@ -32,3 +32,7 @@ pub(crate) fn walk(folder: &Path) -> Vec<PathBuf> {
     let paths = entries.map(|entry| entry.expect("an entry").path());
     paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
+
+pub(crate) fn length(file: &Path) -> u64 {
+    std::fs::metadata(file).expect("an object").len()
+}

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::capstan::{answer, over, run};
-use crate::damage::{flip, objects, store};
+use crate::damage::{flip, length, objects, store};
 
 const BY_HOUR: &str = "select date_trunc('hour', time) as hour, count(*) as packets, \
                        sum(octet_length(data)) as bytes from packets group by 1 order by 1";
@@ -18,11 +18,14 @@ fn asked(store: &Path, sql: &str, format: &str) -> (Option<i32>, String, String)
 
 #[test]
 fn other_segments_are_answered_from_and_the_damaged_one_is_named() {
-    for (file, at) in [("/packets.parquet", 3_000), ("/flows.parquet", 2_000), ("/index", 100)] {
+    for file in ["/packets.parquet", "/flows.parquet", "/index"] {
         let (_folder, store) = store();
         let whole = answer(over(&store, "sql").args(["--format", "csv", BY_HOUR]));
         let damaged = &objects(&store, file)[1];
-        flip(damaged, at);
+        // In every page, as a question reads only some.
+        for at in (16..length(damaged) as usize).step_by(32) {
+            flip(damaged, at);
+        }
         let segment = damaged.parent().and_then(Path::file_name).expect("a segment");
         let segment = segment.to_str().expect("text");
 

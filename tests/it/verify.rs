@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::capstan::{answer, fails, over};
-use crate::damage::{flip, objects, store, walk};
+use crate::damage::{flip, length, objects, store, walk};
 
 #[test]
 fn a_whole_store_passes_and_every_byte_was_read() {
@@ -20,10 +20,6 @@ fn a_whole_store_passes_and_every_byte_was_read() {
     let stored: u64 = objects(&store, "").iter().map(|file| length(file)).sum();
     assert_eq!(summary["bytes_read"], stored);
     assert_eq!(summary["findings"], serde_json::json!({}));
-}
-
-fn length(file: &Path) -> u64 {
-    std::fs::metadata(file).expect("an object").len()
 }
 
 #[test]
