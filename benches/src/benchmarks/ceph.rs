@@ -31,8 +31,9 @@ impl<'a> Ceph<'a> {
         folder: PathBuf,
         logs: &Path,
     ) -> Result<Ceph<'a>, Failure> {
-        let mut start = Command::new(SCRIPT);
-        start.arg(&folder);
+        // It stands for other machines: it gets what the recorder and the sender leave.
+        let mut start = Command::new("nice");
+        start.args(["-n", "19", SCRIPT]).arg(&folder);
         // From here on its processes are stopped, whatever it says.
         let mut ceph = Ceph { network, folder, environment: Vec::new() };
         let said = measure::run(network.command(&start), logs)?.output;
