@@ -73,6 +73,11 @@ pub(crate) fn row(store: &Path, sql: &str) -> Vec<String> {
     row.split(',').map(str::to_owned).collect()
 }
 
+/// The one row of an answer in SQL, all of it numbers.
+pub(crate) fn numeric(store: &Path, sql: &str) -> Vec<u64> {
+    row(store, sql).iter().map(|value| value.parse().expect("a number")).collect()
+}
+
 /// Sends a signal, such as [`libc::SIGINT`], to a process of ours.
 #[allow(unsafe_code)]
 pub(crate) fn signal(child: &Child, number: i32) {

@@ -1,101 +1,12 @@
 //! Recording a network that only the test sees: what was sent is stored, or counted as lost.
 
-use std::io::{BufRead, BufReader};
-use std::net::UdpSocket;
-use std::path::Path;
-use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::capstan::{answer, capstan, fails, over, row, said, signal};
+use crate::cable::{Cable, listening, numbers, record, stopped};
+use crate::capstan::{answer, capstan, fails, numeric, over, said, signal};
 use crate::captures::packets;
-use crate::sandbox::{self, Own, tool};
+use crate::sandbox::{self, Own};
 use crate::server::{PATIENCE, Server};
-
-/// The ends of a cable in a network of its own: what is sent from `a` comes in at `b`.
-struct Cable {
-    socket: UdpSocket,
-    sent: u32,
-}
-
-const PAYLOAD: usize = 1_000;
-/// Ethernet, IPv4, UDP.
-const HEADERS: usize = 14 + 20 + 8;
-
-impl Cable {
-    fn new() -> Cable {
-        // Without IPv6 nothing is sent that the test does not send.
-        for which in ["all", "default"] {
-            let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
-            let _ = std::fs::write(path, "1");
-        }
-        for line in [
-            "link set lo up",
-            "link add name a type veth peer name b",
-            "link set dev a up",
-            "link set dev b up",
-            "addr add 10.9.0.1/24 dev a",
-            "neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev a",
-        ] {
-            tool(&format!("ip {line}"));
-        }
-        let socket = UdpSocket::bind("10.9.0.1:5000").expect("an address of ours");
-        Cable { socket, sent: 0 }
-    }
-
-    /// Sends so many datagrams, each with its number.
-    fn send(&mut self, datagrams: u32) {
-        for number in self.sent..self.sent + datagrams {
-            let mut payload = [0; PAYLOAD];
-            payload[..4].copy_from_slice(&number.to_be_bytes());
-            self.socket.send_to(&payload, "10.9.0.2:6000").expect("a cable");
-        }
-        self.sent += datagrams;
-    }
-
-    /// Packets that came in at the other end, as the kernel counts them.
-    fn arrived(&self) -> u64 {
-        let text = std::fs::read_to_string("/proc/thread-self/net/dev").expect("a kernel");
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("b:")).expect("b");
-        line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
-    }
-}
-
-/// A `capstan record` that listens.
-fn recorder(store: &Path, arguments: &[&str]) -> Child {
-    let mut child = over(store, "record")
-        .args(["-i", "b"])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("capstan starts");
-    let mut line = String::new();
-    let mut words = BufReader::new(child.stderr.as_mut().expect("it is piped"));
-    words.read_line(&mut line).expect("text");
-    assert!(line.starts_with("recording b into "), "{line}");
-    child
-}
-
-fn stopped(child: Child) -> Output {
-    signal(&child, libc::SIGINT);
-    child.wait_with_output().expect("it is ours")
-}
-
-/// The numbers of the datagrams in the store, in their order.
-fn numbers(store: &Path, scratch: &Path) -> Vec<u32> {
-    let to = scratch.join("all.pcapng");
-    answer(over(store, "export").arg("-o").arg(&to));
-    let number = |data: &[u8]| {
-        assert_eq!(data.len(), HEADERS + PAYLOAD);
-        let (_, payload) = data.split_at(HEADERS);
-        u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]])
-    };
-    packets(&to).iter().map(|packet| number(&packet.data)).collect()
-}
-
-fn numeric(row: &[String]) -> Vec<u64> {
-    row.iter().map(|value| value.parse().expect("a number")).collect()
-}
 
 #[test]
 fn what_is_sent_is_stored_and_what_was_heard_is_said() {
@@ -103,7 +14,7 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
         let mut cable = Cable::new();
-        let child = recorder(&store, &["--commit-seconds", "1"]);
+        let child = listening(&mut record(&store, &["--commit-seconds", "1"]));
         cable.send(2_000);
         std::thread::sleep(Duration::from_millis(1_500));
         cable.send(3_000);
@@ -121,11 +32,11 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
         answer(over(&store, "verify").arg("--deep"));
 
         let lost = "select count(*) from coverage where kind = 'lost'";
-        assert_eq!(numeric(&row(&store, lost)), [0]);
+        assert_eq!(numeric(&store, lost), [0]);
         // Listened from before the first to after the last, without a gap.
         let outside = "select count(*) from packets p where not exists (select 1 from coverage c \
                        where c.kind = 'listened' and c.start_time <= p.time and p.time < c.end_time)";
-        assert_eq!(numeric(&row(&store, outside)), [0]);
+        assert_eq!(numeric(&store, outside), [0]);
         let status = answer(over(&store, "status").args(["--format", "json"]));
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
         assert_eq!(status["listened"].as_array().map(Vec::len), Some(1), "{status}");
@@ -134,11 +45,11 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
         }
 
         // A second life goes on beside the first.
-        let child = recorder(&store, &[]);
+        let child = listening(&mut record(&store, &[]));
         cable.send(10);
         said("record", &stopped(child), 0, &[]);
         let lives = "select count(*), count(distinct recorder), max(generation) from packets";
-        assert_eq!(numeric(&row(&store, lives)), [5_010, 1, 2]);
+        assert_eq!(numeric(&store, lives), [5_010, 1, 2]);
     });
 }
 
@@ -148,7 +59,7 @@ fn what_the_ring_has_no_room_for_is_counted_as_lost() {
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
         let mut cable = Cable::new();
-        let child = recorder(&store, &["--commit-seconds", "1", "--ring-mib", "1"]);
+        let child = listening(&mut record(&store, &["--commit-seconds", "1", "--ring-mib", "1"]));
         cable.send(100);
         std::thread::sleep(Duration::from_millis(1_500));
         // Nobody takes anything out of the ring, which has room for about a thousand.
@@ -167,7 +78,7 @@ fn what_the_ring_has_no_room_for_is_counted_as_lost() {
         assert_eq!(stored[stored.len() - 100..], Vec::from_iter(20_100..20_200), "or after");
         let losses = "select count(*), sum(packets), count(case when cause = 'kernel-drop' then 1 end) \
                       from coverage where kind = 'lost'";
-        let [rows, lost, dropped] = numeric(&row(&store, losses))[..] else { panic!("three") };
+        let [rows, lost, dropped] = numeric(&store, losses)[..] else { panic!("three") };
         assert_eq!(stored.len() as u64 + lost, 20_200);
         assert!(lost > 15_000 && rows == dropped, "{lost}");
         let words = String::from_utf8_lossy(&output.stderr);
@@ -177,7 +88,7 @@ fn what_the_ring_has_no_room_for_is_counted_as_lost() {
                       (select max(time) from packets where ordinal < 100) < l.end_time and \
                       (select min(time) from packets where ordinal >= \
                        (select count(*) - 100 from packets)) > l.start_time";
-        assert_eq!(numeric(&row(&store, within)), [rows]);
+        assert_eq!(numeric(&store, within), [rows]);
         assert!(answer(&mut over(&store, "status")).contains("lost"), "status");
     });
 }

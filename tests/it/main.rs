@@ -1,6 +1,7 @@
 //! One binary for every end-to-end test.
 
 mod bad_input;
+mod cable;
 mod capstan;
 mod captures;
 mod damage;

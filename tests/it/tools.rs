@@ -2,11 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-/// Says why a test has nothing to look at.
-#[allow(clippy::print_stdout)] // The runner shows it beside the test.
-pub(crate) fn skipped(why: &str) {
-    println!("skipped: {why}");
-}
+pub(crate) use capstan_tests::skipped;
 
 /// Whether these programs are there; says which is not.
 pub(crate) fn have(programs: &[&str]) -> bool {

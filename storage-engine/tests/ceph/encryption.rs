@@ -3,9 +3,10 @@
 use capstan_model::FailureKind;
 use capstan_storage_engine::catalog::Recorder;
 use capstan_storage_engine::store::S3Encryption;
+use capstan_tests::s3_variable;
 use object_store::path::Path;
 
-use super::{Place, RECORDER, assert_log, body, draft, variable, writer};
+use super::{Place, RECORDER, assert_log, body, draft, writer};
 
 /// Writes and reads all kinds of objects.
 async fn assert_works(place: &Place) {
@@ -35,7 +36,7 @@ async fn a_store_is_reached_by_https_with_a_private_authority() {
 #[tokio::test]
 async fn what_a_key_service_encrypts_is_read_again() {
     let Some(mut place) = Place::new().and_then(Place::over_tls) else { return };
-    let Some(key) = variable("CAPSTAN_TEST_S3_KMS_KEY") else { return };
+    let Some(key) = s3_variable("CAPSTAN_TEST_S3_KMS_KEY") else { return };
     place.options.s3.encryption = Some(S3Encryption::Kms { key: Some(key), dual: false });
     assert_works(&place).await;
 

@@ -4,10 +4,9 @@
 //! Each test makes stores below a prefix of its own and skips, saying so, where the environment
 //! names no server.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // Of a test, all of it.
+#![allow(clippy::unwrap_used)] // Of a test, all of it.
 
 mod encryption;
-mod proxy;
 mod refusals;
 mod rules;
 mod trouble;
@@ -18,16 +17,8 @@ use capstan_storage_engine::catalog::{Catalog, Commit, CommitDraft, WriterInfo, 
 use capstan_storage_engine::store::{
     Location, Options, S3Credentials, S3Keys, Store, names, nonce,
 };
+use capstan_tests::s3_variable;
 use futures::TryStreamExt;
-
-/// A variable, if it is set; says that the test skips if not.
-fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-    if value.is_none() {
-        println!("skipped: {name} is not set; scripts/ceph starts a server and says what to set");
-    }
-    value
-}
 
 /// A place in a bucket that nothing is in, and how the server is reached.
 #[derive(Clone)]
@@ -39,7 +30,7 @@ struct Place {
 impl Place {
     /// A new one on the server that the environment names.
     fn new() -> Option<Place> {
-        let base = variable("CAPSTAN_TEST_S3")?;
+        let base = s3_variable("CAPSTAN_TEST_S3")?;
         // Nothing is cleaned away: the server is thrown away as a whole.
         let location = format!("{base}/{}", nonce()).parse().unwrap();
         Some(Place { location, options: Options::from_env().unwrap() })
@@ -47,8 +38,8 @@ impl Place {
 
     /// The same by https, with the server's private authority.
     fn over_tls(mut self) -> Option<Place> {
-        self.options.s3.endpoint = Some(variable("CAPSTAN_TEST_S3_TLS")?);
-        self.options.s3.ca_bundle = Some(variable("CAPSTAN_TEST_S3_CA")?);
+        self.options.s3.endpoint = Some(s3_variable("CAPSTAN_TEST_S3_TLS")?);
+        self.options.s3.ca_bundle = Some(s3_variable("CAPSTAN_TEST_S3_CA")?);
         Some(self)
     }
 
@@ -61,7 +52,7 @@ impl Place {
 
     /// The same with keys that may only read.
     fn for_readers(self) -> Option<Place> {
-        let keys = variable("CAPSTAN_TEST_S3_READER")?;
+        let keys = s3_variable("CAPSTAN_TEST_S3_READER")?;
         let (id, secret) = keys.split_once(':').unwrap();
         Some(self.with_keys(id, secret))
     }

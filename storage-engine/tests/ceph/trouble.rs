@@ -3,27 +3,23 @@
 #![allow(clippy::disallowed_methods)] // Nobody simulates tests.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_model::{Failure, FailureKind, Hour};
 use capstan_storage_engine::catalog::{Catalog, Commit, CommitDraft, Recorder};
 use capstan_storage_engine::store::{Store, names};
-use url::Url;
+use capstan_tests::proxy::{Absence, InTurn, Mishap, Proxy};
+use capstan_tests::way_to_s3;
 
-use super::proxy::{Mishap, Proxy};
 use super::{Place, RECORDER, assert_log, body, draft, writer};
 
-/// A place, and a proxy in front of its server that the place's own options do not use.
-async fn behind(mishaps: &[Mishap]) -> Option<(Place, Proxy)> {
-    let place = Place::new()?;
-    let endpoint = place.options.s3.endpoint.as_deref().and_then(|url| Url::parse(url).ok());
-    let Some(endpoint) = endpoint.filter(|url| url.scheme() == "http") else {
-        println!("skipped: the server is not reached by http, which the proxy speaks");
-        return None;
-    };
-    let upstream =
-        format!("{}:{}", endpoint.host_str().unwrap(), endpoint.port_or_known_default().unwrap());
-    Some((place, Proxy::start(&upstream, mishaps).await))
+/// A place, and a proxy in front of its server that the place's own options do not use; what
+/// becomes of each PUT.
+fn behind(mishaps: &[Mishap]) -> Option<(Place, Proxy, Arc<InTurn>)> {
+    let (place, way) = (Place::new()?, way_to_s3()?);
+    let puts = InTurn::new(mishaps, |request| request.method == "PUT");
+    Some((place, Proxy::start(&way, Arc::clone(&puts) as _), puts))
 }
 
 /// Does something as a recorder must: again until it is done.
@@ -69,18 +65,18 @@ async fn every_commit_is_there_once_whatever_happens_to_its_put() {
         use Mishap::*;
         let mishaps = [
             None,
-            AnswerCut,
+            AnswerLost,
             None,
             BusyAfterwards,
             RequestLost,
-            AnswerCut,
+            AnswerLost,
             Busy,
             None,
             RequestCut,
             BusyAfterwards,
             Late,
         ];
-        let Some((place, proxy)) = behind(&mishaps).await else { return };
+        let Some((place, proxy, puts)) = behind(&mishaps) else { return };
         let straight = place.make("prod").await.unwrap();
         let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
         let mut recorder = Recorder::start(&store, RECORDER, writer()).await.unwrap();
@@ -88,7 +84,7 @@ async fn every_commit_is_there_once_whatever_happens_to_its_put() {
             record(&store, &mut recorder, number).await;
         }
         assert_recorded(&straight, &recorder, 20).await;
-        let met = proxy.met();
+        let met = puts.met();
         let kinds: BTreeSet<Mishap> = met.keys().copied().collect();
         assert_eq!(kinds, BTreeSet::from(mishaps), "{met:?}");
         assert!(met.values().all(|times| *times >= 2), "{met:?}");
@@ -99,14 +95,14 @@ async fn every_commit_is_there_once_whatever_happens_to_its_put() {
 #[tokio::test]
 async fn a_server_that_goes_away_for_a_while_costs_nothing() {
     in_time(async {
-        let Some((place, proxy)) = behind(&[]).await else { return };
+        let Some((place, proxy, _)) = behind(&[]) else { return };
         let straight = place.make("prod").await.unwrap();
         let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
         let mut recorder = Recorder::start(&store, RECORDER, writer()).await.unwrap();
         for number in 0..30 {
             let started = Instant::now();
             if number == 10 {
-                proxy.go_away(Duration::from_secs(10));
+                proxy.go_away(Absence::Refuses, Duration::from_secs(10));
             }
             record(&store, &mut recorder, number).await;
             if number == 10 {
@@ -124,7 +120,8 @@ async fn a_server_that_goes_away_for_a_while_costs_nothing() {
 async fn two_lives_behind_bad_networks_do_not_write_each_others_log() {
     in_time(async {
         use Mishap::*;
-        let Some((place, proxy)) = behind(&[None, AnswerCut, BusyAfterwards]).await else { return };
+        let mishaps = [None, AnswerLost, BusyAfterwards];
+        let Some((place, proxy, _)) = behind(&mishaps) else { return };
         let straight = place.make("prod").await.unwrap();
         let store = place.clone().at(&proxy.endpoint()).open("prod").await.unwrap();
         let mut first = Recorder::start(&store, RECORDER, writer()).await.unwrap();

@@ -1,0 +1,96 @@
+//! A network that only a test sees, and who records it.
+
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::capstan::{answer, over, signal};
+use crate::captures::packets;
+use crate::sandbox::tool;
+
+/// The ends of a cable in a network of its own: what is sent from `a` comes in at `b`.
+pub(crate) struct Cable {
+    socket: UdpSocket,
+    /// Datagrams so far.
+    pub(crate) sent: u32,
+}
+
+const PAYLOAD: usize = 1_000;
+/// Ethernet, IPv4, UDP.
+const HEADERS: usize = 14 + 20 + 8;
+
+impl Cable {
+    pub(crate) fn new() -> Cable {
+        // Without IPv6 nothing is sent that the test does not send.
+        for which in ["all", "default"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+            let _ = std::fs::write(path, "1");
+        }
+        for line in [
+            "link set lo up",
+            "link add name a type veth peer name b",
+            "link set dev a up",
+            "link set dev b up",
+            "addr add 10.9.0.1/24 dev a",
+            "neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev a",
+        ] {
+            tool(&format!("ip {line}"));
+        }
+        let socket = UdpSocket::bind("10.9.0.1:5000").expect("an address of ours");
+        Cable { socket, sent: 0 }
+    }
+
+    /// Sends so many datagrams, each with its number.
+    pub(crate) fn send(&mut self, datagrams: u32) {
+        for number in self.sent..self.sent + datagrams {
+            let mut payload = [0; PAYLOAD];
+            payload[..4].copy_from_slice(&number.to_be_bytes());
+            self.socket.send_to(&payload, "10.9.0.2:6000").expect("a cable");
+        }
+        self.sent += datagrams;
+    }
+
+    /// Packets that came in at the other end, as the kernel counts them.
+    pub(crate) fn arrived(&self) -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").expect("a kernel");
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("b:")).expect("b");
+        line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
+    }
+}
+
+/// A `capstan record` of the end where things come in.
+pub(crate) fn record(store: &Path, arguments: &[&str]) -> Command {
+    let mut command = over(store, "record");
+    command.args(["-i", "b"]).args(arguments);
+    command
+}
+
+/// Starts to record, and waits until it listens.
+pub(crate) fn listening(command: &mut Command) -> Child {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("capstan starts");
+    let mut line = String::new();
+    let mut words = BufReader::new(child.stderr.as_mut().expect("it is piped"));
+    words.read_line(&mut line).expect("text");
+    assert!(line.starts_with("recording b into "), "{line}");
+    child
+}
+
+/// Asks it to stop, and waits for its end.
+pub(crate) fn stopped(child: Child) -> Output {
+    signal(&child, libc::SIGINT);
+    child.wait_with_output().expect("it is ours")
+}
+
+/// The numbers of the datagrams in the store, in their order.
+pub(crate) fn numbers(store: &Path, scratch: &Path) -> Vec<u32> {
+    let to = scratch.join("all.pcapng");
+    answer(over(store, "export").arg("-o").arg(&to));
+    let number = |data: &[u8]| {
+        assert_eq!(data.len(), HEADERS + PAYLOAD);
+        let (_, payload) = data.split_at(HEADERS);
+        u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]])
+    };
+    packets(&to).iter().map(|packet| number(&packet.data)).collect()
+}
