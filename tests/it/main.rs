@@ -1,6 +1,7 @@
 //! One binary for every end-to-end test.
 
 mod bad_input;
+mod bucket;
 mod cable;
 mod capstan;
 mod captures;
@@ -16,6 +17,7 @@ mod pipes;
 mod power_loss;
 mod rights;
 mod round_trip;
+mod running;
 mod sandbox;
 mod server;
 mod servers;
