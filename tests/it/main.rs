@@ -10,6 +10,7 @@ mod export_selects;
 mod flows_like_tshark;
 mod full_disk;
 mod interrupted;
+mod killed;
 mod live;
 mod other_readers;
 mod parallel;
