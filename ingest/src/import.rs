@@ -74,16 +74,48 @@ pub struct Imported {
 /// Imports a source according to a plan.
 ///
 /// # Errors
-/// What the store says; everything committed until then stays and is named in the message's place
-/// by the caller from `committed`. A damaged source is no error here: see [`Imported::damage`].
+/// What the store says, and how much of the source is committed; that stays. A damaged source is no
+/// error here: see [`Imported::damage`].
 pub fn run(
     store: &Store,
     plan: Plan,
-    mut source: CaptureFile,
+    source: CaptureFile,
     options: &ImportOptions,
     watch: &dyn Watch,
     runtime: &Handle,
 ) -> Result<Imported, Failure> {
+    let (pipeline, committed) = start(store, &plan, &source, options, runtime)
+        .map_err(|failure| stopped(&plan, 0, failure))?;
+    drive(pipeline, &committed, &plan, source, options, watch)
+        .map_err(|failure| stopped(&plan, committed.packets(), failure))
+}
+
+/// Says what becomes of what was read until the store, or reading, failed. `packets` are
+/// committed by this run.
+fn stopped(plan: &Plan, packets: u64, failure: Failure) -> Failure {
+    let kind = failure.kind();
+    let mut what = format!("the import of {} stopped: ", plan.name);
+    if kind == FailureKind::Full {
+        what += "the store is full. ";
+    }
+    what += &match plan.packets_before() + packets {
+        0 => "Nothing of it is committed".to_owned(),
+        packets => format!("{packets} of its packets are committed and stay"),
+    };
+    if plan.known.is_some() {
+        what += "; the same command goes on from there";
+    }
+    Failure::caused_by(kind, what, failure)
+}
+
+/// Begins a life in the store, with nothing read yet.
+fn start(
+    store: &Store,
+    plan: &Plan,
+    source: &CaptureFile,
+    options: &ImportOptions,
+    runtime: &Handle,
+) -> Result<(Pipeline<Uploader>, Arc<Committed>), Failure> {
     let info = WriterInfo {
         kind: WriterKind::Import,
         description: plan.name.clone(),
@@ -110,17 +142,24 @@ pub fn run(
         policy: SealPolicy::import(),
         timeouts: Timeouts::default(),
     };
-    let mut import = Running {
-        pipeline: Pipeline::new(settings, uploader),
-        plan: &plan,
-        summary: Imported::default(),
-        span: None,
-        last: None,
-    };
+    Ok((Pipeline::new(settings, uploader), committed))
+}
+
+/// Reads the source to its end.
+fn drive(
+    pipeline: Pipeline<Uploader>,
+    committed: &Committed,
+    plan: &Plan,
+    mut source: CaptureFile,
+    options: &ImportOptions,
+    watch: &dyn Watch,
+) -> Result<Imported, Failure> {
+    let mut import =
+        Running { pipeline, plan, summary: Imported::default(), span: None, last: None };
     if let Some(before) = &plan.before {
         watch.resuming(before.packets);
     }
-    let ended = import.read(&mut source, options, watch, &committed)?;
+    let ended = import.read(&mut source, options, watch, committed)?;
     let Running { pipeline, mut summary, span, .. } = import;
     if let Some(known) = &plan.known
         && !summary.interrupted
@@ -135,10 +174,10 @@ pub fn run(
     finish(pipeline, &mut summary, span)?;
     summary.damage = ended.map(|error| error.to_string());
     summary.packets = committed.packets();
-    summary.packets_before = plan.before.as_ref().map_or(0, |import| import.packets);
+    summary.packets_before = plan.packets_before();
     summary.segments = committed.segments();
     summary.stored_bytes = committed.stored_bytes();
-    watch.importing(source.position(), summary.packets, &committed);
+    watch.importing(source.position(), summary.packets, committed);
     Ok(summary)
 }
 

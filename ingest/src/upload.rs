@@ -292,7 +292,7 @@ enum Patience {
     Minutes,
 }
 
-/// How long an import waits for its store.
+/// How long an import waits for its store; `meanwhile` says it.
 const IMPORT_WAITS: Duration = Duration::from_secs(300);
 
 /// Time between two tries, on top of what the store tries by itself.
@@ -321,6 +321,16 @@ impl Patience {
         }
     }
 
+    /// What becomes of packets while the store is away, for people.
+    fn meanwhile(self) -> &'static str {
+        match self {
+            Patience::Endless => {
+                "nothing is lost yet, and what the kernel will have no room for is counted"
+            }
+            Patience::Minutes => "after five minutes the import stops, and can go on later",
+        }
+    }
+
     /// Does something until it goes well, or cannot.
     async fn keep_trying<T>(
         self,
@@ -332,10 +342,7 @@ impl Patience {
             match operation().await {
                 Err(failure) if self.waits_for(failure.kind(), began.elapsed()) => {
                     if tries.is_multiple_of(TELL_EVERY) {
-                        tracing::warn!(
-                            "{failure}: nothing is lost yet, waiting for the store; what the \
-                             kernel has no room for is counted"
-                        );
+                        tracing::warn!("{failure}: waiting for the store; {}", self.meanwhile());
                     }
                     tries = tries.wrapping_add(1);
                     tokio::time::sleep(TRY_EVERY).await;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, Time};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -301,8 +301,8 @@ impl Store {
                 }
                 Err(failure) => failure,
             };
-            // Taken, turned away, or no answer: the object itself knows.
-            match self.get_if_present(path).await {
+            // Taken, turned away, or no answer: the object itself knows, and who has it is one like us.
+            match present(self.get_of_about(path, bytes.len() as u64).await) {
                 Ok(Some(present)) if present == bytes => return Ok(Created::Created),
                 Ok(Some(_)) => return Ok(Created::Lost),
                 // Not there (yet): a rival that was given precedence may have failed too.
@@ -327,9 +327,14 @@ impl Store {
     ///
     /// [`FailureKind::NotFound`] if it is not there.
     pub async fn get(&self, path: &Path) -> Result<Bytes, Failure> {
-        let what = || format!("read {path} of {}", self.place);
         // The length is not known before the answer; nothing read whole is larger than this.
-        self.retried(64 << 20, what, || async { self.objects.get(path).await?.bytes().await }).await
+        self.get_of_about(path, 64 << 20).await
+    }
+
+    /// Reads a whole object of about this length: so long it may take.
+    async fn get_of_about(&self, path: &Path, bytes: u64) -> Result<Bytes, Failure> {
+        let what = || format!("read {path} of {}", self.place);
+        self.retried(bytes, what, || async { self.objects.get(path).await?.bytes().await }).await
     }
 
     /// Reads a whole object, if it is there.
@@ -363,7 +368,7 @@ impl Store {
         path: &Path,
         ranges: &[Range<u64>],
     ) -> Result<Vec<Bytes>, Failure> {
-        futures::stream::iter(ranges.to_vec())
+        stream::iter(ranges.to_vec())
             .map(|range| self.get_range(path, range))
             .buffered(RANGES_AT_ONCE)
             .try_collect()
@@ -382,7 +387,8 @@ impl Store {
 
     /// All objects below a prefix, in the order of their names (a folder gives its own order).
     pub fn list(&self, prefix: &Path) -> BoxStream<'_, Result<Listed, Failure>> {
-        self.listing(prefix, self.objects.list(Some(prefix)))
+        let below = prefix.clone();
+        self.listing(prefix, move || self.objects.list(Some(&below)))
     }
 
     /// All objects below a prefix whose names come after one.
@@ -391,18 +397,32 @@ impl Store {
         prefix: &Path,
         after: &Path,
     ) -> BoxStream<'_, Result<Listed, Failure>> {
-        self.listing(prefix, self.objects.list_with_offset(Some(prefix), after))
+        let (below, after) = (prefix.clone(), after.clone());
+        self.listing(prefix, move || self.objects.list_with_offset(Some(&below), &after))
     }
 
     fn listing<'a>(
-        &self,
+        &'a self,
         prefix: &Path,
-        all: BoxStream<'a, Result<object_store::ObjectMeta, Error>>,
+        list: impl Fn() -> BoxStream<'static, Result<object_store::ObjectMeta, Error>>
+        + Send
+        + Sync
+        + 'a,
     ) -> BoxStream<'a, Result<Listed, Failure>> {
         let what = format!("list {prefix} of {}", self.place);
-        let named = what.clone();
-        let all = all.map(move |meta| meta.map(listed).map_err(|error| failure(&named, error)));
-        if self.remote { each_within(time_limit(0), what, all.boxed()) } else { all.boxed() }
+        let begun = async move {
+            // One that breaks off before its first name is begun again: most have one answer in all.
+            let begin = || async {
+                let mut names = list().fuse();
+                Ok((names.try_next().await?, names))
+            };
+            let (first, rest) = self.retried(0, || what.clone(), begin).await?;
+            let named = what.clone();
+            let rest = rest.map(move |meta| meta.map_err(|error| failure(&named, error))).boxed();
+            let rest = if self.remote { each_within(time_limit(0), what, rest) } else { rest };
+            Ok::<_, Failure>(stream::iter(first.map(Ok)).chain(rest).map_ok(listed))
+        };
+        stream::once(begun).try_flatten().boxed()
     }
 
     /// Removes an object. One that is not there is no error.
@@ -495,7 +515,7 @@ fn each_within<T: Send + 'static>(
     what: String,
     items: BoxStream<'_, Result<T, Failure>>,
 ) -> BoxStream<'_, Result<T, Failure>> {
-    futures::stream::unfold(Some((items, what)), move |open| async move {
+    stream::unfold(Some((items, what)), move |open| async move {
         let (mut items, what) = open?;
         match tokio::time::timeout(limit, items.next()).await {
             Ok(item) => Some((item?, Some((items, what)))),

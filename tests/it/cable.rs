@@ -1,12 +1,12 @@
 //! A network that only a test sees, and who records it.
 
-use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
-use crate::capstan::{answer, over, signal};
+use crate::capstan::{answer, over};
 use crate::captures::packets;
+use crate::running::Running;
 use crate::sandbox::tool;
 
 /// The ends of a cable in a network of its own: what is sent from `a` comes in at `b`.
@@ -67,20 +67,11 @@ pub(crate) fn record(store: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Starts to record, and waits until it listens.
-pub(crate) fn listening(command: &mut Command) -> Child {
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("capstan starts");
-    let mut line = String::new();
-    let mut words = BufReader::new(child.stderr.as_mut().expect("it is piped"));
-    words.read_line(&mut line).expect("text");
+pub(crate) fn listening(command: &mut Command) -> Running {
+    let recorder = Running::start(command);
+    let line = recorder.line();
     assert!(line.starts_with("recording b into "), "{line}");
-    child
-}
-
-/// Asks it to stop, and waits for its end.
-pub(crate) fn stopped(child: Child) -> Output {
-    signal(&child, libc::SIGINT);
-    child.wait_with_output().expect("it is ours")
+    recorder
 }
 
 /// The numbers of the datagrams in the store, in their order.

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::capstan::{answer, fails, over, row};
+use crate::capstan::{answer, fails, over};
 use crate::captures::read;
 use crate::sandbox::{self, Own, tool};
-use crate::traffic::Noise;
+use crate::traffic::{Noise, readable};
 
 const FILE: Noise = Noise { hours: 14, packets_an_hour: 2_000 };
 /// The disk, and how much of it somebody else has, MiB: what is left has room for some hours of
@@ -40,15 +40,6 @@ fn fills(disk: &Path, scratch: &Path) {
     let back = scratch.join("back.pcapng");
     answer(over(&store, "export").args(["--order", "recorded", "-o"]).arg(&back));
     assert!(read(&back).eq(read(&file)), "the packets differ");
-}
-
-/// Packets in the store, each once, and whole.
-fn readable(store: &Path) -> u64 {
-    answer(&mut over(store, "status"));
-    let sql = "select count(*), count(distinct ordinal), count(data) from packets";
-    let [packets, ordinals, whole] = &row(store, sql)[..] else { panic!("three columns") };
-    assert_eq!((ordinals, whole), (packets, packets));
-    packets.parse().expect("a number")
 }
 
 #[test]

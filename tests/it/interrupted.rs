@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::capstan::{answer, fails, over, row, said, signal};
 use crate::captures::read;
 use crate::server::PATIENCE;
-use crate::traffic::Noise;
+use crate::traffic::{Noise, readable};
 
 /// Enough that an import commits many times before its end: an import has eight hours open.
 const FILE: Noise = Noise { hours: 24, packets_an_hour: 3_000 };
@@ -56,17 +56,6 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 fn ended(child: Child) -> Output {
     child.wait_with_output().expect("it is ours")
-}
-
-/// Packets in the store, all of which can be read to their last byte, each once.
-fn readable(store: &Path) -> u64 {
-    answer(&mut over(store, "status"));
-    let sql = "select count(*), count(distinct ordinal), count(distinct time), sum(octet_length(data)) from packets";
-    let [packets, ordinals, times, bytes] = &row(store, sql)[..] else { panic!("four columns") };
-    assert_eq!((ordinals, times), (packets, packets), "packets are there twice");
-    let packets: u64 = packets.parse().expect("a number");
-    assert_eq!(bytes, &(packets * 1_042).to_string());
-    packets
 }
 
 /// Runs the import to its end, and checks that the store has exactly what the file has.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cable::{Cable, listening, numbers, record, stopped};
-use crate::capstan::{answer, capstan, fails, numeric, over, said, signal};
+use crate::cable::{Cable, listening, numbers, record};
+use crate::capstan::{answer, capstan, fails, numeric, over, said};
 use crate::captures::packets;
 use crate::sandbox::{self, Own};
 use crate::server::{PATIENCE, Server};
@@ -14,12 +14,12 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
         let mut cable = Cable::new();
-        let child = listening(&mut record(&store, &["--commit-seconds", "1"]));
+        let recorder = listening(&mut record(&store, &["--commit-seconds", "1"]));
         cable.send(2_000);
         std::thread::sleep(Duration::from_millis(1_500));
         cable.send(3_000);
         // The last ones are in the ring, not committed: a stop takes them along.
-        let output = stopped(child);
+        let output = recorder.stop();
         said("record", &output, 0, &[]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("recorded 5000 packets"), "{text}");
@@ -45,9 +45,9 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
         }
 
         // A second life goes on beside the first.
-        let child = listening(&mut record(&store, &[]));
+        let recorder = listening(&mut record(&store, &[]));
         cable.send(10);
-        said("record", &stopped(child), 0, &[]);
+        said("record", &recorder.stop(), 0, &[]);
         let lives = "select count(*), count(distinct recorder), max(generation) from packets";
         assert_eq!(numeric(&store, lives), [5_010, 1, 2]);
     });
@@ -59,16 +59,17 @@ fn what_the_ring_has_no_room_for_is_counted_as_lost() {
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
         let mut cable = Cable::new();
-        let child = listening(&mut record(&store, &["--commit-seconds", "1", "--ring-mib", "1"]));
+        let recorder =
+            listening(&mut record(&store, &["--commit-seconds", "1", "--ring-mib", "1"]));
         cable.send(100);
         std::thread::sleep(Duration::from_millis(1_500));
         // Nobody takes anything out of the ring, which has room for about a thousand.
-        signal(&child, libc::SIGSTOP);
+        recorder.signal(libc::SIGSTOP);
         cable.send(20_000);
-        signal(&child, libc::SIGCONT);
+        recorder.signal(libc::SIGCONT);
         std::thread::sleep(Duration::from_millis(500));
         cable.send(100);
-        let output = stopped(child);
+        let output = recorder.stop();
         said("record", &output, 0, &["dropped", "--ring-mib"]);
         assert_eq!(cable.arrived(), 20_200);
 

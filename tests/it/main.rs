@@ -1,6 +1,7 @@
 //! One binary for every end-to-end test.
 
 mod bad_input;
+mod bucket;
 mod cable;
 mod capstan;
 mod captures;
@@ -11,6 +12,7 @@ mod export_selects;
 mod flows_like_tshark;
 mod full_disk;
 mod interrupted;
+mod killed;
 mod live;
 mod other_readers;
 mod parallel;
@@ -19,6 +21,7 @@ mod power_loss;
 mod repair;
 mod rights;
 mod round_trip;
+mod running;
 mod sandbox;
 mod server;
 mod servers;

@@ -1,8 +1,10 @@
-//! Capture files that the tests make.
+//! Capture files that the tests make, and what of them is in a store.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+
+use crate::capstan::{answer, numeric, over};
 
 /// A pcap file that is being written: Ethernet, nanoseconds.
 pub(crate) struct Pcap(BufWriter<File>);
@@ -33,9 +35,10 @@ impl Pcap {
 
 /// Midnight of a day, nanoseconds since 1970.
 pub(crate) const MIDNIGHT: u64 = 1_700_006_400 * 1_000_000_000;
-const HOUR: u64 = 3_600 * 1_000_000_000;
+/// An hour, nanoseconds.
+pub(crate) const HOUR: u64 = 3_600 * 1_000_000_000;
 
-/// Traffic that does not get smaller when it is stored: UDP datagrams with 1,000 bytes of noise
+/// Traffic that does not get smaller when it is stored: UDP datagrams with [`PAYLOAD`] bytes of noise
 /// between two hosts, in 50 flows, each of which has packets in every hour.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Noise {
@@ -51,6 +54,11 @@ impl Noise {
 
     /// Writes it as a capture file.
     pub(crate) fn write(self, path: &Path) {
+        self.write_from(path, 0);
+    }
+
+    /// The same, so many hours later.
+    pub(crate) fn write_from(self, path: &Path, first_hour: u64) {
         let mut file = Pcap::create(path);
         let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
         let mut frame = datagram(0);
@@ -64,20 +72,34 @@ impl Noise {
                 noise ^= noise << 17;
                 eight.copy_from_slice(&noise.to_le_bytes());
             }
-            let time = MIDNIGHT + hour * HOUR + place * (HOUR / self.packets_an_hour);
+            let time =
+                MIDNIGHT + (first_hour + hour) * HOUR + place * (HOUR / self.packets_an_hour);
             file.packet(time, frame.len() as u32, &frame);
         }
         file.finish();
     }
 }
 
+/// Packets of noise in a store, all of which can be read to their last byte, each once.
+pub(crate) fn readable(store: &Path) -> u64 {
+    answer(&mut over(store, "status"));
+    let sql = "select count(*), count(distinct recorder || '/' || ordinal), count(distinct time), \
+               coalesce(sum(octet_length(data)), 0) from packets";
+    let [packets, names, times, bytes] = numeric(store, sql)[..] else { panic!("four columns") };
+    assert_eq!((names, times), (packets, packets), "packets are there twice");
+    assert_eq!(bytes, packets * (HEADERS + PAYLOAD) as u64);
+    packets
+}
+
 /// Ethernet, IPv4, UDP.
 const HEADERS: usize = 14 + 20 + 8;
+/// Bytes of noise in each packet.
+const PAYLOAD: usize = 1_000;
 const FLOWS: u64 = 50;
 
 /// A datagram of flow `number % FLOWS`; checksums are left out.
 fn datagram(number: u64) -> Vec<u8> {
-    let mut frame = vec![0; HEADERS + 1_000];
+    let mut frame = vec![0; HEADERS + PAYLOAD];
     frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
     let port = 1_000 + (number % FLOWS) as u16;
     let length = (frame.len() - 14) as u16;

@@ -25,11 +25,9 @@ pub enum Mishap {
     Busy,
     /// It arrives, and the answer is 503 all the same.
     BusyAfterwards,
-    /// It does not arrive, and the answer is 403 with this code.
-    Refused(&'static str),
     /// It arrives late.
     Late,
-    /// Both ways have room for so many KiB a second.
+    /// Both ways are long, and have room for so many KiB a second.
     Slow(u32),
     /// The server goes away for so long, and this is the first request that finds it gone.
     Gone(Absence, Duration),
@@ -42,6 +40,8 @@ pub enum Absence {
     Refuses,
     /// Connections are made, and nothing comes of them ever.
     Silent,
+    /// Every answer is 403 with this code.
+    Forbids(&'static str),
 }
 
 /// A request.
@@ -73,6 +73,16 @@ pub trait Rule: Send + Sync {
 impl<F: Fn(&Request) -> Mishap + Send + Sync> Rule for F {
     fn meets(&self, request: &Request) -> Mishap {
         self(request)
+    }
+}
+
+impl<R: Rule + ?Sized> Rule for Arc<R> {
+    fn meets(&self, request: &Request) -> Mishap {
+        (**self).meets(request)
+    }
+
+    fn answered(&self, request: &Request) {
+        (**self).answered(request);
     }
 }
 
@@ -111,6 +121,18 @@ impl Rule for InTurn {
     }
 }
 
+/// A mishap that happens once: to the first request that this says.
+pub fn once(
+    mishap: Mishap,
+    concerns: impl Fn(&Request) -> bool + Send + Sync,
+) -> impl Fn(&Request) -> Mishap + Send + Sync {
+    let happened = AtomicBool::new(false);
+    move |request| match concerns(request) && !happened.swap(true, Ordering::Relaxed) {
+        true => mishap,
+        false => Mishap::None,
+    }
+}
+
 /// The way to a server, from the network of the thread that made it: a proxy in another network
 /// may take it.
 #[derive(Debug, Clone)]
@@ -145,7 +167,7 @@ pub struct Proxy {
 
 struct Shared {
     way: Way,
-    rule: Arc<dyn Rule>,
+    rule: Box<dyn Rule>,
     away: Mutex<Option<(Absence, Instant)>>,
     /// Connections that nothing comes of.
     silent: Mutex<Vec<TcpStream>>,
@@ -157,12 +179,12 @@ impl Proxy {
     ///
     /// # Panics
     /// If there are no ports left.
-    pub fn start(way: &Way, rule: Arc<dyn Rule>) -> Proxy {
+    pub fn start(way: &Way, rule: impl Rule + 'static) -> Proxy {
         let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let shared = Arc::new(Shared {
             way: way.clone(),
-            rule,
+            rule: Box::new(rule),
             away: Mutex::default(),
             silent: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -243,6 +265,7 @@ impl Shared {
         };
         match (self.away(), answer) {
             (Some(Absence::Silent), _) => lock(&self.silent).push(client),
+            (Some(Absence::Forbids(code)), _) => client.write_all(forbidden(code).as_bytes())?,
             (Some(Absence::Refuses), _) | (None, None) => {}
             (None, Some(answer)) => send(&mut client, &answer, mishap)?,
         }
@@ -255,7 +278,6 @@ impl Shared {
         match mishap {
             Mishap::RequestLost => return Ok(None),
             Mishap::Busy => return Ok(Some(BUSY.to_vec())),
-            Mishap::Refused(code) => return Ok(Some(refusal(code))),
             Mishap::RequestCut => {
                 self.way.connect()?.write_all(&bytes[..bytes.len() / 2])?;
                 return Ok(None);
@@ -280,6 +302,7 @@ impl Shared {
 fn send(to: &mut TcpStream, bytes: &[u8], mishap: Mishap) -> io::Result<()> {
     const PIECE: usize = 8 << 10;
     let Mishap::Slow(kib_a_second) = mishap else { return to.write_all(bytes) };
+    sleep(Duration::from_millis(50));
     for piece in bytes.chunks(PIECE) {
         to.write_all(piece)?;
         sleep(Duration::from_secs(1) * (PIECE as u32 >> 10) / kib_a_second);
@@ -290,11 +313,10 @@ fn send(to: &mut TcpStream, bytes: &[u8], mishap: Mishap) -> io::Result<()> {
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-fn refusal(code: &str) -> Vec<u8> {
+fn forbidden(code: &str) -> String {
     let body = format!("<Error><Code>{code}</Code></Error>");
     let length = body.len();
     format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
-        .into_bytes()
 }
 
 /// A request, which asks for the connection to be closed after the answer: so the answer is all

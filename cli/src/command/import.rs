@@ -119,7 +119,6 @@ fn one(
         Place::File(path) if path.is_file() => Some(import::identify(path)?),
         _ => None,
     };
-    let is_file = known.is_some();
     let source = match place.open(&options.stop) {
         // Nothing had come out of the stream yet.
         Err(_) if place.is_stream() && options.stop.load(Ordering::Relaxed) => {
@@ -131,21 +130,6 @@ fn one(
     let plan = import::plan(store, &name, known, options.again, &options.stop, bar);
     let plan = runtime.block_on(plan)?;
     import::run(store, plan, source, options, bar, runtime.handle())
-        .map_err(|failure| halfway(&name, is_file, failure))
-}
-
-/// Says what becomes of what was read until the store, or reading, failed.
-fn halfway(name: &str, is_file: bool, failure: Failure) -> Failure {
-    let kind = failure.kind();
-    let mut what = format!("the import of {name} stopped: ");
-    if kind == FailureKind::Full {
-        what += "the store is full. ";
-    }
-    what += "What was committed stays";
-    if is_file {
-        what += "; the same command goes on from there";
-    }
-    Failure::caused_by(kind, what, failure)
 }
 
 /// What is wrong although all that could be read is committed.

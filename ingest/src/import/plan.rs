@@ -36,6 +36,11 @@ impl Plan {
             sketch: known.sketch.clone(),
         })
     }
+
+    /// Packets that earlier runs committed.
+    pub(super) fn packets_before(&self) -> u64 {
+        self.before.as_ref().map_or(0, |import| import.packets)
+    }
 }
 
 /// Decides how a source is imported. `known` is none for a stream.

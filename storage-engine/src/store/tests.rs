@@ -283,6 +283,26 @@ async fn a_listing_that_stops_ends_with_words() {
 }
 
 #[tokio::test]
+async fn a_listing_that_has_not_begun_is_begun_again() {
+    let objects = Arc::new(Unreliable::default());
+    let store = Store::on(objects.clone(), "prod").await.unwrap();
+    for name in ["data/a", "data/b"] {
+        store.put_new(&Path::from(name), vec!["x".into()]).await.unwrap();
+    }
+    objects.will(vec![Mishap::ListingCut(0), Mishap::ListingCut(0)]);
+    let found: Vec<Listed> = store.list(&Path::from("data")).try_collect().await.unwrap();
+    assert_eq!(found.len(), 2);
+    let none: Vec<Listed> = store.list(&Path::from("none")).try_collect().await.unwrap();
+    assert_eq!(none, []);
+    // Nobody knows in which order names come: it cannot go on after the last.
+    objects.will(vec![Mishap::ListingCut(1)]);
+    let found: Vec<_> = store.list(&Path::from("data")).collect().await;
+    let [Ok(_), Err(failure)] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(failure.kind(), FailureKind::Unavailable);
+    assert!(failure.to_string().starts_with("list data of store unreliable"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_request_without_an_answer_is_given_up_with_words() {
     let limit = Duration::from_millis(50);
     let what = || "read x of s3://b".to_owned();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Mutex;
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -11,7 +12,7 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
-/// What goes wrong with one PUT.
+/// What goes wrong with one PUT, or one listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mishap {
     /// It arrives; the answer does not.
@@ -26,6 +27,8 @@ pub(crate) enum Mishap {
     Beaten,
     /// 403.
     Forbidden,
+    /// It breaks off after so many names.
+    ListingCut(usize),
 }
 
 /// Memory with mishaps, used up from the back.
@@ -36,7 +39,7 @@ pub(crate) struct Unreliable {
 }
 
 impl Unreliable {
-    /// What will happen to the next PUTs, the last of them first.
+    /// What will happen to the next PUTs and listings, the last of them first.
     pub(crate) fn will(&self, mishaps: Vec<Mishap>) {
         *self.mishaps.lock().unwrap() = mishaps;
     }
@@ -64,7 +67,7 @@ impl ObjectStore for Unreliable {
         let path = || location.to_string();
         let mishap = self.mishaps.lock().unwrap().pop();
         match mishap {
-            None => {}
+            None | Some(Mishap::ListingCut(_)) => {}
             Some(Mishap::RequestLost) => return Err(lost()),
             Some(Mishap::Conflict) => {
                 return Err(Error::AlreadyExists { path: path(), source: "409 Conflict".into() });
@@ -103,7 +106,10 @@ impl ObjectStore for Unreliable {
         self.inner.delete_stream(locations)
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta, Error>> {
-        self.inner.list(prefix)
+        let mishap = self.mishaps.lock().unwrap().pop();
+        let Some(Mishap::ListingCut(after)) = mishap else { return self.inner.list(prefix) };
+        let cut = futures::stream::once(async { Err(lost()) });
+        self.inner.list(prefix).take(after).chain(cut).boxed()
     }
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult, Error> {
         self.inner.list_with_delimiter(prefix).await

@@ -19,7 +19,7 @@ use super::{Place, RECORDER, assert_log, body, draft, writer};
 fn behind(mishaps: &[Mishap]) -> Option<(Place, Proxy, Arc<InTurn>)> {
     let (place, way) = (Place::new()?, way_to_s3()?);
     let puts = InTurn::new(mishaps, |request| request.method == "PUT");
-    Some((place, Proxy::start(&way, Arc::clone(&puts) as _), puts))
+    Some((place, Proxy::start(&way, Arc::clone(&puts)), puts))
 }
 
 /// Does something as a recorder must: again until it is done.
