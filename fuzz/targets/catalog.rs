@@ -49,7 +49,7 @@ fn ask(catalog: &Catalog) {
         let _ = (catalog.coverage(range).count(), catalog.losses(range).count());
     }
     for (recorder, generation, life) in catalog.lives() {
-        assert!(catalog.knows(recorder, generation));
+        assert!(catalog.life((recorder, generation)).is_some());
         let _ = (life.commits(), life.packets(), life.last_commit(), life.notes().len());
         if let Some(source) = life.writer().and_then(|writer| writer.info.source.as_ref()) {
             let imports = catalog.imports(&source.sketch);
