@@ -2,7 +2,7 @@
 //! within the memory a query may take.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,64 +16,38 @@ use crate::snapshot::{Cost, OpenSegment, Plan};
 #[derive(Debug)]
 pub(super) struct Counted {
     open: Arc<OpenSegment>,
-    counts: Mutex<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    /// What reading takes where nothing is in the cache.
-    asked: Plan,
-    /// What was asked of the store.
-    sent: Plan,
+    plan: Mutex<Plan>,
 }
 
 impl Counted {
-    /// Counts from the `index` layer on, which was read whole to open it, unless it was kept
-    /// before.
-    pub(super) fn new(open: Arc<OpenSegment>, was_kept: bool) -> Self {
-        let mut counts = Counts::default();
+    /// Counts from the `index` layer on, which was read whole to open it.
+    pub(super) fn new(open: Arc<OpenSegment>) -> Self {
+        let mut plan = Plan::default();
         let index = open.entry().layer(Layer::Index).map_or(0, |layer| layer.bytes);
-        counts.asked.whole(Layer::Index, index);
-        match was_kept {
-            true => counts.asked.cached(index),
-            false => counts.sent.whole(Layer::Index, index),
-        }
-        Counted { open, counts: Mutex::new(counts) }
+        plan.whole(Layer::Index, index);
+        Counted { open, plan: Mutex::new(plan) }
     }
 
     pub(super) fn open(&self) -> &Arc<OpenSegment> {
         &self.open
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        // What is guarded makes sense after every statement.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What was planned and asked for so far takes, where nothing is in the cache.
+    /// What was asked for so far.
     pub(super) fn cost(&self) -> Cost {
-        self.counts().asked.cost()
-    }
-
-    /// What was asked of the store so far, and what the cache gave.
-    pub(super) fn sent(&self) -> Cost {
-        let counts = self.counts();
-        Cost { cached: counts.asked.cost().cached, ..counts.sent.cost() }
+        self.with(|plan| plan.cost())
     }
 
     /// Counts what will be asked for.
-    pub(super) fn plan<T>(&self, count: impl FnOnce(&mut Plan) -> T) -> T {
-        count(&mut self.counts().asked)
+    pub(super) fn with<T>(&self, count: impl FnOnce(&mut Plan) -> T) -> T {
+        count(&mut self.plan.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 #[async_trait]
 impl Fetch for Counted {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
-        self.plan(|plan| self.open.plan_fetch(plan, layer, ranges));
-        let read = self.open.read(layer, ranges).await?;
-        self.counts().sent.fetch(layer, &read.fetched);
-        Ok(read.bytes)
+        self.with(|plan| plan.fetch(layer, ranges));
+        self.open.fetch(layer, ranges).await
     }
 }
 

@@ -24,8 +24,7 @@ use crate::tables::source::Counted;
 const BATCH_ROWS: usize = 8_192;
 
 async fn open(snapshot: &Snapshot, segment: &Segment) -> Result<(Counted, Constants), Failure> {
-    let was_kept = snapshot.is_kept(segment);
-    let source = Counted::new(snapshot.open(segment).await?, was_kept);
+    let source = Counted::new(snapshot.open(segment).await?);
     let terms = source.open().segment().terms();
     let mut identity = false;
     for field in [Field::Namespace, Field::Pod] {
@@ -123,10 +122,10 @@ impl Rows {
         }
     }
 
-    fn sent(&self) -> Cost {
+    fn cost(&self) -> Cost {
         match self {
-            Rows::Packets(reader) => reader.source().sent(),
-            Rows::FlowParts(_, source) => source.sent(),
+            Rows::Packets(reader) => reader.source().cost(),
+            Rows::FlowParts(_, source) => source.cost(),
         }
     }
 }
@@ -158,7 +157,6 @@ struct Counts {
     objects: Count,
     requests: Count,
     bytes: Count,
-    cached: Count,
 }
 
 impl Counts {
@@ -170,7 +168,6 @@ impl Counts {
             objects: count("objects_read"),
             requests: count("requests"),
             bytes: count("bytes_scanned"),
-            cached: count("bytes_cached"),
         }
     }
 
@@ -180,7 +177,6 @@ impl Counts {
         count(&self.objects, cost.objects);
         count(&self.requests, cost.requests);
         count(&self.bytes, cost.bytes);
-        count(&self.cached, cost.cached);
     }
 }
 
@@ -236,7 +232,7 @@ impl Partition {
                     Ok(Some(batch)) if batch.num_rows() == 0 => {}
                     Ok(Some(batch)) => self.batch = Some(batch),
                     Ok(None) => {
-                        self.metrics.add(rows.sent());
+                        self.metrics.add(rows.cost());
                         self.rows = None;
                     }
                     Err(failure) => {
