@@ -36,6 +36,8 @@ struct File {
     #[serde(default)]
     serve: ServeFile,
     #[serde(default)]
+    cache: CacheFile,
+    #[serde(default)]
     prices: Prices,
 }
 
@@ -61,6 +63,18 @@ pub(crate) struct ServeFile {
     pub(crate) http: Option<String>,
 }
 
+/// `[cache]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CacheFile {
+    /// MiB of memory for pieces of segments.
+    pub(crate) memory_mib: Option<usize>,
+    /// MiB that may be taken in the folder.
+    pub(crate) disk_mib: Option<u64>,
+    /// Where pieces are kept on a local disk.
+    pub(crate) folder: Option<PathBuf>,
+}
+
 /// All settings but a subcommand's own.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -68,6 +82,7 @@ pub(crate) struct Settings {
     cluster: String,
     pub(crate) record: RecordFile,
     pub(crate) serve: ServeFile,
+    pub(crate) cache: CacheFile,
     prices: Prices,
 }
 
@@ -90,6 +105,7 @@ impl Settings {
             cluster: global.cluster.or(file.cluster).unwrap_or_else(|| CLUSTER.to_owned()),
             record: file.record,
             serve: file.serve,
+            cache: file.cache,
             prices: file.prices,
         })
     }
@@ -155,9 +171,10 @@ mod tests {
         let file: File = toml::from_str(
             "store = '/data'\ncluster = 'a'\n[record]\ninterfaces = ['any']\nring_mib = 64\n\
              commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n\
-             [prices]\nget = 0.1\n",
+             [cache]\nmemory_mib = 64\ndisk_mib = 1024\nfolder = '/cache'\n[prices]\nget = 0.1\n",
         )
         .unwrap();
+        assert_eq!(file.cache.folder, Some("/cache".into()));
         assert_eq!(file.prices, Prices { get: 0.1, ..Prices::default() });
         assert_eq!(file.store.as_deref(), Some("/data"));
         assert!(toml::from_str::<File>("stroe = '/data'").is_err());

@@ -101,7 +101,7 @@ async fn status(State(latest): State<Arc<Latest>>) -> Result<Json<status::Status
 
 async fn metrics(State(latest): State<Arc<Latest>>) -> Result<Response, Refusal> {
     // Known without asking the store: what is scraped every few seconds must cost nothing.
-    let text = metrics::text(latest.store());
+    let text = metrics::text(latest.store(), latest.cache());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::store::Store;
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -28,7 +29,7 @@ use tokio::sync::Mutex;
 use crate::export::{self, Export};
 use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::select::Selection;
-use crate::snapshot::{FRESHNESS, Latest, Snapshot};
+use crate::snapshot::{CACHE_BYTES, FRESHNESS, Latest, Snapshot};
 use crate::tables;
 
 /// Consumers of memory that are named when there is no more.
@@ -39,6 +40,8 @@ const NAMED_CONSUMERS: usize = 3;
 pub struct Options {
     /// How old the catalog may be that an answer is from.
     pub freshness: Duration,
+    /// What keeps pieces of segments.
+    pub cache: Cache,
     /// Memory that all queries together may take for what they collect (joins, sorts, groups)
     /// and for what scans have fetched, bytes. What does not fit is spilled where that can be
     /// done; else the query is refused.
@@ -55,6 +58,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             freshness: FRESHNESS,
+            cache: Cache::in_memory(CACHE_BYTES),
             memory: 512 << 20,
             export_memory: export::MEMORY,
             spill: None,
@@ -90,7 +94,7 @@ impl StoreSessions {
     /// # Errors
     /// What the store says; the place for temporary files cannot be used.
     pub async fn open(store: Store, options: Options) -> Result<StoreSessions, Failure> {
-        let latest = Latest::load(store, options.freshness).await?;
+        let latest = Latest::load(store, options.cache.clone(), options.freshness).await?;
         StoreSessions::over(Arc::new(latest), options)
     }
 

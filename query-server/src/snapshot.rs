@@ -5,11 +5,13 @@
 //! Opened segments are shared by all snapshots of a store.
 //!
 //! * [`plan`]: which requests are sent for some byte ranges, and what that costs
-//! * `open`: one opened segment; `cache`: those kept open; `latest`: the newest snapshot
+//! * `open`: one opened segment; `opened`: those kept open; `objects`: the way to their bytes, through the cache
+//! * `latest`: the newest snapshot
 
-mod cache;
 mod latest;
+mod objects;
 mod open;
+mod opened;
 pub mod plan;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,20 +22,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
+use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::catalog::{self, Life, Segment, View, Window};
 use capstan_storage_engine::store::Store;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
-use self::cache::Cache;
 pub use self::latest::{FRESHNESS, Latest};
+use self::objects::Objects;
 pub use self::open::OpenSegment;
+use self::opened::Opened;
 pub use self::plan::{Cost, Plan};
 
-/// Bytes of opened segments that are kept for the next question, unless said otherwise.
-pub const CACHE_BYTES: usize = 64 << 20;
+/// Memory for opened segments, bytes.
+const OPENED_BYTES: usize = 64 << 20;
 
-/// GETs in flight, of everything that reads from one store in this process.
-const GETS_IN_FLIGHT: usize = 32;
+/// Memory for pieces of objects where no cache is given, bytes: what one question reads twice.
+pub const CACHE_BYTES: usize = 8 << 20;
 
 /// Windows that are kept for the next part of an answer.
 const WINDOWS: usize = 4;
@@ -49,29 +53,27 @@ pub struct Snapshot {
 /// What all snapshots of a store have in common.
 #[derive(Debug)]
 struct Shared {
-    store: Store,
-    opened: Cache<OpenSegment>,
-    gets: Arc<Semaphore>,
+    objects: Arc<Objects>,
+    opened: Opened<OpenSegment>,
 }
 
 impl Snapshot {
-    /// Reads the catalog of a store.
+    /// Reads the catalog of a store, for one question.
     ///
     /// # Errors
     /// What the store says. Damaged entries are no errors: see [`Snapshot::problems`].
     pub async fn load(store: Store) -> Result<Arc<Snapshot>, Failure> {
-        Snapshot::load_with(store, CACHE_BYTES).await
+        Snapshot::load_with(store, Cache::in_memory(CACHE_BYTES)).await
     }
 
-    /// As [`Snapshot::load`], keeping at most `cache_bytes` of opened segments.
+    /// As [`Snapshot::load`], with a cache for what is read of segments.
     ///
     /// # Errors
     /// As [`Snapshot::load`].
-    pub async fn load_with(store: Store, cache_bytes: usize) -> Result<Arc<Snapshot>, Failure> {
+    pub async fn load_with(store: Store, cache: Cache) -> Result<Arc<Snapshot>, Failure> {
         let view = View::load(&store).await?;
-        let opened = Cache::new(cache_bytes);
-        let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT));
-        let shared = Arc::new(Shared { store, opened, gets });
+        let objects = Arc::new(Objects::new(store, cache));
+        let shared = Arc::new(Shared { objects, opened: Opened::new(OPENED_BYTES) });
         Ok(Arc::new(Snapshot { shared, view, windows: Mutex::default() }))
     }
 
@@ -90,7 +92,7 @@ impl Snapshot {
 
     /// The store it is of.
     pub fn store(&self) -> &Store {
-        &self.shared.store
+        &self.shared.objects.store
     }
 
     /// What the catalog says about a range: requests for the hours that were not asked about
@@ -140,18 +142,24 @@ impl Snapshot {
         self.view.problems()
     }
 
-    /// Opens a segment: one GET of its `index` layer, or none if it is open already.
+    /// Opens a segment: one GET of its `index` layer, or none if that [is kept](Snapshot::is_kept).
     ///
     /// # Errors
     /// What the store says; of kind `Damaged` if the layer is not what was committed.
     pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
-        let Shared { store, opened, gets } = &*self.shared;
+        let Shared { objects, opened } = &*self.shared;
         let entry = &segment.entry;
         let open = || async {
-            let segment = OpenSegment::open(entry, store, gets).await?;
+            let segment = OpenSegment::open(entry, objects).await?;
             let weight = segment.segment().memory();
             Ok((segment, weight))
         };
         opened.get(&entry.name, open).await
+    }
+
+    /// Whether a segment is open, or the cache has its `index` layer.
+    pub fn is_kept(&self, segment: &Segment) -> bool {
+        let Shared { objects, opened } = &*self.shared;
+        opened.contains(&segment.entry.name) || OpenSegment::is_kept(&segment.entry, objects)
     }
 }

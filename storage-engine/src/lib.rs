@@ -1,14 +1,16 @@
-//! The bucket: segment format, catalog, object IO, integrity.
+//! The bucket: segment format, catalog, object IO and its cache, integrity.
 //!
 //! * [`store`]: objects in a folder or a bucket
 //! * [`catalog`]: what is in a store: writers, commits, reading them
 //! * [`segment`]: the layers of a segment, writing and reading them
+//! * [`cache`]: pieces of data objects, kept in memory and on a local disk
 //! * [`fetch`]: a committed segment's layers, straight from the store
 //! * [`verify`]: whether a store is what was written
 //! * [`repair`]: making it readable again
 
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod catalog;
 pub mod fetch;
 pub mod repair;

@@ -1,10 +1,12 @@
 //! `capstan serve`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
 use capstan_query_server::sessions::{Options, StoreSessions};
 use capstan_query_server::{flight, http};
+use capstan_storage_engine::cache::{Cache, CacheSettings, DiskSettings};
 use capstan_storage_engine::store::Store;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -17,6 +19,10 @@ use crate::settings::Settings;
 const FLIGHT: &str = "127.0.0.1:32010";
 /// Where HTTP listens unless said otherwise.
 const HTTP: &str = "127.0.0.1:32080";
+/// Memory of the cache unless said otherwise.
+const MEMORY_MIB: usize = 64;
+/// What the cache may take on a disk unless said otherwise.
+const DISK_MIB: u64 = 1_024;
 
 /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
 ///
@@ -26,11 +32,14 @@ const HTTP: &str = "127.0.0.1:32080";
 #[command(after_help = "Examples:
   capstan serve --store ./store
   capstan serve --store s3://bucket/prefix --flight 0.0.0.0:32010
+  capstan serve --store s3://bucket/prefix --cache-folder /var/cache/capstan
   capstan sql --server http://127.0.0.1:32010 'select count(*) from packets'
   curl -o dns.pcapng 'http://127.0.0.1:32080/api/v1/export.pcapng?port=53'")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     ports: Ports,
+    #[command(flatten)]
+    keeping: Keeping,
 }
 
 /// Where to listen.
@@ -42,6 +51,33 @@ pub(crate) struct Ports {
     /// Address and port of HTTP; port 0 takes a free one [default: 127.0.0.1:32080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     http: Option<String>,
+}
+
+/// What is kept of what was read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Keeping {
+    /// MiB of memory for pieces of segments that were read [default: 64]
+    #[arg(long, value_name = "MIB")]
+    cache_memory_mib: Option<usize>,
+    /// Folder on a local disk where such pieces are kept too, for this process alone [default: none]
+    #[arg(long, value_name = "DIR")]
+    cache_folder: Option<PathBuf>,
+    /// MiB that may be taken in that folder [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    cache_disk_mib: Option<u64>,
+}
+
+impl Keeping {
+    /// Opens the cache.
+    pub(super) async fn open(&self, settings: &Settings) -> Result<Cache, Failure> {
+        let file = &settings.cache;
+        let memory = self.cache_memory_mib.or(file.memory_mib).unwrap_or(MEMORY_MIB);
+        let room = self.cache_disk_mib.or(file.disk_mib).unwrap_or(DISK_MIB);
+        let folder = self.cache_folder.as_ref().or(file.folder.as_ref());
+        let bytes = room.saturating_mul(1 << 20);
+        let disk = folder.map(|folder| DiskSettings { folder: folder.clone(), bytes });
+        Cache::open(CacheSettings { memory: memory.saturating_mul(1 << 20), disk }).await
+    }
 }
 
 /// Sockets that listen already.
@@ -77,25 +113,28 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let (listening, store) = runtime.block_on(async {
+    let (listening, store, cache) = runtime.block_on(async {
         let store = settings.open().await?;
-        Ok::<_, Failure>((arguments.ports.listen(settings).await?, store))
+        let cache = arguments.keeping.open(settings).await?;
+        Ok::<_, Failure>((arguments.ports.listen(settings).await?, store, cache))
     })?;
     let (stop, stopped) = watch::channel(false);
     interrupt::watch(runtime, move || {
         stop.send_replace(true);
     })?;
-    runtime.block_on(serve(listening, store, stopped))
+    runtime.block_on(serve(listening, store, cache, stopped))
 }
 
 /// Serves until told to stop.
 pub(super) async fn serve(
     listening: Listening,
     store: Store,
+    cache: Cache,
     stopped: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let place = store.place().to_owned();
-    let sessions = Arc::new(StoreSessions::open(store, Options::default()).await?);
+    let options = Options { cache: cache.clone(), ..Options::default() };
+    let sessions = Arc::new(StoreSessions::open(store, options).await?);
     // Both follow the store as one, and share what is open of it.
     let latest = Arc::clone(sessions.latest());
     let told = |listener: &TcpListener| {
@@ -108,7 +147,9 @@ pub(super) async fn serve(
     );
     let flight = flight::serve(listening.flight, sessions, until(stopped.clone()));
     let http = http::serve(listening.http, latest, until(stopped));
-    tokio::try_join!(flight, http).map(|_| ())
+    let ended = tokio::try_join!(flight, http).map(|_| ());
+    cache.settle().await;
+    ended
 }
 
 /// Ends when told to stop, or when nobody can tell any more.

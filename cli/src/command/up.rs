@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::folding::Folding;
 use super::record::{self, Capture};
-use super::serve::{self, Ports};
+use super::serve::{self, Keeping, Ports};
 use crate::interrupt;
 use crate::settings::Settings;
 
@@ -27,6 +27,8 @@ pub(crate) struct Arguments {
     capture: Capture,
     #[command(flatten)]
     ports: Ports,
+    #[command(flatten)]
+    keeping: Keeping,
 }
 
 pub(crate) fn run(
@@ -34,10 +36,11 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let (store, listening) = runtime.block_on(async {
+    let (store, cache, listening) = runtime.block_on(async {
         let listening = arguments.ports.listen(settings).await?;
+        let cache = arguments.keeping.open(settings).await?;
         let store = settings.open_or_create(Some(STORE)).await?;
-        Ok::<_, Failure>((store, listening))
+        Ok::<_, Failure>((store, cache, listening))
     })?;
     let (mut source, options) = arguments.capture.open(settings)?;
     let stop_recording = source.stop_handle();
@@ -52,7 +55,7 @@ pub(crate) fn run(
     let serving = runtime.spawn({
         let store = store.clone();
         async move {
-            let ended = serve::serve(listening, store, stopped).await;
+            let ended = serve::serve(listening, store, cache, stopped).await;
             // A recorder nobody can ask is not what was wanted.
             also_stop_recording.stop();
             ended

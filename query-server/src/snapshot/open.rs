@@ -6,17 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::catalog::SegmentEntry;
+use capstan_storage_engine::cache::{Check, Extent, Keep, Read};
+use capstan_storage_engine::catalog::{LayerEntry, SegmentEntry};
 use capstan_storage_engine::segment::reader::{Fetch, PayloadPlan, Scan, Segment, Step};
 use capstan_storage_engine::segment::{Corrupt, Layer};
-use capstan_storage_engine::store::Store;
-use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
 
-use super::plan::{self, Plan, coalesce};
-
-/// GETs in flight of one fetch.
-const GETS_OF_A_FETCH: usize = 16;
+use super::objects::Objects;
+use super::plan::Plan;
 
 /// A segment whose `index` layer was read and checked.
 #[derive(Debug)]
@@ -24,26 +20,27 @@ pub struct OpenSegment {
     /// What the catalog says of it.
     entry: SegmentEntry,
     segment: Segment,
-    store: Store,
-    /// GETs that may be in flight of the whole process.
-    gets: Arc<Semaphore>,
+    objects: Arc<Objects>,
 }
 
 impl OpenSegment {
-    /// Reads and checks the `index` layer: one GET.
+    /// Reads and checks the `index` layer: one GET, if the cache's disk does not have it.
     pub(super) async fn open(
         entry: &SegmentEntry,
-        store: &Store,
-        gets: &Arc<Semaphore>,
+        objects: &Arc<Objects>,
     ) -> Result<OpenSegment, Failure> {
-        let (path, _) = entry.object(Layer::Index)?;
-        let bytes = {
-            let _permit = permit(gets).await?;
-            store.get(&path).await?
-        };
+        let index = [vec![whole(entry.object(Layer::Index)?.1)]];
+        let read = objects.read(entry, Layer::Index, Keep::OnDisk, &index).await;
+        let read = read.map_err(|failure| named(entry, Layer::Index, failure))?;
+        let bytes = read.bytes.into_iter().next().unwrap_or_default();
         let segment = entry.open(&bytes)?;
-        let (store, gets) = (store.clone(), Arc::clone(gets));
-        Ok(OpenSegment { entry: entry.clone(), segment, store, gets })
+        Ok(OpenSegment { entry: entry.clone(), segment, objects: Arc::clone(objects) })
+    }
+
+    /// Whether the cache has the `index` layer of a segment.
+    pub(super) fn is_kept(entry: &SegmentEntry, objects: &Objects) -> bool {
+        let index = entry.layer(Layer::Index).map(|known| [vec![whole(known)]]);
+        index.is_some_and(|index| objects.bytes_kept(entry, Layer::Index, &index) > 0)
     }
 
     /// What the catalog says of it.
@@ -69,7 +66,7 @@ impl OpenSegment {
         // A layer is one row group, whose pages are all asked for before its first row.
         let named = |error: Corrupt| error.of(format_args!("segment {}", self.entry.name));
         if let Step::Needs(ranges) = scan.step().map_err(named)? {
-            plan.fetch(scan.layer(), &ranges);
+            self.plan_fetch(plan, scan.layer(), &ranges);
         }
         Ok(())
     }
@@ -77,55 +74,64 @@ impl OpenSegment {
     /// Adds to `plan` what reading payload will fetch.
     pub fn plan_payload(&self, plan: &mut Plan, payload: &PayloadPlan) {
         for (layer, ranges) in self.segment.payload_ranges(payload) {
-            plan.fetch(layer, &ranges);
+            self.plan_fetch(plan, layer, &ranges);
         }
     }
+
+    /// Adds to `plan` one fetch, and how much of it the cache has.
+    pub(crate) fn plan_fetch(&self, plan: &mut Plan, layer: Layer, ranges: &[Range<u64>]) {
+        plan.fetch(layer, ranges);
+        if let Some(extents) = self.extents(layer, ranges) {
+            plan.cached(self.objects.bytes_kept(&self.entry, layer, &extents));
+        }
+    }
+
+    /// As [`Fetch::fetch`], and says what of it was asked of the store.
+    ///
+    /// # Errors
+    /// As [`Fetch::fetch`].
+    pub(crate) async fn read(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Read, Failure> {
+        let (_, known) = self.entry.object(layer)?;
+        let Some(extents) = self.extents(layer, ranges) else {
+            let what = format!(
+                "segment {}: what is wanted of its {} layer of {} bytes is no row of whole pages or blocks",
+                self.entry.name,
+                layer.name(),
+                known.bytes
+            );
+            return Err(Failure::new(FailureKind::Damaged, what));
+        };
+        let read = self.objects.read(&self.entry, layer, Keep::AsAsked, &extents).await;
+        read.map_err(|failure| named(&self.entry, layer, failure))
+    }
+
+    /// The extents of each range; none if it does not consist of such.
+    fn extents(&self, layer: Layer, ranges: &[Range<u64>]) -> Option<Vec<Vec<Extent>>> {
+        let extents = |range: &Range<u64>| match range.is_empty() {
+            true => Some(Vec::new()),
+            false => self.segment.extents(layer, range),
+        };
+        ranges.iter().map(extents).collect()
+    }
+}
+
+/// A layer as one extent.
+fn whole(layer: &LayerEntry) -> Extent {
+    Extent { range: 0..layer.bytes, check: Check::Sha256(layer.sha256.clone()) }
+}
+
+/// Says which layer is damaged.
+fn named(entry: &SegmentEntry, layer: Layer, failure: Failure) -> Failure {
+    if failure.kind() != FailureKind::Damaged {
+        return failure;
+    }
+    let what = format!("segment {}: its {} layer is damaged", entry.name, layer.name());
+    Failure::caused_by(FailureKind::Damaged, what, failure)
 }
 
 #[async_trait]
 impl Fetch for OpenSegment {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
-        let (path, known) = self.entry.object(layer)?;
-        if let Some(outside) = ranges.iter().find(|range| range.end > known.bytes) {
-            return Err(Failure::new(
-                FailureKind::Damaged,
-                format!(
-                    "segment {}: bytes {} to {} are wanted of its {} layer of {} bytes",
-                    self.entry.name,
-                    outside.start,
-                    outside.end,
-                    layer.name(),
-                    known.bytes
-                ),
-            ));
-        }
-        let requests = coalesce(ranges);
-        let got: Vec<Bytes> = stream::iter(requests.clone())
-            .map(|request| {
-                let path = &path;
-                async move {
-                    let _permit = permit(&self.gets).await?;
-                    self.store.get_range(path, request).await
-                }
-            })
-            .buffered(GETS_OF_A_FETCH)
-            .try_collect()
-            .await?;
-        plan::cut(ranges, &requests, &got).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Damaged,
-                format!(
-                    "segment {}: its {} layer is shorter than was committed",
-                    self.entry.name,
-                    layer.name()
-                ),
-            )
-        })
+        self.read(layer, ranges).await.map(|read| read.bytes)
     }
-}
-
-async fn permit(gets: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, Failure> {
-    gets.acquire()
-        .await
-        .map_err(|error| Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error))
 }

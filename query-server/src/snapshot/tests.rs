@@ -1,6 +1,7 @@
 //! Snapshots of stores made by the pipeline.
 
 use capstan_model::FailureKind;
+use capstan_storage_engine::cache::{CacheSettings, DiskSettings};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::reader::Fetch;
 use capstan_storage_engine::store::Requests;
@@ -84,6 +85,10 @@ async fn what_is_planned_is_what_is_asked_for() {
     let open = snapshot.open(segment).await.unwrap();
     let reader = open.segment();
     for flows in [reader.all_flows(), [0, 5, 90].into_iter().collect()] {
+        // Pages of the first scan are read again for the second one.
+        let cold = Cache::in_memory(0);
+        let snapshot = Snapshot::load_with(snapshot.store().clone(), cold).await.unwrap();
+        let open = snapshot.open(segment).await.unwrap();
         let mut plan = Plan::default();
         let before = snapshot.store().requests();
         open.plan_scan(&mut plan, reader.scan_flows(&flows, None).unwrap()).unwrap();
@@ -108,4 +113,73 @@ async fn bytes_outside_a_layer_are_not_asked_for() {
     let open = snapshot.open(segment).await.unwrap();
     let outside = open.fetch(Layer::Head, std::slice::from_ref(&(0..u64::MAX))).await.unwrap_err();
     assert_eq!(outside.kind(), FailureKind::Damaged);
+}
+
+/// Everything that is in a segment: rows of flows and packets, and payload.
+async fn read_all_of(open: &OpenSegment) -> String {
+    let reader = open.segment();
+    let flows = reader.read_flows(open, &reader.all_flows()).await.unwrap();
+    let plan = reader.plan_payload(&flows);
+    let (packets, payload) = (reader.read_packets(open, &flows), reader.read_payload(open, &plan));
+    let (packets, payload) = futures::try_join!(packets, payload).unwrap();
+    format!("{flows:?} {:?} {payload:?}", packets.rows)
+}
+
+#[tokio::test]
+async fn what_was_read_is_not_asked_for_again_not_even_after_a_restart() {
+    let store = store().await;
+    record(&store, Recording::of(1), traffic(1, 3_000, 0, 1_000)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let cache = || async {
+        let disk = Some(DiskSettings { folder: folder.path().to_owned(), bytes: 64 << 20 });
+        Cache::open(CacheSettings { memory: 16 << 20, disk }).await.unwrap()
+    };
+    let read = async |cache: &Cache| {
+        let snapshot = Snapshot::load_with(store.clone(), cache.clone()).await.unwrap();
+        let listed = segments(&snapshot).await;
+        let before = store.requests();
+        let mut all = String::new();
+        for segment in &listed {
+            let open = snapshot.open(segment).await.unwrap();
+            all += &read_all_of(&open).await;
+        }
+        cache.settle().await;
+        (all, cost_of(store.requests() - before))
+    };
+    let first = cache().await;
+    let (cold, asked) = read(&first).await;
+    assert!(asked.0 > 4, "{asked:?}");
+    let (warm, asked) = read(&first).await;
+    assert_eq!((warm == cold, asked), (true, (0, 0)));
+    drop(first);
+    let second = cache().await;
+    let (again, asked) = read(&second).await;
+    assert_eq!((again == cold, asked), (true, (0, 0)));
+    assert_eq!(second.counts().misses + second.counts().corrupt, 0);
+}
+
+#[tokio::test]
+async fn a_warm_cache_is_told_in_the_plan_and_asks_for_less_than_planned() {
+    let recording = Recording { segment_bytes: 8 << 20, ..Recording::of(1) };
+    let snapshot = snapshot_of(recording, traffic(1, 30_000, 0, 1_000)).await;
+    let segment = &segments(&snapshot).await[0];
+    assert!(!snapshot.is_kept(segment));
+    let open = snapshot.open(segment).await.unwrap();
+    assert!(snapshot.is_kept(segment));
+    let reader = open.segment();
+    let rows = reader.read_flows(&*open, &reader.all_flows()).await.unwrap();
+    let cost = |rows: &[_]| {
+        let mut plan = Plan::default();
+        open.plan_payload(&mut plan, &reader.plan_payload(rows));
+        plan.cost()
+    };
+    assert_eq!(cost(&rows).cached, 0);
+    let some = &rows[..rows.len() / 3];
+    reader.read_payload(&*open, &reader.plan_payload(some)).await.unwrap();
+    let (all, some) = (cost(&rows), cost(some));
+    assert!(some.cached > 0 && all.cached == some.cached && all.bytes > all.cached);
+    let before = snapshot.store().requests();
+    reader.read_payload(&*open, &reader.plan_payload(&rows)).await.unwrap();
+    let asked = cost_of(snapshot.store().requests() - before);
+    assert!(asked.0 <= all.requests && asked.1 <= all.bytes - all.cached, "{asked:?} {all:?}");
 }

@@ -177,12 +177,12 @@ impl Selected {
             return Ok(());
         }
         let scan = self.scan(request)?;
-        self.source.with(|plan| open.plan_scan(plan, scan))?;
+        self.source.plan(|plan| open.plan_scan(plan, scan))?;
         if self.depth == Depth::Payload {
             let places = self.places();
             for slice in slices(places) {
                 let payload = open.segment().plan_payload(&flow_rows_of(&places[slice]));
-                self.source.with(|plan| open.plan_payload(plan, &payload));
+                self.source.plan(|plan| open.plan_payload(plan, &payload));
             }
         }
         Ok(())

@@ -111,7 +111,7 @@ impl Request {
     }
 }
 
-/// What reading will ask of the store.
+/// What reading will ask of the store if nothing is in the cache, and what is.
 #[derive(Debug, Clone, Copy, Default)]
 struct Planned {
     segments: usize,
@@ -264,8 +264,8 @@ impl DisplayAs for ScanExec {
         if let Some(Planned { segments, cost }) = &self.planned {
             write!(
                 f,
-                " opened={segments}{separator}objects={} requests={} bytes={}",
-                cost.objects, cost.requests, cost.bytes
+                " opened={segments}{separator}objects={} requests={} bytes={} cached={}",
+                cost.objects, cost.requests, cost.bytes, cost.cached
             )?;
             let requests =
                 Requests { gets: cost.requests, bytes_read: cost.bytes, ..Requests::default() };

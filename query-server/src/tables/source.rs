@@ -2,7 +2,7 @@
 //! within the memory a query may take.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,38 +16,64 @@ use crate::snapshot::{Cost, OpenSegment, Plan};
 #[derive(Debug)]
 pub(super) struct Counted {
     open: Arc<OpenSegment>,
-    plan: Mutex<Plan>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// What reading takes where nothing is in the cache.
+    asked: Plan,
+    /// What was asked of the store.
+    sent: Plan,
 }
 
 impl Counted {
-    /// Counts from the `index` layer on, which was read whole to open it.
-    pub(super) fn new(open: Arc<OpenSegment>) -> Self {
-        let mut plan = Plan::default();
+    /// Counts from the `index` layer on, which was read whole to open it, unless it was kept
+    /// before.
+    pub(super) fn new(open: Arc<OpenSegment>, was_kept: bool) -> Self {
+        let mut counts = Counts::default();
         let index = open.entry().layer(Layer::Index).map_or(0, |layer| layer.bytes);
-        plan.whole(Layer::Index, index);
-        Counted { open, plan: Mutex::new(plan) }
+        counts.asked.whole(Layer::Index, index);
+        match was_kept {
+            true => counts.asked.cached(index),
+            false => counts.sent.whole(Layer::Index, index),
+        }
+        Counted { open, counts: Mutex::new(counts) }
     }
 
     pub(super) fn open(&self) -> &Arc<OpenSegment> {
         &self.open
     }
 
-    /// What was asked for so far.
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // What is guarded makes sense after every statement.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was planned and asked for so far takes, where nothing is in the cache.
     pub(super) fn cost(&self) -> Cost {
-        self.with(|plan| plan.cost())
+        self.counts().asked.cost()
+    }
+
+    /// What was asked of the store so far, and what the cache gave.
+    pub(super) fn sent(&self) -> Cost {
+        let counts = self.counts();
+        Cost { cached: counts.asked.cost().cached, ..counts.sent.cost() }
     }
 
     /// Counts what will be asked for.
-    pub(super) fn with<T>(&self, count: impl FnOnce(&mut Plan) -> T) -> T {
-        count(&mut self.plan.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn plan<T>(&self, count: impl FnOnce(&mut Plan) -> T) -> T {
+        count(&mut self.counts().asked)
     }
 }
 
 #[async_trait]
 impl Fetch for Counted {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
-        self.with(|plan| plan.fetch(layer, ranges));
-        self.open.fetch(layer, ranges).await
+        self.plan(|plan| self.open.plan_fetch(plan, layer, ranges));
+        let read = self.open.read(layer, ranges).await?;
+        self.counts().sent.fetch(layer, &read.fetched);
+        Ok(read.bytes)
     }
 }
 

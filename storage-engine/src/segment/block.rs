@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Corrupt;
 use super::chunks::Chunks;
+use crate::cache::{Check, Extent};
 
 /// First bytes of a payload layer.
 pub const MAGIC: [u8; 8] = *b"CAPSBLK\0";
@@ -272,6 +273,23 @@ impl BlockDirectory {
     pub fn stored_range(&self, index: usize) -> Option<std::ops::Range<u64>> {
         let start = self.file_starts.get(index)? + BLOCK_HEADER as u64;
         Some(start..*self.file_starts.get(index + 1)?)
+    }
+
+    /// Block `index` with its header, as a range of the layer: these follow each other without a gap.
+    pub fn range(&self, index: usize) -> Option<std::ops::Range<u64>> {
+        Some(*self.file_starts.get(index)?..*self.file_starts.get(index + 1)?)
+    }
+
+    /// The blocks that a range of the layer consists of; none if those are not whole blocks.
+    pub fn extents(&self, range: &std::ops::Range<u64>) -> Option<Vec<Extent>> {
+        let first = self.file_starts.binary_search(&range.start).ok()?;
+        let end = self.file_starts.binary_search(&range.end).ok()?;
+        let blocks = self.headers.get(first..end)?.iter().zip(first..);
+        let extent = |(header, index): (&BlockHeader, usize)| {
+            let check = Check::Crc32c { skip: BLOCK_HEADER, crc: header.crc };
+            Some(Extent { range: self.range(index)?, check })
+        };
+        blocks.map(extent).collect()
     }
 
     /// The blocks that hold the raw bytes `from..to`, as a range of block numbers.

@@ -11,6 +11,7 @@ use std::ops::Range;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::{Corrupt, Layer};
+use crate::cache::{Check, Extent};
 use header::PageHeader;
 
 mod header;
@@ -95,6 +96,18 @@ impl PageChecksums {
     /// The pieces as ranges of the layer, with their CRC32C.
     pub fn pieces(&self) -> impl Iterator<Item = (Range<u64>, u32)> + '_ {
         self.starts.windows(2).zip(&self.crcs).map(|(pair, crc)| (pair[0]..pair[1], *crc))
+    }
+
+    /// The pieces that a range of the layer consists of; none if those are not whole ones.
+    pub fn extents(&self, range: &Range<u64>) -> Option<Vec<Extent>> {
+        let first = self.starts.binary_search(&range.start).ok()?;
+        let end = self.starts.binary_search(&range.end).ok()?;
+        let pieces = self.starts.get(first..=end)?.windows(2).zip(self.crcs.get(first..end)?);
+        let extent = |(pair, crc): (&[u64], &u32)| Extent {
+            range: pair[0]..pair[1],
+            check: Check::Crc32c { skip: 0, crc: *crc },
+        };
+        Some(pieces.map(extent).collect())
     }
 
     /// Checks the bytes that came for a range of `layer`.

@@ -29,6 +29,7 @@ use super::flows::{self, FlowRow};
 use super::index_layer::{Extras, IndexLayer, Meta, Section};
 use super::packets::RowReader;
 use super::{Corrupt, Layer};
+use crate::cache::Extent;
 
 /// Gives byte ranges of a segment's layers: a store, a cache, a test.
 #[async_trait]
@@ -119,6 +120,18 @@ impl Segment {
             Layer::Packets => self.packets.pages.pieces().collect(),
             Layer::Flows => self.flows.pages.pieces().collect(),
             Layer::Index => Vec::new(),
+        }
+    }
+
+    /// The stretches of a layer that a range of it consists of, each with its checksum; none if the range
+    /// does not, which one that a plan or a scan asks for always does.
+    pub fn extents(&self, layer: Layer, range: &Range<u64>) -> Option<Vec<Extent>> {
+        match layer {
+            Layer::Body => self.body.extents(range),
+            Layer::Head => self.head.extents(range),
+            Layer::Packets => self.packets.pages.extents(range),
+            Layer::Flows => self.flows.pages.extents(range),
+            Layer::Index => None,
         }
     }
 

@@ -24,7 +24,8 @@ use crate::tables::source::Counted;
 const BATCH_ROWS: usize = 8_192;
 
 async fn open(snapshot: &Snapshot, segment: &Segment) -> Result<(Counted, Constants), Failure> {
-    let source = Counted::new(snapshot.open(segment).await?);
+    let was_kept = snapshot.is_kept(segment);
+    let source = Counted::new(snapshot.open(segment).await?, was_kept);
     let terms = source.open().segment().terms();
     let mut identity = false;
     for field in [Field::Namespace, Field::Pod] {
@@ -122,10 +123,10 @@ impl Rows {
         }
     }
 
-    fn cost(&self) -> Cost {
+    fn sent(&self) -> Cost {
         match self {
-            Rows::Packets(reader) => reader.source().cost(),
-            Rows::FlowParts(_, source) => source.cost(),
+            Rows::Packets(reader) => reader.source().sent(),
+            Rows::FlowParts(_, source) => source.sent(),
         }
     }
 }
@@ -157,6 +158,7 @@ struct Counts {
     objects: Count,
     requests: Count,
     bytes: Count,
+    cached: Count,
 }
 
 impl Counts {
@@ -168,6 +170,7 @@ impl Counts {
             objects: count("objects_read"),
             requests: count("requests"),
             bytes: count("bytes_scanned"),
+            cached: count("bytes_cached"),
         }
     }
 
@@ -177,6 +180,7 @@ impl Counts {
         count(&self.objects, cost.objects);
         count(&self.requests, cost.requests);
         count(&self.bytes, cost.bytes);
+        count(&self.cached, cost.cached);
     }
 }
 
@@ -232,7 +236,7 @@ impl Partition {
                     Ok(Some(batch)) if batch.num_rows() == 0 => {}
                     Ok(Some(batch)) => self.batch = Some(batch),
                     Ok(None) => {
-                        self.metrics.add(rows.cost());
+                        self.metrics.add(rows.sent());
                         self.rows = None;
                     }
                     Err(failure) => {

@@ -202,6 +202,36 @@ async fn what_was_read_is_shown_after_running() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_question_asks_the_store_once_and_its_plan_says_so() {
+    let store = a_store().await;
+    for sql in [
+        "SELECT sum(length) FROM packets",
+        "SELECT data FROM packets WHERE port(53) ORDER BY ordinal",
+        "SELECT * FROM flow_parts ORDER BY flow_id, segment",
+    ] {
+        let cold = plan(&store, sql).await;
+        assert_eq!(told(&cold, "cached"), 0, "{cold}");
+        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let context = tables(&snapshot);
+        let first = ask(&context, sql).await;
+        let before = store.requests();
+        assert_eq!(ask(&context, sql).await, first);
+        let rows = ask(&context, &format!("EXPLAIN {sql}")).await;
+        let warm: String = rows.column(1).as_string::<i32>().iter().flatten().collect();
+        // What it costs with nothing in the cache stays what it is.
+        for name in ["objects", "requests", "bytes"] {
+            assert_eq!(told(&warm, name), told(&cold, name), "{name}: {warm}");
+        }
+        let cached = told(&warm, "cached");
+        assert!(cached > 0 && cached <= told(&warm, "bytes"), "{warm}");
+        let rows = ask(&context, &format!("EXPLAIN ANALYZE {sql}")).await;
+        let text: String = rows.column(1).as_string::<i32>().iter().flatten().collect();
+        assert!(text.contains("requests=0") && text.contains("bytes_cached="), "{text}");
+        assert_eq!((store.requests() - before).gets, 0, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_that_needs_too_much_memory_is_refused() {
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
     use datafusion::prelude::SessionContext;

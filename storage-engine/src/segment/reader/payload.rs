@@ -30,7 +30,7 @@ impl Segment {
     pub fn payload_ranges(&self, plan: &PayloadPlan) -> Vec<(Layer, Vec<Range<u64>>)> {
         [(Layer::Head, &self.head, &plan.head), (Layer::Body, &self.body, &plan.body)]
             .into_iter()
-            .map(|(layer, directory, spans)| (layer, span_ranges(directory, spans)))
+            .map(|(layer, directory, spans)| (layer, block_ranges(directory, spans)))
             .filter(|(_, ranges)| !ranges.is_empty())
             .collect()
     }
@@ -71,15 +71,9 @@ fn merge_spans(spans: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-fn span_ranges(directory: &BlockDirectory, spans: &[Range<usize>]) -> Vec<Range<u64>> {
-    spans
-        .iter()
-        .filter_map(|span| {
-            let first = directory.stored_range(span.start)?;
-            let last = directory.stored_range(span.end - 1)?;
-            Some(first.start..last.end)
-        })
-        .collect()
+/// Where the blocks of some spans lie: a range for each, so that each can come from elsewhere.
+fn block_ranges(directory: &BlockDirectory, spans: &[Range<usize>]) -> Vec<Range<u64>> {
+    spans.iter().cloned().flatten().filter_map(|number| directory.range(number)).collect()
 }
 
 pub(super) async fn read_spans(
@@ -88,13 +82,13 @@ pub(super) async fn read_spans(
     directory: &BlockDirectory,
     spans: &[Range<usize>],
 ) -> Result<Vec<RawSpan>, Failure> {
-    let ranges = span_ranges(directory, spans);
+    let ranges = block_ranges(directory, spans);
     if ranges.is_empty() {
         return Ok(Vec::new());
     }
-    let parts = fetch.fetch(layer, &ranges).await?;
+    let mut blocks = fetch.fetch(layer, &ranges).await?.into_iter();
     let mut raw_spans = Vec::with_capacity(spans.len());
-    for ((span, range), stored) in spans.iter().zip(&ranges).zip(&parts) {
+    for span in spans {
         let start = directory.raw_start(span.start);
         // The directory may say anything: past this the bytes must come first.
         let raw = usize::try_from(directory.raw_start(span.end) - start).unwrap_or(usize::MAX);
@@ -102,11 +96,9 @@ pub(super) async fn read_spans(
         for number in span.clone() {
             let missing = || Corrupt::new(layer.name(), format!("block {number} is cut short"));
             let header = directory.header(number).ok_or_else(missing)?;
-            let at = directory.stored_range(number).ok_or_else(missing)?;
-            let slice = stored
-                .get((at.start - range.start) as usize..(at.end - range.start) as usize)
-                .ok_or_else(missing)?;
-            block::decode_into(header, slice, &mut bytes).map_err(|error| {
+            let block = blocks.next().ok_or_else(missing)?;
+            let stored = block.get(block::BLOCK_HEADER..).ok_or_else(missing)?;
+            block::decode_into(header, stored, &mut bytes).map_err(|error| {
                 Corrupt::new(layer.name(), format!("block {number}: {}", error.what))
             })?;
         }

@@ -1,0 +1,86 @@
+//! Data objects of a store, read through the cache.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::cache::{Cache, Extent, Keep, Object, Read, Runs};
+use capstan_storage_engine::catalog::SegmentEntry;
+use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::store::Store;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::plan::coalesce;
+
+/// GETs in flight, of everything that reads from one store in this process.
+const GETS_IN_FLIGHT: usize = 32;
+
+/// GETs in flight of one fetch.
+const GETS_OF_A_FETCH: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Objects {
+    pub(super) store: Store,
+    pub(super) cache: Cache,
+    /// GETs that may be in flight of the whole process.
+    gets: Arc<Semaphore>,
+}
+
+impl Objects {
+    pub(super) fn new(store: Store, cache: Cache) -> Objects {
+        Objects { store, cache, gets: Arc::new(Semaphore::new(GETS_IN_FLIGHT)) }
+    }
+
+    /// Reads ranges of a layer, each as the extents that it consists of: as few requests as make
+    /// sense, for what is not kept.
+    ///
+    /// # Errors
+    /// What the store says; of kind `Damaged` if the layer is shorter.
+    pub(super) async fn read(
+        &self,
+        entry: &SegmentEntry,
+        layer: Layer,
+        keep: Keep,
+        ranges: &[Vec<Extent>],
+    ) -> Result<Read, Failure> {
+        let (path, _) = entry.object(layer)?;
+        let get = |missing: Vec<Range<u64>>| {
+            let (store, gets, path) = (self.store.clone(), Arc::clone(&self.gets), path.clone());
+            async move {
+                if layer == Layer::Index {
+                    // Read whole, so that one that is shorter is damaged and no wrong request.
+                    let _permit = permit(&gets).await?;
+                    let came = store.get(&path).await?;
+                    return Ok(Runs::new(&missing, vec![came]));
+                }
+                let requests = coalesce(&missing);
+                let get = |request| async {
+                    let _permit = permit(&gets).await?;
+                    store.get_range(&path, request).await
+                };
+                let came = stream::iter(requests.clone()).map(get).buffered(GETS_OF_A_FETCH);
+                Ok(Runs::new(&requests, came.try_collect().await?))
+            }
+        };
+        self.cache.read(Object::of(&self.store, &path), keep, ranges, get).await
+    }
+
+    /// How many bytes of some extents of a layer are kept.
+    pub(super) fn bytes_kept(
+        &self,
+        entry: &SegmentEntry,
+        layer: Layer,
+        extents: &[Vec<Extent>],
+    ) -> u64 {
+        let object = Object::of(&self.store, &entry.path(layer));
+        self.cache.bytes_kept(object, extents.iter().flatten())
+    }
+}
+
+async fn permit(gets: &Semaphore) -> Result<SemaphorePermit<'_>, Failure> {
+    gets.acquire()
+        .await
+        .map_err(|error| Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error))
+}

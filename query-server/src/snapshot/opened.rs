@@ -1,0 +1,125 @@
+//! Opened segments, kept so that their `index` layers are not parsed again. The cache has bytes; this
+//! has what was made of them, and so the cache has none of these bytes in memory. Who asks for one
+//! that is being opened waits for it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use capstan_storage_engine::cache::Kept;
+use tokio::sync::OnceCell;
+
+/// Values by name, within a budget; see the module.
+#[derive(Debug)]
+pub(super) struct Opened<T: Send + Sync + 'static> {
+    kept: Kept<Arc<str>, Arc<T>>,
+    opening: Mutex<HashMap<Arc<str>, Cell<T>>>,
+}
+
+type Cell<T> = Arc<OnceCell<Arc<T>>>;
+
+/// One who opens, or waits for who does. Whoever is done first, or gives up, takes the name out again.
+struct Opening<'a, T: Send + Sync + 'static> {
+    of: &'a Opened<T>,
+    name: Arc<str>,
+    cell: Cell<T>,
+}
+
+impl<T: Send + Sync + 'static> Opened<T> {
+    pub(super) fn new(budget: usize) -> Self {
+        Opened { kept: Kept::new(budget), opening: Mutex::default() }
+    }
+
+    fn opening(&self) -> MutexGuard<'_, HashMap<Arc<str>, Cell<T>>> {
+        // What is guarded makes sense after every statement.
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether that name needs no opening; nobody asks for it by that.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.kept.contains(&name.into())
+    }
+
+    /// The value of that name; `open` makes it, with its weight in bytes. When that fails
+    /// nothing is kept, and each of those who wait tries for itself.
+    pub(super) async fn get<E, F>(&self, name: &str, open: impl FnOnce() -> F) -> Result<Arc<T>, E>
+    where
+        F: Future<Output = Result<(T, usize), E>>,
+    {
+        let opening = match self.begin(name.into()) {
+            Ok(kept) => return Ok(kept),
+            Err(opening) => opening,
+        };
+        let opened = opening.cell.get_or_try_init(|| async {
+            let (value, bytes) = open().await?;
+            let value = Arc::new(value);
+            self.kept.insert(Arc::clone(&opening.name), Arc::clone(&value), bytes);
+            Ok(value)
+        });
+        opened.await.cloned()
+    }
+
+    fn begin(&self, name: Arc<str>) -> Result<Arc<T>, Opening<'_, T>> {
+        let mut opening = self.opening();
+        // Asked while nobody can take a name out: who did has kept the value.
+        if let Some(kept) = self.kept.get(&name) {
+            return Ok(kept);
+        }
+        let cell = Arc::clone(opening.entry(Arc::clone(&name)).or_default());
+        Err(Opening { of: self, name, cell })
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Opening<'_, T> {
+    fn drop(&mut self) {
+        let mut opening = self.of.opening();
+        if opening.get(&self.name).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell)) {
+            opening.remove(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    async fn get(opened: &Opened<String>, name: &str, count: &AtomicUsize) -> Arc<String> {
+        let open = || async {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            Ok::<_, ()>((name.to_owned(), 10))
+        };
+        opened.get(name, open).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_once_share_one_opening() {
+        let (opened, count) = (Opened::new(1_000), AtomicUsize::new(0));
+        let all = (0..8).map(|_| get(&opened, "a", &count));
+        futures::future::join_all(all).await;
+        get(&opened, "a", &count).await;
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        assert!(opened.contains("a") && opened.opening().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_all_room_is_given_and_not_kept() {
+        let (opened, count) = (Opened::new(5), AtomicUsize::new(0));
+        for _ in 0..2 {
+            assert_eq!(*get(&opened, "a", &count).await, "a");
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_kept_and_neither_is_who_gave_up() {
+        let opened: Opened<String> = Opened::new(1_000);
+        let failed = opened.get("a", || async { Err("away") }).await;
+        assert_eq!(failed, Err("away"));
+        let never = opened.get("a", std::future::pending::<Result<_, &str>>);
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(1), never).await.is_err());
+        assert!(opened.opening().is_empty());
+        get(&opened, "a", &AtomicUsize::new(0)).await;
+    }
+}

@@ -1,0 +1,345 @@
+//! One cache for pieces of data objects: in memory, and on a local disk where there is one.
+//!
+//! Kept are *extents*: a page of a Parquet layer, a payload block, a whole `index` layer. A question
+//! is answered from those that are kept, and the others are asked of the store; who comes meanwhile
+//! waits for them instead of asking too. Data objects are never rewritten, so nothing that is kept
+//! can be out of date. Objects of the catalog do not come here: they are found by asking whether there are newer
+//! ones.
+//!
+//! * Memory keeps what was fetched, and lets it go by [`Kept`]'s rule, which a scan does not upset.
+//! * The disk keeps what was asked for twice, and `index` layers from the first time on. So it holds
+//!   nothing that a scan read in passing.
+//! * What comes from the store is kept if its checksum is right, and what comes from the disk is used if it is:
+//!   the checksum is the one that the `index` layer or the commit knows.
+
+mod disk;
+mod extent;
+mod flights;
+mod found;
+mod kept;
+mod runs;
+mod seen;
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use capstan_model::{Failure, FailureKind};
+
+use self::disk::Disk;
+pub use self::disk::DiskSettings;
+use self::extent::Key;
+pub use self::extent::{Check, Extent, Object};
+use self::flights::{Flight, Flights};
+use self::found::{Found, Missing};
+pub use self::kept::Kept;
+pub use self::runs::Runs;
+use self::seen::Seen;
+
+/// What comes in one go and is more than this part of the memory is not kept there: it would
+/// only be copied to be thrown away.
+const MOST_OF_MEMORY: usize = 4;
+
+/// How a cache is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Memory that extents may take, bytes.
+    pub memory: usize,
+    /// The disk, if there is to be one.
+    pub disk: Option<DiskSettings>,
+}
+
+/// Pieces of objects; see the module. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    memory: Kept<Key, Bytes>,
+    disk: Option<Arc<Disk>>,
+    /// What the disk is going to keep when it is asked for again.
+    seen: Mutex<Seen>,
+    flights: Arc<Flights>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    from_memory: AtomicU64,
+    from_disk: AtomicU64,
+    from_flight: AtomicU64,
+    misses: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
+}
+
+/// What a cache did since it was made, and what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheCounts {
+    /// Extents that were in memory.
+    pub from_memory: u64,
+    /// Extents that were on the disk.
+    pub from_disk: u64,
+    /// Extents that were on their way for somebody else.
+    pub from_flight: u64,
+    /// Extents that were asked of the store.
+    pub misses: u64,
+    /// Files that did not hold what was written.
+    pub corrupt: u64,
+    /// Files that could not be read or written.
+    pub failed: u64,
+    /// Bytes kept in memory.
+    pub memory_bytes: u64,
+    /// Bytes kept on the disk.
+    pub disk_bytes: u64,
+}
+
+/// Where something is worth keeping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// In memory, and on the disk from the second time on.
+    AsAsked,
+    /// On the disk from the first time on. Who asks keeps it in memory, in another form.
+    OnDisk,
+}
+
+/// What a read gave.
+#[derive(Debug)]
+pub struct Read {
+    /// The bytes of each range that was asked for, in order.
+    pub bytes: Vec<Bytes>,
+    /// Ranges that this read itself asked of the store.
+    pub fetched: Vec<Range<u64>>,
+}
+
+impl Cache {
+    /// A cache without anything in it, but for what its disk has from before.
+    ///
+    /// # Errors
+    /// The disk's folder cannot be made or written, others may read it, or another process has
+    /// it.
+    pub async fn open(settings: CacheSettings) -> Result<Cache, Failure> {
+        let disk = match settings.disk {
+            Some(disk) => Some(Arc::new(Disk::open(disk).await?)),
+            None => None,
+        };
+        Ok(Cache::of(settings.memory, disk))
+    }
+
+    /// A cache in so much memory alone, bytes.
+    pub fn in_memory(bytes: usize) -> Cache {
+        Cache::of(bytes, None)
+    }
+
+    fn of(memory: usize, disk: Option<Arc<Disk>>) -> Cache {
+        let shared = Shared {
+            memory: Kept::new(memory),
+            seen: Mutex::new(Seen::new(disk.as_ref().map_or(0, |disk| disk.room()))),
+            disk,
+            flights: Arc::default(),
+            counters: Counters::default(),
+        };
+        Cache { shared: Arc::new(shared) }
+    }
+
+    /// Reads ranges of an object, each as the extents that it consists of. Those that are not at
+    /// hand are fetched by `get`, whose task goes on as long as anybody waits for it.
+    ///
+    /// What is damaged in the store is given all the same: who reads it checks it too, and can
+    /// say what it is.
+    ///
+    /// # Errors
+    /// What `get` says; of kind `Damaged` if it gave less than was asked for.
+    pub async fn read<G, F>(
+        &self,
+        object: Object,
+        keep: Keep,
+        ranges: &[Vec<Extent>],
+        get: G,
+    ) -> Result<Read, Failure>
+    where
+        G: Fn(Vec<Range<u64>>) -> F,
+        F: Future<Output = Result<Runs, Failure>> + Send + 'static,
+    {
+        let shared = &self.shared;
+        let extents = ranges.iter().flatten().map(|extent| (Key::of(object, extent), extent));
+        let (mut missing, mut found): (Missing<'_>, _) = (extents.collect(), Found::default());
+        shared.look_in_memory(&mut missing, &mut found);
+        shared.look_on_disk(keep, &mut missing, &mut found).await;
+        let mut fetched = Vec::new();
+        // Once, unless others fail whom this one relied on.
+        while !missing.is_empty() {
+            fetched.extend(shared.fetch(keep, &mut missing, &mut found, &get).await?);
+        }
+        let bytes: Option<Vec<Bytes>> =
+            ranges.iter().map(|range| found.range(object, range)).collect();
+        let short = || Failure::new(FailureKind::Damaged, "it is shorter than was committed");
+        Ok(Read { bytes: bytes.ok_or_else(short)?, fetched })
+    }
+
+    /// How many bytes of some extents are kept. Nobody asks for them by that.
+    pub fn bytes_kept<'a>(&self, object: Object, extents: impl Iterator<Item = &'a Extent>) -> u64 {
+        let Shared { memory, disk, .. } = &*self.shared;
+        let is_kept = |extent: &&Extent| {
+            let key = Key::of(object, extent);
+            memory.contains(&key) || disk.as_ref().is_some_and(|disk| disk.contains(&key))
+        };
+        extents.filter(is_kept).map(Extent::len).sum()
+    }
+
+    /// What it did and holds.
+    pub fn counts(&self) -> CacheCounts {
+        let Shared { memory, disk, counters, .. } = &*self.shared;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CacheCounts {
+            from_memory: read(&counters.from_memory),
+            from_disk: read(&counters.from_disk),
+            from_flight: read(&counters.from_flight),
+            misses: read(&counters.misses),
+            corrupt: disk.as_ref().map_or(0, |disk| disk.corrupt()),
+            failed: disk.as_ref().map_or(0, |disk| disk.failed()),
+            memory_bytes: memory.bytes() as u64,
+            disk_bytes: disk.as_ref().map_or(0, |disk| disk.bytes()),
+        }
+    }
+
+    /// Waits for what is being written to the disk.
+    pub async fn settle(&self) {
+        if let Some(disk) = &self.shared.disk {
+            disk.settle().await;
+        }
+    }
+}
+
+impl Shared {
+    fn look_in_memory(&self, missing: &mut Missing<'_>, found: &mut Found) {
+        let before = missing.len();
+        missing.retain(|key, _| match self.memory.get(key) {
+            Some(bytes) => {
+                // The second time somebody asks for it: what was written before is left alone.
+                if let Some(disk) = &self.disk {
+                    disk.write(*key, &bytes);
+                }
+                found.keep(*key, bytes);
+                false
+            }
+            None => true,
+        });
+        count(&self.counters.from_memory, before - missing.len());
+    }
+
+    async fn look_on_disk(&self, keep: Keep, missing: &mut Missing<'_>, found: &mut Found) {
+        let Some(disk) = &self.disk else { return };
+        let wanted = missing.iter().map(|(key, extent)| (*key, (*extent).clone())).collect();
+        let read = disk.read(wanted).await;
+        count(&self.counters.from_disk, read.len());
+        for (key, bytes) in read {
+            missing.remove(&key);
+            if keep == Keep::AsAsked {
+                self.memory.insert(key, bytes.clone(), bytes.len());
+            }
+            found.keep(key, bytes);
+        }
+    }
+
+    /// Fetches what nobody else does, then waits for what others fetch. Missing is afterwards what
+    /// others did not get. The ranges that were asked of the store.
+    async fn fetch<G, F>(
+        self: &Arc<Self>,
+        keep: Keep,
+        missing: &mut Missing<'_>,
+        found: &mut Found,
+        get: &G,
+    ) -> Result<Vec<Range<u64>>, Failure>
+    where
+        G: Fn(Vec<Range<u64>>) -> F,
+        F: Future<Output = Result<Runs, Failure>> + Send + 'static,
+    {
+        let keys: Vec<Key> = missing.keys().copied().collect();
+        let boarded = self.flights.board(&keys, |key| match self.memory.get(key) {
+            Some(bytes) => {
+                found.keep(*key, bytes);
+                missing.remove(key);
+                count(&self.counters.from_flight, 1);
+                true
+            }
+            None => false,
+        });
+        let own = boarded.flight.keys().iter().filter_map(|key| missing.remove_entry(key));
+        let own: Vec<(Key, Extent)> = own.map(|(key, extent)| (key, extent.clone())).collect();
+        let ranges: Vec<_> = own.iter().map(|(_, extent)| extent.range.clone()).collect();
+        if !own.is_empty() {
+            count(&self.counters.misses, own.len());
+            let flight = fly(Arc::clone(self), boarded.flight, keep, own, get(ranges.clone()));
+            // A task of its own: others may wait for it while this one waits for something else.
+            let landed = tokio::spawn(flight).await.map_err(|error| {
+                Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
+            })?;
+            found.add(landed?);
+        }
+        drop(boarded.waiting);
+        for (key, waiting) in boarded.others {
+            if let Some(came) = waiting.wait().await {
+                missing.remove(&key);
+                found.add(came);
+                count(&self.counters.from_flight, 1);
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// Keeps what came and is right.
+    fn keep(&self, keep: Keep, extents: &[(Key, Extent)], came: &Runs) {
+        let bytes: u64 = extents.iter().map(|(_, extent)| extent.len()).sum();
+        let in_memory =
+            keep == Keep::AsAsked && bytes <= (self.memory.budget() / MOST_OF_MEMORY) as u64;
+        for (key, extent) in extents {
+            let disk = self.disk.as_ref().filter(|_| keep == Keep::OnDisk || self.is_seen(*key));
+            if !in_memory && disk.is_none() {
+                continue;
+            }
+            let bytes = came.get(&extent.range).filter(|bytes| extent.holds(bytes));
+            let Some(bytes) = bytes else { continue };
+            if let Some(disk) = disk {
+                disk.write(*key, &bytes);
+            }
+            if in_memory {
+                // What came may be a small part of a large buffer, which would stay with it.
+                self.memory.insert(*key, Bytes::copy_from_slice(&bytes), bytes.len());
+            }
+        }
+    }
+
+    fn is_seen(&self, key: Key) -> bool {
+        // What is guarded makes sense after every statement.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).note(key)
+    }
+}
+
+/// Fetches, keeps and hands round, unless all who wait go away.
+async fn fly(
+    shared: Arc<Shared>,
+    flight: Flight,
+    keep: Keep,
+    extents: Vec<(Key, Extent)>,
+    fetching: impl Future<Output = Result<Runs, Failure>>,
+) -> Result<Arc<Runs>, Failure> {
+    let came = tokio::select! {
+        came = fetching => Arc::new(came?),
+        () = flight.abandoned() => {
+            return Err(Failure::new(FailureKind::Interrupted, "nobody waits any more"));
+        }
+    };
+    shared.keep(keep, &extents, &came);
+    flight.land(Arc::clone(&came));
+    Ok(came)
+}
+
+#[cfg(test)]
+mod tests;

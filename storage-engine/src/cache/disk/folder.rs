@@ -1,0 +1,94 @@
+//! The folder on disk: made for nobody else's eyes, taken by one process at a time.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use capstan_model::{Failure, FailureKind};
+
+use crate::cache::extent::Key;
+
+/// Ours within the folder that is named. The number goes up when files are written otherwise.
+const OURS: &str = "capstan-cache-1";
+
+/// The name that says who has the folder.
+const LOCK: &str = "lock";
+
+/// What the name of a file ends in while it is written.
+pub(super) const STAGED: &str = "new";
+
+/// A folder that is this process's.
+pub(super) struct Taken {
+    pub(super) folder: PathBuf,
+    pub(super) lock: File,
+    /// What is there, the oldest first.
+    pub(super) files: Vec<Key>,
+}
+
+/// The folder of a 256th of the files.
+pub(super) fn shard(number: u8) -> String {
+    format!("{number:02x}")
+}
+
+/// Makes what is missing, and looks at what is there.
+///
+/// # Errors
+/// It cannot be made or written, others may read it, or another process has it.
+pub(super) fn take(named: &Path) -> Result<Taken, Failure> {
+    let failed = |error| {
+        let shown = named.display();
+        Failure::io(format!("the cache cannot use its folder {shown} ([cache] folder)"), error)
+    };
+    let folder = named.join(OURS);
+    make(&folder).map_err(failed)?;
+    if fs::metadata(&folder).map_err(failed)?.mode() & 0o077 != 0 {
+        let shown = folder.display();
+        return Err(Failure::new(
+            FailureKind::Permission,
+            format!("others may look into the cache's folder {shown}: chmod 700 it, or remove it"),
+        ));
+    }
+    let path = folder.join(LOCK);
+    // Nothing is ever written to it.
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let lock = lock.map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+        Err(TryLockError::WouldBlock) => {
+            let shown = named.display();
+            return Err(Failure::new(
+                FailureKind::AlreadyThere,
+                format!("another capstan has the cache's folder {shown}: give each one its own"),
+            ));
+        }
+    }
+    let mut files = Vec::new();
+    for number in 0..=u8::MAX {
+        let shard = folder.join(shard(number));
+        make(&shard).and_then(|()| look(&shard, &mut files)).map_err(failed)?;
+    }
+    files.sort_unstable();
+    let files = files.into_iter().map(|(_, key)| key).collect();
+    Ok(Taken { folder, lock, files })
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Adds the files of a folder with their times. What a process left half written goes.
+fn look(shard: &Path, files: &mut Vec<((i64, i64), Key)>) -> io::Result<()> {
+    for entry in fs::read_dir(shard)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if let Some(key) = name.to_str().and_then(Key::parse) {
+            let of = entry.metadata()?;
+            files.push(((of.mtime(), of.mtime_nsec()), key));
+        } else if Path::new(&name).extension().is_some_and(|ending| ending == STAGED) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What the cache keeps, and under which name.
+
+use std::ops::Range;
+
+use object_store::path::Path;
+use sha2::{Digest, Sha256};
+
+use crate::store::Store;
+
+/// A stretch of an object that is kept as one, and what its bytes are checked against: a page, a
+/// block, an `index` layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it lies.
+    pub range: Range<u64>,
+    /// What must hold of its bytes.
+    pub check: Check,
+}
+
+/// What must hold of some bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// All but the first `skip` have this CRC32C, as the `index` layer says.
+    Crc32c {
+        /// A block's header, which the `index` layer has itself.
+        skip: usize,
+        /// The checksum of the others.
+        crc: u32,
+    },
+    /// They have this SHA-256 (hex), as a commit says.
+    Sha256(String),
+}
+
+impl Extent {
+    /// Its length, bytes.
+    pub fn len(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Whether these are its bytes.
+    pub(super) fn holds(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.len()
+            && match &self.check {
+                Check::Crc32c { skip, crc } => {
+                    bytes.get(*skip..).is_some_and(|checked| crc32c::crc32c(checked) == *crc)
+                }
+                Check::Sha256(known) => hex::encode(Sha256::digest(bytes)) == *known,
+            }
+    }
+}
+
+/// Which object: of one store, one cluster, one name. Half a SHA-256 of these, which is enough where
+/// what comes is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Object([u8; 16]);
+
+impl Object {
+    /// An object by the place of its store, by the nonce of that store's making (a place may be
+    /// emptied and used again, a store may be copied), and by its name.
+    pub fn of(store: &Store, path: &Path) -> Object {
+        let mut hash = Sha256::new();
+        for part in [store.place(), &store.format().nonce, path.as_ref()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        Object(half)
+    }
+}
+
+/// What an extent is kept under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    object: Object,
+    start: u64,
+    end: u64,
+}
+
+impl Key {
+    pub(super) fn of(object: Object, extent: &Extent) -> Key {
+        Key { object, start: extent.range.start, end: extent.range.end }
+    }
+
+    /// Length of what is kept under it, bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// The name of its file: `<object>-<start>-<end>`, in hex.
+    pub(super) fn file_name(&self) -> String {
+        format!("{}-{:x}-{:x}", hex::encode(self.object.0), self.start, self.end)
+    }
+
+    /// The key of a file's name; none if it is not one of ours.
+    pub(super) fn parse(file_name: &str) -> Option<Key> {
+        let mut parts = file_name.split('-');
+        let mut object = [0; 16];
+        hex::decode_to_slice(parts.next()?, &mut object).ok()?;
+        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+        let key = Key { object: Object(object), start: number()?, end: number()? };
+        (key.file_name() == file_name).then_some(key)
+    }
+
+    /// One of 256 folders, all of which get about as many.
+    pub(super) fn shard(&self) -> u8 {
+        self.object.0[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_two_stores_clusters_or_objects_have_a_name_in_common() {
+        let bucket = Arc::new(InMemory::new());
+        let stores = [
+            Store::on(bucket.clone(), "a").await.unwrap(),
+            Store::on(bucket, "b").await.unwrap(),
+            // Another store at what says it is the same place.
+            Store::on(Arc::new(InMemory::new()), "a").await.unwrap(),
+        ];
+        let mut all: Vec<Object> = stores
+            .iter()
+            .flat_map(|store| ["x/y", "x/z"].map(|path| Object::of(store, &Path::from(path))))
+            .collect();
+        assert_eq!(Object::of(&stores[0], &Path::from("x/y")), all[0]);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 6);
+    }
+
+    #[test]
+    fn names_of_files_are_read_back_and_others_passed_over() {
+        let key = Key { object: Object([0xab; 16]), start: 7, end: 0x1_0000_0000 };
+        assert_eq!(Key::parse(&key.file_name()), Some(key));
+        let name = key.file_name();
+        for other in ["lock", "", "-", &name[1..], &format!("{name}.new"), &name.to_uppercase()] {
+            assert_eq!(Key::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_checked_against_what_is_known_of_them() {
+        let crc = crc32c::crc32c(b"cd");
+        let extent = Extent { range: 10..14, check: Check::Crc32c { skip: 2, crc } };
+        assert!(extent.holds(b"abcd") && extent.holds(b"xycd"));
+        assert!(!extent.holds(b"abce") && !extent.holds(b"cd") && !extent.holds(b""));
+        let known = hex::encode(Sha256::digest(b"abcd"));
+        let extent = Extent { range: 0..4, check: Check::Sha256(known) };
+        assert!(extent.holds(b"abcd") && !extent.holds(b"abce"));
+    }
+}

@@ -1,0 +1,188 @@
+//! The cache with a disk.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+
+use super::*;
+
+const ROOM: u64 = 1 << 20;
+
+async fn on_disk(folder: &FilePath, memory: usize) -> Cache {
+    open(folder, memory, ROOM).await.unwrap()
+}
+
+async fn open(folder: &FilePath, memory: usize, bytes: u64) -> Result<Cache, Failure> {
+    let disk = Some(DiskSettings { folder: folder.to_owned(), bytes });
+    Cache::open(CacheSettings { memory, disk }).await
+}
+
+/// All files with pieces.
+fn files(folder: &FilePath) -> Vec<std::path::PathBuf> {
+    let all = |folder: &FilePath| -> Vec<_> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let shards = all(&folder.join("capstan-cache-1")).into_iter().filter(|path| path.is_dir());
+    shards.flat_map(|shard| all(&shard)).collect()
+}
+
+#[tokio::test]
+async fn what_was_asked_for_twice_is_there_after_a_restart() {
+    let (world, folder) = (World::new(40).await, tempfile::tempdir().unwrap());
+    let cache = on_disk(folder.path(), 100_000).await;
+    for _ in 0..2 {
+        world.read(&cache, 0..10).await;
+    }
+    world.read(&cache, 20..30).await;
+    cache.settle().await;
+    assert_eq!(files(folder.path()).len(), 10);
+    drop(cache);
+    let cache = on_disk(folder.path(), 100_000).await;
+    assert_eq!(cache.counts().disk_bytes, 10 * 4_096);
+    assert_eq!(world.read(&cache, 0..10).await, 0);
+    assert_eq!(world.read(&cache, 20..30).await, 1);
+    let counts = cache.counts();
+    assert_eq!((counts.from_disk, counts.misses), (10, 10));
+    // Now they are in memory, too.
+    world.read(&cache, 0..10).await;
+    assert_eq!(cache.counts().from_memory, 10);
+}
+
+#[tokio::test]
+async fn without_memory_the_disk_serves_the_third_time_and_an_index_layer_the_second() {
+    let (world, folder) = (World::new(40).await, tempfile::tempdir().unwrap());
+    let cache = on_disk(folder.path(), 0).await;
+    for expected in [1, 1, 0, 0] {
+        assert_eq!(world.read(&cache, [0, 1]).await, expected);
+        cache.settle().await;
+    }
+    let index = [vec![world.piece(7)]];
+    for expected in [1, 0] {
+        assert_eq!(world.read_as(&cache, Keep::OnDisk, &index).await, expected);
+        cache.settle().await;
+    }
+    assert_eq!(cache.counts().memory_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_a_miss_that_is_counted() {
+    let (world, folder) = (World::new(4).await, tempfile::tempdir().unwrap());
+    let cache = on_disk(folder.path(), 0).await;
+    let spoil: [fn(&mut Vec<u8>); 5] = [
+        |bytes| bytes[500] ^= 1,
+        |bytes| bytes.truncate(700),
+        |bytes| bytes.clear(),
+        |bytes| bytes.push(0),
+        // Other bytes with a trailer that is right: what the index layer knows tells.
+        |bytes| {
+            bytes[500] ^= 1;
+            let crc = crc32c::crc32c(&bytes[..1_000]).to_le_bytes();
+            bytes[1_000..].copy_from_slice(&crc);
+        },
+    ];
+    for _ in 0..2 {
+        world.read(&cache, [0]).await;
+    }
+    for (number, spoil) in spoil.iter().enumerate() {
+        cache.settle().await;
+        assert_eq!(world.read(&cache, [0]).await, 0);
+        let [file] = &files(folder.path())[..] else { panic!("one file") };
+        let mut bytes = std::fs::read(file).unwrap();
+        spoil(&mut bytes);
+        std::fs::write(file, bytes).unwrap();
+        assert_eq!(world.read(&cache, [0]).await, 1);
+        assert_eq!(cache.counts().corrupt, number as u64 + 1);
+    }
+    assert_eq!(cache.counts().failed, 0);
+}
+
+#[tokio::test]
+async fn files_stay_within_their_room_and_a_scan_leaves_them() {
+    let (world, folder) = (World::new(600).await, tempfile::tempdir().unwrap());
+    let cache = open(folder.path(), 0, 20 * 4_096).await.unwrap();
+    for _ in 0..2 {
+        for number in 0..10 {
+            world.read(&cache, [number]).await;
+        }
+    }
+    cache.settle().await;
+    for number in 100..600 {
+        world.read(&cache, [number]).await;
+    }
+    cache.settle().await;
+    for number in 0..10 {
+        assert_eq!(world.read(&cache, [number]).await, 0);
+    }
+    for _ in 0..2 {
+        for number in 100..130 {
+            world.read(&cache, [number]).await;
+            world.read(&cache, [number]).await;
+            cache.settle().await;
+        }
+    }
+    assert_eq!(files(folder.path()).len(), 20);
+    assert_eq!(cache.counts().disk_bytes, 20 * 4_096);
+    drop(cache);
+    // With less room some go at once.
+    let cache = open(folder.path(), 0, 5 * 4_096).await.unwrap();
+    assert_eq!((files(folder.path()).len(), cache.counts().disk_bytes), (5, 5 * 4_096));
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_costs_requests_and_nothing_else() {
+    let (world, folder) = (World::new(10).await, tempfile::tempdir().unwrap());
+    let cache = on_disk(folder.path(), 0).await;
+    // As it is when the disk is full; root may write where rights say no.
+    let ours = folder.path().join("capstan-cache-1");
+    std::fs::remove_dir_all(&ours).unwrap();
+    std::fs::write(&ours, "no folder").unwrap();
+    for _ in 0..3 {
+        assert_eq!(world.read(&cache, [0, 1]).await, 1);
+        cache.settle().await;
+    }
+    let counts = cache.counts();
+    // The second one of the two may have been on its way when the first one failed.
+    assert!((1..=2).contains(&counts.failed), "{counts:?}");
+    assert_eq!((counts.disk_bytes, counts.corrupt), (0, 0));
+}
+
+#[tokio::test]
+async fn the_folder_is_ours_alone() {
+    let (world, folder) = (World::new(4).await, tempfile::tempdir().unwrap());
+    let named = folder.path().join("a/b");
+    let cache = on_disk(&named, 0).await;
+    for _ in 0..2 {
+        world.read(&cache, [0]).await;
+    }
+    cache.settle().await;
+    for path in [&named, &named.join("capstan-cache-1")] {
+        assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+    }
+    let [file] = &files(&named)[..] else { panic!("one file") };
+    assert_eq!(std::fs::metadata(file).unwrap().mode() & 0o777, 0o600);
+    let other = open(&named, 0, ROOM).await.unwrap_err();
+    assert_eq!(other.kind(), FailureKind::AlreadyThere);
+    assert!(other.to_string().contains("another capstan"), "{other}");
+    drop(cache);
+    // Half a file that a process left behind goes.
+    let half = file.with_extension("new");
+    std::fs::write(&half, "half").unwrap();
+    drop(on_disk(&named, 0).await);
+    assert!(!half.exists() && file.exists());
+
+    let open_to_all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(named.join("capstan-cache-1"), open_to_all).unwrap();
+    let failure = open(&named, 0, ROOM).await.unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Permission);
+    assert!(failure.to_string().contains("chmod 700"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no folder").unwrap();
+    let failure = open(&file.join("cache"), 0, ROOM).await.unwrap_err();
+    assert!(failure.to_string().contains("file/cache"), "{failure}");
+    assert!(open(FilePath::new("/proc/cache"), 0, ROOM).await.is_err());
+    std::fs::DirBuilder::new().mode(0o700).create(folder.path().join("good")).unwrap();
+    assert!(open(&folder.path().join("good"), 0, ROOM).await.is_ok());
+}
