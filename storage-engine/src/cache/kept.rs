@@ -1,76 +1,90 @@
 //! Values in memory, within a budget.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::hash::Hash;
 
-use foyer_memory::{Cache, CacheBuilder, S3FifoConfig};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 /// Values by key, each with a weight, all of them within a budget.
 ///
-/// Which ones go is S3-FIFO's to say: what is new waits in a tenth of the room, and goes from there
-/// unless it was asked for again meanwhile, or soon after. So a scan, however long, passes through that
-/// tenth, while an LRU would give up everything for it. Of the algorithms that do this it is the
-/// one whose hits change nothing but a counter.
-#[derive(Debug)]
-pub struct Kept<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Send + Sync + 'static,
-{
-    values: Cache<K, Weighed<V>>,
+/// Which ones go is S3-FIFO's to say: once there is no room, what is new waits in a tenth of it, and
+/// goes from there unless it was asked for again meanwhile, or soon after. So a scan, however long,
+/// passes through that tenth, while an LRU would give up everything for it. Of the algorithms that do
+/// this it is the one whose hits change nothing but a counter.
+pub struct Kept<K, V> {
+    values: Cache<K, Weighed<V>, ByWeight>,
 }
 
-#[derive(Debug)]
+#[derive(Clone)]
 struct Weighed<V> {
     value: V,
     weight: usize,
 }
 
-/// What a value takes beside its own weight: key, counters, links; measured.
+#[derive(Clone)]
+struct ByWeight;
+
+impl<K, V> Weighter<K, Weighed<V>> for ByWeight {
+    fn weight(&self, _: &K, of: &Weighed<V>) -> u64 {
+        of.weight as u64
+    }
+}
+
+/// What a value takes beside its own weight: key, counters, links, room to grow; measured.
 const BESIDE: usize = 256;
 
-impl<K, V> Kept<K, V>
-where
-    K: Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
+/// The part of the room that is for what was asked for more than once.
+const ASKED_AGAIN: f64 = 0.9;
+
+/// What a value is taken to weigh, to say how many keys of those that went are remembered.
+const USUAL: usize = 32 * 1024;
+
+impl<K: Eq + Hash, V: Clone> Kept<K, V> {
     /// Nothing yet, and at most `budget` bytes.
+    #[allow(clippy::expect_used)] // The builder wants two figures, and both are given.
     pub fn new(budget: usize) -> Self {
-        let values = CacheBuilder::new(budget)
+        let options = OptionsBuilder::new()
+            .weight_capacity(budget as u64)
+            .estimated_items_capacity(budget / USUAL)
+            .hot_allocation(ASKED_AGAIN)
             // More would each have a part of the budget, and large values no place in it.
-            .with_shards(1)
-            .with_eviction_config(S3FifoConfig::default())
-            .with_weighter(|_: &K, of: &Weighed<V>| of.weight)
-            .build();
-        Kept { values }
+            .shards(1)
+            .build()
+            .expect("complete");
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Kept { values: Cache::with_options(options, ByWeight, hasher, lifecycle) }
     }
 
     /// The value of that key, if it is kept: it was asked for once more.
     pub fn get(&self, key: &K) -> Option<V> {
-        self.values.get(key).map(|entry| entry.value().value.clone())
+        self.values.get(key).map(|of| of.value)
     }
 
     /// Whether there is a value of that key; nobody asked for it.
     pub fn contains(&self, key: &K) -> bool {
-        self.values.contains(key)
+        self.values.contains_key(key)
     }
 
-    /// Keeps a value of so many bytes, unless it alone is more than there is room.
+    /// Keeps a value of so many bytes, unless it alone is more than nine tenths of the room.
     pub fn insert(&self, key: K, value: V, bytes: usize) {
-        let weight = bytes.saturating_add(BESIDE);
-        if weight <= self.budget() {
-            self.values.insert(key, Weighed { value, weight });
-        }
+        self.values.insert(key, Weighed { value, weight: bytes.saturating_add(BESIDE) });
     }
 
     /// The most that is kept, bytes.
     pub fn budget(&self) -> usize {
-        self.values.capacity()
+        usize::try_from(self.values.capacity()).unwrap_or(usize::MAX)
     }
 
     /// What is kept, bytes.
     pub fn bytes(&self) -> usize {
-        self.values.usage()
+        usize::try_from(self.values.weight()).unwrap_or(usize::MAX)
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Debug for Kept<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes", self.bytes(), self.budget())
     }
 }
 
