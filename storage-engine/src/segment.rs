@@ -78,11 +78,22 @@ impl Layer {
 /// Payload bytes of a flow part that go to the `head` layer; the rest is body.
 pub const HEAD_CUTOFF: usize = 16 * 1024;
 
-/// Raw bytes at which a block of the `head` layer is closed.
-pub const HEAD_BLOCK: usize = 64 * 1024;
+/// When blocks of a payload layer are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSizes {
+    /// Raw bytes at which a block is closed.
+    pub full: usize,
+    /// Raw bytes at which it is closed where the next flow part is between two other hosts: who
+    /// asks for one of a run's remote hosts is then not given the others, too. Less would only
+    /// make more blocks.
+    pub enough: usize,
+}
 
-/// Raw bytes at which a block of the `body` layer is closed.
-pub const BODY_BLOCK: usize = 1024 * 1024;
+/// Blocks of the `head` layer.
+pub const HEAD_BLOCK: BlockSizes = BlockSizes { full: 64 * 1024, enough: 16 * 1024 };
+
+/// Blocks of the `body` layer.
+pub const BODY_BLOCK: BlockSizes = BlockSizes { full: 1024 * 1024, enough: 64 * 1024 };
 
 /// Stored bytes of a segment that no longer make sense, or never did to this version: what says
 /// so is damaged or newer.

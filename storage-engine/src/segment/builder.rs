@@ -79,7 +79,7 @@ const NO_TEMPLATE: u32 = u32::MAX;
 /// Room for the next body block of a flow that has one already. It is closed by the packet that
 /// makes it long enough, hence a little more. (Recording 1 Gbit/s takes 3 % less processor time
 /// than with blocks put together from chunks.)
-const LONG_TAIL: usize = BODY_BLOCK + 64 * 1024;
+const LONG_TAIL: usize = BODY_BLOCK.full + 64 * 1024;
 
 /// An open segment.
 #[derive(Debug)]
@@ -238,7 +238,7 @@ impl SegmentBuilder {
         self.rows.push(row);
 
         open.push_payload(&packet.data[prefix..]);
-        if open.tail.len() >= BODY_BLOCK {
+        if open.tail.len() >= BODY_BLOCK.full {
             self.compressed_raw += open.tail.len();
             self.long_parts += usize::from(open.own.is_empty());
             self.compressed_bytes += open.close_block(&mut self.encoder);
@@ -368,11 +368,16 @@ impl SegmentBuilder {
     fn place(&mut self, layout: &Layout, first_rows: &[u32]) -> (Vec<FlowRow>, Payload) {
         let mut head = PayloadWriter::new(HEAD_BLOCK);
         let mut body = PayloadWriter::new(BODY_BLOCK);
+        let mut hosts = None;
         let mut flow_rows = Vec::with_capacity(self.parts.len());
         for run in &layout.runs {
             let places = run.first_flow as usize..(run.first_flow + run.flows) as usize;
             for place in places {
                 let open = &mut self.parts[layout.order[place] as usize];
+                if hosts.replace(open.hosts()) != Some(open.hosts()) {
+                    head.hosts_change(&mut self.encoder);
+                    body.hosts_change(&mut self.encoder);
+                }
                 let encrypted = open.encrypted();
                 let placement = Placement {
                     first_row: first_rows[place],
@@ -496,6 +501,12 @@ impl OpenPart {
             has_own_blocks: !self.own.is_empty(),
             encrypted: self.encrypted(),
         }
+    }
+
+    /// Between whom it is, whoever began.
+    fn hosts(&self) -> (Address, Address) {
+        let FlowKey { source, destination, .. } = self.part.key;
+        (source.min(destination), source.max(destination))
     }
 
     fn encrypted(&self) -> bool {

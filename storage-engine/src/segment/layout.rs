@@ -1,5 +1,6 @@
-//! How the flow parts of a segment are put in order: by run, then flow, so that
-//! one endpoint's packets lie together. Pure decisions over counters.
+//! How the flow parts of a segment are put in order: by run, then remote end, then
+//! flow, so that one endpoint's packets lie together, and within them those of each
+//! whom it talked to. Pure decisions over counters.
 //!
 //! A *run* is what belongs to one local endpoint. Until identities are known the
 //! local end of a flow is told from its addresses: a private one before a public
@@ -19,8 +20,8 @@ pub struct PartSize {
     pub destination: Address,
     /// Bytes on the wire, both ways.
     pub bytes: u64,
-    /// Whether body blocks of its own exist already: such parts come first in
-    /// their run, so that small parts can fill the block behind their tail.
+    /// Whether body blocks of its own exist already: such parts come before
+    /// others between the same two, so that these can fill the block behind their tail.
     pub has_own_blocks: bool,
     /// Whether its payload is encrypted: such parts lie together, so that their
     /// blocks are stored without trying to compress them.
@@ -54,14 +55,23 @@ pub fn plan(parts: &[PartSize]) -> Layout {
         *bytes_of.entry(part.source).or_default() += part.bytes;
         *bytes_of.entry(part.destination).or_default() += part.bytes;
     }
-    let local_of = |part: &PartSize| {
+    // The local end and the remote one.
+    let ends_of = |part: &PartSize| {
         let rank = |address: Address| (is_private(address), bytes_of[&address], address);
-        if rank(part.source) >= rank(part.destination) { part.source } else { part.destination }
+        let (source, destination) = (part.source, part.destination);
+        if rank(source) >= rank(destination) {
+            (source, destination)
+        } else {
+            (destination, source)
+        }
     };
     let mut keyed: Vec<_> = parts
         .iter()
         .zip(0..)
-        .map(|(part, number)| (local_of(part), part.encrypted, !part.has_own_blocks, number))
+        .map(|(part, number)| {
+            let (local, remote) = ends_of(part);
+            (local, part.encrypted, remote, !part.has_own_blocks, number)
+        })
         .collect();
     keyed.sort_unstable();
 
@@ -120,6 +130,14 @@ mod tests {
         let addresses: Vec<_> =
             plan(&parts).runs.iter().map(|run| run.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn a_remote_end_has_its_parts_together_within_a_run() {
+        let server = "10.0.0.9";
+        let part = |client: u8| part(&format!("10.0.0.{client}"), server, 10);
+        let layout = plan(&[part(3), part(1), part(3), part(2), part(1), part(3)]);
+        assert_eq!(layout.order, [1, 4, 3, 0, 2, 5]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::BlockSizes;
 use super::block::{self, Block, BlockDirectory, Encoder};
 use super::chunks::Chunks;
 
@@ -20,17 +21,17 @@ pub(super) struct PayloadWriter {
     open: Chunks,
     /// All of them are known to be encrypted.
     open_encrypted: bool,
-    block_size: usize,
+    sizes: BlockSizes,
 }
 
 impl PayloadWriter {
-    pub(super) fn new(block_size: usize) -> Self {
+    pub(super) fn new(sizes: BlockSizes) -> Self {
         let parts = vec![Bytes::copy_from_slice(&block::file_header())];
         PayloadWriter {
             layer: PayloadLayer { parts, directory: BlockDirectory::new() },
             open: Chunks::default(),
             open_encrypted: true,
-            block_size,
+            sizes,
         }
     }
 
@@ -46,7 +47,14 @@ impl PayloadWriter {
         }
         self.open.append(raw);
         self.open_encrypted &= encrypted;
-        if self.open.len() >= self.block_size {
+        if self.open.len() >= self.sizes.full {
+            self.close(encoder);
+        }
+    }
+
+    /// The next part is between two other hosts.
+    pub(super) fn hosts_change(&mut self, encoder: &mut Encoder) {
+        if self.open.len() >= self.sizes.enough {
             self.close(encoder);
         }
     }

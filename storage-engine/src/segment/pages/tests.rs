@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::segment::tabular::{self, Column, Packing, Written};
 
-const ROWS: i64 = 40_000;
+const ROWS: i64 = 5_000;
 
 /// A table with a dictionary column and one without, of more than one page each.
 fn table() -> Written {
