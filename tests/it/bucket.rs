@@ -12,6 +12,7 @@ use crate::capstan::{answer, over};
 use crate::traffic::{Noise, readable};
 
 mod gone;
+mod many;
 mod refused;
 mod trouble;
 

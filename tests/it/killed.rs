@@ -15,6 +15,7 @@ mod calls;
 mod imports;
 mod places;
 mod recordings;
+mod repairs;
 
 use places::{InBucket, InFolder};
 

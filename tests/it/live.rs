@@ -101,7 +101,7 @@ fn up_records_and_answers_at_once() {
     sandbox::with(Own::Network, || {
         let mut cable = Cable::new();
         let mut command = over(&store, "up");
-        let mut server = Server::launch(command.args(["-i", "b", "--commit-seconds", "1"]));
+        let mut server = Server::launch(command.args(["-i", "b0", "--commit-seconds", "1"]));
         let url = format!("http://{}", server.flight);
         let count = || {
             let sql = ["sql", "--format", "csv", "--server", &url, "select count(*) from packets"];
@@ -132,7 +132,7 @@ fn up_records_and_answers_at_once() {
 
         // A port that is taken is said before anything is recorded.
         let mut second = over(&store, "up");
-        second.args(["-i", "b", "--http", "127.0.0.1:0", "--flight", &server.flight]);
+        second.args(["-i", "b0", "--http", "127.0.0.1:0", "--flight", &server.flight]);
         fails(&mut second, 9, &[&server.flight, "--flight"]);
 
         cable.send(10);

@@ -8,7 +8,7 @@ use capstan_model::Time;
 use capstan_storage_engine::store::now;
 
 use super::{InBucket, InFolder, Kill, Place, Run, everywhere};
-use crate::cable::{Cable, numbers, record};
+use crate::cable::{Cable, is_listening, numbers, record};
 use crate::capstan::{answer, numeric, over, said};
 use crate::running::Running;
 use crate::sandbox::{self, Own, is_root};
@@ -41,8 +41,7 @@ impl Recordings<'_> {
             cable.sent = first;
             let mut command = record(place.store(), &["--commit-seconds", "1"]);
             ended = Some(place.run(&mut command, kill, &mut |recorder| {
-                let line = recorder.line();
-                assert!(line.starts_with("recording b into "), "{line}");
+                is_listening(recorder);
                 meanwhile(&mut cable, recorder);
                 recorder.signal(libc::SIGINT);
             }));

@@ -1,0 +1,107 @@
+//! Many recorders at once into one bucket: every packet is there once, and who reads meanwhile sees
+//! no hole and no packet twice.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use capstan_tests::proxy::Proxy;
+
+use super::{Bucket, behind, fair};
+use crate::cable::{Cable, is_listening, record_of};
+use crate::capstan::{answer, numeric, over, said};
+use crate::running::Running;
+use crate::sandbox::{self, Own};
+
+/// A number that a variable may say, for runs that are longer than a test should be.
+fn variable(name: &str, usual: u64) -> u64 {
+    let given = std::env::var(name).ok().filter(|text| !text.is_empty());
+    given.map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+const LIVES: &str = "select recorder, generation, count(*), count(distinct ordinal), min(ordinal), \
+                     max(ordinal) from packets group by recorder, generation";
+
+/// Packets of each life, after checking that they are numbered from 0 without a hole, each once.
+fn lives(bucket: &Bucket, proxy: Option<&Proxy>) -> BTreeMap<String, u64> {
+    let mut sql = over(bucket.store(), "sql");
+    sql.args(["--format", "csv", LIVES]);
+    if let Some(proxy) = proxy {
+        behind(proxy, &mut sql);
+    }
+    let text = answer(&mut sql);
+    let life = |line: &str| {
+        let words: Vec<&str> = line.split(',').collect();
+        let [recorder, generation, packets, distinct, first, last] = words[..] else {
+            panic!("six columns: {line}")
+        };
+        let number = |word: &str| word.parse::<u64>().expect("a number");
+        assert_eq!(packets, distinct, "a packet is there twice: {line}");
+        assert_eq!(number(first), 0, "the first packets are missing: {line}");
+        assert_eq!(number(last) + 1, number(packets), "a hole: {line}");
+        (format!("{recorder}-{generation}"), number(packets))
+    };
+    text.lines().skip(1).map(life).collect()
+}
+
+/// Asks again and again, and checks that nothing that was seen is gone; how many answers it were.
+fn read(bucket: &Bucket, proxy: &Proxy, done: &AtomicBool) -> u64 {
+    let (mut before, mut answers) = (BTreeMap::new(), 0);
+    while !done.load(Ordering::Relaxed) {
+        let now = lives(bucket, Some(proxy));
+        for (life, packets) in &before {
+            assert!(now.get(life) >= Some(packets), "{life} had {packets} packets: {now:?}");
+        }
+        (before, answers) = (now, answers + 1);
+    }
+    answers
+}
+
+#[test]
+#[allow(clippy::print_stdout)] // Shown if the test fails, or where somebody wants to see it.
+fn every_packet_of_many_recorders_is_there_once() {
+    let Some(bucket) = Bucket::new() else { return };
+    let many = variable("CAPSTAN_TEST_RECORDERS", 6);
+    let seconds = Duration::from_secs(variable("CAPSTAN_TEST_SECONDS", 12));
+    let pause = Duration::from_secs(1) / variable("CAPSTAN_TEST_RATE", 50) as u32;
+    let (mut sent, mut answers) = (0, 0);
+    let is_run = sandbox::with(Own::Network, || {
+        let mut cables = Cable::several(many);
+        let proxy = bucket.proxy(fair);
+        let start = |cable: &Cable| {
+            let arguments = ["--ring-mib", "4", "--commit-seconds", "2"];
+            let mut command = record_of(&cable.end, bucket.store(), &arguments);
+            Running::start(behind(&proxy, &mut command))
+        };
+        let recorders: Vec<Running> = cables.iter().map(start).collect();
+        recorders.iter().for_each(is_listening);
+        let done = AtomicBool::new(false);
+        answers = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| read(&bucket, &proxy, &done));
+            let began = Instant::now();
+            while began.elapsed() < seconds && !reader.is_finished() {
+                cables.iter_mut().for_each(|cable| cable.send(1));
+                std::thread::sleep(pause);
+            }
+            done.store(true, Ordering::Relaxed);
+            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        recorders.iter().for_each(|recorder| recorder.signal(libc::SIGINT));
+        recorders.iter().for_each(|recorder| drop(said("record", &recorder.wait(), 0, &[])));
+        for cable in &cables {
+            assert_eq!(cable.arrived(), u64::from(cable.sent));
+            sent += u64::from(cable.sent);
+        }
+    });
+    if !is_run {
+        return;
+    }
+    let lives = lives(&bucket, None);
+    println!("{many} recorders, {sent} packets, {answers} answers meanwhile");
+    assert_eq!((lives.len() as u64, lives.values().sum::<u64>()), (many, sent));
+    assert_eq!(numeric(bucket.store(), "select count(data) from packets"), [sent]);
+    assert!(answers > 0);
+    let lost = "select count(*) from coverage where kind <> 'listened'";
+    assert_eq!(numeric(bucket.store(), lost), [0]);
+    answer(over(bucket.store(), "verify").arg("--deep"));
+}
