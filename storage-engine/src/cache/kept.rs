@@ -107,6 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_value_takes_beside_itself_is_counted() {
+        // Keys and values as the cache has them, in a place that was full for long.
+        let kept: Kept<[u64; 4], bytes::Bytes> = Kept::new(10_000 * BESIDE);
+        (0..100_000).for_each(|key| kept.insert([key; 4], bytes::Bytes::new(), 0));
+        let used = kept.values.memory_used().total();
+        // What `Bytes` and the allocator have beside the bytes.
+        let per_value = used / kept.values.len() + 48;
+        assert!(kept.values.len() > 9_000 && per_value <= BESIDE, "{per_value}");
+    }
+
+    #[test]
     fn a_scan_of_twenty_times_the_room_leaves_what_was_asked_for_again() {
         let kept = Kept::new(100_000);
         for round in 0..3 {

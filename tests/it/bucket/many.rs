@@ -63,13 +63,15 @@ fn every_packet_of_many_recorders_is_there_once() {
     let Some(bucket) = Bucket::new() else { return };
     let many = variable("CAPSTAN_TEST_RECORDERS", 6);
     let seconds = Duration::from_secs(variable("CAPSTAN_TEST_SECONDS", 12));
+    // Several commits of each, and not more than recorders usually make.
+    let commit_seconds = (seconds.as_secs() / 6).clamp(1, 10).to_string();
     let pause = Duration::from_secs(1) / variable("CAPSTAN_TEST_RATE", 50) as u32;
     let (mut sent, mut answers) = (0, 0);
     let is_run = sandbox::with(Own::Network, || {
         let mut cables = Cable::several(many);
         let proxy = bucket.proxy(fair);
         let start = |cable: &Cable| {
-            let arguments = ["--ring-mib", "4", "--commit-seconds", "2"];
+            let arguments = ["--ring-mib", "4", "--commit-seconds", &commit_seconds];
             let mut command = record_of(&cable.end, bucket.store(), &arguments);
             Running::start(behind(&proxy, &mut command))
         };
