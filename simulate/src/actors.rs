@@ -1,6 +1,7 @@
 //! Who does what to the bucket. Each may be killed at any request, or sleep for hours and go on.
 
 mod folder;
+mod holder;
 mod reader;
 mod recorder;
 
@@ -11,6 +12,7 @@ use capstan_model::Failure;
 use capstan_storage_engine::store::{Planted, Store};
 
 pub(crate) use self::folder::fold;
+pub(crate) use self::holder::hold;
 pub(crate) use self::reader::read;
 pub(crate) use self::recorder::record;
 use crate::bucket::{Bucket, Shared};
