@@ -6,8 +6,10 @@
 //!
 //! * [`plan`]: which requests are sent for some byte ranges, and what that costs
 //! * `open`: one opened segment; `cache`: those kept open; `latest`: the newest snapshot
+//! * `in_use`: keeping what a snapshot names while an answer is made from it
 
 mod cache;
+mod in_use;
 mod latest;
 mod open;
 pub mod plan;
@@ -17,7 +19,8 @@ pub(crate) mod testing;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{self, Life, Segment, View, Window};
@@ -25,6 +28,7 @@ use capstan_storage_engine::store::Store;
 use tokio::sync::{Mutex, Semaphore};
 
 use self::cache::Cache;
+pub use self::in_use::InUse;
 pub use self::latest::{FRESHNESS, Latest};
 pub use self::open::OpenSegment;
 pub use self::plan::{Cost, Plan};
@@ -44,6 +48,7 @@ pub struct Snapshot {
     shared: Arc<Shared>,
     view: View,
     windows: Mutex<VecDeque<(TimeRange, Arc<Window>)>>,
+    in_use: std::sync::Mutex<Weak<InUse>>,
 }
 
 /// What all snapshots of a store have in common.
@@ -52,9 +57,16 @@ struct Shared {
     store: Store,
     opened: Cache<OpenSegment>,
     gets: Arc<Semaphore>,
+    /// It was told that the store lets this process lease nothing.
+    was_refused: AtomicBool,
 }
 
 impl Snapshot {
+    fn of(shared: Arc<Shared>, view: View) -> Arc<Snapshot> {
+        let (windows, in_use) = (Mutex::default(), std::sync::Mutex::default());
+        Arc::new(Snapshot { shared, view, windows, in_use })
+    }
+
     /// Reads the catalog of a store.
     ///
     /// # Errors
@@ -71,8 +83,9 @@ impl Snapshot {
         let view = View::load(&store).await?;
         let opened = Cache::new(cache_bytes);
         let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT));
-        let shared = Arc::new(Shared { store, opened, gets });
-        Ok(Arc::new(Snapshot { shared, view, windows: Mutex::default() }))
+        let was_refused = AtomicBool::new(false);
+        let shared = Arc::new(Shared { store, opened, gets, was_refused });
+        Ok(Snapshot::of(shared, view))
     }
 
     /// The store as it is now: this snapshot itself if nothing was committed since.
@@ -84,8 +97,7 @@ impl Snapshot {
         if view.is_same(&self.view) {
             return Ok(Arc::clone(self));
         }
-        let shared = Arc::clone(&self.shared);
-        Ok(Arc::new(Snapshot { shared, view, windows: Mutex::default() }))
+        Ok(Snapshot::of(Arc::clone(&self.shared), view))
     }
 
     /// The store it is of.
@@ -145,7 +157,7 @@ impl Snapshot {
     /// # Errors
     /// What the store says; of kind `Damaged` if the layer is not what was committed.
     pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
-        let Shared { store, opened, gets } = &*self.shared;
+        let Shared { store, opened, gets, .. } = &*self.shared;
         let entry = &segment.entry;
         let open = || async {
             let segment = OpenSegment::open(entry, store, gets).await?;
