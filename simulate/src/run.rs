@@ -12,7 +12,7 @@ use capstan_storage_engine::catalog::{Catalog, Folder, Outcome, Stay, View};
 use capstan_storage_engine::store::{Planted, Store, names};
 use futures::TryStreamExt;
 
-use crate::actors::{Scene, fold, hold, read, record};
+use crate::actors::{Scene, fold, hold, mend, mended, read, record};
 use crate::bucket::{Bucket, Faults};
 use crate::chance::{Chance, Clock};
 use crate::truth::has_all;
@@ -73,6 +73,10 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
         let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
         actors.push(tokio::spawn(hold(scene, chance, format!("holder {number}"))));
     }
+    if chance.of(0..4) == 0 {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(mend(scene, chance)));
+    }
     // Most scenes are short; some are long enough for what was replaced to be removed, and for
     // those who slept meanwhile to wake up.
     let long = if chance.of(0..8) == 0 { 4_000..15_000 } else { 60..900 };
@@ -92,6 +96,9 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
     bucket.be(Faults::default());
     tokio::time::sleep(Duration::from_secs(600)).await;
     let store = scene.patient_store(&Chance::new(chance.next()), 0).await;
+    if let Err(failure) = mended(&scene, &Chance::new(chance.next()), &store, faults).await {
+        scene.broken(format!("a repair with nobody else there: {failure}"));
+    }
     if let Err(failure) = quiet(&scene, &store).await {
         scene.broken(format!("in the end: {failure}"));
     }

@@ -17,6 +17,7 @@ pub(crate) async fn hold(scene: Scene, chance: Chance, name: String) {
     loop {
         let store = scene.patient_store(&chance, skew(&chance)).await;
         tokio::time::sleep(chance.millis(500..600_000)).await;
+        let wounds = scene.wounds();
         let view = match View::load(&store).await {
             Ok(view) => view,
             Err(failure) => {
@@ -24,7 +25,7 @@ pub(crate) async fn hold(scene: Scene, chance: Chance, name: String) {
                 continue;
             }
         };
-        let holds = AtomicBool::new(false);
+        let (holds, aside) = (AtomicBool::new(false), scene.aside());
         let long = Duration::from_secs(chance.of(60..10_000));
         // Killed in the middle of it, sometimes: then nobody gives back what it leased.
         let killed = if chance.per_mille(200) { long / 2 } else { Duration::MAX };
@@ -32,8 +33,8 @@ pub(crate) async fn hold(scene: Scene, chance: Chance, name: String) {
             let ends = tokio::time::Instant::now() + long;
             while tokio::time::Instant::now() < ends {
                 tokio::time::sleep(chance.millis(1_000..1_200_000)).await;
-                if let Err(failure) = look(&scene, &store, &view, &holds, &name).await {
-                    scene.check("a reader that goes on for long", &failure);
+                if let Err(failure) = look(&aside, &store, &view, &holds, &name).await {
+                    aside.check("a reader that goes on for long", &failure);
                 }
             }
         };
@@ -41,6 +42,10 @@ pub(crate) async fn hold(scene: Scene, chance: Chance, name: String) {
             Ok(Ok(())) => scene.tell(|| format!("{name} is done")),
             Ok(Err(failure)) => scene.tell(|| format!("{name}: {failure}")),
             Err(_) => scene.tell(|| format!("{name} is killed")),
+        }
+        // What was damaged is put anew under another name.
+        if scene.was_sound(wounds) {
+            scene.believe(&aside);
         }
     }
 }
