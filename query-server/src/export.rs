@@ -157,7 +157,10 @@ pub async fn export(
     what: &Export,
     to: &mpsc::Sender<Bytes>,
 ) -> Result<Report, Failure> {
-    merge::run(snapshot, what, to).await
+    let snapshot = snapshot.begin();
+    let report = merge::run(&snapshot, what, to).await;
+    snapshot.end().await;
+    report
 }
 
 /// What an export will read, without reading payload: `index` layers, flows and which rows

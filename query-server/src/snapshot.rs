@@ -7,7 +7,9 @@
 //! * [`plan`]: which requests are sent for some byte ranges, and what that costs
 //! * `open`: one opened segment; `opened`: those kept open; `objects`: the way to their bytes, through the cache
 //! * `latest`: the newest snapshot
+//! * `in_use`: keeping what a snapshot names while an answer is made from it
 
+mod in_use;
 mod latest;
 mod objects;
 mod open;
@@ -19,7 +21,8 @@ pub(crate) mod testing;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
@@ -27,6 +30,7 @@ use capstan_storage_engine::catalog::{self, Life, Segment, View, Window};
 use capstan_storage_engine::store::Store;
 use tokio::sync::Mutex;
 
+pub use self::in_use::InUse;
 pub use self::latest::{FRESHNESS, Latest};
 use self::objects::Objects;
 pub use self::open::OpenSegment;
@@ -48,6 +52,7 @@ pub struct Snapshot {
     shared: Arc<Shared>,
     view: View,
     windows: Mutex<VecDeque<(TimeRange, Arc<Window>)>>,
+    in_use: std::sync::Mutex<Weak<InUse>>,
 }
 
 /// What all snapshots of a store have in common.
@@ -55,9 +60,16 @@ pub struct Snapshot {
 struct Shared {
     objects: Arc<Objects>,
     opened: Opened<OpenSegment>,
+    /// It was told that the store lets this process lease nothing.
+    was_refused: AtomicBool,
 }
 
 impl Snapshot {
+    fn of(shared: Arc<Shared>, view: View) -> Arc<Snapshot> {
+        let (windows, in_use) = (Mutex::default(), std::sync::Mutex::default());
+        Arc::new(Snapshot { shared, view, windows, in_use })
+    }
+
     /// Reads the catalog of a store, for one question.
     ///
     /// # Errors
@@ -73,8 +85,8 @@ impl Snapshot {
     pub async fn load_with(store: Store, cache: Cache) -> Result<Arc<Snapshot>, Failure> {
         let view = View::load(&store).await?;
         let objects = Arc::new(Objects::new(store, cache));
-        let shared = Arc::new(Shared { objects, opened: Opened::new(OPENED_BYTES) });
-        Ok(Arc::new(Snapshot { shared, view, windows: Mutex::default() }))
+        let (opened, was_refused) = (Opened::new(OPENED_BYTES), AtomicBool::new(false));
+        Ok(Snapshot::of(Arc::new(Shared { objects, opened, was_refused }), view))
     }
 
     /// The store as it is now: this snapshot itself if nothing was committed since.
@@ -86,8 +98,7 @@ impl Snapshot {
         if view.is_same(&self.view) {
             return Ok(Arc::clone(self));
         }
-        let shared = Arc::clone(&self.shared);
-        Ok(Arc::new(Snapshot { shared, view, windows: Mutex::default() }))
+        Ok(Snapshot::of(Arc::clone(&self.shared), view))
     }
 
     /// The store it is of.
@@ -147,7 +158,7 @@ impl Snapshot {
     /// # Errors
     /// What the store says; of kind `Damaged` if the layer is not what was committed.
     pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
-        let Shared { objects, opened } = &*self.shared;
+        let Shared { objects, opened, .. } = &*self.shared;
         let entry = &segment.entry;
         let open = || async {
             let segment = OpenSegment::open(entry, objects).await?;

@@ -1,21 +1,28 @@
 //! Who does what to the bucket. Each may be killed at any request, or sleep for hours and go on.
 
 mod folder;
+mod holder;
+mod mender;
 mod reader;
 mod recorder;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use capstan_model::Failure;
+use capstan_model::{Failure, Time};
 use capstan_storage_engine::store::{Planted, Store};
 
 pub(crate) use self::folder::fold;
+pub(crate) use self::holder::hold;
+pub(crate) use self::mender::{mend, mended};
 pub(crate) use self::reader::read;
 pub(crate) use self::recorder::record;
 use crate::bucket::{Bucket, Shared};
 use crate::chance::{Chance, Clock, Machine};
 use crate::truth::Truth;
+
+/// How long a request may be on its way that has met damage.
+const FELT: Duration = Duration::from_secs(1_000);
 
 /// What all actors share.
 #[derive(Debug, Clone)]
@@ -23,6 +30,8 @@ pub(crate) struct Scene {
     pub(crate) bucket: Arc<Bucket>,
     pub(crate) clock: Clock,
     pub(crate) truth: Truth,
+    /// What became of objects that no request was to blame for.
+    wounds: Arc<Mutex<Wounds>>,
     /// What must not be and was seen.
     broken: Arc<Mutex<Vec<String>>>,
     /// What happened, if somebody wants to read it.
@@ -30,6 +39,17 @@ pub(crate) struct Scene {
     planted: Option<Planted>,
     /// Listings are always right.
     pub(crate) is_strict: bool,
+}
+
+/// Damage that was done, and whether it is repaired.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wounds {
+    /// How often.
+    many: u64,
+    /// It is not repaired.
+    open: bool,
+    /// Until then requests may have met it.
+    felt_until: Option<Time>,
 }
 
 impl Scene {
@@ -44,6 +64,7 @@ impl Scene {
             bucket,
             clock,
             truth: Truth::default(),
+            wounds: Arc::default(),
             broken: Arc::default(),
             story: is_told.then(Arc::default),
             planted,
@@ -95,10 +116,43 @@ impl Scene {
         self.story.as_ref().map(told).unwrap_or_default()
     }
 
+    /// What damage there is.
+    pub(crate) fn wounds(&self) -> Wounds {
+        *self.wounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Damage is done, or repaired.
+    pub(crate) fn is_wounded(&self, open: bool) {
+        let mut wounds = self.wounds.lock().unwrap_or_else(PoisonError::into_inner);
+        wounds.many += u64::from(open);
+        wounds.open = open;
+        wounds.felt_until = Some(self.clock.now().saturating_add(FELT));
+    }
+
+    /// Whether nobody who began with these wounds can have met damage.
+    pub(crate) fn was_sound(&self, since: Wounds) -> bool {
+        let now = self.wounds();
+        let healed = now.felt_until.is_none_or(|until| until < self.clock.now());
+        !since.open && !now.open && now.many == since.many && healed
+    }
+
+    /// The same scene for somebody who may see damage: what is wrong is told there alone.
+    pub(crate) fn aside(&self) -> Scene {
+        Scene { broken: Arc::default(), ..self.clone() }
+    }
+
+    /// Takes what was seen aside for true.
+    pub(crate) fn believe(&self, aside: &Scene) {
+        aside.found().into_iter().for_each(|what| self.broken(what));
+    }
+
     /// A failure that no bucket is to blame for.
     pub(crate) fn check(&self, who: &str, failure: &Failure) {
-        use capstan_model::FailureKind::{AlreadyThere, Unavailable};
-        if !matches!(failure.kind(), Unavailable | AlreadyThere) {
+        use capstan_model::FailureKind::{AlreadyThere, Damaged, NotFound, Unavailable};
+        let is_wound = matches!(failure.kind(), Damaged | NotFound);
+        if is_wound && !self.was_sound(self.wounds()) {
+            self.tell(|| format!("{who}: {failure}"));
+        } else if !matches!(failure.kind(), Unavailable | AlreadyThere) {
             let source = std::error::Error::source(failure).map(ToString::to_string);
             self.broken(format!("{who}: {failure} ({})", source.unwrap_or_default()));
         }

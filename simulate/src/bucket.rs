@@ -119,6 +119,34 @@ impl Bucket {
         last.is_some_and(|(_, object)| String::from_utf8_lossy(&object.bytes).contains(words))
     }
 
+    /// The names of all objects below one, past all faults.
+    pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
+        let state = lock(&self.state);
+        let below = state.objects.range(prefix.to_owned()..);
+        below
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// An object is no more, and no request was to blame.
+    pub(crate) fn lose(&self, name: &str) {
+        lock(&self.state).objects.remove(name);
+    }
+
+    /// A byte of an object is another one.
+    pub(crate) fn spoil(&self, name: &str) {
+        let place = self.chance.next();
+        if let Some(object) = lock(&self.state).objects.get_mut(name)
+            && !object.bytes.is_empty()
+        {
+            let mut bytes = object.bytes.to_vec();
+            let place = place as usize % bytes.len();
+            bytes[place] ^= 0x10;
+            object.bytes = bytes.into();
+        }
+    }
+
     /// The way of a request there, and whether it arrives.
     async fn arrive(&self) -> Result<()> {
         lock(&self.state).requests += 1;

@@ -51,6 +51,8 @@ enum Fault {
     TakenIsOurs,
     /// Who creates a root does not look for a boundary
     NoBoundary,
+    /// What readers lease is removed all the same
+    NoLeases,
 }
 
 impl From<Fault> for Planted {
@@ -59,6 +61,7 @@ impl From<Fault> for Planted {
             Fault::RootFirst => Planted::RootFirst,
             Fault::TakenIsOurs => Planted::TakenIsOurs,
             Fault::NoBoundary => Planted::NoBoundary,
+            Fault::NoLeases => Planted::NoLeases,
         }
     }
 }

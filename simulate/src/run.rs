@@ -6,10 +6,13 @@ use std::time::Duration;
 use capstan_model::{Failure, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::fold::fold_all;
 use capstan_storage_engine::catalog::fold::seal::NOTE;
-use capstan_storage_engine::catalog::{Catalog, Outcome, View};
-use capstan_storage_engine::store::{Planted, Store};
+use capstan_storage_engine::catalog::lease::HOLDS;
+use capstan_storage_engine::catalog::sweep::GRACE;
+use capstan_storage_engine::catalog::{Catalog, Folder, Outcome, Stay, View};
+use capstan_storage_engine::store::{Planted, Store, names};
+use futures::TryStreamExt;
 
-use crate::actors::{Scene, fold, read, record};
+use crate::actors::{Scene, fold, hold, mend, mended, read, record};
 use crate::bucket::{Bucket, Faults};
 use crate::chance::{Chance, Clock};
 use crate::truth::has_all;
@@ -66,6 +69,14 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
         let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
         actors.push(tokio::spawn(read(scene, chance)));
     }
+    for number in 0..chance.of(0..3) {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(hold(scene, chance, format!("holder {number}"))));
+    }
+    if chance.of(0..4) == 0 {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(mend(scene, chance)));
+    }
     // Most scenes are short; some are long enough for what was replaced to be removed, and for
     // those who slept meanwhile to wake up.
     let long = if chance.of(0..8) == 0 { 4_000..15_000 } else { 60..900 };
@@ -85,8 +96,14 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
     bucket.be(Faults::default());
     tokio::time::sleep(Duration::from_secs(600)).await;
     let store = scene.patient_store(&Chance::new(chance.next()), 0).await;
+    if let Err(failure) = mended(&scene, &Chance::new(chance.next()), &store, faults).await {
+        scene.broken(format!("a repair with nobody else there: {failure}"));
+    }
     if let Err(failure) = quiet(&scene, &store).await {
         scene.broken(format!("in the end: {failure}"));
+    }
+    if let Err(failure) = swept(&scene, &store).await {
+        scene.broken(format!("long after the end: {failure}"));
     }
     Ended {
         broken: scene.found(),
@@ -149,6 +166,27 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
     let problems: Vec<String> = logs.problems().iter().map(ToString::to_string).collect();
     if !problems.is_empty() {
         scene.broken(format!("the logs: {problems:?}"));
+    }
+    Ok(())
+}
+
+/// Long after, all that was replaced is removed, leases that nobody gave back are, and everything is seen
+/// as before.
+async fn swept(scene: &Scene, store: &Store) -> Result<(), Failure> {
+    let before = View::load(store).await?.window(TimeRange::ALL).await?;
+    tokio::time::sleep(GRACE + HOLDS + Duration::from_secs(1)).await;
+    let mut folder = Folder::claim(store, "the sweeper", Stay::Leaves).await?;
+    folder.sweep(GRACE).await?;
+    let count = async |prefix| store.list(&prefix).try_collect::<Vec<_>>().await;
+    let roots = count(names::roots()).await?.len();
+    let leases = count(names::leases()).await?.len();
+    // The newest few stay, and the one that says what was removed.
+    if roots > 5 || leases > 0 {
+        scene.broken(format!("{roots} roots and {leases} leases are left when all is over"));
+    }
+    let after = View::load(store).await?.window(TimeRange::ALL).await?;
+    if after.segments != before.segments || after.listened != before.listened {
+        scene.broken("removing what was replaced changed what is seen".to_owned());
     }
     Ok(())
 }

@@ -23,6 +23,7 @@
 //! catalog/roots/<version>                  the Root: positions in open logs, epoch
 //! catalog/lives/<recorder>/<generation>    a life that has ended
 //! boundary/<number>                        versions of the root up to some number may be gone
+//! lease/<reader>-<root>-<number>           empty: somebody reads as of that root
 //! ```
 //!
 //! A reader takes the newest root, tails the logs that it names from there, and reads the
@@ -41,13 +42,15 @@
 //!
 //! * [`mod@recorder`]: appending to a log; `load`: reading logs
 //! * `versions`: reading and putting what is folded
-//! * [`fold`]: folding; [`role`]: who does; [`sweep`]: removing what newer versions have replaced; [`view`]: reading, with what is known of slots kept in `slots`
+//! * [`fold`]: folding; [`role`]: who does; [`sweep`]: removing what newer versions have replaced
+//! * [`view`]: reading, with what is known of slots kept in `slots`; [`lease`]: keeping what a reader may still read
 
 pub mod chain;
 pub mod entry;
 pub mod facts;
 pub mod filter;
 pub mod fold;
+pub mod lease;
 pub mod life;
 mod load;
 pub mod manifest;
@@ -68,6 +71,7 @@ pub use entry::{
 };
 pub use filter::AddressFilter;
 pub use fold::{Folded, Folder, Outcome, Stay, Swept};
+pub use lease::Lease;
 pub use life::{Import, Life};
 pub use load::writer;
 pub use recorder::Recorder;

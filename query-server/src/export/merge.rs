@@ -19,7 +19,7 @@ use super::read::{Ahead, Beside, Reading, interfaces};
 use super::run::{Head, Run, Spill};
 use super::{Export, LEAST_MEMORY, Order, Report, Skipped};
 use crate::select::Selection;
-use crate::snapshot::Snapshot;
+use crate::snapshot::InUse;
 
 /// Most bytes of payload and rows that are read and put together at a time.
 const LARGEST_SLICE: usize = 16 << 20;
@@ -66,7 +66,7 @@ impl Active {
 }
 
 struct Merge<'a> {
-    snapshot: &'a Arc<Snapshot>,
+    snapshot: &'a Arc<InUse>,
     what: &'a Export,
     selection: Arc<Selection>,
     everything: bool,
@@ -87,7 +87,7 @@ struct Merge<'a> {
 
 /// Runs an export.
 pub(super) async fn run(
-    snapshot: &Arc<Snapshot>,
+    snapshot: &Arc<InUse>,
     what: &Export,
     to: &Sender<Bytes>,
 ) -> Result<Report, Failure> {
@@ -309,6 +309,7 @@ impl Merge<'_> {
         if !is_local(&failure) {
             return Err(failure);
         }
+        let failure = self.snapshot.explain(failure);
         let segment = segment.entry.name.clone();
         tracing::warn!(segment, packets, %failure, "packets are left out of an export");
         self.report.skipped.push(Skipped { segment, packets, failure });

@@ -50,7 +50,7 @@ async fn scan(
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let partitions = session.config().target_partitions();
-    let scan = ScanExec::new(Arc::clone(snapshot), request, partitions, limit).await?;
+    let scan = ScanExec::new(snapshot.begin(), request, partitions, limit).await?;
     let scan = if explain::is_shown(session) { scan.plan().await? } else { scan };
     Ok(Arc::new(scan))
 }

@@ -35,7 +35,7 @@ use super::packets::PacketRequest;
 use super::skipped::Skipped;
 use super::window::Window;
 use crate::select::FlowFilter;
-use crate::snapshot::{Cost, Snapshot};
+use crate::snapshot::{Cost, InUse};
 
 /// Segments whose index and flows are read at a time to tell what a query will cost.
 const PLANNED_AT_ONCE: usize = 8;
@@ -121,7 +121,7 @@ struct Planned {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct ScanExec {
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<InUse>,
     request: Request,
     /// Segments of each partition.
     groups: Vec<Vec<Arc<Segment>>>,
@@ -141,7 +141,7 @@ impl ScanExec {
     /// # Errors
     /// What the store says when hours are asked about for the first time.
     pub(super) async fn new(
-        snapshot: Arc<Snapshot>,
+        snapshot: Arc<InUse>,
         request: Request,
         partitions: usize,
         limit: Option<usize>,

@@ -6,7 +6,7 @@ use capstan_model::{Failure, Time, TimeRange};
 use capstan_storage_engine::catalog::{View, Window};
 use capstan_storage_engine::store::Store;
 
-use super::{Scene, skew};
+use super::{Scene, Wounds, skew};
 use crate::chance::Chance;
 use crate::truth::{Counts, has_all, minute_of};
 
@@ -14,6 +14,7 @@ use crate::truth::{Counts, has_all, minute_of};
 struct Seen {
     view: View,
     counts: Counts,
+    wounds: Wounds,
 }
 
 /// Reads until the scene ends.
@@ -28,10 +29,17 @@ pub(crate) async fn read(scene: Scene, chance: Chance) {
         if chance.per_mille(100) {
             before = None;
         }
-        match look(&scene, &chance, &store, before.as_ref()).await {
+        let (wounds, aside) = (scene.wounds(), scene.aside());
+        match look(&aside, &chance, &store, before.as_ref()).await {
             Ok(Some(seen)) => before = Some(seen),
             Ok(None) => {}
-            Err(failure) => scene.check("a reader", &failure),
+            Err(failure) => aside.check("a reader", &failure),
+        }
+        if scene.was_sound(wounds) {
+            scene.believe(&aside);
+        } else {
+            // What it has may be in part.
+            before = None;
         }
     }
 }
@@ -43,7 +51,7 @@ async fn look(
     store: &Store,
     before: Option<&Seen>,
 ) -> Result<Option<Seen>, Failure> {
-    let must = scene.truth.acknowledged();
+    let (must, wounds) = (scene.truth.acknowledged(), scene.wounds());
     let view = match before {
         Some(before) => before.view.refresh().await?,
         None => View::load(store).await?,
@@ -60,7 +68,8 @@ async fn look(
         if let Err(what) = has_all(&counts, &before.counts, "that were seen before") {
             scene.broken(format!("a reader that goes on: {what}"));
         }
-        if chance.per_mille(300) {
+        // A repair puts anew what is folded now, and not what was.
+        if chance.per_mille(300) && scene.was_sound(before.wounds) {
             // What was seen stays what it was.
             let again = all(scene, &before.view).await?;
             if again.is_some_and(|again| again != before.counts) {
@@ -79,7 +88,7 @@ async fn look(
     if found.len() != expected.len() || found.iter().any(|name| !expected.contains(*name)) {
         scene.broken(format!("a window has {found:?}, not {expected:?}"));
     }
-    Ok(Some(Seen { view, counts }))
+    Ok(Some(Seen { view, counts, wounds }))
 }
 
 /// What a view shows of all of time.

@@ -109,6 +109,8 @@ pub struct Swept {
     pub roots: u64,
     /// Versions of manifests.
     pub manifests: u64,
+    /// Leases that held no more.
+    pub leases: u64,
 }
 
 /// A log that was followed, as far as a step takes it.
@@ -248,22 +250,24 @@ impl Folder {
         Ok(Ok(folded))
     }
 
-    /// Removes versions that newer ones have replaced for `grace`, of the root and of the manifests
-    /// that changed since this was done last; how many.
+    /// Removes versions that newer ones have replaced for `grace` and that nobody leases, of the root and of the
+    /// manifests that changed since this was done last, and leases that hold no more; how many.
     ///
     /// # Errors
     /// What the store says; calling again is right.
     pub async fn sweep(&mut self, grace: Duration) -> Result<Swept, Failure> {
         let mut swept = Swept::default();
-        let Some((gone, now)) = sweep::roots(&self.store, grace).await? else { return Ok(swept) };
+        let Some(look) = sweep::look(&self.store, grace).await? else { return Ok(swept) };
+        let sweep::Look { roots, kept, expired } = look;
         for slot in self.unswept.clone() {
-            let (removed, some_left) = sweep::manifests(&self.store, slot, now, grace).await?;
+            let (removed, some_left) = sweep::manifests(&self.store, slot, &kept).await?;
             swept.manifests += removed;
             if !some_left {
                 self.unswept.remove(&slot);
             }
         }
-        if let Some((last, _)) = gone.last() {
+        swept.leases = sweep::remove(&self.store, expired).await?;
+        if let Some((last, _)) = roots.last() {
             let (number, below) = (self.boundary.saturating_add(1), last.saturating_add(1));
             let raised = versions::put_boundary(&self.store, number, below).await?;
             // Whoever raised another one says which versions may go; the next round sees which are left.
@@ -271,7 +275,8 @@ impl Folder {
             if self.advance(Step::default()).await?.is_err() || !raised {
                 return Ok(swept);
             }
-            swept.roots = sweep::remove(&self.store, gone).await?;
+            let roots = roots.into_iter().map(|(_, path)| path);
+            swept.roots = sweep::remove(&self.store, roots).await?;
         }
         Ok(swept)
     }

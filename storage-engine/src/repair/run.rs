@@ -263,15 +263,14 @@ impl<W: Watch> Repair<'_, W> {
     async fn mend_root(&mut self, survey: &mut Survey) -> Result<bool, Failure> {
         let store = self.store;
         let real = !self.options.dry_run;
-        let damaged: Vec<Owner> = survey
-            .lives
-            .iter()
-            .filter(|(_, life)| life.is_none())
-            .map(|(owner, _)| *owner)
-            .collect();
-        for (recorder, generation) in damaged {
-            let life = survey.logs.life((recorder, generation)).cloned();
-            let ended = life.filter(|life| life.chain().finished());
+        for (recorder, generation) in survey.lost_lives() {
+            let of_root = survey
+                .roots
+                .readable
+                .as_ref()
+                .and_then(|root| root.value.log((recorder, generation)).map(|log| &log.life));
+            let life = survey.logs.life((recorder, generation)).filter(|of| of.chain().finished());
+            let ended = life.or(of_root).filter(|life| life.chain().finished()).cloned();
             if real {
                 store.delete(&names::life(recorder, generation)).await?;
                 if let Some(life) = &ended {
@@ -382,6 +381,10 @@ impl<W: Watch> Repair<'_, W> {
                 missing.entry(*slot).or_default();
             }
         }
+        // One that is gone may have said no more than the one before, but it is the one that readers ask for.
+        for named in root.slots.iter().filter(|of| survey.newest(of.slot) < of.version) {
+            missing.entry(named.slot).or_default();
+        }
         let mut waste = Vec::new();
         for (slot, found) in &survey.slots {
             waste.extend(found.unreadable.iter().map(|name| names::part(*slot, name)));
@@ -412,10 +415,14 @@ impl<W: Watch> Repair<'_, W> {
             let found = survey.slots.get(slot);
             let readable = found.and_then(|found| found.row.readable.as_ref());
             let unreadable = found.map(|found| found.unreadable.clone()).unwrap_or_default();
+            let there = survey.newest(*slot);
+            // The number of one that is gone is not used again.
+            let newest = there.max(root.slot(*slot).unwrap_or(0));
+            let previous = found.filter(|_| there == newest).map(|of| of.row.newest_sha256.clone());
             mendings.push(MendingSlot {
                 base: readable.map_or_else(|| Manifest::empty(*slot), |of| of.value.clone()),
-                newest: found.map_or(0, |found| found.row.newest),
-                previous: found.map(|of| of.row.newest_sha256.clone()).unwrap_or_default(),
+                newest,
+                previous: previous.unwrap_or_default(),
                 unreadable,
                 commits,
             });

@@ -179,6 +179,17 @@ impl Survey {
         Ok(())
     }
 
+    /// Lives that have ended and are not stored as such: their objects cannot be read, or are gone while the
+    /// root, which is about to forget them, names them still.
+    pub(super) fn lost_lives(&self) -> BTreeSet<Owner> {
+        let unreadable = self.lives.iter().filter(|(_, life)| life.is_none());
+        let root = self.roots.readable.as_ref().map(|root| &root.value);
+        let ended = root.into_iter().flat_map(|root| &root.logs).filter(|log| log.ended);
+        let gone =
+            ended.map(|log| log.life.owner()).filter(|owner| !self.lives.contains_key(owner));
+        unreadable.map(|(owner, _)| *owner).chain(gone).collect()
+    }
+
     /// Lives of which neither the root nor an ended life nor a mark says anything: nobody finds their
     /// logs.
     pub(super) fn homeless(&self) -> BTreeSet<Owner> {
@@ -195,6 +206,11 @@ impl Survey {
     /// The highest boundary's number; 0 if there is none.
     pub(super) fn boundary(&self) -> u64 {
         self.boundaries.keys().max().copied().unwrap_or(0)
+    }
+
+    /// The highest version of a slot's manifest that is there, readable or not; 0 if there is none.
+    pub(super) fn newest(&self, slot: Slot) -> u64 {
+        self.slots.get(&slot).map_or(0, |found| found.row.newest)
     }
 
     /// All segments that something names.

@@ -176,9 +176,29 @@ pub fn boundary(number: u64) -> Path {
     Path::from(format!("boundary/{number:020}"))
 }
 
+/// `lease/<reader>-<root20>-<number20>`: a reader's view is of that root. The reader is 32 hex digits that nobody
+/// else draws. In one folder, as names of open logs are.
+pub fn lease(reader: &str, root: u64, number: u64) -> Path {
+    Path::from(format!("lease/{reader}-{root:020}-{number:020}"))
+}
+
+/// `lease`.
+pub fn leases() -> Path {
+    Path::from("lease")
+}
+
+/// Takes the name of a lease apart: the version of the root that it keeps.
+pub fn parse_lease(path: &Path) -> Option<u64> {
+    let (reader, rest) = path.as_ref().strip_prefix("lease/")?.split_once('-')?;
+    let (root, number) = rest.split_once('-')?;
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    digits(number, 20).filter(|_| reader.len() == 32 && reader.chars().all(is_hex))?;
+    digits(root, 20)
+}
+
 /// The first path elements of all there is in a store.
-pub const TOP: [&str; 8] =
-    ["format", "writers", "log", "data", "probe", "open", "catalog", "boundary"];
+pub const TOP: [&str; 9] =
+    ["format", "writers", "log", "data", "probe", "open", "catalog", "boundary", "lease"];
 
 /// A cluster's name is a folder name: it must be one everywhere.
 ///
@@ -247,6 +267,12 @@ mod tests {
         assert_eq!(parse_open(&open(RECORDER, Generation(7))), Some(life_of));
         assert_eq!(parse_ended(&life(RECORDER, Generation(7))), Some(life_of));
         assert_eq!(parse_root(&life(RECORDER, Generation(7))), None);
+        let reader = "0123456789abcdef".repeat(2);
+        assert_eq!(parse_lease(&lease(&reader, 7, 3)), Some(7));
+        for name in ["lease/1-2-3", "lease", "open/1-2-3"] {
+            assert_eq!(parse_lease(&Path::from(name)), None, "{name}");
+        }
+        assert_eq!(parse_lease(&lease(&reader.to_uppercase(), 7, 3)), None);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Planted {
     TakenIsOurs,
     /// Who creates a root does not look for a boundary.
     NoBoundary,
+    /// What readers lease is removed all the same.
+    NoLeases,
 }
 
 /// This machine's clock, and what the system gives.

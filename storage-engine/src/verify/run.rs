@@ -157,9 +157,15 @@ async fn foreign(store: &Store) -> Result<Vec<Finding>, Failure> {
     let (folders, objects) = store.names_below(&Path::default()).await?;
     let top = folders.into_iter().chain(objects.into_iter().map(|object| object.path));
     let mut foreign: Vec<Path> = top.filter(|path| !names::TOP.contains(&path.as_ref())).collect();
-    let mut entries = store.list(&names::log(None)).chain(store.list(&names::writers(None)));
+    let mut entries = store
+        .list(&names::log(None))
+        .chain(store.list(&names::writers(None)))
+        .chain(store.list(&names::leases()));
     while let Some(Listed { path, .. }) = entries.try_next().await? {
-        if names::parse_commit(&path).is_none() && names::parse_writer(&path).is_none() {
+        let is_ours = names::parse_commit(&path).is_some()
+            || names::parse_writer(&path).is_some()
+            || names::parse_lease(&path).is_some();
+        if !is_ours {
             foreign.push(path);
         }
     }

@@ -143,16 +143,19 @@ async fn what_nobody_names_is_noted_and_no_harm() {
     for name in ["data/date=2026-10-02/hour=14/x/body", "data/date=2020-01-01/hour=00/y/index"] {
         objects.put(&full(name), "left".into()).await.unwrap();
     }
-    for name in ["notes.txt", "other/thing", "log/x", "writers/00000000000000ab/7"] {
+    for name in ["notes.txt", "other/thing", "log/x", "writers/00000000000000ab/7", "lease/x"] {
         objects.put(&full(name), "mine".into()).await.unwrap();
     }
+    // Somebody reads.
+    let lease = crate::store::names::lease(&store.nonce(), 1, 0);
+    store.put_new(&lease, Vec::new()).await.unwrap();
     let (report, findings) = check(&store, true).await;
     assert_eq!(report.worst(), Some(Severity::Note));
     assert_eq!(report.orphans, (2, 8));
     let foreign = findings.iter().filter(|found| found.what == What::Foreign);
     let mut foreign: Vec<&str> = foreign.map(|found| found.object.as_str()).collect();
     foreign.sort_unstable();
-    assert_eq!(foreign, ["log/x", "notes.txt", "other", "writers/00000000000000ab/7"]);
+    assert_eq!(foreign, ["lease/x", "log/x", "notes.txt", "other", "writers/00000000000000ab/7"]);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use datafusion::physical_plan::metrics::{
 };
 
 use super::{Request, ScanExec};
-use crate::snapshot::{Cost, Snapshot};
+use crate::snapshot::{Cost, InUse, Snapshot};
 use crate::tables::flow_rows::Constants;
 use crate::tables::packets::{PacketReader, Selected};
 use crate::tables::skipped::Skipped;
@@ -54,7 +54,7 @@ fn named(segment: &str, failure: Failure) -> Failure {
 /// # Errors
 /// What the store says.
 pub(super) async fn cost(
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<InUse>,
     request: Request,
     segment: Arc<Segment>,
 ) -> Result<Cost, Failure> {
@@ -81,7 +81,7 @@ enum Rows {
 impl Rows {
     /// Opens a segment and fetches what its first rows need.
     async fn start(
-        snapshot: Arc<Snapshot>,
+        snapshot: Arc<InUse>,
         request: Request,
         segment: Arc<Segment>,
         memory: MemoryReservation,
@@ -136,7 +136,7 @@ type Opening = (Arc<Segment>, SpawnedTask<Result<Rows, Failure>>);
 
 /// One partition while it is read.
 pub(super) struct Partition {
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<InUse>,
     request: Request,
     /// Segments still to be opened, the next one last.
     segments: Vec<Arc<Segment>>,
@@ -240,6 +240,7 @@ impl Partition {
                         self.rows = None;
                     }
                     Err(failure) => {
+                        let failure = self.snapshot.explain(failure);
                         skip(self.skipped.as_deref(), rows.entry(), failure)?;
                         if !rows.goes_on() {
                             self.rows = None;
@@ -257,7 +258,10 @@ impl Partition {
             })?;
             match rows {
                 Ok(rows) => self.rows = Some(rows),
-                Err(failure) => skip(self.skipped.as_deref(), &segment.entry, failure)?,
+                Err(failure) => {
+                    let failure = self.snapshot.explain(failure);
+                    skip(self.skipped.as_deref(), &segment.entry, failure)?;
+                }
             }
             // With a limit the next segment is perhaps not needed at all.
             if self.limit.is_none() {

@@ -14,9 +14,9 @@ use crate::catalog::versions;
 pub(crate) struct MendingSlot {
     /// The newest manifest that can be read; an empty one if none can.
     pub(crate) base: Manifest,
-    /// The highest version there is.
+    /// The highest version there is, or was.
     pub(crate) newest: u64,
-    /// SHA-256 of its bytes, hex.
+    /// SHA-256 of its bytes, hex; empty if it is gone.
     pub(crate) previous: String,
     /// Parts that `base` names and that cannot be read.
     pub(crate) unreadable: BTreeSet<String>,

@@ -403,3 +403,57 @@ async fn logs_of_recorders_that_are_gone_are_ended() {
     assert!(late.to_string().contains("start it again"), "{late}");
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "b"]);
 }
+
+struct Silent;
+
+impl crate::repair::Watch for Silent {}
+
+#[tokio::test]
+async fn an_ended_life_that_is_gone_is_put_anew_before_the_root_forgets_it() {
+    let store = memory().await;
+    let (mut ends, mut stays) = (recorder(&store, 0).await, recorder(&store, 1).await);
+    let mut folder = folder(&store).await;
+    stays.commit(draft("s", 0)).await.unwrap();
+    ends.commit(CommitDraft { finished: end().finished, ..draft("e", 1) }).await.unwrap();
+    step(&mut folder).await;
+    assert!(folder.root().logs.iter().any(|log| log.ended));
+    store.delete(&names::life(RECORDER, Generation(1))).await.unwrap();
+    let options = crate::repair::Options::default();
+    let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+    assert_eq!(report.repaired, 1);
+    let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+    assert_eq!(again, crate::repair::Report::default());
+    assert_eq!(View::load(&store).await.unwrap().lives().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
+    let hour = Slot::Hour(Hour(0));
+    for lost in [2, 3] {
+        let store = memory().await;
+        let mut recorder = recorder(&store, 0).await;
+        let mut folder = folder(&store).await;
+        for number in 0..3 {
+            recorder.commit(draft(&format!("a{number}"), number)).await.unwrap();
+            step(&mut folder).await;
+        }
+        let asked = View::load(&store).await.unwrap();
+        for version in lost..=3 {
+            store.delete(&names::manifest(hour, version)).await.unwrap();
+        }
+        let options = crate::repair::Options::default();
+        let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+        assert_eq!(report.repaired, 1);
+        let newest = versions::newest_manifest(&store, hour, 0).await.unwrap().value;
+        assert_eq!(newest.version, 4);
+        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a0", "a1", "a2"]);
+        assert_eq!(asked.window(TimeRange::ALL).await.unwrap().segments.len(), 3);
+        // That one said no more than the one before it, and is missed all the same.
+        store.delete(&names::manifest(hour, 4)).await.unwrap();
+        let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+        assert_eq!(again.repaired, 1);
+        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a0", "a1", "a2"]);
+        let nothing = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+        assert_eq!(nothing, crate::repair::Report::default());
+    }
+}

@@ -1,0 +1,196 @@
+//! A snapshot that somebody is being answered from: what it names stays until the answer is done.
+//!
+//! What newer versions have replaced is removed after an hour, so an answer that takes longer leases what it
+//! reads. One that does not take a quarter of that asks the store for nothing.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::catalog::lease;
+use capstan_storage_engine::catalog::sweep::GRACE;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::Snapshot;
+
+/// Answers that begin within this time share a lease. Later ones get one of their own: in a row of short
+/// ones that never ends each would look like a long one.
+const SHARED_FOR: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct InUse {
+    snapshot: Arc<Snapshot>,
+    began: Instant,
+    grace: Duration,
+    /// What the snapshot names is leased.
+    holds: Arc<AtomicBool>,
+    done: oneshot::Sender<()>,
+    keeper: JoinHandle<()>,
+}
+
+impl Snapshot {
+    /// Begins to answer from it; when the last clone is dropped, or [ended](InUse::end), nothing is kept for
+    /// that any more. Call it where tokio runs.
+    pub fn begin(self: &Arc<Self>) -> Arc<InUse> {
+        let mut known = self.in_use.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let young = known.upgrade().filter(|of| of.began.elapsed() < SHARED_FOR);
+        young.unwrap_or_else(|| {
+            let new = Arc::new(InUse::of(Arc::clone(self), GRACE));
+            *known = Arc::downgrade(&new);
+            new
+        })
+    }
+}
+
+impl Deref for InUse {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl InUse {
+    fn of(snapshot: Arc<Snapshot>, grace: Duration) -> InUse {
+        let (done, ended) = oneshot::channel();
+        let holds = Arc::new(AtomicBool::new(false));
+        let (view, shared) = (snapshot.view.clone(), Arc::clone(&snapshot.shared));
+        let kept = Arc::clone(&holds);
+        let keeper = tokio::spawn(async move {
+            match lease::keep(&view, grace, &kept, ended).await {
+                Err(failure) if failure.kind() == FailureKind::Permission => {
+                    if !shared.was_refused.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(
+                            %failure,
+                            "what long answers read cannot be leased: it is kept for an hour and no longer"
+                        );
+                    }
+                }
+                Err(failure) => tracing::warn!(%failure, "what a long answer reads is not leased"),
+                Ok(()) => {}
+            }
+        });
+        InUse { snapshot, began: Instant::now(), grace, holds, done, keeper }
+    }
+
+    /// Says of something that is missing that it was removed meanwhile, if it may have been.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        let long = self.began.elapsed();
+        let is_kept = long < self.grace || self.holds.load(Ordering::Relaxed);
+        if failure.kind() != FailureKind::NotFound || is_kept {
+            return failure;
+        }
+        let what = format!(
+            "removed while it was being read: this answer began {} minutes ago and what it reads could not be \
+             leased; ask again",
+            long.as_secs() / 60
+        );
+        Failure::caused_by(FailureKind::NotFound, what, failure)
+    }
+
+    /// Ends it, and waits until what was leased is given back if this was the last clone: for who is about to
+    /// leave.
+    pub(crate) async fn end(self: Arc<Self>) {
+        if let Some(InUse { done, keeper, .. }) = Arc::into_inner(self) {
+            drop(done);
+            // If it crashed there is nothing to wait for.
+            let _ = keeper.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::TimeRange;
+    use capstan_storage_engine::store::names;
+    use datafusion::prelude::SessionContext;
+    use futures::TryStreamExt;
+
+    use super::*;
+    use crate::export::{self, Export};
+    use crate::flight::export::Order;
+    use crate::flight::session_config;
+    use crate::select::Selection;
+    use crate::snapshot::testing::{self, Recording, record, traffic};
+
+    async fn snapshot() -> Arc<Snapshot> {
+        let store = testing::store().await;
+        record(&store, Recording::of(1), traffic(1, 100, 0, 1_000)).await;
+        Snapshot::load(store).await.unwrap()
+    }
+
+    async fn leases(snapshot: &Snapshot) -> usize {
+        let listed = snapshot.store().list(&names::leases());
+        listed.try_collect::<Vec<_>>().await.unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_leases_what_it_reads_and_gives_it_back() {
+        let snapshot = snapshot().await;
+        let long = Arc::new(InUse::of(Arc::clone(&snapshot), Duration::from_secs(2)));
+        let other = Arc::clone(&long);
+        while leases(&snapshot).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        long.end().await;
+        assert_eq!(leases(&snapshot).await, 1, "somebody still reads");
+        other.end().await;
+        assert_eq!(leases(&snapshot).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_short_answer_costs_nothing() {
+        let snapshot = snapshot().await;
+        let before = snapshot.store().requests();
+        let (one, other) = (snapshot.begin(), snapshot.begin());
+        assert!(Arc::ptr_eq(&one, &other));
+        drop(one);
+        other.end().await;
+        let again = snapshot.begin();
+        tokio::task::yield_now().await;
+        drop(again);
+        assert_eq!(snapshot.store().requests(), before);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn statements_and_exports_are_uses_until_they_are_done() {
+        let snapshot = snapshot().await;
+        let is_in_use = || snapshot.in_use.lock().unwrap().upgrade().is_some();
+        let state = crate::tables::session(&snapshot, session_config(), Arc::default());
+        let context = SessionContext::new_with_state(state.unwrap());
+        assert!(!is_in_use());
+        let frame = context.sql("SELECT ordinal FROM packets").await.unwrap();
+        let mut rows = frame.execute_stream().await.unwrap();
+        assert!(is_in_use());
+        while rows.try_next().await.unwrap().is_some() {}
+        drop(rows);
+        assert!(!is_in_use());
+
+        // Nobody takes the second piece.
+        let what = Export::new(Selection::of_range(TimeRange::ALL), Order::Time);
+        let mut file = export::stream(Arc::clone(&snapshot), what);
+        file.try_next().await.unwrap();
+        drop(file);
+        while is_in_use() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_meanwhile_is_not_just_missing() {
+        let snapshot = snapshot().await;
+        let missing = || Failure::new(FailureKind::NotFound, "x is not there");
+        let young = snapshot.begin();
+        assert_eq!(young.explain(missing()).to_string(), "x is not there");
+        let old = InUse::of(Arc::clone(&snapshot), Duration::ZERO);
+        assert!(old.explain(missing()).to_string().starts_with("removed while it was being read"));
+        let damaged = old.explain(Failure::new(FailureKind::Damaged, "y is damaged"));
+        assert_eq!(damaged.to_string(), "y is damaged");
+        old.holds.store(true, Ordering::Relaxed);
+        assert_eq!(old.explain(missing()).to_string(), "x is not there");
+    }
+}

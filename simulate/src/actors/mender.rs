@@ -1,0 +1,146 @@
+//! Damage that no request is to blame for, to what is folded, and repairs: while others go on, broken off in the
+//! middle, and when nobody is there any more. After each all must be as it was.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use capstan_model::{Failure, Hour, TimeRange};
+use capstan_storage_engine::catalog::View;
+use capstan_storage_engine::repair::{self, Action, Options, repair};
+use capstan_storage_engine::store::Store;
+use capstan_storage_engine::verify::{self, Finding, Severity};
+
+use super::Scene;
+use crate::bucket::Faults;
+use crate::chance::Chance;
+
+/// Damages and repairs until the scene ends.
+pub(crate) async fn mend(scene: Scene, chance: Chance) {
+    let store = scene.patient_store(&chance, 0).await;
+    loop {
+        tokio::time::sleep(chance.millis(10_000..2_000_000)).await;
+        wound(&scene, &chance);
+        tokio::time::sleep(chance.millis(1..100_000)).await;
+        loop {
+            // Killed in the middle of it, sometimes.
+            let patience = Duration::from_millis(chance.of(100..120_000));
+            match tokio::time::timeout(patience, repair(&store, &options(), &Telling(&scene))).await
+            {
+                Ok(Ok(report)) if report.beyond == 0 => break,
+                Ok(Ok(report)) => scene.broken(format!("a repair beside others: {report:?}")),
+                Ok(Err(failure)) => scene.check("a repair beside others", &failure),
+                Err(_) => scene.tell(|| "a repair is killed".to_owned()),
+            }
+            tokio::time::sleep(chance.millis(1_000..60_000)).await;
+        }
+        scene.is_wounded(false);
+        scene.tell(|| "all is repaired, beside others".to_owned());
+    }
+}
+
+/// Damages what is there when all others are gone, sometimes, and repairs it if it is damaged.
+///
+/// # Errors
+/// The repair could not be done.
+pub(crate) async fn mended(
+    scene: &Scene,
+    chance: &Chance,
+    store: &Store,
+    faults: Faults,
+) -> Result<(), Failure> {
+    if chance.of(0..3) == 0 {
+        wound(scene, chance);
+    }
+    if scene.wounds() == super::Wounds::default() {
+        return Ok(());
+    }
+    // Broken off in the middle, in bad weather.
+    scene.bucket.be(faults);
+    for _ in 0..chance.of(0..4) {
+        let patience = Duration::from_millis(chance.of(1..30_000));
+        match tokio::time::timeout(patience, repair(store, &options(), &Telling(scene))).await {
+            Ok(Ok(_)) => break,
+            Ok(Err(failure)) => scene.check("a repair", &failure),
+            Err(_) => scene.tell(|| "a repair is killed".to_owned()),
+        }
+    }
+    scene.bucket.be(Faults::default());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let report = repair(store, &options(), &Telling(scene)).await?;
+    scene.tell(|| format!("{report:?}"));
+    let again = repair(store, &options(), &Telling(scene)).await?;
+    if report.beyond > 0 || again != repair::Report::default() {
+        scene.broken(format!("repaired: {report:?}, and again: {again:?}"));
+    }
+    scene.is_wounded(false);
+    look(scene, store).await
+}
+
+/// What is damaged must not be told of any more.
+async fn look(scene: &Scene, store: &Store) -> Result<(), Failure> {
+    let heard = Heard::default();
+    // The catalog alone: no segment here has bytes.
+    let none = Hour(0).range().unwrap_or(TimeRange::ALL);
+    verify::verify(store, &verify::Options { range: none, deep: false }, &heard).await?;
+    for finding in heard.0.into_inner().unwrap_or_default() {
+        let text = finding.to_string();
+        // Of a version that was lost when it was the newest nobody knows that it was there. It is made again,
+        // and then the next one may be of who had read the first.
+        if finding.severity() > Severity::Note && !text.contains("it does not follow") {
+            scene.broken(format!("after a repair: {text}"));
+        }
+    }
+    let view = View::load(store).await?;
+    for problem in view.problems() {
+        scene.broken(format!("after a repair: {problem}"));
+    }
+    Ok(())
+}
+
+/// Damages some of what is folded, or loses it: mostly a little, sometimes everything.
+fn wound(scene: &Scene, chance: &Chance) {
+    let mut names = scene.bucket.names("sim/catalog/");
+    names.extend(scene.bucket.names("sim/boundary/"));
+    let many = match chance.of(0..10) {
+        0 => names.len() as u64,
+        1..4 => chance.of(1..20),
+        _ => 1,
+    };
+    scene.is_wounded(true);
+    for _ in 0..many.min(names.len() as u64) {
+        // The newest ones matter most, and are what nobody else has read so far.
+        let last = names.len() as u64 - 1;
+        let place = if chance.per_mille(300) { last } else { chance.of(0..last + 1) };
+        let name = names.swap_remove(place as usize);
+        if chance.per_mille(500) {
+            scene.tell(|| format!("{name} is lost"));
+            scene.bucket.lose(&name);
+        } else {
+            scene.tell(|| format!("{name} is damaged"));
+            scene.bucket.spoil(&name);
+        }
+    }
+}
+
+/// As `capstan repair` does beside others. What nobody writes is no matter here: no segment has bytes.
+fn options() -> Options {
+    Options { host: "mender".to_owned(), ..Options::default() }
+}
+
+/// Tells what a repair does.
+struct Telling<'a>(&'a Scene);
+
+impl repair::Watch for Telling<'_> {
+    fn did(&self, action: &Action) {
+        self.0.tell(|| format!("repair: {action}"));
+    }
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<Finding>>);
+
+impl verify::Watch for Heard {
+    fn found(&self, finding: &Finding) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(finding.clone());
+    }
+}
