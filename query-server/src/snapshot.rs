@@ -170,7 +170,7 @@ impl Snapshot {
 
     /// Whether a segment is open, or the cache has its `index` layer.
     pub fn is_kept(&self, segment: &Segment) -> bool {
-        let Shared { objects, opened } = &*self.shared;
+        let Shared { objects, opened, .. } = &*self.shared;
         opened.contains(&segment.entry.name) || OpenSegment::is_kept(&segment.entry, objects)
     }
 }
