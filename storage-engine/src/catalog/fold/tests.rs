@@ -441,18 +441,25 @@ async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
         for version in lost..=3 {
             store.delete(&names::manifest(hour, version)).await.unwrap();
         }
+        // Until then it is missed, and nothing is put in its place.
+        let now = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+        assert!(now.problems[0].contains("is missing"), "{:?}", now.problems);
+        recorder.commit(draft("a3", 3)).await.unwrap();
+        let mut other = self::folder(&store).await;
+        assert_eq!(other.step().await.expect_err("gone").kind(), FailureKind::Damaged);
         let options = crate::repair::Options::default();
         let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
         assert_eq!(report.repaired, 1);
+        // One with what was lost, and one with what had waited.
         let newest = versions::newest_manifest(&store, hour, 0).await.unwrap().value;
-        assert_eq!(newest.version, 4);
-        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a0", "a1", "a2"]);
+        assert_eq!(newest.version, 5);
+        let all = ["a0", "a1", "a2", "a3"];
+        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), all);
         assert_eq!(asked.window(TimeRange::ALL).await.unwrap().segments.len(), 3);
-        // That one said no more than the one before it, and is missed all the same.
-        store.delete(&names::manifest(hour, 4)).await.unwrap();
+        store.delete(&names::manifest(hour, 5)).await.unwrap();
         let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
         assert_eq!(again.repaired, 1);
-        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a0", "a1", "a2"]);
+        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), all);
         let nothing = crate::repair::repair(&store, &options, &Silent).await.unwrap();
         assert_eq!(nothing, crate::repair::Report::default());
     }
