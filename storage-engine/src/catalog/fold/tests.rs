@@ -377,7 +377,7 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
 }
 
 #[tokio::test]
-async fn logs_of_recorders_that_are_gone_are_ended() {
+async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
@@ -397,11 +397,25 @@ async fn logs_of_recorders_that_are_gone_are_ended() {
     let life = lives.iter().find(|life| life.owner().0 == RECORDER).unwrap();
     assert!(life.finished().is_some_and(|end| !end.complete));
     assert!(life.notes().contains(seal::NOTE));
-    // It comes back, and learns that it is too late.
-    let late = recorder.commit(draft("late", 1)).await.expect_err("ended");
-    assert_eq!(late.kind(), FailureKind::AlreadyThere);
-    assert!(late.to_string().contains("start it again"), "{late}");
-    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "b"]);
+    // It comes back, and goes on in a life of its own.
+    let commit = recorder.commit(draft("late", 1)).await.unwrap();
+    assert_eq!(
+        (commit.generation, recorder.generation(), commit.seq),
+        (Generation(2), Generation(2), 0)
+    );
+    recorder.commit(draft("later", 2)).await.unwrap();
+    let all = window(&store, TimeRange::ALL).await;
+    assert_eq!(names_in(&all), ["a", "late", "later", "b"]);
+    let of =
+        |generation: u32| all.segments.iter().filter(move |of| of.by.1 == Generation(generation));
+    assert!(of(2).all(|of| of.recorder == RECORDER && of.generation == Generation(1)));
+    assert_eq!(of(2).count(), 2, "packets keep the life they were captured in");
+    step(&mut folder).await;
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "late", "later", "b"]);
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    let life = lives.iter().find(|life| life.owner() == (RECORDER, Generation(2))).unwrap();
+    assert_eq!(life.writer().unwrap().info.resumes, Some(Generation(1)));
+    assert!(life.notes().iter().all(|note| note.starts_with("goes on from a log")));
 }
 
 struct Silent;
