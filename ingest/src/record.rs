@@ -47,6 +47,8 @@ pub struct Recorded {
     pub segments: u64,
     /// Bytes of all layers.
     pub stored_bytes: u64,
+    /// How often its log was ended, as nothing was committed for a day, and it went on in another one.
+    pub ended: u64,
 }
 
 /// What a recording tells while it runs, about once a second.
@@ -124,6 +126,7 @@ pub fn run(
         captured_bytes,
         segments: committed.segments(),
         stored_bytes: committed.stored_bytes(),
+        ended: committed.ended(),
     })
 }
 

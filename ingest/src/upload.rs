@@ -32,6 +32,7 @@ pub struct Committed {
     segments: AtomicU64,
     packets: AtomicU64,
     stored_bytes: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Committed {
@@ -48,6 +49,11 @@ impl Committed {
     /// Bytes of all layers of the committed segments.
     pub fn stored_bytes(&self) -> u64 {
         self.stored_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often the log was ended as nothing was committed for a day, so that another one was begun.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -113,6 +119,7 @@ impl Uploader {
         let (queue, jobs) = sync_channel(QUEUE);
         let worker = Worker {
             store,
+            generation: recorder.generation(),
             recorder,
             flow_generation,
             rule,
@@ -182,6 +189,8 @@ impl Sink for Uploader {
 struct Worker {
     store: Store,
     recorder: Recorder,
+    /// In which it began, and what segments are named by: commits may go on in another one.
+    generation: Generation,
     flow_generation: Generation,
     rule: CommitRule,
     source: Option<Arc<Progress>>,
@@ -236,12 +245,8 @@ impl Worker {
     }
 
     fn upload(&mut self, builder: SegmentBuilder) -> Result<SegmentEntry, Failure> {
-        let name = format!(
-            "{}-{}-{:08}",
-            self.recorder.recorder(),
-            self.recorder.generation(),
-            self.next_segment
-        );
+        let name =
+            format!("{}-{}-{:08}", self.recorder.recorder(), self.generation, self.next_segment);
         self.next_segment += 1;
         let secrets = builder.has_secrets();
         let sealed = builder.seal(name, self.flow_generation).map_err(|error| {
@@ -271,9 +276,13 @@ impl Worker {
             .map(|layer| layer.bytes)
             .sum();
         let segments = draft.segments.len() as u64;
+        let before = self.recorder.generation();
         let (recorder, patience) = (&mut self.recorder, Patience::of(self.rule));
         self.runtime
             .block_on(patience.keep_trying(async || recorder.commit(draft.clone()).await))?;
+        self.committed
+            .ended
+            .fetch_add(u64::from(self.recorder.generation() != before), Ordering::Relaxed);
         self.committed.segments.fetch_add(segments, Ordering::Relaxed);
         self.committed.packets.fetch_add(packets, Ordering::Relaxed);
         self.committed.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -392,6 +401,10 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
 
 #[cfg(test)]
 mod tests {
+    use capstan_model::RecorderId;
+    use capstan_storage_engine::catalog::{Folder, Stay, View, WriterInfo, WriterKind};
+    use capstan_storage_engine::store::{Location, Options};
+
     use super::*;
 
     #[tokio::test]
@@ -414,5 +427,54 @@ mod tests {
         assert_eq!(value.unwrap(), 7);
         let lost = async || Err::<(), _>(Failure::new(FailureKind::AlreadyThere, "lost"));
         assert!(Patience::Endless.keep_trying(lost).await.is_err());
+    }
+
+    #[test]
+    fn a_recording_whose_log_was_ended_goes_on_in_another_one() {
+        let place = tempfile::tempdir().unwrap();
+        let location: Location = place.path().to_str().unwrap().parse().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let options = Options::default();
+        let store = runtime.block_on(Store::open_or_create(&location, "test", &options)).unwrap();
+        let info = WriterInfo {
+            kind: WriterKind::Live,
+            description: String::new(),
+            host: String::new(),
+            source: None,
+            resumes: None,
+            started_at: Time(1),
+        };
+        let recorder = runtime.block_on(Recorder::start(&store, RecorderId(7), info)).unwrap();
+        let rule = CommitRule::OnStatement;
+        let handle = runtime.handle().clone();
+        let uploader = Uploader::start(store.clone(), recorder, Generation(1), rule, None, handle);
+        let mut uploader = uploader.unwrap();
+        let committed = uploader.committed();
+        let mut say = |at| {
+            let range = TimeRange { start: Time(at), end: Time(at + 1) };
+            let listened = vec![Listened { range, interfaces: Vec::new() }];
+            let resume = Resume { next_ordinal: 0, next_flow: 0 };
+            uploader.state(Statement { listened, ..Statement::default() }, resume).unwrap();
+        };
+        say(1);
+        // Nothing comes for a day, which is short here.
+        let silent = Duration::from_millis(10);
+        runtime.block_on(async {
+            loop {
+                Folder::claim(&store, "test", Stay::Leaves).await.unwrap().step().await.unwrap();
+                tokio::time::sleep(3 * silent).await;
+                let mut folder = Folder::claim(&store, "test", Stay::Leaves).await.unwrap();
+                if folder.seal(silent).await.unwrap() > 0 {
+                    break;
+                }
+            }
+        });
+        (2..4).for_each(&mut say);
+        uploader.finish().unwrap();
+        assert_eq!(committed.ended(), 1);
+        let view = runtime.block_on(View::load(&store)).unwrap();
+        let window = runtime.block_on(view.window(TimeRange::ALL)).unwrap();
+        assert_eq!(window.listened.len(), 3);
+        assert_eq!(view.problems().count(), 0);
     }
 }

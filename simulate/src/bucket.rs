@@ -111,14 +111,6 @@ impl Bucket {
         sum
     }
 
-    /// Whether the last object below a name has some words in it: a look past all faults.
-    pub(crate) fn is_noted(&self, prefix: &str, words: &str) -> bool {
-        let state = lock(&self.state);
-        let below = state.objects.range(prefix.to_owned()..);
-        let last = below.take_while(|(name, _)| name.starts_with(prefix)).last();
-        last.is_some_and(|(_, object)| String::from_utf8_lossy(&object.bytes).contains(words))
-    }
-
     /// The names of all objects below one, past all faults.
     pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
         let state = lock(&self.state);

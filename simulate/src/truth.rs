@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_model::{Generation, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{CommitDraft, Window};
+use capstan_storage_engine::catalog::{CommitDraft, SegmentEntry, Window};
 
 /// Whose log.
 pub(crate) type Owner = (RecorderId, Generation);
@@ -44,6 +44,15 @@ impl Truth {
         });
     }
 
+    /// The last commit that was tried is there, in another log: its own was ended.
+    pub(crate) fn moved(&self, from: Owner, to: Owner) {
+        self.with(|all| {
+            if let Some(last) = all.entry(from).or_default().pop() {
+                all.entry(to).or_default().push(Tried { acknowledged: true, ..last });
+            }
+        });
+    }
+
     /// How many commits of each log are there for certain.
     pub(crate) fn acknowledged(&self) -> Counts {
         let count = |tried: &Vec<Tried>| tried.iter().filter(|of| of.acknowledged).count() as u64;
@@ -63,8 +72,10 @@ impl Truth {
         }
         let mut seen: BTreeMap<Owner, BTreeMap<u64, CommitDraft>> = BTreeMap::new();
         for segment in &window.segments {
-            let log = seen.entry((segment.recorder, segment.generation)).or_default();
-            log.entry(segment.seq).or_default().segments.push(segment.entry.clone());
+            let log = seen.entry(segment.by).or_default();
+            // Whose packets they are is no matter here: it is another one's after a log was ended.
+            let entry = SegmentEntry { owner: None, ..segment.entry.clone() };
+            log.entry(segment.seq).or_default().segments.push(entry);
         }
         for said in &window.listened {
             let log = seen.entry((said.recorder, said.generation)).or_default();
@@ -73,7 +84,7 @@ impl Truth {
         self.with(|all| {
             let mut counts = Counts::new();
             for (owner, log) in &seen {
-                let tried = all.get(owner).map_or(&[][..], Vec::as_slice);
+                let tried = tried_in(all, *owner);
                 for (seq, found) in log {
                     let Some(tried) = tried.get(*seq as usize) else {
                         return Err(format!("{owner:?}: nobody made commit {seq}"));
@@ -102,7 +113,7 @@ impl Truth {
         self.with(|all| {
             let mut names = BTreeSet::new();
             for (owner, count) in counts {
-                let tried = all.get(owner).into_iter().flatten().take(*count as usize);
+                let tried = tried_in(all, *owner).iter().take(*count as usize);
                 let segments = tried.flat_map(|tried| &tried.draft.segments);
                 let touching = segments.filter(|segment| segment.touches(&range));
                 names.extend(touching.map(|segment| segment.name.clone()));
@@ -115,6 +126,17 @@ impl Truth {
     pub(crate) fn commits(&self) -> u64 {
         self.with(|all| all.values().map(|log| log.len() as u64).sum())
     }
+}
+
+/// What was tried in a log. One that nobody knows is of a recorder whose log was ended and that was killed before it
+/// could say where it went on: with what it had tried last.
+fn tried_in(all: &BTreeMap<Owner, Vec<Tried>>, owner: Owner) -> &[Tried] {
+    if let Some(tried) = all.get(&owner) {
+        return tried;
+    }
+    let before = all.range((owner.0, Generation(0))..owner).next_back();
+    let last = before.and_then(|(_, tried)| tried.last()).filter(|last| !last.acknowledged);
+    last.map_or(&[][..], std::slice::from_ref)
 }
 
 /// Whether what was seen has all that had to be seen.

@@ -130,6 +130,12 @@ pub(super) fn report(recorded: &Recorded) -> Result<(), Failure> {
         count(recorded.segments, "segment"),
         bytes(recorded.stored_bytes)
     ))?;
+    if recorded.ended > 0 {
+        eprintln!(
+            "  {} ended while nothing was committed for a day; all went on in another one",
+            count(recorded.ended, "log")
+        );
+    }
     if recorded.lost > 0 {
         eprintln!(
             "the kernel dropped {}: counted in the store; a larger --ring-mib helps",

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use capstan_model::coverage::Listened;
 use capstan_model::{FailureKind, Hour, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::fold::seal::NOTE;
 use capstan_storage_engine::catalog::{
     CommitDraft, Finished, Layer, LayerEntry, Recorder, SegmentEntry, WriterInfo, WriterKind,
 };
@@ -41,7 +40,7 @@ pub(crate) async fn record(scene: Scene, chance: Chance, id: RecorderId) {
 
 /// One life.
 async fn live(scene: &Scene, chance: &Chance, mut recorder: Recorder) {
-    let owner = (recorder.recorder(), recorder.generation());
+    let mut owner = (recorder.recorder(), recorder.generation());
     let name = format!("{}-{}", owner.0, owner.1);
     for number in 0_u64.. {
         tokio::time::sleep(chance.millis(2_000..20_000)).await;
@@ -59,7 +58,15 @@ async fn live(scene: &Scene, chance: &Chance, mut recorder: Recorder) {
         let done = tokio::time::timeout(patience, commit(scene, &mut recorder, draft)).await;
         match done {
             Ok(true) => {
-                scene.truth.acknowledge(owner);
+                let now = (owner.0, recorder.generation());
+                match now == owner {
+                    true => scene.truth.acknowledge(owner),
+                    false => {
+                        scene.tell(|| format!("{name} was ended, and goes on as {}", now.1));
+                        scene.truth.moved(owner, now);
+                        owner = now;
+                    }
+                }
                 scene.tell(|| format!("{name} has committed {number}"));
             }
             Ok(false) => return,
@@ -81,11 +88,7 @@ async fn commit(scene: &Scene, recorder: &mut Recorder, draft: CommitDraft) -> b
         match recorder.commit(draft.clone()).await {
             Ok(_) => return true,
             Err(failure) if failure.kind() == FailureKind::AlreadyThere => {
-                let (recorder, generation) = (recorder.recorder(), recorder.generation());
-                match scene.bucket.is_noted(&format!("sim/log/{recorder}/{generation}/"), NOTE) {
-                    true => scene.tell(|| format!("{recorder}-{generation} was ended")),
-                    false => scene.broken(format!("a recorder lost its own log: {failure}")),
-                }
+                scene.broken(format!("a recorder lost its own log: {failure}"));
                 return false;
             }
             Err(failure) => {

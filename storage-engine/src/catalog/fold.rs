@@ -494,6 +494,9 @@ async fn fold(
         Some(known) => known,
         None => versions::newest_manifest(store, slot, named).await?,
     };
+    if before.value.version < named {
+        return Err(versions::gone(slot, named));
+    }
     loop {
         if before.value.epoch > epoch {
             return Ok(Err(Fenced));

@@ -229,6 +229,9 @@ async fn read(store: &Store, slot: Slot, version: u64) -> Result<Read, Failure> 
             Ok(Some(found)) => return Ok(Read::of(found.value, problems)),
             Ok(None) if at == version => {
                 let newest = versions::newest_manifest(store, slot, 0).await?;
+                if newest.value.version < version {
+                    problems.push(versions::gone(slot, version).to_string());
+                }
                 return Ok(Read::of(newest.value, problems));
             }
             Ok(None) => {}

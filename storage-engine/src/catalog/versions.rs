@@ -269,6 +269,15 @@ pub(crate) async fn newest_manifest(
     Ok(newest)
 }
 
+/// What is said of a manifest that is not there, and no newer one is.
+pub(crate) fn gone(slot: Slot, version: u64) -> Failure {
+    let what = format!(
+        "{} is missing: what it says of {slot} since the version before is left out; capstan repair makes it again",
+        names::manifest(slot, version)
+    );
+    Failure::new(FailureKind::Damaged, what)
+}
+
 /// Puts the manifest that follows `before`, with its facts moved into a part if they are many; none if
 /// another one did.
 pub(crate) async fn put_manifest(

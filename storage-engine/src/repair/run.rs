@@ -12,7 +12,7 @@ use super::adopt::{Log, Stray, Taken, Why, judge};
 use super::survey::{Owner, Survey};
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
-use crate::catalog::fold::{MendingSlot, begin};
+use crate::catalog::fold::{MendingSlot, begin, seal};
 use crate::catalog::manifest::{Folding, Manifest};
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
@@ -594,7 +594,8 @@ fn logs(survey: &Survey) -> BTreeMap<Owner, Log> {
         let log = Log {
             kind: life.writer().map(|writer| writer.info.kind),
             has_hole: false,
-            finished: life.chain().finished(),
+            // Who was away when its log was ended could not say what else it had.
+            finished: life.chain().finished() && !life.notes().contains(seal::NOTE),
             next_ordinal: life.chain().next_ordinal(),
         };
         logs.insert((recorder, generation), log);

@@ -3,7 +3,7 @@
 //! A recorder that is killed leaves a log that says that it may go on, and every reader asks it for
 //! its next commit, for ever. Who records commits at least every few minutes, so after a day
 //! without one nobody will. The folder then makes that commit itself, which says that it is the last.
-//! Should the recorder come back after all it finds the number taken, stops, and begins a new life.
+//! Should the recorder come back after all it finds the number taken, and begins a new life.
 
 use std::time::Duration;
 

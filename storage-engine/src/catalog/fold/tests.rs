@@ -377,7 +377,7 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
 }
 
 #[tokio::test]
-async fn logs_of_recorders_that_are_gone_are_ended() {
+async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
@@ -397,11 +397,25 @@ async fn logs_of_recorders_that_are_gone_are_ended() {
     let life = lives.iter().find(|life| life.owner().0 == RECORDER).unwrap();
     assert!(life.finished().is_some_and(|end| !end.complete));
     assert!(life.notes().contains(seal::NOTE));
-    // It comes back, and learns that it is too late.
-    let late = recorder.commit(draft("late", 1)).await.expect_err("ended");
-    assert_eq!(late.kind(), FailureKind::AlreadyThere);
-    assert!(late.to_string().contains("start it again"), "{late}");
-    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "b"]);
+    // It comes back, and goes on in a life of its own.
+    let commit = recorder.commit(draft("late", 1)).await.unwrap();
+    assert_eq!(
+        (commit.generation, recorder.generation(), commit.seq),
+        (Generation(2), Generation(2), 0)
+    );
+    recorder.commit(draft("later", 2)).await.unwrap();
+    let all = window(&store, TimeRange::ALL).await;
+    assert_eq!(names_in(&all), ["a", "late", "later", "b"]);
+    let of =
+        |generation: u32| all.segments.iter().filter(move |of| of.by.1 == Generation(generation));
+    assert!(of(2).all(|of| of.recorder == RECORDER && of.generation == Generation(1)));
+    assert_eq!(of(2).count(), 2, "packets keep the life they were captured in");
+    step(&mut folder).await;
+    assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "late", "later", "b"]);
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    let life = lives.iter().find(|life| life.owner() == (RECORDER, Generation(2))).unwrap();
+    assert_eq!(life.writer().unwrap().info.resumes, Some(Generation(1)));
+    assert!(life.notes().iter().all(|note| note.starts_with("goes on from a log")));
 }
 
 struct Silent;
@@ -441,18 +455,25 @@ async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
         for version in lost..=3 {
             store.delete(&names::manifest(hour, version)).await.unwrap();
         }
+        // Until then it is missed, and nothing is put in its place.
+        let now = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+        assert!(now.problems[0].contains("is missing"), "{:?}", now.problems);
+        recorder.commit(draft("a3", 3)).await.unwrap();
+        let mut other = self::folder(&store).await;
+        assert_eq!(other.step().await.expect_err("gone").kind(), FailureKind::Damaged);
         let options = crate::repair::Options::default();
         let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
         assert_eq!(report.repaired, 1);
+        // One with what was lost, and one with what had waited.
         let newest = versions::newest_manifest(&store, hour, 0).await.unwrap().value;
-        assert_eq!(newest.version, 4);
-        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a0", "a1", "a2"]);
+        assert_eq!(newest.version, 5);
+        let all = ["a0", "a1", "a2", "a3"];
+        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), all);
         assert_eq!(asked.window(TimeRange::ALL).await.unwrap().segments.len(), 3);
-        // That one said no more than the one before it, and is missed all the same.
-        store.delete(&names::manifest(hour, 4)).await.unwrap();
+        store.delete(&names::manifest(hour, 5)).await.unwrap();
         let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
         assert_eq!(again.repaired, 1);
-        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a0", "a1", "a2"]);
+        assert_eq!(names_in(&window(&store, TimeRange::ALL).await), all);
         let nothing = crate::repair::repair(&store, &options, &Silent).await.unwrap();
         assert_eq!(nothing, crate::repair::Report::default());
     }
