@@ -53,7 +53,7 @@ pub(super) struct Disk {
     directory: Mutex<Directory>,
     /// What waits to be written.
     writing: Mutex<BTreeSet<Key>>,
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
     corrupt: AtomicU64,
     failed: AtomicU64,
     /// Nothing is written before then, as the last write failed.
@@ -92,7 +92,7 @@ impl Disk {
             folder,
             directory: Mutex::new(directory),
             writing: Mutex::default(),
-            waiting: Semaphore::new(MOST_WAITING as usize),
+            waiting: Arc::new(Semaphore::new(MOST_WAITING as usize)),
             corrupt: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             rests_until: Mutex::default(),
@@ -199,17 +199,17 @@ impl Disk {
         if rests || !locked(&self.writing).insert(key) {
             return;
         }
-        let Ok(permit) = self.waiting.try_acquire_many(length) else {
+        let Ok(permit) = Arc::clone(&self.waiting).try_acquire_many_owned(length) else {
             locked(&self.writing).remove(&key);
             return;
         };
-        // Given back when it is written.
-        permit.forget();
         let (disk, bytes) = (Arc::clone(self), bytes.clone());
         tokio::task::spawn_blocking(move || {
             disk.write_one(key, &bytes);
             locked(&disk.writing).remove(&key);
-            disk.waiting.add_permits(length as usize);
+            // Who waits for this may open the folder next, and must not find it locked.
+            drop(disk);
+            drop(permit);
         });
     }
 
