@@ -29,6 +29,8 @@ pub(crate) async fn read(scene: Scene, chance: Chance) {
         if chance.per_mille(100) {
             before = None;
         }
+        // Who knows a root that is lost, and that a repair could not know of, does not find the one that it put.
+        before = before.filter(|seen| scene.was_sound(seen.wounds));
         let (wounds, aside) = (scene.wounds(), scene.aside());
         match look(&aside, &chance, &store, before.as_ref()).await {
             Ok(Some(seen)) => before = Some(seen),
@@ -68,8 +70,7 @@ async fn look(
         if let Err(what) = has_all(&counts, &before.counts, "that were seen before") {
             scene.broken(format!("a reader that goes on: {what}"));
         }
-        // A repair puts anew what is folded now, and not what was.
-        if chance.per_mille(300) && scene.was_sound(before.wounds) {
+        if chance.per_mille(300) {
             // What was seen stays what it was.
             let again = all(scene, &before.view).await?;
             if again.is_some_and(|again| again != before.counts) {
