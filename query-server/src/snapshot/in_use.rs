@@ -33,7 +33,7 @@ pub struct InUse {
 }
 
 impl Snapshot {
-    /// Begins to answer from it; when the last clone is dropped, or [ended](InUse::end), nothing is kept for
+    /// Begins to answer from it; when the last clone is dropped, or ended, nothing is kept for
     /// that any more. Call it where tokio runs.
     pub fn begin(self: &Arc<Self>) -> Arc<InUse> {
         let mut known = self.in_use.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
