@@ -119,7 +119,6 @@ impl Uploader {
         let (queue, jobs) = sync_channel(QUEUE);
         let worker = Worker {
             store,
-            generation: recorder.generation(),
             recorder,
             flow_generation,
             rule,
@@ -189,8 +188,6 @@ impl Sink for Uploader {
 struct Worker {
     store: Store,
     recorder: Recorder,
-    /// In which it began, and what segments are named by: commits may go on in another one.
-    generation: Generation,
     flow_generation: Generation,
     rule: CommitRule,
     source: Option<Arc<Progress>>,
@@ -245,8 +242,8 @@ impl Worker {
     }
 
     fn upload(&mut self, builder: SegmentBuilder) -> Result<SegmentEntry, Failure> {
-        let name =
-            format!("{}-{}-{:08}", self.recorder.recorder(), self.generation, self.next_segment);
+        let Worker { recorder, next_segment, .. } = &*self;
+        let name = format!("{}-{}-{next_segment:08}", recorder.recorder(), recorder.began());
         self.next_segment += 1;
         let secrets = builder.has_secrets();
         let sealed = builder.seal(name, self.flow_generation).map_err(|error| {

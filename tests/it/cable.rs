@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 
-use crate::capstan::{answer, over};
+use crate::capstan::{answer, numeric, over};
 use crate::captures::packets;
 use crate::running::Running;
 use crate::sandbox::tool;
@@ -100,6 +100,11 @@ pub(crate) fn listening(command: &mut Command) -> Running {
 pub(crate) fn is_listening(recorder: &Running) {
     let line = recorder.line();
     assert!(line.starts_with("recording b") && line.contains(" into "), "{line}");
+}
+
+/// How many packets the store says are lost.
+pub(crate) fn lost(store: &Path) -> u64 {
+    numeric(store, "select coalesce(sum(packets), 0) from coverage where kind = 'lost'")[0]
 }
 
 /// The numbers of the datagrams in the store, in their order.

@@ -64,18 +64,32 @@ pub(crate) fn said(command: &str, output: &Output, code: i32, words: &[&str]) ->
     said
 }
 
+/// The values of the one row of an answer in CSV.
+fn only_row(csv: &str) -> Vec<&str> {
+    let [_, row] = csv.lines().collect::<Vec<_>>()[..] else { panic!("not one row: {csv}") };
+    row.split(',').collect()
+}
+
+/// The values of the one row of an answer in CSV, all of them numbers.
+pub(crate) fn only_numbers(csv: &str) -> Vec<u64> {
+    only_row(csv).iter().map(|value| value.parse().expect("a number")).collect()
+}
+
+/// A question in SQL that is answered in CSV.
+pub(crate) fn in_csv(store: &Path, question: &str) -> Command {
+    let mut command = over(store, "sql");
+    command.args(["--format", "csv", question]);
+    command
+}
+
 /// The one row of an answer in SQL, its values as text.
-pub(crate) fn row(store: &Path, sql: &str) -> Vec<String> {
-    let text = answer(over(store, "sql").args(["--format", "csv", sql]));
-    let mut lines = text.lines().skip(1);
-    let row = lines.next().unwrap_or_else(|| panic!("{sql}: no row"));
-    assert_eq!(lines.next(), None, "{sql}: more than one row");
-    row.split(',').map(str::to_owned).collect()
+pub(crate) fn row(store: &Path, question: &str) -> Vec<String> {
+    only_row(&answer(&mut in_csv(store, question))).into_iter().map(str::to_owned).collect()
 }
 
 /// The one row of an answer in SQL, all of it numbers.
-pub(crate) fn numeric(store: &Path, sql: &str) -> Vec<u64> {
-    row(store, sql).iter().map(|value| value.parse().expect("a number")).collect()
+pub(crate) fn numeric(store: &Path, question: &str) -> Vec<u64> {
+    only_numbers(&answer(&mut in_csv(store, question)))
 }
 
 /// Sends a signal, such as [`libc::SIGINT`], to a process of ours.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::capstan::{answer, over, run};
+use crate::capstan::{answer, in_csv, over, run};
 use crate::damage::{flip, length, objects, store};
 
 const BY_HOUR: &str = "select date_trunc('hour', time) as hour, count(*) as packets, \
@@ -20,7 +20,7 @@ fn asked(store: &Path, sql: &str, format: &str) -> (Option<i32>, String, String)
 fn other_segments_are_answered_from_and_the_damaged_one_is_named() {
     for file in ["/packets.parquet", "/flows.parquet", "/index"] {
         let (_folder, store) = store();
-        let whole = answer(over(&store, "sql").args(["--format", "csv", BY_HOUR]));
+        let whole = answer(&mut in_csv(&store, BY_HOUR));
         let damaged = &objects(&store, file)[1];
         // In every page, as a question reads only some.
         for at in (16..length(damaged) as usize).step_by(32) {
@@ -51,7 +51,7 @@ fn other_segments_are_answered_from_and_the_damaged_one_is_named() {
 fn of_payload_only_the_flows_in_the_damaged_block_are_missing() {
     let (_folder, store) = store();
     let sql = "select count(*), count(distinct flow_id) from packets where octet_length(data) > 0";
-    let whole = answer(over(&store, "sql").args(["--format", "csv", sql]));
+    let whole = answer(&mut in_csv(&store, sql));
     assert!(whole.ends_with("6000,50\n"), "{whole}");
     flip(&objects(&store, "/body")[0], 5_000);
     let (code, rows, said) = asked(&store, sql, "csv");

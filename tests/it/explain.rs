@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::capstan::{answer, over};
+use crate::capstan::{answer, in_csv, over};
 use crate::captures::shared;
 use crate::tools::can_trace;
 use crate::traffic::Noise;
@@ -27,7 +27,7 @@ fn told(plan: &str, name: &str) -> u64 {
 /// What the plan says.
 fn planned(store: &Path, sql: &str) -> Cost {
     let explain = format!("EXPLAIN {sql}");
-    let plan = answer(over(store, "sql").args(["--format", "csv", &explain]));
+    let plan = answer(&mut in_csv(store, &explain));
     if !plan.contains("CapstanScan") {
         // The catalog answers it.
         return Cost::default();
@@ -44,8 +44,7 @@ fn counted(store: &Path, sql: &str, scratch: &Path) -> Cost {
     let calls = scratch.join("calls");
     let _ = std::fs::remove_dir_all(&calls);
     std::fs::create_dir(&calls).expect("a scratch folder");
-    let mut traced = over(store, "sql");
-    traced.args(["--format", "csv", sql]);
+    let traced = in_csv(store, sql);
     let mut command = Command::new("strace");
     // A file a thread: calls are not torn apart by those of others.
     command.args(["-ff", "-y", "-qq", "-e", "trace=openat,read,pread64", "-o"]);

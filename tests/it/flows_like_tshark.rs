@@ -26,13 +26,14 @@ mod fragments;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use capstan_dissect::walk::{Kind, Next, Walk};
 use capstan_ingest::source::{Event, PacketSource, SourceError, open};
 use capstan_model::headers::tcp_flags::{ACK, SYN};
 use capstan_model::{Address, LinkType};
 
+use crate::captures::shared;
 use fragments::{DatagramKey, Fragments};
 
 /// Files with other counts than tshark's: the capture, and why.
@@ -270,13 +271,6 @@ pub(crate) fn count(path: &Path) -> Result<Streams, SourceError> {
     }
 }
 
-/// The shared captures, where there are any.
-fn captures() -> Option<PathBuf> {
-    let shared = std::env::var_os("CAPSTAN_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    Some(shared.join("captures")).filter(|captures| captures.is_dir())
-}
-
 /// Every capture's name ("zeek/pop3.pcap") with what tshark counts in it.
 fn expected(captures: &Path) -> Vec<(String, Streams)> {
     let mut all = Vec::new();
@@ -299,10 +293,8 @@ fn expected(captures: &Path) -> Vec<(String, Streams)> {
 
 #[test]
 fn every_capture_has_the_streams_tshark_counts() {
-    let Some(captures) = captures() else {
-        println!("skipped: no shared captures (set CAPSTAN_SHARED)");
-        return;
-    };
+    let Some(shared) = shared() else { return };
+    let captures = shared.join("captures");
     let expected = expected(&captures);
     assert!(expected.len() > 1000, "only {} captures", expected.len());
     let mut wrong = Vec::new();

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::running::Running;
+use crate::tools::number_of;
 
 mod calls;
 mod imports;
@@ -83,7 +84,7 @@ fn everywhere(
     let unharmed = run(0, Kill::Never);
     check(0, &unharmed);
     let places = unharmed.changes.len();
-    let wanted = std::env::var("CAPSTAN_TEST_KILLS").ok().and_then(|kills| kills.parse().ok());
+    let wanted = number_of("CAPSTAN_TEST_KILLS").map(|kills| kills as usize);
     let runs = places.min(wanted.unwrap_or(usually));
     let mut ended = 0;
     for number in 0..runs {

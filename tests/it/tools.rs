@@ -4,6 +4,12 @@ use std::process::{Command, Stdio};
 
 pub(crate) use capstan_tests::skipped;
 
+/// A number that a variable may say, for runs that are longer than a test should be.
+pub(crate) fn number_of(variable: &str) -> Option<u64> {
+    let given = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(given.parse().unwrap_or_else(|_| panic!("{variable} is no number: {given}")))
+}
+
 /// Whether these programs are there; says which is not.
 pub(crate) fn have(programs: &[&str]) -> bool {
     programs.iter().all(|program| {

@@ -59,6 +59,11 @@ impl Recorder {
         self.chain.owner().0
     }
 
+    /// In which life it began: what it captures is named by it.
+    pub fn began(&self) -> Generation {
+        self.first
+    }
+
     /// In which life: another one after its log was ended while it was away.
     pub fn generation(&self) -> Generation {
         self.chain.owner().1

@@ -269,8 +269,9 @@ impl<W: Watch> Repair<'_, W> {
                 .readable
                 .as_ref()
                 .and_then(|root| root.value.log((recorder, generation)).map(|log| &log.life));
-            let life = survey.logs.life((recorder, generation)).filter(|of| of.chain().finished());
-            let ended = life.or(of_root).filter(|life| life.chain().finished()).cloned();
+            let of_log = survey.logs.life((recorder, generation));
+            let mut known = of_log.into_iter().chain(of_root);
+            let ended = known.find(|life| life.chain().finished()).cloned();
             if real {
                 store.delete(&names::life(recorder, generation)).await?;
                 if let Some(life) = &ended {

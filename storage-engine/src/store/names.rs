@@ -191,8 +191,7 @@ pub fn leases() -> Path {
 pub fn parse_lease(path: &Path) -> Option<u64> {
     let (reader, rest) = path.as_ref().strip_prefix("lease/")?.split_once('-')?;
     let (root, number) = rest.split_once('-')?;
-    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    digits(number, 20).filter(|_| reader.len() == 32 && reader.chars().all(is_hex))?;
+    digits(number, 20).filter(|_| is_hex(reader, 32))?;
     digits(root, 20)
 }
 
@@ -221,8 +220,11 @@ pub fn check_cluster(name: &str) -> Result<(), Failure> {
 }
 
 fn hex16(text: &str) -> Option<RecorderId> {
-    let plain = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    (text.len() == 16 && text.chars().all(plain)).then(|| text.parse().ok()).flatten()
+    is_hex(text, 16).then(|| text.parse().ok()).flatten()
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn digits(text: &str, length: usize) -> Option<u64> {

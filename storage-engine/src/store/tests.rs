@@ -114,10 +114,10 @@ async fn a_failure_names_its_cause_once() {
 
 #[tokio::test]
 async fn ranges_listing_and_head_speak_names_within_the_cluster() {
-    for store in [
-        Store::on(Arc::new(InMemory::new()), "prod").await.unwrap(),
-        make(&tempfile::tempdir().unwrap().keep()).await,
-    ] {
+    let place = tempfile::tempdir().unwrap();
+    for store in
+        [Store::on(Arc::new(InMemory::new()), "prod").await.unwrap(), make(place.path()).await]
+    {
         let path = names::layer(capstan_model::Hour(5), "s", "body");
         store.put_new(&path, vec!["0123456789".into()]).await.unwrap();
         let before = store.requests();

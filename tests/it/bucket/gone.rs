@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use capstan_tests::proxy::{Absence, Mishap, Request, once};
 
 use super::{Bucket, behind, fair, is_second_commit};
-use crate::cable::{Cable, listening, numbers, record};
-use crate::capstan::{answer, numeric, over, run, said};
+use crate::cable::{Cable, listening, lost, numbers, record};
+use crate::capstan::{answer, over, run, said};
 use crate::sandbox::{self, Own};
 use crate::traffic::Noise;
 
@@ -72,8 +72,7 @@ fn recorded(absence: Absence, words: &[&str]) {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let stored = numbers(bucket.store(), scratch.path());
     assert!(stored.is_sorted_by(|a, b| a < b), "in order and once");
-    let lost = "select coalesce(sum(packets), 0) from coverage where kind = 'lost'";
-    let [lost] = numeric(bucket.store(), lost)[..] else { panic!("one column") };
+    let lost = lost(bucket.store());
     assert_eq!(stored.len() as u64 + lost, u64::from(sent), "{lost} are said to be lost");
     // It was listening all the time.
     let status = answer(over(bucket.store(), "status").args(["--format", "json"]));

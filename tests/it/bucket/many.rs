@@ -8,28 +8,22 @@ use std::time::{Duration, Instant};
 use capstan_tests::proxy::Proxy;
 
 use super::{Bucket, behind, fair};
-use crate::cable::{Cable, listening, record_of};
-use crate::capstan::{answer, numeric, over, said};
+use crate::cable::{Cable, listening, lost, record_of};
+use crate::capstan::{answer, in_csv, numeric, over, said};
 use crate::running::Running;
 use crate::sandbox::{self, Own};
-
-/// A number that a variable may say, for runs that are longer than a test should be.
-fn variable(name: &str, usual: u64) -> u64 {
-    let given = std::env::var(name).ok().filter(|text| !text.is_empty());
-    given.map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
-}
+use crate::tools::number_of;
 
 const LIVES: &str = "select recorder, generation, count(*), count(distinct ordinal), min(ordinal), \
                      max(ordinal) from packets group by recorder, generation";
 
 /// Packets of each life, after checking that they are numbered from 0 without a hole, each once.
 fn lives(bucket: &Bucket, proxy: Option<&Proxy>) -> BTreeMap<String, u64> {
-    let mut sql = over(bucket.store(), "sql");
-    sql.args(["--format", "csv", LIVES]);
+    let mut question = in_csv(bucket.store(), LIVES);
     if let Some(proxy) = proxy {
-        behind(proxy, &mut sql);
+        behind(proxy, &mut question);
     }
-    let text = answer(&mut sql);
+    let text = answer(&mut question);
     let life = |line: &str| {
         let words: Vec<&str> = line.split(',').collect();
         let [recorder, generation, packets, distinct, first, last] = words[..] else {
@@ -61,11 +55,11 @@ fn read(bucket: &Bucket, proxy: &Proxy, done: &AtomicBool) -> u64 {
 #[allow(clippy::print_stdout)] // Shown if the test fails, or where somebody wants to see it.
 fn every_packet_of_many_recorders_is_there_once() {
     let Some(bucket) = Bucket::new() else { return };
-    let many = variable("CAPSTAN_TEST_RECORDERS", 6);
-    let seconds = Duration::from_secs(variable("CAPSTAN_TEST_SECONDS", 12));
+    let many = number_of("CAPSTAN_TEST_RECORDERS").unwrap_or(6);
+    let seconds = Duration::from_secs(number_of("CAPSTAN_TEST_SECONDS").unwrap_or(12));
     // Several commits of each, and not more than recorders usually make.
     let commit_seconds = (seconds.as_secs() / 6).clamp(1, 10).to_string();
-    let pause = Duration::from_secs(1) / variable("CAPSTAN_TEST_RATE", 50) as u32;
+    let pause = Duration::from_secs(1) / number_of("CAPSTAN_TEST_RATE").unwrap_or(50) as u32;
     let (mut sent, mut answers) = (0, 0);
     let is_run = sandbox::with(Own::Network, || {
         let mut cables = Cable::several(many);
@@ -99,8 +93,7 @@ fn every_packet_of_many_recorders_is_there_once() {
     }
     let lives = lives(&bucket, None);
     let stored = lives.values().sum::<u64>();
-    let lost = "select coalesce(sum(packets), 0) from coverage where kind = 'lost'";
-    let [lost] = numeric(bucket.store(), lost)[..] else { panic!("one column") };
+    let lost = lost(bucket.store());
     println!("{many} recorders, {sent} packets, {lost} dropped, {answers} answers meanwhile");
     // Where there are more recorders than processors the kernel may have to drop some.
     assert_eq!((lives.len() as u64, stored + lost), (many, sent));

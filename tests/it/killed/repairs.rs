@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use capstan_storage_engine::store::{Location, Options, Store};
+use capstan_storage_engine::store::{Listed, Location, Options, Store};
 use futures::TryStreamExt;
 use object_store::path::Path as ObjectPath;
 
 use super::{InBucket, InFolder, Kill, Place, Run, everywhere};
-use crate::capstan::{answer, numeric, over, run, said};
+use crate::capstan::{answer, in_csv, numeric, only_numbers, over, run, said};
 use crate::traffic::Noise;
 
 /// Two segments and commits, each with an hour of its own.
@@ -43,16 +43,14 @@ impl Repairs<'_> {
         runtime.expect("a runtime").block_on(async {
             let options = Options::from_env().expect("settings");
             let store = Store::open(&location, "default", &options).await.expect("a store");
+            let all: Vec<Listed> =
+                store.list(&ObjectPath::default()).try_collect().await.expect("names");
             for lost in self.lost {
-                let (lost, is_folder) = (ObjectPath::from(*lost), *lost != "format");
-                let mut names = if is_folder { Vec::new() } else { vec![lost.clone()] };
-                if is_folder {
-                    let listed: Vec<_> = store.list(&lost).try_collect().await.expect("names");
-                    names.extend(listed.into_iter().map(|listed| listed.path));
-                }
-                assert!(!names.is_empty(), "there is no {lost}");
-                for name in names {
-                    store.delete(&name).await.expect("it is ours");
+                let lost = ObjectPath::from(*lost);
+                let is_lost = |object: &&Listed| object.path.prefix_matches(&lost);
+                assert!(all.iter().any(|object| is_lost(&object)), "there is no {lost}");
+                for object in all.iter().filter(is_lost) {
+                    store.delete(&object.path).await.expect("it is ours");
                 }
             }
         });
@@ -66,22 +64,18 @@ impl Repairs<'_> {
     /// Checks what a run left, repairs it to its end, and then once more: nothing is left to be done.
     fn ends(&self, number: u64, repaired: &Run) {
         let store = self.store(number);
-        let sql = "select count(*), count(distinct ordinal), count(data) from packets";
-        let mut count = over(&store, "sql");
-        let readable = run(count.args(["--format", "csv", sql]));
+        let counts = "select count(*), count(distinct ordinal), count(data) from packets";
+        let readable = run(&mut in_csv(&store, counts));
         if readable.status.success() {
-            let text = String::from_utf8_lossy(&readable.stdout).into_owned();
-            let counts: Vec<u64> = text.lines().nth(1).map_or(Vec::new(), |row| {
-                row.split(',').map(|value| value.parse().expect("a number")).collect()
-            });
-            let [packets, ordinals, whole] = counts[..] else { panic!("three columns: {text}") };
+            let text = String::from_utf8_lossy(&readable.stdout);
+            let [packets, ordinals, whole] = only_numbers(&text)[..] else { panic!("{text}") };
             assert!(packets == ordinals && packets == whole && packets <= FILE.packets(), "{text}");
         }
         if !repaired.is_killed() {
             said("repair", &repaired.output, 0, &[]);
         }
         said("repair", &self.repair(number, Kill::Never).output, 0, &[]);
-        assert_eq!(numeric(&store, sql), [FILE.packets(); 3]);
+        assert_eq!(numeric(&store, counts), [FILE.packets(); 3]);
         answer(over(&store, "verify").arg("--deep"));
         let again = self.repair(number, Kill::Never);
         assert_eq!(String::from_utf8_lossy(&again.output.stdout), "nothing needs repair\n");

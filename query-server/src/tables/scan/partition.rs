@@ -240,8 +240,7 @@ impl Partition {
                         self.rows = None;
                     }
                     Err(failure) => {
-                        let failure = self.snapshot.explain(failure);
-                        skip(self.skipped.as_deref(), rows.entry(), failure)?;
+                        skip(&self.snapshot, self.skipped.as_deref(), rows.entry(), failure)?;
                         if !rows.goes_on() {
                             self.rows = None;
                         }
@@ -259,8 +258,7 @@ impl Partition {
             match rows {
                 Ok(rows) => self.rows = Some(rows),
                 Err(failure) => {
-                    let failure = self.snapshot.explain(failure);
-                    skip(self.skipped.as_deref(), &segment.entry, failure)?;
+                    skip(&self.snapshot, self.skipped.as_deref(), &segment.entry, failure)?;
                 }
             }
             // With a limit the next segment is perhaps not needed at all.
@@ -285,7 +283,13 @@ impl Partition {
 }
 
 /// Goes on without what cannot be read, if that can be noted.
-fn skip(skipped: Option<&Skipped>, entry: &SegmentEntry, failure: Failure) -> Result<(), Failure> {
+fn skip(
+    snapshot: &InUse,
+    skipped: Option<&Skipped>,
+    entry: &SegmentEntry,
+    failure: Failure,
+) -> Result<(), Failure> {
+    let failure = snapshot.explain(failure);
     match skipped {
         Some(skipped) if Skipped::may_skip(&failure) => {
             skipped.add(entry, &failure);
