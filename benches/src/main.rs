@@ -5,6 +5,7 @@
 
 mod bench;
 mod benchmarks;
+mod busy;
 mod choose;
 mod export;
 mod history;
@@ -75,6 +76,7 @@ enum Subcommands {
     #[command(hide = true)]
     Send(send::Arguments),
     History(history::Arguments),
+    Busy(busy::Arguments),
 }
 
 /// A capture below this length says little about the floors, bytes.
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
             Some(send::run(arguments).map(|sent| json!(sent).to_string()))
         }
         Some(Subcommands::History(arguments)) => Some(history::run(arguments)),
+        Some(Subcommands::Busy(arguments)) => Some(busy::run(arguments)),
         None => None,
     };
     match done {

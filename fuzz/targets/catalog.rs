@@ -39,7 +39,7 @@ fn ask(catalog: &Catalog) {
             let path = segment.path(layer).to_string();
             assert!(path.starts_with("data/") && path.split('/').count() == 5, "{path}");
         }
-        if let Some(filter) = &segment.entry.addresses {
+        if let Some(filter) = &segment.entry.address_filter {
             let _ = filter.may_hold(capstan_model::Address::v4([10, 0, 0, 1]));
         }
     }

@@ -391,7 +391,7 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
             .map(|(protocol, packets)| (protocol.name().to_owned(), *packets))
             .collect(),
         secrets,
-        addresses: AddressFilter::of(&sealed.addresses),
+        address_filter: AddressFilter::of(&sealed.addresses),
         owner: None,
     }
 }

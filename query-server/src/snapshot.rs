@@ -26,7 +26,7 @@ use std::sync::{Arc, Weak};
 
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
-use capstan_storage_engine::catalog::{self, Life, Segment, View, Window};
+use capstan_storage_engine::catalog::{self, AddressFilter, Asked, Life, Segment, View, Window};
 use capstan_storage_engine::store::Store;
 use tokio::sync::Mutex;
 
@@ -36,6 +36,7 @@ use self::objects::Objects;
 pub use self::open::OpenSegment;
 use self::opened::Opened;
 pub use self::plan::{Cost, Plan};
+use crate::select::FlowFilter;
 
 /// Memory for opened segments, bytes.
 const OPENED_BYTES: usize = 64 << 20;
@@ -51,8 +52,16 @@ const WINDOWS: usize = 4;
 pub struct Snapshot {
     shared: Arc<Shared>,
     view: View,
-    windows: Mutex<VecDeque<(TimeRange, Arc<Window>)>>,
+    windows: Mutex<VecDeque<(Question, Arc<Window>)>>,
     in_use: std::sync::Mutex<Weak<InUse>>,
+}
+
+/// What a window was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Question {
+    range: TimeRange,
+    flows: FlowFilter,
+    statements: bool,
 }
 
 /// What all snapshots of a store have in common.
@@ -106,19 +115,50 @@ impl Snapshot {
         &self.shared.objects.store
     }
 
-    /// What the catalog says about a range: requests for the hours that were not asked about
+    /// All that the catalog says about a range: requests for the hours that were not asked about
     /// before.
     ///
     /// # Errors
     /// What the store says. Damaged entries are no errors: see [`Window::problems`].
     pub async fn window(&self, range: TimeRange) -> Result<Arc<Window>, Failure> {
+        self.ask(Question { range, flows: FlowFilter::all(), statements: true }).await
+    }
+
+    /// As [`Snapshot::window`], but segments without such flows may be missing.
+    ///
+    /// # Errors
+    /// As [`Snapshot::window`].
+    pub async fn window_of(
+        &self,
+        range: TimeRange,
+        flows: &FlowFilter,
+    ) -> Result<Arc<Window>, Failure> {
+        self.ask(Question { range, flows: flows.clone(), statements: true }).await
+    }
+
+    /// As [`Snapshot::window_of`], but nothing is said of what was listened to and lost.
+    ///
+    /// # Errors
+    /// As [`Snapshot::window`].
+    pub async fn segments_of(
+        &self,
+        range: TimeRange,
+        flows: &FlowFilter,
+    ) -> Result<Arc<Window>, Failure> {
+        self.ask(Question { range, flows: flows.clone(), statements: false }).await
+    }
+
+    async fn ask(&self, question: Question) -> Result<Arc<Window>, Failure> {
         let mut windows = self.windows.lock().await;
-        if let Some((_, window)) = windows.iter().find(|(known, _)| *known == range) {
+        if let Some((_, window)) = windows.iter().find(|(known, _)| *known == question) {
             return Ok(Arc::clone(window));
         }
-        let window = Arc::new(self.view.window(range).await?);
+        let Question { range, flows, statements } = &question;
+        let addresses = |filter: &AddressFilter| flows.may_be_among(filter);
+        let asked = Asked { range: *range, addresses: Some(&addresses), statements: *statements };
+        let window = Arc::new(self.view.window_of(asked).await?);
         windows.truncate(WINDOWS - 1);
-        windows.push_front((range, Arc::clone(&window)));
+        windows.push_front((question, Arc::clone(&window)));
         Ok(window)
     }
 

@@ -31,7 +31,7 @@
 //!
 //! Pure, a log being a row of byte strings to them:
 //!
-//! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment may hold
+//! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment or an hour may hold
 //! * [`chain`]: following one log, step by step; [`life`]: what that comes to
 //! * [`slot`]: where in time a fact is kept; [`facts`]: commits taken apart by slot
 //! * [`manifest`], [`root`]: what is folded, the steps from one version to the next, and what
@@ -77,7 +77,7 @@ pub use load::writer;
 pub use recorder::Recorder;
 pub use slot::Slot;
 pub use state::{Catalog, Said, Segment, Totals};
-pub use view::{View, Window};
+pub use view::{Asked, View, Window};
 
 #[cfg(test)]
 mod tests;

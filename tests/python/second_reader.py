@@ -298,13 +298,17 @@ def term_index(data: bytes) -> tuple[int, dict[bytes, list[int]]]:
 def may_hold(filter_hex: str | None, address: bytes) -> bool:
     if filter_hex is None:
         return True
-    data = bytes.fromhex(filter_hex)
-    if not data:
-        return False
-    digest = hashlib.sha256(address).digest()
-    block = int.from_bytes(digest[:4], "little") * (len(data) // 32) >> 32
-    words = struct.unpack_from("<8I", data, 32 * block)
-    return all(word >> (digest[4 + place] & 31) & 1 for place, word in enumerate(words))
+    held, last, number, shift = set(), 0, 0, 0
+    for byte in bytes.fromhex(filter_hex):
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            last += number
+            check(last not in held and last < 1 << 24, "fingerprints in ascending order")
+            held.add(last)
+            number = shift = 0
+    check(shift == 0, "the last fingerprint is whole")
+    return int.from_bytes(hashlib.sha256(address).digest()[:3], "big") in held
 
 
 # --- packets -------------------------------------------------------------------------------------
@@ -386,7 +390,7 @@ def check_flow(flow: dict, ordinal: int, rows: list[dict], meta: dict, entry: di
         for field, address in ((1, flow[end]), (2, flow["outer_" + end])):
             if address is not None and any(address):
                 found(field, address)
-                check(may_hold(entry.get("addresses"), address), f"{what}: address filter")
+                check(may_hold(entry.get("address_filter"), address), f"{what}: address filter")
         if flow["source_port"] or flow["destination_port"]:
             found(3, flow[end + "_port"].to_bytes(2, "big"))
     found(5, bytes([flow["ip_protocol"]]))

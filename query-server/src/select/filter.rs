@@ -2,7 +2,7 @@
 
 use capstan_index::Field;
 use capstan_model::{Address, Protocol};
-use capstan_storage_engine::catalog::SegmentEntry;
+use capstan_storage_engine::catalog::{AddressFilter, SegmentEntry};
 use capstan_storage_engine::segment::Corrupt;
 use capstan_storage_engine::segment::reader::Segment;
 use roaring::RoaringBitmap;
@@ -67,16 +67,19 @@ impl Term {
         Term::new(Field::Pod, name)
     }
 
+    fn may_be_among(&self, addresses: &AddressFilter) -> bool {
+        if !matches!(self.field, Field::Ip | Field::OuterIp) {
+            return true;
+        }
+        // What is not an address no flow has.
+        <[u8; 16]>::try_from(self.value.as_slice())
+            .is_ok_and(|address| addresses.may_hold(Address(address)))
+    }
+
     fn may_match(&self, entry: &SegmentEntry) -> bool {
         match self.field {
             Field::Ip | Field::OuterIp => {
-                let address = <[u8; 16]>::try_from(self.value.as_slice()).map(Address);
-                match (address, &entry.addresses) {
-                    (Ok(address), Some(filter)) => filter.may_hold(address),
-                    // Not an address: no flow has it.
-                    (Err(_), _) => false,
-                    (Ok(_), None) => true,
-                }
+                entry.address_filter.as_ref().is_none_or(|filter| self.may_be_among(filter))
             }
             // An entry without counts does not know.
             Field::Protocol if !entry.protocols.is_empty() => {
@@ -205,10 +208,20 @@ impl FlowFilter {
     /// protocols in it. A no is certain. For a question about who an end is the answer
     /// is about flows that may be it, also those of which that is not known.
     pub fn may_match(&self, entry: &SegmentEntry) -> bool {
+        self.may_be_where(&|term| term.may_match(entry))
+    }
+
+    /// Whether there may be such flows among those of some addresses. A no is certain.
+    pub fn may_be_among(&self, addresses: &AddressFilter) -> bool {
+        self.may_be_where(&|term| term.may_be_among(addresses))
+    }
+
+    /// Whether there may be such flows where this tells it of terms.
+    fn may_be_where(&self, term_may: &dyn Fn(&Term) -> bool) -> bool {
         match self {
-            FlowFilter::Term(term) => term.may_match(entry),
-            FlowFilter::And(filters) => filters.iter().all(|filter| filter.may_match(entry)),
-            FlowFilter::Or(filters) => filters.iter().any(|filter| filter.may_match(entry)),
+            FlowFilter::Term(term) => term_may(term),
+            FlowFilter::And(filters) => filters.iter().all(|of| of.may_be_where(term_may)),
+            FlowFilter::Or(filters) => filters.iter().any(|of| of.may_be_where(term_may)),
             // What is there may be something else, too.
             FlowFilter::Not(filter) => !filter.is_all(),
         }

@@ -125,8 +125,10 @@ pub(super) struct ScanExec {
     request: Request,
     /// Segments of each partition.
     groups: Vec<Vec<Arc<Segment>>>,
-    /// Segments of the hours that are asked about.
+    /// Segments of the hours that are asked about, but for those passed over.
     considered: usize,
+    /// See [`capstan_storage_engine::catalog::Window::passed_over`].
+    passed_over: u64,
     /// Segments that have lost the layer with the rows.
     degraded: usize,
     limit: Option<usize>,
@@ -147,7 +149,7 @@ impl ScanExec {
         limit: Option<usize>,
     ) -> Result<ScanExec> {
         let range = request.window().map_or(TimeRange::ALL, Window::range);
-        let hours = snapshot.window(range).await.map_err(external)?;
+        let hours = snapshot.segments_of(range, request.flows()).await.map_err(external)?;
         let mut considered = 0;
         let mut degraded = 0;
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
@@ -175,6 +177,7 @@ impl ScanExec {
             request,
             groups,
             considered,
+            passed_over: hours.passed_over,
             degraded,
             limit,
             planned: None,
@@ -258,6 +261,9 @@ impl DisplayAs for ScanExec {
         }
         let pruned = self.considered - chosen - self.degraded;
         write!(f, "{separator}segments={} pruned={pruned}", self.considered)?;
+        if self.passed_over > 0 {
+            write!(f, " passed_over={}", self.passed_over)?;
+        }
         if self.degraded > 0 {
             write!(f, " degraded={}", self.degraded)?;
         }
@@ -365,6 +371,7 @@ impl ExecutionPlan for ScanExec {
             request: self.request.clone(),
             groups: self.groups.clone(),
             considered: self.considered,
+            passed_over: self.passed_over,
             degraded: self.degraded,
             limit,
             planned: self.planned,

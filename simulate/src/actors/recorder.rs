@@ -139,7 +139,7 @@ fn segment(name: String, times: Option<(Time, Time)>, hours: Vec<Hour>) -> Segme
         }],
         protocols: [].into(),
         secrets: false,
-        addresses: None,
+        address_filter: None,
         owner: None,
     }
 }

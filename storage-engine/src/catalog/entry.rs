@@ -207,7 +207,7 @@ pub struct SegmentEntry {
     pub secrets: bool,
     /// Addresses it may hold; none = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub addresses: Option<AddressFilter>,
+    pub address_filter: Option<AddressFilter>,
     /// Who recorded it, if that is not whose commit this is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,

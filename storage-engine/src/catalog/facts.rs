@@ -87,6 +87,12 @@ impl Facts {
         self.len() == 0
     }
 
+    /// The segments, and all else.
+    pub(crate) fn apart(self) -> (Facts, Facts) {
+        let segments = Facts { segments: self.segments, ..Facts::default() };
+        (segments, Facts { segments: Vec::new(), ..self })
+    }
+
     /// From the earliest to the latest time that a fact is about; none if one is about no time.
     pub fn span(&self) -> Option<(Time, Time)> {
         let of_range = |range: &TimeRange| Some((range.start, range.end));

@@ -1,13 +1,14 @@
-//! Which addresses a segment may hold: a blocked Bloom filter small enough for the commit.
+//! Which addresses a segment, or an hour, may hold: a fingerprint of each, small enough for the commit.
 //!
-//! A question about one address skips a segment unopened if the filter says no, which is
-//! always true; a yes is wrong for about 1 of 10,000 addresses that are not there, so that asking where a
-//! host was in a month opens hardly a segment in vain, and for 1 of 3 in the fullest filter there is.
+//! A question about one address skips a segment unopened, and an hour's segments unread, if the
+//! filter says no, which is always true. A yes is wrong as often as the fingerprints of other addresses
+//! are the same: for 1 of 80,000 addresses where 200 are held, for 1 of 500 where there are as many as
+//! a filter may have. Filters can be united without the addresses: an hour's is made of its segments'.
 //!
-//! The filter is a row of blocks of 32 bytes: eight little-endian words. Of the SHA-256 of an
-//! address (16 bytes), bytes 0 to 3 as a little-endian number choose the block,
-//! `number * blocks >> 32`; the low five bits of byte 4 + i choose the bit in word i. An
-//! address may be there if all eight bits are set. In JSON it is written as hex.
+//! A fingerprint is the first three bytes of the SHA-256 of an address (16 bytes), as a big-endian
+//! number. Stored are the distinct ones, ascending, each as what it is more than the one before
+//! (the first: than 0), in bytes of seven bits with the lowest first (LEB128, as in DWARF 5, 7.6). In JSON
+//! these bytes are written as hex.
 
 use std::fmt;
 
@@ -15,96 +16,107 @@ use capstan_model::Address;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-const BLOCK: usize = 32;
+/// Fingerprints are less than this.
+const END: u32 = 1 << 24;
 
-/// Bits for each address: 3 bytes.
-const BITS_AN_ADDRESS: usize = 24;
+/// With more addresses than this a filter would take more than it saves, and there is none.
+pub const MAX_ADDRESSES: usize = 32_768;
 
-/// The largest filter, bytes. One that should be larger gets fuller instead.
-const MAX_BYTES: usize = 8 * 1024;
-
-/// With more addresses than this the largest filter would say yes too often to be worth
-/// its bytes, and there is none.
-pub const MAX_ADDRESSES: usize = MAX_BYTES * 8 / 4;
-
-/// The addresses of a segment, inner and outer ones; see the module.
-#[derive(Clone, PartialEq, Eq)]
+/// The addresses of a segment or an hour, inner and outer ones; see the module.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct AddressFilter {
-    blocks: Vec<[u8; BLOCK]>,
+    /// Distinct, ascending.
+    fingerprints: Vec<u32>,
 }
 
 impl AddressFilter {
-    /// A filter of distinct addresses; none if there are more than [`MAX_ADDRESSES`].
+    /// A filter of addresses; none if there are more than [`MAX_ADDRESSES`].
     pub fn of(addresses: &[Address]) -> Option<AddressFilter> {
-        if addresses.len() > MAX_ADDRESSES {
-            return None;
+        AddressFilter::sorted(addresses.iter().map(|address| fingerprint(*address)).collect())
+    }
+
+    /// A filter of what any of these may hold; none if that is too much.
+    pub fn union<'a>(
+        filters: impl IntoIterator<Item = &'a AddressFilter>,
+    ) -> Option<AddressFilter> {
+        let fingerprints = filters.into_iter().flat_map(|of| of.fingerprints.iter().copied());
+        AddressFilter::sorted(fingerprints.collect())
+    }
+
+    fn sorted(mut fingerprints: Vec<u32>) -> Option<AddressFilter> {
+        fingerprints.sort_unstable();
+        fingerprints.dedup();
+        fingerprints.shrink_to_fit();
+        (fingerprints.len() <= MAX_ADDRESSES).then_some(AddressFilter { fingerprints })
+    }
+
+    /// Whether the address may be there. A no is certain.
+    pub fn may_hold(&self, address: Address) -> bool {
+        self.fingerprints.binary_search(&fingerprint(address)).is_ok()
+    }
+
+    /// Whether it may hold all that another one may.
+    pub fn includes(&self, other: &AddressFilter) -> bool {
+        other.fingerprints.iter().all(|of| self.fingerprints.binary_search(of).is_ok())
+    }
+
+    /// As it is stored.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.fingerprints.len() * 3);
+        let mut before = 0;
+        for fingerprint in &self.fingerprints {
+            let mut more = fingerprint - std::mem::replace(&mut before, *fingerprint);
+            while more >= 0x80 {
+                bytes.push(more as u8 | 0x80);
+                more >>= 7;
+            }
+            bytes.push(more as u8);
         }
-        let blocks = (addresses.len() * BITS_AN_ADDRESS).div_ceil(BLOCK * 8).min(MAX_BYTES / BLOCK);
-        let mut filter = AddressFilter { blocks: vec![[0; BLOCK]; blocks] };
-        for address in addresses {
-            let place = Place::of(*address);
-            if let Some(block) = place.block(filter.blocks.len()) {
-                for (byte, bit) in place.bits() {
-                    filter.blocks[block][byte] |= bit;
+        bytes
+    }
+
+    /// Reads what [`AddressFilter::to_bytes`] wrote; none if it is something else.
+    fn from_bytes(bytes: &[u8]) -> Option<AddressFilter> {
+        let mut fingerprints: Vec<u32> = Vec::new();
+        let mut rest = bytes.iter();
+        while !rest.as_slice().is_empty() {
+            let (mut more, mut shift) = (0, 0);
+            loop {
+                let byte = rest.next()?;
+                more |= u32::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+                // Four bytes are enough for all there are.
+                if shift == 28 {
+                    return None;
                 }
             }
+            let next = fingerprints.last().copied().unwrap_or(0) + more;
+            if next >= END || (more == 0 && !fingerprints.is_empty()) {
+                return None;
+            }
+            fingerprints.push(next);
         }
-        Some(filter)
-    }
-
-    /// Whether the address may be in the segment. A no is certain.
-    pub fn may_hold(&self, address: Address) -> bool {
-        self.may_hold_place(&Place::of(address))
-    }
-
-    /// As [`AddressFilter::may_hold`], for asking many filters about one address.
-    pub fn may_hold_place(&self, place: &Place) -> bool {
-        let block = place.block(self.blocks.len()).and_then(|block| self.blocks.get(block));
-        block.is_some_and(|block| place.bits().all(|(byte, bit)| block[byte] & bit != 0))
-    }
-
-    /// Its length as stored, bytes.
-    pub fn bytes(&self) -> usize {
-        self.blocks.len() * BLOCK
+        (fingerprints.len() <= MAX_ADDRESSES).then_some(AddressFilter { fingerprints })
     }
 }
 
-/// Where an address lies in any filter.
-#[derive(Debug, Clone, Copy)]
-pub struct Place([u8; 12]);
-
-impl Place {
-    /// The place of an address.
-    pub fn of(address: Address) -> Place {
-        let digest = Sha256::digest(address.0);
-        let mut place = [0; 12];
-        place.copy_from_slice(&digest[..12]);
-        Place(place)
-    }
-
-    fn block(&self, blocks: usize) -> Option<usize> {
-        let number = u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]);
-        (blocks > 0).then(|| ((u64::from(number) * blocks as u64) >> 32) as usize)
-    }
-
-    /// Byte of the block and bit of the byte, one in each word.
-    fn bits(&self) -> impl Iterator<Item = (usize, u8)> + '_ {
-        self.0[4..].iter().enumerate().map(|(word, byte)| {
-            let bit = usize::from(byte & 31);
-            (word * 4 + bit / 8, 1 << (bit % 8))
-        })
-    }
+fn fingerprint(address: Address) -> u32 {
+    let digest = Sha256::digest(address.0);
+    u32::from_be_bytes([0, digest[0], digest[1], digest[2]])
 }
 
 impl fmt::Debug for AddressFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AddressFilter({} bytes)", self.bytes())
+        write!(f, "AddressFilter({} addresses)", self.fingerprints.len())
     }
 }
 
 impl Serialize for AddressFilter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(self.blocks.as_flattened()))
+        serializer.serialize_str(&hex::encode(self.to_bytes()))
     }
 }
 
@@ -112,16 +124,15 @@ impl<'de> Deserialize<'de> for AddressFilter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = hex::decode(text).map_err(serde::de::Error::custom)?;
-        let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-        if !rest.is_empty() {
-            return Err(serde::de::Error::custom("an address filter is not whole blocks"));
-        }
-        Ok(AddressFilter { blocks: blocks.to_vec() })
+        AddressFilter::from_bytes(&bytes)
+            .ok_or_else(|| serde::de::Error::custom("not the fingerprints of addresses"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn addresses(from: u32, count: u32) -> Vec<Address> {
@@ -130,25 +141,20 @@ mod tests {
 
     #[test]
     fn what_is_there_is_always_found_and_little_else() {
-        for (count, at_most) in [
-            (1, 0.001),
-            (20, 0.001),
-            (1_000, 0.0005),
-            (2_700, 0.0005),
-            (6_000, 0.03),
-            (16_384, 0.4),
-        ] {
+        for (count, at_most) in
+            [(1, 0), (20, 2), (200, 5), (2_700, 20), (16_384, 60), (32_768, 120)]
+        {
             let present = addresses(0x0a00_0000, count);
             let filter = AddressFilter::of(&present).expect("not too many");
             assert!(present.iter().all(|address| filter.may_hold(*address)));
             let absent = addresses(0xc000_0000, 20_000);
             let wrong = absent.iter().filter(|address| filter.may_hold(**address)).count();
-            let rate = wrong as f64 / 20_000.0;
-            println!("{count} addresses: {} bytes, {:.3} % wrong", filter.bytes(), rate * 100.0);
-            assert!(rate <= at_most, "{count} addresses: {rate}");
-            assert!(filter.bytes() <= (count as usize * 3 + BLOCK).min(MAX_BYTES));
+            let bytes = filter.to_bytes().len();
+            println!("{count} addresses: {bytes} bytes, {wrong} of 20,000 wrong");
+            assert!(wrong <= at_most, "{count} addresses: {wrong}");
+            assert!(bytes <= count as usize * 3 + 4, "{count} addresses: {bytes} bytes");
         }
-        assert_eq!(AddressFilter::of(&addresses(0, MAX_ADDRESSES as u32 + 1)), None);
+        assert_eq!(AddressFilter::of(&addresses(0, 2 * MAX_ADDRESSES as u32)), None);
     }
 
     #[test]
@@ -159,21 +165,49 @@ mod tests {
     }
 
     #[test]
-    fn json_goes_there_and_back_and_damage_is_refused() {
-        let filter = AddressFilter::of(&addresses(1, 100)).expect("not too many");
-        let json = serde_json::to_string(&filter).unwrap();
-        assert_eq!(serde_json::from_str::<AddressFilter>(&json).unwrap(), filter);
-        for damaged in ["\"00\"", "\"zz\"", "5"] {
-            assert!(serde_json::from_str::<AddressFilter>(damaged).is_err());
+    fn damage_is_refused() {
+        // Half a byte, no hex, no text, an end in the middle, five bytes, one twice, one too large.
+        for damaged in
+            ["\"0\"", "\"zz\"", "5", "\"80\"", "\"8080808001\"", "\"0500\"", "\"80808008\""]
+        {
+            assert!(serde_json::from_str::<AddressFilter>(damaged).is_err(), "{damaged}");
         }
+        let largest: AddressFilter = serde_json::from_str("\"ffffff07\"").unwrap();
+        assert_eq!(largest.fingerprints, [END - 1]);
     }
 
     #[test]
-    fn the_bits_of_one_address_never_move() {
+    fn the_fingerprint_of_one_address_never_changes() {
         // Stored filters depend on it.
         let filter = AddressFilter::of(&[Address::v4([10, 0, 0, 1])]).expect("one");
         // Worked out from the description above with other tools.
-        let expected = "4000000000400000000010000000020000000010000000800002000000400000";
-        assert_eq!(serde_json::to_value(&filter).unwrap(), expected);
+        assert_eq!(serde_json::to_value(&filter).unwrap(), "8edfcd05");
+    }
+
+    proptest! {
+        #[test]
+        fn a_union_holds_what_each_does_and_comes_back_from_json(
+            sets in prop::collection::vec(prop::collection::vec(any::<u32>(), 0..50), 0..5)
+        ) {
+            let of = |set: &Vec<u32>| {
+                let addresses: Vec<_> =
+                    set.iter().map(|number| Address::v4(number.to_be_bytes())).collect();
+                AddressFilter::of(&addresses).expect("not too many")
+            };
+            let filters: Vec<_> = sets.iter().map(of).collect();
+            let union = AddressFilter::union(&filters).expect("not too many");
+            prop_assert!(filters.iter().all(|filter| union.includes(filter)));
+            prop_assert_eq!(&union, &of(&sets.concat()));
+            let json = serde_json::to_string(&union).unwrap();
+            prop_assert_eq!(serde_json::from_str::<AddressFilter>(&json).unwrap(), union);
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_or_written_as_they_were(bytes: Vec<u8>) {
+            if let Some(filter) = AddressFilter::from_bytes(&bytes) {
+                let again = AddressFilter::from_bytes(&filter.to_bytes());
+                prop_assert_eq!(again, Some(filter));
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! All here is pure. Folding the same commits twice, or by two folders at once, comes to the
 //! same: a contributor's commits are taken in order, and those that are there are passed over.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use capstan_model::{Generation, RecorderId, Time, TimeRange};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{WriterInfo, generation_number, recorder_hex};
 use super::facts::{Facts, Share};
+use super::filter::AddressFilter;
 use super::slot::Slot;
 
 /// The format of manifests and parts that is written, and the newest one that is read.
@@ -42,6 +44,9 @@ pub struct Manifest {
     pub contributors: Vec<Contributor>,
     /// Facts that were moved out.
     pub parts: Vec<Part>,
+    /// The addresses that segments of its parts may hold; none = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_filter: Option<AddressFilter>,
     /// Facts that it holds itself.
     pub held: Facts,
 }
@@ -67,7 +72,7 @@ pub struct Contributor {
 /// An object with facts: `catalog/<slot>/part-<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its name, unique.
+    /// Its name, unique: drawn at random, and [what it holds](Holds::name).
     pub name: String,
     /// Its length.
     pub bytes: u64,
@@ -75,9 +80,49 @@ pub struct Part {
     pub sha256: String,
     /// How many facts it has.
     pub facts: u64,
+    /// Which ones.
+    #[serde(default, skip_serializing_if = "Holds::is_both")]
+    pub holds: Holds,
     /// From the earliest to the latest time they are about; none if one is about no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<(Time, Time)>,
+}
+
+/// Which facts a part has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// Segments and statements: written by an earlier version.
+    #[default]
+    Both,
+    /// Segments only: passed over by who wants others, see [`Manifest::address_filter`].
+    Segments,
+    /// No segments: which commits there are, what was listened to and lost.
+    Statements,
+}
+
+impl Holds {
+    /// At the end of the names of such parts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Holds::Both => "both",
+            Holds::Segments => "segments",
+            Holds::Statements => "statements",
+        }
+    }
+
+    fn is_both(&self) -> bool {
+        *self == Holds::Both
+    }
+}
+
+impl Part {
+    /// What the names of parts have in common that were put together: they have the facts of the same
+    /// commits.
+    pub(crate) fn stem(&self) -> &str {
+        let own = self.name.strip_suffix(self.holds.name());
+        own.and_then(|rest| rest.strip_suffix('-')).unwrap_or(&self.name)
+    }
 }
 
 /// What is in a part's object.
@@ -127,6 +172,7 @@ impl Manifest {
             nonce: String::new(),
             contributors: Vec::new(),
             parts: Vec::new(),
+            address_filter: None,
             held: Facts::default(),
         }
     }
@@ -202,14 +248,49 @@ impl Manifest {
         u32::try_from(place).unwrap_or(u32::MAX)
     }
 
-    /// Takes all facts out if they are many: the part that is to be put, and then named, before this
-    /// version is.
-    pub fn overflow(&mut self) -> Option<PartContent> {
-        (self.held.len() > HELD_MOST).then(|| PartContent {
-            format: FORMAT,
-            slot: self.slot,
-            facts: std::mem::take(&mut self.held),
-        })
+    /// Takes all facts out if they are many: parts that are to be put, and then named, before this
+    /// version is. A part of segments takes ten times the bytes of one of statements.
+    pub fn overflow(&mut self) -> Vec<(Holds, PartContent)> {
+        if self.held.len() <= HELD_MOST {
+            return Vec::new();
+        }
+        let (segments, statements) = std::mem::take(&mut self.held).apart();
+        self.address_filter = self.filter_with(&segments);
+        let parts = [(Holds::Segments, segments), (Holds::Statements, statements)].into_iter();
+        let parts = parts.filter(|(_, facts)| !facts.is_empty());
+        parts.map(|(holds, facts)| (holds, self.content(facts))).collect()
+    }
+
+    fn content(&self, facts: Facts) -> PartContent {
+        PartContent { format: FORMAT, slot: self.slot, facts }
+    }
+
+    /// The addresses of the segments in parts, and of these; none if that cannot be told.
+    fn filter_with(&self, more: &Facts) -> Option<AddressFilter> {
+        let known = self.filter()?;
+        let of_more = more.segments.iter().map(|of| of.fact.address_filter.as_ref());
+        let of_more: Vec<&AddressFilter> = of_more.collect::<Option<_>>()?;
+        AddressFilter::union(of_more.into_iter().chain([&*known]))
+    }
+
+    /// The addresses of the segments in parts; none if that cannot be told.
+    fn filter(&self) -> Option<Cow<'_, AddressFilter>> {
+        if self.parts.iter().any(|part| part.holds != Holds::Statements) {
+            return self.address_filter.as_ref().map(Cow::Borrowed);
+        }
+        Some(Cow::Owned(AddressFilter::default()))
+    }
+
+    /// Whether a segment in a part may hold such addresses. A no is certain.
+    pub fn may_hold(&self, such: impl Fn(&AddressFilter) -> bool) -> bool {
+        self.filter().is_none_or(|filter| such(&filter))
+    }
+
+    /// Whether the segments of a part are found by their addresses.
+    pub(crate) fn includes(&self, facts: &Facts) -> bool {
+        let Some(filter) = self.filter() else { return true };
+        let mut of_segments = facts.segments.iter().map(|of| of.fact.address_filter.as_ref());
+        of_segments.all(|of| of.is_some_and(|of| filter.includes(of)))
     }
 
     /// Whose facts are at a place of the list of contributors.
@@ -260,6 +341,11 @@ impl Manifest {
             return broken("a life contributes twice");
         }
         self.check_held()?;
+        if let (Some(now), Some(then)) = (self.filter(), before.filter())
+            && !now.includes(&then)
+        {
+            return broken("addresses of segments are gone");
+        }
         let facts = |of: &Manifest| {
             of.held.len() as u64 + of.parts.iter().map(|part| part.facts).sum::<u64>()
         };
@@ -301,10 +387,12 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use capstan_model::coverage::Listened;
-    use capstan_model::{HOUR_NANOS, Hour};
+    use capstan_model::{Address, HOUR_NANOS, Hour};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::catalog::SegmentEntry;
+    use crate::catalog::tests::segment;
 
     const SLOT: Slot = Slot::Hour(Hour(0));
 
@@ -324,11 +412,11 @@ mod tests {
 
     fn step(before: &Manifest, commits: &[Folding]) -> Option<Manifest> {
         let mut next = before.fold(commits, 1, "hash".to_owned(), "nonce".to_owned())?;
-        if let Some(content) = next.overflow() {
+        for (holds, content) in next.overflow() {
             let facts = content.facts.len() as u64;
             let span = content.facts.span();
-            let (name, sha256) = (format!("p{}", next.version), String::new());
-            next.parts.push(Part { name, bytes: 1, sha256, facts, span });
+            let (name, sha256) = (format!("p{}-{holds:?}", next.version), String::new());
+            next.parts.push(Part { name, bytes: 1, sha256, facts, holds, span });
         }
         next.check(before).unwrap();
         Some(next)
@@ -350,12 +438,41 @@ mod tests {
         let commits: Vec<_> = (0..600).map(|seq| commit(1, seq)).collect();
         let full = step(&Manifest::empty(SLOT), &commits).unwrap();
         assert!(full.held.is_empty());
-        assert_eq!(full.parts[0].facts, 1_200);
+        assert_eq!((full.parts.len(), full.parts[0].facts), (1, 1_200));
         assert_eq!(full.parts[0].span, Some((Time(0), Time(HOUR_NANOS))));
         let after = TimeRange { start: Time(HOUR_NANOS + 1), end: Time(HOUR_NANOS + 2) };
         assert_eq!(full.parts(after).count(), 0);
         assert_eq!(full.parts(TimeRange::ALL).count(), 1);
         assert_eq!(step(&full, &commits), None);
+    }
+
+    #[test]
+    fn addresses_of_parts_are_known_or_any_may_be_there() {
+        let busy = |from: u64, filter: Option<AddressFilter>| {
+            let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
+            let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
+            commits[0].share.segments.push(segment);
+            commits
+        };
+        let address = |last: u8| Address::v4([10, 0, 0, last]);
+        let of = |last: u8| AddressFilter::of(&[address(last)]);
+        let holds = |of: &Manifest, last: u8| of.may_hold(|filter| filter.may_hold(address(last)));
+
+        let first = step(&Manifest::empty(SLOT), &busy(0, of(1))).unwrap();
+        assert_eq!([1, 2].map(|last| holds(&first, last)), [true, false]);
+        let second = step(&first, &busy(600, of(2))).unwrap();
+        assert_eq!([1, 2, 3].map(|last| holds(&second, last)), [true, true, false]);
+        assert!(second.parts.iter().all(|part| part.holds != Holds::Both));
+        // Of one segment nobody knows; and so of all from then on.
+        let third = step(&second, &busy(1_200, None)).unwrap();
+        assert!(holds(&third, 3) && third.address_filter.is_none());
+        let fourth = step(&third, &busy(1_800, of(4))).unwrap();
+        assert!(holds(&fourth, 3));
+        // What an earlier version wrote.
+        let mut earlier = first.clone();
+        earlier.address_filter = None;
+        earlier.parts[0].holds = Holds::Both;
+        assert!(holds(&earlier, 3) && holds(&step(&earlier, &busy(600, of(2))).unwrap(), 3));
     }
 
     #[test]
@@ -380,6 +497,15 @@ mod tests {
         assert!(bad(|m| m.held.listened[0].seq = 9).contains("no commit"));
         assert!(bad(|m| m.contributors[0].next = 2).contains("does not count"));
         assert!(bad(|m| m.held = Facts::default()).contains("facts are gone"));
+        let with = |of: &Manifest, last: u8| {
+            let (name, sha256, holds) = (String::new(), String::new(), Holds::Segments);
+            let part = Part { name, bytes: 1, sha256, facts: 1, holds, span: None };
+            let address_filter = AddressFilter::of(&[Address::v4([10, 0, 0, last])]);
+            Manifest { parts: vec![part], address_filter, ..of.clone() }
+        };
+        with(&good, 1).check(&with(&first, 1)).unwrap();
+        let gone = with(&good, 2).check(&with(&first, 1)).expect_err("broken").0;
+        assert!(gone.contains("addresses"), "{gone}");
     }
 
     proptest! {

@@ -9,12 +9,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::facts::{Facts, Stated};
-use super::manifest::{Manifest, Part};
+use super::manifest::{Holds, Manifest, Part};
 use super::root::Root;
 use super::slot::Slot;
 use super::state::{Said, Segment};
 use super::versions;
-use super::view::Window;
+use super::view::{Asked, Window};
 use crate::store::{Store, names};
 
 /// Requests in flight.
@@ -82,6 +82,8 @@ struct Loaded {
 pub(super) struct Chosen {
     read: Arc<Read>,
     parts: Vec<Arc<Loaded>>,
+    /// Segments in parts that are not needed.
+    passed_over: u64,
 }
 
 impl Slots {
@@ -90,16 +92,17 @@ impl Slots {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that manifests say about a range, as of a root or newer.
+    /// What manifests say that is asked for, as of a root or newer.
     pub(super) async fn read(
         &self,
         store: &Store,
         root: &Root,
-        range: TimeRange,
+        asked: Asked<'_>,
     ) -> Result<Vec<Chosen>, Failure> {
         if root.version == 0 {
             return Ok(Vec::new());
         }
+        let range = asked.range;
         let mut chosen = Vec::new();
         let mut missing: Vec<(Slot, u64)> = Vec::new();
         let mut listed: BTreeSet<Hour> = BTreeSet::new();
@@ -125,7 +128,7 @@ impl Slots {
         }
         drop(read);
         stream::iter(chosen)
-            .map(|read| choose(store, read, range))
+            .map(|read| choose(store, read, asked))
             .buffered(AT_ONCE)
             .try_collect()
             .await
@@ -249,15 +252,27 @@ async fn read(store: &Store, slot: Slot, version: u64) -> Result<Read, Failure> 
     }
 }
 
-/// A manifest with the parts that have facts about a range.
-async fn choose(store: &Store, read: Arc<Read>, range: TimeRange) -> Result<Chosen, Failure> {
-    let chosen: Vec<Part> = read.manifest.parts(range).cloned().collect();
+/// A manifest with the parts that have facts which are asked for.
+async fn choose(store: &Store, read: Arc<Read>, asked: Asked<'_>) -> Result<Chosen, Failure> {
+    let manifest = &read.manifest;
+    // The wide one also has segments with secrets, which those of others may need.
+    let segments =
+        manifest.slot == Slot::Wide || asked.addresses.is_none_or(|such| manifest.may_hold(such));
+    let mut passed_over = 0;
+    let mut chosen: Vec<Part> = Vec::new();
+    for part in manifest.parts(asked.range) {
+        match part.holds {
+            Holds::Segments if !segments => passed_over += part.facts,
+            Holds::Statements if !asked.statements => {}
+            _ => chosen.push(part.clone()),
+        }
+    }
     let parts = stream::iter(chosen)
         .map(|part| read.part(store, part))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    Ok(Chosen { read, parts })
+    Ok(Chosen { read, parts, passed_over })
 }
 
 impl Read {
@@ -318,9 +333,10 @@ impl Loaded {
 }
 
 impl Chosen {
-    /// Adds what a root knows and a range concerns to a window.
-    pub(super) fn take(&self, root: &Root, range: TimeRange, window: &mut Window) {
-        let manifest = &self.read.manifest;
+    /// Adds what a root knows and is asked for to a window.
+    pub(super) fn take(&self, root: &Root, asked: Asked<'_>, window: &mut Window) {
+        let (manifest, range) = (&self.read.manifest, asked.range);
+        window.passed_over += self.passed_over;
         window.problems.extend(self.read.problems.iter().cloned());
         let known: Vec<u64> =
             manifest.contributors.iter().map(|contributor| root.known(contributor)).collect();
@@ -338,6 +354,9 @@ impl Chosen {
                 if of.entry.secrets {
                     window.secrets.push(Arc::clone(of));
                 }
+            }
+            if !asked.statements {
+                continue;
             }
             let listened = loaded.listened.iter().filter(|(by, of)| is_known(*by, of.seq));
             let touching = listened.filter(|(_, of)| of.what.range.intersect(&range).is_some());

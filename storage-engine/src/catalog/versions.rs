@@ -278,7 +278,7 @@ pub(crate) fn gone(slot: Slot, version: u64) -> Failure {
     Failure::new(FailureKind::Damaged, what)
 }
 
-/// Puts the manifest that follows `before`, with its facts moved into a part if they are many; none if
+/// Puts the manifest that follows `before`, with its facts moved into parts if they are many; none if
 /// another one did.
 pub(crate) async fn put_manifest(
     store: &Store,
@@ -286,15 +286,16 @@ pub(crate) async fn put_manifest(
     mut next: Manifest,
 ) -> Result<Option<Versioned<Manifest>>, Failure> {
     let path = names::manifest(next.slot, next.version);
-    if let Some(content) = next.overflow() {
-        let name = next.nonce.clone();
+    let nonce = next.nonce.clone();
+    for (holds, content) in next.overflow() {
         let bytes = packed(&path, &content)?;
         let part = Part {
+            name: format!("{nonce}-{}", holds.name()),
             bytes: bytes.len() as u64,
             sha256: sha256_hex(&bytes),
             facts: content.facts.len() as u64,
+            holds,
             span: content.facts.span(),
-            name,
         };
         store.put_new(&names::part(next.slot, &part.name), vec![bytes]).await?;
         next.parts.push(part);

@@ -14,6 +14,7 @@ use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time, TimeRang
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::entry::{WriterInfo, WriterKind};
+use super::filter::AddressFilter;
 use super::fold::{begin, open_logs};
 use super::life::Life;
 use super::root::Root;
@@ -43,6 +44,25 @@ pub struct View {
     problems: Arc<BTreeSet<String>>,
 }
 
+/// What is asked of the catalog.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// About which time.
+    pub range: TimeRange,
+    /// Which segments are wanted, told by the addresses that they may hold. The window may have
+    /// others, too.
+    pub addresses: Option<&'a (dyn Fn(&AddressFilter) -> bool + Send + Sync)>,
+    /// Whether it is asked what was listened to and what was lost; if not, the window says nothing of it.
+    pub statements: bool,
+}
+
+impl Asked<'_> {
+    /// All about a range.
+    pub fn all(range: TimeRange) -> Self {
+        Asked { range, addresses: None, statements: true }
+    }
+}
+
 /// What the catalog says about a range of time.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
@@ -57,6 +77,9 @@ pub struct Window {
     pub losses: Vec<Said<Loss>>,
     /// Whose all this is; none if what it said of itself cannot be read.
     pub writers: BTreeMap<(RecorderId, Generation), Option<WriterInfo>>,
+    /// Segments of its hours that were passed over together, as none of them has the addresses asked for.
+    /// One that touches several hours counts in each.
+    pub passed_over: u64,
     /// What is wrong with the objects that were read for it, in words.
     pub problems: Vec<String>,
 }
@@ -172,14 +195,23 @@ impl View {
             && self.tail.lives().eq(other.tail.lives())
     }
 
-    /// What the catalog says about a range.
+    /// All that the catalog says about a range.
     ///
     /// # Errors
     /// What the store says.
     pub async fn window(&self, range: TimeRange) -> Result<Window, Failure> {
+        self.window_of(Asked::all(range)).await
+    }
+
+    /// What the catalog says that is asked for.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn window_of(&self, asked: Asked<'_>) -> Result<Window, Failure> {
+        let range = asked.range;
         let mut window = Window::default();
-        for read in self.slots.read(&self.store, &self.root.value, range).await? {
-            read.take(&self.root.value, range, &mut window);
+        for read in self.slots.read(&self.store, &self.root.value, asked).await? {
+            read.take(&self.root.value, asked, &mut window);
         }
         for (recorder, generation, life) in self.tail.lives() {
             let info = life.writer().map(|writer| writer.info.clone());
@@ -188,8 +220,10 @@ impl View {
         window.segments.extend(self.tail.segments(range).cloned());
         let secrets = self.tail.segments(TimeRange::ALL).filter(|of| of.entry.secrets);
         window.secrets.extend(secrets.cloned());
-        window.listened.extend(self.tail.coverage(range).cloned());
-        window.losses.extend(self.tail.losses(range).cloned());
+        if asked.statements {
+            window.listened.extend(self.tail.coverage(range).cloned());
+            window.losses.extend(self.tail.losses(range).cloned());
+        }
         window.put_in_order();
         Ok(window)
     }

@@ -236,7 +236,7 @@ impl Opened {
             layers: self.layers.clone(),
             protocols: BTreeMap::new(),
             secrets: self.segment.extras()?.has_secrets(),
-            addresses: self.addresses()?,
+            address_filter: self.address_filter()?,
             owner: Some(self.owner),
         };
         let fetch = StoreFetch::new(store, &entry);
@@ -251,7 +251,7 @@ impl Opened {
     }
 
     /// The addresses it may hold: those that its flows can be found by.
-    fn addresses(&self) -> Result<Option<AddressFilter>, Failure> {
+    fn address_filter(&self) -> Result<Option<AddressFilter>, Failure> {
         let damaged = |error| {
             let what = format!("the terms of segment {}", self.segment.meta().name);
             Failure::caused_by(FailureKind::Damaged, what, error)
@@ -263,8 +263,6 @@ impl Opened {
                 addresses.extend(value.ok().map(Address));
             }
         }
-        addresses.sort_unstable();
-        addresses.dedup();
         Ok(AddressFilter::of(&addresses))
     }
 }

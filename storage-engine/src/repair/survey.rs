@@ -10,7 +10,7 @@ use object_store::path::Path;
 
 use crate::catalog::entry::sha256_hex;
 use crate::catalog::facts::Facts;
-use crate::catalog::manifest::Manifest;
+use crate::catalog::manifest::{Manifest, PartContent};
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::{Catalog, Life, Segment, Slot};
@@ -157,21 +157,28 @@ impl Survey {
                 self.admitted.entry((of.recorder, of.generation)).or_insert(of.admitted);
             }
             take_facts(manifest, &manifest.held, &mut found.present, &mut self.segments);
-            for part in &manifest.parts {
-                match versions::read_part(store, slot, part).await {
-                    Ok(content) => {
-                        let facts = &content.facts;
-                        take_facts(manifest, facts, &mut found.present, &mut self.segments);
+            // Parts that were put together have the facts of the same commits, so they stay or go together.
+            for together in manifest.parts.chunk_by(|a, b| a.stem() == b.stem()) {
+                let mut contents = Vec::new();
+                for part in together {
+                    match versions::read_part(store, slot, part).await {
+                        // Of another one who asks for some addresses would not be told.
+                        Ok(content) if manifest.includes(&content.facts) => contents.push(content),
+                        Ok(_) => {}
+                        Err(failure)
+                            if matches!(
+                                failure.kind(),
+                                FailureKind::Damaged | FailureKind::NotFound
+                            ) => {}
+                        Err(failure) => return Err(failure),
                     }
-                    Err(failure)
-                        if matches!(
-                            failure.kind(),
-                            FailureKind::Damaged | FailureKind::NotFound
-                        ) =>
-                    {
-                        found.unreadable.insert(part.name.clone());
-                    }
-                    Err(failure) => return Err(failure),
+                }
+                if contents.len() < together.len() {
+                    found.unreadable.extend(together.iter().map(|part| part.name.clone()));
+                    continue;
+                }
+                for PartContent { facts, .. } in &contents {
+                    take_facts(manifest, facts, &mut found.present, &mut self.segments);
                 }
             }
         }

@@ -209,7 +209,13 @@ async fn check_slot(
         parts.remove(&(slot, part.name.clone()));
         let path = names::part(slot, &part.name);
         match versions::read_part(store, slot, part).await {
-            Ok(content) => take_facts(&manifest, &content.facts, &mut expected, folded),
+            Ok(content) => {
+                if !manifest.includes(&content.facts) {
+                    let what = "questions about some addresses pass its segments over".to_owned();
+                    folded.add(&path, what, Severity::Damaged);
+                }
+                take_facts(&manifest, &content.facts, &mut expected, folded);
+            }
             Err(failure) if failure.kind() == FailureKind::NotFound => {
                 folded.add(&path, "it is missing".to_owned(), Severity::Damaged);
             }

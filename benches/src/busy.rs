@@ -1,0 +1,238 @@
+//! What it costs to find out where a host was in an hour of many recorders: all that the catalog says
+//! of the hour, what is left of that when the hour's filter passes segments over, and, for comparison, an
+//! index of the hour over its segments.
+//!
+//! The catalog alone is made, in memory, of made segments; no question opens one of them.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use capstan_index::{Field, TermIndexBuilder};
+use capstan_model::coverage::Listened;
+use capstan_model::{Address, Failure, FailureKind, HOUR_NANOS, Hour, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::{
+    AddressFilter, Asked, CommitDraft, Folder, Layer, LayerEntry, Outcome, Recorder, SegmentEntry,
+    Slot, Stay, View, Window, WriterInfo, WriterKind,
+};
+use capstan_storage_engine::store::{Requests, Store, names};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
+
+/// What it costs to find a host in an hour of many recorders, as Markdown
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How many recorders there are; repeat it for several
+    #[arg(long, value_name = "NUMBER", default_values_t = [1, 10, 100])]
+    recorders: Vec<u64>,
+}
+
+/// 2026-01-01, an hour's start, in hours since 1970.
+const HOUR: Hour = Hour(490_896);
+const BEGIN: Time = Time(HOUR.0 as i64 * HOUR_NANOS);
+const RANGE: TimeRange = TimeRange { start: BEGIN, end: Time(BEGIN.0 + HOUR_NANOS) };
+/// Commits of each recorder in the hour: one every ten seconds, with a segment each.
+const COMMITS: u64 = 360;
+/// Commits of each recorder between two steps of folding: half a minute.
+const STEP: u64 = 3;
+/// Pods on the node of a recorder.
+const PODS: u64 = 30;
+/// Pods of other nodes, and addresses outside, that a node talks to in ten seconds.
+const OTHERS: (u64, u64) = (100, 20);
+/// Addresses outside that anybody talks to.
+const OUTSIDE: u64 = 2_000;
+/// Who is there in one segment only.
+const SELDOM: [u8; 4] = [192, 0, 2, 1];
+/// Who is not there.
+const NOBODY: [u8; 4] = [192, 0, 2, 2];
+
+/// Numbers that look drawn and are the same each time.
+fn drawn(of: &str, numbers: [u64; 3]) -> [u8; 32] {
+    Sha256::digest(format!("{of} {numbers:?}")).into()
+}
+
+fn below(end: u64, drawn: &[u8; 32]) -> u64 {
+    let (number, _) = drawn.split_at(8);
+    number.iter().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte)) % end
+}
+
+fn pod(node: u64, number: u64) -> Address {
+    Address::v4([10, 64 + (node >> 8) as u8, node as u8, number as u8])
+}
+
+/// The addresses in a segment.
+fn addresses(recorders: u64, node: u64, number: u64) -> Vec<Address> {
+    let mut all: Vec<Address> = (0..PODS).map(|of| pod(node, of)).collect();
+    for of in 0..OTHERS.0 {
+        let drawn = drawn("pod", [node, number, of]);
+        all.push(pod(below(recorders, &drawn), u64::from(drawn[31]) % PODS));
+    }
+    for of in 0..OTHERS.1 {
+        let outside = below(OUTSIDE, &drawn("outside", [node, number, of])) as u32;
+        all.push(Address::v4((0x2d00_0000 + outside * 7_919).to_be_bytes()));
+    }
+    if (node, number) == (0, COMMITS / 2) {
+        all.push(Address::v4(SELDOM));
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn segment(node: u64, number: u64, range: TimeRange, addresses: &[Address]) -> SegmentEntry {
+    let layer = |layer: &Layer| LayerEntry {
+        layer: layer.name().to_owned(),
+        bytes: 10_000 + below(1_000_000, &drawn("bytes", [node, number, *layer as u64])),
+        sha256: drawn("layer", [node, number, *layer as u64])
+            .map(|byte| format!("{byte:02x}"))
+            .concat(),
+    };
+    let packets = 1_000 + below(100_000, &drawn("packets", [node, number, 0]));
+    SegmentEntry {
+        name: format!("{}-00000001-{number:08}", RecorderId(node)),
+        hour: HOUR,
+        hours: Vec::new(),
+        first: Some(range.start),
+        last: Some(Time(range.end.0 - 1)),
+        first_ordinal: number * 101_000,
+        last_ordinal: number * 101_000 + packets - 1,
+        packets,
+        flow_parts: packets / 30,
+        captured_bytes: packets * 700,
+        wire_bytes: packets * 700,
+        layers: Layer::ALL.iter().map(layer).collect(),
+        protocols: [("http", 3), ("dns", 20), ("tls", 5), ("redis", 7)]
+            .map(|(name, part)| (name.to_owned(), packets / part))
+            .into(),
+        secrets: false,
+        address_filter: AddressFilter::of(addresses),
+        owner: None,
+    }
+}
+
+/// An hour, folded.
+struct Busy {
+    store: Store,
+    /// Of an index of the hour over its segments, bytes.
+    index: usize,
+}
+
+async fn make(recorders: u64) -> Result<Busy, Failure> {
+    let store = Store::on(Arc::new(InMemory::new()), "busy").await?;
+    let mut all = Vec::new();
+    for node in 0..recorders {
+        let info = WriterInfo {
+            kind: WriterKind::Live,
+            description: "made".to_owned(),
+            host: format!("node-{node}"),
+            source: None,
+            resumes: None,
+            started_at: BEGIN,
+        };
+        all.push(Recorder::start(&store, RecorderId(node), info).await?);
+    }
+    let mut folder = Folder::claim(&store, "busy", Stay::Keeps).await?;
+    let mut index = TermIndexBuilder::new();
+    let mut segments = 0;
+    let long = HOUR_NANOS / COMMITS as i64;
+    for number in 0..COMMITS {
+        let start = Time(BEGIN.0 + number as i64 * long);
+        let range = TimeRange { start, end: Time(start.0 + long) };
+        for (node, recorder) in (0..).zip(&mut all) {
+            let addresses = addresses(recorders, node, number);
+            addresses.iter().for_each(|address| index.add(Field::Ip, &address.0, segments));
+            segments += 1;
+            recorder
+                .commit(CommitDraft {
+                    segments: vec![segment(node, number, range, &addresses)],
+                    listened: vec![Listened { range, interfaces: vec![0] }],
+                    ..CommitDraft::default()
+                })
+                .await?;
+        }
+        if number % STEP == STEP - 1 {
+            match folder.step().await? {
+                Outcome::Done(_) => {}
+                Outcome::Fenced { by } => {
+                    return Err(Failure::new(FailureKind::Other, format!("{by} folds")));
+                }
+            }
+        }
+    }
+    // What one step did not take the next ones do.
+    while View::load(&store).await?.waiting().next().is_some() {
+        folder.step().await?;
+    }
+    let index = index.finish(segments).map_err(|error| {
+        Failure::caused_by(FailureKind::Other, "an index cannot be made", error)
+    })?;
+    Ok(Busy { store, index: index.len() })
+}
+
+impl Busy {
+    /// What the catalog says of the hour that is needed to find a host, by who knows nothing.
+    async fn ask(&self, host: Option<[u8; 4]>) -> Result<(Window, Requests), Failure> {
+        let view = View::load(&self.store).await?;
+        let loaded = self.store.requests();
+        let range = RANGE;
+        let window = match host.map(Address::v4) {
+            None => view.window(range).await?,
+            Some(host) => {
+                let addresses = |filter: &AddressFilter| filter.may_hold(host);
+                let asked = Asked { range, addresses: Some(&addresses), statements: false };
+                view.window_of(asked).await?
+            }
+        };
+        Ok((window, self.store.requests() - loaded))
+    }
+
+    /// Length of the newest manifest.
+    async fn manifest(&self) -> Result<u64, Failure> {
+        let slot = names::slot(Slot::Hour(HOUR));
+        let listed: Vec<_> = self.store.list(&slot).try_collect().await?;
+        let newest =
+            listed.iter().filter_map(|of| Some((names::parse_manifest(&of.path)?.1, of.bytes)));
+        Ok(newest.max().map_or(0, |(_, bytes)| bytes))
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
+    let runtime = Runtime::new().map_err(|error| Failure::io("cannot start threads", error))?;
+    let mut text = String::from(
+        "| recorders | segments in the hour | newest manifest, bytes | all of the hour: requests | bytes | a host that is \
+         not there: requests | bytes | one in a single segment: requests | bytes | an index over the segments, bytes |\n\
+         | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for recorders in &arguments.recorders {
+        let row = runtime.block_on(async {
+            let busy = make(*recorders).await?;
+            let (all, whole) = busy.ask(None).await?;
+            let (_, nobody) = busy.ask(Some(NOBODY)).await?;
+            let (seldom, one) = busy.ask(Some(SELDOM)).await?;
+            let host = Address::v4(SELDOM);
+            let holds = |filter: &AddressFilter| filter.may_hold(host);
+            let with = seldom
+                .segments
+                .iter()
+                .filter(|of| of.entry.address_filter.as_ref().is_some_and(holds));
+            eprintln!("{recorders} recorders: {} segments with the host", with.count());
+            let asked = |of: &Requests| of.gets + of.lists + of.heads;
+            Ok::<_, Failure>(format!(
+                "| {recorders} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                all.segments.len(),
+                busy.manifest().await?,
+                asked(&whole),
+                whole.bytes_read,
+                asked(&nobody),
+                nobody.bytes_read,
+                asked(&one),
+                one.bytes_read,
+                busy.index,
+            ))
+        })?;
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{row}");
+    }
+    Ok(text)
+}
