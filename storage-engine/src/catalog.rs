@@ -34,7 +34,7 @@
 //! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment or an hour may hold
 //! * [`chain`]: following one log, step by step; [`life`]: what that comes to
 //! * [`slot`]: where in time a fact is kept; [`facts`]: commits taken apart by slot
-//! * [`manifest`], [`root`]: what is folded, the steps from one version to the next, and what
+//! * [`manifest`], [`part`], [`root`]: what is folded, the steps from one version to the next, and what
 //!   holds of them
 //! * [`state`]: logs together, and the questions put to them
 //!
@@ -54,6 +54,7 @@ pub mod lease;
 pub mod life;
 mod load;
 pub mod manifest;
+pub mod part;
 pub mod recorder;
 pub mod role;
 pub mod root;

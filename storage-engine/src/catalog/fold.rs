@@ -519,4 +519,4 @@ pub async fn fold_all(store: &Store, holder: &str) -> Result<Outcome, Failure> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::catalog) mod tests;

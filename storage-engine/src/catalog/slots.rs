@@ -9,7 +9,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::facts::{Facts, Stated};
-use super::manifest::{Holds, Manifest, Part};
+use super::manifest::Manifest;
+use super::part::{Holds, Part};
 use super::root::Root;
 use super::slot::Slot;
 use super::state::{Said, Segment};
@@ -367,3 +368,6 @@ impl Chosen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

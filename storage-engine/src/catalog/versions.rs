@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::sha256_hex;
 use super::life::Life;
-use super::manifest::{self, Broken, Manifest, Part, PartContent};
+use super::manifest::{self, Broken, Manifest};
+use super::part::{Part, PartContent};
 use super::root::{self, Root};
 use super::slot::Slot;
 use crate::store::{Created, Listed, Store, checked, names};

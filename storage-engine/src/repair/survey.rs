@@ -10,7 +10,8 @@ use object_store::path::Path;
 
 use crate::catalog::entry::sha256_hex;
 use crate::catalog::facts::Facts;
-use crate::catalog::manifest::{Manifest, PartContent};
+use crate::catalog::manifest::Manifest;
+use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::{Catalog, Life, Segment, Slot};

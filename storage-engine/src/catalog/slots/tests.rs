@@ -1,0 +1,124 @@
+//! Busy hours: facts in parts, and which of them are read.
+
+use capstan_model::coverage::Listened;
+use capstan_model::{Address, Hour, TimeRange};
+use futures::TryStreamExt;
+
+use crate::catalog::fold::fold_all;
+use crate::catalog::fold::tests::{HOUR, Silent, names_in, recorder, window};
+use crate::catalog::tests::{draft, memory, seconds};
+use crate::catalog::{AddressFilter, Asked, Slot, View, Window, versions};
+use crate::store::{Created, Store, names};
+
+/// Six hundred segments in each of two hours, those of an hour with one address: 10.0.0.1 or 10.0.0.2.
+async fn two_busy_hours() -> Store {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    for hour in 0..2 {
+        for number in 0..600 {
+            let at = hour * HOUR + number;
+            let mut draft = draft(&format!("{hour}-{number:03}"), at);
+            let address = Address::v4([10, 0, 0, 1 + hour as u8]);
+            draft.segments[0].address_filter = AddressFilter::of(&[address]);
+            draft.listened = vec![Listened { range: seconds(at, at + 1), interfaces: Vec::new() }];
+            recorder.commit(draft).await.unwrap();
+        }
+    }
+    fold_all(&store, "test").await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn segments_of_hours_without_an_address_are_passed_over() {
+    let store = two_busy_hours().await;
+    let ask = async |range, address: u8, statements| {
+        let view = View::load(&store).await.unwrap();
+        let before = store.requests();
+        let addresses = |of: &AddressFilter| of.may_hold(Address::v4([10, 0, 0, address]));
+        let asked = Asked { range, addresses: Some(&addresses), statements };
+        let window = view.window_of(asked).await.unwrap();
+        assert_eq!(window.problems, [""; 0]);
+        (window, (store.requests() - before).bytes_read)
+    };
+    let before = store.requests();
+    let all = window(&store, TimeRange::ALL).await;
+    let whole = (store.requests() - before).bytes_read;
+    assert_eq!((all.segments.len(), all.listened.len(), all.passed_over), (1_200, 1_200, 0));
+
+    let (there, bytes) = ask(TimeRange::ALL, 2, true).await;
+    assert!(there.passed_over > 300 && bytes < whole, "{bytes} of {whole}");
+    assert_eq!(there.segments.len() as u64 + there.passed_over, 1_200);
+    let second = |window: &Window| names_in(window).iter().filter(|of| of.starts_with('1')).count();
+    assert_eq!(second(&there), 600);
+    assert_eq!(there.listened, all.listened, "what was listened to is no matter of addresses");
+    assert_eq!(there.writers, all.writers);
+
+    let (nowhere, bytes_nowhere) = ask(TimeRange::ALL, 9, true).await;
+    assert!(nowhere.passed_over > there.passed_over && bytes_nowhere < bytes);
+    assert_eq!(nowhere.listened, all.listened);
+    let (bare, bytes) = ask(TimeRange::ALL, 9, false).await;
+    assert!(bare.listened.is_empty() && bytes < bytes_nowhere, "{bytes} of {bytes_nowhere}");
+    assert_eq!((bare.passed_over, bare.writers), (nowhere.passed_over, nowhere.writers));
+    // What touches the time asked for is passed over, and no more.
+    let (minute, _) = ask(seconds(0, 60), 9, true).await;
+    assert!(minute.passed_over < nowhere.passed_over, "{}", minute.passed_over);
+}
+
+#[tokio::test]
+async fn a_manifest_that_hides_segments_is_found_and_repaired() {
+    struct Found(std::sync::Mutex<Vec<String>>);
+    impl crate::verify::Watch for Found {
+        fn found(&self, finding: &crate::verify::Finding) {
+            self.0.lock().unwrap().push(format!("{:?}", finding.what));
+        }
+    }
+    let store = two_busy_hours().await;
+    let hides = async || {
+        let found = Found(std::sync::Mutex::default());
+        let options = crate::verify::Options { range: TimeRange::ALL, deep: false };
+        crate::verify::verify(&store, &options, &found).await.unwrap();
+        let found = found.0.into_inner().unwrap();
+        found.iter().any(|what| what.contains("pass its segments over"))
+    };
+    assert!(!hides().await);
+    let hour = Slot::Hour(Hour(1));
+    let newest = versions::newest_manifest(&store, hour, 0).await.unwrap();
+    let mut wrong = newest.value.clone();
+    wrong.version += 1;
+    wrong.previous = newest.sha256;
+    wrong.address_filter = AddressFilter::of(&[Address::v4([10, 0, 0, 9])]);
+    assert!(wrong.check(&newest.value).is_err(), "nobody can put it");
+    let bytes = crate::store::checked::pack(&wrong).unwrap();
+    let path = names::manifest(hour, wrong.version);
+    assert_eq!(store.create(&path, bytes.into()).await.unwrap(), Created::Created);
+    assert!(hides().await);
+    let options = crate::repair::Options::default();
+    let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+    // The manifest, and the two parts that it named.
+    assert_eq!(report.repaired, 3);
+    assert!(!hides().await);
+    let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+    assert_eq!(again, crate::repair::Report::default());
+    assert_eq!(window(&store, TimeRange::ALL).await.segments.len(), 1_200);
+}
+
+#[tokio::test]
+async fn a_part_that_is_gone_is_made_again_with_the_one_that_was_put_with_it() {
+    for lost in ["segments", "statements"] {
+        let store = two_busy_hours().await;
+        let expected = window(&store, TimeRange::ALL).await;
+        let listed: Vec<_> = store.list(&names::catalog()).try_collect().await.unwrap();
+        let parts = listed.iter().filter(|of| of.path.as_ref().ends_with(lost));
+        let part = parts.map(|of| &of.path).next().expect("there are some");
+        store.delete(part).await.unwrap();
+        let left = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+        assert!(left.problems.iter().any(|what| what.contains("left out")), "{lost}");
+        let options = crate::repair::Options::default();
+        crate::repair::repair(&store, &options, &Silent).await.unwrap();
+        let again = window(&store, TimeRange::ALL).await;
+        assert_eq!(again.segments, expected.segments, "{lost}");
+        assert_eq!(again.listened, expected.listened, "{lost}");
+        let nothing = crate::repair::repair(&store, &options, &Silent).await.unwrap();
+        assert_eq!(nothing, crate::repair::Report::default());
+    }
+}
