@@ -17,6 +17,25 @@ use futures::TryStreamExt;
 use super::*;
 use crate::snapshot::testing::*;
 
+#[tokio::test]
+async fn hours_that_are_passed_over_still_say_what_was_listened_to() {
+    let store = busy_hours().await;
+    let host =
+        Selection { ips: vec![Address::v4([10, 0, 0, 2])], ..Selection::of_range(TimeRange::ALL) };
+    let mut found = Vec::new();
+    for selection in [host, Selection::of_range(TimeRange::ALL)] {
+        let snapshot = Snapshot::load(store.clone()).await.unwrap();
+        let before = store.requests();
+        let (_, report) = run(&snapshot, &Export::new(selection, Order::Time)).await;
+        let bytes = (store.requests() - before).bytes_read;
+        found.push((report.packets, bytes, report.completeness));
+    }
+    let [(of_host, less, completeness), (of_all, bytes, expected)] = &found[..] else { panic!() };
+    assert_eq!((*of_host, *of_all), (450, 900));
+    assert!(less < bytes, "{less} of {bytes}");
+    assert_eq!(completeness, expected);
+}
+
 /// The whole file and the report.
 async fn run(snapshot: &Arc<Snapshot>, what: &Export) -> (Vec<u8>, Report) {
     let (to, mut from) = mpsc::channel::<Bytes>(2);

@@ -9,7 +9,8 @@ use capstan_ingest::upload::{CommitRule, Statement, Uploader};
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
-use capstan_model::{Block, LinkType, Packet, RecorderId, Time, TimeRange};
+use capstan_model::{Block, HOUR_NANOS, LinkType, Packet, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::fold::fold_all;
 use capstan_storage_engine::catalog::{Finished, Recorder, Segment, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::builder::Writer;
@@ -213,6 +214,20 @@ pub(crate) fn traffic(seed: u64, count: u32, start: i64, step: i64) -> Vec<Given
         at(start + i64::from(number) * step - early, udp(hosts, ports, &payload))
     };
     std::iter::once(ethernet("eth0")).chain((0..count).map(packet)).collect()
+}
+
+/// A store with 450 packets of 10.0.0.1 in the first hour and as many of 10.0.0.2 in the second, each in a segment of
+/// its own, so that what the catalog says of an hour is in parts.
+pub(crate) async fn busy_hours() -> Store {
+    let hour = |hour: i64, host: u8| {
+        let time = move |number: i64| hour * HOUR_NANOS + number * 1_000;
+        (0..450).map(move |number| at(time(number), udp((host, 101), (1, 53), b"x")))
+    };
+    let given = std::iter::once(ethernet("eth0")).chain(hour(0, 1)).chain(hour(1, 2)).collect();
+    let store = store().await;
+    record(&store, Recording { segment_bytes: 1, ..Recording::of(1) }, given).await;
+    fold_all(&store, "test").await.unwrap();
+    store
 }
 
 /// The packets among what was given.

@@ -190,6 +190,19 @@ async fn a_plan_tells_what_was_pushed_down_and_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn segments_that_were_passed_over_unread_are_told() {
+    let store = testing::busy_hours().await;
+    let sql = "SELECT count(*) FROM packets WHERE host('10.0.0.2')";
+    let text = plan(&store, sql).await;
+    let (read, passed_over) = (told(&text, "segments"), told(&text, "passed_over"));
+    assert!(passed_over > 300 && read + passed_over == 900, "{text}");
+    let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+    assert_eq!(number(&tables(&snapshot), sql).await, 450);
+    let text = plan(&store, "SELECT count(*) FROM packets WHERE NOT host('10.0.0.2')").await;
+    assert!(!text.contains("passed_over") && told(&text, "segments") == 900, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_read_is_shown_after_running() {
     let store = a_store().await;
     let snapshot = Snapshot::load(store.clone()).await.expect("a store");
