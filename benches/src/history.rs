@@ -1,11 +1,11 @@
 //! What questions cost as the history grows: the same ones, asked of an hour, a day, a month and a
-//! year of made traffic.
+//! year of made traffic, each a store of its own.
 //!
-//! One recorder, a segment every quarter of an hour, in memory: what is counted are requests and
-//! bytes, which are the same on every store. Each question is asked cold, by a reader who knows nothing.
+//! One recorder, a segment every quarter of an hour, in memory or a folder: what is counted are requests and
+//! bytes, which are the same on every store, and the time. Each question is asked cold, by a reader who knows nothing.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,8 @@ pub(crate) struct Arguments {
     /// Where the store is made, in a folder that is there; else it is made in memory
     #[arg(long, value_name = "FOLDER")]
     store: Option<PathBuf>,
-    /// How often each question is asked; the median counts for time
-    #[arg(long, default_value_t = 21)]
+    /// How often each question is asked, of all histories in turn; the median counts for time
+    #[arg(long, default_value_t = 101)]
     rounds: usize,
 }
 
@@ -77,19 +77,24 @@ struct Cost {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::io("cannot start threads", error))?;
-    let mut history = History::new(&runtime, arguments.store.as_deref())?;
+    let mut days = arguments.days.clone();
+    days.sort_unstable();
+    let mut histories = Vec::new();
+    for days in &days {
+        let place = arguments.store.as_ref().map(|place| place.join(format!("days-{days}")));
+        let mut history = History::new(&runtime, place)?;
+        history.grow(&runtime, i64::from(*days).saturating_mul(24).max(1))?;
+        histories.push(history);
+    }
+    let minutes = History::minutes(&histories, &runtime, arguments.rounds)?;
     let mut text = String::from(
         "| history | segments | one host, one minute: requests | bytes | time, ms | one host, 30 days: \
          segments opened | with it | requests | bytes | all logs, requests |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
-    let mut days = arguments.days.clone();
-    days.sort_unstable();
-    for days in days {
-        let hours = i64::from(days).saturating_mul(24).max(1);
-        history.grow(&runtime, hours)?;
-        let minute = history.minute(&runtime, arguments.rounds)?;
+    for ((days, history), minute) in days.into_iter().zip(&histories).zip(minutes) {
         let month = history.month(&runtime)?;
+        let hours = history.segments / SEGMENTS;
         let holding = (0..history.segments).filter(|number| is_rare(*number));
         let holding = holding.filter(|number| *number / SEGMENTS >= hours - 30 * 24).count();
         let before = history.store.requests();
@@ -134,12 +139,12 @@ fn frequent(segment: i64, number: i64) -> [u8; 4] {
 }
 
 impl History {
-    fn new(runtime: &Runtime, place: Option<&Path>) -> Result<History, Failure> {
+    fn new(runtime: &Runtime, place: Option<PathBuf>) -> Result<History, Failure> {
         let (store, recorder, folder) = runtime.block_on(async {
             let store = match place {
                 None => Store::on(Arc::new(InMemory::new()), "history").await?,
                 Some(place) => {
-                    let location = Location::Folder(place.join("history-store"));
+                    let location = Location::Folder(place);
                     Store::open_or_create(&location, "history", &Options::default()).await?
                 }
             };
@@ -230,19 +235,34 @@ impl History {
         })
     }
 
+    /// What [`History::minute`] costs of each, by the median of time. They are asked in turn, so that what else
+    /// goes on in the machine or this process meets all of them.
+    fn minutes(
+        histories: &[History],
+        runtime: &Runtime,
+        rounds: usize,
+    ) -> Result<Vec<Cost>, Failure> {
+        let mut costs: Vec<Vec<Cost>> = histories.iter().map(|_| Vec::new()).collect();
+        for _ in 0..rounds.max(1) {
+            for (history, costs) in histories.iter().zip(&mut costs) {
+                costs.push(history.minute(runtime)?);
+            }
+        }
+        let median = |mut costs: Vec<Cost>| {
+            costs.sort_by_key(|cost| cost.time);
+            costs.swap_remove(costs.len() / 2)
+        };
+        Ok(costs.into_iter().map(median).collect())
+    }
+
     /// One host, one minute, in the newest hour.
-    fn minute(&self, runtime: &Runtime, rounds: usize) -> Result<Cost, Failure> {
+    fn minute(&self, runtime: &Runtime) -> Result<Cost, Failure> {
         let start = Time(BEGIN + (self.segments / SEGMENTS - 1) * HOUR + 20 * MINUTE);
         let range = TimeRange { start, end: Time(start.0 + MINUTE) };
         // Somebody who was there then: 20 minutes into the hour is 5 into its second segment.
         let second = self.segments - SEGMENTS + 1;
         let host = frequent(second, 5 * PACKETS * SEGMENTS / 60);
-        let mut costs = Vec::new();
-        for _ in 0..rounds.max(1) {
-            costs.push(self.ask(runtime, range, host)?);
-        }
-        costs.sort_by_key(|cost| cost.time);
-        Ok(costs.swap_remove(costs.len() / 2))
+        self.ask(runtime, range, host)
     }
 
     /// A host that is seldom there, in the last thirty days.
