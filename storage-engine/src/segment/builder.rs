@@ -25,7 +25,7 @@ use super::packets::{self, Context, PacketRow, Rows};
 use super::payload::{PayloadLayer, PayloadWriter};
 use super::predict::Predictor;
 use super::tabular::Written;
-use super::template::{self, Dictionary, FieldSet};
+use super::template::{Cut, Cutter, Dictionary};
 use super::{BODY_BLOCK, HEAD_BLOCK, HEAD_CUTOFF, Layer};
 
 /// Why a segment could not be sealed: only a lack of memory or a fault of a library.
@@ -95,7 +95,7 @@ pub struct SegmentBuilder {
     last_interface: Option<u32>,
     hours: BTreeSet<Hour>,
     encoder: Encoder,
-    scratch: Vec<u8>,
+    cutter: Cutter,
     captured_bytes: u64,
     wire_bytes: u64,
     compressed_bytes: usize,
@@ -151,7 +151,7 @@ impl SegmentBuilder {
             last_interface: None,
             hours: BTreeSet::new(),
             encoder: Encoder::new()?,
-            scratch: Vec::new(),
+            cutter: Cutter::default(),
             captured_bytes: 0,
             wire_bytes: 0,
             compressed_bytes: 0,
@@ -211,9 +211,15 @@ impl SegmentBuilder {
         direction: Direction,
         ordinal: u64,
     ) {
-        let (values, set) = template::cut(headers, packet.data, packet.length, &mut self.scratch);
-        let template = self.template_number(number, direction, set);
         let open = &mut self.parts[number.0 as usize];
+        let template = &mut open.last_template[direction as usize];
+        let known = self.templates.get(*template);
+        let Cut { values, set, template: new } =
+            self.cutter.cut(headers, packet.data, packet.length, known);
+        if let Some(new) = new {
+            *template = self.templates.number_of(new, set);
+        }
+        let template = *template;
         let prefix = usize::from(headers.prefix).min(packet.data.len());
         let time = packet.stamp.time();
         let flags = headers.tcp.map_or(0, |tcp| tcp.flags);
@@ -293,14 +299,6 @@ impl SegmentBuilder {
             + self.compressed_bytes
             // What is pending of them is counted above; half of the room is empty on average.
             + self.long_parts * (LONG_TAIL / 2)
-    }
-
-    fn template_number(&mut self, part: PartNumber, direction: Direction, set: FieldSet) -> u32 {
-        let slot = &mut self.parts[part.0 as usize].last_template[direction as usize];
-        if self.templates.get(*slot) != Some(&self.scratch) {
-            *slot = self.templates.number_of(&self.scratch, set);
-        }
-        *slot
     }
 
     /// Seals the segment under `name`.

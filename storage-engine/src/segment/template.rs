@@ -11,11 +11,13 @@
 //! little-endian) in ascending order of offset, then the prefix with zeros in
 //! place of the fields.
 
+mod cutter;
 mod dictionary;
 
 use capstan_model::Headers;
 use capstan_model::headers::{Field, FieldKind, MAX_FIELDS};
 
+pub use self::cutter::{Cut, Cutter};
 pub use self::dictionary::Dictionary;
 use super::Corrupt;
 
@@ -132,23 +134,22 @@ pub fn cut(
             }};
         }
         macro_rules! computed {
-            ($computed:expr) => {{
+            () => {{
                 let Some(bytes) = rest.first_chunk() else { continue };
-                if $computed != Some(u32::from(u16::from_be_bytes(*bytes))) {
+                let value = u32::from(u16::from_be_bytes(*bytes));
+                if computed(field.kind, offset, end, prefix) != Some(value) {
                     continue;
                 }
                 left[..2].fill(0);
             }};
         }
         match field.kind {
-            FieldKind::Ipv4Length | FieldKind::Ipv6Length | FieldKind::UdpLength => {
-                computed!(end.and_then(|end| length_at(field.kind, offset, end)))
-            }
+            FieldKind::Ipv4Length | FieldKind::Ipv6Length | FieldKind::UdpLength => computed!(),
             FieldKind::Ipv4Checksum => {
                 if offset < summed_to + 10 {
                     continue;
                 }
-                computed!(ipv4_checksum(prefix, offset));
+                computed!();
                 summed_to = offset - 10 + usize::from(prefix[offset - 10] & 0x0f) * 4;
             }
             FieldKind::IpId => column!(ip_id, u16),
@@ -183,6 +184,19 @@ pub fn cut(
 #[inline]
 fn is_length(kind: FieldKind) -> bool {
     matches!(kind, FieldKind::Ipv4Length | FieldKind::Ipv6Length | FieldKind::UdpLength)
+}
+
+fn is_computed(kind: FieldKind) -> bool {
+    is_length(kind) || kind == FieldKind::Ipv4Checksum
+}
+
+/// What a field that follows from others should be, in a prefix whose innermost IP packet ends at `end`.
+#[inline]
+fn computed(kind: FieldKind, offset: usize, end: Option<i64>, prefix: &[u8]) -> Option<u32> {
+    match kind {
+        FieldKind::Ipv4Checksum => ipv4_checksum(prefix, offset),
+        kind => length_at(kind, offset, end?),
+    }
 }
 
 /// Where the innermost IP packet ends by its own length field, bytes from the packet's start.
@@ -312,7 +326,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Ethernet, IPv4, TCP with an empty payload and six bytes of padding.
-    fn padded_ack() -> (Headers, Vec<u8>) {
+    pub(super) fn padded_ack() -> (Headers, Vec<u8>) {
         let mut data = vec![0; 12];
         data.extend_from_slice(&[8, 0, 0x45, 0, 0, 40, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0]);
         data.extend_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
@@ -337,6 +351,22 @@ mod tests {
             headers.push_field(kind, offset);
         }
         (headers, data)
+    }
+
+    /// Headers that are all of `data`, with fields that do not overlap.
+    pub(super) fn headers_of(data: &[u8], mut fields: Vec<(u8, usize)>) -> Headers {
+        let mut headers = Headers::default();
+        headers.prefix = data.len() as u16;
+        fields.sort_by_key(|(_, offset)| *offset);
+        let mut end = 0;
+        for (kind, offset) in fields {
+            let kind = FieldKind::from_number(kind).unwrap();
+            if offset >= end {
+                headers.push_field(kind, offset);
+                end = offset + kind.width();
+            }
+        }
+        headers
     }
 
     fn rebuild(headers: &Headers, data: &[u8]) -> (Vec<u8>, FieldSet) {
@@ -388,18 +418,7 @@ mod tests {
             fields in prop::collection::vec((0_u8..14, 0_usize..110), 0..30),
             length in any::<u32>(),
         ) {
-            let mut headers = Headers::default();
-            headers.prefix = data.len() as u16;
-            let mut fields = fields;
-            fields.sort_by_key(|(_, offset)| *offset);
-            let mut end = 0;
-            for (kind, offset) in fields {
-                let kind = FieldKind::from_number(kind).unwrap();
-                if offset >= end {
-                    headers.push_field(kind, offset);
-                    end = offset + kind.width();
-                }
-            }
+            let headers = headers_of(&data, fields);
             let mut template = Vec::new();
             let (values, _) = cut(&headers, &data, length, &mut template);
             let mut back = Vec::new();
