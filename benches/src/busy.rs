@@ -20,6 +20,8 @@ use object_store::memory::InMemory;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
+use crate::history::asked;
+
 /// What it costs to find a host in an hour of many recorders, as Markdown
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -161,9 +163,7 @@ async fn make(recorders: u64) -> Result<Busy, Failure> {
         }
     }
     // What one step did not take the next ones do.
-    while View::load(&store).await?.waiting().next().is_some() {
-        folder.step().await?;
-    }
+    folder.fold_all().await?;
     let index = index.finish(segments).map_err(|error| {
         Failure::caused_by(FailureKind::Other, "an index cannot be made", error)
     })?;
@@ -175,12 +175,11 @@ impl Busy {
     async fn ask(&self, host: Option<[u8; 4]>) -> Result<(Window, Requests), Failure> {
         let view = View::load(&self.store).await?;
         let loaded = self.store.requests();
-        let range = RANGE;
         let window = match host.map(Address::v4) {
-            None => view.window(range).await?,
+            None => view.window(RANGE).await?,
             Some(host) => {
                 let addresses = |filter: &AddressFilter| filter.may_hold(host);
-                let asked = Asked { range, addresses: Some(&addresses), statements: false };
+                let asked = Asked { range: RANGE, addresses: Some(&addresses), statements: false };
                 view.window_of(asked).await?
             }
         };
@@ -217,7 +216,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
                 .iter()
                 .filter(|of| of.entry.address_filter.as_ref().is_some_and(holds));
             eprintln!("{recorders} recorders: {} segments with the host", with.count());
-            let asked = |of: &Requests| of.gets + of.lists + of.heads;
             Ok::<_, Failure>(format!(
                 "| {recorders} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 all.segments.len(),

@@ -123,7 +123,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn asked(requests: &Requests) -> u64 {
+/// Requests that read.
+pub(crate) fn asked(requests: &Requests) -> u64 {
     requests.gets + requests.lists + requests.heads
 }
 

@@ -91,8 +91,7 @@ pub(super) async fn run(
     what: &Export,
     to: &Sender<Bytes>,
 ) -> Result<Report, Failure> {
-    let filter = what.selection.filter();
-    let window = snapshot.window_of(what.selection.range, &filter).await?;
+    let window = snapshot.window_of(what.selection.range, &what.selection.filter()).await?;
     let completeness = Completeness::of(&window, what.selection.range);
     let ranks = ranks(snapshot, &window, what.order).await?;
     let memory = what.memory.max(LEAST_MEMORY);

@@ -13,8 +13,7 @@ use crate::snapshot::{Cost, Plan, Snapshot};
 
 /// See [`super::plan`].
 pub(super) async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost, Failure> {
-    let filter = what.selection.filter();
-    let window = snapshot.window_of(what.selection.range, &filter).await?;
+    let window = snapshot.window_of(what.selection.range, &what.selection.filter()).await?;
     let ranks = ranks(snapshot, &window, what.order).await?;
     let slice_bytes = slice_bytes(what.memory);
     let range = what.selection.range;

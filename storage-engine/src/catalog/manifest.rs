@@ -192,11 +192,8 @@ impl Manifest {
         self.address_filter = self.filter_with(&segments);
         let parts = [(Holds::Segments, segments), (Holds::Statements, statements)].into_iter();
         let parts = parts.filter(|(_, facts)| !facts.is_empty());
-        parts.map(|(holds, facts)| (holds, self.content(facts))).collect()
-    }
-
-    fn content(&self, facts: Facts) -> PartContent {
-        PartContent { format: FORMAT, slot: self.slot, facts }
+        let content = |facts| PartContent { format: FORMAT, slot: self.slot, facts };
+        parts.map(|(holds, facts)| (holds, content(facts))).collect()
     }
 
     /// The addresses of the segments in parts, and of these; none if that cannot be told.

@@ -135,9 +135,7 @@ pub fn cut(
         }
         macro_rules! computed {
             () => {{
-                let Some(bytes) = rest.first_chunk() else { continue };
-                let value = u32::from(u16::from_be_bytes(*bytes));
-                if computed(field.kind, offset, end, prefix) != Some(value) {
+                if !follows(field, end, prefix) {
                     continue;
                 }
                 left[..2].fill(0);
@@ -190,13 +188,17 @@ fn is_computed(kind: FieldKind) -> bool {
     is_length(kind) || kind == FieldKind::Ipv4Checksum
 }
 
-/// What a field that follows from others should be, in a prefix whose innermost IP packet ends at `end`.
+/// Whether a field of a kind that is computed is what it should be, in a prefix whose innermost IP packet
+/// ends at `end`.
 #[inline]
-fn computed(kind: FieldKind, offset: usize, end: Option<i64>, prefix: &[u8]) -> Option<u32> {
-    match kind {
+fn follows(field: &Field, end: Option<i64>, prefix: &[u8]) -> bool {
+    let offset = usize::from(field.offset);
+    let computed = match field.kind {
         FieldKind::Ipv4Checksum => ipv4_checksum(prefix, offset),
-        kind => length_at(kind, offset, end?),
-    }
+        kind => end.and_then(|end| length_at(kind, offset, end)),
+    };
+    let found = prefix.get(offset..).and_then(|rest| rest.first_chunk());
+    found.is_some_and(|found| computed == Some(u32::from(u16::from_be_bytes(*found))))
 }
 
 /// Where the innermost IP packet ends by its own length field, bytes from the packet's start.

@@ -7,7 +7,7 @@
 use capstan_model::Headers;
 use capstan_model::headers::{Field, FieldKind};
 
-use super::{FieldSet, FieldValues, NAME, computed, cut, innermost_end, is_computed};
+use super::{FieldSet, FieldValues, NAME, cut, follows, innermost_end, is_computed};
 
 /// Shapes that are kept. Real traffic has a dozen or two.
 const SHAPES: usize = 32;
@@ -26,16 +26,8 @@ struct Shape {
     mask: Vec<u8>,
     /// Fields that follow from others.
     computed: Vec<Field>,
-    ip_id: u16,
-    outer_ip_id: u16,
-    tcp_seq: u16,
-    tcp_ack: u16,
-    tcp_flags: u16,
-    tcp_window: u16,
-    checksum: u16,
-    tcp_timestamp: u16,
-    tcp_echo: u16,
-    outer_checksum: u16,
+    /// Where the field of each kind is; of the computed ones, the last.
+    offsets: [u16; u16::BITS as usize],
 }
 
 /// See the module.
@@ -76,9 +68,9 @@ impl Cutter {
         {
             return Cut { values, set: shape.set, template: None };
         }
-        let is_known = shape.is_some();
+        let has_shape = shape.is_some();
         let (values, set) = cut(headers, data, wire_length, &mut self.scratch);
-        if !is_known
+        if !has_shape
             && self.shapes.len() < SHAPES
             && let Some(shape) = Shape::of(headers, prefix.len(), set, &self.scratch)
         {
@@ -109,27 +101,19 @@ impl Shape {
             return None;
         }
         let mut mask = vec![u8::MAX; prefix];
+        let mut offsets = [NOWHERE; u16::BITS as usize];
         for field in fields {
             let offset = usize::from(field.offset);
             mask.get_mut(offset..offset + field.kind.width())?.fill(0);
+            offsets[field.kind as usize] = field.offset;
         }
-        let at = |kind| fields.iter().find(|of| of.kind == kind).map_or(NOWHERE, |of| of.offset);
         Some(Shape {
             fields: fields.to_vec(),
             names: names.to_vec(),
             set,
             mask,
             computed: fields.iter().copied().filter(|of| is_computed(of.kind)).collect(),
-            ip_id: at(FieldKind::IpId),
-            outer_ip_id: at(FieldKind::OuterIpId),
-            tcp_seq: at(FieldKind::TcpSeq),
-            tcp_ack: at(FieldKind::TcpAck),
-            tcp_flags: at(FieldKind::TcpFlags),
-            tcp_window: at(FieldKind::TcpWindow),
-            checksum: at(FieldKind::Checksum),
-            tcp_timestamp: at(FieldKind::TcpTimestamp),
-            tcp_echo: at(FieldKind::TcpEcho),
-            outer_checksum: at(FieldKind::OuterChecksum),
+            offsets,
         })
     }
 
@@ -141,36 +125,28 @@ impl Shape {
         if let Some(end) = end {
             values.trailer = i32::try_from(i64::from(wire_length) - end).ok()?;
         }
-        let follows = |field: &Field| {
-            let offset = usize::from(field.offset);
-            let bytes = prefix.get(offset..).and_then(|rest| rest.first_chunk());
-            bytes.is_some_and(|bytes| {
-                computed(field.kind, offset, end, prefix)
-                    == Some(u32::from(u16::from_be_bytes(*bytes)))
-            })
-        };
-        if !self.computed.iter().all(follows) {
+        if !self.computed.iter().all(|field| follows(field, end, prefix)) {
             return None;
         }
         macro_rules! columns {
-            ($($value:ident: $number:ty,)*) => {$(
-                let rest = prefix.get(usize::from(self.$value)..);
+            ($($value:ident: $number:ty = $kind:ident,)*) => {$(
+                let rest = prefix.get(usize::from(self.offsets[FieldKind::$kind as usize])..);
                 if let Some(bytes) = rest.and_then(|rest| rest.first_chunk()) {
                     values.$value = <$number>::from_be_bytes(*bytes);
                 }
             )*};
         }
         columns! {
-            ip_id: u16,
-            outer_ip_id: u16,
-            tcp_seq: u32,
-            tcp_ack: u32,
-            tcp_flags: u8,
-            tcp_window: u16,
-            checksum: u16,
-            tcp_timestamp: u32,
-            tcp_echo: u32,
-            outer_checksum: u16,
+            ip_id: u16 = IpId,
+            outer_ip_id: u16 = OuterIpId,
+            tcp_seq: u32 = TcpSeq,
+            tcp_ack: u32 = TcpAck,
+            tcp_flags: u8 = TcpFlags,
+            tcp_window: u16 = TcpWindow,
+            checksum: u16 = Checksum,
+            tcp_timestamp: u32 = TcpTimestamp,
+            tcp_echo: u32 = TcpEcho,
+            outer_checksum: u16 = OuterChecksum,
         }
         Some(values)
     }
