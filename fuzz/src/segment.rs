@@ -13,13 +13,14 @@ use capstan_storage_engine::segment::builder::SealedSegment;
 use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::index_layer::{self, Extras, LayerMeta, Meta, Section};
 use capstan_storage_engine::segment::packets::RowReader;
-use capstan_storage_engine::segment::pages::PageChecksums;
+use capstan_storage_engine::segment::pages::Pages;
 use capstan_storage_engine::segment::reader::{Fetch, Segment, Step};
 use capstan_storage_engine::segment::{Corrupt, flows, tabular};
 use futures::executor::block_on;
 use roaring::RoaringBitmap;
 
 use crate::input::{Put, Take};
+use crate::tables::Table;
 
 /// Flow parts and terms that are looked at one by one, at most.
 const MOST: usize = 2_000;
@@ -221,13 +222,14 @@ pub fn scan(segment: &Segment, objects: &Objects, layer: Layer) -> Result<usize,
 /// What an `index` layer is put together from.
 #[derive(Debug, Clone, Default)]
 pub struct Parts {
-    /// [`Section`]s by number, from 1 on; checksums of pages are made when the layer is.
-    pub sections: [Vec<u8>; 7],
+    /// The [`SECTIONS`]; checksums in the pages are made when the layer is.
+    pub sections: [Vec<u8>; 9],
     /// The other layers.
     pub objects: Objects,
 }
 
-const SECTIONS: [Section; 7] = [
+/// The sections of [`Parts`], in order.
+pub const SECTIONS: [Section; 9] = [
     Section::Meta,
     Section::Terms,
     Section::HeadBlocks,
@@ -235,9 +237,12 @@ const SECTIONS: [Section; 7] = [
     Section::PacketsTail,
     Section::FlowsTail,
     Section::Extras,
+    Section::PacketsPages,
+    Section::FlowsPages,
 ];
 
-const PAGES: [Section; 2] = [Section::PacketsPages, Section::FlowsPages];
+/// Where the pages of a table stand in `index` if its tail says where they are.
+const ENTRIES: [Section; 2] = [Section::PacketsEntries, Section::FlowsEntries];
 
 impl Parts {
     /// Takes a sealed segment apart.
@@ -289,12 +294,13 @@ impl Parts {
         for (directory, layer) in [(2, head), (3, body)] {
             fix_blocks(&mut self.sections[directory], layer);
         }
-        let pages =
-            [page_checksums(packets, &self.sections[4]), page_checksums(flows, &self.sections[5])];
+        fix_pages(&mut self.sections[7], packets);
+        fix_pages(&mut self.sections[8], flows);
+        let entries = [entries(packets, &self.sections[4]), entries(flows, &self.sections[5])];
         let sections: Vec<(Section, &[u8])> = SECTIONS
             .into_iter()
-            .chain(PAGES)
-            .zip(self.sections.iter().chain(&pages))
+            .chain(ENTRIES)
+            .zip(self.sections.iter().chain(&entries))
             .map(|(kind, bytes)| (kind, bytes.as_slice()))
             .collect();
         index_layer::write(&sections).expect("memory suffices").into()
@@ -313,14 +319,30 @@ fn fix_blocks(directory: &mut [u8], layer: &[u8]) {
     }
 }
 
-/// Right checksums of the pages of a Parquet file with that tail, whatever they are; none if the
-/// tail is none.
-fn page_checksums(object: &[u8], tail: &[u8]) -> Vec<u8> {
+/// Gives every piece of a table the checksum that its bytes have.
+fn fix_pages(pages: &mut [u8], object: &[u8]) {
+    let Some((header, entries)) = pages.split_at_mut_checked(8) else { return };
+    let count = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    let Some((lengths, crcs)) = entries.split_at_mut_checked(count.saturating_mul(4)) else { return };
+    let mut at = 0_usize;
+    for (piece, crc) in crcs.as_chunks_mut::<4>().0.iter_mut().take(count).enumerate() {
+        let length = u32::from_le_bytes(std::array::from_fn(|byte| lengths[byte * count + piece]));
+        let end = at.saturating_add(length as usize);
+        *crc = crc32c::crc32c(object.get(at..end).unwrap_or_default()).to_le_bytes();
+        at = end;
+    }
+}
+
+/// The pages of a Parquet file in the form of earlier stores, with right checksums; none if its tail does
+/// not say where they are.
+fn entries(object: &[u8], tail: &[u8]) -> Vec<u8> {
     let length = object.len() as u64;
     let tail = Bytes::copy_from_slice(tail);
     let Ok(metadata) = tabular::parse_tail("fuzz", &tail, length) else { return Vec::new() };
     let pages = &object[..object.len().saturating_sub(tail.len())];
-    PageChecksums::of(pages, &metadata).to_bytes()
+    let pieces = Pages::of(pages, &metadata, 0);
+    let words = pieces.pieces().flat_map(|(range, crc)| [(range.end - range.start) as u32, crc]);
+    words.flat_map(u32::to_le_bytes).collect()
 }
 
 /// An `index` layer about one Parquet file each, of so many rows: everything else in it is right
@@ -328,9 +350,8 @@ fn page_checksums(object: &[u8], tail: &[u8]) -> Vec<u8> {
 ///
 /// # Panics
 /// When there is no memory for compression.
-pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, rows: [u64; 2]) -> Bytes {
+pub fn index_over(packets: &Table, flows: &Table, objects: &Objects, rows: [u64; 2]) -> Bytes {
     let [packet_rows, flow_parts] = rows;
-    let [.., packets_object, flows_object] = &objects.0;
     let layers = Layer::ALL.iter().zip(&objects.0).map(|(layer, bytes)| LayerMeta {
         layer: layer.name().to_owned(),
         bytes: bytes.len() as u64,
@@ -356,17 +377,16 @@ pub fn index_over(packets: &[u8], flows: &[u8], objects: &Objects, rows: [u64; 2
     };
     let terms = TermIndexBuilder::new().finish(flow_parts as u32).expect("no term, no error");
     let blocks = BlockDirectory::new().to_bytes();
-    index_layer::write(&[
-        (Section::Meta, &serde_json::to_vec(&meta).expect("plain values")),
-        (Section::Terms, &terms),
-        (Section::HeadBlocks, &blocks),
-        (Section::BodyBlocks, &blocks),
-        (Section::PacketsTail, packets),
-        (Section::FlowsTail, flows),
-        (Section::Extras, &serde_json::to_vec(&Extras::default()).expect("plain values")),
-        (Section::PacketsPages, &page_checksums(packets_object, packets)),
-        (Section::FlowsPages, &page_checksums(flows_object, flows)),
-    ])
-    .expect("memory suffices")
-    .into()
+    let sections = [
+        serde_json::to_vec(&meta).expect("plain values"),
+        terms,
+        blocks.clone(),
+        blocks,
+        packets.bytes[packets.tail..].to_vec(),
+        flows.bytes[flows.tail..].to_vec(),
+        serde_json::to_vec(&Extras::default()).expect("plain values"),
+        packets.pages.clone(),
+        flows.pages.clone(),
+    ];
+    Parts { sections, objects: objects.clone() }.index()
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use capstan_model::LinkType;
 use capstan_storage_engine::segment::reader::Fetch;
 use capstan_storage_engine::segment::reader::{Segment, Step};
+use capstan_storage_engine::segment::tabular::Written;
 use capstan_storage_engine::segment::{Layer, tabular};
 use futures::executor::block_on;
 use parquet::arrow::ArrowWriter;
@@ -17,13 +18,22 @@ use parquet::file::properties::{WriterProperties, WriterVersion};
 use crate::packets::{self, Recording};
 use crate::segment::{Objects, Parts, index_over};
 
-/// A Parquet file and where its page index and footer begin.
+/// A Parquet file and what an `index` layer has of it.
 #[derive(Debug, Clone)]
 pub struct Table {
     /// The whole file.
     pub bytes: Vec<u8>,
-    /// First byte that is not a page.
+    /// Where the tail begins: the footer, or the page index before it.
     pub tail: usize,
+    /// Where its pages are; empty if the tail has the page index.
+    pub pages: Vec<u8>,
+}
+
+impl From<Written> for Table {
+    fn from(written: Written) -> Self {
+        let Written { bytes, tail, pages } = written;
+        Table { bytes, tail, pages: pages.to_bytes() }
+    }
 }
 
 /// How a [`Table`] is written.
@@ -57,13 +67,14 @@ pub fn tables(recording: &Recording) -> [[Table; 2]; 3] {
     let parts = Parts::of(&sealed[0]).expect("just sealed");
     let index = parts.clone().index();
     let segment = Segment::open(&index).expect("just sealed");
-    let layers = [(Layer::Packets, 2, 4), (Layer::Flows, 3, 5)];
+    let layers = [(Layer::Packets, 2, 4, 7), (Layer::Flows, 3, 5, 8)];
     Form::ALL.map(|form| {
-        layers.map(|(layer, object, tail)| {
+        layers.map(|(layer, object, tail, pages)| {
             let stored = &parts.objects.0[object];
             if form == Form::Stored {
                 let tail = stored.len() - parts.sections[tail].len();
-                return Table { bytes: stored.to_vec(), tail };
+                let pages = parts.sections[pages].clone();
+                return Table { bytes: stored.to_vec(), tail, pages };
             }
             rewrite(&segment, &parts.objects, layer, form)
         })
@@ -101,7 +112,7 @@ fn rewrite(segment: &Segment, objects: &Objects, layer: Layer, form: Form) -> Ta
     let mut writer = writer.expect("a table with rows");
     writer.flush().expect("into memory");
     let tail = writer.bytes_written();
-    Table { bytes: writer.into_inner().expect("into memory"), tail }
+    Table { bytes: writer.into_inner().expect("into memory"), tail, pages: Vec::new() }
 }
 
 /// A handful of packets of several protocols, with times of every kind.
@@ -158,7 +169,7 @@ pub fn segment_of(packets: &Table, flows: &Table) -> (Bytes, Objects) {
         let parsed = tabular::parse_tail("fuzz", &tail(table), table.bytes.len() as u64);
         parsed.map_or(0, |parsed| u64::try_from(parsed.file_metadata().num_rows()).unwrap_or(0))
     });
-    (index_over(&tail(packets), &tail(flows), &objects, rows), objects)
+    (index_over(packets, flows, &objects, rows), objects)
 }
 
 /// Lets the Parquet library's own panics through to who catches them in the segment reader,

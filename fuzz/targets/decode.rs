@@ -4,7 +4,7 @@
 use capstan_dissect::walk::{Layer, Visit, Walk};
 use capstan_fuzz::input::Take;
 use capstan_model::LinkType;
-use capstan_storage_engine::segment::template::{self, Template};
+use capstan_storage_engine::segment::template::{self, Ends, Template};
 use libfuzzer_sys::fuzz_target;
 
 struct Collect(Vec<Layer>);
@@ -42,9 +42,19 @@ fuzz_target!(|input: &[u8]| {
 
     let mut bytes = Vec::new();
     let (values, set) = template::cut(&headers, data, wire_length, &mut bytes);
-    let template = Template::parse(&bytes).expect("just cut");
-    assert_eq!((template.set(), template.prefix_length()), (set, prefix));
-    let mut back = Vec::new();
-    template.fill(&values, wire_length, &mut back).expect("just cut");
-    assert_eq!(back, data[..prefix], "the prefix does not come back");
+    let ends = Ends {
+        source: headers.source,
+        destination: headers.destination,
+        source_port: headers.source_port,
+        destination_port: headers.destination_port,
+    };
+    let mut shared = Vec::new();
+    template::without_ends(&bytes, &ends, &mut shared);
+    for bytes in [bytes, shared] {
+        let template = Template::parse(&bytes).expect("just cut");
+        assert_eq!((template.set(), template.prefix_length()), (set, prefix));
+        let mut back = Vec::new();
+        template.fill(&values, &ends, wire_length, &mut back).expect("just cut");
+        assert_eq!(back, data[..prefix], "the prefix does not come back");
+    }
 });

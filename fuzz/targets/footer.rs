@@ -1,5 +1,5 @@
 //! Parquet files nobody vouches for: which table (u8), how long the tail is that the `index`
-//! layer has (u32), the file.
+//! layer has (u32), what that says of the pages (long), the file.
 #![no_main]
 
 use capstan_fuzz::input::Take;
@@ -10,8 +10,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
     let mut take = Take::new(input);
     let (which, tail) = (take.u8(), take.u32() as usize);
+    let pages = take.long().to_vec();
     let bytes = take.rest().to_vec();
-    let hostile = Table { tail: bytes.len().saturating_sub(tail), bytes };
+    let hostile = Table { tail: bytes.len().saturating_sub(tail), bytes, pages };
     let [packets, flows] = &reference()[0];
     let (index, objects) = match which & 1 {
         0 => segment_of(&hostile, flows),

@@ -5,18 +5,17 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use capstan_fuzz::input::Take;
-use capstan_fuzz::segment::{Objects, Parts, explore, index_over};
-use capstan_fuzz::tables::tolerate_parquet;
+use capstan_fuzz::segment::{Objects, Parts, SECTIONS, explore, index_over};
+use capstan_fuzz::tables::{Table, tolerate_parquet};
 use capstan_index::{Field, TermIndexBuilder};
 use capstan_model::packet::Stamp;
-use capstan_model::{Address, Direction, FlowId, FlowKey, FlowPart, Protocol, Time};
+use capstan_model::{Address, Direction, FlowId, FlowKey, FlowPart, Time};
 use capstan_storage_engine::segment::block::{BlockDirectory, Encoder, file_header};
 use capstan_storage_engine::segment::flows::{self, FlowRow, Placement};
 use capstan_storage_engine::segment::index_layer::IndexLayer;
 use capstan_storage_engine::segment::index_layer::Section;
 use capstan_storage_engine::segment::packets::{self, Context, PacketRow};
 use capstan_storage_engine::segment::predict::Deltas;
-use capstan_storage_engine::segment::tabular::Written;
 use capstan_storage_engine::segment::template::{Dictionary, FieldSet};
 use libfuzzer_sys::fuzz_target;
 
@@ -35,23 +34,24 @@ fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
     let flow_rows: Vec<FlowRow> = (0..counts.2).map(|number| flow(&mut take, number)).collect();
 
     let ticks: HashMap<u64, u64> = rows.iter().map(|row| (row.ordinal, 5)).collect();
-    let context = Context { templates, ticks: &ticks, protocols: &[Protocol::Dns] };
+    let context = Context { templates, ticks: &ticks, flows: &flow_rows };
     let (Ok(packets), Ok(flows)) = (packets::write(rows.iter().copied(), context), flows::write(&flow_rows))
     else {
         return;
     };
-    let tail = |table: &Written| table.bytes[table.tail..].to_vec();
-    let (packets_tail, flows_tail) = (tail(&packets), tail(&flows));
-    let objects = Objects([body, head, packets.bytes.into(), flows.bytes.into()]);
+    let (packets, flows) = (Table::from(packets), Table::from(flows));
+    let objects = Objects([body, head, packets.bytes.clone().into(), flows.bytes.clone().into()]);
     // What the index says of its segment, from one without payload.
-    let plain = index_over(&packets_tail, &flows_tail, &objects, [counts.1 as u64, u64::from(counts.2)]);
-    let meta = IndexLayer::open(&plain).and_then(|index| index.section(Section::Meta));
-    let meta = meta.expect("just written").to_vec();
+    let plain = index_over(&packets, &flows, &objects, [counts.1 as u64, u64::from(counts.2)]);
+    let plain = IndexLayer::open(&plain).expect("just written");
     let mut terms = TermIndexBuilder::new();
     (0..counts.2).for_each(|ordinal| terms.add(Field::Ip, &[ordinal as u8], ordinal));
-    let terms = terms.finish(counts.2).expect("small");
-    let sections =
-        [meta, terms, head_blocks, body_blocks, packets_tail, flows_tail, b"{}".to_vec()];
+    let sections = SECTIONS.map(|kind| match kind {
+        Section::Terms => std::mem::take(&mut terms).finish(counts.2).expect("small"),
+        Section::HeadBlocks => head_blocks.clone(),
+        Section::BodyBlocks => body_blocks.clone(),
+        kind => plain.section(kind).expect("just written").to_vec(),
+    });
     let mut parts = Parts { sections, objects };
     let index = parts.index();
     explore(&index, &parts.objects);

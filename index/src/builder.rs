@@ -8,8 +8,8 @@ use hashbrown::HashTable;
 use crate::IndexError;
 use crate::bits::BitWriter;
 use crate::field::{Field, term_value};
-use crate::format::{BLOCK_TERMS, Header, TOP_ENTRY, width, write_varint};
-use crate::list::{self, Ordinals};
+use crate::format::{BLOCK_TERMS, Header, NUMBERS, TOP_ENTRY, number, width, write_varint};
+use crate::list::{self, Ordinals, rice_parameter};
 
 /// Collects which flows have which terms, and writes the index of one segment.
 ///
@@ -134,6 +134,9 @@ fn write_block(
     for pair in block.windows(2) {
         write_key(pair[0].key(keys), pair[1].key(keys), &mut fronts);
     }
+    if let Some(numbers) = write_numbers(block, keys).filter(|it| it.len() < fronts.len()) {
+        fronts = numbers;
+    }
     let mut bits = BitWriter::default();
     for entry in block {
         list::write(&entry.ordinals, width, &mut bits, lists);
@@ -144,6 +147,25 @@ fn write_block(
     blocks.extend_from_slice(&fronts);
     blocks.extend_from_slice(&bits.into_bytes());
     Ok(())
+}
+
+/// Writes the keys of a block as numbers, if they are.
+fn write_numbers(block: &[Entry], keys: &[u8]) -> Option<Vec<u8>> {
+    let first = block.first()?.key(keys);
+    let numbers = block.iter().map(|entry| {
+        let key = entry.key(keys);
+        let alike = key.len() == first.len() && key[0] == first[0];
+        alike.then(|| number(&key[1..]))?
+    });
+    let numbers: Vec<u32> = numbers.collect::<Option<_>>()?;
+    let gaps = || numbers.windows(2).map(|pair| pair[1] - pair[0] - 1);
+    let count = numbers.len() as u64 - 1;
+    let sum = gaps().map(u64::from).sum();
+    let (parameter, _) = rice_parameter(count, sum, |each| gaps().for_each(each));
+    let parameter = u8::try_from(parameter).ok().filter(|parameter| *parameter < NUMBERS)?;
+    let mut bits = BitWriter::default();
+    gaps().for_each(|gap| bits.rice(gap, parameter.into()));
+    Some([vec![parameter], bits.into_bytes()].concat())
 }
 
 /// Writes a key as what it shares with the one before and what follows.

@@ -1,8 +1,8 @@
-//! The byte layout of a term index, format 1. Numbers are little-endian.
+//! The byte layout of a term index, format 2. Numbers are little-endian.
 //!
 //! ```text
 //! header   28 bytes
-//!   0  4   magic: "CTI" and the format number, 1
+//!   0  4   magic: "CTI" and the format number, 2
 //!   4  4   flows: every ordinal is below this
 //!   8  4   terms
 //!  12  4   blocks: terms / 64, rounded up
@@ -24,8 +24,12 @@
 //! varint   where this block's first long list starts in the long lists
 //! keys     for each key but the first (that one is in the top):
 //!            one byte: low half = bytes shared with the key before, high half = bytes
-//!            that follow; a half of 15 means 15 + a varint after it (shared first)
+//!            that follow, which is never 0; a half of 15 means 15 + a varint after it
+//!            (shared first)
 //!            the bytes that follow
+//!          or, if the first byte is below 16, all keys are of one field and length and their
+//!          values numbers, big-endian, of at most four bytes; that byte is a Rice parameter,
+//!          then a bit string: each number's gap to the one before, less one, in Rice code
 //! lists    a bit string, least significant bit first; for each key
 //!            1                        one flow: its ordinal in W bits
 //!            0 1                      a long list: gamma(length in bytes)
@@ -42,18 +46,26 @@
 //! how it is written: 0 = the short list's bit string (from gamma(count - 1) on),
 //! 1 = a roaring bitmap in the portable format of the Roaring project, with runs.
 //!
-//! A builder writes whichever of the forms is smallest, so a reader must take all three.
+//! A builder writes whichever of the forms is smallest, so a reader must take all of them.
+//! Format 1 has keys in the first form only.
 
 use crate::IndexError;
 
 /// The format number written, and the newest one read.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// Keys in a block.
 pub const BLOCK_TERMS: usize = 64;
 
 /// Bytes of the fixed header.
 pub const HEADER: usize = 28;
+
+/// The first byte of keys that are numbers is below this: it is a Rice parameter. In the other form
+/// the high half of it is how many bytes follow, which is not 0.
+pub(crate) const NUMBERS: u8 = 16;
+
+/// The most bytes a value has that is written as a number.
+pub(crate) const NUMBER_BYTES: usize = 4;
 
 /// A long list in Rice code.
 pub(crate) const LIST_RICE: u8 = 0;
@@ -149,6 +161,12 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk::<4>().map(|chunk| u32::from_le_bytes(*chunk))
 }
 
+/// A value as the number it is, big-endian; none if it is too long for one, or empty.
+pub(crate) fn number(value: &[u8]) -> Option<u32> {
+    let fits = (1..=NUMBER_BYTES).contains(&value.len());
+    fits.then(|| value.iter().fold(0, |number, byte| (number << 8) | u32::from(*byte)))
+}
+
 /// Appends a LEB128 varint.
 pub(crate) fn write_varint(out: &mut Vec<u8>, mut value: u32) {
     while value >= 0x80 {
@@ -201,8 +219,10 @@ mod tests {
         Header { flows: 0, terms: 0, blocks: 0, keys_length: 0, blocks_length: 0, lists_length: 0 }
             .write(&mut bytes);
         assert!(Header::read(&bytes).is_ok());
-        bytes[3] = 2;
-        assert_eq!(Header::read(&bytes), Err(IndexError::TooNew { found: 2, known: 1 }));
+        bytes[3] = 1;
+        assert!(Header::read(&bytes).is_ok());
+        bytes[3] = 3;
+        assert_eq!(Header::read(&bytes), Err(IndexError::TooNew { found: 3, known: 2 }));
         bytes[0] = b'X';
         assert!(matches!(Header::read(&bytes), Err(IndexError::NotAnIndex(_))));
         assert!(matches!(Header::read(&bytes[..20]), Err(IndexError::NotAnIndex(_))));

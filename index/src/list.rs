@@ -169,7 +169,7 @@ pub(crate) fn write(ordinals: &Ordinals, width: u32, bits: &mut BitWriter, long:
         bits.bits(*one, width);
         return;
     }
-    let (parameter, gap_bits) = rice_parameter(ordinals);
+    let (parameter, gap_bits) = parameter_of(ordinals);
     let rice_bits =
         gamma_cost(ordinals.len() - 1) + u64::from(PARAMETER_BITS) + u64::from(width) + gap_bits;
     let roaring = (rice_bits > ROARING_BITS).then(|| ordinals.to_roaring());
@@ -208,15 +208,25 @@ fn write_rice(ordinals: &Ordinals, parameter: u32, width: u32, bits: &mut BitWri
     ordinals.gaps(|gap| bits.rice(gap, parameter));
 }
 
-/// The Rice parameter that makes the gaps shortest, and how many bits they take then.
-fn rice_parameter(ordinals: &Ordinals) -> (u32, u64) {
+/// The Rice parameter that makes the gaps of a list shortest, and how many bits they take then.
+fn parameter_of(ordinals: &Ordinals) -> (u32, u64) {
     let count = u64::from(ordinals.len()) - 1;
     let spread = u64::from(ordinals.last() - ordinals.first()) - count;
+    rice_parameter(count, spread, |each| ordinals.gaps(each))
+}
+
+/// The Rice parameter that makes some gaps shortest, and how many bits they take then. There are
+/// `count` of them, `sum` together.
+pub(crate) fn rice_parameter(
+    count: u64,
+    sum: u64,
+    gaps: impl FnOnce(&mut dyn FnMut(u32)),
+) -> (u32, u64) {
     // Near the logarithm of the mean; far from it only if a few gaps are huge.
-    let guess = (spread / count.max(1)).max(1).ilog2();
+    let guess = (sum / count.max(1)).max(1).ilog2();
     let lowest = guess.saturating_sub(4).min(MAX_PARAMETER - 5);
     let mut costs = [0u64; 6];
-    ordinals.gaps(|gap| {
+    gaps(&mut |gap| {
         for (parameter, cost) in (lowest..).zip(&mut costs) {
             *cost += u64::from(gap >> parameter) + 1 + u64::from(parameter);
         }

@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 use crate::IndexError;
 use crate::bits::BitReader;
 use crate::field::{Field, MAX_VALUE, PREFIX_EXACT, term_value};
-use crate::format::{BLOCK_TERMS, HEADER, Header, TOP_ENTRY, read_varint, u32_at};
+use crate::format::{BLOCK_TERMS, HEADER, Header, NUMBERS, TOP_ENTRY, number, read_varint, u32_at};
 use crate::list::{self, Listed};
 
 const OUTSIDE: IndexError = IndexError::Damaged("an offset points outside");
@@ -238,12 +238,21 @@ struct Cursor<'a> {
     last: Vec<u8>,
 }
 
+/// The keys of a block that were not read yet.
+#[derive(Debug)]
+enum Keys<'a> {
+    /// Each by what it shares with the one before.
+    Fronts(&'a [u8]),
+    /// Gaps between numbers, in Rice code with that parameter.
+    Numbers(u32, BitReader<'a>),
+}
+
 /// A block being read.
 #[derive(Debug)]
 struct OpenBlock<'a> {
     /// Keys not yet read.
     left: usize,
-    fronts: &'a [u8],
+    keys: Keys<'a>,
     bits: BitReader<'a>,
     /// The long lists from this block's next one on.
     lists: &'a [u8],
@@ -275,7 +284,7 @@ impl<'a> Cursor<'a> {
             self.last.clear();
             self.last.extend_from_slice(key);
         } else {
-            open.read_key(&mut self.last)?;
+            open.keys.next(&mut self.last)?;
         }
         open.left -= 1;
         let postings = open.read_list(self.parts.header)?;
@@ -286,37 +295,18 @@ impl<'a> Cursor<'a> {
 impl<'a> OpenBlock<'a> {
     fn of(parts: &Parts<'a>, block: usize) -> Result<Self, IndexError> {
         let mut bytes = parts.slice(block, 1, parts.blocks)?;
-        let fronts_length = read_varint(&mut bytes)? as usize;
+        let keys_length = read_varint(&mut bytes)? as usize;
         let lists_start = read_varint(&mut bytes)? as usize;
-        let (fronts, bits) = bytes.split_at_checked(fronts_length).ok_or(OUTSIDE)?;
+        let (keys, bits) = bytes.split_at_checked(keys_length).ok_or(OUTSIDE)?;
+        let keys = match keys.split_first() {
+            Some((parameter, gaps)) if *parameter < NUMBERS => {
+                Keys::Numbers(u32::from(*parameter), BitReader::new(gaps))
+            }
+            _ => Keys::Fronts(keys),
+        };
         let lists = parts.lists.get(lists_start..).ok_or(OUTSIDE)?;
         let left = (parts.header.terms as usize - block * BLOCK_TERMS).min(BLOCK_TERMS);
-        Ok(OpenBlock { left, fronts, bits: BitReader::new(bits), lists })
-    }
-
-    /// Turns the key before into the next one.
-    fn read_key(&mut self, key: &mut Vec<u8>) -> Result<(), IndexError> {
-        let (&lengths, rest) = self.fronts.split_first().ok_or(OUTSIDE)?;
-        self.fronts = rest;
-        let shared = self.length(lengths & 15)?;
-        let follows = self.length(lengths >> 4)?;
-        let (suffix, rest) = self.fronts.split_at_checked(follows).ok_or(OUTSIDE)?;
-        self.fronts = rest;
-        if shared > key.len() || shared + follows > 1 + MAX_VALUE {
-            return Err(KEY_LENGTH);
-        }
-        // Above the key before: either it goes on, or it differs upwards.
-        if key[shared..] >= *suffix {
-            return Err(UNSORTED);
-        }
-        key.truncate(shared);
-        key.extend_from_slice(suffix);
-        Ok(())
-    }
-
-    fn length(&mut self, half: u8) -> Result<usize, IndexError> {
-        let more = if half == 15 { read_varint(&mut self.fronts)? } else { 0 };
-        Ok(usize::from(half) + more as usize)
+        Ok(OpenBlock { left, keys, bits: BitReader::new(bits), lists })
     }
 
     fn read_list(&mut self, header: Header) -> Result<Postings<'a>, IndexError> {
@@ -327,6 +317,51 @@ impl<'a> OpenBlock<'a> {
         }
         Ok(Postings { header, long, listed })
     }
+}
+
+impl Keys<'_> {
+    /// Turns the key before into the next one.
+    fn next(&mut self, key: &mut Vec<u8>) -> Result<(), IndexError> {
+        match self {
+            Keys::Fronts(fronts) => next_front(fronts, key),
+            Keys::Numbers(parameter, gaps) => {
+                let value = key.get_mut(1..).unwrap_or_default();
+                let before = number(value).ok_or(KEY_LENGTH)?;
+                let after = u64::from(before) + u64::from(gaps.rice(*parameter)?) + 1;
+                let bytes = after.to_be_bytes();
+                let (above, next) = bytes.split_at(bytes.len() - value.len());
+                if above.iter().any(|byte| *byte != 0) {
+                    return Err(UNSORTED);
+                }
+                value.copy_from_slice(next);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn next_front(fronts: &mut &[u8], key: &mut Vec<u8>) -> Result<(), IndexError> {
+    let (&lengths, rest) = fronts.split_first().ok_or(OUTSIDE)?;
+    *fronts = rest;
+    let shared = length(fronts, lengths & 15)?;
+    let follows = length(fronts, lengths >> 4)?;
+    let (suffix, rest) = fronts.split_at_checked(follows).ok_or(OUTSIDE)?;
+    *fronts = rest;
+    if shared > key.len() || shared + follows > 1 + MAX_VALUE {
+        return Err(KEY_LENGTH);
+    }
+    // Above the key before: either it goes on, or it differs upwards.
+    if key[shared..] >= *suffix {
+        return Err(UNSORTED);
+    }
+    key.truncate(shared);
+    key.extend_from_slice(suffix);
+    Ok(())
+}
+
+fn length(fronts: &mut &[u8], half: u8) -> Result<usize, IndexError> {
+    let more = if half == 15 { read_varint(fronts)? } else { 0 };
+    Ok(usize::from(half) + more as usize)
 }
 
 #[cfg(test)]

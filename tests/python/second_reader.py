@@ -108,11 +108,11 @@ def payload_layer(data: bytes, directory: bytes) -> bytes:
 # --- index ---------------------------------------------------------------------------------------
 
 
-def index_layer(data: bytes) -> dict[int, bytes]:
-    """The sections of an `index` layer, by kind."""
+def index_layer(data: bytes) -> tuple[int, dict[int, bytes]]:
+    """The format of an `index` layer, and its sections by kind."""
     check(data[:8] == b"CAPSIDX\0", "not an index layer")
     major, _, count = struct.unpack_from("<HHI", data, 8)
-    check(major == 1, f"index format {major}")
+    check(major in (1, 2), f"index format {major}")
     end = 16 + 20 * count
     check(crc32c(data[:end]) == struct.unpack_from("<I", data, end)[0], "checksum of the section directory")
     at, sections = end + 4, {}
@@ -124,29 +124,55 @@ def index_layer(data: bytes) -> dict[int, bytes]:
         sections[kind] = unpack(codec, body, raw)
         at += stored
     check(at == len(data), "bytes behind the last section")
-    return sections
+    return major, sections
 
 
-def table(data: bytes, tail: bytes, pages: bytes, what: str) -> pq.ParquetFile:
+def pieces(major: int, section: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """Rows of a page (0 if that is not said), length and checksum of each piece of a Parquet layer."""
+    if major == 1:
+        return 0, list(struct.iter_unpack("<II", section))
+    rows, count = struct.unpack_from("<II", section)
+    check(len(section) == 8 + 8 * count, "length of the pages")
+    planes = [section[8 + count * byte : 8 + count * (byte + 1)] for byte in range(4)]
+    lengths = [int.from_bytes(length, "little") for length in zip(*planes)]
+    return rows, list(zip(lengths, struct.unpack_from(f"<{count}I", section, 8 + 4 * count)))
+
+
+def table(data: bytes, index: tuple[int, dict[int, bytes]], what: str) -> pq.ParquetFile:
     """A Parquet layer: its tail is the one in `index`, every byte before has a checksum there."""
+    major, sections = index
+    layer = ("packets", "flows").index(what.rsplit(maxsplit=1)[-1])
+    tail = sections[5 + layer]
     check(data.endswith(tail), f"{what}: tail")
-    at, bounds = 0, {0}
-    for length, crc in struct.iter_unpack("<II", pages):
+    page_rows, known = pieces(major, sections.get((8 if major == 1 else 10) + layer, b""))
+    at, bounds = 0, [0]
+    for length, crc in known:
         check(crc32c(data[at : at + length]) == crc, f"{what}: checksum of the page at {at}")
         at += length
-        bounds.add(at)
+        bounds.append(at)
     check(at == len(data) - len(tail), f"{what}: checksums end at {at}")
     file = pq.ParquetFile(io.BytesIO(data))
     version = (file.metadata.metadata or {}).get(b"capstan.format", b"").decode()
-    check(version.split(".")[0] == "1" and version.split(".")[1].isdigit(), f"{what}: format '{version}'")
+    newest = 2 if layer == 0 else 1
+    number, _, minor = version.partition(".")
+    check(number.isdigit() and 1 <= int(number) <= newest and minor.isdigit(), f"{what}: format '{version}'")
+    if major > 1:
+        footer = struct.unpack_from("<I", tail, len(tail) - 8)[0]
+        check(len(tail) == footer + 8, f"{what}: a tail from the footer on")
     check(file.metadata.num_row_groups == 1, f"{what}: row groups")
     group = file.metadata.row_group(0)
     for number in range(group.num_columns):
         column = group.column(number)
-        start = column.data_page_offset
+        start = data_start = column.data_page_offset
         if column.has_dictionary_page:
             start = min(start, column.dictionary_page_offset)
-        check({4, start, start + column.total_compressed_size} <= bounds, f"{what}: pages of column {number}")
+        end = start + column.total_compressed_size
+        check({4, start, data_start, end} <= set(bounds), f"{what}: pages of column {number}")
+        if major > 1:
+            first, last = bounds.index(data_start), bounds.index(end)
+            check(first - bounds.index(start) == column.has_dictionary_page, f"{what}: dictionary of column {number}")
+            check(last - first == -(-group.num_rows // page_rows), f"{what}: pages of column {number}")
+            check(last < len(known), f"{what}: the page index is a piece")
     for number, field in enumerate(file.schema_arrow, 1):
         check(int(field.metadata[b"PARQUET:field_id"]) == number, f"{what}: {field.name}'s id")
     return file
@@ -246,7 +272,7 @@ def roaring(data: bytes) -> list[int]:
 
 def term_index(data: bytes) -> tuple[int, dict[bytes, list[int]]]:
     """How many flow parts there are, and the ordinals of each key (field number and value)."""
-    check(data[:4] == b"CTI\x01", "not a term index")
+    check(data[:3] == b"CTI" and data[3] in (1, 2), "not a term index")
     flows, terms, count, *lengths = struct.unpack_from("<6I", data, 4)
     check(count == -(-terms // 64), "blocks of a term index")
     at = 28 + 8 * count
@@ -263,7 +289,15 @@ def term_index(data: bytes) -> tuple[int, dict[bytes, list[int]]]:
         area, at = varint(block, 0)
         long_at, at = varint(block, at)
         end, keys = at + area, [key]
-        for _ in range(min(64, terms - 64 * number) - 1):
+        others = min(64, terms - 64 * number) - 1
+        if data[3] == 2 and others and block[at] < 16:
+            k, gaps = block[at], Bits(block[at + 1 : end])
+            for _ in range(others):
+                value = int.from_bytes(key[1:], "big") + 1 + gaps.rice(k)
+                key = key[:1] + value.to_bytes(len(key) - 1, "big")
+                keys.append(key)
+            at, others = end, 0
+        for _ in range(others):
             shared, more = block[at] & 15, block[at] >> 4
             at += 1
             if shared == 15:
@@ -313,7 +347,7 @@ def may_hold(filter_hex: str | None, address: bytes) -> bool:
 
 # --- packets -------------------------------------------------------------------------------------
 
-# Fields that a template leaves out: number -> its column. 0 to 3 are computed.
+# Fields that a template leaves out: number -> its column. 0 to 3 are computed, 14 to 16 are of the flow.
 COLUMNS = {
     4: "ip_id_delta", 5: "outer_ip_id_delta", 6: "tcp_seq_delta", 7: "tcp_ack_delta", 8: "tcp_flags",
     9: "tcp_window", 10: "checksum", 11: "tcp_timestamp_delta", 12: "tcp_echo_delta", 13: "outer_checksum",
@@ -326,14 +360,15 @@ def new_state() -> list[dict]:
     return [{"seq": 0, "ip_id": 0, "outer_ip_id": 0, "timestamp": 0} for _ in range(2)]
 
 
-def header(row: dict, state: list[dict]) -> bytes:
+def header(row: dict, flow: dict, state: list[dict]) -> bytes:
     """The header prefix of a packet. `state` is that of its flow part, by direction."""
     template = row["template"]
     count = template[0]
     fields = [struct.unpack_from("<BH", template, 1 + 3 * number) for number in range(count)]
     prefix = bytearray(template[1 + 3 * count :])
     kinds = {kind for kind, _ in fields}
-    check(count <= 24 and kinds <= {0, 1, 2, 3, *COLUMNS}, "fields of a template")
+    check(count <= 24 and kinds <= {0, 1, 2, 3, 14, 15, 16, *COLUMNS}, "fields of a template")
+    check(fields == sorted(fields, key=lambda field: field[1]), "order of a template's fields")
     for kind, column in COLUMNS.items():
         check((row[column] is not None) == (kind in kinds), f"packet {row['ordinal']}: {column}")
     check(bool(kinds & {0, 1, 2}) or row["trailer"] == 0, f"packet {row['ordinal']}: trailer")
@@ -356,7 +391,17 @@ def header(row: dict, state: list[dict]) -> bytes:
         if kind in kinds:
             own[name] = value[kind]
 
+    sides = ("destination", "source") if row["backward"] else ("source", "destination")
+    ends = {
+        14: b"".join(flow[side][12:] for side in sides),
+        15: b"".join(flow[side] for side in sides),
+        16: b"".join(flow[side + "_port"].to_bytes(2, "big") for side in sides),
+    }
     for kind, at in fields:
+        if kind in ends:
+            check(not any(prefix[at : at + len(ends[kind])]), "zeros in place of a flow's ends")
+            prefix[at : at + len(ends[kind])] = ends[kind]
+            continue
         width = WIDTHS.get(kind, 2)
         base = {0: 2, 1: 4 - 40, 2: 4}
         number = end - at + base[kind] if kind in base else value.get(kind, 0)
@@ -410,7 +455,8 @@ def segment(folder: Path, entry: dict) -> list[dict]:
         file = {"packets": "packets.parquet", "flows": "flows.parquet"}.get(layer["layer"], layer["layer"])
         data[layer["layer"]] = content = (folder / file).read_bytes()
         check(len(content) == layer["bytes"] and sha256(content) == layer["sha256"], f"{folder / file}: SHA-256")
-    sections = index_layer(data["index"])
+    index = index_layer(data["index"])
+    _, sections = index
     meta, extras = json.loads(sections[1]), json.loads(sections[7])
     for name in ("name", "first_ordinal", "last_ordinal", "packets", "flow_parts", "captured_bytes", "wire_bytes"):
         check(meta[name] == entry[name], f"{folder}: {name}")
@@ -418,8 +464,8 @@ def segment(folder: Path, entry: dict) -> list[dict]:
     check(all(layer in entry["layers"] for layer in meta["layers"]), f"{folder}: layers")
     head = payload_layer(data["head"], sections.get(3, b""))
     body = payload_layer(data["body"], sections.get(4, b""))
-    packets = rows_of(table(data["packets"], sections[5], sections.get(8, b""), f"{folder}: packets"))
-    flows = rows_of(table(data["flows"], sections[6], sections.get(9, b""), f"{folder}: flows"))
+    packets = rows_of(table(data["packets"], index, f"{folder}: packets"))
+    flows = rows_of(table(data["flows"], index, f"{folder}: flows"))
     count, terms = term_index(sections[2])
     check(len(packets) == entry["packets"], f"{folder}: rows of packets")
     check(len(flows) == entry["flow_parts"] == count, f"{folder}: rows of flows")
@@ -439,7 +485,7 @@ def segment(folder: Path, entry: dict) -> list[dict]:
         check(not flow["body_bytes"] or flow["head_bytes"] == 16384, f"{folder}: cut of flow {ordinal}")
         state, used = new_state(), 0
         for row in rows:
-            prefix = header(row, state)
+            prefix = header(row, flow, state)
             captured = row["length"] if row["captured"] is None else row["captured"]
             rest = payload[used : used + captured - len(prefix)]
             used += len(rest)

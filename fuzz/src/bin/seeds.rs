@@ -172,7 +172,7 @@ impl Seeds {
         for (which, table) in (0..).zip(pair) {
             let mut put = Put::default();
             let tail = (table.bytes.len() - table.tail) as u32;
-            put.raw(&[which]).raw(&tail.to_le_bytes()).raw(&table.bytes);
+            put.raw(&[which]).raw(&tail.to_le_bytes()).long(&table.pages).raw(&table.bytes);
             self.add("footer", &put.0)?;
         }
         Ok(())

@@ -43,13 +43,27 @@ fn some_ordinals(flows: u32) -> impl Strategy<Value = BTreeSet<u32>> {
     ]
 }
 
+/// Many values of one field that are numbers: of one to five bytes, dense, sparse and at the ends.
+fn some_numbers() -> impl Strategy<Value = Vec<(Field, Vec<u8>)>> {
+    let numbers = prop_oneof![
+        prop::collection::btree_set(any::<u64>(), 0..300),
+        prop::collection::btree_set(0..1_000_u64, 0..300),
+        prop::collection::btree_set(u64::MAX - 500..=u64::MAX, 0..300),
+    ];
+    (some_field(), 1usize..=5, numbers).prop_map(|(field, bytes, numbers)| {
+        let value = |number: u64| number.to_be_bytes()[8 - bytes..].to_vec();
+        numbers.into_iter().map(|number| (field, value(number))).collect()
+    })
+}
+
 fn some_model() -> impl Strategy<Value = (Model, u32)> {
     prop_oneof![Just(1u32), 2u32..300, 300u32..200_000, Just(u32::MAX)].prop_flat_map(|flows| {
-        let terms = ((some_field(), some_value()), some_ordinals(flows));
-        (
-            prop::collection::vec(terms, 0..300).prop_map(|terms| terms.into_iter().collect()),
-            Just(flows),
-        )
+        let terms =
+            prop::collection::vec(((some_field(), some_value()), some_ordinals(flows)), 0..300);
+        let lists = prop::collection::vec(some_ordinals(flows), 300);
+        (terms, some_numbers(), lists, Just(flows)).prop_map(|(terms, numbers, lists, flows)| {
+            (terms.into_iter().chain(numbers.into_iter().zip(lists)).collect(), flows)
+        })
     })
 }
 
@@ -232,5 +246,38 @@ fn an_index_of_32_k_flows_stays_below_eight_bytes_a_flow() {
         let each = bytes.len() as f64 / 32_768.0;
         println!("{name}: {terms} terms, {} bytes, {each:.2} a flow", bytes.len());
         assert!(each < limit, "{name}: {each:.2} bytes a flow");
+    }
+}
+
+#[test]
+fn numbers_take_bits_and_are_found_by_those_alone() {
+    let mut builder = TermIndexBuilder::new();
+    let ports: Vec<u16> = (0..7_000).map(|n| 32_768 + n * 4).collect();
+    for (ordinal, port) in (0..).zip(&ports) {
+        builder.add(Field::Port, &port.to_be_bytes(), ordinal);
+    }
+    let bytes = builder.finish(7_000).expect("an index");
+    // A place among 7,000 takes 13 bits and one that says so, a gap of four about four.
+    assert!(bytes.len() < 7_000 * 20 / 8, "{} bytes", bytes.len());
+    let index = TermIndex::open(bytes).expect("just written");
+    for (ordinal, port) in (0..).zip(&ports) {
+        let found = |port: u16| index.postings(Field::Port, &port.to_be_bytes()).expect("whole");
+        assert_eq!(found(*port).iter().collect::<Vec<u32>>(), [ordinal]);
+        assert!(found(port + 1).is_empty());
+    }
+}
+
+#[test]
+fn a_number_beyond_its_bytes_is_damage() {
+    let mut key = vec![Field::Port.number(), 0xff, 0xfd];
+    // Gaps of one, one, and one too many; without low bits a gap of one is a single set bit.
+    let mut keys = Keys::Numbers(0, BitReader::new(&[0b111]));
+    keys.next(&mut key).expect("65,534");
+    keys.next(&mut key).expect("65,535");
+    assert_eq!(key, [Field::Port.number(), 0xff, 0xff]);
+    assert_eq!(keys.next(&mut key), Err(UNSORTED));
+    for length in [0, 1, 6] {
+        let mut keys = Keys::Numbers(0, BitReader::new(&[0xff]));
+        assert_eq!(keys.next(&mut vec![0; length]), Err(KEY_LENGTH), "{length} bytes");
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use capstan_model::{Address, Failure};
 use capstan_storage_engine::segment::Corrupt;
 use capstan_storage_engine::segment::reader::{Fetch, Segment};
+use capstan_storage_engine::segment::template::Ends;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch,
-    RecordBatchOptions, StringViewArray, StringViewBuilder, UInt32Array,
+    RecordBatchOptions, StringViewArray, StringViewBuilder, UInt16Array, UInt32Array,
 };
 use datafusion::arrow::compute::kernels::numeric::add;
 use datafusion::arrow::compute::{cast, concat_batches, filter_record_batch, take};
@@ -25,6 +26,9 @@ const ARP: [u16; 2] = [0x0806, 0x8035];
 
 /// IP protocols whose packets have ports: TCP, UDP, SCTP.
 const WITH_PORTS: [u8; 3] = [6, 17, 132];
+
+/// The stored columns that packets' headers want of their flow: templates leave them out.
+pub(super) const ENDS: [&str; 4] = ["source", "destination", "source_port", "destination_port"];
 
 /// Selected flow parts of a segment, in stored order.
 #[derive(Debug)]
@@ -166,6 +170,23 @@ impl FlowRows {
         self.column(name)?.as_primitive_opt::<Int32Type>().ok_or_else(|| another_type(name))
     }
 
+    /// The ends of the packets that go forward, which [`ENDS`] say.
+    pub(super) fn ends(&self) -> Result<Vec<Ends>, Corrupt> {
+        if self.len() == 0 {
+            return Ok(Vec::new());
+        }
+        let (source, destination) = (self.bytes16("source")?, self.bytes16("destination")?);
+        let (source_port, destination_port) =
+            (self.ports("source_port")?, self.ports("destination_port")?);
+        let ends = |row: usize| Ends {
+            source: address(source.value(row)),
+            destination: address(destination.value(row)),
+            source_port: source_port.value(row),
+            destination_port: destination_port.value(row),
+        };
+        Ok((0..self.len()).map(ends).collect())
+    }
+
     /// A column as SQL shows it.
     pub(super) fn show(&self, column: FlowColumn, of: &Constants) -> Result<ArrayRef, Failure> {
         use FlowColumn::*;
@@ -236,12 +257,13 @@ impl FlowRows {
         Ok(addresses(array.iter().map(|bytes| bytes.map(address))))
     }
 
+    fn ports(&self, name: &'static str) -> Result<&UInt16Array, Corrupt> {
+        self.column(name)?.as_primitive_opt::<UInt16Type>().ok_or_else(|| another_type(name))
+    }
+
     /// A port; null where the protocol has none, or where a fragment hid it.
     fn port(&self, name: &'static str) -> Result<ArrayRef, Failure> {
-        let ports = self
-            .column(name)?
-            .as_primitive_opt::<UInt16Type>()
-            .ok_or_else(|| another_type(name))?;
+        let ports = self.ports(name)?;
         let protocols = self.ip_protocols()?;
         let fragments = self.column("fragment_id")?;
         let port = |row: usize| {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use capstan_model::{Address, Failure, LinkType};
 use capstan_storage_engine::segment::packets::{ReadRow, Rebuilder, RowReader, column};
+use capstan_storage_engine::segment::template::Ends;
 use capstan_storage_engine::segment::{Corrupt, index_layer::Meta};
 use datafusion::arrow::array::{
     ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch,
@@ -77,6 +78,8 @@ pub(super) struct Decoder {
     lookups: Vec<Lookup>,
     /// Flow numbers by position.
     flows: Vec<u32>,
+    /// Of packets forward, by position; empty if nobody asked for headers.
+    ends: Vec<Ends>,
     templates: Templates,
     tcp: TcpReader,
     reader: RowReader,
@@ -103,9 +106,12 @@ impl Decoder {
         flows: Option<&FlowRows>,
     ) -> Result<Decoder, Failure> {
         let mut lookups = Vec::new();
-        let mut numbers = Vec::new();
+        let (mut numbers, mut ends) = (Vec::new(), Vec::new());
         if let Some(flows) = flows {
             numbers = flows.ordinals.iter().collect();
+            if columns.contains(&PacketColumn::Header) {
+                ends = flows.ends()?;
+            }
             for column in columns {
                 let Some(of) = of_flow(*column) else { continue };
                 let (values, ends) = match of {
@@ -126,6 +132,7 @@ impl Decoder {
             directions: StringViewArray::from(vec!["forward", "backward"]),
             lookups,
             flows: numbers,
+            ends,
             templates: Templates::default(),
             tcp: TcpReader::default(),
             reader: RowReader::default(),
@@ -192,16 +199,15 @@ impl Decoder {
 
     /// The headers of the packets of a batch that has all columns.
     pub(super) fn headers(&mut self, batch: &RecordBatch) -> Result<ArrayRef, Failure> {
+        let places = self.places(batch)?;
         let mut rows: Vec<ReadRow> = Vec::with_capacity(batch.num_rows());
         self.reader.read(batch, &mut rows)?;
         let mut headers = BinaryBuilder::with_capacity(rows.len(), rows.len() * 64);
         let mut header = Vec::new();
-        for ReadRow { row, .. } in &rows {
-            let template =
-                self.reader.templates().get(row.template).ok_or_else(|| bad("template number"))?;
+        for (ReadRow { row, .. }, place) in rows.iter().zip(places) {
+            let ends = self.ends.get(place as usize).ok_or_else(|| bad("no end is known"))?;
             header.clear();
-            let values = self.rebuilder.values(row, template);
-            template.fill(&values, row.length, &mut header)?;
+            self.rebuilder.header(row, self.reader.templates(), *ends, &mut header)?;
             headers.append_value(&header);
         }
         Ok(Arc::new(headers.finish()))
@@ -259,8 +265,8 @@ impl Decoder {
         }
     }
 
-    /// Where each row's flow stands in the lookups.
-    fn positions(&self, batch: &RecordBatch) -> Result<Positions, Corrupt> {
+    /// Where each row's flow stands among those that were asked for.
+    fn places(&self, batch: &RecordBatch) -> Result<Vec<u32>, Corrupt> {
         let numbers = typed::<Int32Type>(batch, column::FLOW)?;
         let mut flows = Vec::with_capacity(numbers.len());
         // Packets of a flow follow each other, and flows their numbers.
@@ -277,6 +283,12 @@ impl Decoder {
             }
             flows.push(at as u32);
         }
+        Ok(flows)
+    }
+
+    /// Where each row's flow stands in the lookups.
+    fn positions(&self, batch: &RecordBatch) -> Result<Positions, Corrupt> {
+        let flows = self.places(batch)?;
         let ends = if self.lookups.iter().any(|lookup| lookup.ends) {
             let behind = self.flows.len() as u32;
             let backward = backward(batch)?;

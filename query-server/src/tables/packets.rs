@@ -148,6 +148,9 @@ impl Selected {
         let mut selected = Selected { source, window, depth, flows: None, places: None, constants };
         let mut columns: Vec<&'static str> =
             request.flow_columns().into_iter().flat_map(flow_rows::stored).copied().collect();
+        if matches!(depth, Depth::Header | Depth::Payload) {
+            columns.extend(flow_rows::ENDS);
+        }
         let in_one_go = everything && window.is_none() && depth != Depth::Payload;
         if depth == Depth::Nothing || (in_one_go && columns.is_empty()) {
             return Ok(selected);

@@ -316,11 +316,10 @@ impl SegmentBuilder {
         let first_rows = &sorted.first_rows;
         let (flow_rows, payload) = self.place(&layout, first_rows);
 
-        let protocols: Vec<Protocol> = flow_rows.iter().map(|row| row.part.protocol).collect();
         let context = Context {
             templates: std::mem::take(&mut self.templates),
             ticks: &self.ticks,
-            protocols: &protocols,
+            flows: &flow_rows,
         };
         let packets = packets::write(sorted.iter(&self.rows), context)?;
         let flows = flows::write(&flow_rows)?;

@@ -23,7 +23,7 @@ use super::Corrupt;
 const LAYER: &str = "index";
 const MAGIC: [u8; 8] = *b"CAPSIDX\0";
 /// Format of the `index` layer: major (a reader refuses a newer one) and minor.
-pub const VERSION: (u16, u16) = (1, 0);
+pub const VERSION: (u16, u16) = (2, 0);
 const HEADER: usize = 16;
 const ENTRY: usize = 20;
 /// Sections of more raw bytes than this are refused.
@@ -44,16 +44,20 @@ pub enum Section {
     HeadBlocks = 3,
     /// Block directory of `body`.
     BodyBlocks = 4,
-    /// Page index and footer of `packets.parquet`.
+    /// Footer of `packets.parquet`; in earlier stores the page index before it, too.
     PacketsTail = 5,
-    /// Page index and footer of `flows.parquet`.
+    /// Footer of `flows.parquet`; in earlier stores the page index before it, too.
     FlowsTail = 6,
     /// [`Extras`] as JSON.
     Extras = 7,
-    /// [`PageChecksums`](super::pages::PageChecksums) of `packets.parquet`.
-    PacketsPages = 8,
-    /// [`PageChecksums`](super::pages::PageChecksums) of `flows.parquet`.
-    FlowsPages = 9,
+    /// [`Pages`](super::pages::Pages) of `packets.parquet` as earlier stores have them.
+    PacketsEntries = 8,
+    /// [`Pages`](super::pages::Pages) of `flows.parquet` as earlier stores have them.
+    FlowsEntries = 9,
+    /// [`Pages`](super::pages::Pages) of `packets.parquet`.
+    PacketsPages = 10,
+    /// [`Pages`](super::pages::Pages) of `flows.parquet`.
+    FlowsPages = 11,
 }
 
 /// A layer of the segment as its `index` knows it.
@@ -341,7 +345,7 @@ mod tests {
     #[test]
     fn a_newer_major_is_refused_with_words() {
         let mut bytes = sample().to_vec();
-        bytes[8] = 2;
+        bytes[8] = VERSION.0 as u8 + 1;
         let error = IndexLayer::open(&bytes.into()).unwrap_err();
         assert!(error.to_string().contains("newer"));
     }
@@ -351,7 +355,7 @@ mod tests {
         fn hostile_bytes_never_panic(mut bytes: Vec<u8>, fix: bool) {
             if fix && bytes.len() >= 20 {
                 bytes[..8].copy_from_slice(&MAGIC);
-                bytes[8..16].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+                bytes[8..16].copy_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
                 let crc = crc32c::crc32c(&bytes[..16]);
                 bytes[16..20].copy_from_slice(&crc.to_le_bytes());
             }

@@ -1,7 +1,7 @@
 //! The `packets.parquet` layer: a row a packet, in run, flow and capture order.
 //!
-//! A packet's header is rebuilt from this layer alone: its template
-//! ([`super::template`]) plus the columns the template leaves out, some of them
+//! A packet's header is rebuilt from its template ([`super::template`]) and what the
+//! template leaves out: the ends of its flow, and columns of this layer, some of them
 //! stored as differences to what was to be expected ([`super::predict`]).
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
@@ -15,7 +15,7 @@ use capstan_model::{Direction, Time};
 use super::Corrupt;
 use super::predict::{Deltas, Predictor};
 use super::tabular::{self, Column, Packing, Version};
-use super::template::{FieldValues, Template};
+use super::template::{Ends, FieldValues, Template};
 pub use rows::Rows;
 pub use writer::{Context, write};
 
@@ -23,7 +23,7 @@ mod rows;
 mod writer;
 
 /// Format of the layer, in its footer (see [`tabular::FORMAT_KEY`]).
-pub const VERSION: Version = (1, 0);
+pub const VERSION: Version = (2, 0);
 
 /// Names of the columns.
 pub mod column {
@@ -368,7 +368,8 @@ pub struct Rebuilder {
 }
 
 impl Rebuilder {
-    /// Appends the header of a row's packet. Rows come in stored order.
+    /// Appends the header of a row's packet, of whose flow `ends` are those forward.
+    /// Rows come in stored order.
     ///
     /// # Errors
     /// [`Corrupt`] when the row has no template, or a field cannot be computed.
@@ -377,17 +378,18 @@ impl Rebuilder {
         &mut self,
         row: &PacketRow,
         templates: &Templates,
+        ends: Ends,
         into: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
         let template = templates.get(row.template).ok_or_else(no_template)?;
         let values = self.values(row, template);
-        template.fill(&values, row.length, into)
+        template.fill(&values, &ends.towards(row.direction()), row.length, into)
     }
 
     /// The values of the fields that the row's template leaves out. Rows come
     /// in stored order; a new flow number starts afresh.
     #[inline]
-    pub fn values(&mut self, row: &PacketRow, template: &Template) -> FieldValues {
+    fn values(&mut self, row: &PacketRow, template: &Template) -> FieldValues {
         if self.flow != Some(row.flow) {
             self.predictor = Predictor::default();
             self.flow = Some(row.flow);

@@ -1,14 +1,19 @@
-//! Checksums of the pages of a Parquet layer, kept in the `index` layer.
+//! The pages of a Parquet layer as the `index` layer keeps them: where each is, and its checksum.
 //!
 //! Pages are fetched by byte range, so neither the object's SHA-256 nor anything that Parquet
 //! itself writes covers what a read gets. Here every byte before the object's tail is in one
 //! *piece* with a CRC32C: the magic bytes, each dictionary page, each data page (their headers
-//! included). The tail has a copy in the `index` layer, under that section's checksum.
+//! included), and at the end Parquet's own page index. The tail has a copy in the `index` layer,
+//! under that section's checksum. What a reader needs of the page index follows from the pieces'
+//! lengths, because all pages of a layer have the same number of rows, so the copy does without:
+//! it would be three times what the pieces take.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::ops::Range;
 
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, ParquetMetaData};
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 
 use super::{Corrupt, Layer};
 use crate::cache::{Check, Extent};
@@ -18,26 +23,28 @@ mod header;
 
 /// Length of the magic bytes at the start of a Parquet file (Parquet format, "File Format").
 const MAGIC: u64 = 4;
-/// A piece as it is stored: length (4) and CRC32C (4), little-endian.
+/// A piece in the form of earlier stores: length (4) and CRC32C (4), little-endian.
 const ENTRY: usize = 8;
 
 /// The pieces of one Parquet layer, from its first byte to its tail without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageChecksums {
+pub struct Pages {
     /// Where each piece starts; the tail's offset at the end.
     starts: Vec<u64>,
     /// CRC32C of each piece.
     crcs: Vec<u32>,
     /// Rows of the layer.
     rows: u64,
+    /// Rows of each data page but a column's last, which may have fewer; 0 if that is not known.
+    page_rows: u32,
 }
 
-impl PageChecksums {
-    /// The checksums of what is before the tail of a Parquet file. `metadata` is the file's, with
-    /// the page index; what it says outside of `pages` is left aside.
-    pub fn of(pages: &[u8], metadata: &ParquetMetaData) -> PageChecksums {
-        let tail = pages.len() as u64;
-        let mut bounds = BTreeSet::from([0, MAGIC, tail]);
+impl Pages {
+    /// The pieces of what is before the tail of a Parquet file, whose data pages have so many rows.
+    /// `metadata` is the file's, with the page index; what it says outside of `bytes` is left aside.
+    pub fn of(bytes: &[u8], metadata: &ParquetMetaData, page_rows: u32) -> Pages {
+        let tail = bytes.len() as u64;
+        let mut bounds = BTreeSet::from([0, MAGIC.min(tail), tail]);
         for (number, group) in metadata.row_groups().iter().enumerate() {
             for column in group.columns() {
                 let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
@@ -49,20 +56,25 @@ impl PageChecksums {
             }
         }
         let starts: Vec<u64> = bounds.range(..=tail).copied().collect();
-        let piece = |pair: &[u64]| &pages[pair[0] as usize..pair[1] as usize];
+        let piece = |pair: &[u64]| &bytes[pair[0] as usize..pair[1] as usize];
         let crcs = starts.windows(2).map(|pair| crc32c::crc32c(piece(pair))).collect();
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        PageChecksums { starts, crcs, rows }
+        Pages { starts, crcs, rows, page_rows }
     }
 
-    /// The pieces as they stand in the `index` layer: length and CRC32C of each, in order.
+    /// The pieces as they stand in the `index` layer: rows of a page, how many pieces, the lengths of
+    /// all with their lowest bytes first, then all second bytes and so on, the CRC32C of all. So
+    /// they take a tenth less after compression than length beside checksum.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let count = self.crcs.len() as u32;
+        let mut bytes = [self.page_rows, count].map(u32::to_le_bytes).concat();
         let lengths = self.starts.windows(2).map(|pair| (pair[1] - pair[0]) as u32);
-        lengths
-            .zip(&self.crcs)
-            .flat_map(|(length, crc)| [length.to_le_bytes(), crc.to_le_bytes()])
-            .flatten()
-            .collect()
+        let lengths: Vec<[u8; 4]> = lengths.map(u32::to_le_bytes).collect();
+        for byte in 0..4 {
+            bytes.extend(lengths.iter().map(|length| length[byte]));
+        }
+        bytes.extend(self.crcs.iter().flat_map(|crc| crc.to_le_bytes()));
+        bytes
     }
 
     /// Reads the pieces of `layer` back, which has so many rows and whose tail starts at offset
@@ -70,27 +82,104 @@ impl PageChecksums {
     ///
     /// # Errors
     /// [`Corrupt`] unless they reach from the object's first byte to its tail.
-    pub fn from_bytes(
+    pub fn from_bytes(layer: Layer, bytes: &[u8], tail: u64, rows: u64) -> Result<Pages, Corrupt> {
+        let parts = bytes.split_first_chunk::<4>().and_then(|(page_rows, rest)| {
+            let (count, rest) = rest.split_first_chunk::<4>()?;
+            let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+            let (lengths, crcs) = rest.split_at_checked(count.checked_mul(4)?)?;
+            (crcs.len() == lengths.len()).then_some((page_rows, lengths, crcs))
+        });
+        let Some((page_rows, lengths, crcs)) = parts else { return Err(cut_short(layer)) };
+        let count = crcs.len() / 4;
+        let length =
+            |place| u32::from_le_bytes(std::array::from_fn(|byte| lengths[byte * count + place]));
+        let crcs = crcs.as_chunks().0.iter().map(|crc| u32::from_le_bytes(*crc)).collect();
+        let page_rows = u32::from_le_bytes(*page_rows);
+        Pages::new((0..count).map(length), crcs, rows, page_rows).reaching(layer, tail)
+    }
+
+    /// Reads pieces in the form of earlier stores: length and CRC32C of each. How many rows pages
+    /// have is not told there: the copy of the tail has the page index.
+    ///
+    /// # Errors
+    /// As for [`Pages::from_bytes`].
+    pub fn from_entries(
         layer: Layer,
         bytes: &[u8],
         tail: u64,
         rows: u64,
-    ) -> Result<PageChecksums, Corrupt> {
+    ) -> Result<Pages, Corrupt> {
         let (entries, rest) = bytes.as_chunks::<ENTRY>();
-        let mut starts = Vec::with_capacity(entries.len() + 1);
-        starts.push(0);
-        let (mut end, mut crcs) = (0, Vec::with_capacity(entries.len()));
-        for [a, b, c, d, crc @ ..] in entries {
-            // Fewer than 2^32 entries of less than 2^32 each.
-            end += u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
-            starts.push(end);
-            crcs.push(u32::from_le_bytes(*crc));
+        if !rest.is_empty() {
+            return Err(cut_short(layer));
         }
-        if end != tail || !rest.is_empty() {
+        let entries = entries.iter().map(|[a, b, c, d, crc @ ..]| {
+            (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes(*crc))
+        });
+        let (lengths, crcs): (Vec<u32>, Vec<u32>) = entries.unzip();
+        Pages::new(lengths.into_iter(), crcs, rows, 0).reaching(layer, tail)
+    }
+
+    fn new(lengths: impl Iterator<Item = u32>, crcs: Vec<u32>, rows: u64, page_rows: u32) -> Pages {
+        // Fewer than 2^32 of less than 2^32 each.
+        let ends = lengths.scan(0, |end, length| {
+            *end += u64::from(length);
+            Some(*end)
+        });
+        Pages { starts: std::iter::once(0).chain(ends).collect(), crcs, rows, page_rows }
+    }
+
+    fn reaching(self, layer: Layer, tail: u64) -> Result<Pages, Corrupt> {
+        let end = self.starts.last().copied().unwrap_or_default();
+        if end != tail {
             let what = format!("checksums of {end} bytes of pages instead of {tail}");
             return Err(Corrupt::new(layer.name(), what));
         }
-        Ok(PageChecksums { starts, crcs, rows })
+        Ok(self)
+    }
+
+    /// Parquet's offset index as it follows from the pieces, for a file whose footer says `metadata`.
+    ///
+    /// # Errors
+    /// [`Corrupt`] unless each column consists of as many pages as its rows make.
+    pub fn offset_index(
+        &self,
+        layer: Layer,
+        metadata: &ParquetMetaData,
+    ) -> Result<Vec<Vec<OffsetIndexMetaData>>, Corrupt> {
+        let groups = metadata.row_groups().iter();
+        let index = groups.map(|group| {
+            let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+            group.columns().iter().map(|column| self.column(column, rows)).collect()
+        });
+        let index: Option<_> = index.collect();
+        index.ok_or_else(|| Corrupt::new(layer.name(), "its columns are not made of its pages"))
+    }
+
+    /// The offset index of one column of so many rows.
+    fn column(&self, column: &ColumnChunkMetaData, rows: u64) -> Option<OffsetIndexMetaData> {
+        let place = |offset: i64| self.starts.binary_search(&u64::try_from(offset).ok()?).ok();
+        let dictionary = column.dictionary_page_offset();
+        let start = dictionary.unwrap_or(column.data_page_offset());
+        let (first, end) = (place(start)?, place(start.checked_add(column.compressed_size())?)?);
+        let first = first + usize::from(dictionary.is_some());
+        let page_rows = NonZeroU64::new(self.page_rows.into())?;
+        // The last piece is no page, and nobody looks what it claims.
+        if end >= self.crcs.len()
+            || place(column.data_page_offset())? != first
+            || end.checked_sub(first)? as u64 != rows.div_ceil(page_rows.get())
+        {
+            return None;
+        }
+        let mut index = OffsetIndexBuilder::new();
+        for pair in self.starts[first..=end].windows(2) {
+            index.append_row_count(i64::from(self.page_rows));
+            index.append_offset_and_size(
+                i64::try_from(pair[0]).ok()?,
+                i32::try_from(pair[1] - pair[0]).ok()?,
+            );
+        }
+        Some(index.build())
     }
 
     /// The pieces as ranges of the layer, with their CRC32C.
@@ -134,12 +223,18 @@ impl PageChecksums {
             if crc32c::crc32c(piece) != self.crcs[number] {
                 return bad(format!("checksum of the page at offset {start} differs"));
             }
-            if start >= MAGIC {
+            // What pieces beside pages say is not believed by anybody.
+            let is_page = start >= MAGIC && (self.page_rows == 0 || number + 1 < self.crcs.len());
+            if is_page {
                 check_claims(layer, piece, start, self.rows)?;
             }
         }
         Ok(())
     }
+}
+
+fn cut_short(layer: Layer) -> Corrupt {
+    Corrupt::new(layer.name(), "what is said of its pages is cut short")
 }
 
 /// Most bytes that a page may have after decompression: what the writer allows a dictionary.

@@ -80,13 +80,9 @@ impl Segment {
             let what = format!("terms of {} flow parts, not {}", terms.flows(), meta.flow_parts);
             return Err(Corrupt::new("index", what));
         }
-        let table = |layer: Layer, tail, pages, rows| {
-            let (tail, pages) = (index.section(tail)?, index.section(pages)?);
-            Table::open(layer, length(layer)?, rows, &tail, &pages)
-        };
-        let packets =
-            table(Layer::Packets, Section::PacketsTail, Section::PacketsPages, meta.packets)?;
-        let flows = table(Layer::Flows, Section::FlowsTail, Section::FlowsPages, meta.flow_parts)?;
+        let table = |layer: Layer, rows| Table::open(layer, length(layer)?, rows, &index);
+        let packets = table(Layer::Packets, meta.packets)?;
+        let flows = table(Layer::Flows, meta.flow_parts)?;
         Ok(Segment {
             terms,
             head: BlockDirectory::from_bytes(&index.section(Section::HeadBlocks)?)?,

@@ -1,5 +1,5 @@
 //! What `packets.parquet` and `flows.parquet` have in common: writer settings
-//! and the tail (page index and footer) that the `index` layer keeps a copy of.
+//! and the tail (the footer) that the `index` layer keeps a copy of.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use parquet::file::properties::{
 };
 use parquet::schema::types::ColumnPath;
 
-use super::pages::PageChecksums;
+use super::pages::Pages;
 use super::{Corrupt, thrift};
 
 /// A format number: major (a reader refuses a newer one) and minor.
@@ -26,10 +26,8 @@ pub type Version = (u16, u16);
 /// Where a Parquet layer's footer has its format number, as `major.minor`.
 pub const FORMAT_KEY: &str = "capstan.format";
 
-/// Rows of a data page at most: what one needs to read to get at a single row. Eight times as many
-/// make the layer a tenth smaller, and let a host whose flows are kept with many others' fetch twice
-/// as much (`docs/costs.md`).
-const PAGE_ROWS: usize = 2 * 1024;
+/// Rows of a data page, but a column's last: what one needs to read to get at a single row.
+pub(super) const PAGE_ROWS: u32 = 1024;
 
 /// How a column's values are laid out before compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,10 +106,10 @@ pub fn schema(columns: &[Column]) -> SchemaRef {
 pub struct Written {
     /// The whole object.
     pub bytes: Vec<u8>,
-    /// Offset of the first byte of page index and footer.
+    /// Offset of the footer's first byte.
     pub tail: usize,
-    /// Checksums of all before the tail.
-    pub pages: PageChecksums,
+    /// All before the tail.
+    pub pages: Pages,
 }
 
 /// Writes one row group of all rows, in the format of that number.
@@ -132,12 +130,18 @@ pub fn write(
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options)?;
     writer.write(&batch)?;
-    writer.flush()?;
-    // The data pages end here; what `close` adds is the tail.
-    let tail = writer.bytes_written();
     let metadata = writer.close()?;
-    let pages = PageChecksums::of(&bytes[..tail], &metadata);
+    let tail = footer(&bytes).ok_or(ParquetError::EOF("no footer was written".to_owned()))?;
+    let pages = Pages::of(&bytes[..tail], &metadata, PAGE_ROWS);
     Ok(Written { bytes, tail, pages })
+}
+
+/// Where the footer of a Parquet file begins: its length stands before the magic bytes at the end
+/// (Parquet format, "File Format").
+pub fn footer(file: &[u8]) -> Option<usize> {
+    let (before, [length @ .., _, _, _, _]) = file.split_last_chunk::<8>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    before.len().checked_sub(length)
 }
 
 /// The format number as the footer has it.
@@ -152,11 +156,12 @@ fn properties(version: Version, columns: &[Column], row_limit: usize) -> WriterP
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_max_row_group_row_count(Some(row_limit.max(1)))
-        .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_write_batch_size(PAGE_ROWS)
+        // Readers count on it that rows alone end a page.
+        .set_data_page_row_count_limit(PAGE_ROWS as usize)
+        .set_write_batch_size(PAGE_ROWS as usize)
+        .set_data_page_size_limit(usize::MAX)
         // A template dictionary must never fall back to plain values.
-        .set_dictionary_page_size_limit(256 * 1024 * 1024)
-        .set_data_page_size_limit(16 * 1024 * 1024);
+        .set_dictionary_page_size_limit(256 * 1024 * 1024);
     columns.iter().fold(base, pack).build()
 }
 
@@ -177,7 +182,7 @@ fn pack(properties: WriterPropertiesBuilder, column: &Column) -> WriterPropertie
 
 /// Checks that a tail claims no more than is there: the Parquet library would believe it.
 fn check_tail(layer: &'static str, tail: &Bytes) -> Result<(), Corrupt> {
-    // Behind the structs of page index and footer: the footer's length and the magic bytes.
+    // Behind the footer, before which there may be a page index: its length and the magic bytes.
     let structs = tail.len().checked_sub(8).and_then(|end| tail.get(..end));
     match structs.is_some_and(thrift::are_structs) {
         true => Ok(()),
@@ -185,8 +190,8 @@ fn check_tail(layer: &'static str, tail: &Bytes) -> Result<(), Corrupt> {
     }
 }
 
-/// Parses a tail as the `index` layer keeps it: the last bytes of a Parquet
-/// object of `length` bytes, from its page index on, and nothing before it.
+/// Parses a tail as the `index` layer keeps it: the last bytes of a Parquet object of `length`
+/// bytes, from its footer on. In earlier stores they begin with the page index, which is parsed, too.
 ///
 /// # Errors
 /// [`Corrupt`] when the bytes are no tail of such an object, or claim more than is there.
@@ -196,8 +201,11 @@ pub fn parse_tail(
     length: u64,
 ) -> Result<ParquetMetaData, Corrupt> {
     check_tail(layer, tail)?;
+    let policy = match footer(tail) {
+        Some(0) => PageIndexPolicy::Skip,
+        _ => PageIndexPolicy::Required,
+    };
     guarded(layer, || {
-        let policy = PageIndexPolicy::Required;
         let mut reader = ParquetMetaDataReader::new().with_page_index_policy(policy);
         reader.try_parse_sized(tail, length)?;
         reader.finish()

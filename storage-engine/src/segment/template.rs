@@ -9,16 +9,20 @@
 //!
 //! Bytes: a count, per field its kind (1 byte) and offset (2 bytes,
 //! little-endian) in ascending order of offset, then the prefix with zeros in
-//! place of the fields.
+//! place of the fields. What is stored leaves out the [ends](Ends) of the flow, too,
+//! as fields of kinds of their own.
 
 mod cutter;
 mod dictionary;
+mod ends;
 
 use capstan_model::Headers;
 use capstan_model::headers::{Field, FieldKind, MAX_FIELDS};
 
 pub use self::cutter::{Cut, Cutter};
 pub use self::dictionary::Dictionary;
+use self::ends::EndKind;
+pub use self::ends::{Ends, without_ends};
 use super::Corrupt;
 
 /// Bytes that name a field: its kind and its offset.
@@ -243,10 +247,19 @@ fn ipv4_checksum(prefix: &[u8], offset: usize) -> Option<u32> {
     Some(!folded & 0xffff)
 }
 
+/// A field's name as it is stored: number of its kind, and offset.
+#[inline]
+fn numbered(name: &[u8; NAME]) -> (u8, usize) {
+    let [kind, low, high] = *name;
+    (kind, usize::from(u16::from_le_bytes([low, high])))
+}
+
 /// A template taken apart once, so that rebuilding many packets is quick.
 #[derive(Debug, Clone)]
 pub struct Template {
     fields: Vec<Field>,
+    /// What of the flow's ends it leaves out, and where that stands.
+    ends: Vec<(EndKind, usize)>,
     /// The prefix with zeros for the fields.
     prefix: Vec<u8>,
     set: FieldSet,
@@ -263,17 +276,23 @@ impl Template {
         }
         let (names, prefix) = rest.split_at(count * NAME);
         let mut set = FieldSet::default();
-        let mut fields = Vec::with_capacity(count);
+        let (mut fields, mut ends) = (Vec::with_capacity(count), Vec::new());
         for name in names.as_chunks::<NAME>().0 {
-            let kind = FieldKind::from_number(name[0]).ok_or_else(|| bad("unknown field"))?;
-            let field = Field { kind, offset: u16::from_le_bytes([name[1], name[2]]) };
-            if usize::from(field.offset) + kind.width() > prefix.len() {
+            let (number, offset) = numbered(name);
+            let width = if let Some(kind) = FieldKind::from_number(number) {
+                set.0 |= 1 << kind as u8;
+                fields.push(Field { kind, offset: offset as u16 });
+                kind.width()
+            } else {
+                let kind = EndKind::from_number(number).ok_or_else(|| bad("unknown field"))?;
+                ends.push((kind, offset));
+                kind.width()
+            };
+            if offset + width > prefix.len() {
                 return Err(bad("field outside the prefix"));
             }
-            set.0 |= 1 << kind as u8;
-            fields.push(field);
         }
-        Ok(Template { fields, prefix: prefix.to_vec(), set })
+        Ok(Template { fields, ends, prefix: prefix.to_vec(), set })
     }
 
     /// Length of the prefix it stands for, bytes.
@@ -286,19 +305,28 @@ impl Template {
         self.set
     }
 
-    /// Appends the prefix with the fields filled in.
+    /// Appends the prefix with the fields filled in; `ends` are those of the packet.
     pub fn fill(
         &self,
         values: &FieldValues,
+        ends: &Ends,
         wire_length: u32,
         into: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
+        let no_value = || Corrupt::new("template", "a field cannot be computed back");
         let start = into.len();
         into.extend_from_slice(&self.prefix);
+        for (kind, offset) in &self.ends {
+            let mut bytes = [0; _];
+            if !kind.write(ends, &mut bytes) {
+                return Err(no_value());
+            }
+            let at = start + offset;
+            into[at..at + kind.width()].copy_from_slice(&bytes[..kind.width()]);
+        }
         let end = i64::from(wire_length) - i64::from(values.trailer);
         let put = |field: &Field, value: Option<u32>, into: &mut Vec<u8>| {
-            let value =
-                value.ok_or_else(|| Corrupt::new("template", "a field cannot be computed back"))?;
+            let value = value.ok_or_else(no_value)?;
             let at = start + usize::from(field.offset);
             let width = field.kind.width();
             into[at..at + width].copy_from_slice(&value.to_be_bytes()[4 - width..]);
@@ -377,7 +405,7 @@ mod tests {
         let parsed = Template::parse(&template).unwrap();
         assert_eq!(parsed.set(), set);
         let mut back = Vec::new();
-        parsed.fill(&values, data.len() as u32, &mut back).unwrap();
+        parsed.fill(&values, &Ends::default(), data.len() as u32, &mut back).unwrap();
         (back, set)
     }
 
@@ -424,7 +452,8 @@ mod tests {
             let mut template = Vec::new();
             let (values, _) = cut(&headers, &data, length, &mut template);
             let mut back = Vec::new();
-            Template::parse(&template).unwrap().fill(&values, length, &mut back).unwrap();
+            let template = Template::parse(&template).unwrap();
+            template.fill(&values, &Ends::default(), length, &mut back).unwrap();
             prop_assert_eq!(back, data);
         }
 
@@ -432,7 +461,7 @@ mod tests {
         fn hostile_templates_never_panic(bytes: Vec<u8>, length: u32, trailer: i32) {
             if let Ok(template) = Template::parse(&bytes) {
                 let values = FieldValues { trailer, ..FieldValues::default() };
-                let _ = template.fill(&values, length, &mut Vec::new());
+                let _ = template.fill(&values, &Ends::default(), length, &mut Vec::new());
             }
         }
     }

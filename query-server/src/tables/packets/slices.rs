@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use capstan_model::{Address, Failure, FlowId, FlowKey, FlowPart};
+use capstan_model::{Failure, FlowId, FlowKey, FlowPart};
 use capstan_storage_engine::segment::flows::{FlowRow, Placement};
+use capstan_storage_engine::segment::template::Ends;
 
 use crate::tables::flow_rows::FlowRows;
 
@@ -20,6 +21,8 @@ pub(super) struct Place {
     /// Rows it has in `packets.parquet`.
     pub(super) packets: u64,
     placement: Placement,
+    /// Of its packets forward; nobody's if that was not read.
+    ends: Ends,
 }
 
 impl Place {
@@ -51,6 +54,10 @@ pub(super) fn places(flows: &FlowRows) -> Result<Vec<Place>, Failure> {
         )),
         Err(_) => None,
     };
+    let ends = match payload {
+        Some(_) => flows.ends()?,
+        None => Vec::new(),
+    };
     let place = |row: usize| {
         let mut placement =
             Placement { first_row: first_row.value(row) as u32, ..Placement::default() };
@@ -62,27 +69,29 @@ pub(super) fn places(flows: &FlowRows) -> Result<Vec<Place>, Failure> {
         }
         // A negative count is damage; as no packets at all it will not fit the rows.
         let count = |count: i64| u64::from(u32::try_from(count).unwrap_or(0));
-        Place { packets: count(forward.value(row)) + count(backward.value(row)), placement }
+        let packets = count(forward.value(row)) + count(backward.value(row));
+        Place { packets, placement, ends: ends.get(row).copied().unwrap_or_default() }
     };
     Ok((0..flows.len()).map(place).collect())
 }
 
-/// Flow rows with nothing in them but where their packets and payload lie: what a segment
-/// wants to know to read them.
+/// Flow rows with nothing in them but where their packets and payload lie, and between whom: what a
+/// segment wants to know to read them.
 pub(super) fn flow_rows(places: &[Place]) -> Vec<FlowRow> {
-    let key = FlowKey {
-        source: Address::NONE,
-        destination: Address::NONE,
-        source_port: 0,
-        destination_port: 0,
-        ip_protocol: 0,
-        vlan: None,
-        vni: None,
-        ethertype: 0,
-        pseudo: None,
-        fragment_id: None,
-    };
     let row = |place: &Place| {
+        let Ends { source, destination, source_port, destination_port } = place.ends;
+        let key = FlowKey {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            ip_protocol: 0,
+            vlan: None,
+            vni: None,
+            ethertype: 0,
+            pseudo: None,
+            fragment_id: None,
+        };
         let mut part = FlowPart::new(FlowId([0; 16]), key);
         part.packets = [place.packets, 0];
         FlowRow { part, placement: place.placement }
@@ -116,7 +125,7 @@ mod tests {
 
     fn flow(packets: u64, payload: u64) -> Place {
         let placement = Placement { body_bytes: payload, ..Placement::default() };
-        Place { packets, placement }
+        Place { packets, placement, ends: Ends::default() }
     }
 
     #[test]

@@ -11,13 +11,14 @@ use arrow::datatypes::{
     Int16Type, Int32Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
 };
-use capstan_model::Protocol;
 use capstan_model::headers::FieldKind;
+use capstan_model::{Direction, Protocol};
 use parquet::errors::ParquetError;
 
 use super::{BACKWARD, HAS_TICKS, NO_TIME, PacketRow, VERSION, columns};
+use crate::segment::flows::FlowRow;
 use crate::segment::tabular::{self, Written};
-use crate::segment::template::{Dictionary, FieldSet};
+use crate::segment::template::{Dictionary, Ends, FieldSet, without_ends};
 
 /// Rows turned into columns at a time: few enough to stay in a processor's cache while every
 /// column takes its part.
@@ -30,8 +31,8 @@ pub struct Context<'a> {
     pub templates: Dictionary,
     /// Raw ticks of the rows that have them, by ordinal.
     pub ticks: &'a HashMap<u64, u64>,
-    /// The label of each flow part, by stored number.
-    pub protocols: &'a [Protocol],
+    /// The flow parts, by stored number.
+    pub flows: &'a [FlowRow],
 }
 
 /// Writes the layer. `rows` come in stored order with stored flow numbers.
@@ -42,15 +43,62 @@ pub fn write(
     mut rows: impl ExactSizeIterator<Item = PacketRow>,
     context: Context<'_>,
 ) -> Result<Written, ParquetError> {
+    let Context { templates, ticks, flows } = context;
     let count = rows.len();
+    let mut shared = SharedTemplates::new(templates, flows);
     let mut values = Values::with_capacity(count);
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch: Vec<PacketRow> = Vec::with_capacity(BATCH);
     while rows.len() > 0 {
         batch.clear();
         batch.extend(rows.by_ref().take(BATCH));
-        values.extend(&batch, &context.templates);
+        for row in &mut batch {
+            row.template = shared.number_of(row);
+        }
+        values.extend(&batch, &shared.templates);
     }
-    tabular::write(VERSION, &columns(), values.into_arrays(context)?, count)
+    let arrays = values.into_arrays(shared.templates, ticks, flows)?;
+    tabular::write(VERSION, &columns(), arrays, count)
+}
+
+/// Templates as they are stored, in the order of stored packets: without the ends of the flow.
+struct SharedTemplates<'a> {
+    cut: Dictionary,
+    flows: &'a [FlowRow],
+    /// For each template as it was cut the flow and direction it was met in last, and its number in
+    /// `templates`. Packets of a flow follow each other, and nearly every flow has its own two.
+    met: Vec<Option<(u32, Direction, u32)>>,
+    templates: Dictionary,
+    scratch: Vec<u8>,
+}
+
+impl<'a> SharedTemplates<'a> {
+    fn new(cut: Dictionary, flows: &'a [FlowRow]) -> Self {
+        let met = vec![None; cut.len()];
+        SharedTemplates { cut, flows, met, templates: Dictionary::default(), scratch: Vec::new() }
+    }
+
+    /// The number of a row's template in `templates`.
+    #[inline]
+    fn number_of(&mut self, row: &PacketRow) -> u32 {
+        let direction = row.direction();
+        match self.met.get(row.template as usize) {
+            Some(Some((flow, way, number))) if *flow == row.flow && *way == direction => *number,
+            _ => self.meet(row, direction),
+        }
+    }
+
+    fn meet(&mut self, row: &PacketRow, direction: Direction) -> u32 {
+        let ends = self.flows.get(row.flow as usize).map(|flow| Ends::of(&flow.part.key));
+        let ends = ends.unwrap_or_default().towards(direction);
+        let cut = self.cut.get(row.template).unwrap_or_default();
+        let set = self.cut.set(row.template).unwrap_or_default();
+        without_ends(cut, &ends, &mut self.scratch);
+        let number = self.templates.number_of(&self.scratch, set);
+        if let Some(met) = self.met.get_mut(row.template as usize) {
+            *met = Some((row.flow, direction, number));
+        }
+        number
+    }
 }
 
 /// What [`Values`] is made of: each column's values as the row has them.
@@ -104,7 +152,12 @@ values! {
 
 impl Values {
     /// The columns, in the order of [`columns`].
-    fn into_arrays(self, context: Context<'_>) -> Result<Vec<ArrayRef>, ParquetError> {
+    fn into_arrays(
+        self,
+        templates: Dictionary,
+        ticks: &HashMap<u64, u64>,
+        flows: &[FlowRow],
+    ) -> Result<Vec<ArrayRef>, ParquetError> {
         let rows = self.bits.len();
         let sets = self.sets.as_slice();
         let cut = |kind: FieldKind| BooleanBuffer::collect_bool(rows, |row| sets[row].has(kind));
@@ -113,16 +166,17 @@ impl Values {
         let is_cut_short =
             BooleanBuffer::collect_bool(rows, |row| self.captured[row] != self.length[row]);
 
-        let tick = |ordinal: &i64| context.ticks.get(&(*ordinal as u64)).copied();
-        let ticks: Vec<u64> = match context.ticks.is_empty() {
+        let tick = |ordinal: &i64| ticks.get(&(*ordinal as u64)).copied();
+        let ticks: Vec<u64> = match ticks.is_empty() {
             true => vec![0; rows],
             false => self.ordinal.iter().map(|ordinal| tick(ordinal).unwrap_or(0)).collect(),
         };
-        let protocol =
-            |flow: &i32| context.protocols.get(*flow as usize).copied().unwrap_or_default() as i32;
+        let protocol = |flow: &i32| {
+            flows.get(*flow as usize).map_or(Protocol::default(), |flow| flow.part.protocol) as i32
+        };
         let protocols = self.flow.iter().map(protocol).collect();
         let names: Vec<&str> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
-        let templates = context.templates.into_array()?;
+        let templates = templates.into_array()?;
         let times = some::<TimestampNanosecondType>(self.time, !&bit(NO_TIME)).with_timezone("UTC");
 
         Ok(vec![

@@ -7,6 +7,8 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+
 use super::*;
 use crate::segment::tabular::{self, Column, Packing, Written};
 
@@ -14,35 +16,94 @@ const ROWS: i64 = 5_000;
 
 /// A table with a dictionary column and one without, of more than one page each.
 fn table() -> Written {
+    table_of(ROWS)
+}
+
+fn table_of(rows: i64) -> Written {
     let columns = [
         Column::new(1, "number", DataType::Int64, false, Packing::Delta),
         Column::new(2, "few", DataType::Int32, true, Packing::Dictionary),
     ];
     let arrays: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from_iter_values((0..ROWS).map(|n| n * n % 977))),
-        Arc::new((0..ROWS as i32).map(|n| (n % 3 > 0).then_some(n % 7)).collect::<Int32Array>()),
+        Arc::new(Int64Array::from_iter_values((0..rows).map(|n| n * n % 977))),
+        Arc::new((0..rows as i32).map(|n| (n % 3 > 0).then_some(n % 7)).collect::<Int32Array>()),
     ];
-    tabular::write((1, 0), &columns, arrays, ROWS as usize).unwrap()
+    tabular::write((1, 0), &columns, arrays, rows as usize).unwrap()
 }
 
-fn read_back(table: &Written) -> PageChecksums {
+fn read_back(table: &Written) -> Pages {
     let tail = table.tail as u64;
-    PageChecksums::from_bytes(Layer::Packets, &table.pages.to_bytes(), tail, ROWS as u64).unwrap()
+    Pages::from_bytes(Layer::Packets, &table.pages.to_bytes(), tail, ROWS as u64).unwrap()
 }
 
 #[test]
 fn pieces_are_the_magic_bytes_and_the_pages_without_a_gap() {
     let table = table();
     assert_eq!(read_back(&table), table.pages);
-    // Two columns of three data pages, one of them with a dictionary page.
-    assert_eq!(table.pages.crcs.len(), 1 + 3 + 1 + 3);
+    // Two columns of five data pages, one of them with a dictionary page, and the page index.
+    assert_eq!(table.pages.crcs.len(), 1 + 5 + 1 + 5 + 1);
     assert_eq!((table.pages.starts[0], table.pages.starts[1]), (0, 4));
     assert_eq!(table.pages.starts.last(), Some(&(table.tail as u64)));
     assert!(table.pages.starts.is_sorted_by(|a, b| a < b));
-    // What the writer said of the file is what a reader finds in it.
+}
+
+#[test]
+fn the_offset_index_is_the_one_that_parquet_has() {
+    for rows in [1, 1023, 1024, 1025, ROWS] {
+        let table = table_of(rows);
+        let (bytes, tail) = (Bytes::from(table.bytes.clone()), table.tail as u64);
+        let metadata = tabular::parse_tail("it", &bytes.slice(table.tail..), bytes.len() as u64);
+        let mut theirs =
+            ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+        theirs.try_parse(&bytes).unwrap();
+        let theirs = theirs.finish().unwrap();
+        let pages = table.pages.to_bytes();
+        let ours = Pages::from_bytes(Layer::Packets, &pages, tail, rows as u64).unwrap();
+        let index = ours.offset_index(Layer::Packets, &metadata.unwrap()).unwrap();
+        assert_eq!(Some(&index), theirs.offset_index(), "{rows} rows");
+        // The footer alone is kept, and parsed without a page index.
+        assert!(
+            tabular::parse_tail("it", &bytes.slice(table.tail..), bytes.len() as u64)
+                .unwrap()
+                .offset_index()
+                .is_none()
+        );
+    }
+}
+
+#[test]
+fn columns_that_are_not_made_of_their_pages_are_refused() {
+    let table = table();
     let tail = Bytes::copy_from_slice(&table.bytes[table.tail..]);
     let metadata = tabular::parse_tail("it", &tail, table.bytes.len() as u64).unwrap();
-    assert_eq!(PageChecksums::of(&table.bytes[..table.tail], &metadata), table.pages);
+    let good = read_back(&table);
+    let check = |pages: &Pages| pages.offset_index(Layer::Packets, &metadata).map(|_| ());
+    assert!(check(&good).is_ok());
+    let last = good.crcs.len();
+    let damaged = [
+        // Pages of other rows, or of none.
+        Pages { page_rows: 512, ..good.clone() },
+        Pages { page_rows: 2048, ..good.clone() },
+        Pages { page_rows: 0, ..good.clone() },
+        // A column that begins elsewhere, a page too few, and a column up to the tail.
+        Pages { starts: changed(&good.starts, 6, |at| at + 1), ..good.clone() },
+        Pages { starts: [&good.starts[..4], &good.starts[5..]].concat(), ..good.clone() },
+        Pages {
+            starts: good.starts[..last].to_vec(),
+            crcs: good.crcs[..last - 1].to_vec(),
+            ..good.clone()
+        },
+    ];
+    for pages in damaged {
+        let error = check(&pages).unwrap_err();
+        assert_eq!(error.what, "its columns are not made of its pages", "{pages:?}");
+    }
+}
+
+fn changed(starts: &[u64], at: usize, change: impl Fn(u64) -> u64) -> Vec<u64> {
+    let mut starts = starts.to_vec();
+    starts[at] = change(starts[at]);
+    starts
 }
 
 #[test]
@@ -92,15 +153,44 @@ fn parts_of_pieces_and_missing_bytes_are_refused() {
 fn pieces_that_do_not_reach_the_tail_are_refused() {
     let table = table();
     let (bytes, tail) = (table.pages.to_bytes(), table.tail as u64);
-    for (bytes, tail) in [
-        (&bytes[..], tail - 1),
-        (&bytes[..], tail + 1),
-        (&bytes[..bytes.len() - ENTRY], tail),
-        (&bytes[..bytes.len() - 1], tail),
-        (&[], tail),
+    for (bytes, tail, words) in [
+        (&bytes[..], tail - 1, "instead of"),
+        (&bytes[..], tail + 1, "instead of"),
+        (&bytes[..bytes.len() - ENTRY], tail, "cut short"),
+        (&bytes[..bytes.len() - 1], tail, "cut short"),
+        (&bytes[..7], tail, "cut short"),
+        (&[], tail, "cut short"),
+        (&[0; 8], tail, "instead of"),
+        (&[0xff; 8], tail, "cut short"),
     ] {
-        let error = PageChecksums::from_bytes(Layer::Packets, bytes, tail, 1).unwrap_err();
-        assert!(error.what.contains("instead of"), "{error}");
+        let error = Pages::from_bytes(Layer::Packets, bytes, tail, 1).unwrap_err();
+        assert!(error.what.contains(words), "{error}");
+    }
+}
+
+/// Pieces as earlier stores have them.
+fn entries(pages: &Pages) -> Vec<u8> {
+    pages
+        .pieces()
+        .flat_map(|(range, crc)| [(range.end - range.start) as u32, crc])
+        .flat_map(u32::to_le_bytes)
+        .collect()
+}
+
+#[test]
+fn pieces_of_earlier_stores_are_read() {
+    let table = table();
+    let (bytes, tail) = (entries(&table.pages), table.tail as u64);
+    let read = |bytes: &[u8], tail| Pages::from_entries(Layer::Packets, bytes, tail, ROWS as u64);
+    assert_eq!(read(&bytes, tail).unwrap(), Pages { page_rows: 0, ..table.pages });
+    for (bytes, tail, words) in [
+        (&bytes[..], tail - 1, "instead of"),
+        (&bytes[..bytes.len() - ENTRY], tail, "instead of"),
+        (&bytes[..bytes.len() - 1], tail, "cut short"),
+        (&[], tail, "instead of"),
+    ] {
+        let error = read(bytes, tail).unwrap_err();
+        assert!(error.what.contains(words), "{error}");
     }
 }
 
@@ -127,17 +217,19 @@ proptest! {
     #[test]
     fn hostile_pieces_never_panic(
         lengths in proptest::collection::vec(any::<(u32, u32)>(), 0..20),
+        page_rows: u32,
         start: u64,
         end: u64,
         bytes: Vec<u8>,
     ) {
-        let stored: Vec<u8> = lengths
-            .iter()
-            .flat_map(|(length, crc)| [(length % 64).to_le_bytes(), crc.to_le_bytes()])
-            .flatten()
-            .collect();
-        let tail = lengths.iter().map(|(length, _)| u64::from(length % 64)).sum();
-        let pages = PageChecksums::from_bytes(Layer::Packets, &stored, tail, 1).unwrap();
+        let crcs = lengths.iter().map(|(_, crc)| *crc).collect();
+        let lengths = lengths.iter().map(|(length, _)| length % 64);
+        let tail = lengths.clone().map(u64::from).sum();
+        let pages = Pages::new(lengths, crcs, 1, page_rows);
+        let back = Pages::from_bytes(Layer::Packets, &pages.to_bytes(), tail, 1).unwrap();
+        prop_assert_eq!(&back, &pages);
+        let back = Pages::from_entries(Layer::Packets, &entries(&pages), tail, 1).unwrap();
+        prop_assert_eq!(&back, &Pages { page_rows: 0, ..pages.clone() });
         let _ = pages.verify(Layer::Packets, &(start..end), &bytes);
         let (start, end) = (start % 64, end % 64);
         let _ = pages.verify(Layer::Packets, &(start..end), &bytes);

@@ -6,6 +6,7 @@ use super::payload::Payload;
 use crate::segment::Corrupt;
 use crate::segment::flows::FlowRow;
 use crate::segment::packets::{ReadRow, Rebuilder, RowReader};
+use crate::segment::template::Ends;
 
 /// Packet rows of some flow parts, in stored order, and their templates.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl PacketRows {
         let mut packet = Vec::new();
         let mut at = 0;
         for (ordinal, flow) in flow_ordinals.iter().zip(flows) {
-            let place = &flow.placement;
+            let (place, ends) = (&flow.placement, Ends::of(&flow.part.key));
             let head = payload
                 .head(place.head_offset, u64::from(place.head_bytes))
                 .ok_or_else(|| bad("head payload is missing"))?;
@@ -49,7 +50,7 @@ impl PacketRows {
                     return Err(bad("a row of another flow"));
                 }
                 packet.clear();
-                rebuilder.header(&read.row, self.reader.templates(), &mut packet)?;
+                rebuilder.header(&read.row, self.reader.templates(), ends, &mut packet)?;
                 let length = self.reader.payload_length(&read.row)?;
                 let from_head = length.min(head.len());
                 packet.extend_from_slice(&head[..from_head]);

@@ -13,6 +13,7 @@ use super::{Fetch, Scan, Segment, Step};
 use crate::segment::block::BlockDirectory;
 use crate::segment::flows::FlowRow;
 use crate::segment::packets::{ReadRow, Rebuilder, RowReader};
+use crate::segment::template::Ends;
 use crate::segment::{Corrupt, Layer};
 
 /// Some of a part's payload: consecutive blocks of one layer that are fetched together.
@@ -28,6 +29,8 @@ pub struct Piece {
 #[derive(Debug)]
 pub struct PartReader {
     ordinal: u32,
+    /// Of a packet that goes forward.
+    ends: Ends,
     scan: Scan,
     reader: RowReader,
     rebuilder: Rebuilder,
@@ -105,6 +108,7 @@ impl Segment {
         let place = &flow.placement;
         Ok(PartReader {
             ordinal,
+            ends: Ends::of(&flow.part.key),
             scan: self.scan_packets(std::slice::from_ref(flow), None)?,
             reader: RowReader::default(),
             rebuilder: Rebuilder::default(),
@@ -212,7 +216,8 @@ impl PartReader {
                 };
             };
             self.packet.clear();
-            self.rebuilder.header(&read.row, self.reader.templates(), &mut self.packet)?;
+            let templates = self.reader.templates();
+            self.rebuilder.header(&read.row, templates, self.ends, &mut self.packet)?;
             self.packet.extend_from_slice(payload);
             each(read, &self.packet);
             self.next_byte = end;

@@ -14,7 +14,7 @@ use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder
 
 use super::Fetch;
 use super::table::Table;
-use crate::segment::pages::PageChecksums;
+use crate::segment::pages::Pages;
 use crate::segment::{Corrupt, Layer, tabular};
 
 /// Rows of a batch while a Parquet layer is read.
@@ -24,7 +24,7 @@ const BATCH_ROWS: usize = 32 * 1024;
 #[derive(Debug)]
 pub struct Scan {
     layer: Layer,
-    pages: Arc<PageChecksums>,
+    pages: Arc<Pages>,
     decoder: ParquetPushDecoder,
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::ParquetMetaData;
 
-use crate::segment::pages::PageChecksums;
+use crate::segment::index_layer::{IndexLayer, Section};
+use crate::segment::pages::Pages;
 use crate::segment::{Corrupt, Layer, flows, packets, tabular};
 
 /// What must be known of a Parquet layer before its first byte is fetched.
@@ -15,20 +15,24 @@ use crate::segment::{Corrupt, Layer, flows, packets, tabular};
 pub(super) struct Table {
     pub(super) layer: Layer,
     pub(super) metadata: ArrowReaderMetadata,
-    pub(super) pages: Arc<PageChecksums>,
+    pub(super) pages: Arc<Pages>,
 }
 
 impl Table {
-    /// A layer of `length` bytes and `rows` rows, from its tail and its pages' checksums.
+    /// A layer of `length` bytes and `rows` rows, from what the `index` layer says of it.
     pub(super) fn open(
         layer: Layer,
         length: u64,
         rows: u64,
-        tail: &Bytes,
-        pages: &[u8],
+        index: &IndexLayer,
     ) -> Result<Table, Corrupt> {
         let name = layer.name();
-        let metadata = tabular::parse_tail(name, tail, length)?;
+        let (tail, pages, entries) = match layer {
+            Layer::Flows => (Section::FlowsTail, Section::FlowsPages, Section::FlowsEntries),
+            _ => (Section::PacketsTail, Section::PacketsPages, Section::PacketsEntries),
+        };
+        let tail = index.section(tail)?;
+        let mut metadata = tabular::parse_tail(name, &tail, length)?;
         let (version, schema) = match layer {
             Layer::Flows => (flows::VERSION, flows::read_schema()),
             _ => (packets::VERSION, packets::read_schema()),
@@ -38,8 +42,20 @@ impl Table {
         if u64::try_from(known) != Ok(rows) {
             return Err(Corrupt::new(name, format!("{known} rows instead of {rows}")));
         }
-        let pages_end = length.saturating_sub(tail.len() as u64);
-        let pages = Arc::new(PageChecksums::from_bytes(layer, pages, pages_end, rows)?);
+        let tail = length.saturating_sub(tail.len() as u64);
+        let pages = index.section(pages)?;
+        let pages = if pages.is_empty() {
+            if metadata.offset_index().is_none() && rows > 0 {
+                return Err(Corrupt::new(name, "nothing says where its pages are"));
+            }
+            Pages::from_entries(layer, &index.section(entries)?, tail, rows)?
+        } else {
+            let pages = Pages::from_bytes(layer, &pages, tail, rows)?;
+            let offsets = pages.offset_index(layer, &metadata)?;
+            metadata = metadata.into_builder().set_offset_index(Some(offsets)).build();
+            pages
+        };
+        let pages = Arc::new(pages);
         Ok(Table { layer, metadata: reader_metadata(name, metadata, schema)?, pages })
     }
 

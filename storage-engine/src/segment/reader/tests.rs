@@ -10,13 +10,14 @@ use capstan_model::packet::Stamp;
 use capstan_model::{
     Address, Direction, FlowId, FlowKey, FlowPart, Generation, Headers, Packet, RecorderId, Time,
 };
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::*;
 use crate::segment::block::{BlockHeader, Codec, MAX_RAW};
 use crate::segment::builder::{SealedSegment, SegmentBuilder, Writer};
 use crate::segment::flows::Placement;
-use crate::segment::pages::PageChecksums;
-use crate::segment::tabular::{self, Column, Packing};
+use crate::segment::pages::Pages;
+use crate::segment::tabular::{self, Column, Packing, Written};
 use crate::segment::{index_layer, packets};
 
 const WRITER: Writer = Writer { recorder: RecorderId(7), generation: Generation(1) };
@@ -75,6 +76,12 @@ fn sealed() -> SealedSegment {
 
 fn bytes(sealed: &SealedSegment, layer: Layer) -> Bytes {
     sealed.layers.iter().find(|sealed| sealed.layer == layer).unwrap().bytes()
+}
+
+/// Bytes of a table that are no page's: the magic bytes, the page index and the footer.
+fn beside_pages(segment: &Segment, layer: Layer, object: &Bytes) -> usize {
+    let (page_index, _) = segment.parts(layer).pop().unwrap();
+    4 + object.len() - page_index.start as usize
 }
 
 /// The `index` layer with one section changed.
@@ -141,18 +148,15 @@ async fn a_directory_of_more_than_any_memory_is_refused() {
 }
 
 /// The `index` layer of a segment one of whose tables is another one, checksums and all.
-fn with_table(sealed: &SealedSegment, layer: Layer, table: &[u8], tail: usize) -> Bytes {
+fn with_table(sealed: &SealedSegment, layer: Layer, table: &Written) -> Bytes {
     let mut index = bytes(sealed, Layer::Index);
-    let length = table.len() as u64;
-    let tail_bytes = Bytes::copy_from_slice(&table[tail..]);
-    let metadata = tabular::parse_tail("it", &tail_bytes, length).unwrap();
-    let pages = PageChecksums::of(&table[..tail], &metadata).to_bytes();
+    let length = table.bytes.len() as u64;
     let (tails, sums) = match layer {
         Layer::Packets => (Section::PacketsTail, Section::PacketsPages),
         _ => (Section::FlowsTail, Section::FlowsPages),
     };
-    index = changed(&index, tails, |section| *section = tail_bytes.to_vec());
-    index = changed(&index, sums, |section| section.clone_from(&pages));
+    index = changed(&index, tails, |section| *section = table.bytes[table.tail..].to_vec());
+    index = changed(&index, sums, |section| *section = table.pages.to_bytes());
     changed(&index, Section::Meta, |meta| {
         let mut known: Meta = serde_json::from_slice(meta).unwrap();
         let of = known.layers.iter_mut().find(|known| known.layer == layer.name()).unwrap();
@@ -170,13 +174,19 @@ async fn a_table_with_right_checksums_and_wrong_pages_is_met_without_a_panic() {
         let good = bytes(&sealed, layer);
         let index = IndexLayer::open(&bytes(&sealed, Layer::Index)).unwrap();
         let tail = good.len() - index.section(tail).unwrap().len();
+        let policy = PageIndexPolicy::Required;
+        let mut metadata = ParquetMetaDataReader::new().with_page_index_policy(policy);
+        metadata.try_parse(&good).unwrap();
+        let metadata = metadata.finish().unwrap();
         let mut refused = 0;
         for at in 4..tail {
             let mut object = good.to_vec();
             object[at] ^= 0x7f;
-            let index = with_table(&sealed, layer, &object, tail);
+            let pages = Pages::of(&object[..tail], &metadata, tabular::PAGE_ROWS);
+            let table = Written { bytes: object, tail, pages };
+            let index = with_table(&sealed, layer, &table);
             let segment = Segment::open(&index).unwrap();
-            let objects = Objects(vec![(layer, object.into())]);
+            let objects = Objects(vec![(layer, table.bytes.into())]);
             match segment.scan_all(layer, None).unwrap().run(&objects).await {
                 Ok(batches) => {
                     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -199,7 +209,7 @@ fn a_table_without_checksums_is_refused() {
         let index = with_section(&sealed, which, Vec::clear);
         let error = Segment::open(&index).unwrap_err();
         assert_eq!((error.layer, error.kind), (layer, FailureKind::Damaged));
-        assert!(error.what.starts_with("checksums of 0 bytes"), "{error}");
+        assert_eq!(error.what, "nothing says where its pages are");
     }
 }
 
@@ -207,7 +217,8 @@ fn a_table_without_checksums_is_refused() {
 fn with_format(sealed: &SealedSegment, layer: Layer, format: &str) -> Bytes {
     let tail = if layer == Layer::Packets { Section::PacketsTail } else { Section::FlowsTail };
     with_section(sealed, tail, |tail| {
-        let known = [tabular::FORMAT_KEY.as_bytes(), b"\x18\x031.0"].concat();
+        let major = if layer == Layer::Packets { b"\x18\x032.0" } else { b"\x18\x031.0" };
+        let known = [tabular::FORMAT_KEY.as_bytes(), major].concat();
         let at = tail.windows(known.len()).position(|bytes| bytes == known).unwrap();
         let number = at + known.len() - format.len();
         tail[number..number + format.len()].copy_from_slice(format.as_bytes());
@@ -218,12 +229,14 @@ fn with_format(sealed: &SealedSegment, layer: Layer, format: &str) -> Bytes {
 fn a_newer_minor_table_is_read_and_a_newer_major_or_none_is_refused_with_words() {
     let sealed = sealed();
     for layer in [Layer::Packets, Layer::Flows] {
-        assert!(Segment::open(&with_format(&sealed, layer, "1.9")).is_ok());
+        let (newer_minor, newer) =
+            if layer == Layer::Packets { ("2.9", "3.0") } else { ("1.9", "2.0") };
+        assert!(Segment::open(&with_format(&sealed, layer, newer_minor)).is_ok());
         let refused =
             |format: &str| Segment::open(&with_format(&sealed, layer, format)).unwrap_err();
-        let error = refused("2.0");
+        let error = refused(newer);
         assert_eq!(error.kind, FailureKind::TooNew);
-        let words = format!("{}: format 2.0 is newer than this version reads", layer.name());
+        let words = format!("{}: format {newer} is newer than this version reads", layer.name());
         assert_eq!(error.to_string(), words);
         assert_eq!(Failure::from(error).kind(), FailureKind::TooNew);
         for nonsense in ["1-0", "1. ", "..."] {
@@ -255,7 +268,7 @@ async fn columns_of_a_newer_minor_are_passed_over() {
     let mut arrays = batches[0].columns().to_vec();
     arrays.push(Arc::new(Int64Array::from_iter_values(0..43)));
     let written = tabular::write((1, 1), &columns, arrays, 43).unwrap();
-    let index = with_table(&sealed, Layer::Packets, &written.bytes, written.tail);
+    let index = with_table(&sealed, Layer::Packets, &written);
     let newer = Segment::open(&index).unwrap();
     let objects = Objects(
         [Layer::Body, Layer::Head, Layer::Flows]
