@@ -9,6 +9,7 @@ mod import;
 mod layers;
 mod live;
 mod rare;
+mod stenotype;
 mod stored;
 
 use capstan_model::Failure;
@@ -58,7 +59,7 @@ pub(crate) const ALL: &[Benchmark] = &[
     },
     Benchmark {
         name: "live",
-        about: "drops, processor time and memory of recording; tcpdump -w and dumpcap beside it",
+        about: "drops, processor time and memory of recording; tcpdump -w, dumpcap and stenotype beside it",
         run: live::run,
     },
     Benchmark {

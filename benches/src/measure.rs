@@ -36,6 +36,8 @@ pub(crate) struct Ended {
     pub(crate) usage: Usage,
     /// Its standard output.
     pub(crate) output: String,
+    /// Its standard error.
+    pub(crate) said: String,
 }
 
 /// Runs a program to its end. What it prints goes to files in `logs`.
@@ -101,7 +103,19 @@ impl Running {
     }
 
     /// Waits for its end.
-    pub(crate) fn finish(mut self) -> Result<Ended, Failure> {
+    pub(crate) fn finish(self) -> Result<Ended, Failure> {
+        self.wait(true)
+    }
+
+    /// Ends one that does not do so by itself.
+    pub(crate) fn kill(mut self) -> Result<Ended, Failure> {
+        self.child
+            .kill()
+            .map_err(|error| Failure::io(format!("cannot stop {}", self.name), error))?;
+        self.wait(false)
+    }
+
+    fn wait(mut self, by_itself: bool) -> Result<Ended, Failure> {
         let (status, used) = loop {
             match sys::wait(self.child.id()) {
                 Ok(ended) => break ended,
@@ -114,14 +128,14 @@ impl Running {
         let wall = self.started.elapsed();
         self.waited = true;
         check_interrupted()?;
-        if !status.success() {
+        if by_itself && !status.success() {
             return Err(self.failed(&format!("failed ({status})")));
         }
         let output = fs::read_to_string(&self.output).map_err(|error| {
             Failure::io(format!("cannot read what {} printed", self.name), error)
         })?;
         let usage = Usage { cpu: used.cpu, wall, peak_bytes: used.peak_bytes };
-        Ok(Ended { usage, output })
+        Ok(Ended { usage, output, said: self.said() })
     }
 
     fn said(&self) -> String {
@@ -224,6 +238,13 @@ mod tests {
         running.wait_until_it_says("ready").unwrap();
         running.ask_to_end().unwrap();
         assert_eq!(running.finish().unwrap().output, "bye\n");
+
+        let script = "trap 'echo done >&2' INT; echo ready >&2; while :; do sleep 0.01; done";
+        let mut stubborn = Running::start(shell(script), logs.path()).unwrap();
+        stubborn.wait_until_it_says("ready").unwrap();
+        stubborn.ask_to_end().unwrap();
+        stubborn.wait_until_it_says("done").unwrap();
+        assert_eq!(stubborn.kill().unwrap().said, "ready\ndone\n");
 
         let running = Running::start(shell("exec sleep 600"), logs.path()).unwrap();
         let pid = running.child.id();

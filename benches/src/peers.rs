@@ -6,7 +6,8 @@ use crate::sys;
 
 /// Says how to get a program that is not there.
 pub(crate) fn require(program: &str, package: &str) -> Result<(), String> {
-    match said(program, &["--version"]) {
+    // Not all of them tell a version.
+    match said(program, &["--version"]).or_else(|| said(program, &["--help"])) {
         Some(_) => Ok(()),
         None => Err(format!("{program} is not installed (apt-get install {package})")),
     }

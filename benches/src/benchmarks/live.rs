@@ -1,5 +1,5 @@
-//! Recording a busy interface into a folder or a bucket, with tcpdump and dumpcap doing the same
-//! beside it, into files.
+//! Recording a busy interface into a folder or a bucket, with tcpdump, dumpcap and stenotype doing the
+//! same beside it, into files.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,6 +10,7 @@ use capstan_model::{Failure, FailureKind, LinkType};
 use serde_json::Value;
 
 use super::ceph::Ceph;
+use super::stenotype;
 use crate::bench::{Bench, Measured, Outcome, remove};
 use crate::measure::{Running, Usage};
 use crate::network::{FAR, NEAR, Network};
@@ -36,8 +37,9 @@ const AGAIN: usize = 3;
 /// Runs the sender before all else: a network does not wait for who wants the processor.
 const FIRST: [&str; 3] = ["chrt", "--fifo", "1"];
 
-/// How long the last packets may take to the recorder.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long the last packets may take to the recorder: stenotype writes what has not filled a block
+/// after one second.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// What one program recorded.
 struct Recording {
@@ -95,6 +97,7 @@ enum Recorder {
     Capstan,
     Tcpdump,
     Dumpcap,
+    Stenotype,
 }
 
 impl Recorder {
@@ -103,6 +106,7 @@ impl Recorder {
             Recorder::Capstan => "capstan",
             Recorder::Tcpdump => "tcpdump -w",
             Recorder::Dumpcap => "dumpcap",
+            Recorder::Stenotype => "stenotype",
         }
     }
 
@@ -112,12 +116,13 @@ impl Recorder {
             Recorder::Capstan => "recording ",
             Recorder::Tcpdump => "listening on",
             Recorder::Dumpcap => "File:",
+            Recorder::Stenotype => stenotype::SAYS,
         }
     }
 
     /// The command that records into a file or store.
-    fn command(self, bench: &Bench, into: &Path) -> Command {
-        match self {
+    fn command(self, bench: &Bench, into: &Path) -> Result<Command, Failure> {
+        Ok(match self {
             Recorder::Capstan => {
                 let mut record = bench.capstan("record", into);
                 record.args(["-i", FAR, "--ring-mib", &RING_MIB.to_string()]);
@@ -135,7 +140,21 @@ impl Recorder {
                 dumpcap.args(["-q", "-P", "-i", FAR, "-B", &buffer, "-w"]).arg(into);
                 dumpcap
             }
-        }
+            Recorder::Stenotype => stenotype::command(FAR, RING_MIB, into)?,
+        })
+    }
+
+    /// Ends it; what it used and said.
+    fn end(self, mut recording: Running) -> Result<(Usage, String), Failure> {
+        recording.ask_to_end()?;
+        let ended = match self {
+            Recorder::Stenotype => {
+                recording.wait_until_it_says(stenotype::STORED)?;
+                recording.kill()?
+            }
+            _ => recording.finish()?,
+        };
+        Ok((ended.usage, ended.said))
     }
 
     /// How many packets it has stored, and how many are committed as lost.
@@ -143,6 +162,7 @@ impl Recorder {
         self,
         bench: &Bench,
         into: &Path,
+        said: &str,
         inside: impl FnOnce(Command) -> Command,
     ) -> Result<(u64, u64), Failure> {
         match self {
@@ -150,6 +170,7 @@ impl Recorder {
                 Failure::new(FailureKind::Other, "capstan status does not tell the packets")
             }),
             Recorder::Tcpdump | Recorder::Dumpcap => Ok((count_packets(into)?, 0)),
+            Recorder::Stenotype => Ok((stenotype::stored(said)?, 0)),
         }
     }
 }
@@ -191,6 +212,7 @@ pub(super) fn run_into(bench: &mut Bench, what: Into) -> Result<Outcome, Failure
     for (recorder, program, package) in [
         (Recorder::Tcpdump, "tcpdump", "tcpdump"),
         (Recorder::Dumpcap, "dumpcap", "wireshark-common"),
+        (Recorder::Stenotype, "stenotype", "stenographer"),
     ] {
         match peers::require(program, package) {
             Ok(()) => recorders.push(recorder),
@@ -301,7 +323,7 @@ fn record(
         Some(ceph) => network.command(&ceph.reached(command)),
         None => command,
     };
-    let command = recorder.command(bench, &into);
+    let command = recorder.command(bench, &into)?;
     let command = match &ceph {
         Some(ceph) => ceph.reached(command),
         None => command,
@@ -323,9 +345,8 @@ fn record(
         Failure::caused_by(FailureKind::Other, "the sender does not tell what it sent", error)
     })?;
     thread::sleep(SETTLE);
-    recording.ask_to_end()?;
-    let usage = recording.finish()?.usage;
-    let (stored, admitted) = recorder.stored(bench, &into, inside)?;
+    let (usage, said) = recorder.end(recording)?;
+    let (stored, admitted) = recorder.stored(bench, &into, &said, inside)?;
     if ceph.is_none() {
         remove(&into)?;
     }
