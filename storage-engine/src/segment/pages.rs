@@ -141,36 +141,47 @@ impl Pages {
     /// Parquet's offset index as it follows from the pieces, for a file whose footer says `metadata`.
     ///
     /// # Errors
-    /// [`Corrupt`] unless each column consists of as many pages as its rows make.
+    /// [`Corrupt`] unless the columns follow each other, and each consists of as many pages as its
+    /// rows make.
     pub fn offset_index(
         &self,
         layer: Layer,
         metadata: &ParquetMetaData,
     ) -> Result<Vec<Vec<OffsetIndexMetaData>>, Corrupt> {
+        // Behind the magic bytes. A page is of one column only: a footer that claims the same ones
+        // for thousands of columns must not be believed.
+        let mut at = 1;
         let groups = metadata.row_groups().iter();
         let index = groups.map(|group| {
             let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-            group.columns().iter().map(|column| self.column(column, rows)).collect()
+            group.columns().iter().map(|column| self.column(column, rows, &mut at)).collect()
         });
         let index: Option<_> = index.collect();
         index.ok_or_else(|| Corrupt::new(layer.name(), "its columns are not made of its pages"))
     }
 
-    /// The offset index of one column of so many rows.
-    fn column(&self, column: &ColumnChunkMetaData, rows: u64) -> Option<OffsetIndexMetaData> {
+    /// The offset index of one column of so many rows, whose first piece is number `at`.
+    fn column(
+        &self,
+        column: &ColumnChunkMetaData,
+        rows: u64,
+        at: &mut usize,
+    ) -> Option<OffsetIndexMetaData> {
         let place = |offset: i64| self.starts.binary_search(&u64::try_from(offset).ok()?).ok();
         let dictionary = column.dictionary_page_offset();
         let start = dictionary.unwrap_or(column.data_page_offset());
-        let (first, end) = (place(start)?, place(start.checked_add(column.compressed_size())?)?);
-        let first = first + usize::from(dictionary.is_some());
+        let end = place(start.checked_add(column.compressed_size())?)?;
+        let first = *at + usize::from(dictionary.is_some());
         let page_rows = NonZeroU64::new(self.page_rows.into())?;
         // The last piece is no page, and nobody looks what it claims.
         if end >= self.crcs.len()
+            || place(start)? != *at
             || place(column.data_page_offset())? != first
             || end.checked_sub(first)? as u64 != rows.div_ceil(page_rows.get())
         {
             return None;
         }
+        *at = end;
         let mut index = OffsetIndexBuilder::new();
         for pair in self.starts[first..=end].windows(2) {
             index.append_row_count(i64::from(self.page_rows));

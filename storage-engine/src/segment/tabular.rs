@@ -132,8 +132,20 @@ pub fn write(
     writer.write(&batch)?;
     let metadata = writer.close()?;
     let tail = footer(&bytes).ok_or(ParquetError::EOF("no footer was written".to_owned()))?;
+    if !are_even(&metadata) {
+        return Err(ParquetError::General(format!("pages of other than {PAGE_ROWS} rows")));
+    }
     let pages = Pages::of(&bytes[..tail], &metadata, PAGE_ROWS);
     Ok(Written { bytes, tail, pages })
+}
+
+/// Whether all pages have [`PAGE_ROWS`] rows, but a column's last, as the writer was told.
+fn are_even(metadata: &ParquetMetaData) -> bool {
+    let mut columns = metadata.offset_index().into_iter().flatten().flatten();
+    columns.all(|column| {
+        let firsts = column.page_locations().iter().map(|page| page.first_row_index);
+        firsts.eq((0..).step_by(PAGE_ROWS as usize).take(column.page_locations().len()))
+    })
 }
 
 /// Where the footer of a Parquet file begins: its length stands before the magic bytes at the end
@@ -263,6 +275,7 @@ pub(super) fn guarded<T>(
 mod tests {
     use super::*;
     use arrow::array::{FixedSizeBinaryArray, Int64Array};
+    use parquet::file::metadata::OffsetIndexBuilder;
 
     /// A table of a hundred rows.
     fn table() -> Written {
@@ -294,6 +307,26 @@ mod tests {
             }
         }
         assert!(refused > 0);
+    }
+
+    #[test]
+    fn pages_that_end_elsewhere_are_noticed() {
+        let bytes = Bytes::from(table().bytes);
+        let mut reader = ParquetMetaDataReader::new();
+        reader = reader.with_page_index_policy(PageIndexPolicy::Required);
+        reader.try_parse(&bytes).unwrap();
+        let metadata = reader.finish().unwrap();
+        assert!(are_even(&metadata));
+        for (rows, even) in [(i64::from(PAGE_ROWS), true), (10, false)] {
+            let mut index = OffsetIndexBuilder::new();
+            for offset in [4, 50] {
+                index.append_row_count(rows);
+                index.append_offset_and_size(offset, 46);
+            }
+            let index = Some(vec![vec![index.build()]]);
+            let other = metadata.clone().into_builder().set_offset_index(index).build();
+            assert_eq!(are_even(&other), even, "{rows}");
+        }
     }
 
     #[test]

@@ -100,6 +100,24 @@ fn columns_that_are_not_made_of_their_pages_are_refused() {
     }
 }
 
+#[test]
+fn a_page_is_of_one_column_only() {
+    let table = table();
+    let tail = Bytes::copy_from_slice(&table.bytes[table.tail..]);
+    let metadata = tabular::parse_tail("it", &tail, table.bytes.len() as u64).unwrap();
+    let group = metadata.row_group(0).clone();
+    let index = |numbers: [usize; 2]| {
+        let columns = numbers.map(|number| group.column(number).clone()).to_vec();
+        let group = group.clone().into_builder().set_column_metadata(columns).build().unwrap();
+        let metadata = metadata.clone().into_builder().set_row_groups(vec![group]).build();
+        table.pages.offset_index(Layer::Packets, &metadata).map(|index| index[0].len())
+    };
+    assert_eq!(index([0, 1]).unwrap(), 2);
+    for numbers in [[0, 0], [1, 1], [1, 0]] {
+        assert!(index(numbers).is_err(), "{numbers:?}");
+    }
+}
+
 fn changed(starts: &[u64], at: usize, change: impl Fn(u64) -> u64) -> Vec<u64> {
     let mut starts = starts.to_vec();
     starts[at] = change(starts[at]);
