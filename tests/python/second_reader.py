@@ -138,13 +138,17 @@ def pieces(major: int, section: bytes) -> tuple[int, list[tuple[int, int]]]:
     return rows, list(zip(lengths, struct.unpack_from(f"<{count}I", section, 8 + 4 * count)))
 
 
-def table(data: bytes, index: tuple[int, dict[int, bytes]], what: str) -> pq.ParquetFile:
+# Of a Parquet layer: the sections of its tail and its pages (format 1, format 2), its newest format.
+TABLES = {"packets": (5, {1: 8, 2: 10}, 2), "flows": (6, {1: 9, 2: 11}, 1)}
+
+
+def table(data: bytes, index: tuple[int, dict[int, bytes]], layer: str, folder: Path) -> pq.ParquetFile:
     """A Parquet layer: its tail is the one in `index`, every byte before has a checksum there."""
-    major, sections = index
-    layer = ("packets", "flows").index(what.rsplit(maxsplit=1)[-1])
-    tail = sections[5 + layer]
+    what = f"{folder}: {layer}"
+    (major, sections), (of_tail, of_pages, newest) = index, TABLES[layer]
+    tail = sections[of_tail]
     check(data.endswith(tail), f"{what}: tail")
-    page_rows, known = pieces(major, sections.get((8 if major == 1 else 10) + layer, b""))
+    page_rows, known = pieces(major, sections.get(of_pages[major], b""))
     at, bounds = 0, [0]
     for length, crc in known:
         check(crc32c(data[at : at + length]) == crc, f"{what}: checksum of the page at {at}")
@@ -153,7 +157,6 @@ def table(data: bytes, index: tuple[int, dict[int, bytes]], what: str) -> pq.Par
     check(at == len(data) - len(tail), f"{what}: checksums end at {at}")
     file = pq.ParquetFile(io.BytesIO(data))
     version = (file.metadata.metadata or {}).get(b"capstan.format", b"").decode()
-    newest = 2 if layer == 0 else 1
     number, _, minor = version.partition(".")
     check(number.isdigit() and 1 <= int(number) <= newest and minor.isdigit(), f"{what}: format '{version}'")
     if major > 1:
@@ -464,8 +467,8 @@ def segment(folder: Path, entry: dict) -> list[dict]:
     check(all(layer in entry["layers"] for layer in meta["layers"]), f"{folder}: layers")
     head = payload_layer(data["head"], sections.get(3, b""))
     body = payload_layer(data["body"], sections.get(4, b""))
-    packets = rows_of(table(data["packets"], index, f"{folder}: packets"))
-    flows = rows_of(table(data["flows"], index, f"{folder}: flows"))
+    packets = rows_of(table(data["packets"], index, "packets", folder))
+    flows = rows_of(table(data["flows"], index, "flows", folder))
     count, terms = term_index(sections[2])
     check(len(packets) == entry["packets"], f"{folder}: rows of packets")
     check(len(flows) == entry["flow_parts"] == count, f"{folder}: rows of flows")
