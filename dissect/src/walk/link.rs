@@ -70,17 +70,23 @@ impl Walk<'_> {
         state
     }
 
-    /// BSD loopback: an address family in the capturing host's byte order. All
-    /// families are small, so the order tells itself.
+    /// BSD loopback: an address family of four bytes, in the byte order of the host that captured
+    /// (NULL) or of the network (LOOP). All families are small, so the order tells itself. Old
+    /// versions of libpcap put an ethertype there.
     fn loopback(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
         let family = *self.need::<4>()?;
         let family = u32::from_le_bytes(family).min(u32::from_be_bytes(family));
         let state = match family {
             2 => Ok(Next::Ipv4),
-            // Linux, NetBSD and OpenBSD, FreeBSD, Darwin; Windows.
-            10 | 24 | 28 | 30 | 23 => Ok(Next::Ipv6),
-            _ => Err(Stop::Payload),
+            // NetBSD and OpenBSD, FreeBSD, Darwin.
+            24 | 28 | 30 => Ok(Next::Ipv6),
+            // Linux, Windows; BSD has other protocols under these numbers.
+            10 | 23 if self.peek(4).is_none_or(|byte| byte >> 4 == 6) => Ok(Next::Ipv6),
+            _ => u16::try_from(family).map_or(Err(Stop::Payload), named),
         };
+        if let Ok(Next::Ethertype(ethertype)) = state {
+            self.note_ethertype(ethertype);
+        }
         self.give(visit, 4, Kind::Link)?;
         state
     }

@@ -112,6 +112,44 @@ fn every_decoded_link_type_leads_to_ip() {
 }
 
 #[test]
+fn loopback_headers_of_every_system_and_byte_order() {
+    let six = ipv6(17, &udp(5000, 53, b""));
+    let cases: [(u32, &[u8], Option<Kind>); 12] = [
+        (2, &dns(), Some(v4(17))),
+        (24, &six, Some(v6(17))),
+        (28, &six, Some(v6(17))),
+        (30, &six, Some(v6(17))),
+        (23, &six, Some(v6(17))),
+        (10, &six, Some(v6(17))),
+        (0x0800, &dns(), Some(v4(17))),
+        (0x86dd, &six, Some(v6(17))),
+        // IPX and CCITT of BSD, a length in an ethertype's place, nothing that is known.
+        (23, &dns(), None),
+        (10, &dns(), None),
+        (1, &dns(), None),
+        (0x1_0800, &dns(), None),
+    ];
+    for (family, packet, network) in cases {
+        for header in [family.to_be_bytes(), family.to_le_bytes()] {
+            for link in [LinkType::NULL, LinkType::LOOP] {
+                let (found, stop) = kinds(link, &join(&[&header, packet]));
+                let expected: Vec<Kind> = match network {
+                    Some(network) => vec![Kind::Link, network, UDP_DNS],
+                    None => vec![Kind::Link],
+                };
+                assert_eq!((found, stop), (expected, Stop::Payload), "{link:?} {header:x?}");
+            }
+        }
+    }
+    let tagged = join(&[&[0, 0, 0x81, 0], &tag(5, 0x0800, &dns())]);
+    let (found, _) = kinds(LinkType::NULL, &tagged);
+    assert_eq!(found, [Kind::Link, Kind::Vlan { id: 5 }, v4(17), UDP_DNS]);
+    let headers = crate::decode(LinkType::NULL, &tagged, tagged.len() as u32);
+    assert_eq!((headers.ethertype, headers.vlan), (0x0800, Some(5)));
+    assert_eq!(kinds(LinkType::NULL, &[0, 0, 0]), (vec![], Stop::Truncated));
+}
+
+#[test]
 fn pppoe_bounds_what_it_carries() {
     let ppp = join(&[&[0, 0x21], &dns()]);
     let length = u16::try_from(ppp.len()).unwrap().to_be_bytes();
