@@ -29,6 +29,11 @@ pub(crate) fn print_failure(failure: &Failure) {
     let _ = writeln!(std::io::stderr(), "capstan: {}", with_causes(failure));
 }
 
+/// What a person should know although nothing failed.
+pub(crate) fn print_warning(text: &str) {
+    let _ = writeln!(std::io::stderr(), "capstan: {text}");
+}
+
 /// An error and its causes. Errors of libraries often end with the words of their cause: those
 /// are not said twice.
 fn with_causes(failure: &dyn std::error::Error) -> String {

@@ -66,6 +66,10 @@ pub fn read(bytes: &[u8], most: usize) -> Seen {
                         assert!(!lost.live && lost.packets > 0);
                         assert!(lost.interface.is_none_or(|number| number < interfaces));
                     }
+                    Event::Cut(cut) => {
+                        assert!(cut.bytes > 0);
+                        assert!(cut.interface.is_none_or(|number| number < interfaces));
+                    }
                     Event::Packet(_)
                     | Event::Opened { .. }
                     | Event::Closed { .. }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
+use capstan_model::packet::MAX_CAPTURED;
 use capstan_model::{Failure, FailureKind, Time, TimeRange};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::builder::Writer;
@@ -20,7 +21,7 @@ use tokio::runtime::Handle;
 use crate::flow_table::Timeouts;
 use crate::pipeline::{Pipeline, PipelineError, SealPolicy, Settings};
 use crate::source::CaptureFile;
-use crate::source::{Event, Lost, PacketSource, SourceError};
+use crate::source::{Cut, Event, Lost, PacketSource, SourceError};
 use crate::upload::{CommitRule, Committed, Statement, Uploader};
 pub use identity::{Known, identify};
 pub use plan::{Plan, plan};
@@ -69,6 +70,8 @@ pub struct Imported {
     pub damage: Option<String>,
     /// pcapng blocks that no segment could take, as the source has no packet.
     pub homeless_blocks: usize,
+    /// Bytes behind the last member of a compressed source, which belong to nothing.
+    pub trailing_bytes: u64,
 }
 
 /// Imports a source according to a plan.
@@ -173,6 +176,7 @@ fn drive(
     }
     finish(pipeline, &mut summary, span)?;
     summary.damage = ended.map(|error| error.to_string());
+    summary.trailing_bytes = source.progress().trailing();
     summary.packets = committed.packets();
     summary.packets_before = plan.packets_before();
     summary.segments = committed.segments();
@@ -262,6 +266,7 @@ impl Running<'_> {
                 Event::Lost(Lost { interface, packets, .. }) => {
                     self.lose(LossCause::SourceDrop, interface, packets, String::new());
                 }
+                Event::Cut(cut) => self.cut(cut),
                 Event::Opened { .. } | Event::Idle(_) | Event::Closed { .. } => {}
                 Event::Packet(packet) => {
                     let ordinal = self.pipeline.progress().packets;
@@ -281,6 +286,24 @@ impl Running<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes note of bytes that are not kept. All of one interface are one loss.
+    fn cut(&mut self, Cut { interface, bytes }: Cut) {
+        let note = match interface {
+            Some(_) => format!("packets longer than {MAX_CAPTURED} captured bytes were cut"),
+            None => "blocks that are no packets were too long to keep".to_owned(),
+        };
+        let until = self.last.map_or(Time(1), |last| Time(last.0.saturating_add(1)));
+        let mut losses = self.summary.losses.iter_mut();
+        match losses.find(|loss| loss.note == note && loss.interface == interface) {
+            Some(loss) => loss.range.end = loss.range.end.max(until),
+            None => self.lose(LossCause::SourceDamaged, interface, 0, note.clone()),
+        }
+        let mut losses = self.summary.losses.iter_mut();
+        if let Some(loss) = losses.find(|loss| loss.note == note && loss.interface == interface) {
+            loss.bytes = loss.bytes.saturating_add(bytes);
         }
     }
 

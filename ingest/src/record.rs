@@ -178,6 +178,8 @@ impl Recording {
                     self.lose(&lost);
                     false
                 }
+                // Files have longer frames than are kept; the kernel's ring has not.
+                Event::Cut(_) => false,
                 Event::Idle(until) => {
                     self.hearing.until(until);
                     true

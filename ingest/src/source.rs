@@ -31,6 +31,8 @@ pub enum Event<'a> {
     Block(Block),
     /// The source says that packets are missing.
     Lost(Lost),
+    /// Bytes that the source has and that are not kept.
+    Cut(Cut),
     /// A live source listens at a capture point from this moment on.
     Opened {
         /// Its number.
@@ -59,6 +61,17 @@ pub struct Lost {
     pub packets: u64,
     /// Dropped by the kernel while we listened (else: by whoever made the file).
     pub live: bool,
+}
+
+/// Bytes of a source that are not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Of the next packet, which is of this interface: it has more captured bytes than are kept
+    /// ([`capstan_model::packet::MAX_CAPTURED`]). None: of a block that is not a packet, and is
+    /// left out.
+    pub interface: Option<u32>,
+    /// How many.
+    pub bytes: u64,
 }
 
 /// Why a source ended before its end.

@@ -173,6 +173,16 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
     if dropped > 0 {
         text += &format!("  whoever captured it dropped {}\n", count(dropped, "packet"));
     }
+    let cut = imported.losses.iter().fold(0_u64, |sum, loss| sum.saturating_add(loss.bytes));
+    if cut > 0 {
+        text += &format!("  {} of packets or blocks that are too long are not kept\n", bytes(cut));
+    }
+    if imported.trailing_bytes > 0 {
+        let behind = count(imported.trailing_bytes, "byte");
+        output::print_warning(&format!(
+            "{name}: {behind} behind the end of the compressed data are no part of it and are left out"
+        ));
+    }
     if imported.homeless_blocks > 0 {
         text += &format!(
             "  {} not kept: the source has no packet to keep them with\n",

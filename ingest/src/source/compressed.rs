@@ -1,18 +1,17 @@
-//! What a capture may be wrapped in: gzip, zstd and LZ4 frames, told by their
-//! first bytes; and how far the wrapped stream has been read.
+//! What a capture may be wrapped in: gzip, zstd and LZ4, told by their first bytes; and how far
+//! the wrapped stream has been read.
 
-use std::io::{self, BufReader, Cursor, Read};
+mod members;
+
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_storage_engine::catalog::SourceMark;
 use sha2::{Digest, Sha256};
 
+use self::members::{Members, Stream};
 use super::SourceError;
-use super::input::u32_at;
-
-/// Bytes read at once below a decompressor.
-const COMPRESSED_CHUNK: usize = 128 * 1024;
 
 /// How far a stream has been read and what was read, shared with whoever shows or commits it.
 #[derive(Debug, Default)]
@@ -22,12 +21,20 @@ pub struct Progress {
     sha256: Mutex<Sha256>,
     /// The stream itself failed, not what unpacks it.
     failed: AtomicBool,
+    /// Bytes behind the last compressed member that are not all zeros.
+    trailing: AtomicU64,
 }
 
 impl Progress {
     /// Bytes of the file or stream (as it lies there, compressed or not) read so far.
     pub fn consumed(&self) -> u64 {
         self.consumed.load(Ordering::Relaxed)
+    }
+
+    /// Bytes behind the last compressed member of the stream, which belong to nothing; 0 if there
+    /// are none, or only zeros, as tapes and block devices leave. Known when all was read.
+    pub fn trailing(&self) -> u64 {
+        self.trailing.load(Ordering::Relaxed)
     }
 
     /// The SHA-256 of the bytes read so far, and how many they are.
@@ -84,27 +91,6 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// How a stream is compressed, by its first four bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wrapping {
-    None,
-    Gzip,
-    Zstd,
-    Lz4,
-    /// A frame that carries no data of its own, before a zstd or LZ4 frame (RFC 8878 section 3.1.2).
-    Skippable,
-}
-
-fn wrapping(magic: [u8; 4]) -> Wrapping {
-    match magic {
-        [0x1f, 0x8b, 8, _] => Wrapping::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => Wrapping::Zstd,
-        [0x04, 0x22, 0x4d, 0x18] => Wrapping::Lz4,
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Wrapping::Skippable,
-        _ => Wrapping::None,
-    }
-}
-
 /// The stream without its wrapping.
 ///
 /// # Errors
@@ -113,148 +99,18 @@ pub(super) fn unwrap(
     stream: impl Read + Send + 'static,
     progress: &Arc<Progress>,
 ) -> io::Result<Box<dyn Read + Send>> {
-    let mut stream = Counted { inner: stream, progress: Arc::clone(progress) };
-    loop {
-        let mut first = [0; 4];
-        let count = read_up_to(&mut stream, &mut first)?;
-        let magic = if count == 4 { wrapping(first) } else { Wrapping::None };
-        if magic == Wrapping::Skippable {
-            skip_frame(&mut stream)?;
-            continue;
-        }
-        let start = first.get(..count).unwrap_or_default().to_vec();
-        let whole = Cursor::new(start).chain(stream);
-        if magic == Wrapping::None {
-            return Ok(Box::new(whole));
-        }
-        let whole = BufReader::with_capacity(COMPRESSED_CHUNK, whole);
-        return Ok(match magic {
-            Wrapping::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-            Wrapping::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(whole)?),
-            _ => Box::new(Lz4Frames::new(whole)),
-        });
-    }
-}
-
-/// Fills as much of `room` as the stream has.
-fn read_up_to(stream: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while let Some(rest) = room.get_mut(count..).filter(|rest| !rest.is_empty()) {
-        match stream.read(rest) {
-            Ok(0) => break,
-            Ok(read) => count += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
-}
-
-/// Steps over a skippable frame whose magic number was read.
-fn skip_frame(stream: &mut impl Read) -> io::Result<()> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = u64::from(u32::from_le_bytes(length));
-    if io::copy(&mut stream.take(length), &mut io::sink())? < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(())
-}
-
-/// LZ4 frames one after the other, with skippable ones between. The decoder below
-/// takes a stream that ends between two blocks for a whole frame; here it is an error.
-struct Lz4Frames<R: Read> {
-    decoder: lz4_flex::frame::FrameDecoder<Watched<R>>,
-    in_frame: bool,
-}
-
-/// Lets the first bytes of a frame be looked at and remembers that the stream ended.
-struct Watched<R> {
-    inner: R,
-    peeked: [u8; 4],
-    /// How many of `peeked` are still to be given: the last ones.
-    left: usize,
-    ended: bool,
-}
-
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        if self.left > 0 {
-            let from = self.peeked.len() - self.left;
-            let mut rest = self.peeked.get(from..).unwrap_or_default();
-            let count = rest.read(room)?;
-            self.left -= count;
-            return Ok(count);
-        }
-        let count = self.inner.read(room)?;
-        self.ended |= count == 0 && !room.is_empty();
-        Ok(count)
-    }
-}
-
-impl<R: Read> Lz4Frames<R> {
-    fn new(inner: R) -> Self {
-        let watched = Watched { inner, peeked: [0; 4], left: 0, ended: false };
-        Lz4Frames { decoder: lz4_flex::frame::FrameDecoder::new(watched), in_frame: false }
-    }
-
-    /// Finds the next frame; false at the end of the stream.
-    fn next_frame(&mut self) -> io::Result<bool> {
-        let watched = self.decoder.get_mut();
-        loop {
-            let mut magic = [0; 4];
-            match read_up_to(&mut watched.inner, &mut magic)? {
-                0 => return Ok(false),
-                4 => {}
-                _ => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-            match wrapping(magic) {
-                Wrapping::Skippable => skip_frame(&mut watched.inner)?,
-                Wrapping::Lz4 => {
-                    watched.peeked = magic;
-                    watched.left = magic.len();
-                    return Ok(true);
-                }
-                _ => {
-                    let what = format!(
-                        "{:#010x} is not the start of an LZ4 frame",
-                        u32_at(&magic, 0, false)
-                    );
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-                }
-            }
-        }
-    }
-}
-
-impl<R: Read> Read for Lz4Frames<R> {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        if room.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            if !self.in_frame {
-                if !self.next_frame()? {
-                    return Ok(0);
-                }
-                self.in_frame = true;
-            }
-            let count = self.decoder.read(room)?;
-            if count > 0 {
-                return Ok(count);
-            }
-            if self.decoder.get_ref().ended {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.in_frame = false;
-        }
-    }
+    let stream = Counted { inner: stream, progress: Arc::clone(progress) };
+    let mut stream = Stream::new(stream);
+    Ok(match stream.next_member()? {
+        Some(member) => Box::new(Members::new(stream, member, Arc::clone(progress))?),
+        None => Box::new(stream),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     fn plain() -> Vec<u8> {
         (0..3_000_000u32).map(|i| (i / 7 % 251) as u8).collect()
@@ -283,6 +139,11 @@ mod tests {
     }
 
     fn read(bytes: Vec<u8>) -> (Vec<u8>, io::Result<usize>) {
+        let (out, result, _) = read_with_trailing(bytes);
+        (out, result)
+    }
+
+    fn read_with_trailing(bytes: Vec<u8>) -> (Vec<u8>, io::Result<usize>, u64) {
         let progress = Arc::new(Progress::default());
         let length = bytes.len() as u64;
         let mut out = Vec::new();
@@ -291,7 +152,7 @@ mod tests {
         if result.is_ok() {
             assert_eq!(progress.consumed(), length);
         }
-        (out, result)
+        (out, result, progress.trailing())
     }
 
     #[test]
@@ -341,6 +202,63 @@ mod tests {
             let (out, result) = read(bytes.to_vec());
             assert!(result.is_ok());
             assert_eq!(out, bytes);
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_last_member_are_counted_and_zeros_are_not() {
+        let plain = plain();
+        let (front, back) = plain.split_at(1_000_001);
+        let junk = |count: usize| (0..count).map(|n| (n % 7 + 1) as u8).collect::<Vec<u8>>();
+        let nearly = |magic: &[u8]| [magic, &[9; 40]].concat();
+        for (name, pack) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("zstd", zstd), ("lz4", lz4)] {
+            let whole = [pack(front), pack(back)].concat();
+            let cases: [(Vec<u8>, u64); 8] = [
+                (Vec::new(), 0),
+                (vec![0; 1], 0),
+                (vec![0; 512], 0),
+                (vec![0; 1_000_000], 0),
+                (junk(1), 1),
+                (junk(100_000), 100_000),
+                ([vec![0; 300_000], junk(3), vec![0; 7]].concat(), 300_010),
+                (nearly(&[0x1f, 0x8b, 7]), 43),
+            ];
+            for (behind, trailing) in cases {
+                let length = behind.len();
+                let read = read_with_trailing([&whole[..], &behind].concat());
+                assert!(read.0 == plain, "{name}, {length} bytes behind");
+                assert_eq!((read.1.ok(), read.2), (Some(plain.len()), trailing), "{name} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn members_may_be_empty_padded_and_of_several_kinds() {
+        let plain = plain();
+        let (front, back) = plain.split_at(1_000_001);
+        let empty = [gzip(b""), zstd(b""), lz4(b""), skippable()].concat();
+        let padded = [gzip(front), vec![0; 700], gzip(back), vec![0; 3]].concat();
+        let mixed = [&empty[..], &gzip(front), &empty, &zstd(&back[..9]), &lz4(&back[9..])];
+        for bytes in [padded, mixed.concat()] {
+            let (out, result, trailing) = read_with_trailing(bytes);
+            assert!(result.is_ok() && out == plain);
+            assert_eq!(trailing, 0);
+        }
+        assert_eq!(read(empty).0, b"");
+    }
+
+    #[test]
+    fn a_member_that_is_cut_in_its_first_bytes_is_cut() {
+        let whole = plain();
+        for (pack, magic) in [
+            (gzip as fn(&[u8]) -> Vec<u8>, &[0x1f, 0x8b, 8][..]),
+            (zstd, &[0x28, 0xb5, 0x2f]),
+            (lz4, &[0x04, 0x22]),
+        ] {
+            for cut in 1..=magic.len() {
+                let (out, result) = read([&pack(&whole), &magic[..cut]].concat());
+                assert!(result.is_err() && out == whole);
+            }
         }
     }
 }

@@ -138,6 +138,7 @@ impl PacketSource for CaptureFile {
                     data: reader.bytes().get(found.data).unwrap_or_default(),
                     options: &[],
                 }))),
+                Ok(pcap::Step::Cut(cut)) => Ok(Some(Event::Cut(cut))),
                 Ok(pcap::Step::Interface(interface)) => Ok(Some(Event::Interface(interface))),
                 Ok(pcap::Step::End) => {
                     *ended = true;
@@ -152,6 +153,7 @@ impl PacketSource for CaptureFile {
                 Ok(pcapng::Step::Packet(found)) => Ok(Some(Event::Packet(reader.packet(found)))),
                 Ok(pcapng::Step::Interface(interface)) => Ok(Some(Event::Interface(interface))),
                 Ok(pcapng::Step::Block(block)) => Ok(Some(Event::Block(block))),
+                Ok(pcapng::Step::Cut(cut)) => Ok(Some(Event::Cut(cut))),
                 Ok(pcapng::Step::Lost(lost)) => Ok(Some(Event::Lost(lost))),
                 Ok(pcapng::Step::End) => {
                     *ended = true;

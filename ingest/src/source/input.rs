@@ -11,6 +11,10 @@ use super::compressed::{self, Progress};
 /// time with 64 KiB and with 1 MiB.)
 const CHUNK: usize = 256 * 1024;
 
+/// The longest frame that any known writer makes, bytes: what libpcap and Wireshark allow for USB
+/// and D-Bus. A length above it is no length.
+pub(super) const MAX_FRAME: usize = 128 << 20;
+
 /// The buffered stream. The unread bytes are `buffer[start..end]`.
 pub(super) struct Input {
     name: String,
@@ -61,7 +65,7 @@ impl Input {
     /// Makes at least `need` bytes available; false if the stream ends before.
     ///
     /// It waits for no more than `need`, so a live pipe is not held up. The caller
-    /// bounds `need`: the buffer grows to it.
+    /// bounds `need`: the buffer grows towards it as the bytes come.
     #[inline]
     pub(super) fn fill(&mut self, need: usize) -> Result<bool, SourceError> {
         if self.end - self.start >= need { Ok(true) } else { self.read_on(need) }
@@ -72,12 +76,13 @@ impl Input {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        if need > self.buffer.len() {
-            self.buffer.resize(need.next_power_of_two(), 0);
-        }
         while self.end < need {
             if self.ended {
                 return Ok(false);
+            }
+            if self.end == self.buffer.len() {
+                // Twice as much as has come: a length in the file alone takes no memory.
+                self.buffer.resize(self.end * 2, 0);
             }
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
             match self.reader.read(room) {
@@ -104,6 +109,20 @@ impl Input {
         let count = count.min(self.end - self.start);
         self.start += count;
         self.offset += count as u64;
+    }
+
+    /// Steps over so many bytes, which are not kept; false if the stream ends before.
+    pub(super) fn skip(&mut self, count: usize) -> Result<bool, SourceError> {
+        let mut left = count;
+        while left > 0 {
+            if !self.fill(1)? {
+                return Ok(false);
+            }
+            let some = left.min(self.end - self.start);
+            self.take(some);
+            left -= some;
+        }
+        Ok(true)
     }
 
     /// A [`SourceError::Damaged`] at the front of what is available.
@@ -177,6 +196,15 @@ mod tests {
         assert!(!input.fill(700_000).expect("reads"));
         assert_eq!(input.bytes().len(), 700_000 - at);
         assert!(!input.at_end().expect("reads"));
+    }
+
+    #[test]
+    fn a_length_alone_takes_no_memory() {
+        let mut input = input(vec![1; 300_000]);
+        assert!(!input.fill(1 << 30).expect("reads"));
+        assert!(input.buffer_size() <= 1 << 20);
+        assert!(input.skip(299_999).expect("reads"));
+        assert!(!input.skip(2).expect("reads"));
     }
 
     #[test]

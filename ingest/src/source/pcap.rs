@@ -8,8 +8,8 @@ use capstan_model::link::Interface;
 use capstan_model::packet::{MAX_CAPTURED, Stamp};
 use capstan_model::{LinkType, Time};
 
-use super::SourceError;
-use super::input::{Input, u16_at, u32_at};
+use super::input::{Input, MAX_FRAME, u16_at, u32_at};
+use super::{Cut, SourceError};
 
 /// The header before the first record, bytes.
 const FILE_HEADER: usize = 24;
@@ -162,6 +162,7 @@ pub(super) struct Found {
 pub(super) enum Step {
     Interface(Interface),
     Packet(Found),
+    Cut(Cut),
     End,
 }
 
@@ -173,6 +174,10 @@ pub(super) struct PcapReader {
     interface: Option<Interface>,
     /// Bytes of the record that was given out last.
     given: usize,
+    /// Bytes behind them that are not kept.
+    left_out: usize,
+    /// Of the record at the front it was told that it is cut.
+    cut_told: bool,
 }
 
 impl PcapReader {
@@ -230,7 +235,8 @@ impl PcapReader {
             Kind::Ixia => (plain, &[]),
         };
         let layout = plain.or_dialect(others, input.bytes());
-        Ok(PcapReader { input, layout, interface: Some(interface), given: 0 })
+        let interface = Some(interface);
+        Ok(PcapReader { input, layout, interface, given: 0, left_out: 0, cut_told: false })
     }
 
     /// The bytes [`Found::data`] points into.
@@ -248,6 +254,9 @@ impl PcapReader {
     #[inline]
     pub(super) fn step(&mut self) -> Result<Step, SourceError> {
         self.input.take(std::mem::take(&mut self.given));
+        if self.left_out > 0 && !self.input.skip(std::mem::take(&mut self.left_out))? {
+            return Err(self.input.damaged("the file is cut short inside a packet"));
+        }
         if let Some(interface) = self.interface.take() {
             return Ok(Step::Interface(interface));
         }
@@ -260,19 +269,26 @@ impl PcapReader {
         }
         let record = self.layout.record(self.input.bytes());
         let captured = record.captured as usize;
-        if captured > MAX_CAPTURED {
+        if captured > MAX_FRAME {
             return Err(self.input.damaged(format!(
-                "a packet of {captured} captured bytes, and {MAX_CAPTURED} is the most there can be"
+                "a packet of {captured} captured bytes, and {MAX_FRAME} is the most there can be"
             )));
         }
-        let size = header + captured;
+        let kept = captured.min(MAX_CAPTURED);
+        let size = header + kept;
         if !self.input.fill(size)? {
             let there = self.input.bytes().len() - header.min(self.input.bytes().len());
             return Err(self.input.damaged(format!(
                 "the file is cut short inside a packet: {there} of {captured} captured bytes"
             )));
         }
+        let cut = captured - kept;
+        if cut > 0 && !std::mem::replace(&mut self.cut_told, true) {
+            return Ok(Step::Cut(Cut { interface: Some(0), bytes: cut as u64 }));
+        }
+        self.cut_told = false;
         self.given = size;
+        self.left_out = cut;
         Ok(Step::Packet(Found {
             stamp: Stamp::At(record.time),
             length: record.wire,

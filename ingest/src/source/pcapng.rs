@@ -11,11 +11,12 @@ mod tests;
 use capstan_model::Block;
 use capstan_model::block::block_type;
 use capstan_model::link::Interface;
+use capstan_model::packet::MAX_CAPTURED;
 
 use self::packets::Found;
-use super::input::{Input, u16_at, u32_at};
+use super::input::{Input, MAX_FRAME, u16_at, u32_at};
 use super::ticks::Clock;
-use super::{Lost, SourceError};
+use super::{Cut, Lost, SourceError};
 
 /// Block type and total length before a body, bytes.
 const BLOCK_HEADER: usize = 8;
@@ -23,8 +24,15 @@ const BLOCK_HEADER: usize = 8;
 /// Block type, total length and total length again, bytes.
 const EMPTY_BLOCK: usize = 12;
 
-/// The longest block that is read, bytes; what other readers allow too.
+/// The longest block that is read whole, bytes; what other readers allow too. Of longer ones the
+/// packet is read, without its options.
 const MAX_BLOCK: usize = 16 << 20;
+
+/// The longest block there can be: the longest frame, its header and options.
+const LONGEST_BLOCK: usize = MAX_FRAME + (1 << 20);
+
+/// What is read of a packet block longer than [`MAX_BLOCK`]: all that is kept, and its header.
+const FRONT: usize = packets::DATA + MAX_CAPTURED;
 
 /// The most interfaces one source may describe, so that a hostile one cannot fill the memory.
 const MAX_INTERFACES: usize = 1 << 16;
@@ -50,6 +58,7 @@ pub(super) enum Step {
     Packet(Found),
     Block(Block),
     Lost(Lost),
+    Cut(Cut),
     End,
 }
 
@@ -64,8 +73,11 @@ pub(super) struct PcapngReader {
     packets: u64,
     /// Bytes of the block that was given out last.
     given: usize,
-    /// Of the block at the front the losses were told already.
+    /// Bytes behind them that are not kept.
+    left_out: usize,
+    /// Of the block at the front the losses were told already, and that it is cut.
     lost_told: bool,
+    cut_told: bool,
     scratch: Vec<u8>,
 }
 
@@ -85,7 +97,9 @@ impl PcapngReader {
             section_start: 0,
             packets: 0,
             given: 0,
+            left_out: 0,
             lost_told: false,
+            cut_told: false,
             scratch: Vec::new(),
         }
     }
@@ -98,6 +112,9 @@ impl PcapngReader {
     /// What comes next.
     pub(super) fn step(&mut self) -> Result<Step, SourceError> {
         self.input.take(std::mem::take(&mut self.given));
+        if self.left_out > 0 && !self.input.skip(std::mem::take(&mut self.left_out))? {
+            return Err(self.input.damaged("the file is cut short inside a block"));
+        }
         let Some((kind, size)) = self.block()? else { return Ok(Step::End) };
         let found = match kind {
             block_type::ENHANCED_PACKET => self.enhanced_packet(size),
@@ -109,8 +126,13 @@ impl PcapngReader {
         if found.dropped > 0 && !std::mem::replace(&mut self.lost_told, true) {
             return Ok(Step::Lost(self.lost(found.interface, found.dropped)));
         }
-        self.lost_told = false;
-        self.given = size;
+        if found.cut > 0 && !std::mem::replace(&mut self.cut_told, true) {
+            let interface = Some(found.interface);
+            return Ok(Step::Cut(Cut { interface, bytes: found.cut as u64 }));
+        }
+        (self.lost_told, self.cut_told) = (false, false);
+        self.given = if size > MAX_BLOCK { FRONT } else { size };
+        self.left_out = size - self.given;
         self.packets += 1;
         Ok(Step::Packet(found))
     }
@@ -136,21 +158,23 @@ impl PcapngReader {
             _ => self.big_endian,
         };
         let total = u32_at(header, 4, big_endian);
-        if (total as usize) < EMPTY_BLOCK || total as usize > MAX_BLOCK {
+        let own = matches!(kind, block_type::SECTION_HEADER | block_type::INTERFACE);
+        let longest = if own { MAX_BLOCK } else { LONGEST_BLOCK };
+        if (total as usize) < EMPTY_BLOCK || total as usize > longest {
             return Err(self.input.damaged(format!(
-                "a block (type {kind:#x}) of {total} bytes, and {EMPTY_BLOCK} to {MAX_BLOCK} are possible"
+                "a block (type {kind:#x}) of {total} bytes, and {EMPTY_BLOCK} to {longest} are possible"
             )));
         }
         // Lengths that are no multiple of four are met: the padding was not counted.
         let size = (total as usize).next_multiple_of(4);
-        if !self.input.fill(size)? {
+        if !self.input.fill(if size > MAX_BLOCK { FRONT } else { size })? {
             let there = self.input.bytes().len();
             return Err(self.input.damaged(format!(
                 "the file is cut short inside a block (type {kind:#x}): {there} of {total} bytes"
             )));
         }
         let again = u32_at(self.input.bytes(), size - 4, big_endian);
-        if again != total {
+        if size <= MAX_BLOCK && again != total {
             return Err(self.input.damaged(format!(
                 "a block (type {kind:#x}) whose two lengths differ: {total} and {again}"
             )));
@@ -169,6 +193,10 @@ impl PcapngReader {
 
     /// Everything that is not a packet.
     fn other_block(&mut self, kind: u32, size: usize) -> Result<Step, SourceError> {
+        if size > MAX_BLOCK {
+            self.left_out = size;
+            return Ok(Step::Cut(Cut { interface: None, bytes: size as u64 }));
+        }
         let body = self.input.bytes().get(BLOCK_HEADER..size - 4).unwrap_or_default();
         if kind == block_type::INTERFACE {
             let interface = blocks::interface(body, self.big_endian);

@@ -74,7 +74,7 @@ fn sum(path: &std::path::Path) -> (Sum, u64) {
                     let kinds = [block_type::CUSTOM, block_type::CUSTOM_NO_COPY];
                     custom += u64::from(kinds.contains(&block.block_type));
                 }
-                Event::Lost(_) => {}
+                Event::Lost(_) | Event::Cut(_) => {}
                 Event::Opened { .. } | Event::Closed { .. } | Event::Idle(_) => {
                     panic!("a file is not live")
                 }

@@ -56,6 +56,7 @@ impl Heard {
                 }
                 Ok(Some(Event::Closed { interface, .. })) => self.closed.push(interface),
                 Ok(Some(Event::Block(block))) => panic!("{block:?}"),
+                Ok(Some(Event::Cut(cut))) => panic!("{cut:?}"),
                 Ok(None) => return,
                 Err(error) => {
                     self.error = Some(error);

@@ -6,7 +6,7 @@ use capstan_model::packet::Stamp;
 use capstan_model::{FailureKind, Time};
 
 use super::super::tests::{harm, survives};
-use super::super::{Event, PacketSource, SourceError, open_reader};
+use super::super::{Cut, Event, PacketSource, SourceError, open_reader};
 
 struct Write {
     big_endian: bool,
@@ -49,6 +49,8 @@ struct Read {
     options: Vec<u8>,
     /// Nanoseconds, length on the wire, captured length.
     packets: Vec<(i64, u32, usize)>,
+    /// Bytes of the packets that were cut which are not kept.
+    cut: Vec<u64>,
     error: Option<String>,
 }
 
@@ -57,13 +59,17 @@ fn read(bytes: Vec<u8>) -> Read {
     let Ok(Some(Event::Interface(interface))) = source.next_event() else {
         panic!("no interface");
     };
-    let mut packets = Vec::new();
+    let (mut packets, mut cut) = (Vec::new(), Vec::new());
     let error = loop {
         match source.next_event() {
             Ok(Some(Event::Packet(packet))) => {
                 let Stamp::At(Time(nanos)) = packet.stamp else { panic!("no time") };
                 assert!(packet.data.iter().all(|byte| *byte == 0x11), "{:?}", packet.data);
                 packets.push((nanos, packet.length, packet.data.len()));
+            }
+            Ok(Some(Event::Cut(Cut { interface, bytes }))) => {
+                assert_eq!((interface, packets.is_empty()), (Some(0), false));
+                cut.push(bytes);
             }
             Ok(Some(other)) => panic!("{other:?}"),
             Ok(None) => break None,
@@ -76,6 +82,7 @@ fn read(bytes: Vec<u8>) -> Read {
         resolution: interface.resolution,
         options: interface.options,
         packets,
+        cut,
         error,
     }
 }
@@ -95,6 +102,7 @@ fn both_byte_orders_and_both_resolutions() {
                 resolution,
                 options: Vec::new(),
                 packets: vec![(nanos, 1500, 60), (nanos, 61, 61)],
+                cut: Vec::new(),
                 error: None,
             };
             assert_eq!(read(file.bytes), expected);
@@ -167,20 +175,41 @@ fn what_comes_before_the_damage_is_given() {
         let error = read.error.expect("cut");
         assert!(error.contains("damaged at byte 100"), "{error}");
     }
-    file.u32(1).u32(2).u32(600_000).u32(600_000);
-    file.bytes.resize(700_000, 0x11);
-    let read = read(file.bytes);
-    assert_eq!(read.packets.len(), 1);
-    assert!(read.error.expect("too long").contains("600000 captured bytes"));
+    for length in [u32::MAX, (128 << 20) + 1] {
+        let mut file = Write::file(false, 0xa1b2_c3d4, (2, 4), 1);
+        file.record(TIME, 60, 60, 0).u32(1).u32(2).u32(length).u32(length);
+        file.bytes.resize(700_000, 0x11);
+        let read = read(file.bytes);
+        assert_eq!(read.packets.len(), 1);
+        assert!(read.error.expect("too long").contains(&format!("{length} captured bytes")));
+    }
 }
 
 #[test]
-fn the_longest_frame_that_is_kept_is_read() {
-    let mut file = Write::file(false, 0xa1b2_c3d4, (2, 4), 1);
-    file.record(TIME, 524_288, 524_288, 0).record(TIME, 524_289, 524_289, 0);
-    let read = read(file.bytes);
-    assert_eq!(read.packets, [(MICROS, 524_288, 524_288)]);
-    assert!(read.error.is_some());
+fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
+    for (big_endian, magic, more) in [(false, 0xa1b2_c3d4, 0), (true, 0xa1b2_cd34, 8)] {
+        let mut file = Write::file(big_endian, magic, (2, 4), 1);
+        file.record(TIME, 60, 60, more)
+            .record(TIME, 524_288, 524_288, more)
+            .record(TIME, 524_289, 600_000, more)
+            .record(TIME, 20_000_000, 20_000_000, more)
+            .record(TIME, 60, 60, more);
+        let whole = read(file.bytes.clone());
+        let expected = [
+            (MICROS, 60, 60),
+            (MICROS, 524_288, 524_288),
+            (MICROS, 600_000, 524_288),
+            (MICROS, 20_000_000, 524_288),
+            (MICROS, 60, 60),
+        ];
+        assert_eq!(whole.packets, expected);
+        assert_eq!((whole.cut, whole.error), (vec![1, 19_475_712], None));
+        // The file ends in what is not kept of a frame.
+        file.bytes.truncate(15_000_000);
+        let cut = read(file.bytes);
+        assert_eq!(cut.packets, expected[..4]);
+        assert!(cut.error.expect("cut short").contains("cut short inside a packet"));
+    }
 }
 
 #[test]

@@ -6,11 +6,14 @@ use capstan_model::Packet;
 use capstan_model::packet::{MAX_CAPTURED, Stamp};
 
 use super::options::{self, Options, Place, code};
-use super::{Known, PcapngReader};
+use super::{Known, MAX_BLOCK, PcapngReader};
 use crate::source::input::{u16_at, u32_at};
 
 /// The drop count of a packet block (obsolete kind) that does not know it.
 const DROPS_UNKNOWN: u16 = u16::MAX;
+
+/// Where the captured bytes are in a packet block with a time.
+pub(super) const DATA: usize = 28;
 
 /// Where a packet's options lie.
 enum OptionBytes {
@@ -29,6 +32,8 @@ pub(in super::super) struct Found {
     options: OptionBytes,
     /// Packets that the block says were lost before this one.
     pub(super) dropped: u64,
+    /// Captured bytes that are not kept.
+    pub(super) cut: usize,
 }
 
 impl PcapngReader {
@@ -89,7 +94,6 @@ impl PcapngReader {
         index: u32,
         drops: Option<u16>,
     ) -> Result<Found, String> {
-        const DATA: usize = 28;
         let room = size
             .checked_sub(DATA + 4)
             .ok_or_else(|| format!("a packet block of {size} bytes is too short"))?;
@@ -97,9 +101,13 @@ impl PcapngReader {
         let ticks = u64::from(self.field(12)) << 32 | u64::from(self.field(16));
         let stamp = known.clock.stamp(ticks);
         let captured = self.field(20) as usize;
-        check_captured(captured, room)?;
-        let data = DATA..DATA + captured;
-        let list = (DATA + captured.next_multiple_of(4))..size - 4;
+        let kept = kept(captured, room)?;
+        let data = DATA..DATA + kept;
+        let list = match size {
+            ..=MAX_BLOCK => (DATA + captured.next_multiple_of(4))..size - 4,
+            // They are behind what was read.
+            _ => 0..0,
+        };
         let mut found = Found {
             interface,
             stamp,
@@ -107,6 +115,7 @@ impl PcapngReader {
             data,
             options: OptionBytes::There(0..0),
             dropped: 0,
+            cut: captured - kept,
         };
         if !list.is_empty() || drops.is_some() {
             self.read_options(&mut found, list, drops)?;
@@ -162,30 +171,26 @@ impl PcapngReader {
             0 => length,
             snap_length => length.min(snap_length),
         } as usize;
-        check_captured(captured, room)?;
+        let kept = kept(captured, room)?;
         Ok(Found {
             interface,
             stamp: Stamp::None,
             length,
-            data: DATA..DATA + captured,
+            data: DATA..DATA + kept,
             options: OptionBytes::There(0..0),
             dropped: 0,
+            cut: captured - kept,
         })
     }
 }
 
-/// Whether so many captured bytes can be in a block that has room for `room`.
+/// How many of so many captured bytes are kept, which must be in a block with room for `room`.
 #[inline]
-fn check_captured(captured: usize, room: usize) -> Result<(), String> {
-    if captured > MAX_CAPTURED {
-        return Err(format!(
-            "a packet of {captured} captured bytes, and {MAX_CAPTURED} is the most there can be"
-        ));
-    }
+fn kept(captured: usize, room: usize) -> Result<usize, String> {
     if captured > room {
         return Err(format!(
             "a packet of {captured} captured bytes in a block with room for {room}"
         ));
     }
-    Ok(())
+    Ok(captured.min(MAX_CAPTURED))
 }

@@ -6,7 +6,7 @@ use capstan_model::packet::Stamp;
 use capstan_model::{Block, Time};
 
 use super::super::tests::{harm, survives};
-use super::super::{Event, Lost, PacketSource, open_reader};
+use super::super::{Cut, Event, Lost, PacketSource, open_reader};
 
 /// Writes blocks of one byte order.
 #[derive(Clone, Copy)]
@@ -74,6 +74,7 @@ enum Seen {
     Packet { interface: u32, stamp: Stamp, length: u32, data: Vec<u8>, options: Vec<u8> },
     Block(Block),
     Lost(Lost),
+    Cut(Cut),
 }
 
 fn read(bytes: &[u8]) -> (Vec<Seen>, Option<String>) {
@@ -91,6 +92,7 @@ fn read(bytes: &[u8]) -> (Vec<Seen>, Option<String>) {
             },
             Ok(Some(Event::Block(block))) => Seen::Block(block),
             Ok(Some(Event::Lost(lost))) => Seen::Lost(lost),
+            Ok(Some(Event::Cut(cut))) => Seen::Cut(cut),
             Ok(Some(Event::Opened { .. } | Event::Closed { .. } | Event::Idle(_))) => {
                 panic!("a file is not live")
             }
@@ -361,6 +363,43 @@ fn what_tshark_puts_up_with_is_read() {
     for (name, more) in cases {
         let (seen, error) = read(&[&good[..], &more[..]].concat());
         assert_eq!((packets(&seen), error), (1, None), "{name}");
+    }
+}
+
+#[test]
+fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
+    for order in ORDERS {
+        let start = [order.section(0, b""), order.interface(0, b"")].concat();
+        let comment = order.option(1, b"long");
+        let small = order.packet(0, 3, b"small", b"");
+        // The longest that is kept, one whose block is read whole, one whose block is not.
+        for (length, cut) in [(524_288, 0), (524_289, 1), (15_000_000, 14_475_712)] {
+            let long = order.packet(0, 2, &vec![7; length], &comment);
+            let (seen, error) = read(&[&start[..], &long, &small].concat());
+            assert_eq!((packets(&seen), error), (2, None), "{length}");
+            let told = Cut { interface: Some(0), bytes: cut };
+            assert_eq!(seen.contains(&Seen::Cut(told)), cut > 0, "{length}");
+            let Seen::Packet { length: wire, data, options, .. } = &seen[seen.len() - 2] else {
+                panic!("{length}: no packet");
+            };
+            assert_eq!((*wire as usize, data.len()), (length, length.min(524_288)));
+            assert_eq!(options, &ORDERS[0].option(1, b"long"));
+        }
+        let huge = order.packet(0, 2, &vec![7; 20_000_001], &comment);
+        let simple =
+            order.block(block_type::SIMPLE_PACKET, &[&order.u32(20_000_000), &vec![8; 20_000_000]]);
+        let other = order.block(77, &[&vec![9; 20_000_000]]);
+        let file = [&start[..], &huge, &other, &simple, &small].concat();
+        let (seen, error) = read(&file);
+        assert_eq!(error, None);
+        let told: Vec<&Seen> = seen.iter().filter(|seen| matches!(seen, Seen::Cut(_))).collect();
+        let cut = |interface, bytes| Seen::Cut(Cut { interface, bytes });
+        let expected = [cut(Some(0), 19_475_713), cut(None, 20_000_012), cut(Some(0), 19_475_712)];
+        assert_eq!(told, expected.iter().collect::<Vec<_>>());
+        assert_eq!(packets(&seen), 3);
+        let (seen, error) = read(&file[..15_000_000]);
+        assert_eq!(packets(&seen), 1);
+        assert!(error.expect("cut short").contains("cut short inside a block"));
     }
 }
 

@@ -51,6 +51,7 @@ fn read_from(mut source: impl PacketSource) -> File {
             }),
             Ok(Some(Event::Block(block))) => file.blocks.push(block),
             Ok(Some(Event::Lost(lost))) => file.lost.push((lost.interface, lost.packets)),
+            Ok(Some(Event::Cut(cut))) => panic!("{cut:?}"),
             Ok(Some(Event::Opened { .. } | Event::Closed { .. } | Event::Idle(_))) => {
                 panic!("a file is not live")
             }
