@@ -2,7 +2,11 @@
 //! understood headers reach, and where in them the fields lie that the segment
 //! format keeps in columns.
 
-use capstan_model::headers::{Field, FieldKind, MAX_FIELDS, Network, Outer, Tunnel};
+mod encapsulation;
+
+use capstan_model::headers::{
+    Datagram, Field, FieldKind, Fragment, MAX_FIELDS, Network, Outer, Tunnel,
+};
 use capstan_model::{Address, Headers, LinkType};
 
 use crate::walk::{Kind, Layer, Stop, Visit, Walk};
@@ -29,10 +33,34 @@ pub fn decode_into(headers: &mut Headers, link: LinkType, data: &[u8], wire_leng
     fill(headers, link, data, wire_length);
 }
 
+/// Shows the datagrams that a packet holds the first fragments of, the outer ones of tunnels
+/// included: later fragments of them have none of the headers inside. There are some if
+/// [`Headers::outer_fragments`] is set, or [`Headers::fragment`] with the offset 0.
+pub fn first_fragments(
+    link: LinkType,
+    data: &[u8],
+    wire_length: u32,
+    mut visit: impl FnMut(Datagram),
+) {
+    let mut headers = Headers::default();
+    let mut state = State::default();
+    for layer in Walk::new(link, data, wire_length) {
+        take(&mut headers, layer, data.len(), &mut state);
+        // As it is named here its later fragments are: what is inside says more.
+        let begins = |fragment: Option<Fragment>| fragment.is_some_and(|piece| piece.offset == 0);
+        if let Kind::Ipv4 { fragment, .. } | Kind::FragmentExtension { fragment, .. } = layer.kind
+            && begins(fragment)
+            && let Some(datagram) = headers.datagram()
+        {
+            visit(datagram);
+        }
+    }
+}
+
 /// Decodes into a record in which nothing is set.
 fn fill(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
     let mut walk = Walk::new(link, data, wire_length);
-    let stop = walk.run(&mut Fold { headers, tunnel: None });
+    let stop = walk.run(&mut Fold { headers, state: State::default() });
     // A walk stops before an offset outgrows 16 bits.
     headers.prefix = walk.offset() as u16;
     headers.ethertype = walk.ethertype();
@@ -43,15 +71,23 @@ fn fill(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
 /// What the headers so far amount to.
 struct Fold<'a> {
     headers: &'a mut Headers,
+    state: State,
+}
+
+/// What of the headers before matters for the next one.
+#[derive(Debug, Default)]
+struct State {
     /// The kind of the tunnel header met since the last IP header.
     tunnel: Option<Tunnel>,
+    /// The next MPLS label is an entropy label.
+    entropy: bool,
 }
 
 impl Visit for Fold<'_> {
     // Every call names a different kind, for which all but one arm falls away.
     #[inline(always)]
     fn layer(&mut self, layer: Layer, limit: usize) {
-        take(self.headers, layer, limit, &mut self.tunnel);
+        take(self.headers, layer, limit, &mut self.state);
     }
 }
 
@@ -63,29 +99,38 @@ fn mapped(address: u32) -> Address {
 }
 
 #[inline(always)]
-fn take(headers: &mut Headers, layer: Layer, limit: usize, tunnel: &mut Option<Tunnel>) {
+fn take(headers: &mut Headers, layer: Layer, limit: usize, state: &mut State) {
     let Layer { start, end, kind } = layer;
     match kind {
-        Kind::Link
-        | Kind::Snap
-        | Kind::Mpls { .. }
-        | Kind::ControlWord
-        | Kind::Pppoe
-        | Kind::Erspan => {}
-        Kind::Vlan { id } => headers.vlan = Some(id),
+        Kind::Link | Kind::Snap | Kind::ControlWord | Kind::Pppoe => {}
+        Kind::Mpls { label } => {
+            let is_entropy = std::mem::replace(&mut state.entropy, label == ENTROPY_FOLLOWS);
+            if label >= FIRST_OWN_LABEL && !is_entropy {
+                headers.labels = encapsulation::label(headers.labels, label);
+            }
+        }
+        Kind::Erspan { session, vlan } => {
+            headers.labels = encapsulation::session(headers.labels, session, vlan);
+        }
+        Kind::Vlan { id } => {
+            if let Some(outer) = headers.vlan.replace(id) {
+                headers.encapsulation = encapsulation::vlan(headers.encapsulation, outer);
+            }
+        }
         Kind::Arp { addresses: None } => {}
         Kind::Arp { addresses: Some((sender, target)) } => {
-            enter(headers, tunnel);
+            enter(headers, state);
             headers.network = Network::Arp;
             headers.source = Address::v4(sender);
             headers.destination = Address::v4(target);
         }
         Kind::Ipv4 { source, destination, protocol, fragment } => {
-            enter(headers, tunnel);
+            enter(headers, state);
             headers.network = Network::V4;
             headers.source = mapped(source);
             headers.destination = mapped(destination);
             headers.ip_protocol = protocol;
+            headers.datagram_protocol = protocol;
             headers.fragment = fragment;
             headers.push_fields([
                 (FieldKind::Ipv4Length, start + 2),
@@ -94,7 +139,7 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, tunnel: &mut Option<T
             ]);
         }
         Kind::Ipv6 { source, destination, protocol } => {
-            enter(headers, tunnel);
+            enter(headers, state);
             headers.network = Network::V6;
             headers.source = Address::v6(source);
             headers.destination = Address::v6(destination);
@@ -136,9 +181,9 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, tunnel: &mut Option<T
             transport(headers, (identifier, identifier), limit, end);
             headers.push_field(FieldKind::Checksum, start + 2);
         }
-        Kind::Vxlan { vni } => carry(headers, tunnel, Tunnel::Vxlan, Some(vni)),
-        Kind::Geneve { vni } => carry(headers, tunnel, Tunnel::Geneve, Some(vni)),
-        Kind::Gre { key } => carry(headers, tunnel, Tunnel::Gre, key),
+        Kind::Vxlan { vni } => carry(headers, state, Tunnel::Vxlan, Some(vni)),
+        Kind::Geneve { vni } => carry(headers, state, Tunnel::Geneve, Some(vni)),
+        Kind::Gre { key } => carry(headers, state, Tunnel::Gre, key),
     }
 }
 
@@ -149,17 +194,30 @@ fn transport(headers: &mut Headers, ports: (u16, u16), limit: usize, end: usize)
     headers.transport_payload = u32::try_from(limit.saturating_sub(end)).unwrap_or(u32::MAX);
 }
 
+/// Special-purpose labels (RFC 7274) tell no two networks apart.
+const FIRST_OWN_LABEL: u32 = 16;
+
+/// The label that announces an entropy label, which is a hash of the flow (RFC 6790).
+const ENTROPY_FOLLOWS: u32 = 7;
+
 /// Notes a tunnel header: whatever network comes next is inside it.
-fn carry(headers: &mut Headers, tunnel: &mut Option<Tunnel>, kind: Tunnel, vni: Option<u32>) {
-    *tunnel = Some(kind);
-    headers.vni = vni;
+fn carry(headers: &mut Headers, state: &mut State, kind: Tunnel, vni: Option<u32>) {
+    state.tunnel = Some(kind);
+    put_vni(headers, vni);
+}
+
+/// Makes `vni` the innermost network identifier.
+fn put_vni(headers: &mut Headers, vni: Option<u32>) {
+    if let Some(outer) = std::mem::replace(&mut headers.vni, vni) {
+        headers.labels = encapsulation::vni(headers.labels, outer);
+    }
 }
 
 /// Makes room for a network header: if one was there before, it was a tunnel's.
 #[inline]
-fn enter(headers: &mut Headers, tunnel: &mut Option<Tunnel>) {
+fn enter(headers: &mut Headers, state: &mut State) {
     if matches!(headers.network, Network::V4 | Network::V6) {
-        step_inside(headers, tunnel.take());
+        step_inside(headers, state.tunnel.take());
     }
 }
 
@@ -167,7 +225,7 @@ fn enter(headers: &mut Headers, tunnel: &mut Option<Tunnel>) {
 #[cold]
 fn step_inside(headers: &mut Headers, tunnel: Option<Tunnel>) {
     if tunnel.is_none() {
-        headers.vni = None;
+        put_vni(headers, None);
     }
     let kind = tunnel.unwrap_or(Tunnel::IpInIp);
     let outermost = Outer {
@@ -178,8 +236,12 @@ fn step_inside(headers: &mut Headers, tunnel: Option<Tunnel>) {
         tunnel: kind,
     };
     headers.outer = Some(Outer { tunnel: kind, ..headers.outer.unwrap_or(outermost) });
+    headers.encapsulation =
+        encapsulation::ends(headers.encapsulation, kind, headers.source, headers.destination);
+    headers.outer_fragments |= headers.fragment.is_some();
     rename_fields(headers);
     headers.ip_protocol = 0;
+    headers.datagram_protocol = 0;
     headers.source_port = 0;
     headers.destination_port = 0;
     headers.fragment = None;

@@ -201,7 +201,12 @@ pub enum Kind {
         key: Option<u32>,
     },
     /// ERSPAN inside GRE.
-    Erspan,
+    Erspan {
+        /// The mirror session, 10 bits.
+        session: u16,
+        /// The VLAN that the frame was seen in, 12 bits.
+        vlan: u16,
+    },
 }
 
 /// Is shown a packet's headers, outermost first.

@@ -1,24 +1,31 @@
 //! Which flow a packet belongs to.
 //!
-//! The key is the inner VLAN and VNI and the inner 5-tuple. Everything else:
+//! The key is the inner 5-tuple and what it lies in: VLAN tags, the ends of tunnels; and, of each
+//! direction, network identifiers and labels. Everything else:
 //!
-//! * Source and destination: who sent the SYN; without one the end whose port
-//!   looks like a service is the destination; else who sent the first packet.
-//! * A SYN after FIN, RST or time-out opens a new flow; so does a SYN with
-//!   another sequence number than the flow's own, or one into a flow that was
-//!   joined in its middle: the end of the old connection was not seen.
-//! * A later fragment belongs to the flow of the datagram's first fragment if
-//!   that came within 30 s before, else to a portless flow of the datagram.
+//! * Source and destination: who sent the SYN, else who was sent the SYN-ACK; without either the
+//!   end whose port looks like a service is the destination; else who sent the first packet.
+//! * A SYN or SYN-ACK is its flow's own if its number is the one its sender began with ([`start`]),
+//!   whenever it is seen. Another one opens a new flow; so does any packet after the time-out.
+//! * The two directions of a flow may have other network identifiers and labels ([`pairs`]).
+//! * A later fragment belongs to the flow of the datagram's first fragment if that came within
+//!   30 s before, also if it is the outer datagram of a tunnel; else to a portless flow of the
+//!   datagram.
 //! * What is not IP belongs to a pseudo-flow of interface, link type and
 //!   ethertype; ARP to a flow of its two addresses.
 //!
-//! The table's size is bounded: when it is full, the flows idle for longest leave.
+//! The table's size is bounded: when it is full, the flow idle for longest leaves ([`queue`]).
 
+mod forget;
+mod fragments;
 mod key;
+mod pairs;
+mod queue;
+mod start;
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
-use capstan_model::headers::{Network, tcp_flags};
+use capstan_model::headers::{Datagram, Network, Outer, tcp_flags};
 use capstan_model::{
     Direction, FlowEnd, FlowId, FlowKey, Generation, Headers, LinkType, Protocol, RecorderId, Time,
 };
@@ -26,7 +33,11 @@ use capstan_storage_engine::segment::builder::PartNumber;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use key::{FragmentKey, Key};
+use fragments::Datagrams;
+use key::Key;
+use pairs::Pairs;
+use queue::{Queue, Queues};
+use start::Starts;
 
 /// How long a flow may be silent before the next packet opens a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +67,6 @@ impl Default for Timeouts {
 
 /// Most flows remembered at a time.
 pub(crate) const MAX_FLOWS: usize = 256 * 1024;
-/// Most first fragments remembered at a time.
-const MAX_FRAGMENTS: usize = 16 * 1024;
-/// Flows are swept for time-outs whenever packet time has moved this far.
-const SWEEP_EVERY: i64 = 10 * SECOND;
-
 /// A place in the table; valid until the next packet is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowSlot(u32);
@@ -78,13 +84,24 @@ pub struct Flow {
     pub label_tries: u8,
     /// Where its last packet went.
     pub last_part: Option<LastPart>,
+    /// How many parts it has in segments, open or not.
+    pub parts: u32,
     lookup: Key,
+    /// What tells it from others with the same key, by direction. What is not seen yet is taken
+    /// to be as in the other direction.
+    circuits: [u64; 2],
+    /// Directions that were seen. Directions in arrays here: 1 is from the key's lower end.
+    seen: [bool; 2],
     source_is_low: bool,
-    last: i64,
-    syn_seq: Option<u32>,
-    /// FIN seen, by direction.
+    /// A SYN has said who the source is.
+    source_is_sure: bool,
+    /// It was used since it was put into its queue.
+    used: bool,
+    /// FIN seen.
     fin: [bool; 2],
     reset: bool,
+    last: i64,
+    starts: Starts,
 }
 
 /// Payload packets of a flow that are looked at to tell what it speaks.
@@ -99,8 +116,9 @@ pub struct Found {
     pub direction: Direction,
     /// The flow begins with this packet.
     pub new: bool,
-    /// The flow whose place it took, and why that ended: only its last part is left of it.
-    pub ended: Option<(FlowId, FlowEnd)>,
+    /// The packet says that the flow's source is the other end than was taken for it. The caller
+    /// calls [`Flow::turn`] if nothing stored says otherwise.
+    pub turned: bool,
 }
 
 /// The flows a recorder follows.
@@ -112,14 +130,28 @@ pub struct FlowTable {
     timeouts: Timeouts,
     flows: Vec<Option<Flow>>,
     free: Vec<u32>,
-    by_key: HashTable<u32>,
+    /// An entry for each circuit of each flow.
+    by_key: HashTable<Entry>,
+    pairs: Pairs,
     hasher: RandomState,
-    fragments: HashMap<FragmentKey, (Key, bool, i64), RandomState>,
-    newest: i64,
+    queues: Queues,
+    datagrams: Datagrams,
+    /// Times of the last three packets, the latest first.
+    times: Option<[i64; 3]>,
+    /// What time it is, as far as time-outs go, and how many packets in a row were earlier.
+    clock: i64,
+    behind: u32,
     swept: i64,
     evicted: u64,
-    /// The last parts of flows forgotten before their time, until somebody takes them.
-    evicted_parts: Vec<LastPart>,
+    /// How flows ended that were forgotten, and their last parts, until somebody takes them.
+    ended: Vec<(LastPart, FlowEnd)>,
+}
+
+/// A flow's slot, and by which direction's circuit it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    slot: u32,
+    way: u8,
 }
 
 /// The segment (by serial number) and part that a flow's last packet went to.
@@ -136,23 +168,27 @@ impl FlowTable {
             flows: Vec::new(),
             free: Vec::new(),
             by_key: HashTable::new(),
+            pairs: Pairs::default(),
             hasher: RandomState::default(),
-            fragments: HashMap::default(),
-            newest: i64::MIN,
-            swept: i64::MIN,
+            queues: Queues::new(),
+            datagrams: Datagrams::default(),
+            times: None,
+            clock: 0,
+            behind: 0,
+            swept: 0,
             evicted: 0,
-            evicted_parts: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
     /// Flows remembered now.
     pub fn len(&self) -> usize {
-        self.by_key.len()
+        self.flows.len() - self.free.len()
     }
 
     /// Whether none are.
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.len() == 0
     }
 
     /// Flows opened so far: the next flow's counter.
@@ -165,10 +201,16 @@ impl FlowTable {
         self.evicted
     }
 
-    /// The last parts of the flows that were forgotten since this was asked before, because the
-    /// table was full and not because they ended. Only a packet that opens a flow makes some.
-    pub fn take_evicted(&mut self) -> impl Iterator<Item = LastPart> + '_ {
-        self.evicted_parts.drain(..)
+    /// Whether flows were forgotten since [`FlowTable::take_ended`] was called.
+    #[inline]
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// How flows ended that were forgotten since this was called before, with their last parts:
+    /// for want of room, by time-out, or as another took their place.
+    pub fn take_ended(&mut self) -> impl Iterator<Item = (LastPart, FlowEnd)> + '_ {
+        self.ended.drain(..)
     }
 
     /// The flow in a slot that [`FlowTable::find`] just gave.
@@ -184,118 +226,167 @@ impl FlowTable {
         interface: u32,
         time: Option<Time>,
     ) -> Found {
-        // A packet without a time belongs where the newest one is.
-        let now = time.map_or(self.newest, |time| time.0);
-        if now > self.newest {
-            self.newest = now;
-            if self.swept == i64::MIN {
-                self.swept = now;
-            } else if now.saturating_sub(self.swept) >= SWEEP_EVERY {
-                self.sweep(now);
-            }
+        let now = self.moment(time);
+        let Some(datagram) = headers.datagram() else {
+            return self.find_flow(headers, link_type, interface, now, None);
+        };
+        if headers.fragment.is_some_and(|fragment| fragment.offset > 0) {
+            return match self.follow(&datagram, now) {
+                Some(found) => found,
+                None => self.find_flow(headers, link_type, interface, now, Some(datagram.id)),
+            };
         }
-        let (key, source_low) = self.key_of(headers, link_type, interface, now);
-        let hash = self.hash(&key);
-        let flows = &self.flows;
-        let known = self
-            .by_key
-            .find(hash, |slot| {
-                flows[*slot as usize].as_ref().is_some_and(|flow| flow.lookup == key)
-            })
-            .copied();
-        let mut ended = None;
-        if let Some(slot) = known {
-            match self.end_before(slot, headers, now, source_low) {
-                None => return self.meet(slot, headers, now, source_low),
-                Some(end) => ended = self.forget(slot).map(|id| (id, end)),
-            }
-        }
-        if self.by_key.len() >= MAX_FLOWS {
-            self.evict(now);
-        }
-        let slot = self.open(key, hash, headers, link_type, interface, source_low, now);
-        Found { new: true, ended, ..self.meet(slot, headers, now, source_low) }
+        let found = self.find_flow(headers, link_type, interface, now, None);
+        self.expect_fragments(&found, datagram, None);
+        found
     }
 
-    fn hash(&self, key: &Key) -> u64 {
-        use std::hash::BuildHasher;
-        self.hasher.hash_one(key)
+    /// Later fragments of `datagram` belong to the flow that was just found. `outer` are the
+    /// tunnel's ends, if it is an outer datagram.
+    pub fn expect_fragments(&mut self, found: &Found, datagram: Datagram, outer: Option<Outer>) {
+        let flow = self.flow_mut(found.slot).id;
+        let now = self.times.map_or(0, |times| times[0]);
+        let first = (found.slot, flow, found.direction);
+        self.datagrams.expect(datagram, first, outer, now, self.timeouts.fragment);
     }
 
-    /// The lookup key of a packet and whether its source is the key's low end.
-    fn key_of(
+    /// The ends of the tunnel that a later fragment of an outer datagram went through, which it
+    /// does not say itself.
+    pub fn outer_of(&self, headers: &Headers) -> Option<Outer> {
+        let datagram = headers.datagram()?;
+        let now = self.times.map_or(0, |times| times[0]);
+        self.datagrams.first(&datagram, now, self.timeouts.fragment)?.outer
+    }
+
+    /// The flow of a later fragment, by the first one.
+    fn follow(&mut self, datagram: &Datagram, now: i64) -> Option<Found> {
+        let first = self.datagrams.first(datagram, now, self.timeouts.fragment)?;
+        let flow = self.flows.get_mut(first.slot.0 as usize)?.as_mut()?;
+        if flow.id != first.flow {
+            return None;
+        }
+        flow.last = flow.last.max(now);
+        flow.used = true;
+        Some(Found { slot: first.slot, direction: first.direction, new: false, turned: false })
+    }
+
+    fn find_flow(
         &mut self,
         headers: &Headers,
         link_type: LinkType,
         interface: u32,
         now: i64,
-    ) -> (Key, bool) {
-        let Some(fragment) = headers.fragment else {
-            return Key::of(headers, link_type, interface, None);
+        fragment: Option<u32>,
+    ) -> Found {
+        let (key, source_low) = Key::of(headers, link_type, interface, fragment);
+        let circuit = key::circuit(headers);
+        let way = usize::from(source_low);
+        let mut known = self.lookup(&key, circuit, way);
+        if known.is_none() && !(circuit == 0 && self.pairs.is_empty()) {
+            known = self.pair(&key, circuit, way, headers);
+        }
+        if let Some(slot) = known {
+            match self.end_before(slot, headers, now, way) {
+                None => return self.meet(slot, headers, now, source_low),
+                Some(end) => self.end(slot, end),
+            }
+        }
+        if self.len() >= MAX_FLOWS {
+            self.evict(now);
+        }
+        let slot = self.open(key, circuit, headers, link_type, interface, source_low, now);
+        Found { new: true, turned: false, ..self.meet(slot, headers, now, source_low) }
+    }
+
+    fn hash(hasher: &RandomState, key: &Key, circuit: u64) -> u64 {
+        hasher.hash_one((key, circuit))
+    }
+
+    /// The flow with this key in which packets that go this way have this circuit.
+    #[inline]
+    fn lookup(&self, key: &Key, circuit: u64, way: usize) -> Option<u32> {
+        let hash = Self::hash(&self.hasher, key, circuit);
+        let is_it = |entry: &Entry| {
+            let flow = self.flows[entry.slot as usize].as_ref();
+            flow.is_some_and(|flow| flow.circuits[way] == circuit && flow.lookup == *key)
         };
-        let name = FragmentKey::of(headers, fragment.id);
-        if fragment.offset == 0 {
-            let (key, low) = Key::of(headers, link_type, interface, None);
-            if self.fragments.len() >= MAX_FRAGMENTS {
-                let oldest = now.saturating_sub(self.timeouts.fragment);
-                self.fragments.retain(|_, (.., seen)| *seen >= oldest);
-                if self.fragments.len() >= MAX_FRAGMENTS {
-                    // A flood of fragments: later ones go to portless flows instead.
-                    self.fragments.clear();
-                }
-            }
-            self.fragments.insert(name, (key, low, now));
-            return (key, low);
+        self.by_key.find(hash, is_it).map(|entry| entry.slot)
+    }
+
+    /// The one flow that a packet with a circuit of its own can be the other direction of; it is
+    /// that from now on.
+    #[cold]
+    fn pair(&mut self, key: &Key, circuit: u64, way: usize, headers: &Headers) -> Option<u32> {
+        let plain = if circuit == 0 { None } else { self.lookup(key, 0, way) };
+        let plain = plain.filter(|slot| self.lacks(*slot, way));
+        let slot = match (plain, self.pairs.only(key, way)) {
+            (Some(plain), Ok(None)) => plain,
+            (None, Ok(Some(only))) => only,
+            // There is none, or it cannot be told which.
+            _ => return None,
+        };
+        let flow = self.flows[slot as usize].as_ref()?;
+        let fits = match headers.tcp {
+            Some(tcp) => flow.starts.is_answered_by(tcp, way, headers.transport_payload),
+            None => flow.lookup.is_of_two_ends(),
+        };
+        if !fits {
+            return None;
         }
-        match self.fragments.get(&name) {
-            Some((key, low, seen)) if now.saturating_sub(*seen) <= self.timeouts.fragment => {
-                (*key, *low)
-            }
-            _ => Key::of(headers, link_type, interface, Some(fragment.id)),
+        let entry = Entry { slot, way: way as u8 };
+        self.saw(slot, way);
+        let hash = Self::hash(&self.hasher, key, circuit);
+        self.flows[slot as usize].as_mut()?.circuits[way] = circuit;
+        self.insert(hash, entry);
+        Some(slot)
+    }
+
+    /// Whether no packet of a flow went this way so far.
+    fn lacks(&self, slot: u32, way: usize) -> bool {
+        self.flows[slot as usize].as_ref().is_some_and(|flow| !flow.seen[way])
+    }
+
+    /// A packet of a flow goes this way.
+    #[inline]
+    fn saw(&mut self, slot: u32, way: usize) {
+        let Some(flow) = self.flows[slot as usize].as_mut() else { return };
+        if std::mem::replace(&mut flow.seen[way], true) {
+            return;
         }
+        if flow.circuits[1 - way] != 0 {
+            self.pairs.complete(&flow.lookup, way, slot);
+        }
+    }
+
+    fn insert(&mut self, hash: u64, entry: Entry) {
+        let (flows, hasher) = (&self.flows, &self.hasher);
+        self.by_key.insert_unique(hash, entry, |entry| {
+            flows[entry.slot as usize].as_ref().map_or(0, |flow| {
+                Self::hash(hasher, &flow.lookup, flow.circuits[usize::from(entry.way)])
+            })
+        });
     }
 
     /// Whether the flow in `slot` is over before this packet, and why.
-    fn end_before(
-        &self,
-        slot: u32,
-        headers: &Headers,
-        now: i64,
-        source_low: bool,
-    ) -> Option<FlowEnd> {
+    fn end_before(&self, slot: u32, headers: &Headers, now: i64, way: usize) -> Option<FlowEnd> {
         let flow = self.flows[slot as usize].as_ref()?;
-        if now.saturating_sub(flow.last) > self.timeout(flow) {
+        if now.saturating_sub(flow.last) > self.timeouts.of(flow.queue()) {
             return Some(flow.end().unwrap_or(FlowEnd::Timeout));
         }
         let tcp = headers.tcp?;
-        if tcp.flags & (tcp_flags::SYN | tcp_flags::ACK) != tcp_flags::SYN {
+        if tcp.flags & tcp_flags::SYN == 0 {
             return None;
         }
-        if flow.fin[0] || flow.fin[1] || flow.reset {
-            return Some(flow.end().unwrap_or(FlowEnd::Replaced));
-        }
-        // A repeated SYN of the same connection is no new one; nor is the
-        // second SYN of a simultaneous open, which comes from the other side.
-        let from_source = source_low == flow.source_is_low;
-        match flow.syn_seq {
-            Some(seq) if seq == tcp.seq || !from_source => None,
-            _ => Some(FlowEnd::Replaced),
-        }
-    }
-
-    fn timeout(&self, flow: &Flow) -> i64 {
-        match flow.key.ip_protocol {
-            key::TCP if flow.reset || (flow.fin[0] && flow.fin[1]) => self.timeouts.tcp_closed,
-            key::TCP => self.timeouts.tcp,
-            _ => self.timeouts.other,
-        }
+        let closed = flow.fin[0] || flow.fin[1] || flow.reset;
+        let own = flow.starts.owns_syn(tcp, way, headers.transport_payload, closed);
+        (!own).then(|| flow.end().unwrap_or(FlowEnd::Replaced))
     }
 
     #[allow(clippy::too_many_arguments)] // One caller, which has just computed them all.
     fn open(
         &mut self,
         lookup: Key,
-        hash: u64,
+        circuit: u64,
         headers: &Headers,
         link_type: LinkType,
         interface: u32,
@@ -305,19 +396,27 @@ impl FlowTable {
         let from_source = key::sent_by_source(headers);
         let id = FlowId::new(self.recorder, self.generation, self.next_counter);
         self.next_counter += 1;
-        let flow = Flow {
+        let mut flow = Flow {
             id,
             key: lookup.flow_key(headers, link_type, interface, from_source),
             protocol: capstan_dissect::fallback(headers.network, headers.ip_protocol),
             label_tries: LABEL_TRIES,
             last_part: None,
+            parts: 0,
             lookup,
+            circuits: [circuit; 2],
+            seen: [false; 2],
             source_is_low: source_low == from_source,
-            last: now,
-            syn_seq: None,
+            source_is_sure: false,
+            used: false,
             fin: [false; 2],
             reset: false,
+            last: now,
+            starts: Starts::default(),
         };
+        let way = usize::from(source_low);
+        flow.seen[way] = true;
+        let queue = flow.queue();
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.flows[slot as usize] = Some(flow);
@@ -328,74 +427,65 @@ impl FlowTable {
                 (self.flows.len() - 1) as u32
             }
         };
-        let (flows, hasher) = (&self.flows, &self.hasher);
-        self.by_key.insert_unique(hash, slot, |slot| {
-            use std::hash::BuildHasher;
-            flows[*slot as usize].as_ref().map_or(0, |flow| hasher.hash_one(flow.lookup))
-        });
+        self.queues.push(slot, queue);
+        if circuit != 0 {
+            self.pairs.open(&lookup, way, slot);
+        }
+        let hash = Self::hash(&self.hasher, &lookup, circuit);
+        self.insert(hash, Entry { slot, way: way as u8 });
         slot
     }
 
     /// Takes note of a packet of the flow in `slot`.
+    #[inline]
     fn meet(&mut self, slot: u32, headers: &Headers, now: i64, source_low: bool) -> Found {
+        let way = usize::from(source_low);
+        self.saw(slot, way);
         let flow = self.flow_mut(FlowSlot(slot));
         flow.last = flow.last.max(now);
-        let direction =
-            if source_low == flow.source_is_low { Direction::Forward } else { Direction::Backward };
+        flow.used = true;
+        let mut turned = false;
         if let Some(tcp) = headers.tcp {
-            flow.reset |= tcp.flags & tcp_flags::RST != 0;
-            flow.fin[direction as usize] |= tcp.flags & tcp_flags::FIN != 0;
-            if tcp.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
-                && direction == Direction::Forward
-            {
-                flow.syn_seq = Some(tcp.seq);
+            flow.starts.meet(tcp, way);
+            if tcp.flags & tcp_flags::SYN != 0 {
+                let source_is_low = source_low == (tcp.flags & tcp_flags::ACK == 0);
+                turned = !flow.source_is_sure && source_is_low != flow.source_is_low;
+                flow.source_is_sure = true;
             }
-        }
-        Found { slot: FlowSlot(slot), direction, new: false, ended: None }
-    }
-
-    fn forget(&mut self, slot: u32) -> Option<FlowId> {
-        let flow = self.flows[slot as usize].take()?;
-        let hash = self.hash(&flow.lookup);
-        if let Ok(entry) = self.by_key.find_entry(hash, |other| *other == slot) {
-            entry.remove();
-        }
-        self.free.push(slot);
-        Some(flow.id)
-    }
-
-    fn sweep(&mut self, now: i64) {
-        self.swept = now;
-        self.remove_where(|table, flow| now.saturating_sub(flow.last) > table.timeout(flow));
-        let oldest = now.saturating_sub(self.timeouts.fragment);
-        self.fragments.retain(|_, (.., seen)| *seen >= oldest);
-    }
-
-    /// Makes room: ever shorter time-outs until a quarter of the table is free.
-    fn evict(&mut self, now: i64) {
-        let before = self.by_key.len();
-        let mut parts = std::mem::take(&mut self.evicted_parts);
-        let mut shift = 1;
-        while self.by_key.len() > MAX_FLOWS / 4 * 3 && shift < 63 {
-            self.remove_where(|table, flow| {
-                let (idle, timeout) = (now.saturating_sub(flow.last), table.timeout(flow));
-                let over = idle >= timeout >> shift;
-                if over && idle <= timeout && flow.end().is_none() {
-                    parts.extend(flow.last_part);
+            if tcp.flags & (tcp_flags::RST | tcp_flags::FIN) != 0 {
+                flow.reset |= tcp.flags & tcp_flags::RST != 0;
+                flow.fin[way] |= tcp.flags & tcp_flags::FIN != 0;
+                let queue = flow.queue();
+                if self.queues.of(slot) != queue {
+                    self.queues.remove(slot);
+                    self.queues.push(slot, queue);
                 }
-                over
-            });
-            shift += 1;
+            }
         }
-        self.evicted_parts = parts;
-        self.evicted += (before - self.by_key.len()) as u64;
+        let flow = self.flow_mut(FlowSlot(slot));
+        Found { slot: FlowSlot(slot), direction: flow.direction(way), new: false, turned }
     }
 
-    fn remove_where(&mut self, mut over: impl FnMut(&Self, &Flow) -> bool) {
-        for slot in 0..self.flows.len() as u32 {
-            if self.flows[slot as usize].as_ref().is_some_and(|flow| over(self, flow)) {
-                self.forget(slot);
+    /// Forgets a flow and remembers how it ended.
+    fn end(&mut self, slot: u32, end: FlowEnd) {
+        let Some(flow) = self.flows[slot as usize].take() else { return };
+        for way in [0, 1] {
+            // Two entries if the directions have other circuits, else one of either.
+            let hash = Self::hash(&self.hasher, &flow.lookup, flow.circuits[way]);
+            if let Ok(entry) = self.by_key.find_entry(hash, |entry| entry.slot == slot) {
+                entry.remove();
             }
+            if !flow.seen[way] && flow.circuits[1 - way] != 0 {
+                self.pairs.complete(&flow.lookup, way, slot);
+            }
+        }
+        self.queues.remove(slot);
+        self.free.push(slot);
+        // How it ended by its own packets is stored with them.
+        if flow.end().is_none()
+            && let Some(part) = flow.last_part
+        {
+            self.ended.push((part, end));
         }
     }
 }
@@ -415,6 +505,25 @@ impl Flow {
     /// Whether its packets should still be looked at to tell what it speaks.
     pub fn wants_label(&self) -> bool {
         self.label_tries > 0
+    }
+
+    /// Makes its destination its source.
+    pub fn turn(&mut self) {
+        self.source_is_low = !self.source_is_low;
+        self.key = self.key.reversed();
+    }
+
+    /// The queue for its time-out.
+    fn queue(&self) -> Queue {
+        match self.key.ip_protocol {
+            key::TCP if self.end().is_some() => Queue::Closed,
+            key::TCP => Queue::Tcp,
+            _ => Queue::Other,
+        }
+    }
+
+    fn direction(&self, way: usize) -> Direction {
+        if (way == 1) == self.source_is_low { Direction::Forward } else { Direction::Backward }
     }
 }
 

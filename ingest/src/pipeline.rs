@@ -11,11 +11,11 @@ mod policy;
 use std::sync::Arc;
 
 use capstan_dissect::label as labels;
-use capstan_model::link::Interface;
-use capstan_model::{Block, Direction, FlowEnd, Generation, Headers, Packet, Protocol};
+use capstan_model::link::{Interface, LinkType};
+use capstan_model::{Block, Direction, Generation, Headers, Packet, Protocol};
 use capstan_storage_engine::segment::builder::{SegmentBuilder, Writer};
 
-use crate::flow_table::{Flow, FlowTable, Timeouts, can_be_labelled};
+use crate::flow_table::{Flow, FlowTable, Found, Timeouts, can_be_labelled};
 use open::OpenSegments;
 pub use policy::SealPolicy;
 
@@ -153,12 +153,14 @@ impl<S: Sink> Pipeline<S> {
         let mut headers = Headers::EMPTY;
         capstan_dissect::decode_into(&mut headers, link_type, packet.data, packet.length);
         let time = packet.stamp.time();
-        let found = self.table.find(&headers, link_type, packet.interface, time);
-        if found.new {
-            for part in self.table.take_evicted() {
-                self.segments.end_part(part, FlowEnd::Evicted);
-            }
+        let mut found = self.table.find(&headers, link_type, packet.interface, time);
+        if headers.outer_fragments || headers.fragment.is_some() {
+            self.follow_fragments(&found, packet, link_type, &mut headers);
         }
+        if found.turned && self.segments.turn_flow(self.table.flow_mut(found.slot)) {
+            found.direction = found.direction.reverse();
+        }
+        self.tell_ended();
         let hour = packet.hour();
         if store && let Some(full) = self.segments.make_room(hour) {
             // This packet is not in any segment yet.
@@ -171,14 +173,13 @@ impl<S: Sink> Pipeline<S> {
             None
         };
         if !store {
+            // It has a part that is stored.
+            flow.parts = flow.parts.saturating_add(1);
             self.progress.skipped += 1;
             return Ok(());
         }
 
         let open = self.segments.of_hour(hour)?;
-        if let Some((ended, end)) = found.ended {
-            open.end_flow(ended, end);
-        }
         for block in self.blocks.drain(..) {
             open.builder.push_block(block);
         }
@@ -201,6 +202,37 @@ impl<S: Sink> Pipeline<S> {
             self.hand_over(full, ordinal + 1)?;
         }
         Ok(())
+    }
+
+    /// Ties later fragments to the flow of the first one.
+    #[cold]
+    fn follow_fragments(
+        &mut self,
+        found: &Found,
+        packet: &Packet<'_>,
+        link_type: LinkType,
+        headers: &mut Headers,
+    ) {
+        let begins = headers.fragment.is_some_and(|fragment| fragment.offset == 0);
+        if headers.outer_fragments || begins {
+            let table = &mut self.table;
+            capstan_dissect::first_fragments(link_type, packet.data, packet.length, |datagram| {
+                table.expect_fragments(found, datagram, headers.outer);
+            });
+        }
+        if headers.outer.is_none() {
+            headers.outer = self.table.outer_of(headers);
+        }
+    }
+
+    /// Notes how flows ended that the table has forgotten.
+    #[inline]
+    fn tell_ended(&mut self) {
+        if self.table.has_ended() {
+            for (part, end) in self.table.take_ended() {
+                self.segments.end_part(part, end);
+            }
+        }
     }
 
     /// Where a later run would go on once everything handed over is committed.
@@ -239,6 +271,8 @@ impl<S: Sink> Pipeline<S> {
     /// # Errors
     /// What the sink says; the rest stays open.
     pub fn flush(&mut self) -> Result<(), PipelineError<S::Error>> {
+        self.table.sweep_now();
+        self.tell_ended();
         if let Some(open) = self.segments.any() {
             describe(&self.interfaces, &mut self.described, open);
             for block in self.blocks.drain(..) {

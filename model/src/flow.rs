@@ -103,6 +103,20 @@ pub struct FlowKey {
     pub fragment_id: Option<u32>,
 }
 
+impl FlowKey {
+    /// The same with source and destination exchanged.
+    #[must_use]
+    pub fn reversed(self) -> FlowKey {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..self
+        }
+    }
+}
+
 /// What one segment holds of one flow. A row of `flows.parquet`.
 ///
 /// Every counter says how parts of one flow merge: *sum*, *min*, *max*, *or*,
@@ -158,6 +172,15 @@ impl FlowPart {
             opened: false,
             end: FlowEnd::Open,
         }
+    }
+
+    /// Exchanges source and destination: what went forward goes backward.
+    pub fn turn(&mut self) {
+        self.key = self.key.reversed();
+        self.packets.reverse();
+        self.bytes.reverse();
+        self.payload.reverse();
+        self.tcp_flags.reverse();
     }
 
     /// Counts one packet.

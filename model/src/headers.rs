@@ -162,6 +162,28 @@ pub struct Fragment {
     pub more: bool,
 }
 
+/// What all fragments of one datagram have in common, and what they lie in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Datagram {
+    /// Sender of the datagram.
+    pub source: Address,
+    /// Receiver of the datagram.
+    pub destination: Address,
+    /// The protocol by the IPv4 header; 0 in IPv6, where it is not part of a datagram's
+    /// identity (RFC 8200 section 4.5).
+    pub ip_protocol: u8,
+    /// Its identification.
+    pub id: u32,
+    /// See [`Headers::vlan`].
+    pub vlan: Option<u16>,
+    /// See [`Headers::vni`].
+    pub vni: Option<u32>,
+    /// See [`Headers::encapsulation`].
+    pub encapsulation: u64,
+    /// See [`Headers::labels`].
+    pub labels: u64,
+}
+
 /// The fields of a TCP header that the flow table needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
@@ -189,6 +211,16 @@ pub struct Headers {
     pub vni: Option<u32>,
     /// The outermost IP header, if the flow's is inside a tunnel.
     pub outer: Option<Outer>,
+    /// What the flow's own headers lie in and what is the same in both directions: the VLAN
+    /// tags outside the innermost one, and the two ends of every tunnel, without their order.
+    /// A hash, 0 if there is nothing.
+    pub encapsulation: u64,
+    /// What they lie in and what may differ by direction: MPLS labels, ERSPAN's session and
+    /// VLAN, and the network identifiers of tunnels outside the innermost one. A hash, 0 if
+    /// there is nothing.
+    pub labels: u64,
+    /// An outer IP packet is the first fragment of a datagram: later ones belong to this flow.
+    pub outer_fragments: bool,
     /// Kind of the innermost network layer.
     pub network: Network,
     /// Innermost source.
@@ -203,6 +235,8 @@ pub struct Headers {
     pub destination_port: u16,
     /// Set when the innermost IP packet is a fragment.
     pub fragment: Option<Fragment>,
+    /// The protocol number in the innermost IPv4 header itself; 0 for IPv6.
+    pub datagram_protocol: u8,
     /// Set when a TCP header was understood.
     pub tcp: Option<Tcp>,
     /// Bytes of the transport's payload on the wire by the IP header's own
@@ -233,6 +267,9 @@ impl Headers {
         vlan: None,
         vni: None,
         outer: None,
+        encapsulation: 0,
+        labels: 0,
+        outer_fragments: false,
         network: Network::None,
         source: Address::NONE,
         destination: Address::NONE,
@@ -240,6 +277,7 @@ impl Headers {
         source_port: 0,
         destination_port: 0,
         fragment: None,
+        datagram_protocol: 0,
         tcp: None,
         transport_payload: 0,
         field_count: 0,
@@ -252,6 +290,21 @@ impl Headers {
     /// computed, in order of their offset. All lie wholly inside the prefix.
     pub fn fields(&self) -> &[Field] {
         &self.fields[..usize::from(self.field_count)]
+    }
+
+    /// The datagram that the innermost IP packet is a fragment of.
+    pub fn datagram(&self) -> Option<Datagram> {
+        let fragment = self.fragment?;
+        Some(Datagram {
+            source: self.source,
+            destination: self.destination,
+            ip_protocol: self.datagram_protocol,
+            id: fragment.id,
+            vlan: self.vlan,
+            vni: self.vni,
+            encapsulation: self.encapsulation,
+            labels: self.labels,
+        })
     }
 
     /// Names one more field. Past [`MAX_FIELDS`] it is left literal, which

@@ -319,7 +319,8 @@ fn tunnels_open() {
     let gre_all = join(&[&[0xb0, 0, 8, 0], &[0; 4], &[0, 0, 0, 5], &[0; 4], &dns()]);
     let gre_bridge = join(&[&[0, 0, 0x65, 0x58], &inner]);
     let erspan1 = join(&[&[0, 0, 0x88, 0xbe], &inner]);
-    let erspan2 = join(&[&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1], &[0x10; 8], &inner]);
+    let erspan2 =
+        join(&[&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1], &[0x10, 9, 0x10, 10, 0, 0, 0, 0], &inner]);
     let erspan3 = join(&[&[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1], &[0; 11], &[1], &[0; 8], &inner]);
     let pptp = join(&[&[0x30, 1, 0x88, 0x0b], &[0; 8], &[0xff, 3, 0, 0x21], &dns()]);
     let gre = |key| Kind::Gre { key };
@@ -330,8 +331,8 @@ fn tunnels_open() {
         (47, gre_all, vec![gre(Some(5))]),
         (47, gre_bridge, vec![gre(None), Kind::Link]),
         (47, erspan1, vec![gre(None), Kind::Link]),
-        (47, erspan2, vec![gre(None), Kind::Erspan, Kind::Link]),
-        (47, erspan3, vec![gre(None), Kind::Erspan, Kind::Link]),
+        (47, erspan2, vec![gre(None), Kind::Erspan { session: 10, vlan: 9 }, Kind::Link]),
+        (47, erspan3, vec![gre(None), Kind::Erspan { session: 0, vlan: 0 }, Kind::Link]),
         (47, pptp, vec![gre(None), Kind::Link]),
         (4, dns(), vec![]),
     ];

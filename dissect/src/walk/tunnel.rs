@@ -151,8 +151,8 @@ impl Walk<'_> {
     }
 
     pub(super) fn erspan2(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
-        self.need::<8>()?;
-        self.give(visit, 8, Kind::Erspan)?;
+        let kind = erspan(self.need::<8>()?);
+        self.give(visit, 8, kind)?;
         Ok(Next::Ethernet)
     }
 
@@ -168,7 +168,13 @@ impl Walk<'_> {
             2 => Ok(Next::Ip),
             _ => Err(Stop::Payload),
         };
-        self.give(visit, length, Kind::Erspan)?;
+        self.give(visit, length, erspan(header))?;
         state
     }
+}
+
+/// What the first four bytes of both kinds of ERSPAN header say.
+fn erspan<const N: usize>(header: &[u8; N]) -> Kind {
+    let half = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    Kind::Erspan { session: half(2) & 0x03ff, vlan: half(0) & 0x0fff }
 }

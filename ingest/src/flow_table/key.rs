@@ -1,7 +1,7 @@
 //! Keys the flow table looks up by, and which end of a packet is the flow's source.
 
 use capstan_model::headers::{Network, tcp_flags};
-use capstan_model::{Address, FlowKey, Headers, LinkType};
+use capstan_model::{FlowKey, Headers, LinkType};
 
 pub(super) const TCP: u8 = 6;
 
@@ -12,8 +12,10 @@ pub(super) struct Key {
     high: u128,
     /// Low port, high port, IP protocol, kind of the rest.
     ports: u64,
-    /// VLAN and VNI, each plus one, 0 for none.
-    network: u64,
+    /// The innermost VLAN plus one, 0 for none.
+    vlan: u32,
+    /// See [`Headers::encapsulation`].
+    encapsulation: u64,
     /// Fragment id, or link type, ethertype and interface of a pseudo-flow.
     rest: u64,
 }
@@ -49,11 +51,17 @@ impl Key {
                 | u64::from(high.1) << 32
                 | u64::from(headers.ip_protocol) << 8
                 | kind,
-            network: headers.vlan.map_or(0, |vlan| u64::from(vlan) + 1) << 40
-                | headers.vni.map_or(0, |vni| u64::from(vni) + 1),
+            vlan: headers.vlan.map_or(0, |vlan| u32::from(vlan) + 1),
+            encapsulation: headers.encapsulation,
             rest,
         };
         (key, source_low)
+    }
+
+    /// Whether it is of packets with two ends, both known: no fragment without ports, no packets
+    /// without a network layer.
+    pub(super) fn is_of_two_ends(&self) -> bool {
+        self.ports & 0xff == 0
     }
 
     /// The flow key as it is stored, given the packet that opened the flow.
@@ -86,28 +94,13 @@ impl Key {
     }
 }
 
-/// A datagram's name while its later fragments may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct FragmentKey {
-    source: Address,
-    destination: Address,
-    ip_protocol: u8,
-    id: u32,
-    vlan: Option<u16>,
-    vni: Option<u32>,
-}
-
-impl FragmentKey {
-    pub(super) fn of(headers: &Headers, id: u32) -> Self {
-        FragmentKey {
-            source: headers.source,
-            destination: headers.destination,
-            ip_protocol: headers.ip_protocol,
-            id,
-            vlan: headers.vlan,
-            vni: headers.vni,
-        }
-    }
+/// What tells flows with one key apart, and may differ between the two directions of one flow:
+/// the innermost tunnel's network identifier, and [`Headers::labels`]. 0 if there is none.
+#[inline]
+pub(super) fn circuit(headers: &Headers) -> u64 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let vni = headers.vni.map_or(0, |vni| u64::from(vni) + 1);
+    headers.labels.wrapping_add(vni.wrapping_mul(SPREAD))
 }
 
 /// Ports from here on are what clients are given (RFC 6335 says 49152; Linux

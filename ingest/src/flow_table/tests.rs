@@ -62,7 +62,8 @@ fn a_syn_opens_a_new_flow_after_fin_reset_or_with_another_number() {
         let mut table = table();
         find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 0);
         find(&mut table, &tcp(CLIENT, SERVER, closing, 6), 1);
-        assert_eq!(find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 2).0, 1);
+        assert_eq!(find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 2).0, 0, "sent again");
+        assert_eq!(find(&mut table, &tcp(CLIENT, SERVER, SYN, 77), 2).0, 1, "port used again");
     }
     let mut table = table();
     find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 0);
@@ -95,6 +96,8 @@ fn silence_ends_a_flow() {
     let mut sweeping = super::tests::table();
     find(&mut sweeping, &udp(CLIENT, SERVER), 0);
     find(&mut sweeping, &udp((9, 9), SERVER), 1_000);
+    assert_eq!(sweeping.len(), 2, "one packet out of time moves no clock");
+    find(&mut sweeping, &udp((9, 9), SERVER), 1_001);
     assert_eq!(sweeping.len(), 1, "the silent one was swept");
 }
 
@@ -149,7 +152,116 @@ fn the_table_stays_bounded() {
         headers.source = Address::v4([11, bytes[1], bytes[2], bytes[3]]);
         find(&mut table, &headers, i64::from(number / 1_000));
     }
-    assert!(table.len() <= MAX_FLOWS);
-    assert!(table.evicted() > 0);
+    assert_eq!((table.len(), table.evicted()), (MAX_FLOWS, 10));
     assert_eq!(table.opened(), MAX_FLOWS as u64 + 10);
+}
+
+/// A flow of its own for each number, of 2^24.
+fn numbered(number: u32) -> Headers {
+    let bytes = number.to_be_bytes();
+    let mut headers = udp((0, 1_000), SERVER);
+    headers.source = Address::v4([11, bytes[1], bytes[2], bytes[3]]);
+    headers
+}
+
+#[test]
+fn a_full_table_whose_flows_are_in_the_future_makes_room_for_those_of_now() {
+    // The clock is turned back by a year, a day, and less than a time-out.
+    for back in [365 * 86_400, 86_400, 200] {
+        let mut table = table();
+        let full = MAX_FLOWS as u32;
+        for number in 0..full {
+            find(&mut table, &numbered(number), 400 * 86_400 + i64::from(number / 1_000));
+        }
+        let now = 400 * 86_400 + 262 - back;
+        // A connection that goes on while new flows come.
+        let (lasting, _, _) = find(&mut table, &udp(CLIENT, SERVER), now);
+        let started = std::time::Instant::now();
+        for number in full..full + 100_000 {
+            let seconds = now + i64::from(number - full) / 1_000;
+            assert!(find(&mut table, &numbered(number), seconds).2);
+            if number.is_multiple_of(1_000) {
+                assert_eq!(find(&mut table, &udp(CLIENT, SERVER), seconds).0, lasting);
+            }
+        }
+        // It takes a fraction of a second; a look at every flow for each new one, hours.
+        assert!(started.elapsed().as_secs() < 60);
+        assert_eq!((table.len(), table.evicted()), (MAX_FLOWS, 100_001));
+        // All of now are still there, and the first ones of then are not.
+        for number in (full..full + 100_000).step_by(997) {
+            assert!(!find(&mut table, &numbered(number), now + 100).2, "{number}");
+        }
+        assert!(find(&mut table, &numbered(0), now + 100).2);
+    }
+}
+
+#[test]
+fn flows_of_now_time_out_behind_flows_of_the_future() {
+    let mut table = table();
+    for number in 0..1_000 {
+        find(&mut table, &numbered(number), 1_000_000);
+    }
+    for second in 0..400 {
+        for _ in 0..20 {
+            find(&mut table, &numbered(2_000 + second), i64::from(second));
+        }
+    }
+    // Those of the first 90 seconds are gone, seen by a sweep each ten.
+    let left = table.len();
+    assert!((1_300..=1_315).contains(&left), "{left}");
+    // One packet of then, or of 1970, changes nothing.
+    for odd in [2_000_000, 0] {
+        find(&mut table, &numbered(9_000 + odd as u32), odd);
+        find(&mut table, &numbered(2_399), 400);
+        find(&mut table, &numbered(2_399), 400);
+    }
+    assert_eq!(table.len(), left + 2);
+}
+
+#[test]
+fn packets_of_two_clocks_may_alternate() {
+    let mut table = table();
+    for step in 0..1_000 {
+        for (host, clock) in [(1, 0), (2, 1_000_000)] {
+            let (flow, _, new) = find(&mut table, &udp((host, 9), SERVER), clock + step / 500);
+            assert_eq!((flow, new), (u64::from(host) - 1, step == 0));
+        }
+    }
+    assert_eq!(table.len(), 2);
+}
+
+#[test]
+fn who_was_idle_for_longest_by_its_time_out_leaves_first() {
+    let mut table = table();
+    let closed = tcp((50, 50), SERVER, SYN, 1);
+    find(&mut table, &closed, 0);
+    find(&mut table, &tcp((50, 50), SERVER, RST, 2), 0);
+    find(&mut table, &tcp((51, 51), SERVER, SYN, 1), 0);
+    for number in 0..MAX_FLOWS as u32 - 2 {
+        find(&mut table, &numbered(number), 10);
+    }
+    assert_eq!(table.len(), MAX_FLOWS);
+    find(&mut table, &numbered(1 << 23), 20);
+    assert!(find(&mut table, &closed, 20).2, "closed for 20 of 30 seconds");
+    find(&mut table, &numbered((1 << 23) + 1), 20);
+    assert!(!find(&mut table, &tcp((51, 51), SERVER, ACK, 2), 20).2, "idle for 20 of 3,600");
+}
+
+#[test]
+fn many_networks_between_the_same_ends_cost_no_more_than_one() {
+    let mut table = table();
+    let started = std::time::Instant::now();
+    for number in 0..200_000 {
+        let mut headers = udp(CLIENT, SERVER);
+        headers.vni = Some(number);
+        assert!(find(&mut table, &headers, 0).2);
+    }
+    let mut answer = udp(SERVER, CLIENT);
+    for number in 0..200_000 {
+        answer.vni = Some(number);
+        assert!(!find(&mut table, &answer, 0).2);
+    }
+    assert!(started.elapsed().as_secs() < 60);
+    assert_eq!(table.len(), 200_000);
+    assert!(table.pairs.is_empty());
 }

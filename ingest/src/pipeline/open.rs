@@ -35,17 +35,12 @@ impl Open {
             return part;
         }
         let builder = &mut self.builder;
-        let part =
-            *self.parts.entry(flow.id).or_insert_with(|| builder.open_part(flow.id, flow.key));
+        let part = *self.parts.entry(flow.id).or_insert_with(|| {
+            flow.parts = flow.parts.saturating_add(1);
+            builder.open_part(flow.id, flow.key)
+        });
         flow.last_part = Some((self.serial, part));
         part
-    }
-
-    /// Says how a flow ended, if it has a part here.
-    pub(super) fn end_flow(&mut self, flow: FlowId, end: FlowEnd) {
-        if let Some(part) = self.parts.get(&flow) {
-            self.builder.part_mut(*part).end = end;
-        }
     }
 }
 
@@ -241,6 +236,23 @@ impl OpenSegments {
         if let Some(open) = self.all_mut().find(|open| open.serial == serial) {
             open.builder.part_mut(part).end = end;
         }
+    }
+
+    /// Exchanges source and destination of a flow, in the table and in its parts, if all of these
+    /// are in open segments: what is stored stays as it is, and a flow has the same ends in all of
+    /// its parts.
+    pub(super) fn turn_flow(&mut self, flow: &mut Flow) -> bool {
+        let here = self.all().filter(|(_, open)| open.parts.contains_key(&flow.id)).count();
+        if here != flow.parts as usize {
+            return false;
+        }
+        flow.turn();
+        for open in self.all_mut() {
+            if let Some(part) = open.parts.get(&flow.id) {
+                open.builder.turn_part(*part);
+            }
+        }
+        true
     }
 
     fn new_segment(&mut self) -> std::io::Result<Open> {

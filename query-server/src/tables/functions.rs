@@ -94,7 +94,7 @@ impl ScalarUDFImpl for Marker {
         Err(usage(format!(
             "{}(…) is decided by the index: write it in WHERE over packets, flows or flow_parts, \
              alone or joined by AND; by OR and NOT only with host, port and comparisons of \
-             protocol, vlan, vni or ip_protocol with a value",
+             protocol, vlan or ip_protocol with a value",
             self.name
         )))
     }

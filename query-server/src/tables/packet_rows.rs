@@ -25,7 +25,7 @@ use self::stored::{OfFlow, of_flow};
 pub(super) use self::stored::{flow_columns, is_bytes, stored};
 use super::columns::PacketColumn;
 use super::flow_rows::{Constants, FlowRows, addresses, unexpected};
-use super::templates::{Stored, TcpFields, TcpReader, Templates};
+use super::templates::{Front, Stored, TcpFields, TcpReader, Templates};
 use super::window::Window;
 
 /// What a capture point's packets have in common.
@@ -159,16 +159,21 @@ impl Decoder {
             || self.columns.iter().any(|column| stored(*column).contains(&column::TEMPLATE));
         let templates = if needs_templates { self.templates.of_rows(batch)? } else { Vec::new() };
         let tcp = self.tcp_fields(batch, &templates)?;
-        let outer = self.outer_ends(batch, &templates)?;
+        let fronts = self.fronts(batch, &templates)?;
         let positions = if self.lookups.is_empty() { None } else { Some(self.positions(batch)?) };
         let columns = self
             .columns
             .iter()
             .map(|column| match column {
                 _ if is_bytes(*column) => Ok(None),
-                PacketColumn::OuterSourceIp => Ok(outer.as_ref().map(|outer| Arc::clone(&outer.0))),
+                PacketColumn::Vni => {
+                    Ok(Some(long_integers(fronts.iter().map(|front| front.vni.map(i64::from)))))
+                }
+                PacketColumn::OuterSourceIp => {
+                    repeated(fronts.iter().map(|front| front.outer.map(|ends| ends.0))).map(Some)
+                }
                 PacketColumn::OuterDestinationIp => {
-                    Ok(outer.as_ref().map(|outer| Arc::clone(&outer.1)))
+                    repeated(fronts.iter().map(|front| front.outer.map(|ends| ends.1))).map(Some)
                 }
                 PacketColumn::TcpFlags => Ok(tcp.as_deref().map(|tcp| {
                     integers(tcp.iter().map(|tcp| tcp.map(|tcp| i32::from(tcp.flags))))
@@ -337,19 +342,16 @@ impl Decoder {
         Ok(Some(fields))
     }
 
-    fn outer_ends(
-        &mut self,
-        batch: &RecordBatch,
-        templates: &[u32],
-    ) -> Result<Option<(ArrayRef, ArrayRef)>, Failure> {
-        if !self.wants(PacketColumn::OuterSourceIp) && !self.wants(PacketColumn::OuterDestinationIp)
-        {
-            return Ok(None);
+    /// What the headers round each packet say; nothing if nobody asked.
+    fn fronts(&mut self, batch: &RecordBatch, templates: &[u32]) -> Result<Vec<Front>, Failure> {
+        use PacketColumn as P;
+        if ![P::Vni, P::OuterSourceIp, P::OuterDestinationIp].iter().any(|c| self.wants(*c)) {
+            return Ok(Vec::new());
         }
         let length = typed::<UInt32Type>(batch, column::LENGTH)?;
         let trailer = typed::<Int32Type>(batch, column::TRAILER)?;
         let interface = typed::<Int32Type>(batch, column::INTERFACE)?;
-        let mut ends = Vec::with_capacity(batch.num_rows());
+        let mut fronts = Vec::with_capacity(batch.num_rows());
         for (row, template) in templates.iter().enumerate() {
             let stored = Stored {
                 length: length.value(row),
@@ -357,11 +359,9 @@ impl Decoder {
                 ..Stored::default()
             };
             let link = self.interfaces.link(interface.value(row)).unwrap_or(LinkType(u16::MAX));
-            ends.push(self.templates.front(*template, link, &stored)?.outer);
+            fronts.push(self.templates.front(*template, link, &stored)?);
         }
-        let sources = repeated(ends.iter().map(|ends| ends.map(|ends| ends.0)))?;
-        let destinations = repeated(ends.iter().map(|ends| ends.map(|ends| ends.1)))?;
-        Ok(Some((sources, destinations)))
+        Ok(fronts)
     }
 }
 

@@ -271,7 +271,8 @@ fn equal(column: &str, value: &ScalarValue) -> Terms {
             Terms::deciding(in_range::<u8>(number, Term::ip_protocol), false)
         }
         ("vlan", _, Some(_)) => Terms::deciding(in_range::<u16>(number, Term::vlan), false),
-        ("vni", _, Some(_)) => Terms::deciding(in_range::<u32>(number, Term::vni), false),
+        // The two directions of a flow may have other ones.
+        ("vni", _, Some(_)) => Terms::narrowing(in_range::<u32>(number, Term::vni)),
         ("protocol", Some(text), _) => {
             // A name this version does not know may be one that a newer one recorded.
             match Protocol::ALL.iter().find(|protocol| protocol.name() == text) {

@@ -34,6 +34,8 @@ struct Known {
 pub(super) struct Front {
     /// Ends of the outermost IP header, if tunnelled: sender, receiver.
     pub(super) outer: Option<(Address, Address)>,
+    /// The network identifier of the innermost tunnel.
+    pub(super) vni: Option<u32>,
     /// The TCP header, where there is one. Fields the template leaves out are 0.
     tcp: Option<capstan_model::headers::Tcp>,
 }
@@ -136,7 +138,7 @@ impl Templates {
         known.template.fill(&values, &Ends::unspecified(), row.length, &mut prefix)?;
         let headers = decode(link, &prefix, row.length);
         let outer = headers.outer.map(|outer| (outer.source, outer.destination));
-        let front = Front { outer, tcp: headers.tcp };
+        let front = Front { outer, vni: headers.vni, tcp: headers.tcp };
         known.read.push((link, front));
         Ok(front)
     }

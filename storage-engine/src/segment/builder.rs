@@ -59,6 +59,10 @@ pub struct PartNumber(u32);
 #[derive(Debug)]
 struct OpenPart {
     part: FlowPart,
+    /// Rows before these numbers have the other direction than they say, for each of them.
+    turned: Vec<u32>,
+    /// Network identifiers met.
+    vnis: Vec<u32>,
     /// Outer ends met: addresses and ports.
     outers: Vec<(Address, Address, u16, u16)>,
     predictor: Predictor,
@@ -167,6 +171,8 @@ impl SegmentBuilder {
         let number = PartNumber(self.parts.len() as u32);
         self.parts.push(OpenPart {
             part: FlowPart::new(id, key),
+            turned: Vec::new(),
+            vnis: Vec::new(),
             outers: Vec::new(),
             predictor: Predictor::default(),
             last_template: [NO_TEMPLATE; 2],
@@ -182,6 +188,16 @@ impl SegmentBuilder {
     /// A flow part's counters and labels, to be changed.
     pub fn part_mut(&mut self, number: PartNumber) -> &mut FlowPart {
         &mut self.parts[number.0 as usize].part
+    }
+
+    /// Exchanges source and destination of a flow part: its packets so far go the other way.
+    pub fn turn_part(&mut self, number: PartNumber) {
+        let rows = self.rows.len() as u32;
+        let open = &mut self.parts[number.0 as usize];
+        open.part.turn();
+        open.predictor.turn();
+        open.last_template.reverse();
+        open.turned.push(rows);
     }
 
     /// Names a capture point; packets of it may follow.
@@ -226,6 +242,11 @@ impl SegmentBuilder {
         open.part.count(direction, time, packet.length, headers.transport_payload, flags);
         if let Some(outer) = &headers.outer {
             open.meet_outer(outer);
+        }
+        if let Some(vni) = headers.vni
+            && !open.vnis.contains(&vni)
+        {
+            open.vnis.push(vni);
         }
 
         let mut row = PacketRow::new(ordinal, packet.stamp, direction);
@@ -312,6 +333,7 @@ impl SegmentBuilder {
     ) -> Result<SealedSegment, SealError> {
         let sizes: Vec<PartSize> = self.parts.iter().map(OpenPart::size).collect();
         let layout = layout::plan(&sizes);
+        self.turn_rows();
         let sorted = Sorted::new(&self.rows, &layout);
         let first_rows = &sorted.first_rows;
         let (flow_rows, payload) = self.place(&layout, first_rows);
@@ -359,6 +381,19 @@ impl SegmentBuilder {
             protocols: by_protocol,
             addresses: addresses.into_iter().collect(),
         })
+    }
+
+    /// Gives the packets of parts that were turned their right direction.
+    fn turn_rows(&mut self) {
+        if self.parts.iter().all(|open| open.turned.is_empty()) {
+            return;
+        }
+        for (number, row) in (0_u32..).zip(self.rows.iter_mut()) {
+            let turned = &self.parts[row.flow as usize].turned;
+            if !turned.iter().filter(|before| number < **before).count().is_multiple_of(2) {
+                row.turn();
+            }
+        }
     }
 
     /// Lays payload and flow rows out in stored order.
@@ -436,7 +471,7 @@ impl SegmentBuilder {
             if let Some(vlan) = key.vlan {
                 terms.add(Field::Vlan, &vlan.to_be_bytes(), ordinal);
             }
-            if let Some(vni) = key.vni {
+            for vni in &self.parts[*number as usize].vnis {
                 terms.add(Field::Vni, &vni.to_be_bytes(), ordinal);
             }
             if let Some(sni) = &part.sni {

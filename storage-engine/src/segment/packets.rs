@@ -176,6 +176,11 @@ impl PacketRow {
         self.bits & HAS_TICKS != 0
     }
 
+    /// Makes it go the other way.
+    pub fn turn(&mut self) {
+        self.bits ^= BACKWARD;
+    }
+
     /// Which way it goes.
     pub fn direction(&self) -> Direction {
         if self.bits & BACKWARD == 0 { Direction::Forward } else { Direction::Backward }

@@ -46,6 +46,11 @@ pub struct Deltas {
 }
 
 impl Predictor {
+    /// Exchanges the two directions.
+    pub fn turn(&mut self) {
+        self.ways.reverse();
+    }
+
     /// Turns values into differences. `payload` is the TCP payload's length on
     /// the wire: wire length minus trailer minus prefix.
     #[inline]

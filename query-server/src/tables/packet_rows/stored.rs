@@ -20,7 +20,6 @@ pub(super) fn of_flow(column: PacketColumn) -> Option<OfFlow> {
         PacketColumn::FlowId => Same(FlowColumn::FlowId),
         PacketColumn::IpProtocol => Same(FlowColumn::IpProtocol),
         PacketColumn::Vlan => Same(FlowColumn::Vlan),
-        PacketColumn::Vni => Same(FlowColumn::Vni),
         PacketColumn::SourceIp => Ends(FlowColumn::SourceIp, FlowColumn::DestinationIp),
         PacketColumn::DestinationIp => Ends(FlowColumn::DestinationIp, FlowColumn::SourceIp),
         PacketColumn::SourcePort => Ends(FlowColumn::SourcePort, FlowColumn::DestinationPort),
@@ -53,7 +52,7 @@ pub(in crate::tables) fn stored(column: PacketColumn) -> &'static [&'static str]
     match column {
         P::Time => &[column::TIME],
         P::Ordinal => &[column::ORDINAL],
-        P::FlowId | P::IpProtocol | P::Vlan | P::Vni => &[column::FLOW],
+        P::FlowId | P::IpProtocol | P::Vlan => &[column::FLOW],
         P::SourceIp
         | P::DestinationIp
         | P::SourcePort
@@ -67,7 +66,7 @@ pub(in crate::tables) fn stored(column: PacketColumn) -> &'static [&'static str]
         P::Length => &[column::LENGTH],
         P::CapturedLength => &[column::LENGTH, column::CAPTURED],
         P::Protocol => &[column::PROTOCOL],
-        P::OuterSourceIp | P::OuterDestinationIp => {
+        P::Vni | P::OuterSourceIp | P::OuterDestinationIp => {
             &[column::TEMPLATE, column::INTERFACE, column::LENGTH, column::TRAILER]
         }
         P::TcpFlags | P::TcpSeq | P::TcpAck | P::TcpWindow => &[

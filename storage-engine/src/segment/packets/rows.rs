@@ -54,6 +54,11 @@ impl Rows {
     pub fn iter(&self) -> impl Iterator<Item = &PacketRow> + Clone {
         self.chunks.iter().flatten()
     }
+
+    /// All, in their order, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PacketRow> {
+        self.chunks.iter_mut().flatten()
+    }
 }
 
 #[cfg(test)]
