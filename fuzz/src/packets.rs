@@ -17,6 +17,7 @@
 
 use capstan_ingest::flow_table::Timeouts;
 use capstan_ingest::pipeline::{Pipeline, Resume, SealPolicy, Settings, Sink};
+use capstan_model::block::block_type;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::time::HOUR_NANOS;
@@ -81,7 +82,12 @@ pub fn parse(bytes: &[u8]) -> Recording {
     while !take.is_empty() && packets < MOST_PACKETS && total < MOST_BYTES {
         let control = take.u8();
         if control >> 6 == 3 {
-            let (block_type, body) = (take.u32(), take.short().to_vec());
+            // A section's header is said again in each segment: it is not counted here.
+            let block_type = match take.u32() {
+                block_type::SECTION_HEADER => block_type::CUSTOM,
+                other => other,
+            };
+            let body = take.short().to_vec();
             total += body.len();
             records.push(Record::Block(Block {
                 block_type,

@@ -11,6 +11,7 @@ mod policy;
 use std::sync::Arc;
 
 use capstan_dissect::label as labels;
+use capstan_model::block::block_type;
 use capstan_model::link::{Interface, LinkType};
 use capstan_model::{Block, Direction, Generation, Headers, Packet, Protocol};
 use capstan_storage_engine::segment::builder::{SegmentBuilder, Writer};
@@ -84,6 +85,9 @@ pub struct Pipeline<S> {
     segments: OpenSegments,
     /// Blocks that came since the last packet; they go with the next one.
     blocks: Vec<Block>,
+    /// The header of the source's present section, and its number from 1 on: 0 if it has none.
+    section: Option<Block>,
+    sections: u32,
     progress: Progress,
     sink: S,
 }
@@ -101,6 +105,8 @@ impl<S: Sink> Pipeline<S> {
             described: 0,
             segments,
             blocks: Vec::new(),
+            section: None,
+            sections: 0,
             progress: Progress::default(),
             sink,
         }
@@ -133,6 +139,10 @@ impl<S: Sink> Pipeline<S> {
 
     /// A pcapng block that is not a packet.
     pub fn block(&mut self, block: Block) {
+        if block.block_type == block_type::SECTION_HEADER {
+            self.section = Some(block.clone());
+            self.sections += 1;
+        }
         self.blocks.push(block);
     }
 
@@ -180,6 +190,14 @@ impl<S: Sink> Pipeline<S> {
         }
 
         let open = self.segments.of_hour(hour)?;
+        if open.section != self.sections {
+            // Each segment says of which section its packets are.
+            open.section = self.sections;
+            let comes = |block: &Block| block.block_type == block_type::SECTION_HEADER;
+            if !self.blocks.iter().any(comes) {
+                self.section.iter().for_each(|header| open.builder.push_block(header.clone()));
+            }
+        }
         for block in self.blocks.drain(..) {
             open.builder.push_block(block);
         }

@@ -5,6 +5,7 @@ mod bucket;
 mod cable;
 mod capstan;
 mod captures;
+mod cases;
 mod damage;
 mod damaged_answers;
 mod explain;

@@ -22,6 +22,8 @@ pub(super) struct Open {
     serial: u64,
     pub(super) builder: SegmentBuilder,
     parts: HashMap<FlowId, PartNumber, RandomState>,
+    /// The number of the source's section whose header it has; 0 if none.
+    pub(super) section: u32,
     /// When a tick first saw it.
     seen: Option<Instant>,
 }
@@ -259,7 +261,7 @@ impl OpenSegments {
         let serial = self.next_serial;
         self.next_serial += 1;
         let builder = SegmentBuilder::new(self.writer)?;
-        Ok(Open { serial, builder, parts: HashMap::default(), seen: None })
+        Ok(Open { serial, builder, parts: HashMap::default(), section: 0, seen: None })
     }
 
     /// Takes note of a packet of `hour` just placed; takes out a segment that is full now.

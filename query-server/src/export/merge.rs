@@ -109,7 +109,11 @@ pub(super) async fn run(
         heap: BinaryHeap::new(),
         tail: Vec::new(),
         spill: Spill::new(what.spill.clone()),
-        output: Output::new(section(what, &completeness), what.order == Order::Recorded, to),
+        output: {
+            let recorded = what.order == Order::Recorded;
+            let lives_apart = recorded || ranks.len() <= 1;
+            Output::new(section(what, &completeness), recorded, lives_apart, to)
+        },
         report: Report::default(),
     };
     if what.order == Order::Recorded {
@@ -246,6 +250,13 @@ impl Merge<'_> {
                 block.block_type,
                 block_type::NAME_RESOLUTION | block_type::DECRYPTION_SECRETS
             );
+            if block.block_type == block_type::SECTION_HEADER {
+                // It says something of packets only.
+                if ordinal.is_some() {
+                    self.output.block(active.life, &block);
+                }
+                continue;
+            }
             if helps || (self.everything && ordinal.is_some()) {
                 self.output.block(active.life, &block);
             } else if self.everything {
@@ -296,6 +307,7 @@ impl Merge<'_> {
             source.run.compact();
         }
         let blocks = std::mem::take(&mut beside.blocks);
+        self.output.expect_blocks(from.life, blocks.iter());
         let next_block = blocks.front().map_or(u64::MAX, |block| block.before);
         let place = self.active.len();
         self.active.push(Active { life: from.life, blocks, next_block, runs: 1 });

@@ -12,7 +12,7 @@ use capstan_model::{Block, Failure, FailureKind, Packet, Time};
 use tokio::sync::mpsc::Sender;
 
 use super::completeness::{Completeness, Lost};
-use super::pcapng::{Fate, PcapngWriter, Section, Statistics, WriteError};
+use super::pcapng::{Fate, PcapngWriter, Section, SourceSection, Statistics, WriteError};
 use super::records::Record;
 use super::{Export, Order};
 
@@ -33,6 +33,14 @@ pub(super) struct Output<'a> {
     to: &'a Sender<Bytes>,
     /// All interfaces of a life are written before its first packet, in their own order.
     whole_lives: bool,
+    /// Packets of one life come together, so that each can be in a section of its own.
+    lives_apart: bool,
+    /// The life of the packet before.
+    life: Option<u32>,
+    /// What the section of its source says that packets of a life are of.
+    sections: BTreeMap<u32, SourceSection>,
+    /// Lives of which one has several sections: their interfaces are written as they are needed.
+    several_sections: BTreeSet<u32>,
     described: BTreeMap<Point, Interface>,
     /// What each interface in the file is numbered there.
     numbers: BTreeMap<Point, u32>,
@@ -50,7 +58,12 @@ pub(super) struct Output<'a> {
 
 impl<'a> Output<'a> {
     /// Begins the file.
-    pub(super) fn new(section: Section, whole_lives: bool, to: &'a Sender<Bytes>) -> Output<'a> {
+    pub(super) fn new(
+        section: Section,
+        whole_lives: bool,
+        lives_apart: bool,
+        to: &'a Sender<Bytes>,
+    ) -> Output<'a> {
         let mut buffer = Vec::with_capacity(PIECE + SLACK);
         let writer = PcapngWriter::new(section, &mut buffer);
         Output {
@@ -58,6 +71,10 @@ impl<'a> Output<'a> {
             buffer,
             to,
             whole_lives,
+            lives_apart,
+            life: None,
+            sections: BTreeMap::new(),
+            several_sections: BTreeSet::new(),
             described: BTreeMap::new(),
             numbers: BTreeMap::new(),
             last: None,
@@ -100,7 +117,8 @@ impl<'a> Output<'a> {
             return Some(*number);
         }
         let whole = (point.0, 0)..=(point.0, u32::MAX);
-        self.declare(if self.whole_lives { whole } else { point..=point });
+        let is_whole = self.whole_lives && !self.several_sections.contains(&point.0);
+        self.declare(if is_whole { whole } else { point..=point });
         self.numbers.get(&point).copied()
     }
 
@@ -122,6 +140,9 @@ impl<'a> Output<'a> {
             let what = format!("a packet names interface {}, which is unknown", record.interface);
             Failure::new(FailureKind::Damaged, what)
         };
+        if self.life != Some(life) {
+            self.begin_life(life);
+        }
         let interface = self.number_of((life, record.interface)).ok_or_else(unknown)?;
         let mut packet = Packet {
             interface,
@@ -143,6 +164,44 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
+    /// Goes over to packets of another life.
+    #[cold]
+    fn begin_life(&mut self, life: u32) {
+        self.life = Some(life);
+        if self.lives_apart {
+            let section = self.sections.get(&life).cloned();
+            self.writer.sources(section.into_iter().collect(), &mut self.buffer);
+        }
+    }
+
+    /// Learns what blocks of a life are to come.
+    pub(super) fn expect_blocks<'b>(&mut self, life: u32, blocks: impl Iterator<Item = &'b Block>) {
+        let known = self.sections.get(&life).cloned();
+        let mut sections: Vec<_> =
+            known.into_iter().chain(blocks.filter_map(SourceSection::of)).collect();
+        sections.dedup();
+        if sections.len() > 1 {
+            self.several_sections.insert(life);
+        }
+    }
+
+    /// The packets of a life that follow are of another section of its source.
+    fn section(&mut self, life: u32, section: SourceSection) {
+        self.sections.insert(life, section);
+        if self.lives_apart {
+            self.begin_life(life);
+            return;
+        }
+        // Packets of all lives lie in one section, which names all that was said.
+        let mut all: Vec<SourceSection> = Vec::new();
+        for section in self.sections.values() {
+            if !all.contains(section) {
+                all.push(section.clone());
+            }
+        }
+        self.writer.sources(all, &mut self.buffer);
+    }
+
     /// Writes the interfaces that were described and are not in the file yet: those without
     /// packets.
     pub(super) fn declare_all(&mut self) {
@@ -159,7 +218,10 @@ impl<'a> Output<'a> {
 
     /// Writes a block that came with a source.
     pub(super) fn block(&mut self, life: u32, block: &Block) {
-        if self.whole_lives {
+        if let Some(section) = SourceSection::of(block) {
+            return self.section(life, section);
+        }
+        if self.whole_lives && !self.several_sections.contains(&life) {
             self.declare((life, 0)..=(life, u32::MAX));
         }
         let there = block.body.first_chunk().copied().map(u32::from_le_bytes);
@@ -251,6 +313,7 @@ impl<'a> Output<'a> {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE + SLACK));
+        self.writer.taken();
         self.bytes += piece.len() as u64;
         self.to.send(piece.into()).await.map_err(|_| unwanted())
     }

@@ -5,11 +5,13 @@
 //! a time outside what 64 bits of nanoseconds say, keep the source's own ticks, so that
 //! nothing is rounded. A packet without a time becomes a simple packet block, the only
 //! kind that has none; such a block always means the first interface of its section, so
-//! one from another interface opens a new section.
+//! one from another interface opens a new section. So does a packet from another section of its
+//! source, as far as the order of packets allows to tell them apart.
 
 mod blocks;
 mod bytes;
 mod clock;
+mod section;
 #[cfg(test)]
 mod tests;
 
@@ -18,28 +20,18 @@ use capstan_model::block::block_type;
 use capstan_model::link::Interface;
 use capstan_model::packet::{MAX_CAPTURED, Stamp};
 
+use std::ops::Range;
+
 pub use self::blocks::{Fate, SECRETS_TLS_KEY_LOG, Statistics};
 use self::bytes::{BlockStart, Options};
 use self::clock::Clock;
+pub use self::section::{Section, SourceSection};
 
 /// The longest captured length Wireshark and tshark read on most link types, bytes. A
 /// longer packet makes them give up the rest of the file.
 pub const WIRESHARK_LONGEST: usize = 262_144;
 
 const NO_TIME: &str = "this packet has no time: the one it is given stands for none";
-
-/// What a section says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Section {
-    /// The machine that captured.
-    pub hardware: Option<String>,
-    /// Its operating system.
-    pub os: Option<String>,
-    /// The program that wrote the file.
-    pub application: Option<String>,
-    /// Anything else that should be read with it, such as how complete it is.
-    pub comments: Vec<String>,
-}
 
 /// Why something cannot be written. Nothing was appended then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,8 +56,9 @@ pub enum WriteError {
 #[derive(Debug)]
 struct Declared {
     interface: Interface,
-    /// The clocks it can be written with, the usual one first: nanoseconds since 1970
-    /// unless its own is finer, its own, and two that together reach every moment there is.
+    /// The clocks it can be written with, the usual one first: nanoseconds since 1970 unless its
+    /// own is finer or begins at another moment, its own, and two that together reach every
+    /// moment there is.
     clocks: [Clock; 4],
     /// Its number in the present section, written with each of them.
     numbers: [Option<u32>; 4],
@@ -74,7 +67,8 @@ struct Declared {
 impl Declared {
     fn new(interface: &Interface) -> Declared {
         let own = Clock::of(interface);
-        let usual = if own.is_finer_than_nanos() { own } else { Clock::NANOS };
+        let keeps_own = own.is_finer_than_nanos() || own.offset_seconds != 0;
+        let usual = if keeps_own { own } else { Clock::NANOS };
         let clocks = [usual, own, Clock::NANOS, Clock::EARLY];
         Declared { interface: interface.clone(), clocks, numbers: [None; 4] }
     }
@@ -89,6 +83,10 @@ impl Declared {
 #[derive(Debug)]
 pub struct PcapngWriter {
     section: Section,
+    /// What sections of sources the packets of the present one are of.
+    sources: Vec<SourceSection>,
+    /// Where the present section's header lies in the buffer, while that was not taken.
+    header: Option<Range<usize>>,
     interfaces: Vec<Declared>,
     /// Interfaces in the present section.
     count: u32,
@@ -103,6 +101,8 @@ impl PcapngWriter {
     pub fn new(section: Section, out: &mut Vec<u8>) -> PcapngWriter {
         let mut writer = PcapngWriter {
             section,
+            sources: Vec::new(),
+            header: None,
             interfaces: Vec::new(),
             count: 0,
             first: None,
@@ -123,6 +123,29 @@ impl PcapngWriter {
     /// How many packets were cut because they were longer than that.
     pub fn cut(&self) -> u64 {
         self.cut
+    }
+
+    /// The packets that follow are of these sections of sources: their options are written. If
+    /// the present section says something else it ends, unless nothing in it is of an interface.
+    pub fn sources(&mut self, sources: Vec<SourceSection>, out: &mut Vec<u8>) {
+        if sources == self.sources {
+            return;
+        }
+        self.sources = sources;
+        match self.header.take().filter(|_| self.count == 0) {
+            Some(header) => {
+                let behind = out.split_off(header.end.min(out.len()));
+                out.truncate(header.start);
+                self.begin_section(out);
+                out.extend_from_slice(&behind);
+            }
+            None => self.begin_section(out),
+        }
+    }
+
+    /// What was written so far was taken out of the buffer.
+    pub fn taken(&mut self) {
+        self.header = None;
     }
 
     /// Writes an interface and gives its number for [`Packet::interface`]: 0, 1, ….
@@ -204,21 +227,15 @@ impl PcapngWriter {
     }
 
     fn begin_section(&mut self, out: &mut Vec<u8>) {
+        let start = out.len();
         let block = BlockStart::new(block_type::SECTION_HEADER, out);
         out.extend_from_slice(&0x1a2b_3c4d_u32.to_le_bytes());
         out.extend_from_slice(&[1, 0, 0, 0]);
         // The section's length is not known while it is written.
         out.extend_from_slice(&u64::MAX.to_le_bytes());
-        let mut options = Options::new(out);
-        let Section { hardware, os, application, comments } = &self.section;
-        comments.iter().for_each(|comment| options.comment(comment));
-        for (code, text) in [(2, hardware), (3, os), (4, application)] {
-            if let Some(text) = text {
-                options.text(code, text);
-            }
-        }
-        options.end();
+        section::options(&self.section, &self.sources, out);
         block.end(out);
+        self.header = Some(start..out.len());
         self.count = 0;
         self.first = None;
         for declared in &mut self.interfaces {

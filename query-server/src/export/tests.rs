@@ -1,6 +1,7 @@
 //! Packets that went into a store come out again: all of them, once, in order.
 
 mod large;
+mod sections;
 
 use std::collections::BTreeMap;
 use std::process::Command;

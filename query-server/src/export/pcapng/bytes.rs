@@ -96,6 +96,29 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+/// The options in front of the end mark, if there is one.
+pub(super) fn without_end(options: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let (Some(code), Some(length)) = (u16_at(options, end), u16_at(options, end + 2)) {
+        if code == 0 {
+            return options.get(..end).unwrap_or_default();
+        }
+        end += 4 + usize::from(length).next_multiple_of(4);
+    }
+    options
+}
+
+/// The codes and values of a list of which [`are_options`] holds.
+pub(super) fn each(options: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (code, length) = (u16_at(options, at)?, usize::from(u16_at(options, at + 2)?));
+        let value = options.get(at + 4..at + 4 + length)?;
+        at += 4 + length.next_multiple_of(4);
+        Some((code, value))
+    })
+}
+
 /// Whether these are whole options, padded and without an end mark.
 pub(super) fn are_options(mut options: &[u8]) -> bool {
     while !options.is_empty() {
