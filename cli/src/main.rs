@@ -38,7 +38,7 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 no permission, 5 full,
 6 damaged, 7 written by a newer version, 8 store not reachable, 9 there already,
-130 stopped by Ctrl-C.";
+10 another process is doing it, 130 stopped by Ctrl-C.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -1,33 +1,41 @@
 //! Importing a capture: through the pipeline into the store, in one reading. An
 //! import that was stopped goes on where it was.
 
+mod changes;
 mod identity;
 mod plan;
+mod stretches;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use capstan_model::coverage::{Listened, Loss, LossCause};
+use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::packet::MAX_CAPTURED;
-use capstan_model::{Failure, FailureKind, Time, TimeRange};
+use capstan_model::{Failure, FailureKind, Time};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 
 use crate::flow_table::Timeouts;
-use crate::pipeline::{Pipeline, PipelineError, SealPolicy, Settings};
+use crate::pipeline::{Pipeline, SealPolicy, Settings};
 use crate::source::CaptureFile;
 use crate::source::{Cut, Event, Lost, PacketSource, SourceError};
 use crate::upload::{CommitRule, Committed, Statement, Uploader};
+use changes::Change;
 pub use identity::{Known, identify};
 pub use plan::{Plan, plan};
+pub use stretches::LARGEST_GAP;
+use stretches::Stretches;
 
 /// What an import tells while it runs. Called from the importing thread.
 pub trait Watch {
+    /// An import of the source by this host, begun then, has not ended: it is looked for signs of life, for so long at most.
+    fn waiting(&self, _host: &str, _since: Option<Time>, _at_most: Duration) {}
     /// The source is being compared to an earlier import: bytes so far.
     fn comparing(&self, _bytes: u64) {}
     /// An earlier run committed this many packets; the import goes on behind them.
@@ -45,6 +53,8 @@ pub struct ImportOptions {
     pub stop: Arc<AtomicBool>,
     /// For people who read the catalog.
     pub host: String,
+    /// How long an unfinished import of the source must have been silent for this one to go on with it.
+    pub dead_after: Duration,
 }
 
 /// What an import did.
@@ -72,6 +82,10 @@ pub struct Imported {
     pub homeless_blocks: usize,
     /// Bytes behind the last member of a compressed source, which belong to nothing.
     pub trailing_bytes: u64,
+    /// The file has grown while it was read: so many of its bytes were. The import can go on behind them.
+    pub grew: Option<u64>,
+    /// What happened to the file while it was read, so that the rest of it is not what it was.
+    pub changed: Option<&'static str>,
 }
 
 /// Imports a source according to a plan.
@@ -87,8 +101,11 @@ pub fn run(
     watch: &dyn Watch,
     runtime: &Handle,
 ) -> Result<Imported, Failure> {
-    let (pipeline, committed) = start(store, &plan, &source, options, runtime)
-        .map_err(|failure| stopped(&plan, 0, failure))?;
+    let started = start(store, &plan, &source, options, runtime);
+    let (pipeline, committed) = started.map_err(|failure| match failure.kind() {
+        FailureKind::Busy => failure,
+        _ => stopped(&plan, 0, failure),
+    })?;
     drive(pipeline, &committed, &plan, source, options, watch)
         .map_err(|failure| stopped(&plan, committed.packets(), failure))
 }
@@ -127,7 +144,13 @@ fn start(
         resumes: plan.before.as_ref().map(|import| import.last_generation),
         started_at: capstan_storage_engine::store::now(),
     };
-    let recorder = runtime.block_on(Recorder::start(store, plan.recorder, info))?;
+    let recorder = match plan.next {
+        Some(next) => {
+            let begun = runtime.block_on(Recorder::succeed(store, plan.recorder, next, info))?;
+            begun.ok_or_else(|| plan::overtaken(store, &plan.name))?
+        }
+        None => runtime.block_on(Recorder::start(store, plan.recorder, info))?,
+    };
     let generation = recorder.generation();
     let flow_generation = plan.before.as_ref().map_or(generation, |import| import.first_generation);
     let uploader = Uploader::start(
@@ -157,24 +180,48 @@ fn drive(
     options: &ImportOptions,
     watch: &dyn Watch,
 ) -> Result<Imported, Failure> {
-    let mut import =
-        Running { pipeline, plan, summary: Imported::default(), span: None, last: None };
+    let mut import = Running {
+        pipeline,
+        plan,
+        summary: Imported::default(),
+        stretches: Stretches::default(),
+        stated: plan.before.as_ref().map_or(0, |import| import.stated),
+        last: None,
+    };
     if let Some(before) = &plan.before {
         watch.resuming(before.packets);
     }
-    let ended = import.read(&mut source, options, watch, committed)?;
-    let Running { pipeline, mut summary, span, .. } = import;
+    let mut ended = import.read(&mut source, options, watch, committed)?;
     if let Some(known) = &plan.known
-        && !summary.interrupted
+        && !import.summary.interrupted
     {
-        // What lies behind the capture's end belongs to what the file is known by.
-        let rest = identity::read_rest(&known.path, &source.progress(), &options.stop, watch);
-        summary.interrupted = match rest {
-            Err(failure) if failure.kind() == FailureKind::Interrupted => true,
-            rest => rest.map(|()| false)?,
-        };
+        let read = source.position();
+        let looked = changes::look(known, read);
+        match looked.map_err(|error| Failure::io(format!("cannot look at {}", plan.name), error))? {
+            Change::None => {
+                // What lies behind the capture's end belongs to what the file is known by.
+                let rest = identity::read_rest(known, &source.progress(), &options.stop, watch);
+                import.summary.interrupted = match rest {
+                    Err(failure) if failure.kind() == FailureKind::Interrupted => true,
+                    rest => rest.map(|()| false)?,
+                };
+            }
+            Change::Grew => {
+                import.summary.grew = Some(read);
+                // It was read up to where its writer was: its last packet is not whole yet.
+                if read >= known.bytes {
+                    ended = None;
+                }
+            }
+            change => import.summary.changed = change.harm(),
+        }
     }
-    finish(pipeline, &mut summary, span)?;
+    if let Some(damage) = &ended {
+        let (at, note) = (import.last, damage.to_string());
+        import.lose(LossCause::SourceDamaged, Lost::at(None, 0, at), note);
+    }
+    let Running { pipeline, mut summary, stretches, .. } = import;
+    finish(pipeline, &mut summary, stretches)?;
     summary.damage = ended.map(|error| error.to_string());
     summary.trailing_bytes = source.progress().trailing();
     summary.packets = committed.packets();
@@ -188,37 +235,30 @@ fn drive(
 fn finish(
     mut pipeline: Pipeline<Uploader>,
     summary: &mut Imported,
-    span: Option<(Time, Time)>,
+    stretches: Stretches,
 ) -> Result<(), Failure> {
-    pipeline.flush().map_err(unwrap)?;
+    pipeline.flush()?;
     summary.homeless_blocks = pipeline.homeless_blocks();
     summary.flows = pipeline.flows().0;
     summary.captured_bytes = pipeline.progress().captured_bytes;
-    let interfaces = (0..pipeline.interfaces().len() as u32).collect();
-    let listened = span.map(|(first, last)| Listened {
-        range: TimeRange { start: first, end: Time(last.0.saturating_add(1)) },
-        interfaces,
-    });
+    let (listened, left_out) = stretches.take();
+    let complete = !summary.interrupted && summary.grew.is_none() && summary.changed.is_none();
+    let note = match left_out {
+        true => {
+            "its packets are too far apart: of when somebody listened only the longest stretches are told"
+        }
+        false => "",
+    };
     let statement = Statement {
-        listened: listened.into_iter().collect(),
+        listened,
         losses: summary.losses.clone(),
-        finished: Some(Finished {
-            complete: !summary.interrupted,
-            packets_total: pipeline.progress().packets,
-        }),
-        note: String::new(),
+        finished: Some(Finished { complete, packets_total: pipeline.progress().packets }),
+        note: note.to_owned(),
     };
     let resume = pipeline.resume();
     let mut uploader = pipeline.into_sink();
     uploader.state(statement, resume)?;
     uploader.finish()
-}
-
-fn unwrap(error: PipelineError<Failure>) -> Failure {
-    match error {
-        PipelineError::Sink(failure) => failure,
-        PipelineError::Open(error) => Failure::io("a segment could not be opened", error),
-    }
 }
 
 /// Packets between two looks at the stop flag and the progress bar.
@@ -228,8 +268,10 @@ struct Running<'a> {
     pipeline: Pipeline<Uploader>,
     plan: &'a Plan,
     summary: Imported,
-    /// First and last packet time.
-    span: Option<(Time, Time)>,
+    stretches: Stretches,
+    /// Of so many packets an earlier run has said what was listened to and lost.
+    stated: u64,
+    /// The time of the last packet that has one.
     last: Option<Time>,
 }
 
@@ -254,29 +296,34 @@ impl Running<'_> {
                     return Ok(None);
                 }
                 Ok(None) => return Ok(None),
-                Err(error @ SourceError::Damaged { .. }) => {
-                    self.lose(LossCause::SourceDamaged, None, 0, error.to_string());
-                    return Ok(Some(error));
-                }
+                Err(error @ SourceError::Damaged { .. }) => return Ok(Some(error)),
                 Err(error) => return Err(error.into()),
             };
             match event {
                 Event::Interface(interface) => self.pipeline.interface(interface),
                 Event::Block(block) => self.pipeline.block(block),
-                Event::Lost(Lost { interface, packets, .. }) => {
-                    self.lose(LossCause::SourceDrop, interface, packets, String::new());
+                Event::Lost(lost) => {
+                    if self.pipeline.progress().packets >= self.stated {
+                        self.lose(LossCause::SourceDrop, lost, String::new());
+                    }
                 }
-                Event::Cut(cut) => self.cut(cut),
+                Event::Cut(cut) => {
+                    if self.pipeline.progress().packets >= self.stated {
+                        self.cut(cut);
+                    }
+                }
                 Event::Opened { .. } | Event::Idle(_) | Event::Closed { .. } => {}
                 Event::Packet(packet) => {
                     let ordinal = self.pipeline.progress().packets;
                     if let Some(time) = packet.stamp.time() {
-                        let (first, last) = self.span.unwrap_or((time, time));
-                        self.span = Some((first.min(time), last.max(time)));
+                        // The last one before goes with them, so that no gap is made where a run stopped.
+                        if ordinal + 1 >= self.stated {
+                            self.stretches.add(packet.interface, time);
+                        }
                         self.last = Some(time);
                     }
                     let store = ordinal >= resume_at && !self.plan.scattered.contains(ordinal);
-                    self.pipeline.packet(&packet, store).map_err(unwrap)?;
+                    self.pipeline.packet(&packet, store)?;
                     if ordinal.is_multiple_of(LOOK_EVERY) {
                         watch.importing(position.consumed(), ordinal, committed);
                         if options.stop.load(Ordering::Relaxed) {
@@ -290,28 +337,32 @@ impl Running<'_> {
     }
 
     /// Takes note of bytes that are not kept. All of one interface are one loss.
-    fn cut(&mut self, Cut { interface, bytes }: Cut) {
+    fn cut(&mut self, Cut { interface, bytes, time }: Cut) {
         let note = match interface {
             Some(_) => format!("packets longer than {MAX_CAPTURED} captured bytes were cut"),
             None => "blocks that are no packets were too long to keep".to_owned(),
         };
-        let until = self.last.map_or(Time(1), |last| Time(last.0.saturating_add(1)));
+        let range = Loss::range_of(None, time.or(self.last));
+        let cause = LossCause::SourceDamaged;
         let mut losses = self.summary.losses.iter_mut();
         match losses.find(|loss| loss.note == note && loss.interface == interface) {
-            Some(loss) => loss.range.end = loss.range.end.max(until),
-            None => self.lose(LossCause::SourceDamaged, interface, 0, note.clone()),
-        }
-        let mut losses = self.summary.losses.iter_mut();
-        if let Some(loss) = losses.find(|loss| loss.note == note && loss.interface == interface) {
-            loss.bytes = loss.bytes.saturating_add(bytes);
+            Some(loss) => {
+                loss.extend(range);
+                loss.bytes = loss.bytes.saturating_add(bytes);
+            }
+            None => {
+                self.summary.losses.push(Loss { range, interface, cause, packets: 0, bytes, note })
+            }
         }
     }
 
-    fn lose(&mut self, cause: LossCause, interface: Option<u32>, packets: u64, note: String) {
-        let at = self.last.unwrap_or(Time(0));
-        let start = self.span.map_or(at, |span| span.0);
-        let end = Time(at.0.saturating_add(1));
-        let range = TimeRange { start: start.min(at), end };
+    fn lose(&mut self, cause: LossCause, lost: Lost, note: String) {
+        let Lost { interface, packets, since, noticed, .. } = lost;
+        let range = Loss::range_of(since, noticed);
+        let note = match (since, noticed) {
+            (None, Some(_)) if note.is_empty() => "since when is not known".to_owned(),
+            _ => note,
+        };
         self.summary.losses.push(Loss { range, interface, cause, packets, bytes: 0, note });
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! One thread captures and builds segments; sealing and upload run on another
 //! (see [`crate::upload`]). Every few seconds everything open is sealed and one
-//! commit says until when was listened, so coverage never runs ahead of packets.
+//! commit says until when was listened: up to the oldest packet that the kernel may still hold, so coverage never runs ahead of packets.
 
 use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
-use capstan_model::{Failure, FailureKind, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::{self, Store};
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
 use crate::flow_table::Timeouts;
-use crate::pipeline::{Pipeline, PipelineError, SealPolicy, Settings};
+use crate::pipeline::{Pipeline, SealPolicy, Settings};
 use crate::source::live::LiveSource;
 use crate::source::{Event, Lost, PacketSource};
 use crate::upload::{CommitRule, Committed, Statement, Uploader};
@@ -115,11 +115,15 @@ pub fn run(
     };
     let heard = recording.listen(source, options, watch, &committed);
     // Also when listening failed: what was heard until then is true.
-    recording.commit(true)?;
+    let said = recording.commit(Some(Finished {
+        complete: heard.is_ok(),
+        packets_total: recording.pipeline.progress().packets,
+    }));
     let Recording { pipeline, lost, .. } = recording;
     let captured_bytes = pipeline.progress().captured_bytes;
-    pipeline.into_sink().finish()?;
-    heard?;
+    let finished = pipeline.into_sink().finish();
+    // The first failure is why the others failed.
+    heard.and(said).and(finished)?;
     Ok(Recorded {
         packets: committed.packets(),
         lost,
@@ -155,7 +159,7 @@ impl Recording {
         while let Some(event) = source.next_event()? {
             let look = match event {
                 Event::Packet(packet) => {
-                    self.pipeline.packet(&packet, true).map_err(unwrap)?;
+                    self.pipeline.packet(&packet, true)?;
                     self.pipeline.progress().packets.is_multiple_of(LOOK_EVERY)
                 }
                 Event::Interface(interface) => {
@@ -188,7 +192,7 @@ impl Recording {
             if look {
                 let now = Instant::now();
                 if now.duration_since(self.committed_at) >= options.commit_every {
-                    self.commit(false)?;
+                    self.commit(None)?;
                 }
                 if now.duration_since(self.looked_at) >= WATCH_EVERY {
                     self.looked_at = now;
@@ -207,21 +211,18 @@ impl Recording {
 
     fn lose(&mut self, lost: &Lost) {
         self.lost += lost.packets;
-        let start = self.hearing.stated_until;
-        let end = store::now();
-        let start = if start == Time::MIN { end } else { start };
-        let range = TimeRange { start: start.min(end), end: Time(end.0.saturating_add(1)) };
-        let cause = LossCause::KernelDrop;
+        let range = Loss::range_of(lost.since, lost.noticed);
         // Drops of one interface between two commits are one loss.
         match self.losses.iter_mut().find(|loss| loss.interface == lost.interface) {
             Some(loss) => {
                 loss.packets += lost.packets;
-                loss.range.end = range.end;
+                loss.range.start = loss.range.start.min(range.start);
+                loss.range.end = loss.range.end.max(range.end);
             }
             None => self.losses.push(Loss {
                 range,
                 interface: lost.interface,
-                cause,
+                cause: LossCause::KernelDrop,
                 packets: lost.packets,
                 bytes: 0,
                 note: String::new(),
@@ -229,13 +230,11 @@ impl Recording {
         }
     }
 
-    /// Seals everything and commits it with what was heard.
-    fn commit(&mut self, last: bool) -> Result<(), Failure> {
+    /// Seals everything and commits it with what was heard; `finished` if it is the last commit.
+    fn commit(&mut self, finished: Option<Finished>) -> Result<(), Failure> {
         self.committed_at = Instant::now();
-        self.pipeline.flush().map_err(unwrap)?;
+        self.pipeline.flush()?;
         let resume = self.pipeline.resume();
-        let finished = last
-            .then(|| Finished { complete: true, packets_total: self.pipeline.progress().packets });
         let statement = Statement {
             listened: self.hearing.take(),
             losses: std::mem::take(&mut self.losses),
@@ -246,35 +245,24 @@ impl Recording {
     }
 }
 
-fn unwrap(error: PipelineError<Failure>) -> Failure {
-    match error {
-        PipelineError::Sink(failure) => failure,
-        PipelineError::Open(error) => {
-            Failure::caused_by(FailureKind::Other, "a segment could not be opened", error)
-        }
-    }
-}
-
 /// When each interface was listened to and not yet said so.
 #[derive(Debug)]
 struct Hearing {
     open: Vec<(u32, Time)>,
     ended: Vec<Listened>,
+    /// Up to when every packet of every interface was given.
     until: Time,
-    /// Until when the last commit said.
-    stated_until: Time,
 }
 
 impl Default for Hearing {
     fn default() -> Self {
-        Hearing { open: Vec::new(), ended: Vec::new(), until: Time::MIN, stated_until: Time::MIN }
+        Hearing { open: Vec::new(), ended: Vec::new(), until: Time::MIN }
     }
 }
 
 impl Hearing {
     fn begin(&mut self, interface: u32, at: Time) {
         self.open.push((interface, at));
-        self.until = self.until.max(at);
     }
 
     fn until(&mut self, at: Time) {
@@ -282,7 +270,6 @@ impl Hearing {
     }
 
     fn end(&mut self, interface: u32, at: Time) {
-        self.until(at);
         if let Some(place) = self.open.iter().position(|(open, _)| *open == interface) {
             let (_, since) = self.open.swap_remove(place);
             if let Ok(range) = TimeRange::new(since, at) {
@@ -302,7 +289,6 @@ impl Hearing {
             }
             *since = self.until;
         }
-        self.stated_until = self.until;
         listened
     }
 }
@@ -328,5 +314,23 @@ mod tests {
         assert_eq!(second[0].range, TimeRange { start: Time(20), end: Time(25) });
         assert_eq!(second[1].range, TimeRange { start: Time(20), end: Time(30) });
         assert_eq!(second[1].interfaces, [0]);
+    }
+
+    #[test]
+    fn one_interface_says_nothing_about_another() {
+        let mut hearing = Hearing::default();
+        hearing.begin(0, Time(10));
+        hearing.until(Time(20));
+        // Packets of the first from after 20 may still be in its ring.
+        hearing.begin(1, Time(50));
+        hearing.begin(2, Time(51));
+        hearing.end(2, Time(60));
+        let said = hearing.take();
+        let ranges: Vec<_> = said.iter().map(|of| (of.range.start.0, of.range.end.0)).collect();
+        assert_eq!(ranges, [(51, 60), (10, 20)]);
+        hearing.until(Time(70));
+        let said = hearing.take();
+        let ranges: Vec<_> = said.iter().map(|of| (of.range.start.0, of.range.end.0)).collect();
+        assert_eq!(ranges, [(20, 70), (50, 70)]);
     }
 }

@@ -48,7 +48,7 @@ pub enum Event<'a> {
         /// When it was found to be gone.
         at: Time,
     },
-    /// A live source has nothing now; it was listening up to this moment.
+    /// A live source was listening up to this moment, and has given all packets from before it.
     Idle(Time),
 }
 
@@ -61,6 +61,17 @@ pub struct Lost {
     pub packets: u64,
     /// Dropped by the kernel while we listened (else: by whoever made the file).
     pub live: bool,
+    /// The last moment when none of them was missing yet, if that is known.
+    pub since: Option<Time>,
+    /// When they were found to be missing, if that is known.
+    pub noticed: Option<Time>,
+}
+
+impl Lost {
+    /// Packets of a file that were found to be missing at a moment, if that is known.
+    pub(crate) fn at(interface: Option<u32>, packets: u64, noticed: Option<Time>) -> Lost {
+        Lost { interface, packets, live: false, since: None, noticed }
+    }
 }
 
 /// Bytes of a source that are not kept.
@@ -72,6 +83,8 @@ pub struct Cut {
     pub interface: Option<u32>,
     /// How many.
     pub bytes: u64,
+    /// Of the packet, if it has one.
+    pub time: Option<Time>,
 }
 
 /// Why a source ended before its end.

@@ -3,23 +3,27 @@
 //! The pipeline hands complete segments over through a short queue; when the
 //! store is slower than the source the queue fills and the pipeline waits. A
 //! segment's layers are all in the store before its commit names them.
+//!
+//! While an import reads, seals or uploads, a task of its own [commits that it lives](Signs), so that no other process
+//! takes it for dead.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Failure, FailureKind, Generation, Time, TimeRange};
+use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time};
 use capstan_storage_engine::catalog::{
-    AddressFilter, CommitDraft, Finished, LayerEntry, Recorder, SegmentEntry,
+    AddressFilter, Commit, CommitDraft, Finished, LayerEntry, Recorder, SegmentEntry, succession,
 };
 use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
 use capstan_storage_engine::store::{Store, names};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle as Task;
 
-use crate::pipeline::{Resume, Sink};
+use crate::pipeline::{PipelineError, Resume, Sink};
 use crate::source::Progress;
 
 /// Segments that may wait to be sealed. One is sealed meanwhile and others are
@@ -117,9 +121,13 @@ impl Uploader {
     ) -> Result<Uploader, Failure> {
         let committed = Arc::new(Committed::default());
         let (queue, jobs) = sync_channel(QUEUE);
+        let (id, began) = (recorder.recorder(), recorder.began());
         let worker = Worker {
             store,
-            recorder,
+            id,
+            began,
+            generation: recorder.generation(),
+            log: Log::open(recorder, &runtime),
             flow_generation,
             rule,
             source,
@@ -177,6 +185,24 @@ fn stopped() -> Failure {
     Failure::new(FailureKind::Other, "the upload thread has stopped")
 }
 
+/// Gives up what was not handed over, and waits until the log says so: then nobody has to find out whether this process lives.
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        // Who wants to know why it failed calls `finish`.
+        let _ = self.join();
+    }
+}
+
+/// Why a pipeline stopped, for people.
+impl From<PipelineError<Failure>> for Failure {
+    fn from(error: PipelineError<Failure>) -> Failure {
+        match error {
+            PipelineError::Sink(failure) => failure,
+            PipelineError::Open(error) => Failure::io("a segment could not be opened", error),
+        }
+    }
+}
+
 impl Sink for Uploader {
     type Error = Failure;
 
@@ -185,9 +211,93 @@ impl Sink for Uploader {
     }
 }
 
+/// A log that is appended to from two places: what is committed, and signs of life between.
+struct Log {
+    recorder: Arc<tokio::sync::Mutex<Recorder>>,
+    /// When the newest commit was made.
+    newest: Arc<Mutex<Instant>>,
+    /// Of a log that others may go on from.
+    signs: Option<Task<()>>,
+}
+
+impl Log {
+    fn open(recorder: Recorder, runtime: &Handle) -> Log {
+        let needs_signs = recorder.may_be_succeeded();
+        let recorder = Arc::new(tokio::sync::Mutex::new(recorder));
+        let newest = Arc::new(Mutex::new(Instant::now()));
+        let signs = needs_signs.then(|| {
+            let signs = Signs { recorder: Arc::clone(&recorder), newest: Arc::clone(&newest) };
+            runtime.spawn(signs.keep_coming())
+        });
+        Log { recorder, newest, signs }
+    }
+
+    /// Appends a commit; gives the life whose it became.
+    async fn append(&self, draft: CommitDraft) -> Result<Generation, Failure> {
+        let mut recorder = self.recorder.lock().await;
+        let _commit: Commit = recorder.commit(draft).await?;
+        note_newest(&self.newest);
+        Ok(recorder.generation())
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(signs) = &self.signs {
+            signs.abort();
+        }
+    }
+}
+
+fn note_newest(newest: &Mutex<Instant>) {
+    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+}
+
+/// Signs of life of an import: an empty commit whenever nothing else was committed for a while.
+struct Signs {
+    recorder: Arc<tokio::sync::Mutex<Recorder>>,
+    newest: Arc<Mutex<Instant>>,
+}
+
+impl Signs {
+    /// Until the log has ended, or cannot be written any more: the next commit says why.
+    async fn keep_coming(self) {
+        loop {
+            let silent = self.newest.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            if let Some(wait) =
+                succession::SIGN_EVERY.checked_sub(silent).filter(|of| !of.is_zero())
+            {
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            let mut recorder = self.recorder.lock().await;
+            if recorder.is_finished() {
+                return;
+            }
+            match recorder.sign().await {
+                Ok(()) => note_newest(&self.newest),
+                Err(failure) if failure.kind() == FailureKind::Unavailable => {
+                    tracing::debug!(%failure, "no sign of life can be committed");
+                    drop(recorder);
+                    tokio::time::sleep(TRY_EVERY).await;
+                }
+                Err(failure) => {
+                    tracing::debug!(%failure, "no more signs of life");
+                    return;
+                }
+            }
+        }
+    }
+}
+
 struct Worker {
     store: Store,
-    recorder: Recorder,
+    id: RecorderId,
+    /// In which life it began: segments are named by it.
+    began: Generation,
+    log: Log,
+    /// In which life it commits.
+    generation: Generation,
     flow_generation: Generation,
     rule: CommitRule,
     source: Option<Arc<Progress>>,
@@ -200,11 +310,37 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) -> Result<(), Failure> {
+        let ended = self.work(jobs);
+        if self.rule == CommitRule::EachSegment {
+            self.end(ended.as_ref().err());
+        }
+        ended
+    }
+
+    /// Ends the log of an import that could not be brought to its end, so that it can be gone on with at once.
+    fn end(&self, failure: Option<&Failure>) {
+        if failure
+            .is_some_and(|of| matches!(of.kind(), FailureKind::Unavailable | FailureKind::Busy))
+        {
+            return;
+        }
+        let ended = self.runtime.block_on(async {
+            let mut recorder = self.log.recorder.lock().await;
+            if recorder.is_finished() {
+                return Ok(());
+            }
+            recorder.give_up().await
+        });
+        if let Err(failure) = ended {
+            tracing::debug!(%failure, "the log stays open");
+        }
+    }
+
+    fn work(&mut self, jobs: &Receiver<Job>) -> Result<(), Failure> {
         for job in jobs {
             match job {
                 Job::Segment(builder, resume) => {
                     let entry = self.upload(*builder)?;
-                    self.listened(&entry);
                     self.draft.segments.push(entry);
                     self.resume(resume);
                     if self.rule == CommitRule::EachSegment {
@@ -229,21 +365,8 @@ impl Worker {
         self.draft.next_flow = resume.next_flow;
     }
 
-    /// A capture that has packets at both ends of a stretch of time was listening
-    /// in between; a live recorder says itself when it listened.
-    fn listened(&mut self, entry: &SegmentEntry) {
-        if self.rule == CommitRule::EachSegment
-            && let (Some(first), Some(last)) = (entry.first, entry.last)
-        {
-            let end = Time(last.0.saturating_add(1));
-            let range = TimeRange { start: first, end };
-            self.draft.listened.push(Listened { range, interfaces: Vec::new() });
-        }
-    }
-
     fn upload(&mut self, builder: SegmentBuilder) -> Result<SegmentEntry, Failure> {
-        let Worker { recorder, next_segment, .. } = &*self;
-        let name = format!("{}-{}-{next_segment:08}", recorder.recorder(), recorder.began());
+        let name = format!("{}-{}-{:08}", self.id, self.began, self.next_segment);
         self.next_segment += 1;
         let secrets = builder.has_secrets();
         let sealed = builder.seal(name, self.flow_generation).map_err(|error| {
@@ -273,13 +396,11 @@ impl Worker {
             .map(|layer| layer.bytes)
             .sum();
         let segments = draft.segments.len() as u64;
-        let before = self.recorder.generation();
-        let (recorder, patience) = (&mut self.recorder, Patience::of(self.rule));
-        self.runtime
-            .block_on(patience.keep_trying(async || recorder.commit(draft.clone()).await))?;
-        self.committed
-            .ended
-            .fetch_add(u64::from(self.recorder.generation() != before), Ordering::Relaxed);
+        let (log, patience) = (&self.log, Patience::of(self.rule));
+        let append = async || log.append(draft.clone()).await;
+        let generation = self.runtime.block_on(patience.keep_trying(append))?;
+        let ended = generation != std::mem::replace(&mut self.generation, generation);
+        self.committed.ended.fetch_add(u64::from(ended), Ordering::Relaxed);
         self.committed.segments.fetch_add(segments, Ordering::Relaxed);
         self.committed.packets.fetch_add(packets, Ordering::Relaxed);
         self.committed.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -398,7 +519,7 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
 
 #[cfg(test)]
 mod tests {
-    use capstan_model::RecorderId;
+    use capstan_model::TimeRange;
     use capstan_storage_engine::catalog::{Folder, Stay, View, WriterInfo, WriterKind};
     use capstan_storage_engine::store::{Location, Options};
 
@@ -412,6 +533,7 @@ mod tests {
             (FailureKind::Permission, true, false),
             (FailureKind::Full, true, false),
             (FailureKind::AlreadyThere, false, false),
+            (FailureKind::Busy, false, false),
             (FailureKind::Damaged, false, false),
         ] {
             assert_eq!(Patience::Endless.waits_for(kind, soon), live, "{kind:?}");

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{Time, TimeRange};
 
+/// The range of a [`Loss`] whose time is not known. As packets without a time it belongs to questions about all of time alone.
+pub const UNKNOWN_TIME: TimeRange = TimeRange { start: Time::MIN, end: Time::MIN };
+
 /// A stretch of time during which interfaces were listened to, also if no packet came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listened {
@@ -29,7 +32,7 @@ pub enum LossCause {
 /// Something that is missing inside what was listened to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// When, as closely as it is known.
+    /// From the last moment when nothing was missing to when it was noticed; [`UNKNOWN_TIME`] if neither is known.
     pub range: TimeRange,
     /// Where, by number in the recorder's generation; none if it cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,11 +49,41 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// The range in which something is missing, if the last moment when nothing was and the moment when it was noticed are
+    /// known, or one of them. The moment when it was noticed belongs to it.
+    pub fn range_of(since: Option<Time>, noticed: Option<Time>) -> TimeRange {
+        let Some((since, noticed)) = since.or(noticed).zip(noticed.or(since)) else {
+            return UNKNOWN_TIME;
+        };
+        // Clocks are set back.
+        let (first, last) = (since.min(noticed), since.max(noticed));
+        TimeRange { start: first, end: Time(last.0.saturating_add(1)) }
+    }
+
+    /// When, if that is known.
+    pub fn time(&self) -> Option<TimeRange> {
+        (self.range != UNKNOWN_TIME).then_some(self.range)
+    }
+
+    /// Makes it span `range`, too. What is known of the time stays if nothing is known of the range's.
+    pub fn extend(&mut self, range: TimeRange) {
+        self.range = match (self.time(), range == UNKNOWN_TIME) {
+            (_, true) => self.range,
+            (None, false) => range,
+            (Some(own), false) => {
+                TimeRange { start: own.start.min(range.start), end: own.end.max(range.end) }
+            }
+        };
+    }
+
     /// Whether something of it is missing in a range. One at a single moment has a range of one
     /// nanosecond or none.
     pub fn touches(&self, range: &TimeRange) -> bool {
-        let last = Time(self.range.end.0.saturating_sub(1)).max(self.range.start);
-        range.is_all() || range.touches(self.range.start, last)
+        range.is_all()
+            || self.time().is_some_and(|time| {
+                let last = Time(time.end.0.saturating_sub(1)).max(time.start);
+                range.touches(time.start, last)
+            })
     }
 }
 
@@ -62,5 +95,42 @@ impl LossCause {
             LossCause::SourceDrop => "source-drop",
             LossCause::SourceDamaged => "source-damaged",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_between_what_is_known() {
+        let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
+        for (since, noticed, expected) in [
+            (Some(5), Some(9), range(5, 10)),
+            (None, Some(9), range(9, 10)),
+            (Some(5), None, range(5, 6)),
+            (Some(9), Some(5), range(5, 10)),
+            (None, None, UNKNOWN_TIME),
+            (Some(i64::MAX), Some(i64::MAX), range(i64::MAX, i64::MAX)),
+        ] {
+            let found = Loss::range_of(since.map(Time), noticed.map(Time));
+            assert_eq!(found, expected, "{since:?} {noticed:?}");
+        }
+    }
+
+    #[test]
+    fn a_loss_without_a_time_is_in_no_window() {
+        let cause = LossCause::SourceDrop;
+        let note = String::new();
+        let mut loss =
+            Loss { range: UNKNOWN_TIME, interface: None, cause, packets: 7, bytes: 0, note };
+        let until = TimeRange { start: Time::MIN, end: Time(0) };
+        assert!(loss.touches(&TimeRange::ALL) && !loss.touches(&until));
+        loss.extend(TimeRange { start: Time(-5), end: Time(-4) });
+        assert!(loss.touches(&TimeRange::ALL) && loss.touches(&until));
+        assert_eq!(loss.time(), Some(TimeRange { start: Time(-5), end: Time(-4) }));
+        loss.extend(UNKNOWN_TIME);
+        loss.extend(TimeRange { start: Time(-9), end: Time(-8) });
+        assert_eq!(loss.time(), Some(TimeRange { start: Time(-9), end: Time(-4) }));
     }
 }

@@ -23,6 +23,8 @@ pub enum FailureKind {
     Unavailable,
     /// It is there already (an import of the same source).
     AlreadyThere,
+    /// Another process is doing it.
+    Busy,
     /// The user stopped it (Ctrl-C).
     Interrupted,
 }
@@ -40,6 +42,7 @@ impl FailureKind {
             FailureKind::TooNew => 7,
             FailureKind::Unavailable => 8,
             FailureKind::AlreadyThere => 9,
+            FailureKind::Busy => 10,
             FailureKind::Interrupted => 130,
         }
     }

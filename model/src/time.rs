@@ -130,6 +130,18 @@ impl fmt::Display for Time {
     }
 }
 
+impl fmt::Display for TimeRange {
+    /// In words that follow a verb: `from … to …`, or what is left of it where the range has no bound.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.start == Time::MIN, self.end == Time::MAX) {
+            (true, true) => f.write_str("at any time"),
+            (true, false) => write!(f, "before {}", self.end),
+            (false, true) => write!(f, "from {} on", self.start),
+            (false, false) => write!(f, "from {} to {}", self.start, self.end),
+        }
+    }
+}
+
 impl Hour {
     /// Where packets without a time, or one that cannot be said in nanoseconds, sit.
     pub const UNKNOWN: Hour = Hour(i32::MIN);
@@ -232,6 +244,16 @@ mod tests {
     fn nine_decimals_survive_text() {
         let time = Time(1_700_000_000_123_456_789);
         assert_eq!(Time::parse(&time.to_string(), NOW), Ok(time));
+    }
+
+    #[test]
+    fn a_range_without_a_bound_is_said_without_one() {
+        let range = |start, end| TimeRange { start, end }.to_string();
+        let text = "2023-11-14T22:13:20Z";
+        assert_eq!(range(NOW, NOW), format!("from {text} to {text}"));
+        assert_eq!(range(Time::MIN, NOW), format!("before {text}"));
+        assert_eq!(range(NOW, Time::MAX), format!("from {text} on"));
+        assert_eq!(TimeRange::ALL.to_string(), "at any time");
     }
 
     #[test]

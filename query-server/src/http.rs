@@ -151,7 +151,10 @@ impl From<Failure> for Refusal {
             FailureKind::Damaged => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "the store is damaged; see /api/v1/status")
             }
-            FailureKind::Other | FailureKind::AlreadyThere | FailureKind::Interrupted => {
+            FailureKind::Other
+            | FailureKind::AlreadyThere
+            | FailureKind::Busy
+            | FailureKind::Interrupted => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "see the server's log")
             }
         };

@@ -40,7 +40,7 @@
 //!
 //! With IO:
 //!
-//! * [`mod@recorder`]: appending to a log; `load`: reading logs
+//! * [`mod@recorder`]: appending to a log; `load`: reading logs; [`succession`]: which process may go on with one
 //! * `versions`: reading and putting what is folded
 //! * [`fold`]: folding; [`role`]: who does; [`sweep`]: removing what newer versions have replaced
 //! * [`view`]: reading, with what is known of slots kept in `slots`; [`lease`]: keeping what a reader may still read
@@ -61,6 +61,7 @@ pub mod root;
 pub mod slot;
 mod slots;
 pub mod state;
+pub mod succession;
 pub mod sweep;
 pub(crate) mod versions;
 pub mod view;

@@ -435,6 +435,25 @@ impl Store {
         present(self.retried(0, what, || self.objects.delete(path)).await).map(|_| ())
     }
 
+    /// The time by the store's own clock, learned from an object that is made for it and removed again.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn clock(&self) -> Result<Time, Failure> {
+        let path = names::probe(&self.nonce());
+        self.put_new(&path, Vec::new()).await?;
+        let made = self.head(&path).await?;
+        if let Err(failure) = self.delete(&path).await {
+            // Who may create need not be allowed to delete; what stays is a name.
+            tracing::debug!(%failure, "{path} stays");
+        }
+        made.map(|object| object.modified).ok_or_else(|| {
+            let what = format!("{path} was made in {} and is not there", self.place);
+            Failure::new(FailureKind::Unavailable, what)
+        })
+    }
+
     /// Whether the object `format` is not what was written when the store was made.
     ///
     /// # Errors
@@ -701,7 +720,7 @@ impl Place {
             return Ok(store);
         }
         let store = self.cluster(cluster);
-        let probes = Path::from("probe");
+        let probes = names::probes();
         let what = || format!("list {}", store.place);
         let all = store.objects.list_with_delimiter(None);
         let there = limited(self.remote, 0, what, all).await?;

@@ -64,7 +64,7 @@ pub(crate) fn behind<'a>(proxy: &Proxy, command: &'a mut Command) -> &'a mut Com
 }
 
 /// Whether a request is about the second commit of a log.
-fn is_second_commit(request: &Request) -> bool {
+pub(crate) fn is_second_commit(request: &Request) -> bool {
     request.path.contains("/log/") && request.path.ends_with("/00000000000000000001")
 }
 

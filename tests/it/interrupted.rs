@@ -20,10 +20,12 @@ fn prepared(scratch: &Path) -> (PathBuf, PathBuf) {
     (file, scratch.join("store"))
 }
 
-/// Starts an import, and stops it in its tracks once it has made this many commits in all.
-fn halfway(store: &Path, file: &Path, commits: usize) -> Child {
+/// Starts an import, and stops it in its tracks once this many commits in all have segments.
+pub(crate) fn halfway(store: &Path, file: &Path, commits: usize) -> Child {
     let mut command = over(store, "import");
     let mut child = command
+        // Who was killed before is known to be dead.
+        .args(["--dead-after", "0"])
         .arg(file)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -40,13 +42,17 @@ fn halfway(store: &Path, file: &Path, commits: usize) -> Child {
     child
 }
 
-/// Commits there are: the files `log/<recorder>/<generation>/<number>`.
+/// Commits that have segments: of the files `log/<recorder>/<generation>/<number>`.
 fn committed(store: &Path) -> usize {
     let mut folders = vec![store.join("default/log")];
     for _ in 0..2 {
         folders = folders.iter().flat_map(|folder| entries(folder)).collect();
     }
-    folders.iter().map(|folder| entries(folder).len()).sum()
+    let commits = folders.iter().flat_map(|folder| entries(folder));
+    let has_segments = |commit: &PathBuf| {
+        std::fs::read_to_string(commit).is_ok_and(|text| text.contains("\"segments\":[{"))
+    };
+    commits.filter(has_segments).count()
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -54,13 +60,13 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-fn ended(child: Child) -> Output {
+pub(crate) fn ended(child: Child) -> Output {
     child.wait_with_output().expect("it is ours")
 }
 
 /// Runs the import to its end, and checks that the store has exactly what the file has.
 fn resumed(store: &Path, file: &Path, scratch: &Path) {
-    let said = answer(over(store, "import").arg(file));
+    let said = answer(over(store, "import").args(["--dead-after", "0"]).arg(file));
     assert!(said.contains("committed by an earlier run"), "{said}");
     assert_eq!(readable(store), FILE.packets());
     // Flows went on, rather than being begun again.

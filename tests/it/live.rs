@@ -1,11 +1,13 @@
 //! Recording a network that only the test sees: what was sent is stored, or counted as lost.
 
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cable::{Cable, listening, numbers, record};
 use crate::capstan::{answer, capstan, fails, numeric, over, said};
 use crate::captures::packets;
-use crate::sandbox::{self, Own};
+use crate::sandbox::{self, Own, tool};
 use crate::server::{PATIENCE, Server};
 
 #[test]
@@ -91,6 +93,54 @@ fn what_the_ring_has_no_room_for_is_counted_as_lost() {
                        (select count(*) - 100 from packets)) > l.start_time";
         assert_eq!(numeric(&store, within), [rows]);
         assert!(answer(&mut over(&store, "status")).contains("lost"), "status");
+    });
+}
+
+/// The folder of a recorder's only log, once it has a commit.
+fn log(store: &Path) -> PathBuf {
+    let began = Instant::now();
+    let only = |folder: &Path| std::fs::read_dir(folder).ok()?.next()?.ok().map(|of| of.path());
+    loop {
+        let log = only(&store.join("default/log")).and_then(|of| only(&of));
+        if let Some(log) = log.filter(|log| only(log).is_some()) {
+            return log;
+        }
+        assert!(began.elapsed() < PATIENCE, "no commits");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn who_cannot_commit_says_why() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    sandbox::with(Own::Network, || {
+        let _cable = Cable::new();
+        let recorder = listening(&mut record(&store, &["--commit-seconds", "1"]));
+        let log = log(&store);
+        for number in 0..20 {
+            // What is there stays what it is.
+            let commit = log.join(format!("{number:020}"));
+            let _ = std::fs::File::create_new(commit).and_then(|mut of| of.write_all(b"theirs"));
+        }
+        said("record", &recorder.wait(), 10, &["another process writes the log", "generation"]);
+    });
+}
+
+#[test]
+fn a_recording_whose_interface_is_gone_is_not_complete() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    sandbox::with(Own::Network, || {
+        let mut cable = Cable::new();
+        let recorder = listening(&mut record(&store, &["--commit-seconds", "1"]));
+        cable.send(100);
+        std::thread::sleep(Duration::from_millis(1_500));
+        tool("ip link del b0");
+        said("record", &recorder.wait(), 3, &["the interface was removed"]);
+        assert_eq!(numbers(&store, scratch.path()), Vec::from_iter(0..100));
+        let sql = "select count(*) filter (where finished), count(*) filter (where complete) from writers";
+        assert_eq!(numeric(&store, sql), [1, 0]);
     });
 }
 

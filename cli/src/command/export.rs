@@ -180,7 +180,7 @@ const NAMED: usize = 3;
 fn notes(report: &Report) -> Vec<String> {
     let mut notes = report.problems.clone();
     for gap in report.completeness.unheard.iter().take(NAMED) {
-        notes.push(format!("nobody listened from {} to {}: unknown", gap.start, gap.end));
+        notes.push(format!("nobody listened {gap}: unknown"));
     }
     let more = report.completeness.unheard.len().saturating_sub(NAMED);
     if more > 0 {
@@ -191,12 +191,8 @@ fn notes(report: &Report) -> Vec<String> {
             0 => "an unknown number of packets".to_owned(),
             packets => count(packets, "packet"),
         };
-        notes.push(format!(
-            "{packets} lost from {} to {}: {}",
-            lost.range.start,
-            lost.range.end,
-            lost.cause.name()
-        ));
+        let when = lost.range.map_or("at an unknown time".to_owned(), |range| range.to_string());
+        notes.push(format!("{packets} lost {when}: {}", lost.cause.name()));
     }
     let counted = [
         (report.unknown, "segment", "without known identities: whether they belong is unknown"),

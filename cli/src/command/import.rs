@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use capstan_ingest::import::{self, ImportOptions, Imported, Watch};
 use capstan_ingest::source::{self, Place};
 use capstan_ingest::upload::Committed;
-use capstan_model::{Failure, FailureKind};
+use capstan_model::{Failure, FailureKind, Time};
+use capstan_storage_engine::catalog::succession::DEAD_AFTER;
 use capstan_storage_engine::store::Store;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
@@ -19,8 +21,9 @@ use crate::settings::Settings;
 /// Read capture files into a store
 ///
 /// pcap and pcapng, plain or inside gzip, zstd or LZ4. A folder stands for every
-/// capture in it. An import that was stopped goes on where it was; a source that is in the
-/// store already is refused.
+/// capture in it. An import that was stopped goes on where it was, and so does one of a file that
+/// has grown since; a source that is in the store already is refused, and so is one that another
+/// process imports at the same time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan import --store ./store capture.pcapng
@@ -33,6 +36,13 @@ pub(crate) struct Arguments {
     /// Import a source that is in the store already once more
     #[arg(long)]
     again: bool,
+    /// How long an import that has not ended must have committed nothing for this one to go on with it
+    ///
+    /// A process that imports commits something every 3 seconds. 0 goes on at once: should that process
+    /// live after all, it stops with an error, and nothing is stored twice.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEAD_AFTER.as_secs(),
+        value_parser = clap::value_parser!(u64).range(..=86_400))]
+    dead_after: u64,
 }
 
 pub(crate) fn run(
@@ -49,7 +59,8 @@ pub(crate) fn run(
     }
     let store = runtime.block_on(settings.open_or_create(None))?;
     let stop = interrupt::watch(runtime, || ())?;
-    let options = ImportOptions { again: arguments.again, stop, host: host_name() };
+    let dead_after = Duration::from_secs(arguments.dead_after);
+    let options = ImportOptions { again: arguments.again, stop, host: host_name(), dead_after };
     let ended = import_all(&store, &places.found, &options, runtime);
     folding::before_leaving(&store, runtime);
     ended
@@ -72,7 +83,8 @@ fn import_all(
         } else {
             name.clone()
         });
-        let ended = one(store, place, options, &Bar(bar.clone()), runtime);
+        let ended =
+            one(store, place, options, &Bar { name: name.clone(), bar: bar.clone() }, runtime);
         bar.finish_and_clear();
         let failed = match ended {
             Ok(imported) => {
@@ -86,7 +98,10 @@ fn import_all(
         let go_on = several
             && matches!(
                 failure.kind(),
-                FailureKind::AlreadyThere | FailureKind::Damaged | FailureKind::Usage
+                FailureKind::AlreadyThere
+                    | FailureKind::Busy
+                    | FailureKind::Damaged
+                    | FailureKind::Usage
             )
             && !options.stop.load(Ordering::Relaxed);
         if !go_on {
@@ -127,7 +142,7 @@ fn one(
         }
         opened => opened?,
     };
-    let plan = import::plan(store, &name, known, options.again, &options.stop, bar);
+    let plan = import::plan(store, &name, known, options, bar);
     let plan = runtime.block_on(plan)?;
     import::run(store, plan, source, options, bar, runtime.handle())
 }
@@ -141,6 +156,14 @@ fn verdict(place: &Place, imported: &Imported) -> Option<Failure> {
             what += "; the same command goes on from there";
         }
         return Some(Failure::new(FailureKind::Interrupted, what));
+    }
+    if let Some(changed) = imported.changed {
+        let what = format!(
+            "{place} {changed} while it was imported: the {} that were read of it are committed and stay; import it \
+             again when it is no longer changed",
+            count(imported.packets + imported.packets_before, "packet")
+        );
+        return Some(Failure::new(FailureKind::Damaged, what));
     }
     imported.damage.as_ref().map(|damage| {
         Failure::new(
@@ -189,24 +212,44 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
             count(imported.homeless_blocks as u64, "block")
         );
     }
+    if let Some(read) = imported.grew {
+        text += &format!(
+            "  it grew while it was read: its first {} were taken; the same command goes on from there\n",
+            bytes(read)
+        );
+    }
     output::print(&text)
 }
 
-struct Bar(ProgressBar);
+struct Bar {
+    name: String,
+    bar: ProgressBar,
+}
 
 impl Watch for Bar {
+    fn waiting(&self, host: &str, since: Option<Time>, at_most: Duration) {
+        let since = since.map(|since| format!(", begun at {since},")).unwrap_or_default();
+        let seconds = at_most.as_secs_f64().ceil();
+        self.bar.suspend(|| {
+            eprintln!(
+                "{}: an import of it on {host}{since} has not ended; waiting up to {seconds} s for a sign of life",
+                self.name
+            );
+        });
+    }
+
     fn comparing(&self, bytes: u64) {
-        self.0.set_message("comparing it to an earlier import");
-        self.0.set_position(bytes);
+        self.bar.set_message("comparing it to an earlier import");
+        self.bar.set_position(bytes);
     }
 
     fn resuming(&self, packets: u64) {
-        self.0.println(format!("going on behind {}", count(packets, "packet")));
+        self.bar.println(format!("going on behind {}", count(packets, "packet")));
     }
 
     fn importing(&self, source_bytes: u64, packets: u64, committed: &Committed) {
-        self.0.set_position(source_bytes);
-        self.0.set_message(format!(
+        self.bar.set_position(source_bytes);
+        self.bar.set_message(format!(
             "{} read, {} committed",
             count(packets, "packet"),
             committed.packets()

@@ -66,8 +66,9 @@ struct Span {
 #[derive(Debug, Serialize)]
 struct LossLine {
     recorder: String,
-    from: String,
-    to: String,
+    /// None if it is not known when it was.
+    from: Option<String>,
+    to: Option<String>,
     cause: String,
     packets: u64,
     bytes: u64,
@@ -147,7 +148,11 @@ fn text(status: &Status) -> String {
             0 => "an unknown number of packets".to_owned(),
             packets => count(packets, "packet"),
         };
-        out += &format!("lost  {packets} from {} to {}: {}", loss.from, loss.to, loss.cause);
+        let when = match (&loss.from, &loss.to) {
+            (Some(from), Some(to)) => format!("from {from} to {to}"),
+            _ => "at an unknown time".to_owned(),
+        };
+        out += &format!("lost  {packets} {when}: {}", loss.cause);
         out += &if loss.note.is_empty() { "\n".to_owned() } else { format!(" ({})\n", loss.note) };
     }
     if status.losses.len() > LISTED {

@@ -1,8 +1,12 @@
 //! What a capture file is known by.
 //!
-//! Before it is read: its *sketch*, a SHA-256 over its length and samples of it, which costs
-//! next to nothing however large it is. While it is read: the SHA-256 of all bytes so far, which each commit
-//! holds. A file is thus read once; only one whose sketch the store knows is compared to the last byte.
+//! Before it is read: its *beginning*, a SHA-256 over its first packet, which stays the same while the file grows. It says which
+//! recorder an import of it has, so that two imports of one file meet in the store. While it is read: the SHA-256 of all bytes
+//! so far, which each commit holds. A file is thus read once; only one whose beginning the store knows is compared, up to where it
+//! was read before.
+//!
+//! Its *sketch*, a SHA-256 over its length and samples of it, tells whether it is overwritten meanwhile. Imports of earlier versions have
+//! a recorder that is made of it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,12 +14,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use capstan_model::{Failure, FailureKind};
+use capstan_model::packet::Stamp;
+use capstan_model::{Failure, FailureKind, Packet};
 use capstan_storage_engine::catalog::SourceMark;
 use sha2::{Digest, Sha256};
 
 use super::Watch;
-use crate::source::Progress;
+use super::changes::State;
+use crate::source::{self, Event, PacketSource, Progress};
 
 /// Length of a sample, bytes.
 const SAMPLE: u64 = 64 * 1024;
@@ -23,34 +29,73 @@ const SAMPLE: u64 = 64 * 1024;
 const SAMPLES: u64 = 16;
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
+/// What may come before the first packet of a file, for the file to be known by that packet.
+const BEFORE_PACKET: usize = 4_096;
 
-/// A file and its sketch.
+/// A file and what it is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) sketch: String,
+    /// Of its first packet; none if it has none, or is no capture.
+    pub(super) beginning: Option<String>,
+    pub(super) state: State,
 }
 
-/// Takes a file's sketch: the SHA-256 of its length (8 bytes, little-endian) and of 16 samples of
-/// 64 KiB, the first at its start, the last at its end, the others evenly between, each at a whole byte
-/// rounded down; of its length and all of it where it has no more bytes than that.
+/// Takes a file's beginning and sketch.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn identify(path: &Path) -> Result<Known, Failure> {
     let failed = |error| cannot_read(path, error);
-    let file = File::open(path).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
+    let state = State::of(&std::fs::metadata(path).map_err(failed)?);
+    let sketch = sketch_of(path, state.bytes).map_err(failed)?;
+    let beginning = beginning(path);
+    Ok(Known { path: path.to_owned(), bytes: state.bytes, sketch, beginning, state })
+}
+
+/// The SHA-256 of a file's first packet: a byte that says which kind of time stamp it has, the stamp (8 bytes: nanoseconds, or ticks of a
+/// finer clock), its length on the wire (4), and its bytes; numbers little-endian.
+fn beginning(path: &Path) -> Option<String> {
+    // What is wrong with it is said when it is imported.
+    let mut source = source::open(path).ok()?;
+    for _ in 0..BEFORE_PACKET {
+        if let Event::Packet(packet) = source.next_event().ok()?? {
+            return Some(of_packet(&packet));
+        }
+    }
+    None
+}
+
+fn of_packet(packet: &Packet<'_>) -> String {
+    let (kind, ticks) = match packet.stamp {
+        Stamp::At(time) => (0_u8, time.0.cast_unsigned()),
+        Stamp::Raw { ticks, .. } => (1, ticks),
+        Stamp::None => (2, 0),
+    };
+    let mut hasher = Sha256::new();
+    hasher.update([kind]);
+    hasher.update(ticks.to_le_bytes());
+    hasher.update(packet.length.to_le_bytes());
+    hasher.update(packet.data);
+    hex::encode(hasher.finalize())
+}
+
+/// The sketch of a file's first `bytes`: the SHA-256 of that length (8 bytes, little-endian) and of 16 samples of
+/// 64 KiB, the first at the start, the last at the end, the others evenly between, each at a whole byte
+/// rounded down; of the length and all of it where it has no more bytes than that.
+pub(super) fn sketch_of(path: &Path, bytes: u64) -> io::Result<String> {
+    let file = File::open(path)?;
     let mut hasher = Sha256::new();
     hasher.update(bytes.to_le_bytes());
     let mut buffer = Vec::new();
     for (start, length) in samples(bytes) {
         buffer.resize(length, 0);
-        file.read_exact_at(&mut buffer, start).map_err(failed)?;
+        file.read_exact_at(&mut buffer, start)?;
         hasher.update(&buffer);
     }
-    Ok(Known { path: path.to_owned(), bytes, sketch: hex::encode(hasher.finalize()) })
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// Where the samples of a file of so many bytes lie, and how long each is.
@@ -62,35 +107,47 @@ fn samples(bytes: u64) -> Vec<(u64, usize)> {
     (0..SAMPLES).map(|number| (start(number) as u64, SAMPLE as usize)).collect()
 }
 
-/// Whether a file begins with the bytes that a mark is of.
+/// Which marks are of bytes that a file begins with. The file is read once, up to the longest of them.
 ///
 /// # Errors
 /// The file cannot be read; [`FailureKind::Interrupted`] when `stop` was set.
 pub(super) fn begins_with(
     path: &Path,
-    mark: &SourceMark,
+    marks: &[&SourceMark],
     stop: &AtomicBool,
     watch: &dyn Watch,
-) -> Result<bool, Failure> {
+) -> Result<Vec<bool>, Failure> {
+    let mut places: Vec<usize> = (0..marks.len()).collect();
+    places.sort_unstable_by_key(|place| marks[*place].bytes);
     let progress = Progress::default();
-    let file = File::open(path).map_err(|error| cannot_read(path, error))?;
-    take_in(path, file.take(mark.bytes), &progress, stop, watch)?;
-    Ok(progress.mark() == *mark)
+    let mut file = File::open(path).map_err(|error| cannot_read(path, error))?;
+    let mut begins = vec![false; marks.len()];
+    for place in places {
+        let more = marks[place].bytes.saturating_sub(progress.consumed());
+        take_in(path, (&mut file).take(more), &progress, stop, watch)?;
+        begins[place] = progress.mark() == *marks[place];
+    }
+    Ok(begins)
 }
 
-/// Reads what a source's reader has left of its file: what lies behind a capture's end, or behind damage.
+/// Reads what a source's reader has left of a file of so many bytes: what lies behind the capture's end, or behind damage.
 ///
 /// # Errors
 /// The file cannot be read; [`FailureKind::Interrupted`] when `stop` was set.
 pub(super) fn read_rest(
-    path: &Path,
+    known: &Known,
     progress: &Progress,
     stop: &AtomicBool,
     watch: &dyn Watch,
 ) -> Result<(), Failure> {
+    let left = known.bytes.saturating_sub(progress.consumed());
+    if left == 0 {
+        return Ok(());
+    }
+    let path = &known.path;
     let mut file = File::open(path).map_err(|error| cannot_read(path, error))?;
     file.seek(SeekFrom::Start(progress.consumed())).map_err(|error| cannot_read(path, error))?;
-    take_in(path, file, progress, stop, watch)
+    take_in(path, file.take(left), progress, stop, watch)
 }
 
 fn take_in(
@@ -175,7 +232,11 @@ mod tests {
             sha256: hex::encode(Sha256::digest(&bytes[..2_100_000])),
         };
         let same = |bytes: &[u8]| {
-            begins_with(file(bytes).path(), &mark, &AtomicBool::new(false), &Quiet).unwrap()
+            let marks = [&mark, &SourceMark { bytes: 3, sha256: String::new() }];
+            let found = begins_with(file(bytes).path(), &marks, &AtomicBool::new(false), &Quiet);
+            let [same, other] = found.unwrap()[..] else { panic!("one for each mark") };
+            assert!(!other);
+            same
         };
         assert!(same(&bytes));
         assert!(same(&bytes[..2_100_000]));
@@ -184,7 +245,7 @@ mod tests {
         other[2_099_999] = 8;
         assert!(!same(&other));
         let stopped = AtomicBool::new(true);
-        let failure = begins_with(file(&bytes).path(), &mark, &stopped, &Quiet).unwrap_err();
+        let failure = begins_with(file(&bytes).path(), &[&mark], &stopped, &Quiet).unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Interrupted);
     }
 
@@ -193,8 +254,12 @@ mod tests {
         let bytes: Vec<u8> = (0..2_300_000_u32).map(|at| at as u8).collect();
         let progress = Progress::default();
         progress.add(&bytes[..1_000]);
-        read_rest(file(&bytes).path(), &progress, &AtomicBool::new(false), &Quiet).unwrap();
-        let sha256 = hex::encode(Sha256::digest(&bytes));
-        assert_eq!(progress.mark(), SourceMark { bytes: 2_300_000, sha256 });
+        let known = identify(file(&bytes[..2_200_000]).path()).unwrap();
+        // It has grown since: what came later was not read as packets, and does not belong to the mark.
+        let grown = file(&bytes);
+        let known = Known { path: grown.path().to_owned(), ..known };
+        read_rest(&known, &progress, &AtomicBool::new(false), &Quiet).unwrap();
+        let sha256 = hex::encode(Sha256::digest(&bytes[..2_200_000]));
+        assert_eq!(progress.mark(), SourceMark { bytes: 2_200_000, sha256 });
     }
 }

@@ -1,9 +1,11 @@
-//! How a source is imported: anew, on from where an earlier run stopped, or not at all.
+//! How a source is imported: anew, on from where an earlier run stopped or where the file ended then, or not at all.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use capstan_model::{Failure, FailureKind, RecorderId, TimeRange};
-use capstan_storage_engine::catalog::{Catalog, Import, Source};
+use capstan_model::{Failure, FailureKind, Generation, RecorderId, TimeRange};
+use capstan_storage_engine::catalog::succession::{self, Standing};
+use capstan_storage_engine::catalog::{Catalog, Import, Life, Source, SourceMark};
 use capstan_storage_engine::fetch::StoreFetch;
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::{self, column};
@@ -11,13 +13,18 @@ use capstan_storage_engine::store::Store;
 use roaring::RoaringTreemap;
 use sha2::{Digest, Sha256};
 
-use super::Watch;
 use super::identity::{Known, begins_with};
+use super::{ImportOptions, Watch};
+
+/// How long a stop may go unseen.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What is imported, and under which identity.
 #[derive(Debug)]
 pub struct Plan {
     pub(super) recorder: RecorderId,
+    /// The life in which it is imported, if no other process takes it first; none for a stream.
+    pub(super) next: Option<Generation>,
     /// The file; none for a stream.
     pub(super) known: Option<Known>,
     pub(super) name: String,
@@ -43,17 +50,24 @@ impl Plan {
     }
 }
 
+/// A recorder that may have imported a file, all of whose lives have ended.
+struct Writers {
+    recorder: RecorderId,
+    catalog: Catalog,
+    next: Generation,
+}
+
 /// Decides how a source is imported. `known` is none for a stream.
 ///
 /// # Errors
-/// [`FailureKind::AlreadyThere`] if the store has all of it and `again` is not set; what the store says;
-/// [`FailureKind::Interrupted`] when `stop` was set while the file was compared to an earlier import.
+/// [`FailureKind::AlreadyThere`] if the store has all of it and it is not wanted again; [`FailureKind::Busy`] if another process
+/// imports it now; what the store says; [`FailureKind::Interrupted`] when it was stopped while the file was compared to an
+/// earlier import.
 pub async fn plan(
     store: &Store,
     name: &str,
     known: Option<Known>,
-    again: bool,
-    stop: &AtomicBool,
+    options: &ImportOptions,
     watch: &dyn Watch,
 ) -> Result<Plan, Failure> {
     let name = name.to_owned();
@@ -62,34 +76,128 @@ pub async fn plan(
         let unique = Sha256::digest(format!("stream {}", capstan_storage_engine::store::nonce()));
         let recorder = recorder_of(&unique);
         let scattered = RoaringTreemap::new();
-        return Ok(Plan { recorder, known: None, name, before: None, scattered });
+        return Ok(Plan { recorder, next: None, known: None, name, before: None, scattered });
     };
-    let recorder = recorder_of(&Sha256::digest(format!("import {}", known.sketch)));
-    // A file's recorder is made of its sketch, so all that is known of it is in this one's log.
-    let catalog = Catalog::load_recorder(store, recorder).await?;
-    let mut before = None;
-    for import in catalog.imports(&known.sketch) {
-        if import.complete && again || before.is_some() && !import.complete {
-            continue;
-        }
-        let same = match &import.source_read {
-            Some(mark) if import.complete && mark.bytes != known.bytes => false,
-            Some(mark) => begins_with(&known.path, mark, stop, watch)?,
-            // Nothing of it was committed.
-            None => true,
-        };
-        if same && import.complete {
-            return Err(already_there(store, &name, &import));
-        }
-        if same {
-            before = Some(import);
+    let writers = recorders_of(&known)
+        .into_iter()
+        .map(|recorder| ended(store, &name, recorder, options, watch));
+    let mut writers = futures::future::try_join_all(writers).await?;
+    let imports: Vec<(usize, Import)> = (0..writers.len())
+        .flat_map(|place| writers[place].catalog.imports().into_iter().map(move |of| (place, of)))
+        .filter(|(_, import)| may_be_of(import, known.bytes, options.again))
+        .collect();
+    let marks: Vec<&SourceMark> =
+        imports.iter().filter_map(|(_, of)| of.source_read.as_ref()).collect();
+    let begins = begins_with(&known.path, &marks, &options.stop, watch)?;
+    let same = |import: &Import| {
+        // Of one without a mark nothing was committed.
+        import.source_read.as_ref().is_none_or(|mark| {
+            let place = marks.iter().position(|other| std::ptr::eq(*other, mark));
+            place.and_then(|place| begins.get(place)).is_some_and(|begins| *begins)
+        })
+    };
+    let of_it: Vec<&(usize, Import)> = imports.iter().filter(|(_, of)| same(of)).collect();
+    if let Some((_, done)) = of_it.iter().find(|(_, of)| of.complete && read_of(of) == known.bytes)
+    {
+        return Err(already_there(store, &name, done));
+    }
+    // Of several the one that has come farthest, and of these the first.
+    let mut before: Option<&(usize, Import)> = None;
+    for found in of_it {
+        if before.is_none_or(|(_, before)| read_of(before) < read_of(&found.1)) {
+            before = Some(found);
         }
     }
-    let scattered = match &before {
-        Some(import) => scattered(store, &catalog, import).await?,
+    let place = before.map_or(writers.len() - 1, |(place, _)| *place);
+    let scattered = match before {
+        Some((_, import)) => scattered(store, &writers[place].catalog, import).await?,
         None => RoaringTreemap::new(),
     };
-    Ok(Plan { recorder, known: Some(known), name, before, scattered })
+    let before = before.map(|(_, import)| import.clone());
+    let Writers { recorder, next, .. } = writers.swap_remove(place);
+    Ok(Plan { recorder, next: Some(next), known: Some(known), name, before, scattered })
+}
+
+/// The recorders that an import of a file may have; the last one is what a new import gets.
+///
+/// That is made of its first packet, so that all imports of it meet there, also while it grows. Earlier versions made it of the
+/// file's sketch, as is still done where there is no packet.
+fn recorders_of(known: &Known) -> Vec<RecorderId> {
+    let by_sketch = recorder_of(&Sha256::digest(format!("import {}", known.sketch)));
+    let by_beginning = known.beginning.as_ref().map(|beginning| {
+        recorder_of(&Sha256::digest(format!("import of what begins with {beginning}")))
+    });
+    [Some(by_sketch), by_beginning].into_iter().flatten().collect()
+}
+
+/// Makes sure that nobody imports under this recorder now.
+async fn ended(
+    store: &Store,
+    name: &str,
+    recorder: RecorderId,
+    options: &ImportOptions,
+    watch: &dyn Watch,
+) -> Result<Writers, Failure> {
+    let waiting = |life: &Life, at_most| {
+        let info = life.writer().map(|writer| &writer.info);
+        watch.waiting(
+            info.map_or("", |info| &info.host),
+            info.map(|info| info.started_at),
+            at_most,
+        );
+    };
+    let look = succession::look(store, recorder, options.dead_after, &waiting);
+    let standing = tokio::select! {
+        biased;
+        standing = look => standing?,
+        () = until_set(&options.stop) => {
+            let what = format!("stopped before anything of {name} was imported");
+            return Err(Failure::new(FailureKind::Interrupted, what));
+        }
+    };
+    match standing {
+        Standing::Free { catalog, next } => Ok(Writers { recorder, catalog, next }),
+        Standing::Alive(life) => Err(busy(store, name, &life)),
+    }
+}
+
+/// Waits until it is set.
+async fn until_set(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether an import may be of a file of so many bytes that is to be imported.
+fn may_be_of(import: &Import, bytes: u64, again: bool) -> bool {
+    let is_wanted = !(import.complete && again);
+    is_wanted && read_of(import) <= bytes
+}
+
+/// How many bytes of its file an import has read.
+fn read_of(import: &Import) -> u64 {
+    import.source_read.as_ref().map_or(0, |mark| mark.bytes)
+}
+
+fn busy(store: &Store, name: &str, life: &Life) -> Failure {
+    let mut what = format!("{name} is being imported into {} by another process", store.place());
+    if let Some(writer) = life.writer() {
+        what += &format!(" on {}, since {}", writer.info.host, writer.info.started_at);
+        if let Some(source) = writer.info.source.as_ref().filter(|source| source.name != name) {
+            what += &format!(", as {}", source.name);
+        }
+    }
+    what += &format!("; it has committed {} packets so far. Nothing was imported", life.packets());
+    Failure::new(FailureKind::Busy, what)
+}
+
+/// Another process took the life that was planned.
+pub(super) fn overtaken(store: &Store, name: &str) -> Failure {
+    let what = format!(
+        "another process began to import {name} into {} at the same moment. Nothing was imported by this one",
+        store.place()
+    );
+    Failure::new(FailureKind::Busy, what)
 }
 
 fn already_there(store: &Store, name: &str, done: &Import) -> Failure {

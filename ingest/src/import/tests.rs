@@ -54,12 +54,13 @@ fn import(
     runtime: &Handle,
 ) -> Result<Imported, Failure> {
     let stop = Arc::new(AtomicBool::new(stopped));
-    let options = ImportOptions { again: false, stop, host: String::new() };
+    let host = String::new();
+    let options = ImportOptions { again: false, stop, host, dead_after: Duration::ZERO };
     let capture = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(capture.path(), file).unwrap();
     let known = Some(identify(capture.path()).unwrap());
-    let go_on = AtomicBool::new(false);
-    let plan = plan(store, "x.pcap", known, false, &go_on, &Quiet);
+    let going_on = ImportOptions { stop: Arc::default(), ..options.clone() };
+    let plan = plan(store, "x.pcap", known, &going_on, &Quiet);
     let plan = runtime.block_on(plan)?;
     let source = open(capture.path()).unwrap();
     run(store, plan, source, &options, &Quiet, runtime)
@@ -157,9 +158,60 @@ fn the_last_commit_knows_the_whole_file() {
     let imported = import(&place.store, &file, false, runtime.handle()).unwrap();
     assert!(imported.damage.is_some());
     let catalog = runtime.block_on(Catalog::load(&place.store)).unwrap();
-    let source = catalog.lives().find_map(|(_, _, life)| life.writer()?.info.source.clone());
-    let [import] = catalog.imports(&source.unwrap().sketch).try_into().unwrap();
+    let [import] = catalog.imports().try_into().unwrap();
     let mark = import.source_read.unwrap();
     assert_eq!(mark.bytes, file.len() as u64);
     assert_eq!(mark.sha256, hex::encode(Sha256::digest(&file)));
+}
+
+#[test]
+fn an_import_that_has_nothing_to_commit_shows_that_it_lives() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = place(runtime.handle());
+    let info = WriterInfo {
+        kind: WriterKind::Import,
+        description: String::new(),
+        host: String::new(),
+        source: None,
+        resumes: None,
+        started_at: Time(1),
+    };
+    let (id, first) = (capstan_model::RecorderId(7), capstan_model::Generation(1));
+    let begun = runtime.block_on(Recorder::succeed(&place.store, id, first, info));
+    let (store, handle) = (place.store.clone(), runtime.handle().clone());
+    let rule = CommitRule::EachSegment;
+    let uploader = Uploader::start(store, begun.unwrap().unwrap(), first, rule, None, handle);
+    let commits = || {
+        let catalog = runtime.block_on(Catalog::load(&place.store)).unwrap();
+        let life = catalog.life((id, first)).unwrap();
+        (life.commits(), life.finished().map(|of| of.complete))
+    };
+    assert_eq!(commits(), (0, None));
+    let began = std::time::Instant::now();
+    while commits().0 < 2 {
+        assert!(began.elapsed() < Duration::from_secs(30), "no sign of life");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // What is given up says so, so that it can be gone on with at once.
+    drop(uploader);
+    let (commits, finished) = commits();
+    assert!(commits >= 3 && finished == Some(false), "{commits} {finished:?}");
+}
+
+#[test]
+fn a_file_is_known_by_its_first_packet_while_it_grows() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = place(runtime.handle());
+    let file = pcap(1, 5_000);
+    // In the middle of a packet, of the second one, and of the file.
+    for bytes in [24 + 62 + 30, file.len() / 2, file.len() / 2 + 1, file.len()] {
+        let imported = import(&place.store, &file[..bytes], false, runtime.handle()).unwrap();
+        let whole = (bytes as u64 - 24) / 62;
+        assert_eq!(imported.packets_before + imported.packets, whole, "{bytes}");
+    }
+    let failure = import(&place.store, &file, false, runtime.handle()).unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::AlreadyThere);
+    let catalog = runtime.block_on(Catalog::load(&place.store)).unwrap();
+    let [import] = catalog.imports().try_into().unwrap();
+    assert!(import.complete && import.packets == 5_000 && import.stated == 5_000);
 }

@@ -24,7 +24,7 @@
 //! by what their rings hold.
 //!
 //! **Loss.** The kernel counts what it had no room for; the count is taken each
-//! second, when a block says that there is some, and at the end.
+//! second, when a block says that there is some, and at the end. A loss spans from one count to the next.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -84,9 +84,8 @@ pub struct Statistics {
 
 /// Packets from network interfaces, as they pass.
 ///
-/// [`Event::Idle`] says that the source was listening up to a moment. Packets
-/// from before it may still follow, of blocks that are not full: within
-/// [`LiveOptions::retire`] if the caller keeps up.
+/// [`Event::Idle`] says that the source was listening up to a moment and has given every packet from before it. Packets that the rings
+/// still hold keep that moment back: some hundred milliseconds if the caller keeps up.
 ///
 /// A source belongs to the network namespace of the thread that opened it; a
 /// thread that asks it for events must be in the same one.
@@ -108,6 +107,10 @@ pub struct LiveSource {
     count_due: Instant,
     list_due: Option<Instant>,
     statistics: Statistics,
+    /// Up to when it was listening and has given every packet.
+    heard: Time,
+    /// What ended it, to be said after what is pending.
+    error: Option<SourceError>,
     /// Reused from one poll to the next.
     poll_set: Vec<libc::pollfd>,
 }
@@ -173,6 +176,8 @@ impl LiveSource {
             count_due: now + COUNT_EVERY,
             list_due: None,
             statistics: Statistics::default(),
+            heard: Time::MIN,
+            error: None,
             poll_set: Vec::new(),
         };
         for (name, error) in source.open_missing(&present) {
@@ -219,6 +224,8 @@ impl LiveSource {
                     interface: Some(capture.number),
                     packets: u64::from(cursor.left),
                     live: true,
+                    since: Some(capture.counted_at()),
+                    noticed: Some(current_time()),
                 }));
                 break;
             };
@@ -277,7 +284,9 @@ impl LiveSource {
         }
         if now >= self.idle_due {
             self.idle_due = now + IDLE_EVERY;
-            self.pending.push_back(Event::Idle(current_time()));
+            let heard = self.heard_until();
+            self.heard = self.heard.max(heard);
+            self.pending.push_back(Event::Idle(self.heard));
             self.wait(Duration::ZERO)?;
         }
         if self.list_due.is_some_and(|due| now >= due) {
@@ -285,6 +294,14 @@ impl LiveSource {
             self.follow_changes(now)?;
         }
         Ok(())
+    }
+
+    /// Up to when every packet was given; the beginning of time if that cannot be told.
+    fn heard_until(&mut self) -> Time {
+        // The clock first: what comes in later is later.
+        let now = current_time();
+        let unread = self.captures.iter_mut().map(|capture| capture.unread_since(now));
+        unread.fold(Some(now), |all, one| Some(all?.min(one?))).unwrap_or(Time::MIN)
     }
 
     /// Makes the next ready block the current one, taking turns.
@@ -307,7 +324,7 @@ impl LiveSource {
 
     /// Takes the kernel's counts of one capture.
     fn count(&mut self, at: usize) -> Result<(), SourceError> {
-        let Some(capture) = self.captures.get(at) else { return Ok(()) };
+        let Some(capture) = self.captures.get_mut(at) else { return Ok(()) };
         let counted = capture.take_counted().map_err(|source| failed(&capture.name, source))?;
         self.statistics.captured += counted.captured;
         self.statistics.dropped += counted.dropped;
@@ -317,6 +334,8 @@ impl LiveSource {
                 interface: Some(capture.number),
                 packets: counted.dropped,
                 live: true,
+                since: Some(counted.since),
+                noticed: Some(counted.until),
             }));
         }
         Ok(())
@@ -376,7 +395,7 @@ impl PacketSource for LiveSource {
                 break found;
             }
             if self.phase == Phase::Ended {
-                return Ok(None);
+                return self.error.take().map_or(Ok(None), Err);
             }
             if self.current.is_none()
                 && self.pending.is_empty()
@@ -384,8 +403,7 @@ impl PacketSource for LiveSource {
             {
                 self.phase = Phase::Ended;
                 follow::close(std::mem::take(&mut self.captures));
-                self.pending.clear();
-                return Err(error);
+                self.error = Some(error);
             }
         };
         let Found { capture, bytes, length, time } = found;

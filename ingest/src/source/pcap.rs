@@ -284,7 +284,11 @@ impl PcapReader {
         }
         let cut = captured - kept;
         if cut > 0 && !std::mem::replace(&mut self.cut_told, true) {
-            return Ok(Step::Cut(Cut { interface: Some(0), bytes: cut as u64 }));
+            return Ok(Step::Cut(Cut {
+                interface: Some(0),
+                bytes: cut as u64,
+                time: Some(record.time),
+            }));
         }
         self.cut_told = false;
         self.given = size;

@@ -8,10 +8,10 @@ mod packets;
 #[cfg(test)]
 mod tests;
 
-use capstan_model::Block;
 use capstan_model::block::block_type;
 use capstan_model::link::Interface;
 use capstan_model::packet::MAX_CAPTURED;
+use capstan_model::{Block, Time};
 
 use self::packets::Found;
 use super::input::{Input, MAX_FRAME, u16_at, u32_at};
@@ -50,6 +50,23 @@ struct Known {
     snap_length: u32,
     /// Dropped packets that were told of.
     dropped: u64,
+    /// Time of the first packet that has one.
+    first: Option<Time>,
+    /// Time of the packet before.
+    last: Option<Time>,
+    /// When the dropped packets were counted last.
+    counted: Option<Time>,
+}
+
+impl Known {
+    /// Takes note of a packet.
+    #[inline]
+    fn met(&mut self, time: Option<Time>) {
+        if time.is_some() {
+            self.first = self.first.or(time);
+            self.last = time;
+        }
+    }
 }
 
 /// What comes next in a pcapng file.
@@ -123,14 +140,19 @@ impl PcapngReader {
             _ => return self.other_block(kind, size),
         };
         let found = found.map_err(|what| self.input.damaged(what))?;
+        let time = found.time();
         if found.dropped > 0 && !std::mem::replace(&mut self.lost_told, true) {
-            return Ok(Step::Lost(self.lost(found.interface, found.dropped)));
+            let since = self.interfaces.get(found.interface as usize).and_then(|of| of.last);
+            return Ok(Step::Lost(self.lost(found.interface, found.dropped, since, time)));
         }
         if found.cut > 0 && !std::mem::replace(&mut self.cut_told, true) {
             let interface = Some(found.interface);
-            return Ok(Step::Cut(Cut { interface, bytes: found.cut as u64 }));
+            return Ok(Step::Cut(Cut { interface, bytes: found.cut as u64, time }));
         }
         (self.lost_told, self.cut_told) = (false, false);
+        if let Some(known) = self.interfaces.get_mut(found.interface as usize) {
+            known.met(time);
+        }
         self.given = if size > MAX_BLOCK { FRONT } else { size };
         self.left_out = size - self.given;
         self.packets += 1;
@@ -184,18 +206,35 @@ impl PcapngReader {
     }
 
     /// Remembers that packets are told to be missing.
-    fn lost(&mut self, interface: u32, packets: u64) -> Lost {
+    fn lost(
+        &mut self,
+        interface: u32,
+        packets: u64,
+        since: Option<Time>,
+        noticed: Option<Time>,
+    ) -> Lost {
         if let Some(known) = self.interfaces.get_mut(interface as usize) {
             known.dropped = known.dropped.saturating_add(packets);
         }
-        Lost { interface: Some(interface), packets, live: false }
+        Lost { interface: Some(interface), packets, live: false, since, noticed }
+    }
+
+    /// Takes note of an interface's statistics: the packets that nothing else told of are missing.
+    fn statistics(&mut self, number: u32, body: &[u8]) -> Option<Lost> {
+        let known = self.interfaces.get_mut(number as usize)?;
+        let told = blocks::counts(body);
+        let counted = known.clock.time(told.at);
+        let since = known.counted.or_else(|| known.clock.time(told.start));
+        let (since, untold) = (since.or(known.first), told.dropped.saturating_sub(known.dropped));
+        known.counted = counted.or(known.counted);
+        (untold > 0).then(|| self.lost(number, untold, since, counted))
     }
 
     /// Everything that is not a packet.
     fn other_block(&mut self, kind: u32, size: usize) -> Result<Step, SourceError> {
         if size > MAX_BLOCK {
             self.left_out = size;
-            return Ok(Step::Cut(Cut { interface: None, bytes: size as u64 }));
+            return Ok(Step::Cut(Cut { interface: None, bytes: size as u64, time: None }));
         }
         let body = self.input.bytes().get(BLOCK_HEADER..size - 4).unwrap_or_default();
         if kind == block_type::INTERFACE {
@@ -219,14 +258,12 @@ impl PcapngReader {
             }
             block_type::INTERFACE_STATISTICS => {
                 let interface = self.interface(u32_at(&kept.bytes, 0, false));
-                let (number, told) =
-                    interface.map_or((NO_INTERFACE, 0), |(number, known)| (number, known.dropped));
+                let number = interface.map_or(NO_INTERFACE, |(number, _)| number);
                 if let Some(field) = kept.bytes.first_chunk_mut::<4>() {
                     *field = number.to_le_bytes();
                 }
-                let untold = blocks::dropped(&kept.bytes).saturating_sub(told);
-                if untold > 0 && number != NO_INTERFACE {
-                    return Ok(Step::Lost(self.lost(number, untold)));
+                if let Some(lost) = self.statistics(number, &kept.bytes) {
+                    return Ok(Step::Lost(lost));
                 }
             }
             _ => {}
@@ -248,6 +285,9 @@ impl PcapngReader {
             clock: Clock::new(interface.resolution, interface.offset_seconds),
             snap_length: interface.snap_length,
             dropped: 0,
+            first: None,
+            last: None,
+            counted: None,
         });
         self.given = size;
         Ok(Step::Interface(interface))

@@ -50,6 +50,11 @@ impl Clock {
         self.odd_stamp(ticks)
     }
 
+    /// The moment `ticks` stands for in a field in which zero means that there is none, if nanoseconds can say it.
+    pub(super) fn time(self, ticks: u64) -> Option<Time> {
+        if ticks == 0 { None } else { self.stamp(ticks).time() }
+    }
+
     fn odd_stamp(self, ticks: u64) -> Stamp {
         let (nanos, exact) = match self.unit {
             Unit::Nanos(nanos) => (u128::from(ticks) * u128::from(nanos), true),

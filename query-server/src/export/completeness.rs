@@ -36,8 +36,8 @@ pub struct Lost {
     pub packets: u64,
     /// Bytes; 0 if it cannot be told.
     pub bytes: u64,
-    /// From the first of these losses to the last.
-    pub range: TimeRange,
+    /// From the first of these losses to the last; none if it is not known when they were.
+    pub range: Option<TimeRange>,
 }
 
 impl Completeness {
@@ -99,7 +99,7 @@ impl Completeness {
             parts.push(format!("{counts} lost ({cause})"));
         }
         for gap in self.unheard.iter().take(GAPS_IN_WORDS) {
-            parts.push(format!("not listened from {} to {}", gap.start, gap.end));
+            parts.push(format!("not listened {gap}"));
         }
         if let Some(more) = self.unheard.len().checked_sub(GAPS_IN_WORDS).filter(|more| *more > 0) {
             parts.push(format!("nor in {more} more stretches"));
@@ -128,8 +128,12 @@ fn losses(said: &Window) -> Vec<Lost> {
             Some(known) => {
                 known.packets = known.packets.saturating_add(loss.packets);
                 known.bytes = known.bytes.saturating_add(loss.bytes);
-                known.range.start = known.range.start.min(loss.range.start);
-                known.range.end = known.range.end.max(loss.range.end);
+                known.range = match (known.range, loss.time()) {
+                    (Some(a), Some(b)) => {
+                        Some(TimeRange { start: a.start.min(b.start), end: a.end.max(b.end) })
+                    }
+                    (a, b) => a.or(b),
+                };
             }
             None => lost.push(Lost {
                 recorder: of.recorder,
@@ -138,7 +142,7 @@ fn losses(said: &Window) -> Vec<Lost> {
                 cause: loss.cause,
                 packets: loss.packets,
                 bytes: loss.bytes,
-                range: loss.range,
+                range: loss.time(),
             }),
         }
     }
@@ -222,7 +226,7 @@ mod tests {
             cause,
             packets,
             bytes: 0,
-            range: range(0, 1),
+            range: Some(range(0, 1)),
         };
         let completeness = Completeness {
             unheard: (0..10).map(|n| range(n * 10, n * 10 + 1)).collect(),
@@ -236,6 +240,8 @@ mod tests {
         assert!(words.contains("7 packets lost (no room"), "{words}");
         assert!(words.contains("an unknown number of packets lost (the source is damaged)"));
         assert!(words.contains("nor in 2 more stretches"), "{words}");
+        let nobody = Completeness { unheard: vec![TimeRange::ALL], losses: Vec::new() };
+        assert_eq!(nobody.words(), "not complete: not listened at any time");
         assert_eq!(completeness.packets_lost(), 7);
     }
 }

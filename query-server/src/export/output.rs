@@ -255,8 +255,10 @@ impl<'a> Output<'a> {
             if self.counted.contains(&point) || lost.packets == 0 {
                 continue;
             }
+            // A file says 0 where it does not know when.
+            let at = lost.range.map_or(Time(0), |range| range.end);
             let counted = counts.entry(point).or_insert(Statistics {
-                at: lost.range.end,
+                at,
                 start: None,
                 end: None,
                 received: None,
@@ -264,7 +266,7 @@ impl<'a> Output<'a> {
                 dropped_by_system: None,
                 delivered: None,
             });
-            counted.at = counted.at.max(lost.range.end);
+            counted.at = counted.at.max(at);
             let counter = match lost.cause {
                 LossCause::KernelDrop => &mut counted.dropped_by_system,
                 LossCause::SourceDrop => &mut counted.dropped_by_interface,

@@ -25,6 +25,7 @@ fn code(kind: FailureKind) -> Code {
         FailureKind::TooNew => Code::FailedPrecondition,
         FailureKind::Unavailable => Code::Unavailable,
         FailureKind::AlreadyThere => Code::AlreadyExists,
+        FailureKind::Busy => Code::Aborted,
         FailureKind::Interrupted => Code::Cancelled,
     }
 }
@@ -39,8 +40,9 @@ fn kind(code: Code) -> FailureKind {
         Code::FailedPrecondition => FailureKind::TooNew,
         Code::Unavailable | Code::DeadlineExceeded => FailureKind::Unavailable,
         Code::AlreadyExists => FailureKind::AlreadyThere,
+        Code::Aborted => FailureKind::Busy,
         Code::Cancelled => FailureKind::Interrupted,
-        Code::Ok | Code::Unknown | Code::Aborted | Code::Internal => FailureKind::Other,
+        Code::Ok | Code::Unknown | Code::Internal => FailureKind::Other,
     }
 }
 
@@ -181,6 +183,7 @@ mod tests {
             FailureKind::TooNew,
             FailureKind::Unavailable,
             FailureKind::AlreadyThere,
+            FailureKind::Busy,
             FailureKind::Interrupted,
         ] {
             let back = from_status(&to_status(&Failure::new(kind, "why")));

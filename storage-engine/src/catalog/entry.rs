@@ -165,7 +165,8 @@ pub struct CommitDraft {
 pub struct Finished {
     /// All that was to be recorded or imported is committed.
     pub complete: bool,
-    /// Packets of the whole life (for an import: of the whole source, over all lives).
+    /// Packets of the whole life (for an import: of its source, up to where it was read, over all lives); 0 if
+    /// another process ended an import.
     pub packets_total: u64,
 }
 

@@ -133,7 +133,7 @@ impl Life {
 /// How far an import of one source has come, over all lives that worked on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// What was imported.
+    /// What was imported, as the last life found it.
     pub source: Source,
     /// Who imports it.
     pub recorder: RecorderId,
@@ -151,30 +151,36 @@ pub struct Import {
     pub next_flow: u64,
     /// How far the source was read, by the last commit that says so.
     pub source_read: Option<SourceMark>,
+    /// Of so many of the source's first packets it is said what was listened to and lost.
+    pub stated: u64,
 }
 
-/// The imports of sources with a sketch, from lives in the order of recorders and generations; the
-/// earliest first. That a sketch is the same is a strong hint and no proof: [`Import::source_read`] is.
-pub fn imports<'a>(lives: impl IntoIterator<Item = &'a Life>, sketch: &str) -> Vec<Import> {
+/// The imports of files, from lives in the order of recorders and generations; the earliest first. What they have read of their files
+/// is told by [`Import::source_read`].
+pub fn imports<'a>(lives: impl IntoIterator<Item = &'a Life>) -> Vec<Import> {
     let mut imports: Vec<Import> = Vec::new();
     for life in lives {
         let (recorder, generation) = life.owner();
         let Some(writer) = &life.writer else { continue };
         let Some(source) = &writer.info.source else { continue };
-        if writer.info.kind != WriterKind::Import || source.sketch != sketch {
+        if writer.info.kind != WriterKind::Import {
             continue;
         }
         // Lives are in order, so what is resumed was met before.
+        let stated = life.finished.as_ref().map_or(0, |of| of.packets_total);
         let resumed = imports.iter_mut().find(|import| {
             import.recorder == recorder && Some(import.last_generation) == writer.info.resumes
         });
         match resumed {
             Some(import) => {
+                // A file that has grown is gone on with although the life before was complete.
+                import.source = source.clone();
                 import.last_generation = generation;
-                import.complete |= life.is_complete();
+                import.complete = life.is_complete();
                 import.packets = import.packets.saturating_add(life.packets);
                 import.next_ordinal = import.next_ordinal.max(life.chain.next_ordinal());
                 import.next_flow = import.next_flow.max(life.next_flow);
+                import.stated = import.stated.max(stated);
                 import.source_read = life.source_read.clone().or(import.source_read.take());
             }
             None => imports.push(Import {
@@ -187,6 +193,7 @@ pub fn imports<'a>(lives: impl IntoIterator<Item = &'a Life>, sketch: &str) -> V
                 next_ordinal: life.chain.next_ordinal(),
                 next_flow: life.next_flow,
                 source_read: life.source_read.clone(),
+                stated,
             }),
         }
     }

@@ -1,6 +1,6 @@
 //! Appending to a log of one's own.
 //!
-//! A recorder that was away for more than a day finds that its log was [ended](super::fold::seal). It begins a new life then, and
+//! An import whose log was ended stops: another process may go on with it ([`succession`](super::succession)). A recorder that was away for more than a day finds that its log was [ended](super::fold::seal). It begins a new life then, and
 //! commits there what it still has to. What it captures stays of the life in which it began: ids of packets go on
 //! from where they were, and each segment says whose it is.
 
@@ -11,9 +11,10 @@ use object_store::path::Path;
 
 use super::chain::Chain;
 use super::entry::{
-    self, Commit, CommitDraft, EntryError, FORMAT, Owner, Writer, WriterInfo, to_json,
+    self, Commit, CommitDraft, EntryError, FORMAT, Finished, Owner, Writer, WriterInfo, to_json,
 };
 use super::fold::seal;
+use super::succession;
 use crate::store::{Created, Store, names};
 
 /// A recorder in one of its lives: the only one who may append to its log.
@@ -26,8 +27,18 @@ pub struct Recorder {
     chain: Chain,
     /// A commit that was sent and whose fate is not known.
     pending: Option<Pending>,
-    /// Another process has written into this log.
-    lost: bool,
+    /// Another process has written into this log: why nothing more can be committed.
+    lost: Option<String>,
+    /// What is done when others have ended its log.
+    when_ended: WhenEnded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenEnded {
+    /// It goes on in a new life: nobody else can record what it has.
+    BeginAgain,
+    /// It stops: what it has not committed can be read again, and another process may be doing so.
+    Stop,
 }
 
 #[derive(Debug)]
@@ -50,8 +61,49 @@ impl Recorder {
         info: WriterInfo,
     ) -> Result<Recorder, Failure> {
         let chain = register(store, recorder, &info).await?;
+        Ok(Recorder::of(store, info, chain, WhenEnded::BeginAgain))
+    }
+
+    /// Begins the life with this number, after [`succession::look`] has found that all earlier ones have ended; none if another
+    /// process was faster. Its work can be gone on with by others, so it must show a [sign of life](Recorder::sign)
+    /// every [`succession::SIGN_EVERY`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::start`].
+    pub async fn succeed(
+        store: &Store,
+        recorder: RecorderId,
+        generation: Generation,
+        info: WriterInfo,
+    ) -> Result<Option<Recorder>, Failure> {
+        let chain = register_as(store, recorder, generation, &info).await?;
+        Ok(chain.map(|chain| Recorder::of(store, info, chain, WhenEnded::Stop)))
+    }
+
+    fn of(store: &Store, info: WriterInfo, chain: Chain, when_ended: WhenEnded) -> Recorder {
         let (store, first) = (store.clone(), chain.owner().1);
-        Ok(Recorder { store, info, first, chain, pending: None, lost: false })
+        Recorder { store, info, first, chain, pending: None, lost: None, when_ended }
+    }
+
+    /// Whether others may go on with its work while this process lives.
+    pub fn may_be_succeeded(&self) -> bool {
+        self.when_ended == WhenEnded::Stop
+    }
+
+    /// Whether its last commit is made.
+    pub fn is_finished(&self) -> bool {
+        self.chain.finished()
+    }
+
+    /// Commits that it lives, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::commit`].
+    pub async fn sign(&mut self) -> Result<(), Failure> {
+        let next_ordinal = self.chain.next_ordinal();
+        self.commit(CommitDraft { next_ordinal, ..CommitDraft::default() }).await.map(drop)
     }
 
     /// Who it is.
@@ -78,10 +130,10 @@ impl Recorder {
     /// # Errors
     ///
     /// [`FailureKind::Usage`] if the draft contradicts itself or the log is finished;
-    /// [`FailureKind::AlreadyThere`] if another process writes this log, after which nothing
+    /// [`FailureKind::Busy`] if another process writes or has ended this log, after which nothing
     /// can be committed in this life; else what the store says.
     pub async fn commit(&mut self, draft: CommitDraft) -> Result<Commit, Failure> {
-        if self.lost {
+        if self.lost.is_some() {
             return Err(self.not_ours());
         }
         if let Some(pending) = &self.pending {
@@ -92,6 +144,18 @@ impl Recorder {
         }
         self.pending = Some(self.next(draft)?);
         self.settle().await?.ok_or_else(|| self.not_ours())
+    }
+
+    /// Commits that nothing follows, though not all is committed that was to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::commit`].
+    pub async fn give_up(&mut self) -> Result<(), Failure> {
+        let finished = Some(Finished { complete: false, packets_total: 0 });
+        let next_ordinal = self.chain.next_ordinal();
+        let draft = CommitDraft { next_ordinal, finished, ..CommitDraft::default() };
+        self.commit(draft).await.map(drop)
     }
 
     /// A draft as the next commit of the life that it is in now.
@@ -123,12 +187,16 @@ impl Recorder {
             let (recorder, generation) = self.chain.owner();
             let path = names::commit(recorder, generation, commit.seq);
             match self.store.create(&path, bytes.clone()).await? {
-                Created::Lost if self.was_ended(&path).await? => self.begin_again().await?,
-                Created::Lost => {
-                    self.lost = true;
-                    self.pending = None;
-                    return Err(self.not_ours());
-                }
+                Created::Lost => match self.ended_by(&path).await? {
+                    Some(note) if note == seal::NOTE && !self.may_be_succeeded() => {
+                        self.begin_again().await?;
+                    }
+                    note => {
+                        self.lost = Some(self.why_lost(note));
+                        self.pending = None;
+                        return Err(self.not_ours());
+                    }
+                },
                 Created::Created => {
                     let mut problems = Vec::new();
                     let followed = self.chain.follow(commit.seq, bytes, &mut problems);
@@ -147,11 +215,27 @@ impl Recorder {
         }
     }
 
-    /// Whether a folder has ended the log with this entry, as nothing was committed for a day.
-    async fn was_ended(&self, path: &Path) -> Result<bool, Failure> {
+    /// What another process noted that has ended the log with this entry; none if it is anything else.
+    async fn ended_by(&self, path: &Path) -> Result<Option<String>, Failure> {
         let bytes = self.store.get(path).await?;
-        let commit = entry::read::<Commit>(&bytes);
-        Ok(commit.is_ok_and(|of| of.content.finished.is_some() && of.content.note == seal::NOTE))
+        let ended = entry::read::<Commit>(&bytes).ok().filter(|of| of.content.finished.is_some());
+        Ok(ended.map(|of| of.content.note))
+    }
+
+    /// Why nothing more can be committed: the note of who has ended the log, if that is what happened.
+    fn why_lost(&self, note: Option<String>) -> String {
+        let (recorder, generation) = self.chain.owner();
+        let place = self.store.place();
+        match note {
+            Some(note) if note == seal::NOTE || note.starts_with(succession::NOTE) => format!(
+                "generation {generation} of recorder {recorder} in {place} was {note}: this process was paused or cut off \
+                 from the store, and commits nothing more"
+            ),
+            _ => format!(
+                "another process writes the log of recorder {recorder} generation {generation} in {place}: this one stops \
+                 committing; start it again for a generation of its own"
+            ),
+        }
     }
 
     /// Begins a new life, whose first commit is the pending one.
@@ -172,15 +256,8 @@ impl Recorder {
     }
 
     fn not_ours(&self) -> Failure {
-        let (recorder, generation) = self.chain.owner();
-        Failure::new(
-            FailureKind::AlreadyThere,
-            format!(
-                "another process writes the log of recorder {recorder} generation {generation} in {}: \
-                 this one stops committing; start it again for a generation of its own",
-                self.store.place()
-            ),
-        )
+        let what = self.lost.clone().unwrap_or_else(|| self.why_lost(None));
+        Failure::new(FailureKind::Busy, what)
     }
 }
 
@@ -192,29 +269,42 @@ async fn register(
 ) -> Result<Chain, Failure> {
     let mut generation = next_generation(store, recorder).await?;
     loop {
-        if generation > Generation::MAX {
-            return Err(Failure::new(
-                FailureKind::Full,
-                format!("recorder {recorder} has used up its generations: give it another id"),
-            ));
+        if let Some(chain) = register_as(store, recorder, generation, info).await? {
+            return Ok(chain);
         }
-        let writer = Writer {
-            format: FORMAT,
-            recorder,
-            generation,
-            info: info.clone(),
-            capstan_version: env!("CARGO_PKG_VERSION").to_owned(),
-            nonce: store.nonce(),
-        };
-        let bytes = to_json(&writer)?;
-        match store.create(&names::writer(recorder, generation), bytes.clone()).await? {
-            Created::Created => {
-                // Whoever looks for logs finds this one before its first commit.
-                store.put_new(&names::open(recorder, generation), Vec::new()).await?;
-                return Ok(Chain::new(recorder, generation, Some(&bytes)));
-            }
-            Created::Lost => generation = Generation(generation.0 + 1),
+        generation = Generation(generation.0 + 1);
+    }
+}
+
+/// Takes this generation: its log, before its first commit; none if another process has it.
+async fn register_as(
+    store: &Store,
+    recorder: RecorderId,
+    generation: Generation,
+    info: &WriterInfo,
+) -> Result<Option<Chain>, Failure> {
+    if generation > Generation::MAX {
+        return Err(Failure::new(
+            FailureKind::Full,
+            format!("recorder {recorder} has used up its generations: give it another id"),
+        ));
+    }
+    let writer = Writer {
+        format: FORMAT,
+        recorder,
+        generation,
+        info: info.clone(),
+        capstan_version: env!("CARGO_PKG_VERSION").to_owned(),
+        nonce: store.nonce(),
+    };
+    let bytes = to_json(&writer)?;
+    match store.create(&names::writer(recorder, generation), bytes.clone()).await? {
+        Created::Created => {
+            // Whoever looks for logs finds this one before its first commit.
+            store.put_new(&names::open(recorder, generation), Vec::new()).await?;
+            Ok(Some(Chain::new(recorder, generation, Some(&bytes))))
         }
+        Created::Lost => Ok(None),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use capstan_model::coverage::UNKNOWN_TIME;
 use capstan_model::{Hour, Time, TimeRange};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -63,6 +64,9 @@ impl Slot {
 
     /// The slots that a fact about a range is kept in. A range without length is a moment.
     pub fn of_range(range: &TimeRange) -> Vec<Slot> {
+        if *range == UNKNOWN_TIME {
+            return vec![Slot::Hour(Hour::UNKNOWN)];
+        }
         let last = Time(range.end.0.saturating_sub(1)).max(range.start);
         let (first, last) = (range.start.hour(), last.hour());
         if i64::from(last.0) - i64::from(first.0) >= HOURS {
@@ -112,6 +116,7 @@ mod tests {
         assert_eq!(Slot::of_range(&range(0, 24 * HOUR)).len(), 24);
         assert_eq!(Slot::of_range(&range(0, 24 * HOUR + 1)), [Slot::Wide]);
         assert_eq!(Slot::of_range(&TimeRange::ALL), [Slot::Wide]);
+        assert_eq!(Slot::of_range(&UNKNOWN_TIME), [Slot::Hour(Hour::UNKNOWN)]);
     }
 
     #[test]

@@ -172,9 +172,9 @@ impl Catalog {
         self.losses.iter().filter(move |said| said.what.touches(&range))
     }
 
-    /// The imports of sources with a sketch; see [`imports`].
-    pub fn imports(&self, sketch: &str) -> Vec<Import> {
-        imports(self.lives.values(), sketch)
+    /// The imports of files; see [`imports`].
+    pub fn imports(&self) -> Vec<Import> {
+        imports(self.lives.values())
     }
 
     /// Sums over the segments of a range.

@@ -195,6 +195,16 @@ pub fn parse_lease(path: &Path) -> Option<u64> {
     digits(root, 20)
 }
 
+/// `probe`, below which objects are made to learn something of the store, and removed again.
+pub fn probes() -> Path {
+    Path::from("probe")
+}
+
+/// `probe/<nonce>`.
+pub fn probe(nonce: &str) -> Path {
+    Path::from(format!("probe/{nonce}"))
+}
+
 /// The first path elements of all there is in a store.
 pub const TOP: [&str; 9] =
     ["format", "writers", "log", "data", "probe", "open", "catalog", "boundary", "lease"];

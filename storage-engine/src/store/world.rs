@@ -38,6 +38,8 @@ pub enum Planted {
     NoBoundary,
     /// What readers lease is removed all the same.
     NoLeases,
+    /// Who goes on with an import does not end the life before.
+    NoFence,
 }
 
 /// This machine's clock, and what the system gives.

@@ -49,7 +49,10 @@ impl Imports<'_> {
 
     fn run(&self, number: u64, kill: Kill) -> Run {
         let file = self.file(number);
-        self.place.run(over(&self.store(number), "import").arg(file), kill, &mut |_| ())
+        let store = self.store(number);
+        // Who was killed before is known to be dead.
+        let mut import = over(&store, "import");
+        self.place.run(import.args(["--dead-after", "0"]).arg(file), kill, &mut |_| ())
     }
 
     /// How many packets of the file are in its store, all of which can be read, each once.

@@ -63,7 +63,8 @@ fn statement(range: TimeRange) -> String {
 struct Found {
     status: Status,
     listened: Vec<TimeRange>,
-    losses: Vec<(TimeRange, LossLine)>,
+    /// Those of which it is not known when they were come first.
+    losses: Vec<(Option<TimeRange>, LossLine)>,
 }
 
 impl Found {
@@ -80,10 +81,7 @@ impl Found {
             let count = |of: &[u64]| of.get(row).copied().unwrap_or(0);
             let time = |of: &[Option<Time>]| of.get(row).copied().flatten();
             let (name, status) = (name.unwrap_or_default(), &mut self.status);
-            let range = TimeRange {
-                start: time(&from).unwrap_or(Time::MIN),
-                end: time(&to).unwrap_or(Time::MAX),
-            };
+            let range = time(&from).zip(time(&to)).map(|(start, end)| TimeRange { start, end });
             match kind.as_deref() {
                 Some("store") => status.store = name,
                 Some("segments") => {
@@ -102,13 +100,13 @@ impl Found {
                 Some("protocol") => {
                     status.packets_by_protocol.insert(name, count(&a));
                 }
-                Some("listened") => self.listened.push(range),
+                Some("listened") => self.listened.extend(range),
                 Some("lost") => self.losses.push((
                     range,
                     LossLine {
                         recorder: name,
-                        from: range.start.to_string(),
-                        to: range.end.to_string(),
+                        from: range.map(|range| range.start.to_string()),
+                        to: range.map(|range| range.end.to_string()),
                         cause: cause.unwrap_or_default(),
                         packets: count(&a),
                         bytes: count(&b),
@@ -131,8 +129,9 @@ impl Found {
             listened.windows(2).map(|pair| TimeRange { start: pair[0].end, end: pair[1].start });
         status.gaps = gaps.map(|gap| span(&gap)).collect();
         status.listened = listened.iter().map(span).collect();
+        let when = |range: &Option<TimeRange>| range.map(|range| (range.start, range.end));
         losses.sort_by(|(a, x), (b, y)| {
-            (a.start, a.end, &x.recorder, &x.note).cmp(&(b.start, b.end, &y.recorder, &y.note))
+            (when(a), &x.recorder, &x.note).cmp(&(when(b), &y.recorder, &y.note))
         });
         status.losses = losses.into_iter().map(|(_, loss)| loss).collect();
         status.problems.sort();

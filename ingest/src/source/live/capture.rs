@@ -4,20 +4,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use capstan_model::LinkType;
 use capstan_model::link::Interface;
+use capstan_model::{LinkType, Time};
 
-use super::frame::{BlockHeader, Framing, HEADROOM};
+use super::frame::{BlockHeader, Frame, Framing, HEADROOM};
 use super::links::Link;
 use super::ring::{BlockRing, Shape};
-use super::sys;
+use super::{current_time, sys};
 
 /// Raw IP over whatever is below (`linux/if_arp.h`); libc has no name for it.
 const ARPHRD_RAWIP: u16 = 519;
 /// How long an ended capture's last block is waited for, whatever it says.
 const LAST_BLOCK: Duration = Duration::from_secs(2);
 /// Well above what a packet on its way in needs to get into the ring.
-const ON_ITS_WAY: Duration = Duration::from_millis(20);
+pub(super) const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 /// What setting up a capture was doing when it failed.
 #[derive(Debug)]
@@ -45,6 +45,10 @@ pub(super) struct Capture {
     pub(super) head: usize,
     /// Since when nothing new comes in, and what there is is only drained.
     ending: Option<Instant>,
+    /// The same, by the system's clock.
+    ended_at: Time,
+    /// Until when the kernel's count of dropped packets is known.
+    counted_at: Time,
     retire: Duration,
     socket: OwnedFd,
 }
@@ -58,6 +62,10 @@ pub(super) struct Counted {
     pub(super) dropped: u64,
     /// How often the ring became full.
     pub(super) freezes: u64,
+    /// When it was asked before, or when capturing began.
+    pub(super) since: Time,
+    /// When it was asked.
+    pub(super) until: Time,
 }
 
 impl Capture {
@@ -97,6 +105,8 @@ impl Capture {
             ring,
             head: 0,
             ending: None,
+            ended_at: Time::MAX,
+            counted_at: current_time(),
             retire,
             socket,
         })
@@ -123,15 +133,33 @@ impl Capture {
         self.head = (self.head + 1) % self.ring.blocks();
     }
 
+    /// From when on packets may lie in the ring that were not given yet, as seen at `now` by the system's clock; none if that
+    /// cannot be told.
+    pub(super) fn unread_since(&mut self, now: Time) -> Option<Time> {
+        // The hint comes first and readiness last: a block handed over in between is seen.
+        let packets = self.ring.packets_hint(self.head);
+        let first = if self.is_ready() { Some(self.first_time()?) } else { None };
+        Some(unread_since(now, first, packets > 0, self.retire))
+    }
+
+    /// The time of the first packet in the block that comes next.
+    fn first_time(&mut self) -> Option<Time> {
+        let block = self.ring.block(self.head)?;
+        let header = BlockHeader::read(block)?;
+        Frame::read(block, header.first).map(|frame| frame.time)
+    }
+
     /// Takes what the kernel counted; it starts again at zero.
-    pub(super) fn take_counted(&self) -> io::Result<Counted> {
+    pub(super) fn take_counted(&mut self) -> io::Result<Counted> {
+        let since = std::mem::replace(&mut self.counted_at, current_time());
         let bytes: [u8; 12] = sys::option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS)?;
         let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
         let dropped = u64::from(u32::from_ne_bytes([e, f, g, h]));
         // The kernel's packet count holds the dropped ones too.
         let seen = u64::from(u32::from_ne_bytes([a, b, c, d]));
         let freezes = u64::from(u32::from_ne_bytes([i, j, k, l]));
-        Ok(Counted { captured: seen.saturating_sub(dropped), dropped, freezes })
+        let captured = seen.saturating_sub(dropped);
+        Ok(Counted { captured, dropped, freezes, since, until: current_time() })
     }
 
     /// Takes the socket's error, which would otherwise be reported by every
@@ -151,10 +179,21 @@ impl Capture {
     /// Lets nothing more in.
     pub(super) fn end(&mut self, now: Instant) -> io::Result<()> {
         if self.ending.is_none() {
+            self.ended_at = current_time();
             sys::reject_everything(&self.socket)?;
             self.ending = Some(now);
         }
         Ok(())
+    }
+
+    /// Until when it listened.
+    pub(super) fn listened_until(&self) -> Time {
+        self.ended_at.min(current_time())
+    }
+
+    /// Until when it is known how many packets were dropped.
+    pub(super) fn counted_at(&self) -> Time {
+        self.counted_at
     }
 
     /// Whether the capture is being drained.
@@ -172,6 +211,23 @@ impl Capture {
         // between is seen.
         waited >= self.retire.max(ON_ITS_WAY) && empty && !self.is_ready()
     }
+}
+
+/// From when on packets may be unread, of a ring whose next block was handed over and begins with a packet of that time, or was not
+/// handed over and has packets or none. Pure.
+///
+/// A block that is not full is handed over `retire` after its first packet, by a timer that may be late by as much.
+fn unread_since(now: Time, first: Option<Time>, has_packets: bool, retire: Duration) -> Time {
+    let back = |time: Time, by: Duration| {
+        Time(time.0.saturating_sub(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
+    };
+    let unread = match first {
+        // Packets are stamped before they are put in, and may overtake each other in between.
+        Some(first) => first.min(now),
+        None if has_packets => back(now, 2 * retire),
+        None => now,
+    };
+    back(unread, ON_ITS_WAY)
 }
 
 /// How the frames of a hardware type (`ARPHRD_*`) begin.
@@ -229,4 +285,25 @@ fn every_protocol(link: &Link) -> [u8; 20] {
 
 fn step<T>(step: &'static str, result: io::Result<T>) -> Result<T, SetupError> {
     result.map_err(|source| SetupError { step, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unread_holds_back_what_was_heard() {
+        let now = Time(10_000_000_000);
+        let millis = |of: i64| Time(of * 1_000_000);
+        let retire = Duration::from_millis(60);
+        for (first, has_packets, expected) in [
+            (None, false, millis(9_980)),
+            (None, true, millis(9_860)),
+            (Some(millis(7_000)), true, millis(6_980)),
+            // The clock was set back.
+            (Some(millis(11_000)), true, millis(9_980)),
+        ] {
+            assert_eq!(unread_since(now, first, has_packets, retire), expected, "{first:?}");
+        }
+    }
 }

@@ -73,8 +73,8 @@ impl LiveSource {
             if self.captures.get(at).is_some_and(|capture| capture.is_drained(now)) {
                 self.count(at)?;
                 let capture = self.captures.swap_remove(at);
-                let interface = capture.number;
-                self.pending.push_back(Event::Closed { interface, at: super::current_time() });
+                let (interface, at) = (capture.number, capture.listened_until());
+                self.pending.push_back(Event::Closed { interface, at });
                 drained.push(capture);
             }
         }

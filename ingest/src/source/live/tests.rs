@@ -23,6 +23,7 @@ struct Heard {
     interfaces: Vec<Interface>,
     packets: Vec<Kept>,
     lost: u64,
+    loss_ranges: Vec<(Time, Time)>,
     idle: Vec<Time>,
     closed: Vec<u32>,
     error: Option<SourceError>,
@@ -36,6 +37,9 @@ impl Heard {
                 Ok(Some(Event::Interface(interface))) => self.interfaces.push(interface),
                 Ok(Some(Event::Packet(packet))) => {
                     assert!((packet.interface as usize) < self.interfaces.len());
+                    // All from before what was heard was given before that was said.
+                    let heard = self.idle.last().copied().unwrap_or(Time::MIN);
+                    assert!(packet.stamp.time().unwrap() >= heard, "{:?} {heard}", packet.stamp);
                     self.packets.push(Kept {
                         interface: packet.interface,
                         time: packet.stamp.time().unwrap(),
@@ -46,6 +50,7 @@ impl Heard {
                 Ok(Some(Event::Lost(lost))) => {
                     assert!(lost.live && lost.interface.is_some() && lost.packets > 0);
                     self.lost += lost.packets;
+                    self.loss_ranges.push((lost.since.unwrap(), lost.noticed.unwrap()));
                 }
                 Ok(Some(Event::Idle(at))) => {
                     self.idle.push(at);
@@ -246,8 +251,10 @@ fn overrun(from: &str, to: &str) {
     let mut source = LiveSource::open(LiveOptions { ring_bytes: 0, ..named(&[to]) }).unwrap();
     let sender = Sender::new(from);
     let mut heard = Heard::default();
+    let began = current_time();
     // 1 MiB of ring holds about 900 of them.
     (0..20_000).for_each(|n| sender.send(&frame(n, 1000)));
+    let sent = current_time();
     heard.until(&mut source, |heard| heard.lost > 0 && heard.packets.len() > 500);
     thread::sleep(Duration::from_millis(100));
     (20_000..20_100).for_each(|n| sender.send(&frame(n, 1000)));
@@ -259,6 +266,9 @@ fn overrun(from: &str, to: &str) {
     assert_eq!(statistics.captured, heard.packets.len() as u64);
     assert_eq!(statistics.dropped, heard.lost);
     assert!(statistics.freezes > 0);
+    // They were lost while they were sent, and the loss is said to be then.
+    let (first, last) = (heard.loss_ranges[0].0, heard.loss_ranges[0].1);
+    assert!(first <= began && sent <= last && last <= current_time(), "{first} {last}");
     // What did arrive is right, and in order.
     let seeds = heard.packets.iter().map(|packet| {
         let seed = u32::from_be_bytes(packet.data[14..18].try_into().unwrap());
@@ -299,6 +309,27 @@ fn a_busy_reader_loses_nothing_and_hears_the_clock() {
             }
             assert_eq!((count, lost), (sent, 0));
         });
+    });
+}
+
+#[test]
+fn what_the_ring_still_holds_was_not_heard_yet() {
+    let Some(network) = Network::with_cable(1500) else { return };
+    network.within(|| {
+        let mut source = LiveSource::open(named(&["a", "b"])).unwrap();
+        let sender = Sender::new("a");
+        let mut heard = Heard::default();
+        for round in 0..3 {
+            // Nobody reads for longer than it takes until the clock is told.
+            sender.send(&frame(round, 100));
+            thread::sleep(2 * IDLE_EVERY);
+            let idle = heard.idle.len();
+            // That no packet comes that is older than what was heard is checked there.
+            heard.until(&mut source, |heard| heard.idle.len() >= idle + 2);
+        }
+        assert_eq!(heard.frames_of(1).len(), 3);
+        let late = current_time().0 - heard.idle.last().unwrap().0;
+        assert!(late < 5_000_000_000, "what was heard goes on: {late} ns");
     });
 }
 

@@ -67,8 +67,9 @@ fn read(bytes: Vec<u8>) -> Read {
                 assert!(packet.data.iter().all(|byte| *byte == 0x11), "{:?}", packet.data);
                 packets.push((nanos, packet.length, packet.data.len()));
             }
-            Ok(Some(Event::Cut(Cut { interface, bytes }))) => {
+            Ok(Some(Event::Cut(Cut { interface, bytes, time }))) => {
                 assert_eq!((interface, packets.is_empty()), (Some(0), false));
+                assert!(time.is_some());
                 cut.push(bytes);
             }
             Ok(Some(other)) => panic!("{other:?}"),

@@ -169,13 +169,36 @@ pub(super) fn interface(body: &[u8], big_endian: bool) -> Result<Interface, Stri
     Ok(interface)
 }
 
-/// How many packets an interface's statistics say it has dropped so far: by the
-/// interface and by the operating system. `body` is as [`keep`] gives it.
-pub(super) fn dropped(body: &[u8]) -> u64 {
+/// What an interface's statistics say. Times are ticks of the interface's clock, 0 where there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Packets dropped so far: by the interface and by the operating system.
+    pub(super) dropped: u64,
+    /// When that was counted.
+    pub(super) at: u64,
+    /// Since when.
+    pub(super) start: u64,
+}
+
+/// Reads an interface's statistics. `body` is as [`keep`] gives it.
+pub(super) fn counts(body: &[u8]) -> Counts {
+    let ticks = |bytes: &[u8], at| {
+        u64::from(u32_at(bytes, at, false)) << 32 | u64::from(u32_at(bytes, at + 4, false))
+    };
+    let mut counts = Counts { at: ticks(body, 4), ..Counts::default() };
     let list = body.get(12..).unwrap_or_default();
-    Options::new(list, Place::Statistics, false)
-        .filter_map(Result::ok)
-        .filter(|option| matches!(option.code, code::ISB_IFDROP | code::ISB_OSDROP))
-        .filter_map(|option| options::small_number(option.value, false))
-        .fold(0, u64::saturating_add)
+    for option in Options::new(list, Place::Statistics, false).filter_map(Result::ok) {
+        match option.code {
+            code::ISB_STARTTIME if option.value.len() == 8 => counts.start = ticks(option.value, 0),
+            code::ISB_ENDTIME if option.value.len() == 8 && counts.at == 0 => {
+                counts.at = ticks(option.value, 0);
+            }
+            code::ISB_IFDROP | code::ISB_OSDROP => {
+                let dropped = options::small_number(option.value, false).unwrap_or(0);
+                counts.dropped = counts.dropped.saturating_add(dropped);
+            }
+            _ => {}
+        }
+    }
+    counts
 }

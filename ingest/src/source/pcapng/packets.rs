@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use capstan_model::Packet;
 use capstan_model::packet::{MAX_CAPTURED, Stamp};
+use capstan_model::{Packet, Time};
 
 use super::options::{self, Options, Place, code};
 use super::{Known, MAX_BLOCK, PcapngReader};
@@ -34,6 +34,14 @@ pub(in super::super) struct Found {
     pub(super) dropped: u64,
     /// Captured bytes that are not kept.
     pub(super) cut: usize,
+}
+
+impl Found {
+    /// When it was seen, if it has a time.
+    #[inline]
+    pub(super) fn time(&self) -> Option<Time> {
+        self.stamp.time()
+    }
 }
 
 impl PcapngReader {

@@ -198,8 +198,14 @@ fn everything_in_a_file_comes_out() {
         (other.link_type, other.snap_length, other.resolution, &other.name),
         (LinkType::ETHERNET, 80, 6, &None)
     );
-    let lost = |interface, packets| Lost { interface: Some(interface), packets, live: false };
-    assert_eq!(lost_before, &lost(0, 3));
+    let lost = |interface, packets, since: Option<i64>, noticed| Lost {
+        interface: Some(interface),
+        packets,
+        live: false,
+        since: since.map(Time),
+        noticed: Some(Time(noticed)),
+    };
+    assert_eq!(lost_before, &lost(0, 3, None, 10_000_000_005));
     assert_eq!((*stamp, &data[..]), (Stamp::At(Time(10_000_000_005)), &b"abcde"[..]));
     let wanted = [
         order.option(1, b"hello"),
@@ -210,13 +216,14 @@ fn everything_in_a_file_comes_out() {
     assert_eq!(options, &wanted.concat());
     assert_eq!(*micros, Stamp::At(Time(1_000_001_000)));
     assert_eq!((*none, &simple[..]), (Stamp::None, &b"simple"[..]));
-    assert_eq!(lost_old, &lost(1, 2));
+    assert_eq!(lost_old, &lost(1, 2, Some(1_000_001_000), 7_000));
     assert_eq!((*old_stamp, &old[..]), (Stamp::At(Time(7_000)), &b"old"[..]));
     let wanted = [order.option(2, &order.u32(2)), order.option(4, &order.u64(2))];
     assert_eq!(old_options, &wanted.concat());
     assert_eq!((secrets.block_type, secrets.before), (10, 4));
     // Five are counted, three of them were told of before.
-    assert_eq!(lost_statistics, &lost(0, 2));
+    let start = 10_000_000_000 + (1 << 32 | 2);
+    assert_eq!(lost_statistics, &lost(0, 2, Some(start), 10_000_000_009));
     assert_eq!((statistics.block_type, &statistics.body[..4]), (5, &[0, 0, 0, 0][..]));
 }
 
@@ -372,12 +379,13 @@ fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
         let start = [order.section(0, b""), order.interface(0, b"")].concat();
         let comment = order.option(1, b"long");
         let small = order.packet(0, 3, b"small", b"");
+        let time = Some(capstan_model::Time(2_000));
         // The longest that is kept, one whose block is read whole, one whose block is not.
         for (length, cut) in [(524_288, 0), (524_289, 1), (15_000_000, 14_475_712)] {
             let long = order.packet(0, 2, &vec![7; length], &comment);
             let (seen, error) = read(&[&start[..], &long, &small].concat());
             assert_eq!((packets(&seen), error), (2, None), "{length}");
-            let told = Cut { interface: Some(0), bytes: cut };
+            let told = Cut { interface: Some(0), bytes: cut, time };
             assert_eq!(seen.contains(&Seen::Cut(told)), cut > 0, "{length}");
             let Seen::Packet { length: wire, data, options, .. } = &seen[seen.len() - 2] else {
                 panic!("{length}: no packet");
@@ -393,8 +401,12 @@ fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
         let (seen, error) = read(&file);
         assert_eq!(error, None);
         let told: Vec<&Seen> = seen.iter().filter(|seen| matches!(seen, Seen::Cut(_))).collect();
-        let cut = |interface, bytes| Seen::Cut(Cut { interface, bytes });
-        let expected = [cut(Some(0), 19_475_713), cut(None, 20_000_012), cut(Some(0), 19_475_712)];
+        let cut = |interface, bytes, time| Seen::Cut(Cut { interface, bytes, time });
+        let expected = [
+            cut(Some(0), 19_475_713, time),
+            cut(None, 20_000_012, None),
+            cut(Some(0), 19_475_712, None),
+        ];
         assert_eq!(told, expected.iter().collect::<Vec<_>>());
         assert_eq!(packets(&seen), 3);
         let (seen, error) = read(&file[..15_000_000]);
@@ -418,4 +430,49 @@ fn a_harmed_file_does_no_harm() {
     let [little, big] = ORDERS.map(rich);
     let file = [little, big].concat();
     proptest::proptest!(|(harm in harm())| survives(harm.done_to(&file)));
+}
+
+#[test]
+fn losses_lie_between_what_was_good_and_where_they_were_noticed() {
+    for order in ORDERS {
+        let drops =
+            |count: u64| [order.option(4, &order.u64(count)), order.option(0, b"")].concat();
+        let statistics = |ticks: u32, dropped: u64| {
+            let counts = order.option(5, &order.u64(dropped));
+            order.block(block_type::INTERFACE_STATISTICS, &[&order.u32s(&[0, 0, ticks]), &counts])
+        };
+        let file = [
+            order.section(0, b""),
+            order.interface(0, b""),
+            order.block(block_type::SIMPLE_PACKET, &[&order.u32(6), b"simple"]),
+            // Nothing before it has a time.
+            order.packet(0, 100, b"", &drops(1)),
+            order.packet(0, 200, b"", &drops(2)),
+            statistics(300, 3),
+            // Four more since the statistics before.
+            statistics(400, 7),
+            order.packet(0, 500, b"", b""),
+            // Counted without a time: they were good before.
+            statistics(0, 8),
+        ];
+        let (seen, error) = read(&file.concat());
+        assert_eq!(error, None);
+        let lost: Vec<_> = seen
+            .iter()
+            .filter_map(|seen| match seen {
+                Seen::Lost(lost) => {
+                    let micros = |time: Option<Time>| time.map(|time| time.0 / 1_000);
+                    Some((lost.packets, micros(lost.since), micros(lost.noticed)))
+                }
+                _ => None,
+            })
+            .collect();
+        let expected = [
+            (1, None, Some(100)),
+            (2, Some(100), Some(200)),
+            (4, Some(300), Some(400)),
+            (1, Some(400), None),
+        ];
+        assert_eq!(lost, expected);
+    }
 }

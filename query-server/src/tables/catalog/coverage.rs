@@ -11,8 +11,8 @@ pub(super) const COVERAGE: Columns = &[
     ("generation", Kind::Small, false),
     ("interface", Kind::Small, true),
     ("kind", Kind::Text, false),
-    ("start_time", Kind::Time, false),
-    ("end_time", Kind::Time, false),
+    ("start_time", Kind::Time, true),
+    ("end_time", Kind::Time, true),
     ("cause", Kind::Text, true),
     ("packets", Kind::Large, true),
     ("bytes", Kind::Large, true),
@@ -24,7 +24,8 @@ struct Stretch<'a> {
     recorder: String,
     generation: u32,
     interface: Option<u32>,
-    range: TimeRange,
+    /// None of a loss of which it is not known when it was.
+    range: Option<TimeRange>,
     /// Set for a loss.
     lost: Option<&'a Loss>,
 }
@@ -37,7 +38,7 @@ pub(super) fn coverage(contents: &Contents) -> Vec<ArrayRef> {
             recorder: said.recorder.to_string(),
             generation: said.generation.0,
             interface,
-            range: listened.range,
+            range: Some(listened.range),
             lost: None,
         };
         match listened.interfaces.as_slice() {
@@ -51,7 +52,7 @@ pub(super) fn coverage(contents: &Contents) -> Vec<ArrayRef> {
             recorder: said.recorder.to_string(),
             generation: said.generation.0,
             interface: loss.interface,
-            range: loss.range,
+            range: loss.time(),
             lost: Some(loss),
         });
     }
@@ -63,8 +64,8 @@ pub(super) fn coverage(contents: &Contents) -> Vec<ArrayRef> {
         smalls(all().map(|row| Some(row.generation))),
         smalls(all().map(|row| row.interface)),
         texts(all().map(|row| Some(kind(row).to_owned()))),
-        times(all().map(|row| Some(row.range.start.0))),
-        times(all().map(|row| Some(row.range.end.0))),
+        times(all().map(|row| row.range.map(|range| range.start.0))),
+        times(all().map(|row| row.range.map(|range| range.end.0))),
         texts(all().map(|row| row.lost.map(|loss| loss.cause.name().to_owned()))),
         larges(all().map(|row| row.lost.and_then(|loss| told(loss.packets)))),
         larges(all().map(|row| row.lost.and_then(|loss| told(loss.bytes)))),

@@ -1,0 +1,114 @@
+//! What became of a file while it was imported: it may be written still, or replaced.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use super::identity::{Known, sketch_of};
+
+/// A file's state at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    /// Device and inode.
+    file: (u64, u64),
+    pub(super) bytes: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl State {
+    pub(super) fn of(about: &Metadata) -> State {
+        State {
+            file: (about.dev(), about.ino()),
+            bytes: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+        }
+    }
+}
+
+/// What happened to a file while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing, or it was removed after it had been read.
+    None,
+    /// It has grown, and begins as before.
+    Grew,
+    /// There is another file under its name.
+    Replaced,
+    /// It is shorter than it was.
+    Cut,
+    /// It does not begin as it did.
+    Overwritten,
+}
+
+impl Change {
+    /// What happened, in words that follow the file's name; none if it harms nothing.
+    pub(super) fn harm(self) -> Option<&'static str> {
+        match self {
+            Change::None | Change::Grew => None,
+            Change::Replaced => Some("was replaced by another file"),
+            Change::Cut => Some("was cut short"),
+            Change::Overwritten => Some("was overwritten"),
+        }
+    }
+}
+
+/// Looks at a file of which so many bytes were read.
+///
+/// # Errors
+/// It cannot be looked at, or was removed before it was read to its end.
+pub(super) fn look(known: &Known, read: u64) -> io::Result<Change> {
+    let now = match std::fs::metadata(&known.path) {
+        Ok(about) => State::of(&about),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && read >= known.state.bytes => {
+            return Ok(Change::None);
+        }
+        Err(error) => return Err(error),
+    };
+    let change = between(known.state, now, read);
+    // Only its samples are compared: reading it all again would cost as much as importing it.
+    let may_differ = matches!(change, Change::None | Change::Grew) && now != known.state;
+    if may_differ && sketch_of(&known.path, known.bytes)? != known.sketch {
+        return Ok(Change::Overwritten);
+    }
+    Ok(change)
+}
+
+/// What the states of a file before and after so many of its bytes were read tell. Pure.
+fn between(before: State, now: State, read: u64) -> Change {
+    if now.file != before.file {
+        Change::Replaced
+    } else if now.bytes < before.bytes || now.bytes < read {
+        Change::Cut
+    } else if now.bytes > before.bytes {
+        Change::Grew
+    } else {
+        Change::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_tell_what_happened() {
+        let state =
+            |inode, bytes, modified| State { file: (1, inode), bytes, modified: (modified, 0) };
+        let before = state(7, 100, 5);
+        for (now, read, expected) in [
+            (before, 100, Change::None),
+            (before, 50, Change::None),
+            (state(7, 100, 6), 100, Change::None),
+            (state(7, 101, 6), 100, Change::Grew),
+            (state(7, 150, 6), 150, Change::Grew),
+            (state(7, 150, 6), 151, Change::Cut),
+            (state(7, 99, 6), 99, Change::Cut),
+            (state(7, 0, 5), 0, Change::Cut),
+            (state(8, 100, 5), 100, Change::Replaced),
+            (state(8, 500, 6), 100, Change::Replaced),
+        ] {
+            assert_eq!(between(before, now, read), expected, "{now:?} {read}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Several processes and one import, over memory.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::future::join_all;
+
+use super::*;
+use crate::catalog::entry::{Finished, Writer};
+use crate::catalog::tests::{RECORDER, draft, import, memory};
+use crate::catalog::{Recorder, WriterInfo};
+
+/// How long a life may be silent here.
+const SILENT: Duration = Duration::from_millis(300);
+
+fn info(resumes: Option<Generation>) -> WriterInfo {
+    import("aa", resumes)
+}
+
+async fn begin(store: &Store, generation: u32) -> Option<Recorder> {
+    Recorder::succeed(store, RECORDER, Generation(generation), info(None)).await.unwrap()
+}
+
+/// What a look finds: the number of the next life, or none if one lives; and how many it waited for.
+async fn found(store: &Store) -> (Option<u32>, u64) {
+    let waits = AtomicU64::new(0);
+    let waiting = |_: &Life, _| {
+        waits.fetch_add(1, Ordering::Relaxed);
+    };
+    let standing = look(store, RECORDER, SILENT, &waiting).await.unwrap();
+    let next = match standing {
+        Standing::Free { next, .. } => Some(next.0),
+        Standing::Alive(_) => None,
+    };
+    (next, waits.into_inner())
+}
+
+fn last() -> CommitDraft {
+    let finished = Some(Finished { complete: true, packets_total: 10 });
+    CommitDraft { finished, ..CommitDraft::default() }
+}
+
+#[tokio::test]
+async fn of_many_who_begin_at_once_one_does() {
+    let store = memory().await;
+    assert_eq!(found(&store).await, (Some(1), 0));
+    let begun = join_all((0..8).map(|_| begin(&store, 1))).await;
+    assert_eq!(begun.into_iter().flatten().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_that_shows_signs_is_left_alone() {
+    let store = memory().await;
+    let mut recorder = begin(&store, 1).await.unwrap();
+    let living = tokio::spawn({
+        let store = store.clone();
+        async move { found(&store).await }
+    });
+    tokio::time::sleep(SILENT / 3).await;
+    recorder.sign().await.unwrap();
+    assert_eq!(living.await.unwrap(), (None, 1));
+    recorder.commit(draft("a", 0)).await.unwrap();
+    recorder.commit(last()).await.unwrap();
+    assert!(recorder.is_finished());
+    assert_eq!(found(&store).await, (Some(2), 0), "what has ended is not waited for");
+}
+
+#[tokio::test]
+async fn what_is_silent_is_ended_and_finds_out() {
+    for commits in [0, 1] {
+        let store = memory().await;
+        let mut paused = begin(&store, 1).await.unwrap();
+        for _ in 0..commits {
+            paused.commit(draft("a", 0)).await.unwrap();
+        }
+        assert_eq!(found(&store).await, (Some(2), 1));
+        let mut successor = begin(&store, 2).await.unwrap();
+        for _ in 0..2 {
+            let failure = paused.commit(draft("b", 0)).await.expect_err("its log was ended");
+            assert_eq!(failure.kind(), FailureKind::Busy);
+            assert!(failure.to_string().contains("ended by another process"), "{failure}");
+        }
+        successor.commit(draft("c", 0)).await.unwrap();
+        let catalog = Catalog::load(&store).await.unwrap();
+        assert!(catalog.problems().is_empty());
+        let ended = catalog.life((RECORDER, Generation(1))).unwrap();
+        assert!(ended.chain().finished() && !ended.finished().unwrap().complete);
+        assert_eq!(ended.commits(), commits + 1);
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_end_it_at_once_one_goes_on() {
+    let store = memory().await;
+    drop(begin(&store, 1).await);
+    let looks = join_all((0..8).map(|_| found(&store))).await;
+    assert!(looks.iter().all(|(next, _)| *next == Some(2)), "{looks:?}");
+    let begun = join_all((0..8).map(|_| begin(&store, 2))).await;
+    assert_eq!(begun.into_iter().flatten().count(), 1);
+}
+
+#[tokio::test]
+async fn what_was_ended_can_be_folded() {
+    let store = memory().await;
+    // As one that was killed between its registration and the name by which its log is found.
+    drop(begin(&store, 1).await);
+    store.delete(&names::open(RECORDER, Generation(1))).await.unwrap();
+    assert_eq!(found(&store).await, (Some(2), 1));
+    let view = crate::catalog::View::load(&store).await.unwrap();
+    assert_eq!(view.waiting().count(), 1);
+    crate::catalog::fold::fold_all(&store, "me").await.unwrap();
+    assert_eq!(crate::catalog::View::load(&store).await.unwrap().waiting().count(), 0);
+}
+
+#[tokio::test]
+async fn a_life_that_was_silent_for_long_is_not_waited_for() {
+    let store = memory().await;
+    drop(begin(&store, 1).await);
+    // By the store's clock, which here is this machine's.
+    std::thread::sleep(Duration::from_millis(30));
+    let waiting = |_: &Life, _| panic!("it waits");
+    let standing = look(&store, RECORDER, Duration::from_millis(20), &waiting).await.unwrap();
+    assert!(matches!(standing, Standing::Free { next: Generation(2), .. }));
+}
+
+#[tokio::test]
+async fn what_a_newer_version_wrote_is_not_gone_on_with() {
+    let store = memory().await;
+    drop(begin(&store, 1).await);
+    let bytes = store.get(&names::writer(RECORDER, Generation(1))).await.unwrap();
+    let mut writer: Writer = crate::catalog::entry::read(&bytes).unwrap();
+    writer.format += 1;
+    writer.generation = Generation(2);
+    let bytes = to_json(&writer).unwrap();
+    let _created = store.create(&names::writer(RECORDER, Generation(2)), bytes).await.unwrap();
+    let waiting = |_: &Life, _| ();
+    let failure = look(&store, RECORDER, SILENT, &waiting).await.expect_err("too new");
+    assert_eq!(failure.kind(), FailureKind::TooNew);
+}

@@ -1,0 +1,118 @@
+//! Files that are written, replaced or cut while they are imported.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::capstan::{answer, fails, over, row, said, signal};
+use crate::captures::read;
+use crate::interrupted::{ended, halfway};
+use crate::traffic::{Noise, readable};
+
+/// Enough that an import commits many times before its end.
+const FILE: Noise = Noise { hours: 24, packets_an_hour: 1_500 };
+
+/// A capture file, and its bytes.
+fn prepared(scratch: &Path) -> (PathBuf, Vec<u8>) {
+    let file = scratch.join("noise.pcap");
+    FILE.write(&file);
+    let bytes = fs::read(&file).expect("the capture");
+    (file, bytes)
+}
+
+fn append(file: &Path, bytes: &[u8]) {
+    let mut file = OpenOptions::new().append(true).open(file).expect("the capture");
+    file.write_all(bytes).expect("the capture");
+}
+
+/// Checks that the store has exactly the packets of the file.
+fn has_it_once(store: &Path, file: &Path, scratch: &Path) {
+    assert_eq!(readable(store), FILE.packets());
+    assert_eq!(row(store, "select count(*) from flows where not opened"), ["0"]);
+    answer(over(store, "verify").arg("--deep"));
+    let back = scratch.join("back.pcapng");
+    answer(over(store, "export").args(["--order", "recorded", "-o"]).arg(&back));
+    assert!(read(&back).eq(read(file)), "the packets differ");
+    fails(over(store, "import").arg(file), 9, &["already"]);
+    let lost = row(store, "select count(*) from coverage where kind = 'lost'");
+    assert_eq!(lost, ["0"], "what came later is not lost");
+}
+
+#[test]
+fn a_file_that_grows_meanwhile_is_taken_as_far_as_it_was_there() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let (file, bytes) = prepared(scratch.path());
+    let store = scratch.path().join("store");
+    // Its writer is in the middle of a packet, always.
+    let (half, more) = (bytes.len() / 6 * 5 + 7, bytes.len() / 12 * 11 + 7);
+    fs::write(&file, &bytes[..half]).expect("the capture");
+    let import = halfway(&store, &file, 1);
+    append(&file, &bytes[half..more]);
+    signal(&import, libc::SIGCONT);
+    let output = ended(import);
+    said("import", &output, 0, &[]);
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(words.contains("it grew while it was read: its first"), "{words}");
+    let taken = readable(&store);
+    assert!(taken < FILE.packets(), "{taken}");
+    // It has more now, and goes on to grow.
+    append(&file, &bytes[more..]);
+    let words = answer(over(&store, "import").arg(&file));
+    assert!(words.contains("committed by an earlier run"), "{words}");
+    has_it_once(&store, &file, scratch.path());
+}
+
+#[test]
+fn a_file_that_has_grown_since_is_gone_on_with() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let (file, bytes) = prepared(scratch.path());
+    let store = scratch.path().join("store");
+    // A file header of 24 bytes, then packets of 16 and 1,042 bytes each.
+    let place = |packets: usize| 24 + packets * (16 + 1_042);
+    fs::write(&file, &bytes[..place(1)]).expect("the capture");
+    answer(over(&store, "import").arg(&file));
+    fails(over(&store, "import").arg(&file), 9, &["already"]);
+    let mut before = 1;
+    for packets in [2, 3_000, FILE.packets() as usize] {
+        append(&file, &bytes[place(before)..place(packets)]);
+        let words = answer(over(&store, "import").arg(&file));
+        assert!(words.contains(&format!("{before} packet")), "{words}");
+        assert_eq!(readable(&store), packets as u64);
+        before = packets;
+    }
+    has_it_once(&store, &file, scratch.path());
+}
+
+#[test]
+fn a_file_that_is_replaced_or_cut_meanwhile_is_an_error() {
+    type Change = fn(&Path);
+    let changes: [(Change, &str); 3] = [
+        (
+            |file| {
+                let other = file.with_extension("new");
+                FILE.write_from(&other, 100);
+                fs::rename(&other, file).expect("the capture");
+            },
+            "was replaced by another file",
+        ),
+        (
+            |file| {
+                let cut = OpenOptions::new().write(true).open(file).expect("the capture");
+                cut.set_len(5_000).expect("the capture");
+            },
+            "was cut short",
+        ),
+        (|file| FILE.write_from(file, 100), "was overwritten"),
+    ];
+    for (change, words) in changes {
+        let scratch = tempfile::tempdir().expect("a scratch folder");
+        let (file, _) = prepared(scratch.path());
+        let store = scratch.path().join("store");
+        let import = halfway(&store, &file, 1);
+        change(&file);
+        signal(&import, libc::SIGCONT);
+        said("import", &ended(import), 6, &[words, "while it was imported", "stay"]);
+        answer(&mut over(&store, "verify"));
+        assert!(readable(&store) > 0);
+    }
+}
