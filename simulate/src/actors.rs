@@ -2,6 +2,7 @@
 
 mod folder;
 mod holder;
+mod importer;
 mod mender;
 mod reader;
 mod recorder;
@@ -14,6 +15,7 @@ use capstan_storage_engine::store::{Planted, Store};
 
 pub(crate) use self::folder::fold;
 pub(crate) use self::holder::hold;
+pub(crate) use self::importer::{import, is_there_once};
 pub(crate) use self::mender::{mend, mended};
 pub(crate) use self::reader::read;
 pub(crate) use self::recorder::record;

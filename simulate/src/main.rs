@@ -1,4 +1,4 @@
-//! Simulates recorders, folders and readers over a bucket at its worst, from a seed.
+//! Simulates recorders, importers, folders and readers over a bucket at its worst, from a seed.
 //!
 //! All runs on one thread, with a clock that stands still while anybody works, and with chance that follows
 //! from the seed: a seed that fails fails again, in the same way.
@@ -18,7 +18,7 @@ use std::time::Instant;
 use capstan_storage_engine::store::Planted;
 use clap::{Parser, ValueEnum};
 
-/// Simulate recorders, folders and readers over a bucket at its worst
+/// Simulate recorders, importers, folders and readers over a bucket at its worst
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   simulate --seeds 1000                 seeds 0 to 999
@@ -53,6 +53,8 @@ enum Fault {
     NoBoundary,
     /// What readers lease is removed all the same
     NoLeases,
+    /// Who goes on with an import does not end the life before
+    NoFence,
 }
 
 impl From<Fault> for Planted {
@@ -62,6 +64,7 @@ impl From<Fault> for Planted {
             Fault::TakenIsOurs => Planted::TakenIsOurs,
             Fault::NoBoundary => Planted::NoBoundary,
             Fault::NoLeases => Planted::NoLeases,
+            Fault::NoFence => Planted::NoFence,
         }
     }
 }

@@ -7,12 +7,13 @@ use capstan_model::{Failure, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::fold::fold_all;
 use capstan_storage_engine::catalog::fold::seal::NOTE;
 use capstan_storage_engine::catalog::lease::HOLDS;
+use capstan_storage_engine::catalog::succession;
 use capstan_storage_engine::catalog::sweep::GRACE;
 use capstan_storage_engine::catalog::{Catalog, Folder, Outcome, Stay, View};
 use capstan_storage_engine::store::{Planted, Store, names};
 use futures::TryStreamExt;
 
-use crate::actors::{Scene, fold, hold, mend, mended, read, record};
+use crate::actors::{Scene, fold, hold, import, is_there_once, mend, mended, read, record};
 use crate::bucket::{Bucket, Faults};
 use crate::chance::{Chance, Clock};
 use crate::truth::has_all;
@@ -76,6 +77,10 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
     if chance.of(0..4) == 0 {
         let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
         actors.push(tokio::spawn(mend(scene, chance)));
+    }
+    for _ in 0..chance.of(0..4) {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(import(scene, chance)));
     }
     // Most scenes are short; some are long enough for what was replaced to be removed, and for
     // those who slept meanwhile to wake up.
@@ -145,6 +150,9 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
     if window.segments != unfolded.segments || window.listened != unfolded.listened {
         scene.broken("folding changed what is seen".to_owned());
     }
+    if let Err(what) = is_there_once(&window) {
+        scene.broken(what);
+    }
     match scene.truth.seen(&window) {
         Ok(seen) => {
             if let Err(what) = has_all(&seen, &must, "that were acknowledged, in the end") {
@@ -152,8 +160,9 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
             }
             for (recorder, generation, life) in logs.lives() {
                 let found = seen.get(&(recorder, generation)).copied().unwrap_or(0);
-                // With the last one a folder ended the log: it says nothing.
-                let commits = life.commits() - u64::from(life.notes().contains(NOTE));
+                // With the last one a folder or a successor ended the log: it says nothing.
+                let ended = |note: &String| note == NOTE || note.starts_with(succession::NOTE);
+                let commits = life.commits() - u64::from(life.notes().iter().any(ended));
                 if found != commits {
                     scene.broken(format!(
                         "{recorder}-{generation}: {found} commits are folded of {commits} in the log"

@@ -87,7 +87,7 @@ async fn commit(scene: &Scene, recorder: &mut Recorder, draft: CommitDraft) -> b
     loop {
         match recorder.commit(draft.clone()).await {
             Ok(_) => return true,
-            Err(failure) if failure.kind() == FailureKind::AlreadyThere => {
+            Err(failure) if failure.kind() == FailureKind::Busy => {
                 scene.broken(format!("a recorder lost its own log: {failure}"));
                 return false;
             }
@@ -117,7 +117,7 @@ fn draft(scene: &Scene, chance: &Chance, name: &str, number: u64) -> CommitDraft
     CommitDraft { segments, listened, ..CommitDraft::default() }
 }
 
-fn segment(name: String, times: Option<(Time, Time)>, hours: Vec<Hour>) -> SegmentEntry {
+pub(super) fn segment(name: String, times: Option<(Time, Time)>, hours: Vec<Hour>) -> SegmentEntry {
     let hour = if times.is_some() { hours[0] } else { Hour::UNKNOWN };
     let is_long = times.is_some() && hours.len() > 1;
     SegmentEntry {
