@@ -58,7 +58,14 @@ fn calls(record: &str) -> Vec<Call> {
         else {
             continue;
         };
-        let quoted = |place: usize| rest.split('"').nth(2 * place + 1).map(str::to_owned);
+        // A name is of the directory that is open before it, unless it begins at the root.
+        let quoted = |place: usize| {
+            let (before, name) =
+                (rest.split('"').nth(2 * place)?, rest.split('"').nth(2 * place + 1)?);
+            let folder = before.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>'));
+            let folder = folder.map_or("", |(folder, _)| folder);
+            Some(text(&Path::new(folder).join(name)))
+        };
         let of_file = || Some(rest.split_once('<')?.1.split_once('>')?.0.to_owned());
         let failed = result.starts_with('-');
         let what = match name {

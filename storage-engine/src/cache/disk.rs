@@ -170,7 +170,9 @@ impl Disk {
     }
 
     fn load(&self, key: &Key, extent: &Extent) -> Result<Bytes, Unread> {
-        let mut file = File::open(self.path(key)).map_err(|error| match error.kind() {
+        let path = self.path(key);
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        let mut file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Unread::Gone,
             _ => Unread::Failed(error),
         })?;
@@ -243,6 +245,7 @@ impl Disk {
                 .create(true)
                 .truncate(true)
                 .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
                 .open(&staged)?;
             file.write_all(bytes)?;
             file.write_all(&crc32c::crc32c(bytes).to_le_bytes())?;

@@ -13,8 +13,11 @@ use super::folder::FolderError;
 /// A failure of one operation: `what` says what was tried and where. What can be done about it
 /// is added.
 pub(crate) fn failure(what: impl Into<String>, error: Error) -> Failure {
-    let (kind, advice) = judge(&error);
     let what = what.into();
+    if let Some((kind, words)) = own_words(&error) {
+        return Failure::new(kind, format!("{what}: {words}"));
+    }
+    let (kind, advice) = judge(&error);
     let what = if advice.is_empty() { what } else { format!("{what}: {advice}") };
     Failure::caused_by(kind, what, error)
 }
@@ -169,6 +172,14 @@ const WORDS: &[(&str, Judgement)] = &[
     // Ceph calls a key of its key service an access key id.
     ("kms-keyid", (FailureKind::Usage, NO_KMS_KEY)),
 ];
+
+/// What an error of ours says, which is all there is to say.
+fn own_words(error: &Error) -> Option<(FailureKind, String)> {
+    chain(Some(error)).find_map(|cause| match cause.downcast_ref() {
+        Some(link @ FolderError::Link(_)) => Some((FailureKind::Usage, link.to_string())),
+        _ => None,
+    })
+}
 
 fn judge(error: &Error) -> Judgement {
     let text = error.to_string();

@@ -7,11 +7,15 @@
 //! between, a name that can be seen has all its bytes, and a create that was answered is
 //! there after a crash. What a crash leaves in `.staging` is harmless and removed a day later.
 //!
-//! Objects are never overwritten, copied or renamed: those calls are refused.
+//! Objects are never overwritten, copied or renamed: those calls are refused. Below the root no
+//! symbolic link is followed to write or to remove ([`below`]).
+
+mod below;
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +32,7 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use self::below::Below;
 use super::world::nonce;
 
 const STORE: &str = "folder";
@@ -50,6 +55,12 @@ pub(crate) enum FolderError {
          use another file system (ext4, xfs, btrfs, zfs) or an s3:// store", .0.display()
     )]
     NoHardLinks(PathBuf),
+    /// A symbolic link where a folder of the store should be.
+    #[error(
+        "{} is a symbolic link: below a store none is followed, so that nothing is written or removed \
+         elsewhere; put a folder in its place", .0.display()
+    )]
+    Link(PathBuf),
     /// A call of the system failed.
     #[error("{what} {}", path.display())]
     Io {
@@ -110,7 +121,7 @@ impl Folder {
         // Files are dated by this machine's clock, too.
         #[allow(clippy::disallowed_methods)]
         let now = SystemTime::now();
-        remove_stale(&folder.shared.root.join(STAGING), now);
+        folder.shared.remove_stale(now)?;
         Ok(folder)
     }
 
@@ -166,7 +177,8 @@ impl ObjectStore for Folder {
                 let folder = folder.clone();
                 async move {
                     let file = folder.file_of(&location)?;
-                    tokio::task::spawn_blocking(move || delete(&file)).await??;
+                    let shared = Arc::clone(&folder.shared);
+                    tokio::task::spawn_blocking(move || shared.delete(&file)).await??;
                     Ok(location)
                 }
             })
@@ -194,18 +206,21 @@ fn refused(operation: &str) -> Error {
 
 impl Shared {
     fn create(&self, file: &FilePath, payload: &PutPayload) -> Result<()> {
-        let staging = self.root.join(STAGING);
-        fs::create_dir_all(&staging).map_err(io_error("make folder", &staging))?;
+        let root = Below::root(&self.root)?;
+        root.make(OsStr::new(STAGING))?;
         // The ending keeps the name out of listings (see `LocalFileSystem`).
-        let staged = Staged(staging.join(format!("{}#1", nonce())));
-        write_synced(&staged.0, payload)?;
-        let parent = file.parent().unwrap_or(&self.root);
-        self.make_synced(parent)?;
-        match fs::hard_link(&staged.0, file) {
+        let staged = Staged {
+            folder: root.step(OsStr::new(STAGING))?,
+            name: format!("{}#1", nonce()).into(),
+        };
+        staged.write_synced(payload)?;
+        let (parent, name) = self.parent_of(file)?;
+        let parent = self.make_synced(root, parent)?;
+        match staged.folder.link(&staged.name, &parent, name) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Who reads it takes it for lasting, so it has to be.
-                sync(parent)?;
+                parent.sync()?;
                 let (path, source) = (file.display().to_string(), Box::new(error));
                 return Err(Error::AlreadyExists { path, source });
             }
@@ -214,71 +229,99 @@ impl Shared {
             }
             Err(error) => return Err(io_error("create", file)(error).into()),
         }
-        sync(parent)?;
+        parent.sync()?;
         Ok(())
     }
 
-    /// Makes a directory under the root, and sees to it that it lasts. One that another
+    /// The names of the folders below the root that a file lies in, and its own.
+    fn parent_of<'a>(
+        &self,
+        file: &'a FilePath,
+    ) -> Result<(impl Iterator<Item = &'a OsStr> + use<'a>, &'a OsStr), FolderError> {
+        let below = file.strip_prefix(&self.root).ok();
+        below.and_then(|below| Some((below.parent()?.iter(), below.file_name()?))).ok_or_else(
+            || io_error("find", file)(io::Error::other("it does not lie below the store's folder")),
+        )
+    }
+
+    /// Makes directories, each in the one before, and sees to it that they last. One that another
     /// process made is synced too: that process may have died before it did so.
-    fn make_synced(&self, directory: &FilePath) -> Result<(), FolderError> {
-        let known = |path: &FilePath| {
-            self.synced.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
-        };
-        let missing: Vec<&FilePath> =
-            directory.ancestors().take_while(|path| *path != self.root && !known(path)).collect();
-        for path in missing.into_iter().rev() {
-            match fs::create_dir(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(io_error("make folder", path)(error));
-                }
-                _ => {}
+    fn make_synced<'a>(
+        &self,
+        root: Below,
+        names: impl Iterator<Item = &'a OsStr>,
+    ) -> Result<Below, FolderError> {
+        let mut at = root;
+        for name in names {
+            let path = at.path().join(name);
+            let known =
+                |path| self.synced.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
+            if !known(&path) {
+                at.make(name)?;
+                at.sync()?;
             }
-            sync(path.parent().unwrap_or(&self.root))?;
+            let next = at.step(name)?;
             let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
             if synced.len() >= REMEMBERED {
                 synced.clear();
             }
-            synced.insert(path.to_owned());
+            synced.insert(path);
+            at = next;
+        }
+        Ok(at)
+    }
+
+    fn delete(&self, file: &FilePath) -> Result<()> {
+        let (mut parent, name) = self.parent_of(file)?;
+        let removed = parent.try_fold(Below::root(&self.root)?, |at, name| at.step(name)).and_then(
+            |parent| {
+                parent.remove(name).map_err(io_error("delete", file))?;
+                parent.sync()
+            },
+        );
+        match removed {
+            Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let (path, source) = (file.display().to_string(), Box::new(source));
+                Err(Error::NotFound { path, source })
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Removes what a crash left behind in `.staging`.
+    fn remove_stale(&self, now: SystemTime) -> Result<(), FolderError> {
+        match Below::root(&self.root)?.step(OsStr::new(STAGING)) {
+            Ok(staging) => staging.remove_older(STALE, now),
+            // It is not there yet, or not for us to clean up.
+            Err(FolderError::Io { .. }) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 }
 
 /// A staged file; its name goes when this does.
-struct Staged(PathBuf);
+struct Staged {
+    folder: Below,
+    name: OsString,
+}
+
+impl Staged {
+    fn write_synced(&self, payload: &PutPayload) -> Result<(), FolderError> {
+        let path = || self.folder.path().join(&self.name);
+        let mut file = self.folder.file(&self.name)?;
+        for part in payload {
+            file.write_all(part).map_err(|error| io_error("write", &path())(error))?;
+        }
+        file.sync_all().map_err(|error| io_error("sync", &path())(error))
+    }
+}
 
 impl Drop for Staged {
     fn drop(&mut self) {
         // One that stays is removed a day later.
-        let _ = fs::remove_file(&self.0);
+        let _ = self.folder.remove(&self.name);
     }
-}
-
-fn write_synced(path: &FilePath, payload: &PutPayload) -> Result<(), FolderError> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(io_error("write", path))?;
-    for part in payload {
-        file.write_all(part).map_err(io_error("write", path))?;
-    }
-    file.sync_all().map_err(io_error("sync", path))
-}
-
-fn delete(file: &FilePath) -> Result<()> {
-    match fs::remove_file(file) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (path, source) = (file.display().to_string(), Box::new(error));
-            return Err(Error::NotFound { path, source });
-        }
-        Err(error) => return Err(io_error("delete", file)(error).into()),
-    }
-    if let Some(parent) = file.parent() {
-        sync(parent)?;
-    }
-    Ok(())
 }
 
 /// Makes a directory and all above it, syncing the parent of each new one.
@@ -317,20 +360,6 @@ fn has_no_hard_links(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP | libc::EMLINK)
     )
-}
-
-fn remove_stale(staging: &FilePath, now: SystemTime) {
-    let Ok(entries) = fs::read_dir(staging) else { return };
-    for entry in entries.flatten() {
-        let age = entry
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .ok()
-            .and_then(|modified| now.duration_since(modified).ok());
-        if age.is_some_and(|age| age > STALE) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -379,10 +408,88 @@ mod tests {
         fs::create_dir(&staging).unwrap();
         fs::write(staging.join("x#1"), b"half").unwrap();
         let now = SystemTime::now();
-        remove_stale(&staging, now + Duration::from_secs(3_600));
+        let folder = Folder::open(place.path()).unwrap();
+        folder.shared.remove_stale(now + Duration::from_secs(3_600)).unwrap();
         assert_eq!(fs::read_dir(&staging).unwrap().count(), 1);
-        remove_stale(&staging, now + Duration::from_secs(25 * 3_600));
+        folder.shared.remove_stale(now + Duration::from_secs(25 * 3_600)).unwrap();
         assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
+    }
+
+    /// What lies outside a store, and must stay as it is.
+    fn outside(place: &FilePath) -> PathBuf {
+        let outside = place.join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("letter"), "dear").unwrap();
+        let old = fs::File::options().write(true).open(outside.join("letter")).unwrap();
+        old.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+        outside
+    }
+
+    fn assert_untouched(outside: &FilePath) {
+        let names: Vec<_> =
+            fs::read_dir(outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["letter"]);
+        assert_eq!(fs::read_to_string(outside.join("letter")).unwrap(), "dear");
+    }
+
+    fn assert_refused<T>(outcome: Result<T>, link: &FilePath) {
+        let Err(Error::Generic { source, .. }) = outcome else { panic!("a link was followed") };
+        let error = source.downcast_ref().expect("an error of ours");
+        assert!(matches!(error, FolderError::Link(path) if path == link), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_link_in_place_of_the_staging_folder_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let (root, outside) =
+            (fs::canonicalize(place.path()).unwrap().join("s"), outside(place.path()));
+        let folder = Folder::create(&root).unwrap();
+        let link = root.join(STAGING);
+        std::os::unix::fs::symlink(&outside, &link).unwrap();
+        // Neither to clean up, nor to write.
+        assert_refused(Folder::create(&root), &link);
+        assert_refused(put(&folder, "data/a", b"one").await, &link);
+        assert_untouched(&outside);
+        assert!(!root.join("data").exists());
+    }
+
+    #[tokio::test]
+    async fn a_link_in_place_of_any_folder_is_followed_neither_to_write_nor_to_remove() {
+        for depth in 1..=3 {
+            let place = tempfile::tempdir().unwrap();
+            let (root, outside) =
+                (fs::canonicalize(place.path()).unwrap().join("s"), outside(place.path()));
+            let folder = Folder::create(&root).unwrap();
+            let parts = ["default", "data", "hour=01"];
+            let link = root.join(parts[..depth].join("/"));
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(&outside, &link).unwrap();
+            let rest = parts[depth..].join("/");
+            let at = |name: &str| {
+                format!("{}/{rest}/{name}", parts[..depth].join("/")).replace("//", "/")
+            };
+            assert_refused(put(&folder, &at("new"), b"one").await, &link);
+            assert_refused(folder.delete(&Path::from(at("letter"))).await, &link);
+            assert_untouched(&outside);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_in_place_of_an_object_is_a_name_that_is_taken() {
+        let place = tempfile::tempdir().unwrap();
+        let (root, outside) = (place.path().join("s"), outside(place.path()));
+        let folder = Folder::create(&root).unwrap();
+        fs::create_dir(root.join("data")).unwrap();
+        std::os::unix::fs::symlink(outside.join("letter"), root.join("data/a")).unwrap();
+        std::os::unix::fs::symlink(outside.join("new"), root.join("data/b")).unwrap();
+        for name in ["data/a", "data/b"] {
+            let taken = put(&folder, name, b"one").await;
+            assert!(matches!(taken, Err(Error::AlreadyExists { .. })));
+        }
+        // The link goes, not what it names.
+        folder.delete(&Path::from("data/a")).await.unwrap();
+        assert!(fs::symlink_metadata(root.join("data/a")).is_err());
+        assert_untouched(&outside);
     }
 
     #[test]

@@ -131,7 +131,15 @@ impl Call {
             let memory = File::open(format!("{process}/mem"))?;
             let read = memory.read_at(&mut name, data.args[*place])?;
             let length = name[..read].iter().position(|byte| *byte == 0).unwrap_or(read);
-            std::ffi::OsString::from_vec(name[..length].to_vec()).into()
+            let name = PathBuf::from(std::ffi::OsString::from_vec(name[..length].to_vec()));
+            // One that does not begin at the root is of the directory that is open before it.
+            match place.checked_sub(1).filter(|_| name.is_relative()) {
+                None => name,
+                Some(folder) => {
+                    let folder = data.args[folder] as c_int;
+                    std::fs::read_link(format!("{process}/fd/{folder}"))?.join(name)
+                }
+            }
         };
         Ok((what, path))
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use capstan_model::{Failure, FailureKind};
 
 use crate::cache::extent::Key;
+use crate::store::nonce;
 
 /// Ours within the folder that is named. The number goes up when files are written otherwise.
 const OURS: &str = "capstan-cache-1";
@@ -42,16 +43,20 @@ pub(super) fn take(named: &Path) -> Result<Taken, Failure> {
     };
     let folder = named.join(OURS);
     make(&folder).map_err(failed)?;
-    if fs::metadata(&folder).map_err(failed)?.mode() & 0o077 != 0 {
-        let shown = folder.display();
-        return Err(Failure::new(
-            FailureKind::Permission,
-            format!("others may look into the cache's folder {shown}: chmod 700 it, or remove it"),
-        ));
+    check(&folder)?;
+    let user = user_of(&folder).map_err(failed)?;
+    if fs::symlink_metadata(&folder).map_err(failed)?.uid() != user {
+        return refused(&folder, "it is another user's", "remove it, or name another folder");
     }
     let path = folder.join(LOCK);
     // Nothing is ever written to it.
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path);
     let lock = lock.map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}
@@ -67,11 +72,41 @@ pub(super) fn take(named: &Path) -> Result<Taken, Failure> {
     let mut files = Vec::new();
     for number in 0..=u8::MAX {
         let shard = folder.join(shard(number));
-        make(&shard).and_then(|()| look(&shard, &mut files)).map_err(failed)?;
+        make(&shard).map_err(failed)?;
+        check(&shard)?;
+        look(&shard, &mut files).map_err(failed)?;
     }
     files.sort_unstable();
     let files = files.into_iter().map(|(_, key)| key).collect();
     Ok(Taken { folder, lock, files })
+}
+
+/// Refuses what is no folder of its owner alone: files in it are written and removed, and payload lies
+/// there.
+fn check(folder: &Path) -> Result<(), Failure> {
+    let about = fs::symlink_metadata(folder).map_err(|error| {
+        Failure::io(format!("the cache cannot look at its folder {}", folder.display()), error)
+    })?;
+    if about.file_type().is_symlink() {
+        return refused(folder, "it is a symbolic link, and none is followed", "remove it");
+    }
+    if about.mode() & 0o077 != 0 {
+        return refused(folder, "others may look into it", "chmod 700 it, or remove it");
+    }
+    Ok(())
+}
+
+fn refused<T>(folder: &Path, why: &str, todo: &str) -> Result<T, Failure> {
+    let what = format!("the cache cannot use its folder {}: {why}; {todo}", folder.display());
+    Err(Failure::new(FailureKind::Permission, what))
+}
+
+/// Whose a file is that this process makes.
+fn user_of(folder: &Path) -> io::Result<u32> {
+    let path = folder.join(nonce());
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file.metadata()?.uid())
 }
 
 fn make(folder: &Path) -> io::Result<()> {

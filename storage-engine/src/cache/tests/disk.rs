@@ -186,3 +186,48 @@ async fn a_folder_that_cannot_be_used_is_refused_by_name() {
     std::fs::DirBuilder::new().mode(0o700).create(folder.path().join("good")).unwrap();
     assert!(open(&folder.path().join("good"), 0, ROOM).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_link_in_place_of_a_folder_or_file_of_the_cache_is_not_followed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let outside = scratch.path().join("outside");
+    std::fs::DirBuilder::new().mode(0o700).create(&outside).unwrap();
+    // What the cache would remove in a folder of its own.
+    let letter = outside.join("letter.new");
+    std::fs::write(&letter, "dear").unwrap();
+    let untouched = || {
+        let names: Vec<_> =
+            std::fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names == [letter.clone()] && std::fs::read_to_string(&letter).unwrap() == "dear"
+    };
+    for (number, link) in
+        ["capstan-cache-1", "capstan-cache-1/07", "capstan-cache-1/lock"].into_iter().enumerate()
+    {
+        let named = scratch.path().join(format!("cache-{number}"));
+        let link = named.join(link);
+        let mut folder = std::fs::DirBuilder::new();
+        folder.recursive(true).mode(0o700).create(link.parent().unwrap()).unwrap();
+        let target = if link.ends_with("lock") { &letter } else { &outside };
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        let failure = open(&named, 0, ROOM).await.unwrap_err();
+        assert!(failure.to_string().contains("the cache cannot use its folder"), "{failure}");
+        assert!(untouched(), "{}", link.display());
+    }
+
+    // A file that is staged goes into no link, and one that is read is none.
+    let (world, named) = (World::new(4).await, scratch.path().join("cache"));
+    let cache = on_disk(&named, 0).await;
+    for _ in 0..2 {
+        world.read(&cache, [0]).await;
+    }
+    cache.settle().await;
+    let [file] = &files(&named)[..] else { panic!("one file") };
+    std::fs::remove_file(file).unwrap();
+    std::os::unix::fs::symlink(&letter, file).unwrap();
+    std::os::unix::fs::symlink(&letter, file.with_extension("new")).unwrap();
+    for _ in 0..3 {
+        world.read(&cache, [0]).await;
+        cache.settle().await;
+    }
+    assert!(untouched());
+}
