@@ -9,7 +9,7 @@
 //!   [`nonce`](Store::nonce()), so the bytes say whose it is.
 //!
 //! Nothing is ever overwritten. Reading never makes a store; [`Store::open_or_create`] does.
-//! Every request has a time limit that grows with its bytes, and is counted
+//! Every request has a time limit, is sent again where that can help (`patience`), and is counted
 //! ([`Store::requests`]).
 
 use std::future::Future;
@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, Time};
-use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -30,10 +29,14 @@ mod counting;
 mod failure;
 mod folder;
 mod format;
+mod list;
 mod location;
 pub mod names;
+mod patience;
+mod place;
 mod prices;
 mod probe;
+mod read;
 mod s3;
 mod world;
 
@@ -41,23 +44,15 @@ pub use counting::{Counting, Requests};
 pub use format::{FORMAT, Format};
 pub use location::Location;
 pub use prices::Prices;
-pub use s3::{S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
+pub use s3::{ProfileFile, S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
 #[cfg(feature = "planted")]
 pub use world::Planted;
 pub use world::{World, nonce, now};
 
-use failure::{failure, is_missing_bucket, no_answer};
-use folder::Folder;
+use failure::failure;
+use patience::{Limits, Means, Tried, Waiting};
+use place::{Access, Place};
 use world::Machine;
-
-/// Tries of one operation before it is given up, each with its own time limit.
-const TRIES: u32 = 4;
-
-/// Wait before the second try; doubles from there on.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-
-/// Time for all races of the test of a new store: a few requests each.
-const PROBE_LIMIT: Duration = Duration::from_secs(300);
 
 /// GETs in flight of one [`Store::get_ranges`].
 const RANGES_AT_ONCE: usize = 16;
@@ -112,8 +107,10 @@ pub struct Store {
     format: Arc<Format>,
     /// A local disk has no time limits: a blocked write cannot be taken back.
     remote: bool,
+    /// Listings come in the order of their names, and can go on behind any of them.
+    ordered: bool,
     prices: Prices,
-    world: Arc<dyn World>,
+    means: Means,
 }
 
 impl Store {
@@ -191,32 +188,36 @@ impl Store {
         world: Arc<dyn World>,
     ) -> Result<Store, Failure> {
         names::check_cluster(cluster)?;
-        let (text, prices) = (objects.to_string(), Prices::default());
-        let place = Place { text, root: objects, remote: true, prices, world };
-        place.open_or_create(cluster).await
+        Place::simulated(objects, world).open_or_create(cluster).await
+    }
+
+    /// Whether somebody waits for this store, which does not answer or refuses: then whoever is asked
+    /// to stop need not wait for what is under way.
+    pub fn is_in_trouble(&self) -> bool {
+        self.means.waits.in_trouble()
     }
 
     /// The time, by this machine's clock.
     pub fn now(&self) -> Time {
-        self.world.now()
+        self.means.world.now()
     }
 
     /// 32 hex digits that no other process and no other call has: they mark whose write an
     /// object is. Unique, not secret.
     pub fn nonce(&self) -> String {
-        world::nonce_of(&*self.world)
+        world::nonce_of(&*self.means.world)
     }
 
     /// A wait between half of `full` and `full`, so that many who failed together do not come back
     /// together.
     pub(crate) fn jitter(&self, full: Duration) -> Duration {
-        world::jitter_of(&*self.world, full)
+        world::jitter_of(&*self.means.world, full)
     }
 
     /// Whether a fault is to be made.
     #[cfg(feature = "planted")]
     pub(crate) fn planted(&self, fault: Planted) -> bool {
-        self.world.planted() == Some(fault)
+        self.means.world.planted() == Some(fault)
     }
 
     /// The objects by name relative to the cluster, counted; for readers that speak
@@ -255,7 +256,7 @@ impl Store {
         let content: PutPayload = parts.into_iter().collect();
         let length = content.content_length() as u64;
         let what = || format!("write {path} to {}", self.place);
-        self.retried(length, what, || async {
+        self.retried(self.means.patience.writing(length), what, || async {
             let put = self.objects.put_opts(path, content.clone(), PutMode::Create.into());
             match put.await {
                 Ok(_) => Ok(()),
@@ -279,46 +280,46 @@ impl Store {
     ///
     /// When it cannot be told who has the name: then calling again with the same bytes is right.
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Created, Failure> {
-        let what = || format!("create {path} in {}", self.place);
-        let mut wait = FIRST_WAIT;
-        let mut last = None;
-        for _ in 0..TRIES {
-            if last.is_some() {
-                tokio::time::sleep(self.jitter(wait)).await;
-                wait *= 2;
-            }
+        let what = format!("create {path} in {}", self.place);
+        let limits = self.means.patience.writing(bytes.len() as u64);
+        let mut waiting = self.waiting(limits, what);
+        loop {
             let put = self.objects.put_opts(path, bytes.clone().into(), PutMode::Create.into());
-            let answer = limited(self.remote, bytes.len() as u64, &what, put).await;
-            let doubt = match answer {
+            let tried = match self.attempt(&mut waiting, put).await {
                 Ok(_) => return Ok(Created::Created),
-                Err(failure) if is_certain(failure.kind()) => return Err(failure),
-                #[cfg(feature = "planted")]
-                Err(failure)
-                    if failure.kind() == FailureKind::AlreadyThere
-                        && self.planted(Planted::TakenIsOurs) =>
-                {
-                    return Ok(Created::Created);
-                }
-                Err(failure) => failure,
+                Err(tried) => tried,
             };
+            if is_certain(tried.kind()) {
+                waiting.again(tried).await?;
+                continue;
+            }
+            #[cfg(feature = "planted")]
+            if tried.kind() == FailureKind::AlreadyThere && self.planted(Planted::TakenIsOurs) {
+                return Ok(Created::Created);
+            }
             // Taken, turned away, or no answer: the object itself knows, and who has it is one like us.
-            match present(self.get_of_about(path, bytes.len() as u64).await) {
-                Ok(Some(present)) if present == bytes => return Ok(Created::Created),
-                Ok(Some(_)) => return Ok(Created::Lost),
+            let doubt = match self.get_if_present(path).await? {
+                Some(present) if present == bytes => return Ok(Created::Created),
+                Some(_) => return Ok(Created::Lost),
                 // Not there (yet): a rival that was given precedence may have failed too.
-                Ok(None) => last = Some(doubt),
-                Err(failure) => last = Some(failure),
-            }
+                None if tried.kind() == FailureKind::AlreadyThere => {
+                    let what = waiting.what();
+                    Tried::broken_off(format!(
+                        "{what}: it cannot be told who has the name; try again"
+                    ))
+                }
+                None => tried,
+            };
+            waiting.again(doubt).await?;
         }
-        // Not known to be another's: who is told that stops for good.
-        let doubt = format!("{}: it cannot be told who has the name; try again", what());
-        Err(match last {
-            Some(last) if last.kind() == FailureKind::AlreadyThere => {
-                Failure::caused_by(FailureKind::Unavailable, doubt, last)
-            }
-            Some(last) => last,
-            None => Failure::new(FailureKind::Unavailable, doubt),
-        })
+    }
+
+    /// Sends a create once, and does not look what became of it if there is no answer.
+    pub(crate) async fn create_once(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
+        let limits = self.means.patience.writing(bytes.len() as u64);
+        let mut waiting = self.waiting(limits, format!("create {path} in {}", self.place));
+        let put = self.objects.put_opts(path, bytes.into(), PutMode::Create.into());
+        self.attempt(&mut waiting, put).await.map(|_| ()).map_err(|tried| tried.failure)
     }
 
     /// Reads a whole object.
@@ -327,14 +328,7 @@ impl Store {
     ///
     /// [`FailureKind::NotFound`] if it is not there.
     pub async fn get(&self, path: &Path) -> Result<Bytes, Failure> {
-        // The length is not known before the answer; nothing read whole is larger than this.
-        self.get_of_about(path, 64 << 20).await
-    }
-
-    /// Reads a whole object of about this length: so long it may take.
-    async fn get_of_about(&self, path: &Path, bytes: u64) -> Result<Bytes, Failure> {
-        let what = || format!("read {path} of {}", self.place);
-        self.retried(bytes, what, || async { self.objects.get(path).await?.bytes().await }).await
+        self.read(path, None).await
     }
 
     /// Reads a whole object, if it is there.
@@ -352,9 +346,7 @@ impl Store {
     ///
     /// [`FailureKind::NotFound`] if the object is not there.
     pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, Failure> {
-        let length = range.end.saturating_sub(range.start);
-        let what = || format!("read {path} of {} from {} on", self.place, range.start);
-        self.retried(length, what, || self.objects.get_range(path, range.clone())).await
+        self.read(path, Some(range)).await
     }
 
     /// Reads several ranges, each with a request of its own, many at a time. Joining ranges that
@@ -382,47 +374,8 @@ impl Store {
     /// When it cannot be told.
     pub async fn head(&self, path: &Path) -> Result<Option<Listed>, Failure> {
         let what = || format!("look at {path} of {}", self.place);
-        present(self.retried(0, what, || self.objects.head(path)).await.map(listed))
-    }
-
-    /// All objects below a prefix, in the order of their names (a folder gives its own order).
-    pub fn list(&self, prefix: &Path) -> BoxStream<'_, Result<Listed, Failure>> {
-        let below = prefix.clone();
-        self.listing(prefix, move || self.objects.list(Some(&below)))
-    }
-
-    /// All objects below a prefix whose names come after one.
-    pub fn list_after(
-        &self,
-        prefix: &Path,
-        after: &Path,
-    ) -> BoxStream<'_, Result<Listed, Failure>> {
-        let (below, after) = (prefix.clone(), after.clone());
-        self.listing(prefix, move || self.objects.list_with_offset(Some(&below), &after))
-    }
-
-    fn listing<'a>(
-        &'a self,
-        prefix: &Path,
-        list: impl Fn() -> BoxStream<'static, Result<object_store::ObjectMeta, Error>>
-        + Send
-        + Sync
-        + 'a,
-    ) -> BoxStream<'a, Result<Listed, Failure>> {
-        let what = format!("list {prefix} of {}", self.place);
-        let begun = async move {
-            // One that breaks off before its first name is begun again: most have one answer in all.
-            let begin = || async {
-                let mut names = list().fuse();
-                Ok((names.try_next().await?, names))
-            };
-            let (first, rest) = self.retried(0, || what.clone(), begin).await?;
-            let named = what.clone();
-            let rest = rest.map(move |meta| meta.map_err(|error| failure(&named, error))).boxed();
-            let rest = if self.remote { each_within(time_limit(0), what, rest) } else { rest };
-            Ok::<_, Failure>(stream::iter(first.map(Ok)).chain(rest).map_ok(listed))
-        };
-        stream::once(begun).try_flatten().boxed()
+        let limits = self.means.patience.reading();
+        present(self.retried(limits, what, || self.objects.head(path)).await.map(listed))
     }
 
     /// Removes an object. One that is not there is no error.
@@ -432,7 +385,8 @@ impl Store {
     /// What the store says.
     pub async fn delete(&self, path: &Path) -> Result<(), Failure> {
         let what = || format!("delete {path} of {}", self.place);
-        present(self.retried(0, what, || self.objects.delete(path)).await).map(|_| ())
+        let limits = self.means.patience.writing(0);
+        present(self.retried(limits, what, || self.objects.delete(path)).await).map(|_| ())
     }
 
     /// The time by the store's own clock, learned from an object that is made for it and removed again.
@@ -461,7 +415,7 @@ impl Store {
     /// What the store says.
     pub async fn is_format_changed(&self) -> Result<bool, Failure> {
         let bytes = self.get(&names::format()).await?;
-        Ok(checked::is_changed(self.format.format, &bytes))
+        Ok(self.is_format_damaged(&bytes))
     }
 
     /// The names right below a prefix: folders and objects. An empty prefix is the cluster's own.
@@ -471,82 +425,49 @@ impl Store {
     /// What the store says.
     pub async fn names_below(&self, prefix: &Path) -> Result<(Vec<Path>, Vec<Listed>), Failure> {
         let what = || format!("list {prefix} of {}", self.place);
-        let below =
-            self.retried(0, what, || self.objects.list_with_delimiter(Some(prefix))).await?;
+        let list = || self.objects.list_with_delimiter(Some(prefix));
+        let below = self.retried(self.means.patience.listing(), what, list).await?;
         Ok((below.common_prefixes, below.objects.into_iter().map(listed).collect()))
     }
 
-    /// Runs an operation within its time limit, again if the store was away.
+    fn waiting(&self, limits: Limits, what: String) -> Waiting<'_> {
+        Waiting::new(&self.means, limits, what)
+    }
+
+    /// One try within its limit; on a local disk it is waited for.
+    async fn attempt<T>(
+        &self,
+        waiting: &mut Waiting<'_>,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Tried> {
+        if self.remote {
+            return waiting.attempt(operation).await;
+        }
+        let outcome = operation.await;
+        outcome.map_err(|error| Tried::finally(failure(waiting.what(), error)))
+    }
+
+    /// Runs an operation, again if the store was away.
     async fn retried<T, F>(
         &self,
-        bytes: u64,
+        limits: Limits,
         what: impl Fn() -> String,
         operation: impl Fn() -> F,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut wait = FIRST_WAIT;
-        let mut tries = 1;
+        if !self.remote {
+            return operation().await.map_err(|error| failure(what(), error));
+        }
+        let mut waiting = self.waiting(limits, what());
         loop {
-            match limited(self.remote, bytes, &what, operation()).await {
-                Err(failure) if tries < TRIES && failure.kind() == FailureKind::Unavailable => {
-                    tracing::debug!(%failure, tries, "trying again");
-                    tokio::time::sleep(self.jitter(wait)).await;
-                    wait *= 2;
-                    tries += 1;
-                }
-                outcome => return outcome,
+            match waiting.attempt(operation()).await {
+                Ok(value) => return Ok(value),
+                Err(tried) => waiting.again(tried).await?,
             }
         }
     }
-}
-
-/// Runs one try within its time limit.
-async fn limited<T>(
-    remote: bool,
-    bytes: u64,
-    what: impl Fn() -> String,
-    operation: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Failure> {
-    let told = async { operation.await.map_err(|error| failure(what(), error)) };
-    in_time(remote, time_limit(bytes), &what, told).await
-}
-
-/// Gives up what takes longer than `limit`; on a local disk it is waited for.
-async fn in_time<T>(
-    remote: bool,
-    limit: Duration,
-    what: impl Fn() -> String,
-    operation: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    if !remote {
-        return operation.await;
-    }
-    let outcome = tokio::time::timeout(limit, operation).await;
-    outcome.unwrap_or_else(|_| Err(no_answer(&what(), limit)))
-}
-
-/// A stream that ends with a failure if its next item takes longer than `limit`: of a listing, that
-/// is one request.
-fn each_within<T: Send + 'static>(
-    limit: Duration,
-    what: String,
-    items: BoxStream<'_, Result<T, Failure>>,
-) -> BoxStream<'_, Result<T, Failure>> {
-    stream::unfold(Some((items, what)), move |open| async move {
-        let (mut items, what) = open?;
-        match tokio::time::timeout(limit, items.next()).await {
-            Ok(item) => Some((item?, Some((items, what)))),
-            Err(_) => Some((Err(no_answer(&what, limit)), None)),
-        }
-    })
-    .boxed()
-}
-
-/// 30 s, and a second for every megabyte.
-fn time_limit(bytes: u64) -> Duration {
-    Duration::from_secs(30 + bytes / 1_000_000)
 }
 
 /// A name that is taken and not there: the one who took it has not finished.
@@ -579,206 +500,6 @@ fn listed(meta: object_store::ObjectMeta) -> Listed {
     // Only years before 1678 and after 2261 do not fit.
     let modified = Time(meta.last_modified.timestamp_nanos_opt().unwrap_or_default());
     Listed { path: meta.location, bytes: meta.size, modified }
-}
-
-/// Whether a place may be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
-    Read,
-    Create,
-}
-
-/// A location that was reached, with any number of clusters in it.
-struct Place {
-    root: Arc<dyn ObjectStore>,
-    text: String,
-    remote: bool,
-    prices: Prices,
-    world: Arc<dyn World>,
-}
-
-impl Place {
-    fn connect(location: &Location, options: &Options, access: Access) -> Result<Place, Failure> {
-        let text = location.to_string();
-        match location {
-            Location::Folder(path) => {
-                let (folder, what) = match access {
-                    Access::Create => (Folder::create(path), "make a store in"),
-                    Access::Read => {
-                        check_folder(path)?;
-                        (Folder::open(path), "open")
-                    }
-                };
-                let folder = folder.map_err(|error| failure(format!("{what} {text}"), error))?;
-                let world = Arc::new(Machine);
-                let prices = Prices::FREE;
-                Ok(Place { root: Arc::new(folder), text, remote: false, prices, world })
-            }
-            Location::S3 { bucket, prefix } => {
-                let client = options.s3.connect(bucket)?;
-                let root = PrefixStore::new(client, prefix.as_str());
-                let world = Arc::new(Machine);
-                let prices = options.prices;
-                Ok(Place { root: Arc::new(root), text, remote: true, prices, world })
-            }
-        }
-    }
-
-    fn cluster(&self, cluster: &str) -> Store {
-        let scoped = PrefixStore::new(Arc::clone(&self.root), cluster);
-        let world = Arc::clone(&self.world);
-        let nonce = world::nonce_of(&*world);
-        Store {
-            objects: Arc::new(Counting::new(scoped)),
-            place: format!("store {} (cluster {cluster})", self.text).into(),
-            format: Arc::new(Format::new(cluster, world.now(), nonce)),
-            remote: self.remote,
-            prices: self.prices,
-            world,
-        }
-    }
-
-    /// The store, if there is one.
-    async fn open(&self, cluster: &str) -> Result<Option<Store>, Failure> {
-        let mut store = self.cluster(cluster);
-        match store.get(&names::format()).await {
-            Ok(bytes) => {
-                store.format = Arc::new(Format::read(&bytes, &store.place)?);
-                Ok(Some(store))
-            }
-            Err(failure) if failure.kind() == FailureKind::NotFound => self.absent(failure),
-            Err(failure) => Err(failure),
-        }
-    }
-
-    /// The store, its `format` object put anew if that cannot be used; see [`Store::open_damaged`].
-    async fn open_damaged(&self, cluster: &str, rehearsal: bool) -> Result<(Store, bool), Failure> {
-        let is_there = match self.open(cluster).await {
-            Ok(Some(store)) if !store.is_format_changed().await? => return Ok((store, false)),
-            Ok(found) => found.is_some(),
-            Err(failure) if failure.kind() == FailureKind::Damaged => true,
-            Err(failure) => return Err(failure),
-        };
-        let store = self.cluster(cluster);
-        let (below, _) = store.names_below(&Path::default()).await?;
-        let ours = [names::writers(None), names::log(None), names::data()];
-        if !below.iter().any(|folder| ours.contains(folder)) {
-            return Err(self.no_store(cluster).await);
-        }
-        if !rehearsal {
-            if is_there {
-                store.delete(&names::format()).await?;
-            }
-            let _won = store.create(&names::format(), to_json(store.format())?).await?;
-        }
-        Ok((store, true))
-    }
-
-    /// A `format` that is not found: because its bucket is not, or because there is no store.
-    fn absent(&self, missing: Failure) -> Result<Option<Store>, Failure> {
-        let source = std::error::Error::source(&missing);
-        if source.and_then(|source| source.downcast_ref()).is_some_and(is_missing_bucket) {
-            return Err(missing);
-        }
-        Ok(None)
-    }
-
-    /// Why there is no such store, and what there is instead.
-    async fn no_store(&self, cluster: &str) -> Failure {
-        let there = match self.clusters().await {
-            Ok(there) => there,
-            Err(failure) => return failure,
-        };
-        let what = if there.is_empty() {
-            format!(
-                "{} is not a Capstan store: importing or recording into it makes one, or check \
-                 the place",
-                self.text
-            )
-        } else {
-            format!("store {} has no cluster '{cluster}'; it has: {}", self.text, there.join(", "))
-        };
-        Failure::new(FailureKind::NotFound, what)
-    }
-
-    /// The clusters that have a store here.
-    async fn clusters(&self) -> Result<Vec<String>, Failure> {
-        let what = || format!("list {}", self.text);
-        let top = limited(self.remote, 0, what, self.root.list_with_delimiter(None)).await?;
-        let mut clusters = Vec::new();
-        for folder in top.common_prefixes {
-            let format = folder.clone().join("format");
-            if present(limited(self.remote, 0, what, self.root.head(&format)).await)?.is_some() {
-                clusters.extend(folder.filename().map(str::to_owned));
-            }
-        }
-        Ok(clusters)
-    }
-
-    async fn open_or_create(&self, cluster: &str) -> Result<Store, Failure> {
-        if let Some(store) = self.open(cluster).await? {
-            return Ok(store);
-        }
-        let store = self.cluster(cluster);
-        let probes = names::probes();
-        let what = || format!("list {}", store.place);
-        let all = store.objects.list_with_delimiter(None);
-        let there = limited(self.remote, 0, what, all).await?;
-        let foreign = there.common_prefixes.iter().chain(there.objects.iter().map(|o| &o.location));
-        if let Some(found) = foreign.into_iter().find(|path| **path != probes) {
-            // Another process may have made the store in between.
-            if let Some(store) = self.open(cluster).await? {
-                return Ok(store);
-            }
-            return Err(Failure::new(
-                FailureKind::Usage,
-                format!(
-                    "{} cannot be made: '{found}' is there already, but no format object; use \
-                     another place, or put the format object back if this was a store",
-                    store.place
-                ),
-            ));
-        }
-        let rounds = if self.remote { probe::MANY } else { probe::FEW };
-        let probed = probe::probe(&store.objects, &probes, &store.place, rounds);
-        let what = || format!("test {}", store.place);
-        in_time(self.remote, PROBE_LIMIT, what, probed).await?;
-        match store.create(&names::format(), to_json(store.format())?).await? {
-            Created::Created => Ok(store),
-            Created::Lost => match self.open(cluster).await? {
-                Some(store) => Ok(store),
-                None => Err(self.no_store(cluster).await),
-            },
-        }
-    }
-}
-
-fn to_json(format: &Format) -> Result<Bytes, Failure> {
-    let bytes = checked::to_bytes(format).map_err(|error| {
-        Failure::caused_by(FailureKind::Other, "write the format object", error)
-    })?;
-    Ok(bytes.into())
-}
-
-/// Says what is wrong with a folder before it is opened.
-fn check_folder(path: &std::path::Path) -> Result<(), Failure> {
-    let shown = path.display();
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Failure::new(
-            FailureKind::NotFound,
-            format!("{shown} is a file, not a store: name the store's folder"),
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::caused_by(
-            FailureKind::NotFound,
-            format!(
-                "there is no store at {shown}: importing or recording into it makes one, or check \
-                 the place"
-            ),
-            error,
-        )),
-        Err(error) => Err(Failure::io(format!("open the store {shown}"), error)),
-    }
 }
 
 #[cfg(test)]

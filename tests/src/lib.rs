@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod proxy;
+pub mod s3;
 
 use proxy::Way;
 

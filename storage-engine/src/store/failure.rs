@@ -9,6 +9,8 @@ use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::folder::FolderError;
+use super::s3::fetch::NoCredentials;
+use super::s3::renew::Refusal;
 
 /// A failure of one operation: `what` says what was tried and where. What can be done about it
 /// is added.
@@ -23,15 +25,39 @@ pub(crate) fn failure(what: impl Into<String>, error: Error) -> Failure {
 }
 
 /// A failure of an operation that was given up because no answer came.
-pub(crate) fn no_answer(what: &str, limit: Duration) -> Failure {
+pub(crate) fn no_answer(what: &str, waited: Duration) -> Failure {
     Failure::new(
         FailureKind::Unavailable,
         format!(
             "{what}: no answer within {} s: the store or the way to it is too slow or gone; try again \
              later",
-            limit.as_secs()
+            waited.as_secs()
         ),
     )
+}
+
+/// Whether the server refuses credentials, so that others could help.
+pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
+    let text = error.to_string();
+    match code_in(&text) {
+        Some(
+            "ExpiredToken"
+            | "TokenRefreshRequired"
+            | "InvalidToken"
+            | "InvalidAccessKeyId"
+            | "ExpiredTokenException"
+            | "InvalidClientTokenId"
+            | "RequestExpired",
+        ) => Some(Refusal::Certain),
+        Some("SignatureDoesNotMatch" | "AccessDenied") => Some(Refusal::Doubtful),
+        Some(_) => None,
+        // An answer to HEAD has no body that could say more. Nothing else of it is ever malformed.
+        None => match status_in(&text) {
+            Some(400) => Some(Refusal::Certain),
+            Some(401 | 403) => Some(Refusal::Doubtful),
+            _ => None,
+        },
+    }
 }
 
 /// Whether the server says that the bucket itself is not there.
@@ -55,9 +81,7 @@ const SENT_AWAY: &str = "the server does not take the request as it is; if its w
                          check CAPSTAN_S3_ENCRYPTION and its keys";
 const NO_KMS_KEY: &str = "the key service has no such key in use: check CAPSTAN_S3_KMS_KEY";
 
-/// What servers call things: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
-/// and, of the token service,
-/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>.
+/// What servers call things: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
 const CODES: &[(&[&str], Judgement)] = &[
     (
         &[NO_BUCKET],
@@ -87,7 +111,8 @@ const CODES: &[(&[&str], Judgement)] = &[
         &["ExpiredToken", "TokenRefreshRequired"],
         (
             FailureKind::Permission,
-            "the session token has run out: get new temporary keys and start again with them",
+            "these credentials have expired (the session token has run out): get new temporary keys and \
+             start again with them",
         ),
     ),
     (
@@ -103,14 +128,6 @@ const CODES: &[(&[&str], Judgement)] = &[
         (
             FailureKind::Permission,
             "this machine's clock and the server's differ too much: set the clock (NTP)",
-        ),
-    ),
-    (
-        &["InvalidIdentityToken", "ExpiredTokenException", "IDPRejectedClaim"],
-        (
-            FailureKind::Permission,
-            "the web identity is not accepted: check the token of AWS_WEB_IDENTITY_TOKEN_FILE, and \
-             whom the role of AWS_ROLE_ARN trusts",
         ),
     ),
     (
@@ -137,47 +154,22 @@ const CODES: &[(&[&str], Judgement)] = &[
     ),
 ];
 
-/// Words in the text of errors that say more than a code: of credentials that could not be had,
-/// and of what has a code that means something else.
+/// Words in the text of errors that say more than a code, which means something else.
 const WORDS: &[(&str, Judgement)] = &[
-    (
-        "Failed to read token file",
-        (
-            FailureKind::Permission,
-            "the web identity's token cannot be read: check AWS_WEB_IDENTITY_TOKEN_FILE",
-        ),
-    ),
-    (
-        "Failed to read EKS token file",
-        (
-            FailureKind::Permission,
-            "the pod's token cannot be read: check AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-        ),
-    ),
-    (
-        "/latest/api/token",
-        (
-            FailureKind::Permission,
-            "the metadata service of this machine does not answer: set keys, or run where there is one",
-        ),
-    ),
-    (
-        "/latest/meta-data/",
-        (
-            FailureKind::Permission,
-            "the metadata service of this machine has no credentials: give the machine a role, or set \
-             keys",
-        ),
-    ),
     // Ceph calls a key of its key service an access key id.
     ("kms-keyid", (FailureKind::Usage, NO_KMS_KEY)),
 ];
 
 /// What an error of ours says, which is all there is to say.
 fn own_words(error: &Error) -> Option<(FailureKind, String)> {
-    chain(Some(error)).find_map(|cause| match cause.downcast_ref() {
-        Some(link @ FolderError::Link(_)) => Some((FailureKind::Usage, link.to_string())),
-        _ => None,
+    chain(Some(error)).find_map(|cause| {
+        if let Some(none) = cause.downcast_ref::<NoCredentials>() {
+            return Some((none.kind, none.what.clone()));
+        }
+        match cause.downcast_ref() {
+            Some(link @ FolderError::Link(_)) => Some((FailureKind::Usage, link.to_string())),
+            _ => None,
+        }
     })
 }
 
@@ -329,7 +321,7 @@ mod tests {
             (forbidden(answer("403 Forbidden", "QuotaExceeded")), Full, "quota"),
             (forbidden(answer("403 Forbidden", "RequestTimeTooSkewed")), Permission, "clock"),
             (forbidden(answer("403 Forbidden", "NotKnownYet")), Permission, "policy"),
-            (generic(answer("400 Bad Request", "ExpiredToken")), Permission, "run out"),
+            (generic(answer("400 Bad Request", "ExpiredToken")), Permission, "have expired"),
             (
                 generic(answer("400 Bad Request", "AuthorizationHeaderMalformed")),
                 Usage,

@@ -54,8 +54,13 @@ impl FromStr for Location {
                     return Err(refuse("it has no bucket name"));
                 }
                 let prefix = prefix.trim_matches('/');
-                object_store::path::Path::parse(prefix)
-                    .map_err(|_| refuse("its prefix has an empty, '.' or '..' part"))?;
+                object_store::path::Path::parse(prefix).map_err(|_| {
+                    refuse("its prefix has an empty, '.' or '..' part, or a control character")
+                })?;
+                // Listings of S3 come as XML, in which such blanks are no part of a name.
+                if prefix != prefix.trim() {
+                    return Err(refuse("its prefix begins or ends with a blank"));
+                }
                 Ok(Location::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
             }
             _ => Err(refuse(&format!("'{scheme}' is not supported"))),

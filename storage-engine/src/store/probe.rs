@@ -2,18 +2,20 @@
 //! name at the same time exactly one wins.
 //!
 //! Some servers take the condition and overwrite all the same; some keep it only if calls
-//! do not overlap. So several writers try at once, many times over, before a store is made.
+//! do not overlap. So several writers try at once, many times over, before a store is made ([`probe`]).
 //! A server of the second kind is found out if two calls meet between its look and its write; the
 //! shorter that is, the more races it takes.
+//!
+//! A server of the first kind may also come to a store that exists: a bucket is moved, a gateway put in
+//! front of it. So who is about to write sends one create of a name that is taken ([`check`]).
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
 use futures::future::join_all;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStore, PutMode};
 
-use super::failure::failure;
-use super::world::nonce;
+use super::{Store, names, present};
 
 /// Writers that race for one name.
 const WRITERS: usize = 8;
@@ -25,59 +27,153 @@ pub(crate) const MANY: usize = 12;
 /// lets one win.
 pub(crate) const FEW: usize = 3;
 
+/// Races that say nothing, because answers were lost, beside as many that do.
+const VOID_MOST: usize = 24;
+
 /// Races for names below `folder`, and removes them again where that is allowed.
-pub(crate) async fn probe(
-    objects: &dyn ObjectStore,
-    folder: &Path,
-    place: &str,
-    rounds: usize,
-) -> Result<(), Failure> {
-    for _ in 0..rounds {
-        let path = folder.clone().join(nonce());
-        let outcome = race(objects, &path, place).await;
+pub(crate) async fn probe(store: &Store, folder: &Path, rounds: usize) -> Result<(), Failure> {
+    let (mut held, mut void) = (0, 0);
+    while held < rounds {
+        let path = folder.clone().join(store.nonce());
+        let outcome = race(store, &path).await;
         // Who may create need not be allowed to delete; what stays is a few bytes.
-        let _ = objects.delete(&path).await;
-        outcome?;
+        let _ = store.delete(&path).await;
+        match outcome? {
+            Verdict::Held => held += 1,
+            Verdict::Void if void < VOID_MOST => void += 1,
+            Verdict::Void => {
+                let what = "too many answers are lost to tell whether it can hold a store; try again \
+                            later";
+                let what = format!("{}: {what}", store.place());
+                return Err(Failure::new(FailureKind::Unavailable, what));
+            }
+            Verdict::Broken(found) => return Err(broken(store, &found)),
+        }
     }
     Ok(())
 }
 
-async fn race(objects: &dyn ObjectStore, path: &Path, place: &str) -> Result<(), Failure> {
-    let bodies: Vec<Bytes> = (0..WRITERS).map(|_| nonce().into()).collect();
-    let answers = join_all(
-        bodies
-            .iter()
-            .map(|body| objects.put_opts(path, body.clone().into(), PutMode::Create.into())),
-    )
-    .await;
-    let mut winners = Vec::new();
-    for (body, answer) in bodies.iter().zip(answers) {
-        match answer {
-            Ok(_) => winners.push(body),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {}
-            Err(error) => return Err(failure(format!("create an object in {place}"), error)),
+/// Puts the object `format` of a store, if it is absent, with the bytes that it has: nothing changes
+/// whether or not the server looks, and its answer tells.
+pub(crate) async fn check(store: &Store, format: Bytes) -> Result<(), Failure> {
+    // The first may be taken rightly, if somebody removed the object just now to repair it.
+    for _ in 0..2 {
+        if !is_created(store, &format).await? {
+            return Ok(());
         }
     }
-    let kept = match objects.get(path).await {
-        Ok(got) => got.bytes().await,
-        Err(error) => Err(error),
-    }
-    .map_err(|error| failure(format!("read an object just created in {place}"), error))?;
-    let found = match winners.as_slice() {
-        [winner] if kept == **winner => return Ok(()),
-        // The one who won was sent again on the way, and answered that the name is taken.
-        [] if bodies.contains(&kept) => return Ok(()),
-        [_] => "one was told that it won, and another's object is there".to_owned(),
-        winners => format!("{} were told that they won, where exactly one must", winners.len()),
-    };
+    let found = "an object that is there was created once more";
     Err(Failure::new(
         FailureKind::Usage,
         format!(
-            "{place} cannot hold a store: of {WRITERS} writers that created one name at the same time \
-             {found}; its server does not keep If-None-Match. Use one that does (AWS S3, Ceph RGW, a \
-             local disk)"
+            "{} cannot be written to: {found}; its server does not keep If-None-Match, so writers would \
+             overwrite each other. Is another server or gateway in front of it than before? Use one \
+             that keeps it (AWS S3, Ceph RGW); reading goes on working",
+            store.place()
         ),
     ))
+}
+
+/// Whether a create of the object `format` succeeds; asked again while there is no answer.
+async fn is_created(store: &Store, format: &Bytes) -> Result<bool, Failure> {
+    let what = format!("test whether names can be created in {}", store.place());
+    let mut waiting = store.waiting(store.means.patience.writing(format.len() as u64), what);
+    loop {
+        let (name, format) = (names::format(), format.clone());
+        let put = store.objects.put_opts(&name, format.into(), PutMode::Create.into());
+        let tried = match store.attempt(&mut waiting, put).await {
+            Ok(_) => return Ok(true),
+            Err(tried) if tried.kind() == FailureKind::AlreadyThere => return Ok(false),
+            Err(tried) => tried,
+        };
+        match waiting.again(tried).await {
+            // What is really to be written will be refused, too, and that says what it was.
+            Err(failure)
+                if matches!(failure.kind(), FailureKind::Permission | FailureKind::Full) =>
+            {
+                return Ok(false);
+            }
+            outcome => outcome?,
+        }
+    }
+}
+
+fn broken(store: &Store, found: &str) -> Failure {
+    Failure::new(
+        FailureKind::Usage,
+        format!(
+            "{} cannot hold a store: of {WRITERS} writers that created one name at the same time \
+             {found}; its server does not keep If-None-Match. Use one that does (AWS S3, Ceph RGW, a \
+             local disk)",
+            store.place()
+        ),
+    )
+}
+
+/// What one writer was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Won,
+    Taken,
+    /// No answer, or one that does not say whether it was done.
+    Nothing,
+}
+
+/// What a race says of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// It kept the promise.
+    Held,
+    /// Nobody can tell.
+    Void,
+    /// It did not, and how.
+    Broken(String),
+}
+
+/// Judges what each writer was told, and whose bytes are there then.
+fn judge(told: &[Told], kept: Option<usize>) -> Verdict {
+    let won: Vec<usize> = (0..told.len()).filter(|writer| told[*writer] == Told::Won).collect();
+    match (won.as_slice(), kept) {
+        ([winner], Some(kept)) if *winner == kept => Verdict::Held,
+        // Whose answer was lost, or who was sent again on the way and told that the name is taken.
+        ([], Some(_)) => Verdict::Held,
+        ([], None) => Verdict::Void,
+        ([_], Some(_)) => {
+            Verdict::Broken("one was told that it won, and another's object is there".to_owned())
+        }
+        ([_], None) => {
+            Verdict::Broken("one was told that it won, and nothing of theirs is there".to_owned())
+        }
+        (winners, _) => Verdict::Broken(format!(
+            "{} were told that they won, where exactly one must",
+            winners.len()
+        )),
+    }
+}
+
+async fn race(store: &Store, path: &Path) -> Result<Verdict, Failure> {
+    let bodies: Vec<Bytes> = (0..WRITERS).map(|_| store.nonce().into()).collect();
+    let creates = bodies.iter().map(|body| store.create_once(path, body.clone()));
+    let mut told = Vec::with_capacity(WRITERS);
+    for answer in join_all(creates).await {
+        told.push(match answer {
+            Ok(()) => Told::Won,
+            Err(failure) => match failure.kind() {
+                FailureKind::AlreadyThere => Told::Taken,
+                FailureKind::Unavailable => Told::Nothing,
+                _ => return Err(failure),
+            },
+        });
+    }
+    let kept = present(store.get(path).await)?;
+    let kept = match kept {
+        None => None,
+        Some(kept) => match bodies.iter().position(|body| *body == kept) {
+            None => return Ok(Verdict::Broken("the object is none of theirs".to_owned())),
+            writer => writer,
+        },
+    };
+    Ok(judge(&told, kept))
 }
 
 #[cfg(test)]

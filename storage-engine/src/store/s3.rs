@@ -4,22 +4,37 @@
 //! machine is asked only if that was allowed, because on any other machine the question
 //! hangs for seconds and ends in words about an address nobody knows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::client::{HttpClient, HttpConnector, ReqwestConnector};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 use url::{Host, Url};
 
 mod credentials;
 mod encryption;
+pub(crate) mod fetch;
 mod profile;
+pub(crate) mod renew;
+mod text;
 
 pub use credentials::{S3Credentials, S3Keys};
 pub use encryption::S3Encryption;
+pub use profile::ProfileFile;
 
 use credentials::usage;
+use fetch::Source;
 use profile::Profile;
+use renew::Renewing;
+
+/// A bucket's client, and the credentials that sign its requests.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) client: AmazonS3,
+    pub(crate) credentials: Arc<Renewing>,
+}
 
 /// How a bucket is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +81,10 @@ impl S3Options {
     ///
     /// As for [`S3Options::from_env`].
     pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<S3Options, Failure> {
-        let get = |name: &str| get(name).filter(|value| !value.is_empty());
+        // What comes from files and shells often ends with a line break.
+        let get = |name: &str| {
+            get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        };
         let first = |names: &[&str]| names.iter().find_map(|name| get(name));
         let profile = Profile::read(&get)?;
         let style = match get("CAPSTAN_S3_STYLE").as_deref() {
@@ -91,9 +109,10 @@ impl S3Options {
 
     /// The client for one bucket. Nothing is asked of the server yet.
     ///
-    /// Requests have no time limit of their own: the store sets one by size.
-    pub(crate) fn connect(&self, bucket: &str) -> Result<AmazonS3, Failure> {
+    /// Requests have no time limit of their own, and are not sent again: the store sees to both.
+    pub(crate) fn connect(&self, bucket: &str) -> Result<Connected, Failure> {
         let Some(credentials) = &self.credentials else { return Err(self.no_credentials(bucket)) };
+        let region = region(self.region.as_deref().unwrap_or("us-east-1"))?;
         let endpoint = self.endpoint.as_deref().map(endpoint).transpose()?;
         let plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.scheme() == "http");
         if plain && matches!(self.encryption, Some(S3Encryption::Customer(_))) {
@@ -109,15 +128,20 @@ impl S3Options {
         for certificate in self.certificates()? {
             client = client.with_root_certificate(certificate);
         }
+        let credentials = Arc::new(Renewing::new(Source {
+            credentials: credentials.clone().checked()?,
+            region: region.clone(),
+            client: agents_client(credentials, &client)?,
+        }));
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
-            .with_region(self.region.as_deref().unwrap_or("us-east-1"))
+            .with_region(region)
+            .with_credentials(Arc::clone(&credentials) as _)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             // The layers' SHA-256 are in the catalog: hashing a body twice buys nothing.
             .with_unsigned_payload(true)
-            .with_retry(retries())
+            .with_retry(NO_RETRIES)
             .with_client_options(client);
-        builder = credentials.apply(builder);
         if let Some(encryption) = &self.encryption {
             builder = encryption.apply(builder);
         }
@@ -128,15 +152,9 @@ impl S3Options {
             }
             builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
         }
-        builder.with_virtual_hosted_style_request(style == S3Style::Virtual).build().map_err(
-            |error| {
-                Failure::caused_by(
-                    FailureKind::Usage,
-                    format!("the options for bucket '{bucket}' do not fit together"),
-                    error,
-                )
-            },
-        )
+        let client = builder.with_virtual_hosted_style_request(style == S3Style::Virtual).build();
+        let client = client.map_err(|error| do_not_fit(bucket, error))?;
+        Ok(Connected { client, credentials })
     }
 
     fn no_credentials(&self, bucket: &str) -> Failure {
@@ -169,8 +187,14 @@ fn endpoint(text: &str) -> Result<Url, Failure> {
     Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        // Paths of objects are put behind it; whoever signs sees no user.
+        .filter(|url| url.query().is_none() && url.fragment().is_none())
+        .filter(|url| url.username().is_empty() && url.password().is_none())
         .ok_or_else(|| {
-            usage(format!("'{text}' is not an S3 endpoint: write http://host:port or https://host"))
+            usage(format!(
+                "'{}' is not an S3 endpoint: write http://host:port or https://host",
+                text.escape_debug()
+            ))
         })
 }
 
@@ -194,19 +218,47 @@ fn add_bucket(endpoint: &mut Url, bucket: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Retries of single requests that the server turned away or that did not reach it: a few
-/// seconds' worth. The store tries operations again on top, each with its own time limit;
-/// who must not give up (a recorder) keeps its data and calls again.
-fn retries() -> RetryConfig {
-    RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(2),
-            base: 2.0,
-        },
-        max_retries: 5,
-        retry_timeout: Duration::from_secs(25),
+/// The store tries again itself: each time with a limit of its own, with credentials that are
+/// good then, and from where an answer broke off.
+const NO_RETRIES: RetryConfig = RetryConfig {
+    backoff: BackoffConfig { init_backoff: Duration::ZERO, max_backoff: Duration::ZERO, base: 1.0 },
+    max_retries: 0,
+    retry_timeout: Duration::ZERO,
+};
+
+/// What credentials are fetched with, if they are asked of somebody.
+fn agents_client(
+    credentials: &S3Credentials,
+    options: &ClientOptions,
+) -> Result<Option<HttpClient>, Failure> {
+    if matches!(credentials, S3Credentials::Keys(_) | S3Credentials::Profile { .. }) {
+        return Ok(None);
     }
+    // Agents and metadata services are reached within the machine, without TLS.
+    let options =
+        options.clone().with_allow_http(true).with_connect_timeout(Duration::from_secs(2));
+    let client = ReqwestConnector::default().connect(&options);
+    client.map(Some).map_err(|error| {
+        Failure::caused_by(FailureKind::Other, "cannot make a client for credentials", error)
+    })
+}
+
+/// A region's name is signed and sent.
+fn region(text: &str) -> Result<String, Failure> {
+    let text = text.trim();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !text.is_empty() && text.chars().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(usage(format!(
+        "'{}' is not a region's name: set AWS_REGION to one such as eu-west-1",
+        text.escape_debug()
+    )))
+}
+
+fn do_not_fit(bucket: &str, error: object_store::Error) -> Failure {
+    let what = format!("the options for bucket '{bucket}' do not fit together");
+    Failure::caused_by(FailureKind::Usage, what, error)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use object_store::memory::InMemory;
 use super::unreliable::{Mishap, Unreliable};
 use super::*;
 
+mod faults;
 mod s3;
 
 fn folder(path: &std::path::Path) -> Location {
@@ -233,11 +234,13 @@ async fn a_create_whose_answer_is_doubtful_is_settled_by_reading() {
         (vec![AnswerLost, Conflict, RequestLost], Ok(Created::Created)),
         (vec![Beaten], Ok(Created::Lost)),
         (vec![Beaten, RequestLost], Ok(Created::Lost)),
-        (vec![RequestLost; 4], Err(FailureKind::Unavailable)),
+        (vec![RequestLost; 100], Err(FailureKind::Unavailable)),
+        (vec![Conflict; 100], Err(FailureKind::Unavailable)),
         (vec![Forbidden], Err(FailureKind::Permission)),
     ] {
         let objects = Arc::new(Unreliable::default());
-        let store = Store::on(Arc::clone(&objects) as _, "prod").await.unwrap();
+        let place = Place::simulated(Arc::clone(&objects) as _, Arc::new(Machine)).hurried();
+        let store = place.open_or_create("prod").await.unwrap();
         objects.will(mishaps.clone());
         let outcome = store.create(&Path::from("log/0"), nonce().into()).await;
         assert_eq!(outcome.map_err(|failure| failure.kind()), expected, "{mishaps:?}");
@@ -261,27 +264,6 @@ async fn data_survives_the_same_mishaps() {
     }
 }
 
-#[test]
-fn time_limits_grow_with_size() {
-    assert_eq!(time_limit(0).as_secs(), 30);
-    assert_eq!(time_limit(128_000_000).as_secs(), 158);
-}
-
-#[tokio::test]
-async fn a_listing_that_stops_ends_with_words() {
-    let limit = Duration::from_millis(50);
-    let some = futures::stream::iter([Ok(1), Ok(2)]);
-    let stops = some.chain(futures::stream::pending()).boxed();
-    let found: Vec<_> = each_within(limit, "list x".to_owned(), stops).collect().await;
-    let [Ok(1), Ok(2), Err(failure)] = found.as_slice() else { panic!("{found:?}") };
-    assert_eq!(failure.kind(), FailureKind::Unavailable);
-    assert!(failure.to_string().starts_with("list x: no answer"), "{failure}");
-
-    let ends = futures::stream::iter([Ok(1), Ok(2)]).boxed();
-    let found: Vec<_> = each_within(limit, "list x".to_owned(), ends).try_collect().await.unwrap();
-    assert_eq!(found, [1, 2]);
-}
-
 #[tokio::test]
 async fn a_listing_that_has_not_begun_is_begun_again() {
     let objects = Arc::new(Unreliable::default());
@@ -300,21 +282,4 @@ async fn a_listing_that_has_not_begun_is_begun_again() {
     let [Ok(_), Err(failure)] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(failure.kind(), FailureKind::Unavailable);
     assert!(failure.to_string().starts_with("list data of store unreliable"), "{failure}");
-}
-
-#[tokio::test]
-async fn a_request_without_an_answer_is_given_up_with_words() {
-    let limit = Duration::from_millis(50);
-    let what = || "read x of s3://b".to_owned();
-    let silent = std::future::pending::<Result<(), Failure>>();
-    let failure = in_time(true, limit, what, silent).await.expect_err("given up");
-    assert_eq!(failure.kind(), FailureKind::Unavailable);
-    assert!(failure.to_string().starts_with("read x of s3://b: no answer"), "{failure}");
-
-    let slow = || async {
-        tokio::time::sleep(4 * limit).await;
-        Ok(())
-    };
-    assert!(in_time(true, limit, what, slow()).await.is_err());
-    in_time(false, limit, what, slow()).await.expect("a local disk is waited for");
 }

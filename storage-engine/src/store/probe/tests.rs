@@ -1,16 +1,18 @@
 //! Places that keep the promise, and servers that lie in each way that was met.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::*;
+use crate::store::place::Place;
 use crate::store::unreliable::{Mishap, Unreliable};
 use crate::store::world::{Machine, jitter_of};
 
@@ -102,34 +104,128 @@ impl ObjectStore for Lying {
     }
 }
 
-async fn probed(objects: &dyn ObjectStore) -> std::result::Result<(), Failure> {
-    probe(objects, &Path::from("probe"), "s3://b", MANY).await
+/// A store on these objects that is not made yet, with little patience.
+fn store_on(objects: Arc<dyn ObjectStore>) -> Store {
+    Place::simulated(objects, Arc::new(Machine)).hurried().cluster("prod")
+}
+
+async fn probed(objects: Arc<dyn ObjectStore>) -> std::result::Result<(), Failure> {
+    probe(&store_on(objects), &Path::from("probe"), MANY).await
 }
 
 #[tokio::test]
 async fn a_store_with_one_winner_passes_and_nothing_stays() {
-    let store = InMemory::new();
-    probed(&store).await.unwrap();
+    let store = Arc::new(InMemory::new());
+    probed(Arc::clone(&store) as _).await.unwrap();
     assert!(store.list_with_delimiter(None).await.unwrap().common_prefixes.is_empty());
 }
 
 #[tokio::test]
 async fn an_honest_store_behind_a_bad_network_passes() {
-    let store = Unreliable::default();
-    store.will(vec![Mishap::SentTwice; 3 * WRITERS]);
-    probed(&store).await.unwrap();
+    use Mishap::*;
+    for mishaps in [
+        vec![SentTwice; 3 * WRITERS],
+        // Whoever won does not know.
+        vec![AnswerLost; 3 * WRITERS],
+        // Nobody has written anything.
+        vec![RequestLost; 2 * WRITERS],
+        vec![Conflict; 2 * WRITERS],
+        [AnswerLost, Conflict, RequestLost].repeat(WRITERS),
+    ] {
+        let store = Arc::new(Unreliable::default());
+        store.will(mishaps.clone());
+        probed(Arc::clone(&store) as _).await.unwrap_or_else(|failure| {
+            panic!("{mishaps:?}: {failure}");
+        });
+        assert!(store.list_with_delimiter(None).await.unwrap().common_prefixes.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_answers_are_all_lost_is_not_blamed() {
+    let store = Arc::new(Unreliable::default());
+    store.will(vec![Mishap::RequestLost; 100 * WRITERS]);
+    let failure = probed(store).await.expect_err("nobody can tell");
+    assert_eq!(failure.kind(), FailureKind::Unavailable);
+    assert!(failure.to_string().contains("too many answers are lost"), "{failure}");
+}
+
+#[test]
+fn a_race_is_judged_by_what_was_told_and_what_is_there() {
+    use Told::{Nothing, Taken, Won};
+    let broken = |told: &[Told], kept| match judge(told, kept) {
+        Verdict::Broken(words) => words,
+        other => panic!("{told:?} {kept:?}: {other:?}"),
+    };
+    for (told, kept, expected) in [
+        ([Won, Taken, Taken], Some(0), Verdict::Held),
+        ([Won, Nothing, Taken], Some(0), Verdict::Held),
+        ([Nothing, Nothing, Taken], Some(1), Verdict::Held),
+        ([Taken, Taken, Taken], Some(2), Verdict::Held),
+        ([Nothing, Nothing, Nothing], None, Verdict::Void),
+        ([Taken, Taken, Taken], None, Verdict::Void),
+    ] {
+        assert_eq!(judge(&told, kept), expected, "{told:?} {kept:?}");
+    }
+    assert!(broken(&[Won, Taken], Some(1)).contains("another's object"));
+    assert!(broken(&[Won, Nothing], Some(1)).contains("another's object"));
+    assert!(broken(&[Won, Taken], None).contains("nothing of theirs"));
+    assert!(broken(&[Won, Won], Some(1)).starts_with("2 were told"));
+}
+
+/// Makes a store on honest objects, and opens it for writing where the server lies like that.
+async fn opened_for_writing(lie: Option<Lie>) -> std::result::Result<Store, Failure> {
+    let honest = Arc::new(InMemory::new());
+    let made = Store::on(Arc::clone(&honest) as _, "prod").await.unwrap();
+    let before = made.get(&names::format()).await.unwrap();
+    let objects: Arc<dyn ObjectStore> = match lie {
+        None => honest,
+        Some(lie) => Arc::new(Lying { inner: honest.fork(), lie }),
+    };
+    let opened = Store::on(Arc::clone(&objects), "prod").await;
+    let after = store_on(Arc::clone(&objects)).get(&names::format()).await.unwrap();
+    assert_eq!(before, after, "what was there is there");
+    let there = store_on(objects).names_below(&Path::default()).await.unwrap();
+    assert_eq!((there.0.len(), there.1.len()), (0, 1), "and nothing else: {there:?}");
+    opened
+}
+
+#[tokio::test]
+async fn a_server_that_drops_conditions_is_found_out_when_a_store_is_opened_for_writing() {
+    let opened = opened_for_writing(None).await.unwrap();
+    let asked = opened.requests();
+    assert_eq!((asked.gets, asked.puts, asked.heads, asked.lists, asked.deletes), (1, 1, 0, 0, 0));
+    let failure = opened_for_writing(Some(Lie::Overwrites)).await.expect_err("it overwrites");
+    assert_eq!(failure.kind(), FailureKind::Usage);
+    assert!(failure.to_string().contains("does not keep If-None-Match"), "{failure}");
+}
+
+#[tokio::test]
+async fn lost_answers_and_missing_rights_are_no_dropped_condition() {
+    use Mishap::*;
+    for mishaps in [vec![AnswerLost; 3], vec![RequestLost; 3], vec![Conflict], vec![Forbidden]] {
+        let objects = Arc::new(Unreliable::default());
+        Store::on(Arc::clone(&objects) as _, "prod").await.unwrap();
+        objects.will(mishaps.clone());
+        let place = Place::simulated(objects, Arc::new(Machine)).hurried();
+        place
+            .open_or_create("prod")
+            .await
+            .unwrap_or_else(|failure| panic!("{mishaps:?}: {failure}"));
+    }
 }
 
 #[tokio::test]
 async fn a_store_that_overwrites_is_refused_with_words() {
-    let failure = probed(&Lying::new(Lie::Overwrites)).await.expect_err("overwrites");
+    let failure = probed(Arc::new(Lying::new(Lie::Overwrites))).await.expect_err("overwrites");
     assert_eq!(failure.kind(), FailureKind::Usage);
     assert!(failure.to_string().contains("8 were told"), "{failure}");
 }
 
 #[tokio::test]
 async fn a_store_that_keeps_anothers_bytes_is_refused_with_words() {
-    let failure = probed(&Lying::new(Lie::KeepsTheLast)).await.expect_err("keeps the last");
+    let failure =
+        probed(Arc::new(Lying::new(Lie::KeepsTheLast))).await.expect_err("keeps the last");
     assert_eq!(failure.kind(), FailureKind::Usage);
     assert!(failure.to_string().contains("another's object"), "{failure}");
 }
@@ -150,8 +246,7 @@ async fn a_store_that_is_honest_only_to_one_at_a_time_is_found_out() {
         assert_eq!(put.is_ok(), expected, "one after the other it keeps the promise");
     }
     let failures = join_all((0..20).map(|_| async {
-        let store = Lying::new(lie);
-        probed(&store).await.expect_err("it lets several win")
+        probed(Arc::new(Lying::new(lie))).await.expect_err("it lets several win")
     }))
     .await;
     for failure in failures {

@@ -3,15 +3,22 @@
 use std::fmt;
 
 use capstan_model::{Failure, FailureKind};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
-use super::profile::Profile;
+use super::profile::{Profile, ProfileFile};
+use super::text::header;
 
 /// Where the credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum S3Credentials {
     /// Keys that were given.
     Keys(S3Keys),
+    /// Keys of a profile; its files are read again when the keys are refused.
+    Profile {
+        /// What the files say now.
+        keys: S3Keys,
+        /// Where they were read.
+        file: ProfileFile,
+    },
     /// A token that somebody vouches for (a Kubernetes service account on EKS), changed for
     /// temporary keys.
     WebIdentity {
@@ -107,36 +114,43 @@ impl S3Credentials {
         }))
     }
 
-    /// Tells the client.
-    pub(super) fn apply(&self, builder: AmazonS3Builder) -> AmazonS3Builder {
-        use AmazonS3ConfigKey as Key;
-        let settings = match self {
-            S3Credentials::Keys(S3Keys { id, secret, token }) => vec![
-                (Key::AccessKeyId, Some(id)),
-                (Key::SecretAccessKey, Some(secret)),
-                (Key::Token, token.as_ref()),
-            ],
-            S3Credentials::WebIdentity { token_file, role, session, endpoint } => vec![
-                (Key::WebIdentityTokenFile, Some(token_file)),
-                (Key::RoleArn, Some(role)),
-                (Key::RoleSessionName, session.as_ref()),
-                (Key::StsEndpoint, endpoint.as_ref()),
-            ],
-            S3Credentials::Task { path } => {
-                vec![(Key::ContainerCredentialsRelativeUri, Some(path))]
+    /// Whom they are of, for people.
+    pub(super) fn whose(&self) -> &'static str {
+        match self {
+            S3Credentials::Keys(_) => "the environment",
+            S3Credentials::Profile { .. } => "the profile",
+            S3Credentials::WebIdentity { .. } => "the token service",
+            S3Credentials::Task { .. } => "the agent of ECS",
+            S3Credentials::Pod { .. } => "the agent of EKS",
+            S3Credentials::Metadata { .. } => "the metadata service",
+        }
+    }
+
+    /// The same, without blanks round their parts.
+    ///
+    /// # Errors
+    /// [`FailureKind::Usage`] if a part cannot stand in a header.
+    pub(super) fn checked(self) -> Result<S3Credentials, Failure> {
+        Ok(match self {
+            S3Credentials::Keys(keys) => S3Credentials::Keys(keys.checked("the environment")?),
+            S3Credentials::Profile { keys, file } => {
+                S3Credentials::Profile { keys: keys.checked(file.name())?, file }
             }
-            S3Credentials::Pod { url, token_file } => vec![
-                (Key::ContainerCredentialsFullUri, Some(url)),
-                (Key::ContainerAuthorizationTokenFile, Some(token_file)),
-            ],
-            S3Credentials::Metadata { endpoint } => {
-                vec![(Key::MetadataEndpoint, endpoint.as_ref())]
-            }
-        };
-        settings
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .fold(builder, |builder, (key, value)| builder.with_config(key, value))
+            other => other,
+        })
+    }
+}
+
+impl S3Keys {
+    /// The same, without blanks round their parts, if these can stand in a header.
+    pub(super) fn checked(self, whose: &str) -> Result<S3Keys, Failure> {
+        let part = |what: &str, text: &str| header(&format!("the {what} of {whose}"), text);
+        let token = self.token.map(|token| part("session token", &token)).transpose()?;
+        Ok(S3Keys {
+            id: part("access key", &self.id)?,
+            secret: part("secret access key", &self.secret)?,
+            token: token.filter(|token| !token.is_empty()),
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use capstan_model::Failure;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
 use super::credentials::usage;
+use super::text::header;
 
 /// How the server is to encrypt what it keeps. Its `Debug` does not show keys.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +37,7 @@ impl S3Encryption {
         get: &impl Fn(&str) -> Option<String>,
     ) -> Result<Option<S3Encryption>, Failure> {
         let kms_key = get("CAPSTAN_S3_KMS_KEY");
+        let kms_key = kms_key.map(|key| header("CAPSTAN_S3_KMS_KEY", &key)).transpose()?;
         let customer_key = get("CAPSTAN_S3_CUSTOMER_KEY");
         let way = get("CAPSTAN_S3_ENCRYPTION");
         let found = match way.as_deref() {

@@ -10,11 +10,50 @@ use capstan_model::{Failure, FailureKind};
 
 use super::credentials::{S3Credentials, S3Keys, usage};
 
+/// A profile's name and where it is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileFile {
+    name: String,
+    named: bool,
+    /// For messages.
+    shown: String,
+    config: Option<String>,
+    credentials: Option<String>,
+}
+
+impl ProfileFile {
+    /// What `AWS_PROFILE` names, or `default`.
+    fn find(get: &impl Fn(&str) -> Option<String>) -> ProfileFile {
+        let named = get("AWS_PROFILE");
+        let at_home = |name| get("HOME").map(|home| format!("{home}/.aws/{name}"));
+        let name = named.clone().unwrap_or_else(|| "default".to_owned());
+        ProfileFile {
+            shown: format!("profile '{name}'"),
+            name,
+            named: named.is_some(),
+            config: get("AWS_CONFIG_FILE").or_else(|| at_home("config")),
+            credentials: get("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home("credentials")),
+        }
+    }
+
+    /// For messages.
+    pub(super) fn name(&self) -> &str {
+        &self.shown
+    }
+
+    /// The keys that the files have now.
+    pub(super) fn read_keys(&self) -> Result<S3Keys, Failure> {
+        match Profile::of(self.clone())?.credentials()? {
+            Some(S3Credentials::Profile { keys, .. }) => keys.checked(self.name()),
+            _ => Err(usage(format!("{} has no keys any more", self.shown))),
+        }
+    }
+}
+
 /// A profile, as both files together have it.
 #[derive(Debug)]
 pub(super) struct Profile {
-    name: String,
-    named: bool,
+    file: ProfileFile,
     /// Where it was looked for, for messages.
     places: String,
     /// `None` if no file has it.
@@ -24,19 +63,18 @@ pub(super) struct Profile {
 impl Profile {
     /// Reads the profile that `AWS_PROFILE` names, or `default`, if there is one.
     pub(super) fn read(get: &impl Fn(&str) -> Option<String>) -> Result<Profile, Failure> {
-        let named = get("AWS_PROFILE");
-        let at_home = |name| get("HOME").map(|home| format!("{home}/.aws/{name}"));
-        let name = named.clone().unwrap_or_else(|| "default".to_owned());
+        Profile::of(ProfileFile::find(get))
+    }
+
+    fn of(looked_for: ProfileFile) -> Result<Profile, Failure> {
+        let name = &looked_for.name;
         // In this order: keys of the second win.
-        let files = [
-            (get("AWS_CONFIG_FILE").or_else(|| at_home("config")), true),
-            (get("AWS_SHARED_CREDENTIALS_FILE").or_else(|| at_home("credentials")), false),
-        ];
+        let files = [(&looked_for.config, true), (&looked_for.credentials, false)];
         let mut settings: Option<BTreeMap<String, String>> = None;
         let mut places = Vec::new();
         for (file, is_config) in files {
             let Some(file) = file else { continue };
-            match std::fs::read_to_string(&file) {
+            match std::fs::read_to_string(file) {
                 Ok(text) => {
                     let section = match name.as_str() {
                         "default" => name.clone(),
@@ -48,20 +86,21 @@ impl Profile {
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) if named.is_some() => {
+                Err(error) if looked_for.named => {
                     return Err(Failure::io(format!("read {file} for AWS_PROFILE"), error));
                 }
                 // Nobody named a profile: a file that is not for us is no mistake.
                 Err(_) => {}
             }
-            places.push(file);
+            places.push(file.as_str());
         }
-        Ok(Profile { name, named: named.is_some(), places: places.join(" and "), settings })
+        let places = places.join(" and ");
+        Ok(Profile { file: looked_for, places, settings })
     }
 
     /// Whether somebody asked for it.
     pub(super) fn is_named(&self) -> bool {
-        self.named
+        self.file.named
     }
 
     /// A setting that is not empty.
@@ -88,7 +127,8 @@ impl Profile {
             self.get("aws_access_key_id").zip(self.get("aws_secret_access_key"))
         {
             let token = self.get("aws_session_token");
-            return Ok(Some(S3Credentials::Keys(S3Keys { id, secret, token })));
+            let (keys, file) = (S3Keys { id, secret, token }, self.file.clone());
+            return Ok(Some(S3Credentials::Profile { keys, file }));
         }
         if self.get("sso_session").or_else(|| self.get("sso_start_url")).is_some() {
             return Err(self.refused("logs in by a browser (SSO)"));
@@ -97,14 +137,14 @@ impl Profile {
             return Err(self.refused("asks another program for keys (credential_process)"));
         }
         match self.settings {
-            _ if !self.named => Ok(None),
+            _ if !self.file.named => Ok(None),
             None => Err(Failure::new(
                 FailureKind::NotFound,
-                format!("there is no profile '{}' in {}", self.name, self.places),
+                format!("there is no profile '{}' in {}", self.file.name, self.places),
             )),
             Some(_) => Err(usage(format!(
                 "profile '{}' of {} has no aws_access_key_id and aws_secret_access_key",
-                self.name, self.places
+                self.file.name, self.places
             ))),
         }
     }
@@ -113,7 +153,7 @@ impl Profile {
         usage(format!(
             "profile '{}' {what}, which Capstan does not do: set the keys themselves, for example \
              by: eval \"$(aws configure export-credentials --profile {0} --format env)\"",
-            self.name
+            self.file.name
         ))
     }
 }

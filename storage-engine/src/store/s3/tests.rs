@@ -21,7 +21,9 @@ fn with_keys(variables: &[(&str, &str)]) -> Result<S3Options, Failure> {
 
 fn keys(options: &S3Options) -> Option<(&str, &str)> {
     match &options.credentials {
-        Some(S3Credentials::Keys(keys)) => Some((&keys.id, &keys.secret)),
+        Some(S3Credentials::Keys(keys) | S3Credentials::Profile { keys, .. }) => {
+            Some((&keys.id, &keys.secret))
+        }
         _ => None,
     }
 }
@@ -247,7 +249,7 @@ fn a_customers_key_is_not_sent_in_the_clear() {
 
 /// Where the client would look for an object `a`.
 async fn address(bucket: &str, variables: &[(&str, &str)]) -> Result<String, Failure> {
-    let client = with_keys(variables)?.connect(bucket)?;
+    let client = with_keys(variables)?.connect(bucket)?.client;
     let get = "GET".parse().expect("a method");
     let url = client.signed_url(get, &Path::from("a"), Duration::from_secs(1)).await.unwrap();
     Ok(url.as_str().split('?').next().unwrap_or_default().to_owned())
@@ -276,7 +278,15 @@ async fn a_bucket_stands_in_the_path_or_in_the_name() {
 
 #[test]
 fn an_endpoint_is_an_address() {
-    for text in ["127.0.0.1:9000", "ftp://x", "http://"] {
+    for text in [
+        "127.0.0.1:9000",
+        "ftp://x",
+        "http://",
+        "http://x?y",
+        "http://x#y",
+        "http://user@x",
+        "http://u:p@x",
+    ] {
         assert!(refusal(endpoint(text)).contains(text));
     }
     assert_eq!(endpoint("https://s3.example/").unwrap().as_str(), "https://s3.example/");
@@ -293,4 +303,62 @@ fn authorities_are_certificates_in_a_file() {
     }
     let gone = with_keys(&[("AWS_CA_BUNDLE", "/nowhere/ca.pem")]).unwrap().connect("packets");
     assert_eq!(gone.expect_err("no file").kind(), FailureKind::NotFound);
+}
+
+#[test]
+fn what_cannot_stand_in_a_header_is_refused_by_its_name() {
+    let kms = ("CAPSTAN_S3_ENCRYPTION", "aws:kms");
+    for (variables, words) in [
+        (
+            vec![("AWS_ACCESS_KEY_ID", "i\nd"), ("AWS_SECRET_ACCESS_KEY", "s")],
+            "access key of the environment",
+        ),
+        (
+            vec![("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "s\u{1}")],
+            "secret access key",
+        ),
+        (
+            vec![
+                ("AWS_ACCESS_KEY_ID", "id"),
+                ("AWS_SECRET_ACCESS_KEY", "s"),
+                ("AWS_SESSION_TOKEN", "to\r\nken"),
+            ],
+            "session token",
+        ),
+        (
+            vec![
+                ("AWS_ACCESS_KEY_ID", "id"),
+                ("AWS_SECRET_ACCESS_KEY", "s"),
+                ("AWS_REGION", "eu\nwest"),
+            ],
+            "AWS_REGION",
+        ),
+        (
+            vec![("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", "eü")],
+            "AWS_REGION",
+        ),
+        (
+            vec![
+                ("AWS_ACCESS_KEY_ID", "id"),
+                ("AWS_SECRET_ACCESS_KEY", "s"),
+                kms,
+                ("CAPSTAN_S3_KMS_KEY", "k\ney"),
+            ],
+            "CAPSTAN_S3_KMS_KEY",
+        ),
+    ] {
+        let refused = options(&variables).and_then(|options| options.connect("packets"));
+        assert!(refusal(refused).contains(words), "{words}");
+    }
+    // A line break behind it is a habit of shells and files.
+    let with_break = [
+        ("AWS_ACCESS_KEY_ID", "id\n"),
+        ("AWS_SECRET_ACCESS_KEY", " secret\n"),
+        ("AWS_SESSION_TOKEN", "token\r\n"),
+        ("AWS_REGION", "eu-west-1\n"),
+        ("CAPSTAN_S3_ENDPOINT", "http://x:1\n"),
+    ];
+    let options = options(&with_break).unwrap();
+    assert_eq!(keys(&options), Some(("id", "secret")));
+    options.connect("packets").unwrap();
 }

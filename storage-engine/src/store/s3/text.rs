@@ -1,0 +1,51 @@
+//! Text from outside that goes into a header: whoever builds requests takes for granted that it fits.
+
+use capstan_model::Failure;
+
+use super::credentials::usage;
+
+/// Text without the blanks round it, if it can stand in a header: visible ASCII. `what` names the
+/// variable or file, for people; the text itself may be a secret and is not shown.
+pub(super) fn header(what: &str, text: &str) -> Result<String, Failure> {
+    let text = text.trim();
+    match text.chars().position(|c| !c.is_ascii_graphic()) {
+        None => Ok(text.to_owned()),
+        Some(at) => {
+            let found = text.chars().nth(at).unwrap_or_default();
+            let kind = match found {
+                '\n' | '\r' => "a line break",
+                ' ' | '\t' => "a blank",
+                c if c.is_control() => "a control character",
+                _ => "a character that is not ASCII",
+            };
+            Err(usage(format!(
+                "{what} has {kind} as its character {}: a header cannot carry it",
+                at + 1
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_into_a_header_is_trimmed_and_the_rest_is_named() {
+        for text in ["token", " token\n", "\ttoken\r\n"] {
+            assert_eq!(header("x", text).unwrap(), "token");
+        }
+        assert_eq!(header("x", "a+/=~").unwrap(), "a+/=~");
+        for (text, words) in [
+            ("to\nken", "a line break as its character 3"),
+            ("to ken", "a blank"),
+            ("to\0ken", "a control character"),
+            ("tökén", "not ASCII"),
+            ("a\u{7f}", "a control character"),
+        ] {
+            let failure = header("the token in FILE", text).expect_err(text).to_string();
+            assert!(failure.starts_with("the token in FILE has "), "{failure}");
+            assert!(failure.contains(words) && !failure.contains(text), "{failure}");
+        }
+    }
+}
