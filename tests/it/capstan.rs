@@ -3,6 +3,9 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::SystemTime;
+
+use crate::crash;
 
 /// The `capstan` binary of the profile the tests were built with.
 pub(crate) fn binary() -> PathBuf {
@@ -24,12 +27,16 @@ pub(crate) fn capstan() -> Command {
         command.env_remove(format!("CAPSTAN_{own}"));
     }
     command.current_dir(std::env::temp_dir()).stdin(Stdio::null());
+    crash::leave_cores();
     command
 }
 
-/// Runs and gives what it printed.
+/// Runs and gives what it printed. A crash fails the test, and its backtrace is printed.
 pub(crate) fn run(command: &mut Command) -> Output {
-    command.output().expect("capstan starts")
+    let began = SystemTime::now();
+    let output = command.output().expect("capstan starts");
+    crash::check(began, output.status, &String::from_utf8_lossy(&output.stderr));
+    output
 }
 
 /// A subcommand over a store.
@@ -100,6 +107,22 @@ pub(crate) fn signal(child: &Child, number: i32) {
     assert_eq!(unsafe { libc::kill(pid, number) }, 0, "kill");
 }
 
+/// Lets processes that are started from here on leave a core when they crash.
+#[allow(unsafe_code)]
+pub(crate) fn allow_cores() {
+    // SAFETY: `rlimit` is two numbers, for which zero is a value, and both calls get a live one.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_CORE, &mut limit) == 0 {
+            limit.rlim_max = libc::RLIM_INFINITY;
+            limit.rlim_cur = libc::RLIM_INFINITY;
+            if libc::setrlimit(libc::RLIMIT_CORE, &limit) != 0 {
+                println!("commands that crash leave no core: this process may not allow it");
+            }
+        }
+    }
+}
+
 /// How a process ended and the most memory it had, MiB.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -111,6 +134,7 @@ pub(crate) struct Ended {
 pub(crate) fn measure(command: &mut Command, log: &Path) -> Ended {
     let log = std::fs::File::create(log).expect("a log file");
     let errors = log.try_clone().expect("a log file");
+    let began = SystemTime::now();
     let child = command.stdout(log).stderr(errors).spawn().expect("capstan starts");
     let mut status = 0;
     // SAFETY: `rusage` is plain numbers, for which zero is a value.
@@ -120,5 +144,6 @@ pub(crate) fn measure(command: &mut Command, log: &Path) -> Ended {
     // and nobody else waits for it.
     let waited = unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
     assert_eq!(waited, pid, "wait4");
+    crash::check(began, ExitStatus::from_raw(status), "see its log");
     Ended { status: ExitStatus::from_raw(status), peak_mib: usage.ru_maxrss as u64 / 1024 }
 }

@@ -8,6 +8,7 @@ mod captures;
 mod cases;
 mod concurrent_imports;
 mod coverage;
+mod crash;
 mod damage;
 mod damaged_answers;
 mod explain;

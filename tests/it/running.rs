@@ -3,13 +3,15 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::capstan::signal;
+use crate::crash;
 use crate::server::PATIENCE;
 
 /// A process that does not say much. Several threads may have to do with it.
 pub(crate) struct Running {
+    began: SystemTime,
     child: Mutex<Child>,
     words: Mutex<BufReader<ChildStderr>>,
 }
@@ -17,9 +19,10 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Running {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let began = SystemTime::now();
         let mut child = command.spawn().expect("capstan starts");
         let words = BufReader::new(child.stderr.take().expect("it is piped"));
-        Running { child: Mutex::new(child), words: Mutex::new(words) }
+        Running { began, child: Mutex::new(child), words: Mutex::new(words) }
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -61,6 +64,7 @@ impl Running {
         let mut child = self.child();
         child.stdout.take().map(|mut pipe| pipe.read_to_end(&mut stdout));
         let status = child.wait().expect("it is ours");
+        crash::check(self.began, status, &String::from_utf8_lossy(&stderr));
         Output { status, stdout, stderr }
     }
 

@@ -6,15 +6,17 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::capstan::{over, signal};
+use crate::crash;
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `capstan serve` or `capstan up`, on ports of its own choice.
 pub(crate) struct Server {
+    began: SystemTime,
     child: Option<Child>,
     words: Option<JoinHandle<String>>,
     /// `127.0.0.1:port` of Arrow Flight.
@@ -32,6 +34,7 @@ impl Server {
     /// Starts a command that serves, and waits until it does.
     pub(crate) fn launch(command: &mut Command) -> Server {
         command.args(["--flight", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        let began = SystemTime::now();
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -52,6 +55,7 @@ impl Server {
             all
         });
         let mut server = Server {
+            began,
             child: Some(child),
             words: Some(words),
             flight: String::new(),
@@ -68,6 +72,11 @@ impl Server {
         server.flight = after("SQL at http://");
         server.http = after("PCAPNG at http://");
         server
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was not stopped").id()
     }
 
     /// Asks it to stop, once, and waits for its end.
@@ -87,7 +96,9 @@ impl Server {
         let mut stdout = Vec::new();
         let _ = child.stdout.take().expect("it is piped").read_to_end(&mut stdout);
         let stderr = self.words.take().map(|words| words.join().expect("it only reads"));
-        Output { status, stdout, stderr: stderr.unwrap_or_default().into_bytes() }
+        let stderr = stderr.unwrap_or_default();
+        crash::check(self.began, status, &stderr);
+        Output { status, stdout, stderr: stderr.into_bytes() }
     }
 
     /// `GET` by HTTP: the status and the body.
