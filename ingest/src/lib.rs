@@ -9,7 +9,7 @@
 //! * [`pipeline`]: packets into open segments
 //! * [`upload`]: sealing, uploading, committing
 //! * [`import`]: a capture file from one end to the other
-//! * [`memory`]: what is asked of the allocator
+//! * [`memory`]: what is asked of the allocator; an allocator that counts
 //! * [`record`]: a live interface, for as long as it is wanted
 
 pub mod flow_table;

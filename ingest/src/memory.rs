@@ -1,4 +1,75 @@
-//! What the process asks of the C library's allocator.
+//! What the process asks of the C library's allocator, and an allocator over it that counts.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::time::Duration;
+
+use capstan_model::account;
+
+/// The system's allocator, which tells [`account`] what is allocated and given back. A process
+/// that answers questions makes it the global one.
+#[derive(Debug)]
+pub struct Counting;
+
+/// Holds the thread for ever if its question must not have so much: there is no way to refuse
+/// memory that would not end the process.
+#[inline]
+fn admit(bytes: usize) {
+    if account::is_too_much(bytes) {
+        loop {
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
+    }
+}
+
+fn size(bytes: usize) -> isize {
+    // No allocation is larger than `isize::MAX`.
+    bytes as isize
+}
+
+// SAFETY: every call goes on to the system's allocator with what came in, and what that answers is
+// given back as it is. Counting does not allocate, so it does not come back here.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        admit(layout.size());
+        // SAFETY: the caller's promises are those that are asked for here.
+        let block = unsafe { System.alloc(layout) };
+        if !block.is_null() {
+            account::changed(size(layout.size()));
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        admit(layout.size());
+        // SAFETY: as for `alloc`.
+        let block = unsafe { System.alloc_zeroed(layout) };
+        if !block.is_null() {
+            account::changed(size(layout.size()));
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as for `alloc`.
+        unsafe { System.dealloc(block, layout) };
+        account::changed(-size(layout.size()));
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        admit(new_size);
+        // SAFETY: as for `alloc`.
+        let moved = unsafe { System.realloc(block, layout, new_size) };
+        if !moved.is_null() {
+            account::changed(size(new_size) - size(layout.size()));
+        }
+        moved
+    }
+}
 
 /// Freed memory that may lie unused at the top of the heap, bytes.
 #[cfg(target_env = "gnu")]

@@ -11,10 +11,12 @@
 //! * [`block`]: pcapng blocks that are not packets
 //! * [`protocol`]: the application protocol label
 //! * [`coverage`]: what was listened to, and what was lost
+//! * [`account`]: whose memory is counted where
 //! * [`failure`]: error kinds shared by all crates and their exit codes
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod address;
 pub mod block;
 pub mod coverage;
