@@ -10,10 +10,11 @@ use bytes::Bytes;
 use capstan_model::block::block_type;
 use capstan_model::{Block, Failure, FailureKind};
 use capstan_storage_engine::catalog::{Segment, Window};
+use futures::{StreamExt, stream};
 use tokio::sync::mpsc::Sender;
 
 use super::completeness::Completeness;
-use super::order::{Pending, Position, pending, ranks, secrets};
+use super::order::{AT_ONCE, Pending, Position, pending, ranks, secrets};
 use super::output::{Output, section};
 use super::read::{Ahead, Beside, Reading, interfaces};
 use super::run::{Head, Run, Spill};
@@ -116,9 +117,6 @@ pub(super) async fn run(
         },
         report: Report::default(),
     };
-    if what.order == Order::Recorded {
-        merge.describe_all().await;
-    }
     merge.write_secrets(&window).await?;
     merge.merge().await?;
     if merge.everything {
@@ -143,23 +141,16 @@ pub(super) async fn run(
 }
 
 impl Merge<'_> {
-    /// Learns of all interfaces before the first packet, so that each life's keep their order.
-    async fn describe_all(&mut self) {
-        for place in 0..self.pending.len() {
-            let Some(Pending { from, segment }) = self.pending.get(place) else { break };
-            let life = from.life;
-            // What cannot be opened is found again, and reported, when its packets are due.
-            if let Ok(open) = self.snapshot.open(segment).await {
-                self.output.describe(life, &interfaces(&open));
-            }
-        }
-    }
-
     /// Writes the secrets that segments keep of which nothing else is in the file: what they
     /// decrypt may be.
     async fn write_secrets(&mut self, window: &Window) -> Result<(), Failure> {
-        for segment in secrets(window, &self.pending) {
-            let opened = self.snapshot.open(&segment).await;
+        let snapshot = Arc::clone(self.snapshot);
+        let opening = secrets(window, &self.pending).into_iter().map(|segment| {
+            let snapshot = Arc::clone(&snapshot);
+            async move { (snapshot.open(&segment).await, segment) }
+        });
+        let mut opening = stream::iter(opening).buffered(AT_ONCE);
+        while let Some((opened, segment)) = opening.next().await {
             let blocks = match opened.and_then(|open| Beside::of(&open)) {
                 Ok(beside) => beside.blocks,
                 Err(failure) => {

@@ -1,14 +1,17 @@
 //! In which order packets come, and so in which order segments are begun.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use capstan_model::{Failure, Generation, Hour, RecorderId, Time};
 use capstan_storage_engine::catalog::{Segment, Window};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Export, Order};
 use crate::snapshot::Snapshot;
+
+/// Requests that are sent side by side before the first packet.
+pub(super) const AT_ONCE: usize = 16;
 
 /// Where a packet comes in the file. Without a time comes before with one; for the recorded
 /// order no packet has a time here.
@@ -49,12 +52,12 @@ pub(super) async fn ranks(
 ) -> Result<Ranks, Failure> {
     let mut lives: Vec<(RecorderId, Generation)> = window.writers.keys().copied().collect();
     if order == Order::Recorded {
-        let mut began: BTreeMap<RecorderId, Option<Time>> = BTreeMap::new();
-        for recorder in lives.iter().map(|(recorder, _)| *recorder) {
-            if let Entry::Vacant(new) = began.entry(recorder) {
-                new.insert(snapshot.began(recorder, window).await?);
-            }
-        }
+        let recorders: BTreeSet<RecorderId> = lives.iter().map(|(recorder, _)| *recorder).collect();
+        let began = recorders.into_iter().map(async |recorder| {
+            Ok::<_, Failure>((recorder, snapshot.began(recorder, window).await?))
+        });
+        let began: BTreeMap<RecorderId, Option<Time>> =
+            stream::iter(began).buffer_unordered(AT_ONCE).try_collect().await?;
         let began = |life: &(RecorderId, Generation)| {
             began.get(&life.0).copied().flatten().unwrap_or(Time::MAX)
         };

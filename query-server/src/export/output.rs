@@ -31,7 +31,9 @@ pub(super) struct Output<'a> {
     writer: PcapngWriter,
     buffer: Vec<u8>,
     to: &'a Sender<Bytes>,
-    /// All interfaces of a life are written before its first packet, in their own order.
+    /// With the first interface of a life all are written that were described, in their own order.
+    /// A segment describes what its recorder knew when its first packets came, so the order is the
+    /// recorder's, though segments are opened as they are due.
     whole_lives: bool,
     /// Packets of one life come together, so that each can be in a section of its own.
     lives_apart: bool,
