@@ -6,6 +6,7 @@ pub(crate) mod export;
 pub(crate) mod files;
 mod folding;
 pub(crate) mod import;
+mod limited;
 pub(crate) mod record;
 pub(crate) mod repair;
 pub(crate) mod serve;

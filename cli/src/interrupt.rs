@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM: the first asks to stop cleanly, the second ends at once.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,4 +26,25 @@ pub(crate) fn watch(
         std::process::exit(i32::from(FailureKind::Interrupted.exit_code()));
     });
     Ok(stop)
+}
+
+/// Does `work` until it is done, or until Ctrl-C, which is heard whatever the work waits for.
+///
+/// # Errors
+/// What the work says; of kind `Interrupted`, with `words`, if it was stopped.
+pub(crate) fn until<T>(
+    runtime: &tokio::runtime::Runtime,
+    words: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    watch(runtime, move || drop(stop))?;
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            // Told by the sender's end.
+            _ = stopped => Err(Failure::new(FailureKind::Interrupted, words)),
+            done = work => done,
+        }
+    })
 }

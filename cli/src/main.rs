@@ -10,12 +10,18 @@ mod output;
 mod settings;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind};
 use clap::{Parser, Subcommand};
 
-/// Stack of the runtime's threads: SQL of a thousand operators is planned recursively.
-const STACK: usize = 64 * 1024 * 1024;
+/// Counts what questions allocate, so that the one that takes too much is found.
+#[global_allocator]
+static ALLOCATOR: capstan_ingest::memory::Counting = capstan_ingest::memory::Counting;
+
+/// How long the end of the process waits for questions that were stopped: they remove their
+/// temporary files.
+const STOPPING: Duration = Duration::from_secs(1);
 
 /// Records packets into object storage, and gives any past window back.
 #[derive(Debug, Parser)]
@@ -36,7 +42,7 @@ Examples:
   capstan sql --store ./store 'select protocol, count(*) from packets group by protocol'
   sudo capstan up
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 no permission, 5 full,
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 no permission, 5 full or over a limit,
 6 damaged, 7 written by a newer version, 8 store not reachable, 9 there already,
 10 another process is doing it, 130 stopped by Ctrl-C.";
 
@@ -80,14 +86,16 @@ fn main() -> ExitCode {
     output::start_logging(arguments.global.verbose);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .thread_stack_size(STACK)
         .thread_name("capstan")
+        .on_thread_stop(capstan_model::account::flush)
         .build();
     let ended = match runtime {
         Ok(runtime) => {
             let ended = run(arguments, &runtime);
-            // What still runs then reads ahead only; nothing waits for it.
-            runtime.shutdown_background();
+            capstan_query_server::questions::wait_for_all(STOPPING);
+            // All is written. What still runs reads ahead only, and ends with the process: to shut
+            // the runtime down without waiting would detach threads that may be ending just then.
+            std::mem::forget(runtime);
             ended
         }
         Err(error) => Err(Failure::io("cannot start", error)),

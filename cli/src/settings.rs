@@ -61,6 +61,10 @@ pub(crate) struct ServeFile {
     pub(crate) flight: Option<String>,
     /// Address and port of HTTP.
     pub(crate) http: Option<String>,
+    /// MiB of memory for all queries and exports together.
+    pub(crate) memory_mib: Option<u32>,
+    /// Seconds one query may work; 0 is no limit.
+    pub(crate) query_seconds: Option<u64>,
 }
 
 /// `[cache]`.
@@ -170,7 +174,7 @@ mod tests {
     fn a_full_file_is_read_and_a_misspelt_key_is_refused() {
         let file: File = toml::from_str(
             "store = '/data'\ncluster = 'a'\n[record]\ninterfaces = ['any']\nring_mib = 64\n\
-             commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n\
+             commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\nmemory_mib = 512\nquery_seconds = 60\n\
              [cache]\nmemory_mib = 64\ndisk_mib = 1024\nfolder = '/cache'\n[prices]\nget = 0.1\n",
         )
         .unwrap();

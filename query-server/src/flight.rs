@@ -4,8 +4,9 @@
 //! * [`serve()`] answers on a listener; what it answers *from* is a [`Sessions`]
 //! * [`client`] is the other end
 //! * `gate` takes every Flight call, `service` the Flight SQL commands among them
-//! * `statement` plans and runs SQL, `handle` is what tickets and prepared
-//!   handles carry, `metadata` lists catalogs, tables, types
+//! * `statement` plans and runs SQL, `limits` says how large a statement may grow,
+//!   `handle` is what tickets and prepared handles carry, `metadata` lists catalogs,
+//!   tables, types
 //! * `wire` turns results into messages of bounded size, `status` errors into words
 //! * [`export`] is the request for a PCAPNG file
 //!
@@ -23,6 +24,7 @@ pub mod client;
 pub mod export;
 mod gate;
 mod handle;
+mod limits;
 pub mod local;
 mod metadata;
 mod serve;
@@ -42,6 +44,8 @@ use futures::stream::BoxStream;
 pub use export::ExportRequest;
 pub use serve::{GRACE, serve};
 
+use crate::questions::Questions;
+
 /// The catalog the tables are in.
 pub const CATALOG: &str = "capstan";
 /// The schema the tables are in.
@@ -56,6 +60,9 @@ pub trait Sessions: Send + Sync + 'static {
     /// moment. The memory a query may take is the context's memory pool; it must
     /// be shared between contexts for the server as a whole to be bounded.
     async fn session(&self) -> Result<SessionContext, Failure>;
+
+    /// What runs statements.
+    fn questions(&self) -> &Questions;
 
     /// The bytes of a PCAPNG file, in order. A failure ends the stream, and the
     /// caller is told that the file is not whole.

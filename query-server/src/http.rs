@@ -40,11 +40,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::export::{Export, stream};
-use crate::snapshot::Latest;
+use crate::sessions::StoreSessions;
+
+/// When a client should ask again that was told the server is busy or the store away.
+const RETRY_SECONDS: &str = "10";
 
 /// The routes, answering from a store.
-pub fn router(latest: Arc<Latest>) -> Router {
+pub fn router(sessions: Arc<StoreSessions>) -> Router {
     Router::new()
         .route("/api/v1/export.pcapng", get(export))
         .route("/api/v1/status", get(status))
@@ -57,7 +59,7 @@ pub fn router(latest: Arc<Latest>) -> Router {
                 "ask /api/v1/export.pcapng, /api/v1/status, /metrics or /healthz",
             )
         })
-        .with_state(latest)
+        .with_state(sessions)
 }
 
 /// Answers on `listener` until `shutdown` is done; answers under way are then finished.
@@ -66,23 +68,22 @@ pub fn router(latest: Arc<Latest>) -> Router {
 /// The listener fails.
 pub async fn serve(
     listener: TcpListener,
-    latest: Arc<Latest>,
+    sessions: Arc<StoreSessions>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    axum::serve(listener, router(latest))
+    axum::serve(listener, router(sessions))
         .with_graceful_shutdown(shutdown)
         .await
         .map_err(|error| Failure::io("the HTTP server failed", error))
 }
 
 async fn export(
-    State(latest): State<Arc<Latest>>,
+    State(sessions): State<Arc<StoreSessions>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let (selection, order) = query::parse(query.as_deref().unwrap_or_default(), now())?;
     let name = query::file_name(&selection);
-    let snapshot = latest.get().await?;
-    let mut pieces = stream(snapshot, Export::new(selection, order));
+    let mut pieces = sessions.file(selection, order).await?;
     // A failure before the first piece can still be said in words.
     let first = pieces.next().await.transpose()?;
     let rest = pieces.inspect_err(|failure| tracing::warn!(%failure, "an export is cut off"));
@@ -95,11 +96,14 @@ async fn export(
     Ok((headers, body).into_response())
 }
 
-async fn status(State(latest): State<Arc<Latest>>) -> Result<Json<status::Status>, Refusal> {
-    Ok(Json(status::Status::of(&*latest.get().await?).await?))
+async fn status(
+    State(sessions): State<Arc<StoreSessions>>,
+) -> Result<Json<status::Status>, Refusal> {
+    Ok(Json(status::Status::of(&*sessions.latest().get().await?).await?))
 }
 
-async fn metrics(State(latest): State<Arc<Latest>>) -> Result<Response, Refusal> {
+async fn metrics(State(sessions): State<Arc<StoreSessions>>) -> Result<Response, Refusal> {
+    let latest = sessions.latest();
     // Known without asking the store: what is scraped every few seconds must cost nothing.
     let text = metrics::text(latest.store(), latest.cache());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
@@ -139,12 +143,14 @@ impl From<Failure> for Refusal {
             FailureKind::Permission => {
                 (StatusCode::FORBIDDEN, "the server's rights on the store are missing")
             }
-            FailureKind::Full => {
-                (StatusCode::INSUFFICIENT_STORAGE, "make room on the server's disk")
-            }
-            FailureKind::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "the store is away; ask again later")
-            }
+            FailureKind::Full => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "make room on the server's disk, or ask about less",
+            ),
+            FailureKind::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store is away or the server busy; ask again later",
+            ),
             FailureKind::TooNew => {
                 (StatusCode::NOT_IMPLEMENTED, "the store is of a newer version; upgrade the server")
             }
@@ -164,6 +170,12 @@ impl From<Failure> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(Words { error: &self.error, hint: self.hint })).into_response()
+        let words = Json(Words { error: &self.error, hint: self.hint });
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                (self.status, [(header::RETRY_AFTER, RETRY_SECONDS)], words).into_response()
+            }
+            _ => (self.status, words).into_response(),
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! * [`select`]: which flows a question is about
 //! * [`tables`]: SQL tables over a snapshot; [`sessions`]: tables that follow the store
 //! * [`export`]: PCAPNG of a window
+//! * [`questions`]: running questions within limits
 //! * [`flight`]: Arrow Flight SQL; [`http`]: PCAPNG and status over HTTP
 
 #![forbid(unsafe_code)]
@@ -11,6 +12,7 @@
 pub mod export;
 pub mod flight;
 pub mod http;
+pub mod questions;
 pub mod select;
 pub mod sessions;
 pub mod snapshot;

@@ -23,17 +23,27 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionContext;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::Mutex;
 
-use crate::export::{self, Export};
+use crate::export::{self, Export, Order};
 use crate::flight::{ExportRequest, Sessions, session_config};
+use crate::questions::{Limits, Questions, StoppablePool};
 use crate::select::Selection;
 use crate::snapshot::{CACHE_BYTES, FRESHNESS, Latest, Snapshot};
 use crate::tables;
 
 /// Consumers of memory that are named when there is no more.
 const NAMED_CONSUMERS: usize = 3;
+
+/// The part of the memory that queries may take for what they collect (joins, sorts, groups) and
+/// for what scans have fetched: 1 of so many. What does not fit is spilled where that can be done;
+/// else the query is refused. Operators take about as much again for what they do not tell.
+const COLLECTED_SHARE: usize = 2;
+
+/// The part of the memory that one export may take: 1 of so many.
+const EXPORT_SHARE: usize = 4;
 
 /// How a store is answered from.
 #[derive(Debug, Clone)]
@@ -42,11 +52,9 @@ pub struct Options {
     pub freshness: Duration,
     /// What keeps pieces of segments.
     pub cache: Cache,
-    /// Memory that all queries together may take for what they collect (joins, sorts, groups)
-    /// and for what scans have fetched, bytes. What does not fit is spilled where that can be
-    /// done; else the query is refused.
-    pub memory: usize,
-    /// Memory that one export may take for packets, bytes.
+    /// What questions and exports may take.
+    pub limits: Limits,
+    /// Memory that one export may take for packets, bytes; a quarter of what all may take at most.
     pub export_memory: usize,
     /// Where temporary files go; the system's place for them if none.
     pub spill: Option<PathBuf>,
@@ -59,7 +67,7 @@ impl Default for Options {
         Options {
             freshness: FRESHNESS,
             cache: Cache::in_memory(CACHE_BYTES),
-            memory: 512 << 20,
+            limits: Limits::default(),
             export_memory: export::MEMORY,
             spill: None,
             partitions: None,
@@ -73,6 +81,7 @@ pub struct StoreSessions {
     latest: Arc<Latest>,
     options: Options,
     runtime: Arc<RuntimeEnv>,
+    questions: Questions,
     tables: Mutex<Option<Tables>>,
 }
 
@@ -104,12 +113,40 @@ impl StoreSessions {
     /// The place for temporary files cannot be used.
     pub fn over(latest: Arc<Latest>, options: Options) -> Result<StoreSessions, Failure> {
         let runtime = runtime(&options)?;
-        Ok(StoreSessions { latest, options, runtime, tables: Mutex::new(None) })
+        let questions = Questions::new(options.limits.clone());
+        Ok(StoreSessions { latest, options, runtime, questions, tables: Mutex::new(None) })
     }
 
     /// What follows the store.
     pub fn latest(&self) -> &Arc<Latest> {
         &self.latest
+    }
+
+    /// The packets of a selection as a file; waits until there is memory for it. Dropping the
+    /// stream stops the work.
+    ///
+    /// # Errors
+    /// What the store says; there was no memory for it within the time that is waited
+    /// ([`FailureKind::Unavailable`]).
+    pub async fn file(
+        &self,
+        selection: Selection,
+        order: Order,
+    ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
+        let mut what = Export::new(selection, order);
+        let share = self.options.limits.memory / EXPORT_SHARE;
+        what.memory = self.options.export_memory.min(share).max(export::LEAST_MEMORY);
+        if let Some(place) = &self.options.spill {
+            what.spill = place.clone();
+        }
+        let reserved = self.questions.reserve(what.memory, "this export").await?;
+        let pieces = export::stream(self.latest.get().await?, what);
+        let kept = move |piece| {
+            // Until the stream is dropped.
+            let _ = &reserved;
+            piece
+        };
+        Ok(pieces.map(kept).boxed())
     }
 
     /// The tables of the store as it is now.
@@ -131,10 +168,10 @@ fn runtime(options: &Options) -> Result<Arc<RuntimeEnv>, Failure> {
     let failed = |error| {
         Failure::caused_by(FailureKind::Usage, "temporary files cannot be used there", error)
     };
-    let pool = TrackConsumersPool::new(
-        FairSpillPool::new(options.memory),
+    let pool = StoppablePool(TrackConsumersPool::new(
+        FairSpillPool::new(options.limits.memory / COLLECTED_SHARE),
         std::num::NonZeroUsize::new(NAMED_CONSUMERS).unwrap_or(std::num::NonZeroUsize::MIN),
-    );
+    ));
     let mode = match &options.spill {
         Some(place) => DiskManagerMode::Directories(vec![place.clone()]),
         None => DiskManagerMode::OsTmpDirectory,
@@ -164,16 +201,14 @@ impl Sessions for StoreSessions {
         Ok(SessionContext::new_with_state(self.tables().await?))
     }
 
+    fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
     async fn export(
         &self,
         request: ExportRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
-        let snapshot = self.latest.get().await?;
-        let mut what = Export::new(Selection::from(&request), request.order);
-        what.memory = self.options.export_memory.max(export::LEAST_MEMORY);
-        if let Some(place) = &self.options.spill {
-            what.spill = place.clone();
-        }
-        Ok(export::stream(snapshot, what))
+        self.file(Selection::from(&request), request.order).await
     }
 }

@@ -22,13 +22,14 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::catalog::{self, AddressFilter, Asked, Life, Segment, View, Window};
 use capstan_storage_engine::store::Store;
-use tokio::sync::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 
 pub use self::in_use::InUse;
 pub use self::latest::{FRESHNESS, Latest};
@@ -52,7 +53,8 @@ const WINDOWS: usize = 4;
 pub struct Snapshot {
     shared: Arc<Shared>,
     view: View,
-    windows: Mutex<VecDeque<(Question, Arc<Window>)>>,
+    /// Windows that are known or being asked for, the newest first.
+    windows: std::sync::Mutex<VecDeque<(Question, Arc<OnceCell<Arc<Window>>>)>>,
     in_use: std::sync::Mutex<Weak<InUse>>,
 }
 
@@ -71,11 +73,13 @@ struct Shared {
     opened: Opened<OpenSegment>,
     /// It was told that the store lets this process lease nothing.
     was_refused: AtomicBool,
+    /// Where the store was opened: tasks that may outlive a question run there.
+    home: Handle,
 }
 
 impl Snapshot {
     fn of(shared: Arc<Shared>, view: View) -> Arc<Snapshot> {
-        let (windows, in_use) = (Mutex::default(), std::sync::Mutex::default());
+        let (windows, in_use) = (std::sync::Mutex::default(), std::sync::Mutex::default());
         Arc::new(Snapshot { shared, view, windows, in_use })
     }
 
@@ -95,7 +99,8 @@ impl Snapshot {
         let view = View::load(&store).await?;
         let objects = Arc::new(Objects::new(store, cache));
         let (opened, was_refused) = (Opened::new(OPENED_BYTES), AtomicBool::new(false));
-        Ok(Snapshot::of(Arc::new(Shared { objects, opened, was_refused }), view))
+        let home = Handle::current();
+        Ok(Snapshot::of(Arc::new(Shared { objects, opened, was_refused, home }), view))
     }
 
     /// The store as it is now: this snapshot itself if nothing was committed since.
@@ -148,18 +153,29 @@ impl Snapshot {
         self.ask(Question { range, flows: flows.clone(), statements: false }).await
     }
 
+    /// Who asks what is being asked for waits for that; nobody waits for another question.
     async fn ask(&self, question: Question) -> Result<Arc<Window>, Failure> {
-        let mut windows = self.windows.lock().await;
-        if let Some((_, window)) = windows.iter().find(|(known, _)| *known == question) {
-            return Ok(Arc::clone(window));
+        let window = self.place(&question);
+        let Question { range, flows, statements } = question;
+        let asking = async || {
+            let addresses = |filter: &AddressFilter| flows.may_be_among(filter);
+            let asked = Asked { range, addresses: Some(&addresses), statements };
+            self.view.window_of(asked).await.map(Arc::new)
+        };
+        window.get_or_try_init(asking).await.cloned()
+    }
+
+    /// The place of a question's window, a new one if it was not asked lately.
+    fn place(&self, question: &Question) -> Arc<OnceCell<Arc<Window>>> {
+        // What is guarded makes sense after every statement.
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, window)) = windows.iter().find(|(known, _)| known == question) {
+            return Arc::clone(window);
         }
-        let Question { range, flows, statements } = &question;
-        let addresses = |filter: &AddressFilter| flows.may_be_among(filter);
-        let asked = Asked { range: *range, addresses: Some(&addresses), statements: *statements };
-        let window = Arc::new(self.view.window_of(asked).await?);
+        let window = Arc::new(OnceCell::new());
         windows.truncate(WINDOWS - 1);
-        windows.push_front((question, Arc::clone(&window)));
-        Ok(window)
+        windows.push_front((question.clone(), Arc::clone(&window)));
+        window
     }
 
     /// Every life of every recorder, by recorder and generation.

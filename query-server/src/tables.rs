@@ -44,7 +44,9 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+pub(crate) use self::functions::{longest_value, makes_long_values};
 pub(crate) use self::skipped::Skipped;
+use crate::questions::Cooperate;
 use crate::snapshot::Snapshot;
 
 /// The tables of a snapshot and the functions over them, ready for statements.
@@ -63,6 +65,8 @@ pub fn session(
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(explain::Planner))
+        .with_analyzer_rule(Arc::new(functions::LimitConcat::new()))
+        .with_physical_optimizer_rule(Arc::new(Cooperate))
         .build();
     let context = SessionContext::new_with_state(state);
     let packets: [(&str, Arc<dyn TableProvider>); 3] = [
@@ -76,6 +80,11 @@ pub fn session(
         context.register_table(name, table).map_err(|error| {
             Failure::caused_by(FailureKind::Other, format!("table {name} cannot be made"), error)
         })?;
+    }
+    let known = context.state();
+    // A function stands in the registry once for each of its names.
+    for function in functions::limited(known.scalar_functions().values()) {
+        context.register_udf(function);
     }
     for function in functions::all() {
         context.register_udf(function.as_ref().clone());

@@ -18,6 +18,7 @@ mod full_disk;
 mod growing_files;
 mod interrupted;
 mod killed;
+mod limits;
 mod live;
 mod other_readers;
 mod parallel;

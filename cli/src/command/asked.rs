@@ -6,6 +6,7 @@ use std::time::Duration;
 use capstan_model::{Failure, FailureKind, TimeRange};
 use capstan_query_server::flight::client::{Answer, Client};
 use capstan_query_server::flight::local::Local;
+use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
 use futures::TryStreamExt;
 
@@ -31,13 +32,22 @@ pub(crate) enum Asked {
 impl Server {
     /// Opens the store, or connects to the server.
     pub(crate) async fn open(&self, settings: &Settings) -> Result<Asked, Failure> {
+        self.open_within(settings, Limits::default()).await
+    }
+
+    /// As [`Server::open`], with other limits on what is asked of the store.
+    pub(crate) async fn open_within(
+        &self,
+        settings: &Settings,
+        limits: Limits,
+    ) -> Result<Asked, Failure> {
         match &self.url {
             Some(url) => Ok(Asked::Server(Client::connect(url).await?)),
             None => {
                 // One command is about one moment of the store.
-                let options = Options { freshness: Duration::MAX, ..Options::default() };
+                let options = Options { freshness: Duration::MAX, limits, ..Options::default() };
                 let sessions = StoreSessions::open(settings.open().await?, options).await?;
-                Ok(Asked::Store(Local::new(Arc::new(sessions))?))
+                Ok(Asked::Store(Local::new(Arc::new(sessions))))
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use capstan_model::{Address, Failure, FailureKind, Protocol};
@@ -84,77 +83,55 @@ pub(crate) fn run(
         By::Time => Order::Time,
         By::Recorded => Order::Recorded,
     };
-    let stop = interrupt::watch(runtime, || ())?;
-    match &arguments.server.url {
-        Some(server) => {
-            let request = ExportRequest {
-                range: selection.range,
-                ips: selection.ips,
-                ports: selection.ports,
-                protocols: selection.protocols,
-                order,
-            };
-            from_server(server, &request, &arguments.output, &stop, runtime)
+    interrupt::until(runtime, "stopped: the file is not whole", async {
+        match &arguments.server.url {
+            Some(server) => {
+                let request = ExportRequest {
+                    range: selection.range,
+                    ips: selection.ips,
+                    ports: selection.ports,
+                    protocols: selection.protocols,
+                    order,
+                };
+                from_server(server, &request, &arguments.output).await
+            }
+            None => {
+                let mut what = Export::new(selection, order);
+                what.memory = (arguments.memory as usize) << 20;
+                from_store(what, &arguments.output, settings).await
+            }
         }
-        None => {
-            let mut what = Export::new(selection, order);
-            what.memory = (arguments.memory as usize) << 20;
-            from_store(what, &arguments.output, &stop, settings, runtime)
-        }
-    }
+    })
 }
 
 /// Pieces that may wait to be written.
 const PIECES: usize = 4;
 
-fn from_store(
-    what: Export,
-    path: &Path,
-    stop: &AtomicBool,
-    settings: &Settings,
-    runtime: &Runtime,
-) -> Result<(), Failure> {
-    let snapshot = runtime.block_on(async { Snapshot::load(settings.open().await?).await })?;
+async fn from_store(what: Export, path: &Path, settings: &Settings) -> Result<(), Failure> {
+    let snapshot = Snapshot::load(settings.open().await?).await?;
     let mut file = Target::create(path)?;
     let (to, mut from) = mpsc::channel::<Bytes>(PIECES);
-    let exporting = runtime.spawn(async move { export::export(&snapshot, &what, &to).await });
-    while let Some(piece) = from.blocking_recv() {
+    let exporting = tokio::spawn(async move { export::export(&snapshot, &what, &to).await });
+    while let Some(piece) = from.recv().await {
         file.write(&piece)?;
-        stopped(stop)?;
     }
-    let report = runtime
-        .block_on(exporting)
+    let report = exporting
+        .await
         .map_err(|error| Failure::caused_by(FailureKind::Other, "the export crashed", error))??;
     file.finish()?;
     tell(&report, path);
     report.failure().map_or(Ok(()), Err)
 }
 
-fn from_server(
-    server: &str,
-    request: &ExportRequest,
-    path: &Path,
-    stop: &AtomicBool,
-    runtime: &Runtime,
-) -> Result<(), Failure> {
-    let mut pieces = runtime.block_on(async {
-        let client = Client::connect(server).await?;
-        client.export(request).await
-    })?;
+async fn from_server(server: &str, request: &ExportRequest, path: &Path) -> Result<(), Failure> {
+    let client = Client::connect(server).await?;
+    let mut pieces = client.export(request).await?;
     let mut file = Target::create(path)?;
-    while let Some(piece) = runtime.block_on(pieces.next()) {
+    while let Some(piece) = pieces.next().await {
         file.write(&piece?)?;
-        stopped(stop)?;
     }
     let written = file.finish()?;
     eprintln!("{} written to {}", bytes(written), path.display());
-    Ok(())
-}
-
-fn stopped(stop: &AtomicBool) -> Result<(), Failure> {
-    if stop.load(Ordering::Relaxed) {
-        return Err(Failure::new(FailureKind::Interrupted, "stopped: the file is not whole"));
-    }
     Ok(())
 }
 

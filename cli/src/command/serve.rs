@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
+use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
 use capstan_query_server::{flight, http};
 use capstan_storage_engine::cache::{Cache, CacheSettings, DiskSettings};
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::limited::Limited;
 use crate::interrupt;
 use crate::settings::Settings;
 
@@ -40,6 +42,8 @@ pub(crate) struct Arguments {
     ports: Ports,
     #[command(flatten)]
     keeping: Keeping,
+    #[command(flatten)]
+    limits: Limited,
 }
 
 /// Where to listen.
@@ -82,8 +86,8 @@ impl Keeping {
 
 /// Sockets that listen already.
 pub(super) struct Listening {
-    flight: TcpListener,
-    http: TcpListener,
+    pub(super) flight: TcpListener,
+    pub(super) http: TcpListener,
 }
 
 impl Ports {
@@ -122,7 +126,8 @@ pub(crate) fn run(
     interrupt::watch(runtime, move || {
         stop.send_replace(true);
     })?;
-    runtime.block_on(serve(listening, store, cache, stopped))
+    let limits = arguments.limits.of_server(settings);
+    runtime.block_on(serve(listening, store, cache, limits, stopped))
 }
 
 /// Serves until told to stop.
@@ -130,13 +135,12 @@ pub(super) async fn serve(
     listening: Listening,
     store: Store,
     cache: Cache,
+    limits: Limits,
     stopped: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let place = store.place().to_owned();
-    let options = Options { cache: cache.clone(), ..Options::default() };
+    let options = Options { cache: cache.clone(), limits, ..Options::default() };
     let sessions = Arc::new(StoreSessions::open(store, options).await?);
-    // Both follow the store as one, and share what is open of it.
-    let latest = Arc::clone(sessions.latest());
     let told = |listener: &TcpListener| {
         listener.local_addr().map_err(|error| Failure::io("a listener fails", error))
     };
@@ -145,8 +149,9 @@ pub(super) async fn serve(
         told(&listening.flight)?,
         told(&listening.http)?
     );
-    let flight = flight::serve(listening.flight, sessions, until(stopped.clone()));
-    let http = http::serve(listening.http, latest, until(stopped));
+    // Both follow the store as one, and share what is open of it.
+    let http = http::serve(listening.http, Arc::clone(&sessions), until(stopped.clone()));
+    let flight = flight::serve(listening.flight, sessions, until(stopped));
     let ended = tokio::try_join!(flight, http).map(|_| ());
     cache.settle().await;
     ended

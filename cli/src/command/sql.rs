@@ -15,6 +15,7 @@ use futures::StreamExt;
 use tokio::runtime::Runtime;
 
 use super::asked::Server;
+use super::limited::Limited;
 use crate::interrupt;
 use crate::output;
 use crate::settings::Settings;
@@ -39,6 +40,8 @@ pub(crate) struct Arguments {
     format: Format,
     #[command(flatten)]
     server: Server,
+    #[command(flatten)]
+    limits: Limited,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,26 +68,10 @@ pub(crate) fn run(
             "an Arrow stream is not for a terminal: send it to a file or a program",
         ));
     }
-    let stop = interrupt::watch(runtime, || ())?;
-    runtime.block_on(async {
-        let asked = arguments.server.open(settings).await?;
-        let answer = asked.query(&query).await?;
-        let printing = print(answer, arguments.format);
-        tokio::pin!(printing);
-        loop {
-            let tick = tokio::time::sleep(std::time::Duration::from_millis(100));
-            tokio::select! {
-                ended = &mut printing => return ended,
-                () = tick => {
-                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        return Err(Failure::new(
-                            FailureKind::Interrupted,
-                            "stopped: these are not all rows",
-                        ));
-                    }
-                }
-            }
-        }
+    let limits = arguments.limits.of_command();
+    interrupt::until(runtime, "stopped: these are not all rows", async {
+        let asked = arguments.server.open_within(settings, limits).await?;
+        print(asked.query(&query).await?, arguments.format).await
     })
 }
 

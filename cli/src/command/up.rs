@@ -5,6 +5,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::folding::Folding;
+use super::limited::Limited;
 use super::record::{self, Capture};
 use super::serve::{self, Keeping, Ports};
 use crate::interrupt;
@@ -29,6 +30,8 @@ pub(crate) struct Arguments {
     ports: Ports,
     #[command(flatten)]
     keeping: Keeping,
+    #[command(flatten)]
+    limits: Limited,
 }
 
 pub(crate) fn run(
@@ -52,10 +55,11 @@ pub(crate) fn run(
         stop_serving.send_replace(true);
     })?;
     eprintln!("recording {} into {}", options.description, store.place());
+    let limits = arguments.limits.of_server(settings);
     let serving = runtime.spawn({
         let store = store.clone();
         async move {
-            let ended = serve::serve(listening, store, cache, stopped).await;
+            let ended = serve::serve(listening, store, cache, limits, stopped).await;
             // A recorder nobody can ask is not what was wanted.
             also_stop_recording.stop();
             ended

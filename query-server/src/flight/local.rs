@@ -8,43 +8,27 @@ use arrow_flight::error::FlightError;
 use capstan_model::{Failure, FailureKind};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use futures::{StreamExt, TryStreamExt, stream};
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{mpsc, oneshot};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 
 use super::Sessions;
 use super::client::Answer;
 use super::handle::Statement;
-use super::statement::{Planned, STACK_BYTES};
+use super::statement::Planned;
 use super::status;
 
-/// Batches that may wait for who takes them.
-const WAITING: usize = 2;
-
-/// Answers statements in this process, on threads of its own: long statements need more stack
-/// than other threads have.
+/// Answers statements in this process.
 pub struct Local {
     sessions: Arc<dyn Sessions>,
-    handle: Handle,
-    threads: Option<Runtime>,
 }
 
-type Batches = mpsc::Sender<Result<RecordBatch, Failure>>;
+/// What a question gives: its columns and its rows.
+type Started = (SchemaRef, BoxStream<'static, Result<RecordBatch, Failure>>);
 
 impl Local {
     /// Answers from `sessions`.
-    ///
-    /// # Errors
-    ///
-    /// Threads cannot be started.
-    pub fn new(sessions: Arc<dyn Sessions>) -> Result<Local, Failure> {
-        let threads = Builder::new_multi_thread()
-            .thread_name("capstan-query")
-            .thread_stack_size(STACK_BYTES)
-            .enable_all()
-            .build()
-            .map_err(|e| Failure::io("threads for queries cannot be started", e))?;
-        Ok(Local { sessions, handle: threads.handle().clone(), threads: Some(threads) })
+    pub fn new(sessions: Arc<dyn Sessions>) -> Local {
+        Local { sessions }
     }
 
     /// Runs a statement. Dropping the answer stops it.
@@ -54,76 +38,25 @@ impl Local {
     /// What a server would say, with its kind.
     pub async fn query(&self, sql: &str) -> Result<Answer, Failure> {
         let statement = Statement::new(sql.to_owned())?;
-        let (tell, told) = oneshot::channel();
-        let (to, from) = mpsc::channel(WAITING);
-        let task = self.handle.spawn(run(Arc::clone(&self.sessions), statement, tell, to));
-        let schema = told.await.map_err(|_| crashed())??;
-        let batches = stream::unfold((from, Some(task)), async |(mut from, task)| {
-            if let Some(batch) = from.recv().await {
-                return Some((batch, (from, task)));
-            }
-            // A crash must not look like the end of the rows.
-            let crash = task?.await.is_err();
-            crash.then(|| (Err(crashed()), (from, None)))
-        });
-        Ok(Answer { schema, batches: batches.boxed() })
+        let sessions = Arc::clone(&self.sessions);
+        let started = async move { start(&*sessions, &statement).await };
+        let (schema, batches) = self.sessions.questions().stream(weigh, started).await?;
+        Ok(Answer { schema, batches: batches.map(|batch| batch.and_then(|batch| batch)).boxed() })
     }
 }
 
-impl Drop for Local {
-    fn drop(&mut self) {
-        if let Some(threads) = self.threads.take() {
-            // Where futures run, a runtime may not be dropped in the ordinary way.
-            threads.shutdown_background();
-        }
-    }
+/// Memory of a batch, bytes.
+fn weigh(batch: &Result<RecordBatch, Failure>) -> usize {
+    batch.as_ref().map_or(0, RecordBatch::get_array_memory_size)
 }
 
-fn crashed() -> Failure {
-    Failure::new(FailureKind::Other, "the query crashed; the log has more")
-}
-
-async fn run(
-    sessions: Arc<dyn Sessions>,
-    statement: Statement,
-    tell: oneshot::Sender<Result<SchemaRef, Failure>>,
-    to: Batches,
-) {
-    let mut batches = match start(&*sessions, &statement).await {
-        Ok((schema, batches)) => {
-            if tell.send(Ok(schema)).is_err() {
-                return;
-            }
-            batches
-        }
-        Err(failure) => {
-            // Who asked may be gone; then nobody wants to know.
-            let _ = tell.send(Err(failure));
-            return;
-        }
-    };
-    loop {
-        let next = tokio::select! {
-            next = batches.next() => next,
-            () = to.closed() => break,
-        };
-        let Some(batch) = next else { break };
-        let failed = batch.is_err();
-        if to.send(batch.map_err(failure)).await.is_err() || failed {
-            break;
-        }
-    }
-}
-
-async fn start(
-    sessions: &dyn Sessions,
-    statement: &Statement,
-) -> Result<(SchemaRef, FlightRecordBatchStream), Failure> {
+async fn start(sessions: &dyn Sessions, statement: &Statement) -> Result<Started, Failure> {
     let planned = Planned::new(sessions.session().await?, statement).await?;
     let schema = planned.schema();
     let answer = planned.run().await?;
     let messages = answer.map_err(|status| FlightError::Tonic(Box::new(status)));
-    Ok((schema, FlightRecordBatchStream::new_from_flight_data(messages)))
+    let batches = FlightRecordBatchStream::new_from_flight_data(messages).map_err(failure);
+    Ok((schema, batches.boxed()))
 }
 
 fn failure(error: FlightError) -> Failure {

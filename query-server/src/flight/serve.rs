@@ -8,15 +8,14 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use capstan_model::{Failure, FailureKind};
 use futures::FutureExt;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
-use tokio::task::JoinError;
+use tokio::task::{AbortHandle, JoinError};
 use tokio::time::timeout;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::gate::Gate;
-use super::{Sessions, handle, statement, wire};
+use super::{Sessions, handle, wire};
 
 /// How long answers that run when the server is told to stop may go on.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -39,12 +38,12 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// still runs then breaks off with an error on the client's side; it never looks
 /// like a short answer. Dropping the future stops at once.
 ///
-/// Queries run on threads of their own: they need more stack than others have, and
-/// do not hold up what else the caller's runtime does.
+/// Connections are served where this is called; statements run on threads of their own
+/// ([`crate::questions`]).
 ///
 /// # Errors
 ///
-/// The listener cannot be used, or threads cannot be started.
+/// The listener cannot be used.
 pub async fn serve(
     listener: TcpListener,
     sessions: Arc<dyn Sessions>,
@@ -60,10 +59,9 @@ pub(super) async fn serve_with(
     sessions: Arc<dyn Sessions>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Failure> {
-    let listener = listener.into_std().map_err(|e| Failure::io("the listener fails", e))?;
-    let threads = Threads::start()?;
     let (stop, stopped) = oneshot::channel();
-    let mut serving = threads.handle.spawn(answer(listener, sessions, stopped));
+    let mut serving = tokio::spawn(answer(listener, Arc::clone(&sessions), stopped));
+    let _ending = Ending { sessions, serving: serving.abort_handle() };
     tokio::select! {
         ended = &mut serving => return outcome(ended),
         () = shutdown => drop(stop),
@@ -77,13 +75,24 @@ pub(super) async fn serve_with(
     }
 }
 
+/// Ends what serves, and the statements that still run.
+struct Ending {
+    sessions: Arc<dyn Sessions>,
+    serving: AbortHandle,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.serving.abort();
+        self.sessions.questions().stop_all();
+    }
+}
+
 async fn answer(
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     sessions: Arc<dyn Sessions>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
-    let listener =
-        TcpListener::from_std(listener).map_err(|e| Failure::io("the listener fails", e))?;
     let service = FlightServiceServer::new(Gate::new(sessions)?)
         .max_decoding_message_size(MAX_TAKEN)
         .max_encoding_message_size(MAX_SENT);
@@ -106,31 +115,4 @@ fn outcome(ended: Result<Result<(), Failure>, JoinError>) -> Result<(), Failure>
     ended.unwrap_or_else(|error| {
         Err(Failure::caused_by(FailureKind::Other, "the Flight server crashed", error))
     })
-}
-
-/// The threads that queries run on. They are let go without waiting: where futures
-/// run, a runtime may not be dropped in the ordinary way.
-struct Threads {
-    handle: Handle,
-    runtime: Option<Runtime>,
-}
-
-impl Threads {
-    fn start() -> Result<Self, Failure> {
-        let runtime = Builder::new_multi_thread()
-            .thread_name("capstan-query")
-            .thread_stack_size(statement::STACK_BYTES)
-            .enable_all()
-            .build()
-            .map_err(|e| Failure::io("threads for queries cannot be started", e))?;
-        Ok(Threads { handle: runtime.handle().clone(), runtime: Some(runtime) })
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
 }

@@ -21,9 +21,10 @@ use arrow_flight::sql::{
     CommandStatementUpdate, DoPutPreparedStatementResult, SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{
-    Action, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, Ticket,
+    Action, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, Ticket,
 };
 use capstan_model::Failure;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -52,22 +53,43 @@ impl Service {
         Ok(Service { sessions, info, types })
     }
 
-    async fn plan(&self, statement: &Statement) -> Result<Planned, Status> {
-        let context = self.sessions.session().await.map_err(failed)?;
-        Planned::new(context, statement).await.map_err(failed)
+    /// Plans `statement` and gives what `then` takes from the plan.
+    async fn plan<T: Send + 'static>(
+        &self,
+        statement: &Statement,
+        then: impl FnOnce(&Planned) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (sessions, statement) = (Arc::clone(&self.sessions), statement.clone());
+        let planned = async move {
+            let planned = Planned::new(sessions.session().await?, &statement).await?;
+            then(&planned)
+        };
+        self.sessions.questions().ask(planned).await.map_err(failed)
     }
 
     /// Where the answer to `statement` is: here, at a ticket that says all of it.
     async fn offer(&self, statement: Statement, descriptor: FlightDescriptor) -> Info {
-        let planned = self.plan(&statement).await?;
+        let schema = self.plan(&statement, |planned| Ok(planned.schema())).await?;
         let statement_handle = statement.encode().map_err(failed)?;
-        info(&planned.schema(), &TicketStatementQuery { statement_handle }, descriptor)
+        info(&schema, &TicketStatementQuery { statement_handle }, descriptor)
     }
 
     async fn answer(&self, statement: Statement) -> Get {
-        let planned = self.plan(&statement).await?;
-        Ok(Response::new(planned.run().await.map_err(failed)?))
+        let sessions = Arc::clone(&self.sessions);
+        let started = async move {
+            let planned = Planned::new(sessions.session().await?, &statement).await?;
+            Ok(((), planned.run().await?))
+        };
+        let ((), messages) =
+            self.sessions.questions().stream(weigh, started).await.map_err(failed)?;
+        let messages = messages.map(|message| message.map_err(failed).and_then(|message| message));
+        Ok(Response::new(messages.boxed()))
     }
+}
+
+/// Memory of a message, bytes.
+fn weigh(message: &Result<FlightData, Status>) -> usize {
+    message.as_ref().map_or(0, |data| data.data_body.len() + data.data_header.len())
 }
 
 fn failed(failure: Failure) -> Status {
@@ -138,11 +160,12 @@ impl FlightSqlService for Service {
             return Err(read_only("transactions are"));
         }
         let statement = Statement::new(query.query).map_err(failed)?;
-        let planned = self.plan(&statement).await?;
+        let planned = |planned: &Planned| Ok((planned.schema(), planned.parameters()?));
+        let (schema, parameters) = self.plan(&statement, planned).await?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: statement.encode().map_err(failed)?,
-            dataset_schema: encode_schema(&planned.schema())?,
-            parameter_schema: encode_schema(&planned.parameters().map_err(failed)?)?,
+            dataset_schema: encode_schema(&schema)?,
+            parameter_schema: encode_schema(&parameters)?,
         })
     }
 
@@ -154,7 +177,7 @@ impl FlightSqlService for Service {
         let mut statement = Statement::decode(&query.prepared_statement_handle).map_err(failed)?;
         statement.parameters = bound(request.into_inner()).await?;
         // Whether the values fit is said now, while the caller knows what it bound.
-        self.plan(&statement).await?;
+        self.plan(&statement, |_| Ok(())).await?;
         let handle = statement.encode().map_err(failed)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }

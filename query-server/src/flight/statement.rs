@@ -12,6 +12,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
@@ -20,19 +21,31 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
-use super::{status, wire};
-use crate::tables::Skipped;
+use super::{limits, status, wire};
+use crate::tables::{Skipped, longest_value, makes_long_values};
 
 /// Highest number a parameter may have.
 const MAX_PARAMETERS: usize = 1_000;
 
 /// Most operators and keywords of a statement; see [`check_depth`].
-pub(super) const MAX_LEVELS: usize = 1_000;
+const MAX_LEVELS: usize = 1_000;
 
-/// Stack that is enough to plan and run a statement of [`MAX_LEVELS`], bytes.
-/// Measured for chains of `+` in a build without optimisation: 500 levels fit into
-/// 16 MiB and 1,000 do not, 2,000 fit into 64 MiB.
-pub(super) const STACK_BYTES: usize = 64 << 20;
+/// Rows that are worked on at a time where functions make long values of short ones.
+const LONG_VALUES_AT_ONCE: usize = 256;
+
+/// Bytes that one value of a statement may take when it is written out for all rows that are
+/// worked on at a time.
+const WRITTEN_OUT: usize = 32 << 20;
+
+/// How many rows are worked on at a time, if that must be fewer than usual.
+fn rows_at_once(plan: &LogicalPlan) -> Option<usize> {
+    let by_values = match longest_value(plan) {
+        0..=4_096 => None,
+        long => Some((WRITTEN_OUT / long).clamp(1, LONG_VALUES_AT_ONCE)),
+    };
+    let by_functions = makes_long_values(plan).then_some(LONG_VALUES_AT_ONCE);
+    by_values.or(by_functions)
+}
 
 /// A statement that was understood, and the tables it will read.
 pub(super) struct Planned {
@@ -49,7 +62,10 @@ impl Planned {
         let state = context.state();
         let dialect = state.config_options().sql_parser.dialect;
         let sql = prepare(&statement.sql, dialect.as_ref())?;
-        let plan = state.create_logical_plan(&sql).await.map_err(|e| status::from_query(&e))?;
+        let failed = |error: DataFusionError| status::from_query(&error);
+        let parsed = state.sql_to_statement(&sql, &dialect).map_err(failed)?;
+        limits::check(&parsed)?;
+        let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
         only_reads(&plan)?;
         let plan = match &statement.parameters {
             Some(row) => {
@@ -83,9 +99,14 @@ impl Planned {
         let skipped = Arc::new(Skipped::default());
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(&skipped));
-        let context = SessionContext::new_with_state(state);
-        let frame = context.execute_logical_plan(self.plan).await.map_err(failed)?;
-        let batches = frame.execute_stream().await.map_err(failed)?;
+        let plan = state.optimize(&self.plan).map_err(failed)?;
+        if let Some(rows) = rows_at_once(&plan) {
+            let config = state.config_mut();
+            *config = config.clone().with_batch_size(rows);
+        }
+        let plan = state.query_planner().create_physical_plan(&plan, &state);
+        let plan = plan.await.map_err(failed)?;
+        let batches = execute_stream(plan, state.task_ctx()).map_err(failed)?;
         // The rows first: what is missing among them is known when the last was read.
         let missing = stream::iter(std::iter::from_fn(move || skipped.failure())).take(1);
         Ok(wire::encode(schema, batches.map_err(failed).chain(missing.map(Err))))

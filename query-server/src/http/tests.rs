@@ -9,16 +9,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::export::Order;
+use crate::questions::Limits;
+use crate::select::Selection;
+use crate::sessions::Options;
 use crate::snapshot::Snapshot;
 use crate::snapshot::testing::*;
 
 /// The status line and headers, and the body as it came.
 async fn ask(snapshot: &Snapshot, target: &str) -> (String, Vec<u8>) {
     let (store, cache) = (snapshot.store().clone(), Cache::in_memory(1 << 20));
-    let latest = Latest::load(store, cache, Duration::ZERO).await.unwrap();
+    let options = Options { freshness: Duration::ZERO, cache, ..Options::default() };
+    ask_from(Arc::new(StoreSessions::open(store, options).await.unwrap()), target).await
+}
+
+/// As [`ask`], of sessions.
+async fn ask_from(sessions: Arc<StoreSessions>, target: &str) -> (String, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(serve(listener, Arc::new(latest), std::future::pending()));
+    let server = tokio::spawn(serve(listener, sessions, std::future::pending()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {target} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -117,4 +126,33 @@ async fn the_state_is_told() {
     let (head, body) = ask(&snapshot, "/healthz").await;
     assert!(head.starts_with("HTTP/1.1 200 "));
     assert_eq!(body, b"ok\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exports_share_one_budget_and_one_too_many_is_told_to_come_again() {
+    let snapshot = snapshot_of(Recording::of(1), traffic(1, 3_000, 0, 1_000_000)).await;
+    let limits =
+        Limits { memory: 64 << 20, patience: Duration::from_millis(100), ..Limits::default() };
+    let options = Options { freshness: Duration::ZERO, limits, ..Options::default() };
+    let sessions = StoreSessions::open(snapshot.store().clone(), options).await.unwrap();
+    let sessions = Arc::new(sessions);
+    let mut held = Vec::new();
+    let refused = loop {
+        match sessions.file(Selection::default(), Order::Time).await {
+            Ok(file) => held.push(file),
+            Err(failure) => break failure,
+        }
+        assert!(held.len() <= 8, "nothing is refused");
+    };
+    assert!(held.len() > 1);
+    assert_eq!(refused.kind(), FailureKind::Unavailable, "{refused}");
+    let target = "/api/v1/export.pcapng";
+    let (head, body) = ask_from(Arc::clone(&sessions), target).await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(head.to_lowercase().contains("retry-after: "), "{head}");
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert!(answer["error"].as_str().unwrap().contains("--memory"), "{answer}");
+    held.pop();
+    let (head, body) = ask_from(sessions, target).await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && unchunk(&body).is_some(), "{head}");
 }

@@ -28,7 +28,7 @@ async fn all(answer: Answer) -> Result<RecordBatch, Failure> {
 }
 
 async fn packets(sessions: &Arc<StoreSessions>) -> i64 {
-    let local = Local::new(Arc::clone(sessions) as _).expect("threads");
+    let local = Local::new(Arc::clone(sessions) as _);
     let answer = local.query("SELECT count(*) FROM packets").await.expect("an answer");
     all(answer).await.expect("a row").column(0).as_primitive::<Int64Type>().value(0)
 }
@@ -60,7 +60,7 @@ async fn a_server_and_this_process_give_the_same_rows_and_the_same_words() {
     let served = Arc::clone(&sessions) as Arc<dyn Sessions>;
     let server = tokio::spawn(crate::flight::serve(listener, served, std::future::pending()));
     let client = Client::connect(&format!("http://{address}")).await.expect("the server runs");
-    let local = Local::new(Arc::clone(&sessions) as _).expect("threads");
+    let local = Local::new(Arc::clone(&sessions) as _);
     for sql in [
         "SELECT * FROM packets ORDER BY ordinal",
         "SELECT * FROM flows ORDER BY flow_id",
@@ -102,7 +102,7 @@ async fn an_answer_that_is_given_up_does_not_hold_the_next_one_back() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
-    let local = Local::new(Arc::clone(&sessions) as _).expect("threads");
+    let local = Local::new(Arc::clone(&sessions) as _);
     for _ in 0..5 {
         let mut answer = local.query("SELECT * FROM packets").await.expect("an answer");
         answer.batches.try_next().await.expect("rows").expect("rows");
@@ -116,7 +116,7 @@ async fn an_answer_whose_threads_are_gone_is_not_a_short_one() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
-    let local = Local::new(sessions as _).expect("threads");
+    let local = Local::new(sessions as _);
     let mut answer = local.query("SELECT * FROM packets").await.expect("an answer");
     answer.batches.try_next().await.expect("rows").expect("rows");
     drop(local);

@@ -34,7 +34,7 @@ pub struct InUse {
 
 impl Snapshot {
     /// Begins to answer from it; when the last clone is dropped, or ended, nothing is kept for
-    /// that any more. Call it where tokio runs.
+    /// that any more.
     pub fn begin(self: &Arc<Self>) -> Arc<InUse> {
         let mut known = self.in_use.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let young = known.upgrade().filter(|of| of.began.elapsed() < SHARED_FOR);
@@ -60,7 +60,9 @@ impl InUse {
         let holds = Arc::new(AtomicBool::new(false));
         let (view, shared) = (snapshot.view.clone(), Arc::clone(&snapshot.shared));
         let kept = Arc::clone(&holds);
-        let keeper = tokio::spawn(async move {
+        // Others may share it, so it must outlive the threads of who began it.
+        let home = snapshot.shared.home.clone();
+        let keeper = home.spawn(async move {
             match lease::keep(&view, grace, &kept, ended).await {
                 Err(failure) if failure.kind() == FailureKind::Permission => {
                     if !shared.was_refused.swap(true, Ordering::Relaxed) {

@@ -51,6 +51,26 @@ async fn segments_and_coverage_are_cut_to_the_range() {
 }
 
 #[tokio::test]
+async fn a_question_waits_for_no_other_one() {
+    let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
+    let all = |range| Question { range, flows: FlowFilter::all(), statements: true };
+    let (slow, quick) = (TimeRange::ALL, TimeRange { start: Time(0), end: Time(1_000) });
+    let asked = snapshot.place(&all(slow));
+    let never = tokio::spawn(async move {
+        asked.get_or_init(std::future::pending).await;
+    });
+    tokio::task::yield_now().await;
+    let longest = std::time::Duration::from_secs(30);
+    let window = tokio::time::timeout(longest, snapshot.window(quick)).await;
+    assert_eq!(window.expect("it waits for the slow one").unwrap().segments.len(), 1);
+    // Who asks the same waits for it, and asks by itself when that is given up.
+    let same = snapshot.window(slow);
+    never.abort();
+    let window = tokio::time::timeout(longest, same).await;
+    assert!(!window.expect("it asks by itself").unwrap().segments.is_empty());
+}
+
+#[tokio::test]
 async fn opening_takes_one_get_and_the_second_time_none() {
     let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
     let segment = &segments(&snapshot).await[0];

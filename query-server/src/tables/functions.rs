@@ -5,7 +5,14 @@
 //! (`super::predicate`). One that is evaluated after all stands where no scan could take it
 //! over, and says so.
 //!
-//! `octet_length(…)` is the query engine's own, for captured bytes, too.
+//! `octet_length(…)` is the query engine's own, for captured bytes, too. `guarded` limits those of its
+//! functions that make long values of short ones, `concat` the operator `||`; `made` tells how long.
+
+mod concat;
+mod guarded;
+mod made;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -13,10 +20,12 @@ use capstan_model::{Address, Failure, FailureKind};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::length::length;
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 use datafusion::scalar::ScalarValue;
 
@@ -24,6 +33,46 @@ use crate::select::FlowFilter;
 
 const HOST: &str = "host";
 const PORT: &str = "port";
+
+pub(super) use self::concat::LimitConcat;
+
+/// The functions among these that make long values of short ones, with a limit on what they make.
+pub(super) fn limited<'a>(
+    known: impl IntoIterator<Item = &'a Arc<ScalarUDF>>,
+) -> impl Iterator<Item = ScalarUDF> {
+    known.into_iter().filter_map(guarded::guard)
+}
+
+/// Bytes of the longest value that a plan has written in it.
+pub(crate) fn longest_value(plan: &LogicalPlan) -> usize {
+    let mut longest = 0;
+    let mut look = |expression: &Expr| {
+        if let Expr::Literal(value, _) = expression {
+            longest = longest.max(value.size());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    };
+    // The walk itself cannot fail.
+    let _ = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| expression.apply(&mut look))
+    });
+    longest
+}
+
+/// Whether a plan has functions that make long values of short ones.
+pub(crate) fn makes_long_values(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let mut look = |expression: &Expr| {
+        found |=
+            matches!(expression, Expr::ScalarFunction(call) if guarded::is_guarded(&call.func));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    };
+    // The walk itself cannot fail.
+    let _ = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| expression.apply(&mut look))
+    });
+    found
+}
 
 /// The functions, to be registered.
 pub(super) fn all() -> [Arc<ScalarUDF>; 3] {

@@ -328,7 +328,8 @@ impl ExecutionPlan for ScanExec {
         let memory = MemoryConsumer::new(format!("scan of {}", self.request.table()))
             .register(context.memory_pool());
         let skipped = context.session_config().get_extension::<Skipped>();
-        let state = Partition::new(self, segments, memory, partition, skipped);
+        let batch_rows = context.session_config().batch_size();
+        let state = Partition::new(self, segments, memory, partition, batch_rows, skipped);
         let rows = stream::try_unfold(state, |mut state| async move {
             let batch = state.next().await.map_err(external)?;
             Ok(batch.map(|batch| (batch, state)))

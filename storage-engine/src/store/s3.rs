@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
-use object_store::client::{HttpClient, HttpConnector, ReqwestConnector};
+use object_store::client::{
+    HttpClient, HttpConnector, ReqwestConnector, SpawnedReqwestConnector,
+};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 use url::{Host, Url};
 
@@ -142,6 +144,10 @@ impl S3Options {
             .with_unsigned_payload(true)
             .with_retry(NO_RETRIES)
             .with_client_options(client);
+        // Connections outlive the threads of whoever asks first.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
+        }
         if let Some(encryption) = &self.encryption {
             builder = encryption.apply(builder);
         }
@@ -237,7 +243,10 @@ fn agents_client(
     // Agents and metadata services are reached within the machine, without TLS.
     let options =
         options.clone().with_allow_http(true).with_connect_timeout(Duration::from_secs(2));
-    let client = ReqwestConnector::default().connect(&options);
+    let client = match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => SpawnedReqwestConnector::new(runtime).connect(&options),
+        Err(_) => ReqwestConnector::default().connect(&options),
+    };
     client.map(Some).map_err(|error| {
         Failure::caused_by(FailureKind::Other, "cannot make a client for credentials", error)
     })

@@ -34,6 +34,7 @@ use tonic::transport::Channel;
 use super::super::client::Client;
 use super::super::serve::serve_with;
 use super::super::{ExportRequest, GRACE, Sessions, session_config};
+use crate::questions::Questions;
 
 /// What the tables hold, and what was seen of their use.
 #[derive(Default)]
@@ -42,6 +43,8 @@ pub(super) struct Tables {
     pub(super) stopped: Arc<AtomicUsize>,
     /// Batches that were read from `endless`.
     pub(super) read: Arc<AtomicUsize>,
+    /// What runs statements.
+    pub(super) questions: Questions,
     /// The last export that was asked for.
     pub(super) exported: std::sync::Mutex<Option<ExportRequest>>,
 }
@@ -80,6 +83,10 @@ impl Sessions for Tables {
             context.register_table(name, table).expect("a new name");
         }
         Ok(context)
+    }
+
+    fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     async fn export(

@@ -145,6 +145,8 @@ pub(super) struct Partition {
     /// Rows that were read and not given out.
     batch: Option<RecordBatch>,
     limit: Option<usize>,
+    /// Rows the statement works on at a time.
+    batch_rows: usize,
     memory: MemoryReservation,
     metrics: Counts,
     /// Where it is noted what cannot be read; if nowhere, that ends the answer.
@@ -191,6 +193,7 @@ impl Partition {
         mut segments: Vec<Arc<Segment>>,
         memory: MemoryReservation,
         partition: usize,
+        batch_rows: usize,
         skipped: Option<Arc<Skipped>>,
     ) -> Self {
         segments.reverse();
@@ -202,6 +205,7 @@ impl Partition {
             rows: None,
             batch: None,
             limit: scan.limit,
+            batch_rows,
             memory,
             metrics: Counts::new(&scan.metrics, partition),
             skipped,
@@ -270,7 +274,8 @@ impl Partition {
 
     /// The first rows of a batch; the others are kept for later.
     fn cut(&mut self, batch: RecordBatch) -> RecordBatch {
-        let most = self.limit.unwrap_or(usize::MAX).min(rows_at_a_time(&batch));
+        let at_a_time = rows_at_a_time(&batch, self.batch_rows);
+        let most = self.limit.unwrap_or(usize::MAX).min(at_a_time);
         let now = batch.num_rows().min(most);
         if now < batch.num_rows() {
             self.batch = Some(batch.slice(now, batch.num_rows() - now));
@@ -300,6 +305,6 @@ fn skip(
 }
 
 /// Rows without columns are only counted, so they weigh nothing.
-fn rows_at_a_time(batch: &RecordBatch) -> usize {
-    if batch.num_columns() == 0 { usize::MAX } else { BATCH_ROWS }
+fn rows_at_a_time(batch: &RecordBatch, most: usize) -> usize {
+    if batch.num_columns() == 0 { usize::MAX } else { most.min(BATCH_ROWS) }
 }

@@ -1,0 +1,194 @@
+//! How large a statement may grow when it is planned. A name that `WITH` gives stands for its query
+//! wherever it is used, so a statement of twenty lines can stand for a million tables; planning it
+//! would take all memory before anything could be said.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use capstan_model::{Failure, FailureKind};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, Select, Visit, Visitor};
+
+/// Most tables that a statement may read, each as often as it is named.
+pub(super) const MAX_TABLES: u64 = 64;
+
+/// Most selects and expressions that names given by `WITH` may stand for, beyond the first use of
+/// each.
+const MAX_REPEATED: u64 = 10_000;
+
+/// Refuses a statement that stands for too much.
+///
+/// # Errors
+/// It does, of kind `Usage`.
+pub(super) fn check(statement: &Statement) -> Result<(), Failure> {
+    let mut count = Count { frames: vec![Frame::default()] };
+    match statement {
+        Statement::Statement(statement) => {
+            let _ = statement.visit(&mut count);
+        }
+        Statement::Explain(explain) => return check(&explain.statement),
+        // Refused later.
+        _ => return Ok(()),
+    }
+    let sum = count.frames.first().map_or(Size::default(), |frame| frame.size);
+    let words = if sum.tables > MAX_TABLES {
+        format!(
+            "the statement reads {} tables, counting each as often as it is named, and \
+             {MAX_TABLES} are taken",
+            sum.tables
+        )
+    } else if sum.repeated > MAX_REPEATED {
+        format!(
+            "the statement uses what WITH names so often that it stands for {} selects and \
+             expressions more than are written, and {MAX_REPEATED} are taken",
+            sum.repeated
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(FailureKind::Usage, words))
+}
+
+/// How large a query is when every name is replaced by what it stands for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    tables: u64,
+    /// Selects and expressions.
+    nodes: u64,
+    /// Those of them that come from using a name of `WITH`.
+    repeated: u64,
+}
+
+impl Size {
+    fn add(&mut self, other: Size) {
+        self.tables = self.tables.saturating_add(other.tables);
+        self.nodes = self.nodes.saturating_add(other.nodes);
+        self.repeated = self.repeated.saturating_add(other.repeated);
+    }
+}
+
+/// A query while it is walked.
+#[derive(Debug, Default)]
+struct Frame {
+    size: Size,
+    /// Names whose queries come next, the last one first.
+    coming: Vec<String>,
+    known: HashMap<String, Size>,
+}
+
+struct Count {
+    frames: Vec<Frame>,
+}
+
+impl Count {
+    fn node(&mut self) -> ControlFlow<()> {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.size.nodes = frame.size.nodes.saturating_add(1);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A name as it is looked up: case does not matter, so that too much is counted rather than
+/// too little.
+fn key(name: &str) -> String {
+    name.to_lowercase()
+}
+
+impl Visitor for Count {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let named = query.with.iter().flat_map(|with| &with.cte_tables);
+        let mut coming: Vec<String> = named.map(|cte| key(&cte.alias.name.value)).collect();
+        coming.reverse();
+        self.frames.push(Frame { coming, ..Frame::default() });
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        // Each was pushed before; the first is the statement's own.
+        let Some(Frame { size, .. }) = self.frames.pop() else { return ControlFlow::Break(()) };
+        if let Some(above) = self.frames.last_mut() {
+            match above.coming.pop() {
+                // Walked once as it is written; it counts where it is used.
+                Some(name) => {
+                    above.known.insert(name, size);
+                }
+                None => above.size.add(size),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
+        self.node()
+    }
+
+    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+        self.node()
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        let name = match &relation.0[..] {
+            [name] => name.as_ident().map(|name| key(&name.value)),
+            _ => None,
+        };
+        let known = name.and_then(|name| {
+            self.frames.iter().rev().find_map(|frame| frame.known.get(&name).copied())
+        });
+        let size = match known {
+            Some(size) => {
+                // With what its own names stand for.
+                let nodes = size.nodes.saturating_add(1);
+                Size { repeated: nodes, nodes, ..size }
+            }
+            None => Size { tables: 1, nodes: 1, repeated: 0 },
+        };
+        if let Some(frame) = self.frames.last_mut() {
+            frame.size.add(size);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::parser::DFParser;
+
+    use super::*;
+
+    fn judge(sql: &str) -> Result<(), Failure> {
+        let mut statements = DFParser::parse_sql(sql).expect("SQL");
+        check(&statements.pop_front().expect("one"))
+    }
+
+    fn doubling(levels: usize) -> String {
+        let next =
+            |n: usize| format!(", a{} as (select * from a{n} union all select * from A{n})", n + 1);
+        let rest: String = (0..levels).map(next).collect();
+        format!("with a0 as (select 1 x){rest} select count(*) from a{levels}")
+    }
+
+    fn joined(tables: usize) -> String {
+        let tables: Vec<String> = (0..tables).map(|n| format!("flows f{n}")).collect();
+        format!("select count(*) from {}", tables.join(", "))
+    }
+
+    #[test]
+    fn what_stands_for_too_much_is_refused_and_what_is_written_out_is_not() {
+        let list = format!("select 1 where 1 in ({})", vec!["1"; 50_000].join(","));
+        let names = "with a as (select 1 from packets), b as (select * from a) \
+                     select * from a, b, (with a as (select 2) select * from a) c";
+        for sql in [&list, names, &doubling(8), &joined(64), "explain select 1", "show tables"] {
+            assert!(judge(sql).is_ok(), "{sql:.80}");
+        }
+        let nested = "with a as (select * from t, t u, t v, t w), b as (select * from a, a c, a d, a e), \
+                      c as (select * from b, b x, b y, b z) select * from c, c d";
+        for sql in [&doubling(20), &doubling(60), &joined(65), nested] {
+            let refused = judge(sql).expect_err(sql);
+            assert_eq!(refused.kind(), FailureKind::Usage);
+            assert!(judge(&format!("explain {sql}")).is_err());
+        }
+    }
+}

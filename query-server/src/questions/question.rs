@@ -1,0 +1,224 @@
+//! One question: when it began to work, and why it is to end.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use capstan_model::account::Slot;
+use capstan_model::{Failure, FailureKind};
+use tokio::sync::watch;
+
+/// Why a question is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Nobody waits for its answer any more.
+    Left,
+    /// It worked for as long as a question may.
+    Deadline(Duration),
+    /// Its rows were not taken for as long as a question may work.
+    NotTaken(Duration),
+    /// It held most when there was no more memory, bytes.
+    Memory { held: usize, budget: usize },
+    /// The server ends.
+    Ending,
+}
+
+impl Why {
+    pub(super) fn failure(self) -> Failure {
+        let (kind, what) = match self {
+            Why::Left => (FailureKind::Interrupted, "nobody waits for this answer".to_owned()),
+            Why::Deadline(limit) => (
+                FailureKind::Full,
+                format!(
+                    "the query was stopped after {} seconds, which is the most: ask about less, \
+                     or give questions more with --query-seconds",
+                    limit.as_secs_f64()
+                ),
+            ),
+            Why::NotTaken(limit) => (
+                FailureKind::Full,
+                format!(
+                    "the query was stopped because its rows were not taken for {} seconds; \
+                     --query-seconds gives more",
+                    limit.as_secs_f64()
+                ),
+            ),
+            Why::Memory { held, budget } => (
+                FailureKind::Full,
+                format!(
+                    "the query needs more than it may take: it held {} MiB when the {} MiB that \
+                     all questions share were in use; ask about less, or give more with --memory",
+                    held >> 20,
+                    budget >> 20
+                ),
+            ),
+            Why::Ending => {
+                (FailureKind::Unavailable, "the server ends: the answer is cut off".to_owned())
+            }
+        };
+        Failure::new(kind, what)
+    }
+}
+
+/// How long a question has worked, or waited for who takes its rows.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    worked: Duration,
+    since: Instant,
+    waits: bool,
+}
+
+impl Clock {
+    /// Why it is to end by now, if it is.
+    fn over(&self, now: Instant, limit: Duration) -> Option<Why> {
+        let passed = now.saturating_duration_since(self.since);
+        match self.waits {
+            true => (passed > limit).then_some(Why::NotTaken(limit)),
+            false => (self.worked + passed > limit).then_some(Why::Deadline(limit)),
+        }
+    }
+
+    fn turn(&mut self, now: Instant, waits: bool) {
+        if !self.waits {
+            self.worked += now.saturating_duration_since(self.since);
+        }
+        (self.since, self.waits) = (now, waits);
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    clock: Clock,
+    /// Its threads are gone: the slot may be another's by now.
+    over: bool,
+}
+
+/// A question that runs.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) slot: Slot,
+    why: watch::Sender<Option<Why>>,
+    state: Mutex<State>,
+}
+
+impl Question {
+    pub(super) fn new(slot: Slot) -> Question {
+        let clock = Clock { worked: Duration::ZERO, since: Instant::now(), waits: false };
+        let (why, _) = watch::channel(None);
+        Question { slot, why, state: Mutex::new(State { clock, over: false }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is guarded makes sense after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops it. The first reason counts; whether this is it.
+    pub(super) fn stop(&self, why: Why) -> bool {
+        let state = self.state();
+        if !state.over {
+            self.slot.set_stopped(true);
+        }
+        self.why.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(why);
+            }
+            first
+        })
+    }
+
+    pub(super) fn why(&self) -> Option<Why> {
+        *self.why.borrow()
+    }
+
+    /// Why it was stopped, once it was.
+    pub(super) async fn stopped(&self) -> Why {
+        let mut why = self.why.subscribe();
+        // The sender is this question's own, so it is there.
+        why.wait_for(Option::is_some).await.ok().and_then(|why| *why).unwrap_or(Why::Left)
+    }
+
+    /// Says whether it waits for who takes its rows.
+    pub(super) fn waits(&self, waits: bool) {
+        self.state().clock.turn(Instant::now(), waits);
+    }
+
+    /// Stops it if its time is over.
+    pub(super) fn check(&self, now: Instant, limit: Duration) {
+        let over = self.state().clock.over(now, limit);
+        if let Some(why) = over {
+            self.stop(why);
+        }
+    }
+
+    /// Its threads are gone, and `give_back` may give its slot to another.
+    pub(super) fn end(&self, give_back: impl FnOnce(Slot)) {
+        let mut state = self.state();
+        state.over = true;
+        give_back(self.slot);
+    }
+}
+
+/// Somebody waits for a question; when that is dropped the question is stopped.
+#[derive(Debug)]
+pub(super) struct Asked(pub(super) Arc<Question>);
+
+impl Asked {
+    /// What comes, unless the question is stopped before.
+    pub(super) async fn until_stopped<T>(
+        &self,
+        coming: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            why = self.0.stopped() => Err(why.failure()),
+            came = coming => match self.0.why() {
+                // What ends because it was stopped does not know why.
+                Some(why) if came.is_err() => Err(why.failure()),
+                _ => came,
+            },
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.stop(Why::Left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_for_the_client_is_no_work_and_has_a_limit_of_its_own() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let limit = Duration::from_secs(10);
+        let mut clock = Clock { worked: Duration::ZERO, since: start, waits: false };
+        assert_eq!(clock.over(at(10), limit), None);
+        assert_eq!(clock.over(at(11), limit), Some(Why::Deadline(limit)));
+        clock.turn(at(6), true);
+        assert_eq!(clock.over(at(16), limit), None);
+        assert_eq!(clock.over(at(17), limit), Some(Why::NotTaken(limit)));
+        clock.turn(at(15), false);
+        assert_eq!(clock.over(at(19), limit), None);
+        assert_eq!(clock.over(at(20), limit), Some(Why::Deadline(limit)));
+    }
+
+    #[test]
+    fn the_first_reason_counts_and_a_slot_that_is_given_back_is_left_alone() {
+        let slot = Slot::all().last().expect("there are some");
+        let question = Question::new(slot);
+        question.stop(Why::Ending);
+        question.stop(Why::Left);
+        assert_eq!(question.why(), Some(Why::Ending));
+        assert!(slot.is_stopped());
+        let over = Question::new(slot);
+        over.end(Slot::clear);
+        over.stop(Why::Left);
+        assert!(!slot.is_stopped());
+    }
+}

@@ -1,0 +1,298 @@
+//! The threads of questions. Their stacks are large, and the C library takes such a stack away the
+//! moment its thread ends; who detaches a thread that is just ending then reads what is gone.
+//! So each thread is joined, and none is ever detached. A thread that outlives what knows it is
+//! left as it is.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use capstan_model::account::{self, Slot};
+use capstan_model::{Failure, FailureKind};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::memory::{self, Reserved};
+use super::question::{Asked, Question, Why};
+use super::{Limits, STACK_BYTES, watch};
+
+/// Slots that no question has. They are the process's own, whoever runs questions in it.
+static FREE: LazyLock<Mutex<Vec<Slot>>> = LazyLock::new(|| Mutex::new(Slot::all().collect()));
+
+/// Questions of the whole process whose threads run.
+static ALL: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded makes sense after every statement.
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until no question of this process runs any more, but not longer than this. A question
+/// that ends removes its temporary files.
+pub fn wait_for_all(longest: Duration) {
+    let (running, changed) = &ALL;
+    let running = lock(running);
+    let _ = changed.wait_timeout_while(running, longest, |running| *running > 0);
+}
+
+/// What all questions share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) turns: Arc<Semaphore>,
+    pub(super) reserved: AtomicUsize,
+    registry: Mutex<Registry>,
+    pub(super) changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    next: u64,
+    running: HashMap<u64, Running>,
+    /// Questions that are over, whose thread is to be joined.
+    over: Vec<JoinHandle<()>>,
+    watched: bool,
+    closed: bool,
+    /// What the process had allocated when nothing ran, bytes.
+    idle: usize,
+}
+
+#[derive(Debug)]
+struct Running {
+    question: Arc<Question>,
+    thread: JoinHandle<()>,
+}
+
+impl Shared {
+    pub(super) fn new(limits: Limits) -> Shared {
+        account::set_budget(limits.memory);
+        let turns = Arc::new(Semaphore::new(limits.running.max(1)));
+        let (reserved, registry) = (AtomicUsize::new(0), Mutex::default());
+        Shared { limits, turns, reserved, registry, changed: Condvar::new() }
+    }
+
+    pub(super) fn running(&self) -> usize {
+        lock(&self.registry).running.len()
+    }
+
+    pub(super) fn stop_all(&self, why: Why) {
+        for running in lock(&self.registry).running.values() {
+            running.question.stop(why);
+        }
+    }
+
+    /// No question is asked any more.
+    pub(super) fn close(&self) {
+        lock(&self.registry).closed = true;
+        self.stop_all(Why::Ending);
+        self.changed.notify_all();
+    }
+
+    /// Starts the threads of a question.
+    pub(super) fn start<F>(
+        shared: &Arc<Shared>,
+        turn: OwnedSemaphorePermit,
+        work: impl FnOnce(Arc<Question>) -> F + Send + 'static,
+    ) -> Result<Asked, Failure>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let Some(slot) = lock(&FREE).pop() else { return Err(super::busy(account::SLOTS - 1)) };
+        let question = Arc::new(Question::new(slot));
+        let asked = Asked(Arc::clone(&question));
+        // Held until the thread is known: it takes itself out of the registry at its end.
+        let mut registry = lock(&shared.registry);
+        if registry.running.is_empty() && shared.reserved.load(Ordering::Relaxed) == 0 {
+            registry.idle = account::allocated();
+        }
+        let number = registry.next;
+        registry.next += 1;
+        let (own, of) = (Arc::clone(shared), Arc::clone(&question));
+        let thread = std::thread::Builder::new()
+            .name("capstan-query".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || own.run(number, &of, turn, work));
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => {
+                drop(registry);
+                question.end(give_back);
+                return Err(no_threads(error));
+            }
+        };
+        *lock(&ALL.0) += 1;
+        registry.running.insert(number, Running { question, thread });
+        if !registry.watched {
+            registry.watched = watch::start(shared).is_ok();
+        }
+        drop(registry);
+        shared.changed.notify_all();
+        Ok(asked)
+    }
+
+    /// The question's own thread.
+    fn run<F>(
+        self: Arc<Shared>,
+        number: u64,
+        question: &Arc<Question>,
+        turn: OwnedSemaphorePermit,
+        work: impl FnOnce(Arc<Question>) -> F,
+    ) where
+        F: Future<Output = ()>,
+    {
+        question.slot.enter();
+        let whole = AssertUnwindSafe(|| {
+            // What cannot be made says so to whoever waits, who finds nobody at the other end.
+            let runtime = match runtime(&self.limits, question.slot) {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    tracing::error!(%error, "threads for a query cannot be started");
+                    return;
+                }
+            };
+            runtime.block_on(async {
+                let work = work(Arc::clone(question));
+                tokio::select! {
+                    biased;
+                    _ = question.stopped() => {}
+                    () = work => {}
+                }
+            });
+            // Ends what it left behind, and joins its threads.
+            drop(runtime);
+        });
+        if std::panic::catch_unwind(whole).is_err() {
+            tracing::error!("a query crashed");
+        }
+        Slot::NOBODY.enter();
+        question.end(give_back);
+        {
+            let mut registry = lock(&self.registry);
+            if let Some(Running { thread, .. }) = registry.running.remove(&number) {
+                registry.over.push(thread);
+            }
+        }
+        drop(turn);
+        self.changed.notify_all();
+        *lock(&ALL.0) -= 1;
+        ALL.1.notify_all();
+        account::flush();
+    }
+
+    /// Joins the threads of questions that are over, and looks at those that run. Whether there
+    /// will be more to look at.
+    pub(super) fn look(&self) -> bool {
+        let mut registry = lock(&self.registry);
+        if registry.running.is_empty() && registry.over.is_empty() {
+            if registry.closed {
+                return false;
+            }
+            let waited = self.changed.wait(registry);
+            registry = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        let over = std::mem::take(&mut registry.over);
+        let questions: Vec<Arc<Question>> =
+            registry.running.values().map(|running| Arc::clone(&running.question)).collect();
+        let idle = registry.idle;
+        drop(registry);
+        for thread in over {
+            // A panic was reported where it happened.
+            let _ = thread.join();
+        }
+        self.check(&questions, idle);
+        true
+    }
+
+    fn check(&self, questions: &[Arc<Question>], idle: usize) {
+        if let Some(limit) = self.limits.time {
+            let now = Instant::now();
+            questions.iter().for_each(|question| question.check(now, limit));
+        }
+        let budget = self.limits.memory;
+        for question in questions {
+            let held = question.slot.refused();
+            if held > 0 && question.stop(Why::Memory { held, budget }) {
+                tracing::warn!(
+                    refused = held,
+                    "a query would not stop taking memory: its threads and what they hold stay \
+                     until the process ends"
+                );
+            }
+        }
+        let views: Vec<memory::View> = questions
+            .iter()
+            .map(|question| memory::View {
+                held: usize::try_from(question.slot.held()).unwrap_or(0),
+                stopped: question.why().is_some(),
+            })
+            .collect();
+        let process = account::allocated().saturating_sub(idle);
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        if let Some(victim) = memory::victim(&views, reserved, process, budget)
+            && let (Some(question), Some(view)) = (questions.get(victim), views.get(victim))
+        {
+            tracing::warn!(
+                held = view.held,
+                reserved,
+                process,
+                budget,
+                "a query is stopped: memory"
+            );
+            question.stop(Why::Memory { held: view.held, budget });
+        }
+    }
+
+    /// Memory that questions hold, bytes.
+    fn held(&self) -> usize {
+        let registry = lock(&self.registry);
+        let held = registry.running.values().map(|running| running.question.slot.held());
+        held.map(|held| usize::try_from(held).unwrap_or(0)).sum()
+    }
+
+    /// Takes a part of the budget, if it is there.
+    pub(super) fn reserve(shared: &Arc<Shared>, bytes: usize) -> Option<Reserved> {
+        let held = shared.held();
+        let fits = |reserved: usize| {
+            let sum = reserved.saturating_add(bytes);
+            // One always fits, or nothing ever would where the budget is small.
+            (reserved == 0 || sum.saturating_add(held) <= shared.limits.memory).then_some(sum)
+        };
+        shared.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Reserved { shared: Arc::clone(shared), bytes })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let registry = self.registry.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Dropping a handle detaches its thread.
+        registry.over.drain(..).for_each(std::mem::forget);
+        registry.running.drain().for_each(std::mem::forget);
+    }
+}
+
+fn give_back(slot: Slot) {
+    slot.clear();
+    lock(&FREE).push(slot);
+}
+
+fn no_threads(error: std::io::Error) -> Failure {
+    let what = "no thread can be started for this query: ask again later";
+    Failure::caused_by(FailureKind::Unavailable, what, error)
+}
+
+fn runtime(limits: &Limits, slot: Slot) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(limits.threads.max(1))
+        .max_blocking_threads(limits.threads.max(1) * 4)
+        .thread_name("capstan-query")
+        .thread_stack_size(STACK_BYTES)
+        .on_thread_start(move || slot.enter())
+        .on_thread_stop(account::flush)
+        .enable_all()
+        .build()
+}
