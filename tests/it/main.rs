@@ -34,4 +34,5 @@ mod servers;
 mod sql_clients;
 mod tools;
 mod traffic;
+mod up;
 mod verify;

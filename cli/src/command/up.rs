@@ -1,13 +1,22 @@
-//! `capstan up`.
+//! `capstan up`: the recorder in this process, the server in one of its own, so that nothing that is
+//! asked can end a recording.
+//!
+//! * `apart`: the process of the server, from the inside
+//! * `keeper`: starts that process, and starts it again when it ends
+
+mod apart;
+mod keeper;
+
+use std::sync::Arc;
 
 use capstan_model::Failure;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
 
+use self::keeper::Keeper;
 use super::folding::Folding;
 use super::limited::Limited;
 use super::record::{self, Capture};
-use super::serve::{self, Keeping, Ports};
+use super::serve::{Keeping, Ports};
 use crate::interrupt;
 use crate::settings::Settings;
 
@@ -18,7 +27,8 @@ const STORE: &str = "./capstan-store";
 ///
 /// The quickest way to try Capstan: records every interface into a local folder
 /// and answers questions about it. Runs until Ctrl-C, which seals and commits
-/// what was captured.
+/// what was captured. The server is a process of its own: whatever happens to it,
+/// recording goes on and it is started again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sudo capstan up
@@ -39,39 +49,31 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let (store, cache, listening) = runtime.block_on(async {
+    if let Some(parent) = apart::parent() {
+        return apart::run(&arguments, settings, runtime, parent);
+    }
+    let (store, listening) = runtime.block_on(async {
         let listening = arguments.ports.listen(settings).await?;
-        let cache = arguments.keeping.open(settings).await?;
         let store = settings.open_or_create(Some(STORE)).await?;
-        Ok::<_, Failure>((store, cache, listening))
+        Ok::<_, Failure>((store, listening))
     })?;
     let (mut source, options) = arguments.capture.open(settings)?;
     let stop_recording = source.stop_handle();
     let also_stop_recording = source.stop_handle();
-    let (stop, stopped) = watch::channel(false);
-    let stop_serving = stop.clone();
+    let keeper = Arc::new(Keeper::new(listening)?);
+    let stop_serving = Arc::clone(&keeper);
     interrupt::watch(runtime, move || {
         stop_recording.stop();
-        stop_serving.send_replace(true);
+        stop_serving.stop();
     })?;
     eprintln!("recording {} into {}", options.description, store.place());
-    let limits = arguments.limits.of_server(settings);
-    let serving = runtime.spawn({
-        let store = store.clone();
-        async move {
-            let ended = serve::serve(listening, store, cache, limits, stopped).await;
-            // A recorder nobody can ask is not what was wanted.
-            also_stop_recording.stop();
-            ended
-        }
-    });
+    // A recorder that nobody could ever ask is not what was wanted.
+    let serving = Keeper::start(&keeper, move || also_stop_recording.stop())?;
     let folding = Folding::start(&store, runtime);
     let recorded = record::watch(&store, &mut source, &options, runtime);
     folding.stop(runtime);
-    stop.send_replace(true);
-    let served = runtime.block_on(serving).map_err(|error| {
-        Failure::caused_by(capstan_model::FailureKind::Other, "the server crashed", error)
-    });
+    keeper.stop();
+    let served = keeper::joined(serving);
     record::report(&recorded?)?;
-    served?
+    served
 }

@@ -1,0 +1,76 @@
+//! The server that `capstan up` runs as a process of its own: the same command, which finds its
+//! listeners where standard input and output would be.
+
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::process::parent_id;
+
+use capstan_ingest::process::die_with_parent;
+use capstan_model::{Failure, FailureKind};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use super::super::serve::{self, Listening};
+use super::{Arguments, STORE};
+use crate::interrupt;
+use crate::settings::Settings;
+
+/// Names the recorder's process to the server's.
+pub(super) const PARENT: &str = "CAPSTAN_UP_RECORDER";
+
+/// How much sooner than others the kernel ends the server when memory runs out, of 1,000.
+const SOONER: i32 = 500;
+
+/// The recorder's process, if this one is its server.
+pub(super) fn parent() -> Option<u32> {
+    let named = std::env::var(PARENT).ok()?.parse().ok()?;
+    // Whoever sets the variable by chance is not the parent.
+    (parent_id() == named).then_some(named)
+}
+
+/// Serves until the recorder says so, or is no more.
+pub(super) fn run(
+    arguments: &Arguments,
+    settings: &Settings,
+    runtime: &Runtime,
+    parent: u32,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("the server cannot be set up", error);
+    die_with_parent().map_err(failed)?;
+    if parent_id() != parent {
+        return Err(Failure::new(FailureKind::Interrupted, "the recorder has ended"));
+    }
+    go_first();
+    let flight = inherited(&std::io::stdin()).map_err(failed)?;
+    let http = inherited(&std::io::stdout()).map_err(failed)?;
+    let (stop, stopped) = watch::channel(false);
+    interrupt::watch(runtime, move || {
+        stop.send_replace(true);
+    })?;
+    let limits = arguments.limits.of_server(settings);
+    runtime.block_on(async {
+        let flight = tokio::net::TcpListener::from_std(flight).map_err(failed)?;
+        let http = tokio::net::TcpListener::from_std(http).map_err(failed)?;
+        let store = settings.open_or_create(Some(STORE)).await?;
+        let cache = arguments.keeping.open(settings).await?;
+        serve::serve(Listening { flight, http }, store, cache, limits, stopped).await
+    })
+}
+
+fn inherited(place: &impl AsFd) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::from(place.as_fd().try_clone_to_owned()?);
+    listener.set_nonblocking(true)?;
+    // Fails if it is no socket.
+    listener.local_addr().map(|_| listener)
+}
+
+/// Asks the kernel to end this process before the recorder, if it has to end one.
+fn go_first() {
+    const PLACE: &str = "/proc/self/oom_score_adj";
+    let now: Option<i32> =
+        std::fs::read_to_string(PLACE).ok().and_then(|text| text.trim().parse().ok());
+    let sooner = now.unwrap_or(0).saturating_add(SOONER).min(1_000);
+    if let Err(error) = std::fs::write(PLACE, sooner.to_string()) {
+        tracing::info!(%error, "the kernel was not told to end the server before the recorder");
+    }
+}

@@ -1,0 +1,47 @@
+//! What a recorder and the server beside it ask of the kernel about each other.
+
+use std::io::{Error, Result};
+
+/// Has the kernel kill this process when the thread that started it ends, which it does at the
+/// latest with its process. Ask [`std::os::unix::process::parent_id`] afterwards: the parent may
+/// have ended before.
+///
+/// # Errors
+/// The kernel refuses.
+#[allow(unsafe_code)]
+pub fn die_with_parent() -> Result<()> {
+    let signal = libc::c_ulong::try_from(libc::SIGKILL).map_err(Error::other)?;
+    // SAFETY: this call of prctl takes a number, and touches no memory.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// Asks a process of ours to stop (SIGTERM). It must not have been waited for: its number might
+/// be another's by then.
+///
+/// # Errors
+/// It is no more, or not ours.
+#[allow(unsafe_code)]
+pub fn terminate(process: u32) -> Result<()> {
+    let process = libc::pid_t::try_from(process).map_err(Error::other)?;
+    // SAFETY: kill takes two numbers, and touches no memory.
+    match unsafe { libc::kill(process, libc::SIGTERM) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_that_is_asked_stops() {
+        let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
+        super::terminate(sleeping.id()).unwrap();
+        assert_eq!(sleeping.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
+}
