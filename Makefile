@@ -4,10 +4,12 @@ CARGO ?= cargo
 # For `make fuzz`: which target, and for how many seconds each.
 TARGET ?= all
 SECONDS ?= 60
+# For `make stress`: how many commands.
+COMMANDS ?= 50000
 # For `make simulate`: how many seeds.
 SEEDS ?= 20000
 
-.PHONY: help all build release test check demo bench fmt lint doc fuzz simulate clean
+.PHONY: help all build release test check demo bench fmt lint doc fuzz simulate stress clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -48,6 +50,9 @@ fuzz: ## fuzz (TARGET=name or all, SECONDS=60 each)
 
 simulate: ## recorders, folders and readers over a bucket at its worst (SEEDS=20000)
 	scripts/simulate "$(SEEDS)"
+
+stress: ## many short commands under load: none may crash (COMMANDS=50000)
+	scripts/stress "$(COMMANDS)"
 
 clean: ## remove what was built
 	$(CARGO) clean
