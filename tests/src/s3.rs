@@ -170,7 +170,7 @@ impl Shared {
                 send(&mut client, &request, &Answer::new(*status, body.as_str()), None)
             }
             _ => {
-                let most = half.then(|| answer.body.len() / 2);
+                let most = half.then_some(answer.body.len() / 2);
                 send(&mut client, &request, &answer, most)?;
                 if fate == Fate::Stalls {
                     sleep(Duration::from_secs(3_600));
