@@ -162,6 +162,12 @@ impl Bounds {
     fn known(flows: RoaringBitmap) -> Self {
         Bounds { possible: flows.clone(), sure: flows }
     }
+
+    /// `found` are the flows with a term about who an end is, `identified` those with any term of that field: of
+    /// the others nobody can say whether they belong.
+    fn of_who(found: RoaringBitmap, identified: &RoaringBitmap, all: RoaringBitmap) -> Self {
+        Bounds { possible: &found | (all - identified), sure: found }
+    }
 }
 
 impl FlowFilter {
@@ -229,9 +235,9 @@ impl FlowFilter {
 
     /// The flow parts of a segment it is true of.
     ///
-    /// A term about who an end is (namespace, pod, service, node, process) is unknown for all
-    /// flows of a segment that has no such term at all, and what follows from it by and, or
-    /// and not is unknown where the other side does not decide.
+    /// A term about who an end is (namespace, pod, service, node, process) is unknown for flows that have no
+    /// such term at all, and what follows from it by and, or and not is unknown where the other side does not
+    /// decide.
     ///
     /// # Errors
     /// [`Corrupt`] where the term index makes no sense.
@@ -247,11 +253,10 @@ impl FlowFilter {
         match self {
             FlowFilter::Term(term) => {
                 let found = segment.postings(term.field, &term.value)?;
-                if found.is_empty() && is_identity(term.field) && !has_any(segment, term.field)? {
-                    let (sure, possible) = (RoaringBitmap::new(), segment.all_flows());
-                    return Ok(Bounds { sure, possible });
+                if !is_identity(term.field) {
+                    return Ok(Bounds::known(found));
                 }
-                Ok(Bounds::known(found))
+                Ok(Bounds::of_who(found, &with_any(segment, term.field)?, segment.all_flows()))
             }
             FlowFilter::And(filters) => {
                 let mut filters = filters.iter();
@@ -287,11 +292,31 @@ impl FlowFilter {
     }
 }
 
-/// Whether any flow of the segment has a term of that field.
-fn has_any(segment: &Segment, field: Field) -> Result<bool, Corrupt> {
+/// The flows that have a term of that field, whatever it is.
+fn with_any(segment: &Segment, field: Field) -> Result<RoaringBitmap, Corrupt> {
     let failed = |error: capstan_index::IndexError| Corrupt::new("index", error.to_string());
-    match segment.terms().terms(field).map_err(failed)?.next() {
-        Some(term) => term.map(|_| true).map_err(failed),
-        None => Ok(false),
+    let mut any = RoaringBitmap::new();
+    for term in segment.terms().terms(field).map_err(failed)? {
+        any |= segment.postings(field, &term.map_err(failed)?.value)?;
+    }
+    Ok(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_flow_whose_end_is_known_says_nothing_of_the_others() {
+        let flows = |numbers: &[u32]| numbers.iter().copied().collect::<RoaringBitmap>();
+        for (found, identified, possible) in [
+            (&[1][..], &[1][..], &[0, 1, 2, 3][..]),
+            (&[], &[1], &[0, 2, 3]),
+            (&[1], &[0, 1, 2, 3], &[1]),
+            (&[], &[], &[0, 1, 2, 3]),
+        ] {
+            let bounds = Bounds::of_who(flows(found), &flows(identified), flows(&[0, 1, 2, 3]));
+            assert_eq!((bounds.sure, bounds.possible), (flows(found), flows(possible)));
+        }
     }
 }

@@ -74,7 +74,7 @@ pub fn columns() -> Vec<Column> {
         Column::new(12, "fragment_id", UInt32, true, Plain),
         Column::new(13, "outer_source", FixedSizeBinary(16), true, Dictionary),
         Column::new(14, "outer_destination", FixedSizeBinary(16), true, Dictionary),
-        Column::new(15, "protocol", label.clone(), false, Dictionary),
+        Column::new(15, "protocol", label.clone(), false, Dictionary).or("unknown"),
         Column::new(16, "sni", Utf8, true, Dictionary),
         Column::new(17, "alpn", Utf8, true, Dictionary),
         Column::new(18, "first_time", time.clone(), true, Plain),
@@ -287,11 +287,6 @@ pub fn read(batch: &RecordBatch) -> Result<Vec<FlowRow>, Corrupt> {
         },
     };
     Ok((0..batch.num_rows()).map(row).collect())
-}
-
-/// The Arrow schema in which the layer is to be read.
-pub fn read_schema() -> arrow::datatypes::SchemaRef {
-    tabular::schema(&columns())
 }
 
 /// The text of a dictionary column; none where it is null.

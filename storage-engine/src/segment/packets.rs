@@ -97,7 +97,9 @@ pub fn columns() -> Vec<Column> {
         Column::new(18, column::OUTER_IP_ID, Int16, true, ByteSplit).unbounded(),
         Column::new(19, column::CHECKSUM, UInt16, true, ByteSplit).unbounded(),
         Column::new(20, column::OUTER_CHECKSUM, UInt16, true, ByteSplit).unbounded(),
-        Column::new(21, column::PROTOCOL, tabular::label(), false, Dictionary).unbounded(),
+        Column::new(21, column::PROTOCOL, tabular::label(), false, Dictionary)
+            .unbounded()
+            .or("unknown"),
     ]
 }
 
@@ -423,9 +425,4 @@ pub fn ordinals(batch: &RecordBatch) -> Result<impl Iterator<Item = u64> + '_, C
         .and_then(|array| array.as_primitive_opt::<Int64Type>())
         .ok_or_else(|| Corrupt::new("packets", "column ordinal is missing"))?;
     Ok(array.values().iter().map(|ordinal| *ordinal as u64))
-}
-
-/// The Arrow schema in which the layer is to be read: templates and protocols as dictionaries.
-pub fn read_schema() -> arrow::datatypes::SchemaRef {
-    tabular::schema(&columns())
 }

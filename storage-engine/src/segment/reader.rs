@@ -186,7 +186,11 @@ impl Segment {
 
     /// The scan of every row of a Parquet layer.
     pub fn scan_all(&self, layer: Layer, columns: Option<&[&str]>) -> Result<Scan, Corrupt> {
-        let table = if layer == Layer::Flows { &self.flows } else { &self.packets };
+        let table = match layer {
+            Layer::Flows => &self.flows,
+            Layer::Packets => &self.packets,
+            Layer::Body | Layer::Head | Layer::Index => return Err(table::no_table(layer)),
+        };
         Scan::new(table, std::iter::once(0..table.rows()), columns)
     }
 

@@ -4,8 +4,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{ArrayRef, DictionaryArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -58,6 +59,8 @@ pub struct Column {
     /// Whether the file tells the least and the greatest value of each page, for readers that
     /// look for a range of values.
     pub bounds: bool,
+    /// The label it reads as in a file that was written before the column was there.
+    pub default: Option<&'static str>,
 }
 
 impl Column {
@@ -69,12 +72,29 @@ impl Column {
         nullable: bool,
         packing: Packing,
     ) -> Self {
-        Column { name, id, data_type, nullable, packing, bounds: true }
+        Column { name, id, data_type, nullable, packing, bounds: true, default: None }
     }
 
     /// The column without bounds: nobody looks for ranges of its values.
     pub fn unbounded(self) -> Self {
         Column { bounds: false, ..self }
+    }
+
+    /// The column, a [`label`], as a file without it is read.
+    pub fn or(self, label: &'static str) -> Self {
+        Column { default: Some(label), ..self }
+    }
+
+    /// The column of a file that was written before it was there: its default, or null. None if a file without
+    /// it is not whole.
+    pub(super) fn absent(&self, rows: usize) -> Option<ArrayRef> {
+        match self.default {
+            Some(label) => {
+                let labels = std::iter::repeat_n(label, rows);
+                Some(Arc::new(labels.collect::<DictionaryArray<Int32Type>>()))
+            }
+            None => self.nullable.then(|| new_null_array(&self.data_type, rows)),
+        }
     }
 }
 
@@ -99,6 +119,22 @@ pub fn schema(columns: &[Column]) -> SchemaRef {
         })
         .collect();
     Arc::new(Schema::new(fields))
+}
+
+/// Rows as they are read, with the columns that their file lacks.
+pub(super) fn with_absent(
+    batch: RecordBatch,
+    absent: &[Column],
+) -> Result<RecordBatch, ArrowError> {
+    let rows = batch.num_rows();
+    let mut fields: Vec<_> = batch.schema().fields().iter().cloned().collect();
+    let mut arrays = batch.columns().to_vec();
+    for (column, array) in absent.iter().filter_map(|of| Some((of, of.absent(rows)?))) {
+        fields.push(Arc::new(Field::new(column.name, column.data_type.clone(), column.nullable)));
+        arrays.push(array);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
 }
 
 /// A Parquet file and what the `index` layer keeps of it.

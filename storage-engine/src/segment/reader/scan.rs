@@ -15,6 +15,7 @@ use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder
 use super::Fetch;
 use super::table::Table;
 use crate::segment::pages::Pages;
+use crate::segment::tabular::Column;
 use crate::segment::{Corrupt, Layer, tabular};
 
 /// Rows of a batch while a Parquet layer is read.
@@ -26,6 +27,8 @@ pub struct Scan {
     layer: Layer,
     pages: Arc<Pages>,
     decoder: ParquetPushDecoder,
+    /// Columns that are wanted and that the object lacks.
+    absent: Vec<Column>,
 }
 
 impl Scan {
@@ -54,7 +57,9 @@ impl Scan {
                 .with_row_selection_policy(RowSelectionPolicy::Selectors)
                 .build()
         })?;
-        Ok(Scan { layer, pages: Arc::clone(&table.pages), decoder })
+        let is_wanted = |of: &&Column| columns.is_none_or(|columns| columns.contains(&of.name));
+        let absent = table.absent.iter().filter(is_wanted).cloned().collect();
+        Ok(Scan { layer, pages: Arc::clone(&table.pages), decoder, absent })
     }
 
     /// Which layer is read.
@@ -65,7 +70,10 @@ impl Scan {
     /// The next batch; or the byte ranges that are needed for it first.
     pub fn step(&mut self) -> Result<Step, Corrupt> {
         match tabular::guarded(self.layer.name(), || self.decoder.try_decode())? {
-            DecodeResult::Data(batch) => Ok(Step::Rows(batch)),
+            DecodeResult::Data(batch) if self.absent.is_empty() => Ok(Step::Rows(batch)),
+            DecodeResult::Data(batch) => tabular::with_absent(batch, &self.absent)
+                .map(Step::Rows)
+                .map_err(|error| Corrupt::new(self.layer.name(), error.to_string())),
             DecodeResult::NeedsData(ranges) => Ok(Step::Needs(ranges)),
             DecodeResult::Finished => Ok(Step::End),
         }

@@ -8,6 +8,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use crate::segment::index_layer::{IndexLayer, Section};
 use crate::segment::pages::Pages;
+use crate::segment::tabular::Column;
 use crate::segment::{Corrupt, Layer, flows, packets, tabular};
 
 /// What must be known of a Parquet layer before its first byte is fetched.
@@ -16,6 +17,8 @@ pub(super) struct Table {
     pub(super) layer: Layer,
     pub(super) metadata: ArrowReaderMetadata,
     pub(super) pages: Arc<Pages>,
+    /// Columns that the object lacks: it was written before they were there.
+    pub(super) absent: Vec<Column>,
 }
 
 impl Table {
@@ -29,14 +32,19 @@ impl Table {
         let name = layer.name();
         let (tail, pages, entries) = match layer {
             Layer::Flows => (Section::FlowsTail, Section::FlowsPages, Section::FlowsEntries),
-            _ => (Section::PacketsTail, Section::PacketsPages, Section::PacketsEntries),
+            Layer::Packets => {
+                (Section::PacketsTail, Section::PacketsPages, Section::PacketsEntries)
+            }
+            Layer::Body | Layer::Head | Layer::Index => return Err(no_table(layer)),
         };
         let tail = index.section(tail)?;
         let mut metadata = tabular::parse_tail(name, &tail, length)?;
-        let (version, schema) = match layer {
-            Layer::Flows => (flows::VERSION, flows::read_schema()),
-            _ => (packets::VERSION, packets::read_schema()),
+        let (version, mut columns) = match layer {
+            Layer::Flows => (flows::VERSION, flows::columns()),
+            Layer::Packets => (packets::VERSION, packets::columns()),
+            Layer::Body | Layer::Head | Layer::Index => return Err(no_table(layer)),
         };
+        let schema = tabular::schema(&columns);
         tabular::check_format(name, &metadata, version)?;
         let known = metadata.file_metadata().num_rows();
         if u64::try_from(known) != Ok(rows) {
@@ -56,13 +64,20 @@ impl Table {
             pages
         };
         let pages = Arc::new(pages);
-        Ok(Table { layer, metadata: reader_metadata(name, metadata, schema)?, pages })
+        let metadata = reader_metadata(name, metadata, schema)?;
+        columns.retain(|column| metadata.schema().field_with_name(column.name).is_err());
+        Ok(Table { layer, metadata, pages, absent: columns })
     }
 
     /// Rows of the layer.
     pub(super) fn rows(&self) -> usize {
         usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
+}
+
+/// A layer that has no rows is not read as one that has.
+pub(super) fn no_table(layer: Layer) -> Corrupt {
+    Corrupt::new(layer.name(), "this layer is no table")
 }
 
 fn reader_metadata(

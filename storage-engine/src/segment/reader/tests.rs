@@ -283,6 +283,78 @@ async fn columns_of_a_newer_minor_are_passed_over() {
     );
 }
 
+/// A table without one of its columns, as if it had been written before that was there.
+async fn without(sealed: &SealedSegment, layer: Layer, column: &str) -> Written {
+    let segment = Segment::open(&bytes(sealed, Layer::Index)).unwrap();
+    let objects = Objects(vec![(layer, bytes(sealed, layer))]);
+    let scan = segment.scan_all(layer, None).unwrap();
+    let [batch] = &scan.run(&objects).await.unwrap()[..] else { panic!("one batch") };
+    let (version, all) = match layer {
+        Layer::Flows => (flows::VERSION, flows::columns()),
+        _ => (packets::VERSION, packets::columns()),
+    };
+    let kept: Vec<_> = all.into_iter().filter(|of| of.name != column).collect();
+    let arrays = kept.iter().map(|of| batch.column_by_name(of.name).unwrap().clone()).collect();
+    tabular::write(version, &kept, arrays, batch.num_rows()).unwrap()
+}
+
+#[tokio::test]
+async fn a_column_that_a_file_lacks_is_null_or_its_default_and_no_damage() {
+    let sealed = sealed();
+    for (layer, all) in [(Layer::Flows, flows::columns()), (Layer::Packets, packets::columns())] {
+        let mut lacking = 0;
+        for column in &all {
+            let written = without(&sealed, layer, column.name).await;
+            let segment = Segment::open(&with_table(&sealed, layer, &written)).unwrap();
+            let mut objects = damage::objects(&sealed);
+            objects.0.retain(|(known, _)| *known != layer);
+            objects.0.push((layer, written.bytes.into()));
+            let alone = segment.scan_all(layer, Some(&[column.name])).unwrap();
+            let read = alone.run(&objects).await.unwrap();
+            let rows: usize = read.iter().map(RecordBatch::num_rows).sum();
+            assert_eq!(rows, if layer == Layer::Flows { 3 } else { 43 }, "{}", column.name);
+            let packets = damage::packets(&segment, &objects).await;
+            if !column.nullable && column.default.is_none() {
+                // What a packet is made of was always there.
+                assert!(read.iter().all(|batch| batch.num_columns() == 0), "{}", column.name);
+                assert_eq!(packets.unwrap_err().kind(), FailureKind::Damaged, "{}", column.name);
+                continue;
+            }
+            lacking += 1;
+            let array = read[0].column_by_name(column.name).unwrap();
+            assert_eq!(array.data_type(), &column.data_type, "{}", column.name);
+            match column.default {
+                None => assert_eq!(array.null_count(), array.len(), "{}", column.name),
+                Some(default) => {
+                    let text =
+                        arrow::compute::cast(array, &arrow::datatypes::DataType::Utf8).unwrap();
+                    let text: &arrow::array::StringArray = arrow::array::AsArray::as_string(&text);
+                    assert!(text.iter().all(|of| of == Some(default)), "{}", column.name);
+                }
+            }
+            if column.name == packets::column::CAPTURED {
+                // Null says that all of a packet was captured, which is not so of one here.
+                assert_eq!(packets.unwrap_err().kind(), FailureKind::Damaged);
+                continue;
+            }
+            let packets = packets.unwrap_or_else(|failure| panic!("{}: {failure}", column.name));
+            assert_eq!(packets.len(), 43, "{}", column.name);
+            let all = segment.all_flows();
+            assert_eq!(segment.read_flows(&objects, &all).await.unwrap().len(), 3);
+        }
+        assert!(lacking > 5, "{layer:?}: {lacking}");
+    }
+}
+
+#[test]
+fn a_layer_without_rows_is_not_read_as_packets() {
+    let segment = Segment::open(&bytes(&sealed(), Layer::Index)).unwrap();
+    for layer in [Layer::Body, Layer::Head, Layer::Index] {
+        let refused = segment.scan_all(layer, None).unwrap_err();
+        assert_eq!(refused.to_string(), format!("{}: this layer is no table", layer.name()));
+    }
+}
+
 #[test]
 fn stored_counters_may_say_anything() {
     let mut part = FlowPart::new(FlowId([0; 16]), key());
