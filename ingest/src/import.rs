@@ -4,6 +4,7 @@
 mod changes;
 mod identity;
 mod plan;
+mod stored;
 mod stretches;
 
 #[cfg(test)]

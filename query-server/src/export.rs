@@ -20,6 +20,9 @@
 //! flows). What was lost is written as statistics of the interface at the file's end,
 //! unless the source's own are there.
 //!
+//! The file's beginning says what was listened to; its last block, an empty section, says whether anything was
+//! left out (`report`). A file without that was cut off.
+//!
 //! The same snapshot and options give the same bytes.
 
 mod completeness;
@@ -31,6 +34,7 @@ pub mod pcapng;
 mod plan;
 mod read;
 mod records;
+mod report;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -39,7 +43,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -47,6 +50,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 pub use self::completeness::{Completeness, Lost};
+pub use self::report::{LAST_BLOCK, Report, Skipped, is_ended};
 pub use crate::flight::export::Order;
 use crate::select::Selection;
 use crate::snapshot::{Cost, Snapshot};
@@ -77,69 +81,6 @@ impl Export {
     /// An export with the usual memory, and temporary files where the system has them.
     pub fn new(selection: Selection, order: Order) -> Self {
         Export { selection, order, memory: MEMORY, spill: std::env::temp_dir() }
-    }
-}
-
-/// What an export did.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Packets written.
-    pub packets: u64,
-    /// Length of the file.
-    pub bytes: u64,
-    /// Segments that were opened.
-    pub segments: u64,
-    /// Segments, or parts of them, that could not be read: their packets are missing.
-    pub skipped: Vec<Skipped>,
-    /// Segments of which it is not known whether some of their flows belong, as it is not
-    /// known who their ends are. Those flows are not in the file.
-    pub unknown: u64,
-    /// How complete the window is, as far as the catalog knows.
-    pub completeness: Completeness,
-    /// What is wrong with the catalog's own objects about the window, in words: more may be
-    /// missing than it knows.
-    pub problems: Vec<String>,
-    /// Packets that were cut because readers do not take longer ones; each says so.
-    pub cut: u64,
-    /// Blocks of sources (not packets) that could not be written.
-    pub blocks_left_out: u64,
-    /// Packets whose damaged options were left out.
-    pub options_left_out: u64,
-    /// Bytes that went through temporary files.
-    pub spilled: u64,
-}
-
-/// Packets that could not be read.
-#[derive(Debug)]
-pub struct Skipped {
-    /// In which segment.
-    pub segment: String,
-    /// How many; those outside the window and, where not even the flows are known, those not
-    /// selected count, too.
-    pub packets: u64,
-    /// Why.
-    pub failure: Failure,
-}
-
-impl Report {
-    /// What went wrong although a file was written: packets that could not be read.
-    pub fn failure(&self) -> Option<Failure> {
-        let first = self.skipped.first()?;
-        let mut names: Vec<&str> = self.skipped.iter().map(|part| part.segment.as_str()).collect();
-        names.dedup();
-        let packets = self.skipped.iter().map(|part| part.packets).fold(0, u64::saturating_add);
-        let reason = with_causes(&first.failure);
-        Some(Failure::new(
-            FailureKind::Damaged,
-            format!(
-                "{packets} packets are missing in the export, as they could not be read from {} ({reason})",
-                match names.as_slice() {
-                    [one] => format!("segment {one}"),
-                    [one, rest @ ..] => format!("segment {one} and {} more", rest.len()),
-                    [] => String::new(),
-                }
-            ),
-        ))
     }
 }
 

@@ -26,7 +26,7 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
-use capstan_storage_engine::catalog::{self, AddressFilter, Asked, Life, Segment, View, Window};
+use capstan_storage_engine::catalog::{self, AddressFilter, Asked, Lives, Segment, View, Window};
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -86,7 +86,7 @@ impl Snapshot {
     /// Reads the catalog of a store, for one question.
     ///
     /// # Errors
-    /// What the store says. Damaged entries are no errors: see [`Snapshot::problems`].
+    /// What the store says. Damaged entries are no errors: see [`Window::gaps`] and [`Snapshot::notes`].
     pub async fn load(store: Store) -> Result<Arc<Snapshot>, Failure> {
         Snapshot::load_with(store, Cache::in_memory(CACHE_BYTES)).await
     }
@@ -124,7 +124,7 @@ impl Snapshot {
     /// before.
     ///
     /// # Errors
-    /// What the store says. Damaged entries are no errors: see [`Window::problems`].
+    /// What the store says. Damaged entries are no errors: see [`Window::gaps`].
     pub async fn window(&self, range: TimeRange) -> Result<Arc<Window>, Failure> {
         self.ask(Question { range, flows: FlowFilter::all(), statements: true }).await
     }
@@ -178,11 +178,11 @@ impl Snapshot {
         window
     }
 
-    /// Every life of every recorder, by recorder and generation.
+    /// Every life of every recorder.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn lives(&self) -> Result<Vec<Arc<Life>>, Failure> {
+    pub async fn lives(&self) -> Result<Lives, Failure> {
         self.view.lives().await
     }
 
@@ -203,10 +203,9 @@ impl Snapshot {
         Ok(info.map(|info| info.started_at))
     }
 
-    /// What is wrong with the catalog as a whole, in words; a [`Window`] has what is wrong with its
-    /// hours.
-    pub fn problems(&self) -> impl Iterator<Item = &str> {
-        self.view.problems()
+    /// What is wrong with the catalog and hides nothing, in words; a [`Window`] has what is hidden of it.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.view.notes()
     }
 
     /// Opens a segment: one GET of its `index` layer, or none if that [is kept](Snapshot::is_kept).

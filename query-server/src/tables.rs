@@ -45,7 +45,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 pub(crate) use self::functions::{longest_value, makes_long_values};
-pub(crate) use self::skipped::Skipped;
+pub(crate) use self::skipped::{Skipped, left_out};
 use crate::questions::Cooperate;
 use crate::snapshot::Snapshot;
 

@@ -34,6 +34,7 @@
 //! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment or an hour may hold
 //! * [`chain`]: following one log, step by step; [`life`]: what that comes to
 //! * [`slot`]: where in time a fact is kept; [`facts`]: commits taken apart by slot
+//! * [`gap`]: an object that cannot be used, and which questions that concerns
 //! * [`manifest`], [`part`], [`root`]: what is folded, the steps from one version to the next, and what
 //!   holds of them
 //! * [`state`]: logs together, and the questions put to them
@@ -41,15 +42,17 @@
 //! With IO:
 //!
 //! * [`mod@recorder`]: appending to a log; `load`: reading logs; [`succession`]: which process may go on with one
-//! * `versions`: reading and putting what is folded
+//! * `versions`: reading and putting what is folded; `base`: the root that a view begins with
 //! * [`fold`]: folding; [`role`]: who does; [`sweep`]: removing what newer versions have replaced
 //! * [`view`]: reading, with what is known of slots kept in `slots`; [`lease`]: keeping what a reader may still read
 
+mod base;
 pub mod chain;
 pub mod entry;
 pub mod facts;
 pub mod filter;
 pub mod fold;
+pub mod gap;
 pub mod lease;
 pub mod life;
 mod load;
@@ -73,13 +76,14 @@ pub use entry::{
 };
 pub use filter::AddressFilter;
 pub use fold::{Folded, Folder, Outcome, Stay, Swept};
+pub use gap::{About, Gap, GapKind};
 pub use lease::Lease;
 pub use life::{Import, Life};
 pub use load::writer;
 pub use recorder::Recorder;
 pub use slot::Slot;
-pub use state::{Catalog, Said, Segment, Totals};
-pub use view::{Asked, View, Window};
+pub use state::{Catalog, CommitId, Said, Segment, Totals};
+pub use view::{Asked, Lives, View, Window};
 
 #[cfg(test)]
 mod tests;

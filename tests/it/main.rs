@@ -11,6 +11,7 @@ mod coverage;
 mod crash;
 mod damage;
 mod damaged_answers;
+mod damaged_catalog;
 mod explain;
 mod export_selects;
 mod flows_like_tshark;

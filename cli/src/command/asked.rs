@@ -8,9 +8,7 @@ use capstan_query_server::flight::client::{Answer, Client};
 use capstan_query_server::flight::local::Local;
 use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
-use futures::TryStreamExt;
 
-use crate::output::count;
 use crate::settings::Settings;
 
 /// `--server`, as every reading command has it.
@@ -61,28 +59,11 @@ impl Asked {
             Asked::Server(client) => client.query(sql).await,
         }
     }
-
-    /// Fails when the catalog is damaged: what was printed is what is still readable.
-    pub(crate) async fn check_catalog(&self) -> Result<(), Failure> {
-        let mut answer = self.query("SELECT problem FROM problems").await?;
-        let mut problems = Vec::new();
-        while let Some(batch) = answer.batches.try_next().await? {
-            problems.extend(super::cells::texts(&batch, "problem")?.into_iter().flatten());
-        }
-        say(&problems)
-    }
 }
 
-/// Problems of the catalog as a failure.
-pub(super) fn say(problems: &[String]) -> Result<(), Failure> {
-    let Some(first) = problems.first() else { return Ok(()) };
-    Err(Failure::new(
-        FailureKind::Damaged,
-        format!(
-            "the catalog has {}, so this is not all there was; the first: {first}",
-            count(problems.len() as u64, "problem")
-        ),
-    ))
+/// Whether an answer that ends with this has all rows that there are to be had.
+pub(super) fn is_rest_of_answer(failure: &Failure) -> bool {
+    matches!(failure.kind(), FailureKind::Damaged | FailureKind::TooNew)
 }
 
 /// The condition that a row whose first and last packet have these times may have packets of a

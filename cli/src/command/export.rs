@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use capstan_model::{Address, Failure, FailureKind, Protocol};
-use capstan_query_server::export::{self, Export, Order, Report};
+use capstan_query_server::export::{self, Export, LAST_BLOCK, Order, Report};
 use capstan_query_server::flight::ExportRequest;
 use capstan_query_server::flight::client::Client;
 use capstan_query_server::select::Selection;
@@ -127,12 +127,18 @@ async fn from_server(server: &str, request: &ExportRequest, path: &Path) -> Resu
     let client = Client::connect(server).await?;
     let mut pieces = client.export(request).await?;
     let mut file = Target::create(path)?;
+    let mut ended = Ok(());
     while let Some(piece) = pieces.next().await {
-        file.write(&piece?)?;
+        match piece {
+            Ok(piece) => file.write(&piece)?,
+            // The server has sent all that can be read, and says what cannot be.
+            Err(failure) if file.is_ended() => ended = Err(failure),
+            Err(failure) => return Err(failure),
+        }
     }
     let written = file.finish()?;
     eprintln!("{} written to {}", bytes(written), path.display());
-    Ok(())
+    ended
 }
 
 /// Says what was written and what is missing, on standard error: the file may be going
@@ -145,44 +151,9 @@ fn tell(report: &Report, path: &Path) {
         count(report.segments, "segment"),
         path.display()
     );
-    for line in notes(report) {
+    for line in report.notes() {
         eprintln!("  {line}");
     }
-}
-
-/// Stretches of time named one by one; more are only counted.
-const NAMED: usize = 3;
-
-/// What a reader of the file should know is not in it.
-fn notes(report: &Report) -> Vec<String> {
-    let mut notes = report.problems.clone();
-    for gap in report.completeness.unheard.iter().take(NAMED) {
-        notes.push(format!("nobody listened {gap}: unknown"));
-    }
-    let more = report.completeness.unheard.len().saturating_sub(NAMED);
-    if more > 0 {
-        notes.push(format!("nobody listened in {more} more stretches of time"));
-    }
-    for lost in &report.completeness.losses {
-        let packets = match lost.packets {
-            0 => "an unknown number of packets".to_owned(),
-            packets => count(packets, "packet"),
-        };
-        let when = lost.range.map_or("at an unknown time".to_owned(), |range| range.to_string());
-        notes.push(format!("{packets} lost {when}: {}", lost.cause.name()));
-    }
-    let counted = [
-        (report.unknown, "segment", "without known identities: whether they belong is unknown"),
-        (report.cut, "packet", "cut because readers take no longer ones"),
-        (report.blocks_left_out, "block", "of a source left out: it cannot be written"),
-        (report.options_left_out, "packet", "without its options, which are damaged"),
-    ];
-    for (number, noun, what) in counted {
-        if number > 0 {
-            notes.push(format!("{} {what}", count(number, noun)));
-        }
-    }
-    notes
 }
 
 /// Where an export goes. A file comes into being under its name only when it is whole.
@@ -190,6 +161,8 @@ struct Target {
     kind: Kind,
     bar: ProgressBar,
     written: u64,
+    /// The last bytes.
+    tail: Vec<u8>,
 }
 
 enum Kind {
@@ -221,7 +194,7 @@ impl Target {
         };
         let bar = output::byte_bar(None);
         bar.set_prefix("exporting");
-        Ok(Target { kind, bar, written: 0 })
+        Ok(Target { kind, bar, written: 0, tail: Vec::new() })
     }
 
     fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
@@ -232,8 +205,16 @@ impl Target {
                 .map_err(|error| Failure::io(format!("cannot write {}", path.display()), error))?,
         }
         self.written += piece.len() as u64;
+        let last = piece.len().saturating_sub(LAST_BLOCK);
+        self.tail.extend_from_slice(piece.get(last..).unwrap_or_default());
+        self.tail.drain(..self.tail.len().saturating_sub(LAST_BLOCK));
         self.bar.set_position(self.written);
         Ok(())
+    }
+
+    /// Whether it was written to its end, and says so.
+    fn is_ended(&self) -> bool {
+        export::is_ended(&self.tail)
     }
 
     fn finish(mut self) -> Result<u64, Failure> {

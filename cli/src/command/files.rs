@@ -3,11 +3,11 @@
 use arrow::array::RecordBatch;
 use capstan_model::{Failure, TimeRange};
 use capstan_storage_engine::segment::Layer;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use super::asked::{Server, touching};
+use super::asked::{Server, is_rest_of_answer, touching};
 use super::cells;
 use super::window::Window;
 use crate::output;
@@ -70,7 +70,15 @@ pub(crate) fn run(
         let asked = arguments.server.open(settings).await?;
         let mut answer = asked.query(&sql).await?;
         let mut objects = Vec::new();
-        while let Some(batch) = answer.batches.try_next().await? {
+        let mut ended = Ok(());
+        while let Some(batch) = answer.batches.next().await {
+            let batch = match batch {
+                Err(failure) if is_rest_of_answer(&failure) => {
+                    ended = Err(failure);
+                    break;
+                }
+                batch => batch?,
+            };
             match arguments.format {
                 Format::Json => objects.extend(read(&batch)?),
                 Format::Text => {
@@ -82,7 +90,7 @@ pub(crate) fn run(
         if arguments.format == Format::Json {
             output::print(&output::json(&objects)?)?;
         }
-        asked.check_catalog().await
+        ended
     })
 }
 

@@ -159,6 +159,8 @@ fn name(action: &Action) -> &'static str {
         Action::Root { .. } => "root",
         Action::Manifest { .. } => "manifest",
         Action::Removed(_) => "removed",
+        Action::Replaced(_) => "replaced",
+        Action::Unresolved(_) => "unresolved",
         Action::Adopted { .. } => "named",
         Action::Left { .. } => "left",
         Action::Waste { .. } => "waste",

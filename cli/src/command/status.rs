@@ -4,12 +4,12 @@ mod read;
 
 use std::collections::BTreeMap;
 
-use capstan_model::Failure;
+use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::segment::Layer;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use super::asked::{Server, say};
+use super::asked::Server;
 use super::window::Window;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
@@ -81,7 +81,7 @@ pub(crate) fn run(
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let range = arguments.window.range()?;
-    let status = runtime.block_on(async {
+    let (status, ended) = runtime.block_on(async {
         let asked = arguments.server.open(settings).await?;
         read::status(&asked, range).await
     })?;
@@ -89,7 +89,17 @@ pub(crate) fn run(
         Format::Json => output::print(&output::json(&status)?)?,
         Format::Table => output::print(&text(&status))?,
     }
-    say(&status.problems)
+    ended?;
+    // Nothing of what is shown is missing, but somebody should look.
+    match status.problems.first() {
+        None => Ok(()),
+        Some(first) => {
+            let many = count(status.problems.len() as u64, "problem");
+            let what =
+                format!("the catalog has {many}, which hide nothing of this; the first: {first}");
+            Err(Failure::new(FailureKind::Damaged, what))
+        }
+    }
 }
 
 /// Spans and losses listed in full; more are only counted.

@@ -1,19 +1,19 @@
 //! How a source is imported: anew, on from where an earlier run stopped or where the file ended then, or not at all.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind, Generation, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::succession::{self, Standing};
 use capstan_storage_engine::catalog::{Catalog, Import, Life, Source, SourceMark};
-use capstan_storage_engine::fetch::StoreFetch;
 use capstan_storage_engine::segment::Layer;
-use capstan_storage_engine::segment::packets::{self, column};
 use capstan_storage_engine::store::Store;
 use roaring::RoaringTreemap;
 use sha2::{Digest, Sha256};
 
 use super::identity::{Known, begins_with};
+use super::stored::{self, Stored};
 use super::{ImportOptions, Watch};
 
 /// How long a stop may go unseen.
@@ -54,6 +54,7 @@ impl Plan {
 struct Writers {
     recorder: RecorderId,
     catalog: Catalog,
+    stored: Stored,
     next: Generation,
 }
 
@@ -82,32 +83,27 @@ pub async fn plan(
         .into_iter()
         .map(|recorder| ended(store, &name, recorder, options, watch));
     let mut writers = futures::future::try_join_all(writers).await?;
+    for writer in &writers {
+        if let (Stored::InPart(ordinals), false) = (&writer.stored, options.again)
+            && let Some(plan) = in_part(store, &name, &known, writer, ordinals, options, watch)?
+        {
+            return Ok(plan);
+        }
+    }
     let imports: Vec<(usize, Import)> = (0..writers.len())
         .flat_map(|place| writers[place].catalog.imports().into_iter().map(move |of| (place, of)))
         .filter(|(_, import)| may_be_of(import, known.bytes, options.again))
         .collect();
-    let marks: Vec<&SourceMark> =
-        imports.iter().filter_map(|(_, of)| of.source_read.as_ref()).collect();
-    let begins = begins_with(&known.path, &marks, &options.stop, watch)?;
-    let same = |import: &Import| {
-        // Of one without a mark nothing was committed.
-        import.source_read.as_ref().is_none_or(|mark| {
-            let place = marks.iter().position(|other| std::ptr::eq(*other, mark));
-            place.and_then(|place| begins.get(place)).is_some_and(|begins| *begins)
-        })
-    };
-    let of_it: Vec<&(usize, Import)> = imports.iter().filter(|(_, of)| same(of)).collect();
+    let begun = begun(&known, imports.iter().map(|(_, of)| of), options, watch)?;
+    // Of one without a mark nothing was committed.
+    let same = begun.into_iter().map(|begun| begun.unwrap_or(true));
+    let of_it: Vec<&(usize, Import)> =
+        imports.iter().zip(same).filter_map(|(of, same)| same.then_some(of)).collect();
     if let Some((_, done)) = of_it.iter().find(|(_, of)| of.complete && read_of(of) == known.bytes)
     {
         return Err(already_there(store, &name, done));
     }
-    // Of several the one that has come farthest, and of these the first.
-    let mut before: Option<&(usize, Import)> = None;
-    for found in of_it {
-        if before.is_none_or(|(_, before)| read_of(before) < read_of(&found.1)) {
-            before = Some(found);
-        }
-    }
+    let before = farthest(of_it, |(_, import)| import);
     let place = before.map_or(writers.len() - 1, |(place, _)| *place);
     let scattered = match before {
         Some((_, import)) => scattered(store, &writers[place].catalog, import).await?,
@@ -116,6 +112,29 @@ pub async fn plan(
     let before = before.map(|(_, import)| import.clone());
     let Writers { recorder, next, .. } = writers.swap_remove(place);
     Ok(Plan { recorder, next: Some(next), known: Some(known), name, before, scattered })
+}
+
+/// Whether the file begins with what each of some imports has read; none for one that says nothing of that.
+fn begun<'a>(
+    known: &Known,
+    imports: impl Iterator<Item = &'a Import> + Clone,
+    options: &ImportOptions,
+    watch: &dyn Watch,
+) -> Result<Vec<Option<bool>>, Failure> {
+    let marks: Vec<&SourceMark> =
+        imports.clone().filter_map(|of| of.source_read.as_ref()).collect();
+    let mut begins = begins_with(&known.path, &marks, &options.stop, watch)?.into_iter();
+    Ok(imports.map(|of| of.source_read.as_ref().and_then(|_| begins.next())).collect())
+}
+
+/// Of several imports the one that has come farthest, and of these the first.
+fn farthest<'a, T>(
+    found: impl IntoIterator<Item = &'a T>,
+    import: impl Fn(&T) -> &Import,
+) -> Option<&'a T> {
+    found.into_iter().reduce(|best, other| {
+        if read_of(import(best)) < read_of(import(other)) { other } else { best }
+    })
 }
 
 /// The recorders that an import of a file may have; the last one is what a new import gets.
@@ -146,18 +165,28 @@ async fn ended(
             at_most,
         );
     };
-    let look = succession::look(store, recorder, options.dead_after, &waiting);
-    let standing = tokio::select! {
-        biased;
-        standing = look => standing?,
-        () = until_set(&options.stop) => {
-            let what = format!("stopped before anything of {name} was imported");
-            return Err(Failure::new(FailureKind::Interrupted, what));
+    let segments = |catalog: &Catalog| catalog.segments(TimeRange::ALL).count();
+    loop {
+        // Before a life is ended: its last commit would stand where one is missing.
+        let log = Catalog::load_recorder(store, recorder).await?;
+        let stored = Stored::look(store, name, recorder, &log).await?;
+        let look = succession::look(store, recorder, options.dead_after, &waiting);
+        let standing = tokio::select! {
+            biased;
+            standing = look => standing?,
+            () = until_set(&options.stop) => {
+                let what = format!("stopped before anything of {name} was imported");
+                return Err(Failure::new(FailureKind::Interrupted, what));
+            }
+        };
+        match standing {
+            Standing::Free { catalog, next } if segments(&catalog) == segments(&log) => {
+                return Ok(Writers { recorder, catalog, stored, next });
+            }
+            // More was committed meanwhile.
+            Standing::Free { .. } => {}
+            Standing::Alive(life) => return Err(busy(store, name, &life)),
         }
-    };
-    match standing {
-        Standing::Free { catalog, next } => Ok(Writers { recorder, catalog, next }),
-        Standing::Alive(life) => Err(busy(store, name, &life)),
     }
 }
 
@@ -200,6 +229,61 @@ pub(super) fn overtaken(store: &Store, name: &str) -> Failure {
     Failure::new(FailureKind::Busy, what)
 }
 
+/// Decides for a file whose earlier import cannot be read whole: what can be had of it is not stored again. None if it is of
+/// another file.
+fn in_part(
+    store: &Store,
+    name: &str,
+    known: &Known,
+    writer: &Writers,
+    ordinals: &stored::Ordinals,
+    options: &ImportOptions,
+    watch: &dyn Watch,
+) -> Result<Option<Plan>, Failure> {
+    let Writers { recorder, catalog, next, .. } = writer;
+    let imports = catalog.imports();
+    let begun = begun(known, imports.iter(), options, watch)?;
+    let is_same = |import: &Import, begun: Option<bool>| {
+        begun.unwrap_or(import.source.sketch == known.sketch)
+            && may_be_of(import, known.bytes, false)
+    };
+    let of_it: Vec<&Import> = imports
+        .iter()
+        .zip(begun)
+        .filter_map(|(import, begun)| is_same(import, begun).then_some(import))
+        .collect();
+    let found = farthest(of_it.iter(), |of| of).map(|of| (*of).clone());
+    if found.is_none() && !imports.is_empty() {
+        return Ok(None);
+    }
+    let source = Source { name: name.to_owned(), bytes: known.bytes, sketch: known.sketch.clone() };
+    let import = found.unwrap_or_else(|| stored::nameless(*recorder, source));
+    // Of a life that says nothing of itself it is not known which import it belongs to, unless there is one only.
+    let lives: RangeInclusive<Generation> = match imports.len() {
+        0 | 1 => {
+            stored::all_lives(catalog).unwrap_or(import.first_generation..=import.last_generation)
+        }
+        _ => import.first_generation..=import.last_generation,
+    };
+    let mut scattered = RoaringTreemap::new();
+    for (_, of) in ordinals.iter().filter(|(generation, _)| lives.contains(generation)) {
+        scattered |= of;
+    }
+    let packets = scattered.len();
+    let before = stored::in_part(import, &lives, packets);
+    if stored::total(catalog, &lives) == Some(packets) {
+        return Err(already_there(store, name, &before));
+    }
+    Ok(Some(Plan {
+        recorder: *recorder,
+        next: Some(*next),
+        known: Some(known.clone()),
+        name: name.to_owned(),
+        before: Some(before),
+        scattered,
+    }))
+}
+
 fn already_there(store: &Store, name: &str, done: &Import) -> Failure {
     let known = if done.source.name == name {
         String::new()
@@ -240,12 +324,8 @@ async fn scattered(
         }
         let index = store.get(&segment.path(Layer::Index)).await?;
         let opened = segment.entry.open(&index)?;
-        let fetch = StoreFetch::new(store, &segment.entry);
-        let scan = opened.scan_all(Layer::Packets, Some(&[column::ORDINAL]))?;
-        for batch in scan.run(&fetch).await? {
-            let ordinals = packets::ordinals(&batch)?;
-            found.extend(ordinals.filter(|ordinal| *ordinal >= import.next_ordinal));
-        }
+        let ordinals = stored::ordinals(store, segment, &opened).await?.into_iter();
+        found.extend(ordinals.filter(|ordinal| *ordinal >= import.next_ordinal));
     }
     Ok(found)
 }

@@ -1,13 +1,14 @@
-//! How complete a window is: what was listened to, and what is known to be missing.
+//! How complete a window is: what was listened to, what is known to be missing, and what the catalog hides.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use capstan_model::coverage::LossCause;
 use capstan_model::{Generation, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::Window;
+use capstan_storage_engine::catalog::{Gap, Window};
 
-/// Gaps that are written out in a file's comment.
-const GAPS_IN_WORDS: usize = 8;
+/// Of what is many, the first are named.
+const NAMED: usize = 8;
 
 /// How complete a window is, as far as the catalog knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +20,9 @@ pub struct Completeness {
     pub unheard: Vec<TimeRange>,
     /// What is known to be missing in the window, added up.
     pub losses: Vec<Lost>,
+    /// Objects of the catalog that cannot be used: what they say of the window is hidden, and the rest of this
+    /// is without it.
+    pub gaps: Vec<Gap>,
 }
 
 /// What one recorder lost on one interface, of one cause.
@@ -59,12 +63,13 @@ impl Completeness {
                 own.intersect(&window).into_iter().flat_map(|own| gaps(own, ranges.clone())),
             );
         }
-        Completeness { unheard: union(unheard), losses: losses(said) }
+        let gaps = said.gaps.clone();
+        Completeness { unheard: union(unheard), losses: losses(said), gaps }
     }
 
     /// Whether all of the window was listened to and nothing is known to be missing.
     pub fn is_complete(&self) -> bool {
-        self.unheard.is_empty() && self.losses.is_empty()
+        self.unheard.is_empty() && self.losses.is_empty() && self.gaps.is_empty()
     }
 
     /// Packets known to be lost.
@@ -72,39 +77,66 @@ impl Completeness {
         self.losses.iter().map(|lost| lost.packets).fold(0, u64::saturating_add)
     }
 
-    /// A sentence for a file's header, or for people.
-    pub fn words(&self) -> String {
-        if self.is_complete() {
-            return "complete: all of the window was listened to, and nothing is known to be lost"
-                .to_owned();
-        }
-        let mut parts = Vec::new();
-        let mut by_cause: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    /// What was not listened to and what was lost, one by one, in words; the first of many.
+    pub fn missing(&self) -> Vec<String> {
+        let mut words: Vec<String> = Vec::new();
+        let mut by_cause: BTreeMap<&str, Sum> = BTreeMap::new();
         for lost in &self.losses {
-            let (packets, bytes) = by_cause.entry(cause_words(lost.cause)).or_default();
-            *packets = packets.saturating_add(lost.packets);
-            *bytes = bytes.saturating_add(lost.bytes);
+            by_cause.entry(cause_words(lost.cause)).or_default().add(lost);
         }
-        for (cause, (packets, bytes)) in by_cause {
-            let number = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
-            let counts: Vec<String> = [number(packets, "packets"), number(bytes, "bytes")]
-                .into_iter()
-                .flatten()
-                .collect();
-            let counts = if counts.is_empty() {
-                "an unknown number of packets".to_owned()
-            } else {
-                counts.join(", ")
-            };
-            parts.push(format!("{counts} lost ({cause})"));
+        words.extend(by_cause.into_iter().map(|(cause, sum)| format!("{sum} lost ({cause})")));
+        let gap = |gap: &TimeRange| format!("not listened {gap}");
+        words.extend(self.unheard.iter().take(NAMED).map(gap));
+        if let Some(more) = self.unheard.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            words.push(format!("nor in {more} more stretches"));
         }
-        for gap in self.unheard.iter().take(GAPS_IN_WORDS) {
-            parts.push(format!("not listened {gap}"));
+        words
+    }
+
+    /// A sentence for a file's header, which is written before any packet is read.
+    pub fn words(&self) -> String {
+        let mut missing = self.missing();
+        missing.extend(self.gaps.iter().take(NAMED).map(Gap::to_string));
+        if self.gaps.len() > NAMED {
+            let more = self.gaps.len() - NAMED;
+            missing.push(format!("{more} more objects of the catalog cannot be read"));
         }
-        if let Some(more) = self.unheard.len().checked_sub(GAPS_IN_WORDS).filter(|more| *more > 0) {
-            parts.push(format!("nor in {more} more stretches"));
+        if missing.is_empty() {
+            return "all of the window was listened to, and nothing is known to be lost".to_owned();
         }
-        format!("not complete: {}", parts.join("; "))
+        format!("known to be missing: {}", missing.join("; "))
+    }
+}
+
+/// Losses of one cause, added up.
+#[derive(Debug, Default)]
+struct Sum {
+    packets: u64,
+    bytes: u64,
+    range: Option<TimeRange>,
+}
+
+impl Sum {
+    fn add(&mut self, lost: &Lost) {
+        self.packets = self.packets.saturating_add(lost.packets);
+        self.bytes = self.bytes.saturating_add(lost.bytes);
+        self.range = hull(self.range, lost.range);
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
+        let counts = [number(self.packets, "packets"), number(self.bytes, "bytes")];
+        let counts: Vec<String> = counts.into_iter().flatten().collect();
+        match counts.as_slice() {
+            [] => f.write_str("an unknown number of packets")?,
+            counts => f.write_str(&counts.join(", "))?,
+        }
+        match self.range {
+            Some(range) => write!(f, " {range}"),
+            None => f.write_str(" at an unknown time"),
+        }
     }
 }
 
@@ -128,12 +160,7 @@ fn losses(said: &Window) -> Vec<Lost> {
             Some(known) => {
                 known.packets = known.packets.saturating_add(loss.packets);
                 known.bytes = known.bytes.saturating_add(loss.bytes);
-                known.range = match (known.range, loss.time()) {
-                    (Some(a), Some(b)) => {
-                        Some(TimeRange { start: a.start.min(b.start), end: a.end.max(b.end) })
-                    }
-                    (a, b) => a.or(b),
-                };
+                known.range = hull(known.range, loss.time());
             }
             None => lost.push(Lost {
                 recorder: of.recorder,
@@ -147,6 +174,14 @@ fn losses(said: &Window) -> Vec<Lost> {
         }
     }
     lost
+}
+
+/// From the start of the first to the end of the last, as far as they are known.
+fn hull(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
+    match a.zip(b) {
+        Some((a, b)) => Some(TimeRange { start: a.start.min(b.start), end: a.end.max(b.end) }),
+        None => a.or(b),
+    }
 }
 
 /// The window, where it is open-ended up to where the ranges begin and end.
@@ -235,13 +270,17 @@ mod tests {
                 lost(LossCause::KernelDrop, 4),
                 lost(LossCause::SourceDamaged, 0),
             ],
+            gaps: Vec::new(),
         };
         let words = completeness.words();
-        assert!(words.contains("7 packets lost (no room"), "{words}");
-        assert!(words.contains("an unknown number of packets lost (the source is damaged)"));
+        assert!(
+            words.contains("7 packets from 1970-01-01") && words.contains("lost (no room"),
+            "{words}"
+        );
+        assert!(words.contains("an unknown number of packets from"), "{words}");
         assert!(words.contains("nor in 2 more stretches"), "{words}");
-        let nobody = Completeness { unheard: vec![TimeRange::ALL], losses: Vec::new() };
-        assert_eq!(nobody.words(), "not complete: not listened at any time");
+        let nobody = Completeness { unheard: vec![TimeRange::ALL], ..Completeness::default() };
+        assert_eq!(nobody.words(), "known to be missing: not listened at any time");
         assert_eq!(completeness.packets_lost(), 7);
     }
 }

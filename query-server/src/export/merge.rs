@@ -127,16 +127,16 @@ pub(super) async fn run(
     merge.output.losses(&completeness.losses, |lost| {
         ranks.get(&(lost.recorder, lost.generation)).copied()
     })?;
-    merge.output.send().await?;
     let mut report = merge.report;
     report.packets = merge.output.packets;
-    report.bytes = merge.output.bytes;
     report.cut = merge.output.cut();
     report.blocks_left_out = merge.output.blocks_left_out;
     report.options_left_out = merge.output.options_left_out;
     report.spilled = merge.spill.written;
     report.completeness = completeness;
-    report.problems = window.problems.clone();
+    merge.output.end(report.ending());
+    merge.output.send().await?;
+    report.bytes = merge.output.bytes;
     Ok(report)
 }
 

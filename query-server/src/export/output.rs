@@ -297,6 +297,11 @@ impl<'a> Output<'a> {
         only.filter(|_| points.next().is_none())
     }
 
+    /// Ends the file with what it says of itself.
+    pub(super) fn end(&mut self, words: String) {
+        self.writer.end(vec![words], &mut self.buffer);
+    }
+
     /// Whether there is enough for a piece.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
@@ -348,7 +353,12 @@ pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
     };
     Section {
         application: Some(concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned()),
-        comments: vec![format!("{window}; {flows}; {order}"), completeness.words()],
+        comments: vec![
+            format!("{window}; {flows}; {order}"),
+            completeness.words(),
+            "what could not be read is said at the end of this file; without that it was cut off"
+                .to_owned(),
+        ],
         ..Section::default()
     }
 }

@@ -210,6 +210,13 @@ impl PcapngWriter {
         Ok(())
     }
 
+    /// Writes what is said of the file when all of it was written: a section without packets, as comments of
+    /// sections are what readers show of a file as a whole.
+    pub fn end(&mut self, comments: Vec<String>, out: &mut Vec<u8>) {
+        self.section.comments = comments;
+        self.begin_section(out);
+    }
+
     fn declared(&self, interface: u32) -> Result<&Declared, WriteError> {
         self.interfaces.get(interface as usize).ok_or(WriteError::Interface(interface))
     }

@@ -372,7 +372,10 @@ async fn losses_are_in_the_header_and_at_their_interface() {
     let (file, report) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
     assert_eq!(report.completeness.packets_lost(), 17);
     let text = String::from_utf8_lossy(&file);
-    assert!(text.contains("not complete: 17 packets lost"));
+    // At the beginning, and as the last word.
+    assert!(text.contains("known to be missing: 17 packets"), "{text}");
+    assert!(text.contains("end of the file, which is not complete: it has 20 packets; 17 packets"));
+    assert!(!text.contains("which is complete"));
     let statistics: Vec<_> = read(&file)
         .into_iter()
         .filter_map(|given| match given {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use capstan_model::{Failure, TimeRange};
-use capstan_storage_engine::catalog::Life;
+use capstan_storage_engine::catalog::{Gap, Life};
 use serde::Serialize;
 
 use crate::snapshot::Snapshot;
@@ -25,6 +25,17 @@ pub(super) struct Status {
     writers: Vec<Writer>,
     /// What is wrong with the catalog, in words.
     problems: Vec<String>,
+    /// Objects of the catalog that cannot be used: what is said here is without what they say.
+    hidden: Vec<Hidden>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hidden {
+    object: String,
+    kind: &'static str,
+    /// The times it is about; none if they cannot be told.
+    from: Option<String>,
+    to: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -52,7 +63,14 @@ impl Status {
     pub(super) async fn of(snapshot: &Snapshot) -> Result<Status, Failure> {
         let window = snapshot.window(TimeRange::ALL).await?;
         let lives = snapshot.lives().await?;
-        let of_hours = window.problems.iter().map(String::as_str);
+        let mut gaps = window.gaps.clone();
+        let known = |gaps: &[Gap], gap: &Gap| gaps.iter().any(|of| of.object == gap.object);
+        for gap in lives.gaps {
+            if !known(&gaps, &gap) {
+                gaps.push(gap);
+            }
+        }
+        let words = gaps.iter().map(Gap::to_string);
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION"),
             store: snapshot.store().place().to_owned(),
@@ -64,8 +82,9 @@ impl Status {
             first: None,
             last: None,
             layers: BTreeMap::new(),
-            writers: lives.iter().map(|life| Writer::of(life)).collect(),
-            problems: snapshot.problems().chain(of_hours).map(str::to_owned).collect(),
+            writers: lives.lives.iter().map(|life| Writer::of(life)).collect(),
+            problems: words.chain(snapshot.notes().map(str::to_owned)).collect(),
+            hidden: gaps.iter().map(Hidden::of).collect(),
         };
         let (mut first, mut last) = (None, None);
         for segment in &window.segments {
@@ -86,6 +105,18 @@ impl Status {
         status.first = first.map(|time| time.to_string());
         status.last = last.map(|time| time.to_string());
         Ok(status)
+    }
+}
+
+impl Hidden {
+    fn of(gap: &Gap) -> Hidden {
+        let range = gap.about.range();
+        Hidden {
+            object: gap.object.clone(),
+            kind: gap.kind.name(),
+            from: range.map(|range| range.start.to_string()),
+            to: range.map(|range| range.end.to_string()),
+        }
     }
 }
 

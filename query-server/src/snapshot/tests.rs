@@ -15,7 +15,7 @@ fn cost_of(requests: Requests) -> (u64, u64) {
 }
 
 async fn packets_of(snapshot: &Snapshot) -> u64 {
-    snapshot.lives().await.unwrap().iter().map(|life| life.packets()).sum()
+    snapshot.lives().await.unwrap().lives.iter().map(|life| life.packets()).sum()
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_snapshot_stays_as_it_is_and_the_next_one_sees_more() {
     assert_eq!(packets_of(&second).await, 3_000);
     let loaded = Snapshot::load(store).await.unwrap();
     assert_eq!(segments(&loaded).await, segments(&second).await);
-    assert_eq!(second.problems().count(), 0);
+    assert_eq!(second.notes().count(), 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use capstan_model::{Time, TimeRange};
-use capstan_storage_engine::catalog::{Life, Window};
+use capstan_storage_engine::catalog::{Lives, Window};
 use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
     TimestampNanosecondArray,
@@ -22,8 +22,10 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::columns::timestamp;
+use super::explain;
 use super::predicate::{self, Table};
 use super::scan::external;
+use super::skipped::note;
 use crate::snapshot::Snapshot;
 
 /// A table made of the catalog when it is asked for.
@@ -41,7 +43,7 @@ struct Contents {
     /// What the catalog says about the time that is asked about.
     window: Arc<Window>,
     /// All lives, for the table that has a row for each.
-    lives: Vec<Arc<Life>>,
+    lives: Lives,
 }
 
 /// The columns of a table.
@@ -52,6 +54,8 @@ type Rows = fn(&Contents) -> Vec<ArrayRef>;
 enum Source {
     /// What the catalog says about a stretch of time.
     Window,
+    /// What it cannot say about one: that is no less whole for it.
+    Problems,
     /// All lives.
     Lives,
     /// Nothing.
@@ -67,7 +71,7 @@ impl CatalogTable {
             ("protocols", segments::PROTOCOLS, Source::Window, segments::protocols),
             ("coverage", coverage::COVERAGE, Source::Window, coverage::coverage),
             ("writers", writers::WRITERS, Source::Lives, writers::writers),
-            ("problems", writers::PROBLEMS, Source::Window, writers::problems),
+            ("problems", writers::PROBLEMS, Source::Problems, writers::problems),
             ("store", writers::STORE, Source::Snapshot, writers::store),
         ];
         tables.into_iter().map(|(name, columns, source, rows)| {
@@ -146,7 +150,8 @@ impl TableProvider for CatalogTable {
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
         let is_used = |filter: &&Expr| {
-            self.source == Source::Window && predicate::window(filter, Table::Catalog).is_some()
+            matches!(self.source, Source::Window | Source::Problems)
+                && predicate::window(filter, Table::Catalog).is_some()
         };
         let support = |filter| match is_used(&filter) {
             true => TableProviderFilterPushDown::Inexact,
@@ -157,21 +162,25 @@ impl TableProvider for CatalogTable {
 
     async fn scan(
         &self,
-        _: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let snapshot = Arc::clone(&self.snapshot);
-        let (mut window, mut lives) = (Arc::default(), Vec::new());
+        let (mut window, mut lives) = (Arc::<Window>::default(), Lives::default());
         match self.source {
-            Source::Window => {
+            Source::Window | Source::Problems => {
                 let asked = predicate::push(filters, Table::Catalog)?.window;
                 let range = asked.map_or(TimeRange::ALL, |asked| around(asked.range()));
                 window = snapshot.window(range).await.map_err(external)?;
             }
             Source::Lives => lives = snapshot.lives().await.map_err(external)?,
             Source::Snapshot => {}
+        }
+        if self.source != Source::Problems && !explain::is_shown(session) {
+            note(session, &window.gaps)?;
+            note(session, &lives.gaps)?;
         }
         let columns = (self.rows)(&Contents { snapshot, window, lives });
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;

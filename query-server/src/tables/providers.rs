@@ -15,6 +15,7 @@ use super::flow_parts::FlowRequest;
 use super::packets::PacketRequest;
 use super::predicate::{self, Pushed, Table};
 use super::scan::{Request, ScanExec};
+use super::skipped;
 use crate::snapshot::Snapshot;
 
 /// A row a packet.
@@ -51,7 +52,10 @@ async fn scan(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let partitions = session.config().target_partitions();
     let scan = ScanExec::new(snapshot.begin(), request, partitions, limit).await?;
-    let scan = if explain::is_shown(session) { scan.plan().await? } else { scan };
+    if explain::is_shown(session) {
+        return Ok(Arc::new(scan.plan().await?));
+    }
+    skipped::note(session, scan.gaps())?;
     Ok(Arc::new(scan))
 }
 

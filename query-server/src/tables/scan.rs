@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use capstan_model::{Failure, TimeRange};
-use capstan_storage_engine::catalog::{Segment, SegmentEntry};
+use capstan_storage_engine::catalog::{Gap, Segment, SegmentEntry};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::Requests;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -131,6 +131,8 @@ pub(super) struct ScanExec {
     passed_over: u64,
     /// Segments that have lost the layer with the rows.
     degraded: usize,
+    /// What the catalog hides that may have rows.
+    gaps: Vec<Gap>,
     limit: Option<usize>,
     planned: Option<Planned>,
     properties: Arc<PlanProperties>,
@@ -179,11 +181,17 @@ impl ScanExec {
             considered,
             passed_over: hours.passed_over,
             degraded,
+            gaps: hours.gaps.clone(),
             limit,
             planned: None,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    /// What the catalog hides that may have rows.
+    pub(super) fn gaps(&self) -> &[Gap] {
+        &self.gaps
     }
 
     fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
@@ -374,6 +382,7 @@ impl ExecutionPlan for ScanExec {
             considered: self.considered,
             passed_over: self.passed_over,
             degraded: self.degraded,
+            gaps: self.gaps.clone(),
             limit,
             planned: self.planned,
             properties: Arc::clone(&self.properties),

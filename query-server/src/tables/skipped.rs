@@ -2,26 +2,31 @@
 //! missing in it: who reads rows as they come has them, and nobody takes a part for the whole.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::catalog::SegmentEntry;
+use capstan_storage_engine::catalog::{Gap, SegmentEntry};
+use datafusion::catalog::Session;
+use datafusion::error::Result;
 
-/// Segments that are named one by one.
+use super::scan::external;
+
+/// What is named one by one.
 const NAMED: usize = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
-    segments: Mutex<BTreeMap<String, Reason>>,
+    /// By name: of a segment, or of an object of the catalog.
+    reasons: Mutex<BTreeMap<String, Reason>>,
 }
 
-/// Why a segment is not in the answer, or not all of it.
+/// Why something is not in the answer, or not all of it.
 #[derive(Debug, Clone)]
 struct Reason {
     kind: FailureKind,
-    /// What went wrong, and when its packets are of.
+    /// What went wrong, and which times that is about.
     words: String,
 }
 
@@ -29,6 +34,10 @@ impl Skipped {
     /// Whether a statement goes on without what could not be read. Trying again would not help.
     pub(super) fn may_skip(failure: &Failure) -> bool {
         matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound | FailureKind::TooNew)
+    }
+
+    fn reasons(&self) -> MutexGuard<'_, BTreeMap<String, Reason>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that some of a segment is not in the answer. Of several reasons the first counts.
@@ -39,27 +48,58 @@ impl Skipped {
         };
         let words = format!("{}{when}", with_causes(failure));
         let reason = Reason { kind: failure.kind(), words };
-        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        segments.entry(entry.name.clone()).or_insert(reason);
+        self.reasons().entry(entry.name.clone()).or_insert(reason);
+    }
+
+    /// Notes that the catalog hides facts that the answer may need.
+    pub(super) fn add_gap(&self, gap: &Gap) {
+        let reason = Reason { kind: gap.failure_kind(), words: gap.to_string() };
+        self.reasons().entry(gap.object.clone()).or_insert(reason);
     }
 
     /// What is missing in the answer; none if nothing is.
     pub(crate) fn failure(&self) -> Option<Failure> {
-        let segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = segments.values().next()?.kind;
-        let kind = if kind == FailureKind::NotFound { FailureKind::Damaged } else { kind };
-        let mut named: Vec<&str> =
-            segments.values().take(NAMED).map(|reason| reason.words.as_str()).collect();
-        let more = format!("and {} more segments", segments.len().saturating_sub(NAMED));
-        if segments.len() > NAMED {
-            named.push(&more);
-        }
-        let what = format!(
-            "the answer is without what cannot be read, and has all else: {}; capstan verify says more",
-            named.join("; ")
-        );
-        Some(Failure::new(kind, what))
+        let reasons = self.reasons();
+        let words: Vec<&str> = reasons.values().map(|reason| reason.words.as_str()).collect();
+        left_out("the answer", reasons.values().map(|reason| reason.kind), &words)
     }
+}
+
+/// Notes what the catalog hides from a statement that is being planned: a table's rows may come from what is
+/// known of it alone, and then nothing of it runs.
+///
+/// # Errors
+/// The first of it, if nothing is there to note it.
+pub(super) fn note(session: &dyn Session, gaps: &[Gap]) -> Result<()> {
+    match (session.config().get_extension::<Skipped>(), gaps) {
+        (Some(skipped), gaps) => gaps.iter().for_each(|gap| skipped.add_gap(gap)),
+        (None, [gap, ..]) => {
+            return Err(external(Failure::new(gap.failure_kind(), gap.to_string())));
+        }
+        (None, []) => {}
+    }
+    Ok(())
+}
+
+/// The failure that `what` ends with, which is without something: none if it is whole. A newer version helps
+/// only if all that is missing was written by one.
+pub(crate) fn left_out(
+    what: &str,
+    kinds: impl IntoIterator<Item = FailureKind>,
+    words: &[impl AsRef<str>],
+) -> Option<Failure> {
+    let damaged = kinds.into_iter().map(|kind| kind != FailureKind::TooNew).max()?;
+    let kind = if damaged { FailureKind::Damaged } else { FailureKind::TooNew };
+    let mut named: Vec<&str> = words.iter().take(NAMED).map(AsRef::as_ref).collect();
+    let more = format!("and {} more", words.len().saturating_sub(NAMED));
+    if words.len() > NAMED {
+        named.push(&more);
+    }
+    let what = format!(
+        "{what} is without what cannot be read, and has all else: {}; capstan verify says more",
+        named.join("; ")
+    );
+    Some(Failure::new(kind, what))
 }
 
 #[cfg(test)]
@@ -73,5 +113,24 @@ mod tests {
         assert!(!of(FailureKind::Unavailable) && !of(FailureKind::Permission));
         assert!(!of(FailureKind::Full) && !of(FailureKind::Interrupted));
         assert!(Skipped::default().failure().is_none());
+    }
+
+    #[test]
+    fn a_newer_version_helps_only_if_it_wrote_all_that_is_missing() {
+        use FailureKind::{Damaged, NotFound, TooNew};
+        for (kinds, expected) in [
+            (vec![TooNew], TooNew),
+            (vec![TooNew, TooNew], TooNew),
+            (vec![TooNew, Damaged], Damaged),
+            (vec![NotFound, TooNew], Damaged),
+        ] {
+            let words: Vec<String> = (0..kinds.len()).map(|n| format!("part {n}")).collect();
+            let failure = left_out("x", kinds, &words).expect("something is missing");
+            assert_eq!(failure.kind(), expected);
+            assert!(failure.to_string().contains("x is without"), "{failure}");
+        }
+        let many: Vec<String> = (0..20).map(|n| format!("part {n}")).collect();
+        let words = left_out("x", [Damaged], &many).expect("something is missing").to_string();
+        assert!(words.contains("part 7; and 12 more") && !words.contains("part 8"), "{words}");
     }
 }

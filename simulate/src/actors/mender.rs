@@ -91,7 +91,8 @@ async fn look(scene: &Scene, store: &Store) -> Result<(), Failure> {
         }
     }
     let view = View::load(store).await?;
-    for problem in view.problems() {
+    let gaps = view.gaps().iter().map(ToString::to_string);
+    for problem in view.notes().map(str::to_owned).chain(gaps) {
         scene.broken(format!("after a repair: {problem}"));
     }
     Ok(())

@@ -107,8 +107,8 @@ async fn all(scene: &Scene, view: &View) -> Result<Option<Counts>, Failure> {
 
 /// Nothing is damaged here, so nothing may look so.
 fn problems(scene: &Scene, view: &View, window: &Window) {
-    let of_window = window.problems.iter().map(String::as_str);
-    for problem in view.problems().chain(of_window) {
+    let gaps = window.gaps.iter().map(ToString::to_string);
+    for problem in view.notes().map(str::to_owned).chain(gaps) {
         scene.broken(format!("a reader was told: {problem}"));
     }
 }

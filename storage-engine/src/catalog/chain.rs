@@ -1,10 +1,12 @@
 //! Following one log: does each entry come right after the one before?
 
+use capstan_model::failure::with_causes;
 use capstan_model::{Generation, RecorderId};
-
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Commit, EntryError, Writer, read, sha256_hex};
+use super::gap::{About, Gap, GapKind};
 use crate::store::{checked, names};
 
 /// Something wrong with the catalog that a reader should hear of. What else there is stays
@@ -67,6 +69,35 @@ impl Problem {
             | Problem::NoWriter { object } => object,
         }
     }
+
+    /// The facts that it hides; none if all that was committed can be read. What a commit that cannot be
+    /// read is about nobody can tell: an import commits packets of any time.
+    ///
+    /// A commit that was changed and can be parsed is used, and it hides facts all the same: its times and
+    /// addresses decide which segments are opened, and any of them may be wrong. What is wrong with a writer
+    /// hides nothing but who it was.
+    pub fn gap(&self) -> Option<Gap> {
+        let (object, kind) = match self {
+            Problem::Damaged { object, .. } | Problem::Changed { object } => {
+                (object, GapKind::Damaged)
+            }
+            Problem::TooNew { object, .. } => (object, GapKind::TooNew),
+            Problem::Missing { object } => (object, GapKind::Missing),
+            // The later one is what was written: its own checksum is right.
+            Problem::Broken { before, .. } => (before, GapKind::Damaged),
+            Problem::NoWriter { .. } => return None,
+        };
+        let object = Path::from(object.as_str());
+        names::parse_commit(&object)?;
+        Some(Gap::new(&object, kind, About::AnyTime, with_causes(self)))
+    }
+}
+
+/// Tells what hides facts from what does not, which is given in words.
+pub(crate) fn sorted_out(problems: &[Problem]) -> (Vec<Gap>, Vec<String>) {
+    let gaps = problems.iter().filter_map(Problem::gap).collect();
+    let notes = problems.iter().filter(|problem| problem.gap().is_none());
+    (gaps, notes.map(|problem| with_causes(problem)).collect())
 }
 
 /// How far a log was followed.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::filter::AddressFilter;
+use super::state::CommitId;
 pub use crate::segment::Layer;
 use crate::segment::reader::Segment;
 use crate::store::{checked, names};
@@ -155,9 +156,20 @@ pub struct CommitDraft {
     /// Set in the last commit of a life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
+    /// Of a repair: names of commits that cannot be read, or are not what was written. They count no more:
+    /// what this log says of their segments stands instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
     /// Anything a person should know.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+impl CommitDraft {
+    /// The commits that it replaces.
+    pub(crate) fn replaced(&self) -> impl Iterator<Item = CommitId> {
+        self.replaces.iter().filter_map(|name| names::parse_commit(&Path::from(name.as_str())))
+    }
 }
 
 /// How a life ended.

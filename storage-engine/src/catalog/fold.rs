@@ -19,9 +19,10 @@ use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
-use super::chain::read_writer;
+use super::chain::{read_writer, sorted_out};
 use super::entry::sha256_hex;
 use super::facts::split;
+use super::gap::Gap;
 use super::life::Life;
 use super::manifest::{Folding, Manifest};
 use super::root::{Root, Step};
@@ -49,7 +50,7 @@ const COMMITS: usize = 256;
 const GAPS_EVERY: u32 = 32;
 
 /// The first store format whose writers say that their log may go on, which is how they are found.
-const FIRST_FORMAT: u32 = 3;
+pub(super) const FIRST_FORMAT: u32 = 3;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,6 +120,8 @@ struct Followed {
     foldings: Vec<(Slot, Folding)>,
     commits: u64,
     problems: Vec<String>,
+    gaps: Vec<Gap>,
+    replaced: Vec<String>,
     more: bool,
 }
 
@@ -221,6 +224,8 @@ impl Folder {
             folded.commits += followed.commits;
             folded.more |= followed.more;
             step.problems.extend(followed.problems);
+            step.gaps.extend(followed.gaps);
+            step.replaced.extend(followed.replaced);
             for (slot, folding) in followed.foldings {
                 foldings.entry(slot).or_default().push(folding);
             }
@@ -421,7 +426,7 @@ async fn follow(
 ) -> Result<Followed, Failure> {
     let (recorder, generation) = life.owner();
     let mut foldings = Vec::new();
-    let mut problems = Vec::new();
+    let (mut found, mut replaced) = (Vec::new(), Vec::new());
     let mut commits = 0;
     let mut more = false;
     while !life.chain().finished() {
@@ -434,23 +439,22 @@ async fn follow(
         let Some(bytes) = store.get_if_present(&path).await? else {
             let later = if gaps { behind_gap(store, &path).await? } else { None };
             let Some(later) = later else { break };
-            let mut found = Vec::new();
             life.skip(later - 1, &mut found);
-            problems.extend(found.iter().map(|problem| with_causes(problem)));
             commits += 1;
             continue;
         };
-        let mut found = Vec::new();
+        let mut of_commit = Vec::new();
         let mut next = life.clone();
-        let commit = next.follow(seq, &bytes, &mut found);
-        problems.extend(found.iter().map(|problem| with_causes(problem)));
-        if found.iter().any(|problem| matches!(problem, Problem::TooNew { .. })) {
+        let commit = next.follow(seq, &bytes, &mut of_commit);
+        if of_commit.iter().any(|problem| matches!(problem, Problem::TooNew { .. })) {
             // A newer version will fold it. Readers go on to meet it in the log.
             break;
         }
+        found.extend(of_commit);
         commits += 1;
         life = next;
         let Some(commit) = commit else { continue };
+        replaced.extend(commit.content.replaces.iter().cloned());
         let info = life.writer().map(|writer| writer.info.clone());
         let sha256 = sha256_hex(&bytes);
         foldings.extend(split(commit.content).into_iter().map(|(slot, share)| {
@@ -458,12 +462,13 @@ async fn follow(
             (slot, Folding { recorder, generation, admitted, info, seq, sha256, share })
         }));
     }
-    Ok(Followed { life, foldings, commits, problems, more })
+    let (gaps, problems) = sorted_out(&found);
+    Ok(Followed { life, foldings, commits, problems, gaps, replaced, more })
 }
 
 /// The first commit that is there behind one that is not; none if that is the end of its log, or it
 /// came meanwhile.
-async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
+pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
     let Some((recorder, generation, seq)) = names::parse_commit(missing) else { return Ok(None) };
     let log = names::log_of(recorder, generation);
     let mut after = store.list_after(&log, missing);
@@ -495,7 +500,8 @@ async fn fold(
         None => versions::newest_manifest(store, slot, named).await?,
     };
     if before.value.version < named {
-        return Err(versions::gone(slot, named));
+        let what = format!("what commits say of {slot} cannot be folded: capstan repair helps");
+        return Err(Failure::caused_by(FailureKind::Damaged, what, versions::gone(slot, named)));
     }
     loop {
         if before.value.epoch > epoch {

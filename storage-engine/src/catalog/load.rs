@@ -11,14 +11,19 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::chain::read_writer;
 use super::entry::WriterInfo;
+use super::fold::behind_gap;
 use super::state::Catalog;
 use crate::store::{Store, names};
 
 /// GETs in flight.
 const AT_ONCE: usize = 32;
 
-/// A writer and the commits that were found after those known.
-type Tail = (RecorderId, Generation, u64, Vec<Bytes>);
+/// How far behind a commit that is not there it is looked whether its log goes on, commits.
+const LOOKED_BEHIND: u64 = 2;
+
+/// A writer and what was found after the commits that are known: by number, none where one is missing that
+/// was there.
+type Tail = (RecorderId, Generation, Vec<(u64, Option<Bytes>)>);
 
 impl Catalog {
     /// Reads all of a store's catalog.
@@ -65,19 +70,23 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Takes in the next commits of each log that has not said that it is finished.
+    /// Takes in the next commits of each log that has not said that it is finished. `gaps`: looks
+    /// whether a log goes on behind a commit or two that are missing.
     ///
     /// # Errors
     ///
     /// What the store says; what was taken in until then stays, and calling again is right.
-    pub(crate) async fn follow(&mut self, store: &Store) -> Result<(), Failure> {
+    pub(crate) async fn follow(&mut self, store: &Store, gaps: bool) -> Result<(), Failure> {
         let open: Vec<_> = self.open_logs().collect();
         let mut tails = stream::iter(open)
-            .map(|(recorder, generation, next)| tail(store, recorder, generation, next))
+            .map(|(recorder, generation, next)| tail(store, recorder, generation, next, gaps))
             .buffer_unordered(AT_ONCE);
-        while let Some((recorder, generation, next, commits)) = tails.try_next().await? {
-            for (seq, bytes) in (next..).zip(commits) {
-                self.add_commit(recorder, generation, seq, &bytes);
+        while let Some((recorder, generation, commits)) = tails.try_next().await? {
+            for (seq, bytes) in commits {
+                match bytes {
+                    Some(bytes) => self.add_commit(recorder, generation, seq, &bytes),
+                    None => self.add_missing(recorder, generation, seq),
+                }
             }
         }
         Ok(())
@@ -122,19 +131,44 @@ pub async fn writer(
     Ok(read.flatten().map(|writer| writer.info))
 }
 
-/// The commits from a number on, until one is not there.
+/// The commits from a number on, until one is not there and none behind it either.
 async fn tail(
     store: &Store,
     recorder: RecorderId,
     generation: Generation,
-    next: u64,
+    mut next: u64,
+    gaps: bool,
 ) -> Result<Tail, Failure> {
     let mut commits = Vec::new();
-    for seq in next.. {
-        match store.get_if_present(&names::commit(recorder, generation, seq)).await? {
-            Some(bytes) => commits.push(bytes),
-            None => break,
+    loop {
+        let path = names::commit(recorder, generation, next);
+        if let Some(bytes) = store.get_if_present(&path).await? {
+            commits.push((next, Some(bytes)));
+            next += 1;
+            continue;
         }
+        if !gaps || !goes_on(store, recorder, generation, next).await? {
+            break;
+        }
+        // It may have come meanwhile, with the one behind it.
+        let Some(later) = behind_gap(store, &path).await? else { break };
+        commits.push((later - 1, None));
+        next = later;
     }
-    Ok((recorder, generation, next, commits))
+    Ok((recorder, generation, commits))
+}
+
+/// Whether a log goes on close behind a commit that is not there.
+async fn goes_on(
+    store: &Store,
+    recorder: RecorderId,
+    generation: Generation,
+    missing: u64,
+) -> Result<bool, Failure> {
+    let behind = (1..=LOOKED_BEHIND).map(|more| missing.saturating_add(more));
+    let looks = behind.map(|seq| async move {
+        store.head(&names::commit(recorder, generation, seq)).await.map(|found| found.is_some())
+    });
+    let found = futures::future::try_join_all(looks).await?;
+    Ok(found.contains(&true))
 }

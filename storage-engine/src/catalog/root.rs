@@ -15,9 +15,11 @@ use std::collections::BTreeSet;
 use capstan_model::{Generation, RecorderId};
 use serde::{Deserialize, Serialize};
 
+use super::gap::{About, Gap};
 use super::life::Life;
 use super::manifest::{Broken, Contributor};
 use super::slot::Slot;
+use crate::store::names;
 
 /// The format of roots that is written, and the newest one that is read.
 pub const FORMAT: u32 = 1;
@@ -27,6 +29,9 @@ const SLOTS: usize = 256;
 
 /// Problems that are kept in words.
 const PROBLEMS: usize = 64;
+
+/// Gaps that are kept one by one.
+const GAPS: usize = 1_024;
 
 /// A version of the root: `catalog/roots/<version>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +58,14 @@ pub struct Root {
     pub slots: Vec<SlotVersion>,
     /// No slot that is not named has changed in a version after this one.
     pub unnamed_since: u64,
-    /// What was wrong with commits that were folded, in words.
+    /// What was wrong with what was folded and hides nothing, in words.
     pub problems: BTreeSet<String>,
+    /// Commits that were folded and could not be read, or were not what was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+    /// Commits that a repair has replaced.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub replaced: BTreeSet<String>,
 }
 
 /// A log that may go on.
@@ -91,8 +102,12 @@ pub struct Step {
     pub gone: BTreeSet<(RecorderId, Generation)>,
     /// Manifests that were put.
     pub slots: Vec<(Slot, u64)>,
-    /// What was wrong, in words.
+    /// What was wrong and hides nothing, in words.
     pub problems: Vec<String>,
+    /// What hides facts.
+    pub gaps: Vec<Gap>,
+    /// Names of commits that a repair has replaced.
+    pub replaced: Vec<String>,
     /// A boundary that was raised.
     pub boundary: Option<u64>,
 }
@@ -118,12 +133,14 @@ pub(crate) struct Mending {
 impl Step {
     /// Whether nothing was done.
     pub fn is_empty(&self) -> bool {
-        let Step { lives, ended, gone, slots, problems, boundary } = self;
+        let Step { lives, ended, gone, slots, problems, gaps, replaced, boundary } = self;
         lives.is_empty()
             && ended.is_empty()
             && gone.is_empty()
             && slots.is_empty()
             && problems.is_empty()
+            && gaps.is_empty()
+            && replaced.is_empty()
             && boundary.is_none()
     }
 }
@@ -144,6 +161,8 @@ impl Root {
             slots: Vec::new(),
             unnamed_since: 0,
             problems: BTreeSet::new(),
+            gaps: Vec::new(),
+            replaced: BTreeSet::new(),
         }
     }
 
@@ -189,6 +208,11 @@ impl Root {
                 next.problems.insert(problem);
             }
         }
+        next.replaced.extend(step.replaced);
+        step.gaps.into_iter().for_each(|gap| next.add_gap(gap));
+        let replaced = std::mem::take(&mut next.replaced);
+        next.gaps.retain(|gap| !replaced.contains(&gap.object));
+        next.replaced = replaced;
         next.boundary = step.boundary.unwrap_or(next.boundary);
         next
     }
@@ -209,6 +233,49 @@ impl Root {
         // Which slots changed since is not known.
         let named = |of| SlotVersion { slot: Slot::Wide, version: of, since: version };
         next.slots = wide.map(named).into_iter().collect();
+        next.unnamed_since = version;
+        next
+    }
+
+    /// Adds a gap; of very many only that there are more.
+    fn add_gap(&mut self, gap: Gap) {
+        if self.gaps.iter().any(|known| known.object == gap.object) {
+            return;
+        }
+        if self.gaps.len() < GAPS {
+            self.gaps.push(gap);
+        } else if self.gaps.len() == GAPS {
+            let what = format!("more than {GAPS} commits cannot be read");
+            self.gaps.push(Gap::new(&names::log(None), gap.kind, About::AnyTime, what));
+        }
+    }
+
+    /// What is known of the facts that cannot be read, roots of earlier versions included, which have only
+    /// words for it.
+    pub(crate) fn hidden(&self) -> Vec<Gap> {
+        let of_words = self.problems.iter().filter_map(|words| Gap::of_words(words));
+        self.gaps.iter().cloned().chain(of_words).collect()
+    }
+
+    /// What was wrong and hides nothing, in words.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = &String> {
+        self.problems.iter().filter(|words| Gap::of_words(words).is_none())
+    }
+
+    /// The root as which manifests are read when newer ones up to `version` cannot be: the newest manifests
+    /// count, of lives that were taken in until then and are not open, all that they say.
+    pub(crate) fn patched(&self, version: u64, wide: Option<u64>, open: Vec<Life>) -> Root {
+        let mut next = self.clone();
+        for life in open {
+            if let Err(place) = next.place(life.owner()) {
+                next.logs.insert(place, OpenLog { admitted: version, ended: false, life });
+            }
+        }
+        next.version = version;
+        next.slots = wide
+            .map(|of| SlotVersion { slot: Slot::Wide, version: of, since: version })
+            .into_iter()
+            .collect();
         next.unnamed_since = version;
         next
     }
@@ -268,6 +335,9 @@ impl Root {
         }
         if self.boundary < before.boundary || self.unnamed_since < before.unnamed_since {
             return broken("a boundary was taken back");
+        }
+        if !self.replaced.is_superset(&before.replaced) {
+            return broken("a commit that was replaced counts again");
         }
         let owners: Vec<_> = self.logs.iter().map(|log| log.life.owner()).collect();
         if owners.windows(2).any(|pair| pair[0] >= pair[1]) {

@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Failure, FailureKind, HOUR_NANOS, Hour, Time, TimeRange};
+use capstan_model::failure::with_causes;
+use capstan_model::{Failure, HOUR_NANOS, Hour, Time, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 use tokio::sync::OnceCell;
 
 use super::facts::{Facts, Stated};
+use super::gap::{About, Gap, GapKind};
 use super::manifest::Manifest;
 use super::part::{Holds, Part};
 use super::root::Root;
 use super::slot::Slot;
-use super::state::{Said, Segment};
+use super::state::{CommitId, Said, Segment};
 use super::versions;
 use super::view::{Asked, Window};
 use crate::store::{Store, names};
@@ -65,8 +68,8 @@ pub(super) struct Read {
     parts: BTreeMap<String, OnceCell<Arc<Loaded>>>,
     /// Facts that there are in it and all its parts.
     facts: u64,
-    /// What is wrong with it.
-    problems: Vec<String>,
+    /// What it should say and does not.
+    gap: Option<Gap>,
 }
 
 /// Facts ready for readers.
@@ -75,7 +78,7 @@ struct Loaded {
     segments: Vec<(u32, Arc<Segment>)>,
     listened: Vec<(u32, Said<Listened>)>,
     losses: Vec<(u32, Said<Loss>)>,
-    problems: Vec<String>,
+    gap: Option<Gap>,
 }
 
 /// A manifest and the parts of it that a question needs.
@@ -223,34 +226,32 @@ async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<Vec<(Slot, u64)>,
     Ok(newest.into_iter().collect())
 }
 
-/// Reads a manifest that is there; a later one if it was removed, an earlier one if it is
-/// damaged.
+/// Reads a manifest that is there; a later one if it was removed, an earlier one if it cannot be used: then
+/// what it says is hidden.
 async fn read(store: &Store, slot: Slot, version: u64) -> Result<Read, Failure> {
-    let mut problems = Vec::new();
-    let mut at = version;
-    loop {
-        match versions::read_manifest(store, slot, at).await {
-            Ok(Some(found)) => return Ok(Read::of(found.value, problems)),
-            Ok(None) if at == version => {
-                let newest = versions::newest_manifest(store, slot, 0).await?;
-                if newest.value.version < version {
-                    problems.push(versions::gone(slot, version).to_string());
-                }
-                return Ok(Read::of(newest.value, problems));
+    let mut gap = None;
+    let (mut at, mut lowest) = (version, version.saturating_sub(OLDER));
+    while at > lowest {
+        let failure = match versions::read_manifest(store, slot, at).await {
+            Ok(Some(found)) => return Ok(Read::of(found.value, gap)),
+            Ok(None) => versions::gone(slot, at),
+            Err(failure) => failure,
+        };
+        let Some(kind) = GapKind::of(&failure) else { return Err(failure) };
+        if kind == GapKind::Missing && at == version {
+            let newest = versions::listed_manifests(store, slot).await?.pop();
+            if let Some((newest, _)) = newest.filter(|(newest, _)| *newest > version) {
+                // It was removed, as there are newer ones.
+                (at, lowest) = (newest, newest.saturating_sub(OLDER));
+                continue;
             }
-            Ok(None) => {}
-            Err(failure) if failure.kind() == FailureKind::Damaged => {
-                problems.push(format!(
-                    "{failure}: what it says of {slot} since the version before is left out"
-                ));
-            }
-            Err(failure) => return Err(failure),
         }
-        at = at.saturating_sub(1);
-        if at == 0 || version - at >= OLDER {
-            return Ok(Read::of(Manifest::empty(slot), problems));
-        }
+        let path = names::manifest(slot, at);
+        let new = || Gap::new(&path, kind, About::slot(slot), with_causes(&failure));
+        gap.get_or_insert_with(new);
+        at -= 1;
     }
+    Ok(Read::of(Manifest::empty(slot), gap))
 }
 
 /// A manifest with the parts that have facts which are asked for.
@@ -277,13 +278,14 @@ async fn choose(store: &Store, read: Arc<Read>, asked: Asked<'_>) -> Result<Chos
 }
 
 impl Read {
-    fn of(mut manifest: Manifest, problems: Vec<String>) -> Read {
+    fn of(mut manifest: Manifest, gap: Option<Gap>) -> Read {
         let moved = manifest.parts.iter().map(|of| of.facts).sum::<u64>();
         let facts = moved + manifest.held.len() as u64;
         let held = std::mem::take(&mut manifest.held);
-        let held = Loaded::of(&manifest, held);
+        let path = names::manifest(manifest.slot, manifest.version);
+        let held = Loaded::of(&manifest, held, &path);
         let parts = manifest.parts.iter().map(|of| (of.name.clone(), OnceCell::new())).collect();
-        Read { manifest, held, parts, facts, problems }
+        Read { manifest, held, parts, facts, gap }
     }
 
     /// What it counts for among those kept: its facts, and something for itself.
@@ -291,19 +293,25 @@ impl Read {
         self.facts.saturating_add(1)
     }
 
-    /// The facts of a part, read once. One that is damaged or gone has none, and says so.
+    /// The facts of a part, read once. One that cannot be used has none, and says so.
     async fn part(&self, store: &Store, part: Part) -> Result<Arc<Loaded>, Failure> {
+        let slot = self.manifest.slot;
+        let path = names::part(slot, &part.name);
         let load = || async {
-            match versions::read_part(store, self.manifest.slot, &part).await {
-                Ok(content) => Ok(Arc::new(Loaded::of(&self.manifest, content.facts))),
-                Err(failure)
-                    if matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound) =>
-                {
-                    let what = format!("{failure}: {} facts are left out", part.facts);
-                    Ok(Arc::new(Loaded { problems: vec![what], ..Loaded::default() }))
+            let failure = match versions::read_part(store, slot, &part).await {
+                Ok(content) => {
+                    return Ok(Arc::new(Loaded::of(&self.manifest, content.facts, &path)));
                 }
-                Err(failure) => Err(failure),
-            }
+                Err(failure) => failure,
+            };
+            let Some(kind) = GapKind::of(&failure) else { return Err(failure) };
+            let times = |(first, last): (Time, Time)| {
+                About::Times(TimeRange { start: first, end: Time(last.0.saturating_add(1)) })
+            };
+            let about = part.span.map_or(About::slot(slot), times);
+            let what = format!("{}, and {} facts with it", with_causes(&failure), part.facts);
+            let gap = Some(Gap::new(&path, kind, about, what));
+            Ok(Arc::new(Loaded { gap, ..Loaded::default() }))
         };
         match self.parts.get(&part.name) {
             Some(cell) => cell.get_or_try_init(load).await.cloned(),
@@ -313,7 +321,9 @@ impl Read {
 }
 
 impl Loaded {
-    fn of(manifest: &Manifest, facts: Facts) -> Loaded {
+    /// Facts of a manifest, from an object of it.
+    fn of(manifest: &Manifest, facts: Facts, path: &Path) -> Loaded {
+        let hidden = facts.contributors().filter(|by| manifest.owner(*by).is_none()).count();
         fn said<T>(manifest: &Manifest, of: Stated<T>) -> Option<(u32, Said<T>)> {
             let contributor = manifest.owner(of.by)?;
             let (recorder, generation) = (contributor.recorder, contributor.generation);
@@ -328,27 +338,43 @@ impl Loaded {
             segments: segments.map(segment).collect(),
             listened: facts.listened.into_iter().filter_map(|of| said(manifest, of)).collect(),
             losses: facts.losses.into_iter().filter_map(|of| said(manifest, of)).collect(),
-            problems: Vec::new(),
+            gap: (hidden > 0).then(|| {
+                let what = format!("{path} names nobody for {hidden} of its facts");
+                Gap::new(path, GapKind::Damaged, About::slot(manifest.slot), what)
+            }),
         }
     }
 }
 
 impl Chosen {
-    /// Adds what a root knows and is asked for to a window.
-    pub(super) fn take(&self, root: &Root, asked: Asked<'_>, window: &mut Window) {
+    /// Adds what a root knows and is asked for to a window. Commits that were `replaced` count no more.
+    pub(super) fn take(
+        &self,
+        root: &Root,
+        replaced: &BTreeSet<CommitId>,
+        asked: Asked<'_>,
+        window: &mut Window,
+    ) {
         let (manifest, range) = (&self.read.manifest, asked.range);
         window.passed_over += self.passed_over;
-        window.problems.extend(self.read.problems.iter().cloned());
         let known: Vec<u64> =
             manifest.contributors.iter().map(|contributor| root.known(contributor)).collect();
-        let is_known = |by: u32, seq| known.get(by as usize).is_some_and(|known| seq < *known);
         for contributor in &manifest.contributors {
             let owner = (contributor.recorder, contributor.generation);
             window.writers.entry(owner).or_insert_with(|| contributor.info.clone());
+            if contributor.admitted > root.version {
+                window.newcomers.insert(owner, contributor.admitted);
+            }
         }
+        let counts = |by: u32, seq: u64| {
+            let of = manifest.owner(by).map(|of| (of.recorder, of.generation, seq));
+            known.get(by as usize).is_some_and(|known| seq < *known)
+                && of.is_some_and(|of| !replaced.contains(&of))
+        };
+        window.add_gap(self.read.gap.as_ref(), &range);
         for loaded in self.parts.iter().map(|part| &**part).chain([&self.read.held]) {
-            window.problems.extend(loaded.problems.iter().cloned());
-            for (_, of) in loaded.segments.iter().filter(|(by, of)| is_known(*by, of.seq)) {
+            window.add_gap(loaded.gap.as_ref(), &range);
+            for (_, of) in loaded.segments.iter().filter(|(by, of)| counts(*by, of.seq)) {
                 if of.entry.touches(&range) {
                     window.segments.push(Arc::clone(of));
                 }
@@ -359,10 +385,10 @@ impl Chosen {
             if !asked.statements {
                 continue;
             }
-            let listened = loaded.listened.iter().filter(|(by, of)| is_known(*by, of.seq));
+            let listened = loaded.listened.iter().filter(|(by, of)| counts(*by, of.seq));
             let touching = listened.filter(|(_, of)| of.what.range.intersect(&range).is_some());
             window.listened.extend(touching.map(|(_, of)| of.clone()));
-            let losses = loaded.losses.iter().filter(|(by, of)| is_known(*by, of.seq));
+            let losses = loaded.losses.iter().filter(|(by, of)| counts(*by, of.seq));
             let touching = losses.filter(|(_, of)| of.what.touches(&range));
             window.losses.extend(touching.map(|(_, of)| of.clone()));
         }

@@ -1,6 +1,6 @@
 //! All logs together, and the questions put to them. No IO.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use capstan_model::coverage::{Listened, Loss};
@@ -20,7 +20,11 @@ pub struct Catalog {
     listened: Vec<Said<Listened>>,
     losses: Vec<Said<Loss>>,
     problems: Vec<Problem>,
+    replaced: BTreeSet<CommitId>,
 }
+
+/// A commit: whose, of which life, and its number.
+pub type CommitId = (RecorderId, Generation, u64);
 
 /// A statement of a commit and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +115,7 @@ impl Catalog {
         }
         if let Some(commit) = life.follow(seq, bytes, &mut self.problems) {
             let content = commit.content;
+            self.replaced.extend(content.replaced());
             fn said<T>(owner: (RecorderId, Generation), seq: u64) -> impl Fn(T) -> Said<T> {
                 let (recorder, generation) = owner;
                 move |what| Said { recorder, generation, seq, what }
@@ -148,6 +153,11 @@ impl Catalog {
             .iter()
             .filter(|(_, life)| !life.chain().finished())
             .map(|((recorder, generation), life)| (*recorder, *generation, life.chain().next()))
+    }
+
+    /// Commits that a repair has replaced: they count no more.
+    pub fn replaced(&self) -> &BTreeSet<CommitId> {
+        &self.replaced
     }
 
     /// What is wrong with the catalog; empty if nothing is.

@@ -305,7 +305,7 @@ async fn loading_and_following_cost_the_requests_they_should() {
 
     recorder.commit(draft("new", 50)).await.unwrap();
     let before = store.requests();
-    catalog.follow(&store).await.unwrap();
+    catalog.follow(&store, true).await.unwrap();
     let follow = store.requests() - before;
     // The new one, and the one after it that is not there.
     assert_eq!((follow.lists, follow.gets), (0, 2));

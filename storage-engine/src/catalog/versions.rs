@@ -176,23 +176,6 @@ async fn listed_root(store: &Store) -> Result<Versioned<Root>, Failure> {
     })
 }
 
-/// The newest root that can be read, of those below the newest one there is: what it does not know
-/// is in the logs.
-pub(crate) async fn older_root(store: &Store, tries: usize) -> Result<Versioned<Root>, Failure> {
-    let mut last = None;
-    for (version, _) in listed_roots(store).await?.into_iter().rev().take(tries) {
-        match read_root(store, version).await {
-            Ok(Some(root)) => return Ok(root),
-            Ok(None) => {}
-            Err(failure) if failure.kind() == FailureKind::Damaged => last = Some(failure),
-            Err(failure) => return Err(failure),
-        }
-    }
-    Err(last.unwrap_or_else(|| {
-        Failure::new(FailureKind::Damaged, format!("{} has no root", store.place()))
-    }))
-}
-
 /// Puts the root that follows `before`; none if another one did.
 pub(crate) async fn put_root(
     store: &Store,
@@ -272,11 +255,8 @@ pub(crate) async fn newest_manifest(
 
 /// What is said of a manifest that is not there, and no newer one is.
 pub(crate) fn gone(slot: Slot, version: u64) -> Failure {
-    let what = format!(
-        "{} is missing: what it says of {slot} since the version before is left out; capstan repair makes it again",
-        names::manifest(slot, version)
-    );
-    Failure::new(FailureKind::Damaged, what)
+    let what = format!("{} is missing", names::manifest(slot, version));
+    Failure::new(FailureKind::NotFound, what)
 }
 
 /// Puts the manifest that follows `before`, with its facts moved into parts if they are many; none if
@@ -313,11 +293,13 @@ pub(crate) async fn read_part(
 ) -> Result<PartContent, Failure> {
     let path = names::part(slot, &part.name);
     let bytes = store.get(&path).await?;
-    if sha256_hex(&bytes) != part.sha256 {
+    let read = checked::unpack(&bytes, manifest::FORMAT);
+    let is_newer = matches!(read, Err(checked::Unpacked::TooNew { .. }));
+    if sha256_hex(&bytes) != part.sha256 && !is_newer {
         let what = format!("{path} is damaged: its bytes are not those that were written");
         return Err(Failure::new(FailureKind::Damaged, what));
     }
-    checked::unpack(&bytes, manifest::FORMAT).map_err(|error| unreadable(&path, error))
+    read.map_err(|error| unreadable(&path, error))
 }
 
 /// A life that has ended, if that is stored.

@@ -6,31 +6,44 @@
 //! asked for. Neither grows with the history.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::failure::with_causes;
-use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::base::Base;
+use super::chain::{Chain, sorted_out};
 use super::entry::{WriterInfo, WriterKind};
 use super::filter::AddressFilter;
 use super::fold::{begin, open_logs};
+use super::gap::{About, Gap, GapKind};
 use super::life::Life;
 use super::root::Root;
 use super::slots::Slots;
-use super::state::{Catalog, Said, Segment};
+use super::state::{Catalog, CommitId, Said, Segment};
 use super::versions::{self, Versioned};
 use crate::store::{Store, names};
 
 /// Requests in flight.
 const AT_ONCE: usize = 32;
 
-/// Roots that are tried when the newest ones are damaged.
-const OLDER_ROOTS: usize = 8;
+/// Refreshes after which it is looked again whether logs go on behind commits that are missing.
+const GAPS_EVERY: u32 = 32;
 
 /// Lives by who lived them.
-type Lives = BTreeMap<(RecorderId, Generation), Arc<Life>>;
+type Known = BTreeMap<(RecorderId, Generation), Arc<Life>>;
+
+/// Every life there ever was.
+#[derive(Debug, Clone, Default)]
+pub struct Lives {
+    /// By recorder and generation.
+    pub lives: Vec<Arc<Life>>,
+    /// Those that cannot be read, and what commits hide.
+    pub gaps: Vec<Gap>,
+}
 
 /// The catalog at a moment.
 #[derive(Debug, Clone)]
@@ -40,8 +53,17 @@ pub struct View {
     /// What commits say that the root does not know, and the lives of all open logs.
     tail: Arc<Catalog>,
     slots: Arc<Slots>,
-    ended: Arc<Mutex<Lives>>,
-    problems: Arc<BTreeSet<String>>,
+    ended: Arc<Mutex<Known>>,
+    gaps: Arc<Vec<Gap>>,
+    notes: Arc<BTreeSet<String>>,
+    /// Commits that count no more.
+    replaced: Arc<BTreeSet<CommitId>>,
+    /// The root is not one that is stored: newer ones cannot be read.
+    is_patched: bool,
+    /// A version of the root that was there after this view was made.
+    seen: Arc<AtomicU64>,
+    /// How often it was refreshed.
+    age: u32,
 }
 
 /// What is asked of the catalog.
@@ -80,15 +102,17 @@ pub struct Window {
     /// Segments of its hours that were passed over together, as none of them has the addresses asked for.
     /// One that touches several hours counts in each.
     pub passed_over: u64,
-    /// What is wrong with the objects that were read for it, in words.
-    pub problems: Vec<String>,
+    /// What it should say and does not, as objects of the catalog cannot be used.
+    pub gaps: Vec<Gap>,
+    /// Who says something in its hours and was taken in after its root, and by which version.
+    pub(super) newcomers: BTreeMap<(RecorderId, Generation), u64>,
 }
 
 impl View {
     /// The catalog as it is now.
     ///
     /// # Errors
-    /// What the store says. Damaged objects are no errors: see [`View::problems`].
+    /// What the store says. Damaged objects are no errors: see [`View::gaps`] and [`View::notes`].
     pub async fn load(store: &Store) -> Result<View, Failure> {
         let nothing = Versioned { value: Root::empty(), sha256: String::new() };
         let view = View {
@@ -97,7 +121,12 @@ impl View {
             tail: Arc::default(),
             slots: Arc::default(),
             ended: Arc::default(),
-            problems: Arc::default(),
+            gaps: Arc::default(),
+            notes: Arc::default(),
+            replaced: Arc::default(),
+            is_patched: false,
+            seen: Arc::default(),
+            age: 0,
         };
         view.next(None).await
     }
@@ -107,38 +136,63 @@ impl View {
     /// # Errors
     /// As [`View::load`]; this view stays good.
     pub async fn refresh(&self) -> Result<View, Failure> {
-        self.next(Some((*self.root).clone())).await
+        self.next((!self.is_patched).then(|| (*self.root).clone())).await
     }
 
     async fn next(&self, known: Option<Versioned<Root>>) -> Result<View, Failure> {
         let store = &self.store;
         // Names of logs first: one that is not there any more has ended, and the root says so.
-        let open = open_logs(store).await?;
-        let mut problems = BTreeSet::new();
-        let root = match versions::newest_root(store, known).await {
-            Err(failure) if failure.kind() == FailureKind::Damaged => {
-                problems.insert(failure.to_string());
-                versions::older_root(store, OLDER_ROOTS).await?
-            }
-            root => root?,
-        };
-        problems.extend(root.value.problems.iter().cloned());
-        let mut tail = if self.root.value.version == root.value.version {
+        let mut open = open_logs(store).await?;
+        let Base { root, newer, gap, note } = Base::find(store, known).await?;
+        if newer.is_some() {
+            // A life that was taken in by a root that cannot be read is open, or has ended and is folded.
+            open.extend(open_logs(store).await?);
+        }
+        let mut notes: BTreeSet<String> = note.into_iter().collect();
+        notes.extend(root.value.notes().cloned());
+        let is_same = newer.is_none() && self.root.value.version == root.value.version;
+        let mut tail = if is_same {
             (*self.tail).clone()
         } else {
             Catalog::of_lives(root.value.logs.iter().map(|log| log.life.clone()))
         };
         let new = open.into_iter().filter(|owner| tail.life(*owner).is_none());
         for (life, found) in self.begin(new.collect()).await? {
-            problems.extend(found);
+            notes.extend(found);
             tail.add_life(life);
         }
-        tail.follow(store).await?;
-        problems.extend(tail.problems().iter().map(|problem| with_causes(problem)));
+        let age = self.age.wrapping_add(1);
+        tail.follow(store, self.age.is_multiple_of(GAPS_EVERY)).await?;
+        let (of_tail, words) = sorted_out(tail.problems());
+        notes.extend(words);
+        let mut replaced = tail.replaced().clone();
+        let of_root = root.value.replaced.iter();
+        replaced.extend(of_root.filter_map(|name| names::parse_commit(&name.as_str().into())));
+        let mut gaps: Vec<Gap> =
+            gap.into_iter().chain(root.value.hidden()).chain(of_tail).collect();
+        gaps.retain(|gap| {
+            let commit = names::parse_commit(&gap.object.as_str().into());
+            commit.is_none_or(|commit| !replaced.contains(&commit))
+        });
+        let is_patched = newer.is_some();
+        let root = match newer {
+            None => root,
+            Some(newer) => {
+                let lives = tail.lives().map(|(recorder, generation, _)| {
+                    Life::new(None, Chain::new(recorder, generation, None))
+                });
+                let value = root.value.patched(newer.version, newer.wide, lives.collect());
+                Versioned { value, sha256: root.sha256 }
+            }
+        };
         Ok(View {
             root: Arc::new(root),
             tail: Arc::new(tail),
-            problems: Arc::new(problems),
+            gaps: Arc::new(gaps),
+            notes: Arc::new(notes),
+            replaced: Arc::new(replaced),
+            is_patched,
+            age,
             ..self.clone()
         })
     }
@@ -153,10 +207,12 @@ impl View {
             // Without a first commit nothing was committed, or it was all removed since: then the name
             // is one that could not be.
             let first = names::commit(recorder, generation, 0);
-            if store.head(&first).await?.is_none()
-                && versions::read_ended(store, recorder, generation).await?.is_some()
-            {
-                return Ok(None);
+            if store.head(&first).await?.is_none() {
+                match versions::read_ended(store, recorder, generation).await {
+                    Ok(Some(_)) => return Ok(None),
+                    Err(failure) if GapKind::of(&failure).is_none() => return Err(failure),
+                    Ok(None) | Err(_) => {}
+                }
             }
             Ok::<_, Failure>(Some(begin(store, recorder, generation).await?))
         });
@@ -168,10 +224,15 @@ impl View {
         &self.store
     }
 
-    /// What is wrong with the catalog, in words; empty if nothing is. What is wrong with one hour is
-    /// said by its [`Window`].
-    pub fn problems(&self) -> impl Iterator<Item = &str> {
-        self.problems.iter().map(String::as_str)
+    /// What the catalog hides whatever is asked, or of times that are asked about; a [`Window`] has that of its
+    /// own, these included.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// What is wrong with the catalog and hides nothing, in words.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.notes.iter().map(String::as_str)
     }
 
     /// The root it begins with.
@@ -191,7 +252,8 @@ impl View {
     /// Whether two views are of the same state.
     pub fn is_same(&self, other: &View) -> bool {
         self.root.value.version == other.root.value.version
-            && self.problems == other.problems
+            && self.gaps == other.gaps
+            && self.notes == other.notes
             && self.tail.lives().eq(other.tail.lives())
     }
 
@@ -211,29 +273,73 @@ impl View {
         let range = asked.range;
         let mut window = Window::default();
         for read in self.slots.read(&self.store, &self.root.value, asked).await? {
-            read.take(&self.root.value, asked, &mut window);
+            read.take(&self.root.value, &self.replaced, asked, &mut window);
         }
+        self.gaps.iter().for_each(|gap| window.add_gap(Some(gap), &range));
+        self.look_for_newer_root(&mut window).await?;
         for (recorder, generation, life) in self.tail.lives() {
             let info = life.writer().map(|writer| writer.info.clone());
             window.writers.insert((recorder, generation), info);
         }
-        window.segments.extend(self.tail.segments(range).cloned());
-        let secrets = self.tail.segments(TimeRange::ALL).filter(|of| of.entry.secrets);
+        let counts =
+            |of: &(RecorderId, Generation), seq| !self.replaced.contains(&(of.0, of.1, seq));
+        let segments = |range| self.tail.segments(range).filter(|of| counts(&of.by, of.seq));
+        window.segments.extend(segments(range).cloned());
+        let secrets = segments(TimeRange::ALL).filter(|of| of.entry.secrets);
         window.secrets.extend(secrets.cloned());
         if asked.statements {
-            window.listened.extend(self.tail.coverage(range).cloned());
-            window.losses.extend(self.tail.losses(range).cloned());
+            let listened = self.tail.coverage(range);
+            let listened = listened.filter(|of| counts(&(of.recorder, of.generation), of.seq));
+            window.listened.extend(listened.cloned());
+            let losses = self.tail.losses(range);
+            let losses = losses.filter(|of| counts(&(of.recorder, of.generation), of.seq));
+            window.losses.extend(losses.cloned());
         }
         window.put_in_order();
         Ok(window)
     }
 
-    /// Every life there ever was, by recorder and generation: as many requests as have ended since
-    /// this was asked last.
+    /// Whoever was taken in after the root of this view was taken in by a newer one: if there is none, roots
+    /// are lost, and what they said.
+    async fn look_for_newer_root(&self, window: &mut Window) -> Result<(), Failure> {
+        let newcomers = std::mem::take(&mut window.newcomers).into_iter();
+        let unknown = newcomers.filter(|(owner, _)| self.tail.life(*owner).is_none());
+        let Some(newest) = unknown.map(|(_, admitted)| admitted).max() else { return Ok(()) };
+        if newest <= self.seen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let there = versions::listed_roots(&self.store).await?.pop().map_or(0, |(of, _)| of);
+        if newest <= there {
+            self.seen.fetch_max(there, Ordering::Relaxed);
+            return Ok(());
+        }
+        let path = names::root(newest);
+        let what = format!("{path} is missing, as are all after it");
+        let gap = Gap::new(&path, GapKind::Missing, About::AnyTime, what);
+        window.add_gap(Some(&gap), &TimeRange::ALL);
+        Ok(())
+    }
+
+    /// How many commits of a log are folded: one request if the root does not name it.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn lives(&self) -> Result<Vec<Arc<Life>>, Failure> {
+    pub async fn folded(&self, owner: (RecorderId, Generation)) -> Result<u64, Failure> {
+        if let Some(log) = self.root.value.log(owner) {
+            return Ok(log.life.chain().next());
+        }
+        match versions::read_ended(&self.store, owner.0, owner.1).await {
+            Ok(life) => Ok(life.map_or(0, |life| life.chain().next())),
+            Err(failure) if GapKind::of(&failure).is_some() => Ok(0),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Every life there ever was: as many requests as have ended since this was asked last.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn lives(&self) -> Result<Lives, Failure> {
         let store = &self.store;
         let listed: BTreeSet<_> = store
             .list(&names::lives())
@@ -245,26 +351,50 @@ impl View {
             let known = known();
             listed.into_iter().filter(|owner| !known.contains_key(owner)).collect()
         };
+        let mut gaps = self.gaps.to_vec();
         let mut read = stream::iter(unknown)
-            .map(|(recorder, generation)| versions::read_ended(store, recorder, generation))
+            .map(|(recorder, generation)| async move {
+                let read = versions::read_ended(store, recorder, generation).await;
+                (names::life(recorder, generation), read)
+            })
             .buffered(AT_ONCE);
-        while let Some(life) = read.try_next().await? {
-            known().extend(life.map(|life| (life.owner(), Arc::new(life))));
+        while let Some((path, life)) = read.next().await {
+            match life {
+                Ok(life) => known().extend(life.map(|life| (life.owner(), Arc::new(life)))),
+                Err(failure) => match GapKind::of(&failure) {
+                    Some(kind) => {
+                        let what = with_causes(&failure);
+                        gaps.push(Gap::new(&path, kind, About::AnyTime, what));
+                    }
+                    None => return Err(failure),
+                },
+            }
         }
         let mut lives = known().clone();
         // What this view followed itself is of its moment.
         for (recorder, generation, life) in self.tail.lives() {
             lives.insert((recorder, generation), Arc::new(life.clone()));
         }
-        Ok(lives.into_values().collect())
+        Ok(Lives { lives: lives.into_values().collect(), gaps })
     }
 }
 
 impl Window {
-    /// Whether somebody records what happens now, as opposed to reading a capture that exists.
+    /// Whether somebody records what happens now, as opposed to reading a capture that exists. Of whom nothing is
+    /// known it is taken for true: then moments without it are told.
     pub fn is_live(&self, recorder: RecorderId, generation: Generation) -> bool {
         let info = self.writers.get(&(recorder, generation)).and_then(Option::as_ref);
-        info.is_some_and(|info| info.kind == WriterKind::Live)
+        info.is_none_or(|info| info.kind == WriterKind::Live)
+    }
+
+    /// Adds what is hidden, if a question about a range is concerned. One object is told once.
+    pub(super) fn add_gap(&mut self, gap: Option<&Gap>, asked: &TimeRange) {
+        let concerns = |gap: &&Gap| {
+            gap.about.touches(asked) && self.gaps.iter().all(|known| known.object != gap.object)
+        };
+        if let Some(gap) = gap.filter(concerns) {
+            self.gaps.push(gap.clone());
+        }
     }
 
     /// Sorts, and leaves out what several slots say.

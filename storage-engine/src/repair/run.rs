@@ -17,8 +17,8 @@ use crate::catalog::manifest::{Folding, Manifest};
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
 use crate::catalog::{
-    CommitDraft, Finished, Folder, Problem, Recorder, SegmentEntry, Slot, Stay, WriterInfo,
-    WriterKind,
+    CommitDraft, CommitId, Finished, Folder, Gap, GapKind, Problem, Recorder, SegmentEntry, Slot,
+    Stay, View, WriterInfo, WriterKind,
 };
 use crate::segment::Layer;
 use crate::store::{Listed, Store, names};
@@ -73,6 +73,11 @@ pub enum Action {
     },
     /// A damaged object was removed, in whose place another one is.
     Removed(String),
+    /// A commit that cannot be read, or is not what was written, counts no more: all that it may have named
+    /// and that can be had is named again.
+    Replaced(String),
+    /// Such a commit still hides something: segments that it may have named were left.
+    Unresolved(String),
     /// A segment that nobody named was named.
     Adopted {
         /// Its name.
@@ -129,6 +134,14 @@ impl fmt::Display for Action {
             Action::Removed(object) => {
                 write!(f, "{object}: removed, as another one is in its place")
             }
+            Action::Replaced(commit) => {
+                write!(f, "{commit}: counts no more, as what it named is named again")
+            }
+            Action::Unresolved(commit) => write!(
+                f,
+                "{commit}: cannot be read, and segments that it may have named were left; when these can be used \
+                 or are removed, repair again"
+            ),
             Action::Adopted { segment, packets, absent } => {
                 write!(f, "segment {segment}: named again, {packets} packets")?;
                 match absent.as_slice() {
@@ -213,11 +226,14 @@ impl<W: Watch> Repair<'_, W> {
         self.watch.begin("reading the catalog", 0);
         let mut survey = Survey::take(self.store).await?;
         let is_folded = self.store.format().format >= FOLDED;
-        if is_folded && !(self.mend_root(&mut survey).await? && self.mend_slots(&survey).await?) {
+        let doubtful = doubtful(self.store, &survey).await?;
+        if is_folded
+            && !(self.mend_root(&mut survey).await? && self.mend_slots(&survey, &doubtful).await?)
+        {
             return Ok(false);
         }
-        let adopted = self.adopt(&survey).await?;
-        if is_folded && !self.options.dry_run && (adopted || self.report.repaired > 0) {
+        let named = self.adopt(&survey, &doubtful).await?;
+        if is_folded && !self.options.dry_run && (named || self.report.repaired > 0) {
             self.watch.begin("folding", 0);
             // If another one took over, it folds.
             crate::catalog::fold::fold_all(self.store, "repair").await?;
@@ -244,6 +260,7 @@ impl<W: Watch> Repair<'_, W> {
                 self.report.repaired += 1;
                 self.report.beyond += lost;
             }
+            Action::Unresolved(_) => self.report.beyond += 1,
             _ => self.report.repaired += 1,
         }
         self.watch.did(&action);
@@ -373,7 +390,7 @@ impl<W: Watch> Repair<'_, W> {
     }
 
     /// Puts manifests anew that cannot be read or lack facts. False if another one folds.
-    async fn mend_slots(&mut self, survey: &Survey) -> Result<bool, Failure> {
+    async fn mend_slots(&mut self, survey: &Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let empty = Root::empty();
         let root = survey.roots.readable.as_ref().map_or(&empty, |root| &root.value);
         let mut missing = survey.missing(root);
@@ -392,7 +409,7 @@ impl<W: Watch> Repair<'_, W> {
             let damaged = found.row.damaged.iter();
             waste.extend(damaged.map(|version| names::manifest(*slot, *version)));
         }
-        if !missing.is_empty() && !self.put_slots(survey, root, &missing).await? {
+        if !missing.is_empty() && !self.put_slots(survey, root, &missing, doubtful).await? {
             return Ok(false);
         }
         for path in waste {
@@ -407,6 +424,7 @@ impl<W: Watch> Repair<'_, W> {
         survey: &Survey,
         root: &Root,
         missing: &BTreeMap<Slot, BTreeSet<(Owner, u64)>>,
+        doubtful: &Doubtful,
     ) -> Result<bool, Failure> {
         self.watch.begin("reading commits", missing.values().map(|of| of.len() as u64).sum());
         let mut mendings = Vec::new();
@@ -432,7 +450,8 @@ impl<W: Watch> Repair<'_, W> {
             return Ok(true);
         }
         let mut folder = Folder::claim(self.store, "repair", Stay::Leaves).await?;
-        Ok(folder.mend(&mendings).await?.is_none())
+        // What manifests said of commits that cannot be read is not said by those that are put now.
+        Ok(folder.mend(&mendings, doubtful.values().cloned().collect()).await?.is_none())
     }
 
     /// What commits say of a slot, and how many of them cannot be read.
@@ -471,11 +490,15 @@ impl<W: Watch> Repair<'_, W> {
     }
 
     /// Names segments that nobody names and somebody should; whether there were any.
-    async fn adopt(&mut self, survey: &Survey) -> Result<bool, Failure> {
+    async fn adopt(&mut self, survey: &Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let logs = logs(survey);
         let mut taken: BTreeMap<RecorderId, Vec<Taken>> = BTreeMap::new();
-        let mut named: BTreeSet<&str> = BTreeSet::new();
+        let (mut named, mut in_doubt) = (BTreeSet::<&str>::new(), BTreeSet::<&str>::new());
         for of in survey.named() {
+            if doubtful.contains_key(&(of.by.0, of.by.1, of.seq)) {
+                in_doubt.insert(&of.entry.name);
+                continue;
+            }
             named.insert(&of.entry.name);
             taken.entry(of.recorder).or_default().push(Taken {
                 segment: of.entry.name.clone(),
@@ -486,31 +509,57 @@ impl<W: Watch> Repair<'_, W> {
         }
         let hours = hours_with_data(self.store).await?;
         self.watch.begin("looking for segments that nobody names", hours.len() as u64);
-        let mut adopted = Vec::new();
+        let (mut adopted, mut left) = (Vec::new(), BTreeSet::new());
         for hour in hours {
             if self.watch.is_stopped() {
                 self.report.stopped = true;
                 break;
             }
             for stray in strays(self.store, hour, &named).await? {
-                adopted.extend(self.judge(&stray, &logs, &mut taken).await?);
+                match self.judge(&stray, &logs, &mut taken).await? {
+                    Verdict::Adopted(entry) => adopted.push(*entry),
+                    Verdict::Left => left.extend(owner_of(&stray.name)),
+                    Verdict::Waste => {}
+                }
             }
             self.watch.step();
         }
-        let any = !adopted.is_empty();
+        let replaced = match self.report.stopped {
+            true => Vec::new(),
+            false => self.replaced(doubtful, &left),
+        };
+        let any = !(adopted.is_empty() && replaced.is_empty());
         if any && !self.options.dry_run {
-            self.name(adopted).await?;
+            let of_doubt = |entry: &SegmentEntry| in_doubt.contains(entry.name.as_str());
+            let (last, first) = adopted.into_iter().partition(of_doubt);
+            self.name(first, last, replaced).await?;
         }
         Ok(any)
     }
 
-    /// What is to be said of a segment that nobody names; none if it is left or removed.
+    /// The commits that count no more: all segments of their lives that nothing else names were judged, and
+    /// none was left that may yet be named.
+    fn replaced(&mut self, doubtful: &Doubtful, left: &BTreeSet<Owner>) -> Vec<String> {
+        let mut replaced = Vec::new();
+        for ((recorder, generation, _), gap) in doubtful {
+            let object = gap.object.clone();
+            if left.contains(&(*recorder, *generation)) {
+                self.did(Action::Unresolved(object));
+            } else {
+                self.did(Action::Replaced(object.clone()));
+                replaced.push(object);
+            }
+        }
+        replaced
+    }
+
+    /// What becomes of a segment that nobody names.
     async fn judge(
         &mut self,
         stray: &Stray,
         logs: &BTreeMap<Owner, Log>,
         taken: &mut BTreeMap<RecorderId, Vec<Taken>>,
-    ) -> Result<Option<SegmentEntry>, Failure> {
+    ) -> Result<Verdict, Failure> {
         let young = !self.options.nobody_writes && is_young(stray.put(), self.store.now());
         let opened = match stray.open(self.store).await? {
             Ok(opened) => opened,
@@ -535,10 +584,10 @@ impl<W: Watch> Repair<'_, W> {
         of_recorder.push(Taken { segment: segment.clone(), generation: owner.1, first, last });
         let absent = opened.absent.iter().copied().map(Layer::name).collect();
         self.did(Action::Adopted { segment, packets: entry.packets, absent });
-        Ok(Some(entry))
+        Ok(Verdict::Adopted(Box::new(entry)))
     }
 
-    async fn leave(&mut self, stray: &Stray, why: Why) -> Result<Option<SegmentEntry>, Failure> {
+    async fn leave(&mut self, stray: &Stray, why: Why) -> Result<Verdict, Failure> {
         let (segment, bytes) = (stray.name.clone(), stray.bytes());
         let remove = self.options.remove_waste && why.is_waste();
         if remove && !self.options.dry_run {
@@ -546,15 +595,23 @@ impl<W: Watch> Repair<'_, W> {
                 self.store.delete(&object.path).await?;
             }
         }
+        // What is there already is not missed.
+        let is_settled = remove || matches!(why, Why::Double { .. });
         self.did(match remove {
             true => Action::Waste { segment, bytes, why },
             false => Action::Left { segment, bytes, why },
         });
-        Ok(None)
+        Ok(if is_settled { Verdict::Waste } else { Verdict::Left })
     }
 
-    /// Names segments in a log of its own.
-    async fn name(&self, segments: Vec<SegmentEntry>) -> Result<(), Failure> {
+    /// Names segments in a log of its own. Those of the last ones that a replaced commit names, too, come in
+    /// the commit that says so: neither are they there twice meanwhile, nor not at all.
+    async fn name(
+        &self,
+        first: Vec<SegmentEntry>,
+        last: Vec<SegmentEntry>,
+        replaces: Vec<String>,
+    ) -> Result<(), Failure> {
         let store = self.store;
         let info = WriterInfo {
             kind: WriterKind::Repair,
@@ -564,16 +621,61 @@ impl<W: Watch> Repair<'_, W> {
             resumes: None,
             started_at: store.now(),
         };
-        let packets_total = segments.iter().map(|of| of.packets).fold(0, u64::saturating_add);
+        let all = first.iter().chain(&last);
+        let packets_total = all.map(|of| of.packets).fold(0, u64::saturating_add);
         let mut recorder = Recorder::start(store, repairer(store), info).await?;
-        for segments in segments.chunks(SEGMENTS) {
+        for segments in first.chunks(SEGMENTS) {
             let draft = CommitDraft { segments: segments.to_vec(), ..CommitDraft::default() };
             recorder.commit(draft).await?;
         }
         let finished = Some(Finished { complete: true, packets_total });
-        recorder.commit(CommitDraft { finished, ..CommitDraft::default() }).await?;
+        let last = CommitDraft { segments: last, replaces, finished, ..CommitDraft::default() };
+        recorder.commit(last).await?;
         Ok(())
     }
+}
+
+/// What became of a segment that nobody names.
+enum Verdict {
+    /// This is to be said of it.
+    Adopted(Box<SegmentEntry>),
+    /// It is left, and may be missed.
+    Left,
+    /// Nobody needs it.
+    Waste,
+}
+
+/// Commits that cannot be read, or are not what was written, and whose facts no manifest has as they were.
+type Doubtful = BTreeMap<CommitId, Gap>;
+
+/// Finds them: those that readers miss, and those whose facts were in a manifest that cannot be read either.
+async fn doubtful(store: &Store, survey: &Survey) -> Result<Doubtful, Failure> {
+    let id = |gap: &Gap| names::parse_commit(&Path::from(gap.object.as_str()));
+    let usable = |gap: &Gap| gap.kind != GapKind::TooNew;
+    let view = View::load(store).await?;
+    let mut doubtful = Doubtful::new();
+    for gap in view.gaps().iter().filter(|gap| usable(gap)) {
+        doubtful.extend(id(gap).map(|id| (id, gap.clone())));
+    }
+    if survey.slots.values().all(|found| !found.is_damaged()) && survey.are_all_there() {
+        return Ok(doubtful);
+    }
+    let replaced = survey.logs.replaced();
+    for gap in survey.logs.problems().iter().filter_map(Problem::gap).filter(usable) {
+        let new = id(&gap).filter(|id| !replaced.contains(id));
+        if let Some(id) = new {
+            doubtful.entry(id).or_insert(gap);
+        }
+    }
+    Ok(doubtful)
+}
+
+/// Whose a segment is, as its name says.
+fn owner_of(segment: &str) -> Option<Owner> {
+    let mut parts = segment.split('-');
+    let recorder = parts.next()?.parse().ok()?;
+    let generation = parts.next()?.parse().ok().map(Generation)?;
+    Some((recorder, generation))
 }
 
 /// Who repairs a store.
@@ -603,9 +705,9 @@ fn logs(survey: &Survey) -> BTreeMap<Owner, Log> {
     }
     for problem in survey.logs.problems() {
         // A newer version can read what it wrote.
-        if matches!(problem, Problem::Damaged { .. } | Problem::Missing { .. })
+        if let Some(gap) = problem.gap().filter(|gap| gap.kind != GapKind::TooNew)
             && let Some((recorder, generation, _)) =
-                names::parse_commit(&Path::from(problem.object()))
+                names::parse_commit(&Path::from(gap.object.as_str()))
             && let Some(log) = logs.get_mut(&(recorder, generation))
         {
             log.has_hole = true;

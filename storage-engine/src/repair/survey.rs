@@ -221,6 +221,12 @@ impl Survey {
         self.slots.get(&slot).map_or(0, |found| found.row.newest)
     }
 
+    /// Whether every manifest that the root names is there, and a root.
+    pub(super) fn are_all_there(&self) -> bool {
+        let named = |root: &Root| root.slots.iter().all(|of| self.newest(of.slot) >= of.version);
+        self.roots.readable.as_ref().is_some_and(|root| named(&root.value))
+    }
+
     /// All segments that something names.
     pub(super) fn named(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.logs.segments(TimeRange::ALL).chain(&self.segments)

@@ -1,5 +1,6 @@
 //! A golden store, damaged in every way, and repaired.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use capstan_model::TimeRange;
@@ -195,4 +196,92 @@ async fn what_was_left_by_a_broken_upload_is_removed_when_asked_for() {
     assert_eq!(repaired(&store, &remove).await.0.removed, (1, 4));
     assert!(!names(&objects).await.iter().any(|name| name == left));
     assert_eq!(found(&store).await, []);
+}
+
+/// A golden store of which nothing is folded, and its log entries that name segments.
+async fn unfolded() -> (Arc<InMemory>, Store, Vec<String>) {
+    let (objects, store) = golden().await;
+    let all = names(&objects).await;
+    let mut with_segments = Vec::new();
+    for name in &all {
+        if name.starts_with("catalog/") || name.starts_with("boundary/") {
+            objects.delete(&full(name)).await.unwrap();
+        } else if let Some(owner) = name.strip_prefix("writers/") {
+            let open = format!("open/{}", owner.replace('/', "-"));
+            objects.put(&full(&open), "".into()).await.unwrap();
+        } else if name.starts_with("log/") {
+            let bytes = objects.get(&full(name)).await.unwrap().bytes().await.unwrap();
+            let commit: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            if commit["segments"].as_array().is_some_and(|of| !of.is_empty()) {
+                with_segments.push(name.clone());
+            }
+        }
+    }
+    (objects, store, with_segments)
+}
+
+#[tokio::test]
+async fn a_commit_that_is_lost_or_changed_counts_no_more_once_all_it_named_is_named_again() {
+    let packets = async |store: &Store| {
+        let window = View::load(store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+        let names: BTreeSet<_> = window.segments.iter().map(|of| of.entry.name.clone()).collect();
+        assert_eq!(names.len(), window.segments.len(), "a segment is there twice");
+        let packets: u64 = window.segments.iter().map(|of| of.entry.packets).sum();
+        (packets, window.gaps.len())
+    };
+    for fold_first in [false, true] {
+        for harm in ["damaged", "changed", "lost"] {
+            let (objects, store, with_segments) = unfolded().await;
+            let whole = packets(&store).await;
+            assert!(whole.0 > 0 && whole.1 == 0);
+            let name = &with_segments[0];
+            let good = objects.get(&full(name)).await.unwrap().bytes().await.unwrap();
+            let text = String::from_utf8(good.to_vec()).unwrap();
+            match harm {
+                "damaged" => {
+                    objects.put(&full(name), "{".into()).await.unwrap();
+                }
+                "changed" => {
+                    let at = text.find("\"packets\":").unwrap() + "\"packets\":".len();
+                    let mut bytes = good.to_vec();
+                    bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
+                    objects.put(&full(name), bytes.into()).await.unwrap();
+                }
+                _ => objects.delete(&full(name)).await.unwrap(),
+            }
+            let what = format!("{harm}, folded first: {fold_first}");
+            assert_eq!(packets(&store).await.1, 1, "{what}");
+            if fold_first {
+                crate::catalog::fold::fold_all(&store, "test").await.unwrap();
+                assert_eq!(packets(&store).await.1, 1, "{what}: the root says it");
+            }
+            let options = Options { nobody_writes: true, ..Options::default() };
+            let report = repair(&store, &options, &Heard::default()).await.unwrap();
+            assert_eq!((report.beyond, report.left), (0, (0, 0)), "{what}");
+            assert!(report.adopted.0 > 0, "{what}: {report:?}");
+            assert_eq!(packets(&store).await, whole, "{what}");
+            assert_eq!(
+                repair(&store, &options, &Heard::default()).await.unwrap(),
+                Report::default(),
+                "{what}"
+            );
+            let options = verify::Options { range: TimeRange::ALL, deep: true };
+            let checked = verify::verify(&store, &options, &Heard::default()).await.unwrap();
+            assert!(checked.worst() <= Some(verify::Severity::Note), "{what}: {checked:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_segments_may_be_among_those_that_are_left_is_still_missed() {
+    let (objects, store, with_segments) = unfolded().await;
+    objects.put(&full(&with_segments[0]), "{".into()).await.unwrap();
+    for index in names(&objects).await.iter().filter(|name| name.ends_with("/index")) {
+        objects.put(&full(index), "no index".into()).await.unwrap();
+    }
+    let options = Options { nobody_writes: true, ..Options::default() };
+    let report = repair(&store, &options, &Heard::default()).await.unwrap();
+    assert!(report.beyond > 1, "{report:?}");
+    let view = View::load(&store).await.unwrap();
+    assert!(view.gaps().iter().any(|gap| gap.object == with_segments[0]), "{:?}", view.gaps());
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
-use object_store::client::{
-    HttpClient, HttpConnector, ReqwestConnector, SpawnedReqwestConnector,
-};
+use object_store::client::{HttpClient, HttpConnector, ReqwestConnector, SpawnedReqwestConnector};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 use url::{Host, Url};
 

@@ -98,16 +98,22 @@ pub enum What {
 }
 
 impl Finding {
-    /// What a catalog says of itself. `is_folded`: what the object said is in manifests, too.
-    pub fn of_catalog(problem: &Problem, is_folded: bool) -> Finding {
+    /// What a catalog says of itself. `is_folded`: what the object said is in manifests, too. `is_replaced`: a
+    /// repair has named again what it named.
+    pub fn of_catalog(problem: &Problem, is_folded: bool, is_replaced: bool) -> Finding {
         let severity = match problem {
+            _ if is_replaced => Severity::Note,
             Problem::TooNew { .. } => Severity::TooNew,
             Problem::Missing { .. } if !is_folded => Severity::Lost,
             _ => Severity::Damaged,
         };
+        let mut words = with_causes(problem);
+        if is_replaced {
+            words += "; a repair has named again what it named";
+        }
         Finding {
             object: problem.object().to_owned(),
-            what: What::Catalog { problem: with_causes(problem), severity },
+            what: What::Catalog { problem: words, severity },
         }
     }
 

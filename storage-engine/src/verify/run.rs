@@ -1,6 +1,7 @@
 //! Checking all of a store, hour by hour. IO only: what is found is decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Hour, TimeRange};
@@ -114,7 +115,9 @@ pub async fn verify(
     for problem in catalog.problems() {
         let missing = names::parse_commit(&Path::from(problem.object()));
         let is_folded = missing.is_some_and(|(by, life, seq)| folded.has(by, life, seq));
-        report.take(&Finding::of_catalog(problem, is_folded), watch);
+        let hidden = problem.gap().and_then(|gap| names::parse_commit(&gap.object.as_str().into()));
+        let is_replaced = hidden.is_some_and(|commit| catalog.replaced().contains(&commit));
+        report.take(&Finding::of_catalog(problem, is_folded, is_replaced), watch);
     }
     for finding in &folded.findings {
         report.take(finding, watch);
@@ -125,7 +128,11 @@ pub async fn verify(
         hours.insert(hour, Vec::new());
     }
     let mut known = BTreeSet::new();
-    for segment in catalog.segments(TimeRange::ALL).chain(&folded.segments) {
+    let all = catalog.segments(TimeRange::ALL).chain(&folded.segments);
+    let counts = |of: &&Arc<crate::catalog::Segment>| {
+        !catalog.replaced().contains(&(of.by.0, of.by.1, of.seq))
+    };
+    for segment in all.filter(counts) {
         if known.insert(segment.entry.name.as_str()) {
             hours.entry(segment.entry.hour).or_default().push(&segment.entry);
         }

@@ -40,7 +40,7 @@ pub(crate) async fn describe(store: &Store) -> Described {
         shape.insert(format!("manifest {}", manifest::FORMAT));
     }
     let window = view.window(TimeRange::ALL).await.expect("all of time");
-    assert_eq!(window.problems, [""; 0]);
+    assert_eq!(window.gaps, []);
     // What is folded is what the logs say.
     let mut logged: Vec<_> = catalog.segments(TimeRange::ALL).cloned().collect();
     logged.sort_by_key(|of| (of.recorder, of.generation, of.seq, of.entry.first_ordinal));

@@ -2,23 +2,33 @@
 
 use arrow::array::RecordBatch;
 use capstan_model::{Failure, Time, TimeRange};
-use futures::TryStreamExt;
+use futures::StreamExt;
 
 use super::{LossLine, Span, Status};
-use crate::command::asked::{Asked, touching};
+use crate::command::asked::{Asked, is_rest_of_answer, touching};
 use crate::command::cells;
 
-/// Asks for the status of a range.
+/// Asks for the status of a range. The second is what is missing in it.
 ///
 /// # Errors
 /// What the store or the server says.
-pub(super) async fn status(asked: &Asked, range: TimeRange) -> Result<Status, Failure> {
+pub(super) async fn status(
+    asked: &Asked,
+    range: TimeRange,
+) -> Result<(Status, Result<(), Failure>), Failure> {
     let mut answer = asked.query(&statement(range)).await?;
-    let mut found = Found::default();
-    while let Some(batch) = answer.batches.try_next().await? {
-        found.take(&batch)?;
+    let (mut found, mut ended) = (Found::default(), Ok(()));
+    while let Some(batch) = answer.batches.next().await {
+        match batch {
+            Ok(batch) => found.take(&batch, range)?,
+            Err(failure) if is_rest_of_answer(&failure) => {
+                ended = Err(failure);
+                break;
+            }
+            Err(failure) => return Err(failure),
+        }
     }
-    Ok(found.finish())
+    Ok((found.finish(), ended))
 }
 
 /// Rows of several kinds under the same columns.
@@ -52,8 +62,8 @@ fn statement(range: TimeRange) -> String {
            start_time, end_time FROM coverage WHERE {listened} \
          UNION ALL SELECT 'lost', recorder, cause, note, packets, bytes, NULL, NULL, NULL, \
            start_time, end_time FROM coverage WHERE {lost} \
-         UNION ALL SELECT 'problem', problem, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-           FROM problems \
+         UNION ALL SELECT 'problem', problem, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+           start_time, end_time FROM problems \
          UNION ALL SELECT 'store', place, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
            FROM store"
     )
@@ -68,7 +78,7 @@ struct Found {
 }
 
 impl Found {
-    fn take(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
+    fn take(&mut self, batch: &RecordBatch, asked: TimeRange) -> Result<(), Failure> {
         let text = |name| cells::texts(batch, name);
         let (kinds, names, causes, notes) =
             (text("kind")?, text("name")?, text("cause")?, text("note")?);
@@ -113,7 +123,8 @@ impl Found {
                         note: note.unwrap_or_default(),
                     },
                 )),
-                Some("problem") => status.problems.push(name),
+                // One of which the times cannot be told is everybody's.
+                Some("problem") if range.intersect(&asked).is_some() => status.problems.push(name),
                 _ => {}
             }
         }

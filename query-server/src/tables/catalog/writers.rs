@@ -1,5 +1,6 @@
 //! `writers`, `problems`, `store`: who wrote, and what is wrong with it.
 
+use capstan_model::{Time, TimeRange};
 use capstan_storage_engine::catalog::{Life, WriterInfo};
 use datafusion::arrow::array::ArrayRef;
 
@@ -22,7 +23,16 @@ pub(super) const WRITERS: Columns = &[
     ("complete", Kind::Flag, false),
 ];
 
-pub(super) const PROBLEMS: Columns = &[("problem", Kind::Text, false)];
+pub(super) const PROBLEMS: Columns = &[
+    ("problem", Kind::Text, false),
+    ("kind", Kind::Text, false),
+    ("object", Kind::Text, true),
+    ("start_time", Kind::Time, true),
+    ("end_time", Kind::Time, true),
+];
+
+/// What is wrong and hides nothing.
+const NOTE: &str = "note";
 
 pub(super) const STORE: Columns = &[("place", Kind::Text, false), ("cluster", Kind::Text, false)];
 
@@ -37,7 +47,7 @@ fn source_sha256(life: &Life) -> Option<String> {
 }
 
 pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
-    let all = || contents.lives.iter().map(|life| &**life);
+    let all = || contents.lives.lives.iter().map(|life| &**life);
     let text = |of: fn(&WriterInfo) -> &str| {
         texts(all().map(|life| info(life).map(|info| of(info).to_owned())))
     };
@@ -61,10 +71,27 @@ pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
 }
 
 pub(super) fn problems(contents: &Contents) -> Vec<ArrayRef> {
-    let of_hours = contents.window.problems.iter().map(String::as_str);
-    vec![texts(
-        contents.snapshot.problems().chain(of_hours).map(|problem| Some(problem.to_owned())),
-    )]
+    let gaps = || contents.window.gaps.iter();
+    let notes: Vec<&str> = contents.snapshot.notes().collect();
+    let none = || notes.iter().map(|_| None);
+    let time = |of: fn(TimeRange) -> Time| {
+        times(gaps().map(|gap| gap.about.range().map(|range| of(range).0)).chain(none()))
+    };
+    vec![
+        texts(
+            gaps()
+                .map(|gap| Some(gap.to_string()))
+                .chain(notes.iter().map(|of| Some((*of).to_owned()))),
+        ),
+        texts(
+            gaps()
+                .map(|gap| Some(gap.kind.name().to_owned()))
+                .chain(notes.iter().map(|_| Some(NOTE.to_owned()))),
+        ),
+        texts(gaps().map(|gap| Some(gap.object.clone())).chain(notes.iter().map(|_| None))),
+        time(|range| range.start),
+        time(|range| range.end),
+    ]
 }
 
 pub(super) fn store(contents: &Contents) -> Vec<ArrayRef> {

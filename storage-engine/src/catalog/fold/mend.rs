@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use capstan_model::Failure;
 
 use super::{Fenced, Folder};
+use crate::catalog::gap::Gap;
 use crate::catalog::manifest::{Folding, Manifest};
 use crate::catalog::root::Step;
 use crate::catalog::versions;
@@ -25,12 +26,17 @@ pub(crate) struct MendingSlot {
 }
 
 impl Folder {
-    /// Puts manifests anew, and a root that names them; who folds now, if that is not this one any more.
+    /// Puts manifests anew, and a root that names them and what they do not say; who folds now, if that is not this
+    /// one any more.
     ///
     /// # Errors
     /// What the store says.
-    pub(crate) async fn mend(&mut self, slots: &[MendingSlot]) -> Result<Option<String>, Failure> {
-        let mut step = Step::default();
+    pub(crate) async fn mend(
+        &mut self,
+        slots: &[MendingSlot],
+        gaps: Vec<Gap>,
+    ) -> Result<Option<String>, Failure> {
+        let mut step = Step { gaps, ..Step::default() };
         for mending in slots {
             let Some(put) = self.put_mended(mending).await? else {
                 return self.successor().await.map(Some);

@@ -11,7 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::catalog::tests::{RECORDER, draft, live, memory, seconds, segment};
-use crate::catalog::{CommitDraft, Finished, Recorder, SegmentEntry, View, Window};
+use crate::catalog::{About, CommitDraft, Finished, GapKind, Recorder, SegmentEntry, View, Window};
 
 pub(in crate::catalog) const HOUR: i64 = 3_600;
 
@@ -36,9 +36,9 @@ pub(in crate::catalog) fn names_in(window: &Window) -> Vec<&str> {
 
 pub(in crate::catalog) async fn window(store: &Store, range: TimeRange) -> Window {
     let view = View::load(store).await.unwrap();
-    assert_eq!(view.problems().collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(view.notes().collect::<Vec<_>>(), [""; 0]);
     let window = view.window(range).await.unwrap();
-    assert_eq!(window.problems, [""; 0]);
+    assert_eq!(window.gaps, []);
     window
 }
 
@@ -84,7 +84,7 @@ async fn a_life_that_ended_is_not_looked_for_any_more() {
     step(&mut folder).await;
     assert!(folder.root().logs.is_empty());
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
-    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
     assert_eq!((lives.len(), lives[0].packets(), lives[0].commits()), (1, 10, 2));
     assert!(lives[0].finished().is_some_and(|end| end.complete));
 
@@ -253,10 +253,11 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
     let newest = folder.root().version;
     change(&names::root(newest)).await;
     let view = View::load(&store).await.unwrap();
-    let problems: Vec<_> = view.problems().collect();
-    assert!(problems[0].contains(names::root(newest).as_ref()), "{problems:?}");
+    let notes: Vec<_> = view.notes().collect();
+    assert!(notes[0].contains(names::root(newest).as_ref()), "{notes:?}");
     let all = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!(all.segments.len(), 8, "the root before knows how to go on");
+    assert_eq!(all.gaps, [], "so nothing is hidden");
 
     // The same change again takes it back.
     change(&names::root(newest)).await;
@@ -270,9 +271,11 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
         ["a0", "a1", "a2"],
         "what the version before does not say is missing"
     );
-    assert!(first.problems[0].contains(names::manifest(hour, version).as_ref()));
+    let [gap] = &first.gaps[..] else { panic!("{:?}", first.gaps) };
+    assert_eq!(gap.object, names::manifest(hour, version).to_string());
+    assert_eq!((gap.kind, gap.about.range()), (GapKind::Damaged, Hour(0).range()));
     let second = view.window(seconds(HOUR + 20, HOUR + 60)).await.unwrap();
-    assert_eq!(second.problems, [""; 0]);
+    assert_eq!(second.gaps, [], "another hour is whole");
 }
 
 #[tokio::test]
@@ -292,9 +295,12 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
     assert_eq!(step(&mut folder).await.commits, 2);
     assert_eq!(folder.root().logs[0].life.chain().next(), 2);
     let view = View::load(&store).await.unwrap();
-    let problems = view.problems().collect::<Vec<_>>().join("\n");
-    assert!(problems.contains("/00000000000000000001 is damaged"), "{problems}");
-    assert!(problems.contains("/00000000000000000002 was written by a newer"), "{problems}");
+    let [damaged, newer] = view.gaps() else { panic!("{:?}", view.gaps()) };
+    assert!(damaged.what.contains("/00000000000000000001 is damaged"), "{damaged}");
+    assert!(newer.what.contains("/00000000000000000002 was written by a newer"), "{newer}");
+    assert_eq!((damaged.kind, newer.kind), (GapKind::Damaged, GapKind::TooNew));
+    // Nobody knows what they are about.
+    assert!([damaged, newer].iter().all(|gap| gap.about == About::AnyTime));
     // Its writer is of this version after all: who can read it folds it.
     objects.put(&full(2), good.into()).await.unwrap();
     step(&mut folder).await;
@@ -368,8 +374,9 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
     let mut folder = folder(&store).await;
     assert_eq!(step(&mut folder).await.logs, 1);
     let view = View::load(&store).await.unwrap();
-    let problems: Vec<&str> = view.problems().collect();
-    assert!(problems[0].contains("is missing, though later commits"), "{problems:?}");
+    let [gap] = view.gaps() else { panic!("{:?}", view.gaps()) };
+    assert!(gap.what.contains("is missing, though later commits"), "{gap}");
+    assert_eq!(gap.kind, GapKind::Missing);
     let all = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!(names_in(&all), ["a0", "a2", "a3"]);
     // A log's end is no gap.
@@ -393,7 +400,7 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     let sealed = folder.seal(silent).await.unwrap();
     assert!(sealed >= 1, "{sealed}");
     assert!(step(&mut folder).await.ended >= 1);
-    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
     let life = lives.iter().find(|life| life.owner().0 == RECORDER).unwrap();
     assert!(life.finished().is_some_and(|end| !end.complete));
     assert!(life.notes().contains(seal::NOTE));
@@ -412,7 +419,7 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     assert_eq!(of(2).count(), 2, "packets keep the life they were captured in");
     step(&mut folder).await;
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "late", "later", "b"]);
-    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
     let life = lives.iter().find(|life| life.owner() == (RECORDER, Generation(2))).unwrap();
     assert_eq!(life.writer().unwrap().info.resumes, Some(Generation(1)));
     assert!(life.notes().iter().all(|note| note.starts_with("goes on from a log")));
@@ -437,7 +444,7 @@ async fn an_ended_life_that_is_gone_is_put_anew_before_the_root_forgets_it() {
     assert_eq!(report.repaired, 1);
     let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
     assert_eq!(again, crate::repair::Report::default());
-    assert_eq!(View::load(&store).await.unwrap().lives().await.unwrap().len(), 2);
+    assert_eq!(View::load(&store).await.unwrap().lives().await.unwrap().lives.len(), 2);
 }
 
 #[tokio::test]
@@ -457,7 +464,7 @@ async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
         }
         // Until then it is missed, and nothing is put in its place.
         let now = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
-        assert!(now.problems[0].contains("is missing"), "{:?}", now.problems);
+        assert!(now.gaps[0].what.contains("is missing"), "{:?}", now.gaps);
         recorder.commit(draft("a3", 3)).await.unwrap();
         let mut other = self::folder(&store).await;
         assert_eq!(other.step().await.expect_err("gone").kind(), FailureKind::Damaged);

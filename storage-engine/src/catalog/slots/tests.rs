@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use crate::catalog::fold::fold_all;
 use crate::catalog::fold::tests::{HOUR, Silent, names_in, recorder, window};
 use crate::catalog::tests::{draft, memory, seconds};
-use crate::catalog::{AddressFilter, Asked, Slot, View, Window, versions};
+use crate::catalog::{AddressFilter, Asked, GapKind, Slot, View, Window, versions};
 use crate::store::{Created, Store, names};
 
 /// Six hundred segments in each of two hours, those of an hour with one address: 10.0.0.1 or 10.0.0.2.
@@ -37,7 +37,7 @@ async fn segments_of_hours_without_an_address_are_passed_over() {
         let addresses = |of: &AddressFilter| of.may_hold(Address::v4([10, 0, 0, address]));
         let asked = Asked { range, addresses: Some(&addresses), statements };
         let window = view.window_of(asked).await.unwrap();
-        assert_eq!(window.problems, [""; 0]);
+        assert_eq!(window.gaps, []);
         (window, (store.requests() - before).bytes_read)
     };
     let before = store.requests();
@@ -112,7 +112,8 @@ async fn a_part_that_is_gone_is_made_again_with_the_one_that_was_put_with_it() {
         let part = parts.map(|of| &of.path).next().expect("there are some");
         store.delete(part).await.unwrap();
         let left = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
-        assert!(left.problems.iter().any(|what| what.contains("left out")), "{lost}");
+        let [gap] = &left.gaps[..] else { panic!("{lost}: {:?}", left.gaps) };
+        assert!(gap.object == part.to_string() && gap.kind == GapKind::Missing, "{gap}");
         let options = crate::repair::Options::default();
         crate::repair::repair(&store, &options, &Silent).await.unwrap();
         let again = window(&store, TimeRange::ALL).await;

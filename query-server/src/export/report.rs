@@ -1,0 +1,141 @@
+//! What an export did, and what its file says of itself at its end: the beginning is written before any
+//! packet is read, so only the end can say that nothing was left out.
+
+use capstan_model::Failure;
+use capstan_model::block::block_type;
+use capstan_model::failure::with_causes;
+use capstan_storage_engine::catalog::Gap;
+
+use super::Completeness;
+use crate::tables::left_out;
+
+/// What the comment of a file's last block begins with. A file without it was cut off.
+const ENDING: &str = "end of the file";
+
+/// Most bytes of that comment.
+const ENDING_BYTES: usize = 16 << 10;
+
+/// More bytes than the last block of a file takes.
+pub const LAST_BLOCK: usize = 2 * ENDING_BYTES;
+
+/// Segments that are named one by one.
+const NAMED: usize = 8;
+
+/// What an export did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Packets written.
+    pub packets: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Segments that were opened.
+    pub segments: u64,
+    /// Segments, or parts of them, that could not be read: their packets are missing.
+    pub skipped: Vec<Skipped>,
+    /// Segments of which it is not known whether some of their flows belong, as it is not
+    /// known who their ends are. Those flows are not in the file.
+    pub unknown: u64,
+    /// How complete the window is, as far as the catalog knows.
+    pub completeness: Completeness,
+    /// Packets that were cut because readers do not take longer ones; each says so.
+    pub cut: u64,
+    /// Blocks of sources (not packets) that could not be written.
+    pub blocks_left_out: u64,
+    /// Packets whose damaged options were left out.
+    pub options_left_out: u64,
+    /// Bytes that went through temporary files.
+    pub spilled: u64,
+}
+
+/// Packets that could not be read.
+#[derive(Debug)]
+pub struct Skipped {
+    /// In which segment.
+    pub segment: String,
+    /// How many; those outside the window and, where not even the flows are known, those not
+    /// selected count, too.
+    pub packets: u64,
+    /// Why.
+    pub failure: Failure,
+}
+
+impl Report {
+    /// What went wrong although a file was written: packets that could not be read, and objects of the catalog
+    /// that may have named more.
+    pub fn failure(&self) -> Option<Failure> {
+        let of_gaps = self.completeness.gaps.iter().map(Gap::failure_kind);
+        let kinds = of_gaps.chain(self.skipped.iter().map(|part| part.failure.kind()));
+        left_out("the export", kinds, &self.unreadable())
+    }
+
+    /// What could not be read, in words.
+    fn unreadable(&self) -> Vec<String> {
+        let gaps = self.completeness.gaps.iter().map(Gap::to_string);
+        gaps.chain(self.segments_skipped()).collect()
+    }
+
+    /// Segments that could not be read, or not all of them, in words; of several reasons the first.
+    fn segments_skipped(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let parts = self.skipped.chunk_by(|a, b| a.segment == b.segment);
+        for part in parts.clone().take(NAMED) {
+            let [first, ..] = part else { continue };
+            let packets = part.iter().map(|part| part.packets).fold(0, u64::saturating_add);
+            let reason = with_causes(&first.failure);
+            words.push(format!("{packets} packets of segment {} ({reason})", first.segment));
+        }
+        let more = parts.skip(NAMED).flatten().map(|part| part.packets);
+        let (count, packets) = more
+            .fold((0_u64, 0_u64), |(count, sum), packets| (count + 1, sum.saturating_add(packets)));
+        if count > 0 {
+            words.push(format!("{packets} packets of other segments"));
+        }
+        words
+    }
+
+    /// What else is not in the file, or not as it was captured, in words.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.completeness.missing();
+        let counted = [
+            (self.unknown, "segments without known identities: whether they belong is unknown"),
+            (self.cut, "packets cut because readers take no longer ones"),
+            (self.blocks_left_out, "blocks of a source left out: they cannot be written"),
+            (self.options_left_out, "packets without their options, which are damaged"),
+        ];
+        let counted = counted.into_iter().filter(|(count, _)| *count > 0);
+        notes.extend(counted.map(|(count, what)| format!("{count} {what}")));
+        notes
+    }
+
+    /// What the file says of itself at its end.
+    pub(super) fn ending(&self) -> String {
+        let mut missing = self.unreadable();
+        missing.extend(self.notes());
+        let packets = self.packets;
+        if missing.is_empty() {
+            return format!(
+                "{ENDING}, which is complete: {packets} packets, and nothing was left out; {}",
+                self.completeness.words()
+            );
+        }
+        let missing = missing.join("; ");
+        let mut words =
+            format!("{ENDING}, which is not complete: it has {packets} packets; {missing}");
+        words.truncate(words.floor_char_boundary(ENDING_BYTES));
+        words
+    }
+}
+
+/// Whether a file that ends with these bytes, [`LAST_BLOCK`] of them or the whole file, was written to its end,
+/// whatever it says was left out.
+pub fn is_ended(tail: &[u8]) -> bool {
+    let number = |at: usize| tail.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
+    let last_block = || {
+        let length = number(tail.len().checked_sub(4)?)? as usize;
+        let start = tail.len().checked_sub(length)?;
+        let block = tail.get(start..)?;
+        let is_section = number(start) == Some(block_type::SECTION_HEADER);
+        Some(is_section && block.windows(ENDING.len()).any(|at| at == ENDING.as_bytes()))
+    };
+    last_block().unwrap_or(false)
+}

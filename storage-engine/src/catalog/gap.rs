@@ -1,0 +1,186 @@
+//! What the catalog cannot say: an object of it that cannot be used, and which questions that concerns.
+//!
+//! A *gap* hides facts: an answer that it touches may lack rows, and must say so. What is wrong and hides
+//! nothing (an older root was used and the logs have the rest) is a note, and no gap.
+//!
+//! All here is pure.
+
+use std::fmt;
+
+use capstan_model::{Failure, FailureKind, TimeRange};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use super::slot::Slot;
+use crate::store::names;
+
+/// An object of the catalog that cannot be used, so that facts are hidden.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Its name, below the cluster.
+    pub object: String,
+    /// Why it cannot be used.
+    pub kind: GapKind,
+    /// What the hidden facts are about.
+    pub about: About,
+    /// What is wrong, in words that name the object.
+    pub what: String,
+}
+
+/// Why an object of the catalog cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapKind {
+    /// A newer version wrote it, and may read it.
+    TooNew,
+    /// Its bytes are not those that were written.
+    Damaged,
+    /// It is not there.
+    Missing,
+}
+
+impl GapKind {
+    /// Its name, as it is stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            GapKind::TooNew => "too-new",
+            GapKind::Damaged => "damaged",
+            GapKind::Missing => "missing",
+        }
+    }
+
+    /// What kind of failure it is to an answer; none if the object could be used.
+    pub(crate) fn of(failure: &Failure) -> Option<GapKind> {
+        match failure.kind() {
+            FailureKind::Damaged => Some(GapKind::Damaged),
+            FailureKind::NotFound => Some(GapKind::Missing),
+            FailureKind::TooNew => Some(GapKind::TooNew),
+            _ => None,
+        }
+    }
+}
+
+/// Which times hidden facts are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    /// Nobody can tell: every question is concerned.
+    AnyTime,
+    /// Times of this range.
+    Times(TimeRange),
+    /// Packets without a time: questions about all of time are concerned.
+    NoTime,
+}
+
+impl About {
+    /// The times of a slot.
+    pub(crate) fn slot(slot: Slot) -> About {
+        match slot {
+            Slot::Wide => About::AnyTime,
+            Slot::Hour(hour) => hour.range().map_or(About::NoTime, About::Times),
+        }
+    }
+
+    /// Whether a question about a range is concerned.
+    pub fn touches(self, asked: &TimeRange) -> bool {
+        match self {
+            About::AnyTime => true,
+            About::NoTime => asked.is_all(),
+            About::Times(range) => asked.is_all() || range.intersect(asked).is_some(),
+        }
+    }
+
+    /// The times, where they are known.
+    pub fn range(self) -> Option<TimeRange> {
+        match self {
+            About::Times(range) => Some(range),
+            About::AnyTime | About::NoTime => None,
+        }
+    }
+}
+
+impl Gap {
+    /// A gap of an object, `what` is wrong with which.
+    pub(crate) fn new(object: &Path, kind: GapKind, about: About, what: String) -> Gap {
+        Gap { object: object.to_string(), kind, about, what }
+    }
+
+    /// What kind of failure an answer without it ends with.
+    pub fn failure_kind(&self) -> FailureKind {
+        match self.kind {
+            GapKind::TooNew => FailureKind::TooNew,
+            GapKind::Damaged | GapKind::Missing => FailureKind::Damaged,
+        }
+    }
+
+    /// Reads what roots of earlier versions say: words alone, of which those about commits that could not
+    /// be read begin with the commit's name.
+    pub(crate) fn of_words(words: &str) -> Option<Gap> {
+        let (object, rest) = words.split_once(' ')?;
+        names::parse_commit(&Path::from(object))?;
+        let kind = if rest.starts_with("is damaged") || rest.starts_with("is not what was written")
+        {
+            GapKind::Damaged
+        } else if rest.starts_with("is missing") {
+            GapKind::Missing
+        } else if rest.starts_with("was written by a newer version") {
+            GapKind::TooNew
+        } else {
+            return None;
+        };
+        Some(Gap { object: object.to_owned(), kind, about: About::AnyTime, what: words.to_owned() })
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match self.about {
+            About::AnyTime => f.write_str(" (of which times cannot be told)"),
+            About::NoTime => f.write_str(" (packets without a time)"),
+            About::Times(TimeRange { start, end }) => write!(f, " ({start} to {end})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod harmed;
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::{HOUR_NANOS, Hour, Time};
+
+    use super::*;
+
+    #[test]
+    fn a_gap_concerns_the_questions_that_its_times_touch_and_no_other() {
+        let hour = |hour: i64| TimeRange {
+            start: Time(hour * HOUR_NANOS),
+            end: Time((hour + 1) * HOUR_NANOS),
+        };
+        for (about, first, second, all) in [
+            (About::slot(Slot::Hour(Hour(1))), false, true, true),
+            (About::slot(Slot::Hour(Hour::UNKNOWN)), false, false, true),
+            (About::slot(Slot::Wide), true, true, true),
+        ] {
+            let touched = [hour(0), hour(1), TimeRange::ALL].map(|asked| about.touches(&asked));
+            assert_eq!(touched, [first, second, all], "{about:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_earlier_roots_are_told_apart() {
+        let commit = names::commit(capstan_model::RecorderId(1), capstan_model::Generation(1), 7);
+        for (rest, kind) in [
+            ("is damaged: it cannot be read: EOF", Some(GapKind::Damaged)),
+            ("is missing, though later commits of its log are there", Some(GapKind::Missing)),
+            ("is not what was written: something in it is wrong", Some(GapKind::Damaged)),
+            ("has no writer: its log is read, but not who wrote it", None),
+        ] {
+            let gap = Gap::of_words(&format!("{commit} {rest}"));
+            assert_eq!(gap.map(|gap| gap.kind), kind, "{rest}");
+        }
+        assert_eq!(Gap::of_words("writers/0000000000000001/00000001 is damaged: x"), None);
+        assert_eq!(Gap::of_words(""), None);
+    }
+}

@@ -1,0 +1,212 @@
+//! Whatever becomes of an object of the catalog, no answer looks whole that is not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use capstan_model::coverage::Listened;
+use capstan_model::{Generation, Hour, TimeRange};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::GapKind;
+use crate::catalog::fold::tests::{HOUR, recorder};
+use crate::catalog::fold::{Folder, Stay};
+use crate::catalog::tests::{RECORDER, draft, memory, seconds};
+use crate::catalog::{CommitDraft, Finished, View, Window};
+use crate::store::{Store, checked, names};
+
+/// What happens to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    /// A bit is another one.
+    Flipped,
+    /// Its second half is gone.
+    Cut,
+    /// It is there, and empty.
+    Emptied,
+    /// It is not there.
+    Deleted,
+    /// A newer version wrote it.
+    Newer,
+}
+
+const HARMS: [Harm; 5] = [Harm::Flipped, Harm::Cut, Harm::Emptied, Harm::Deleted, Harm::Newer];
+
+/// An object after that.
+fn harmed(name: &str, good: &[u8], harm: Harm) -> Option<Vec<u8>> {
+    let newer = || -> Vec<u8> {
+        if name.starts_with("log/") || name.starts_with("writers/") {
+            let mut json: serde_json::Value = serde_json::from_slice(good).unwrap();
+            json["format"] = 99.into();
+            json.as_object_mut().unwrap().remove("crc32c");
+            checked::to_bytes(&json).unwrap()
+        } else {
+            let mut json: serde_json::Value = checked::unpack(good, 99).unwrap();
+            json["format"] = 99.into();
+            checked::pack(&json).unwrap()
+        }
+    };
+    match harm {
+        Harm::Flipped => {
+            let mut bytes = good.to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+            Some(bytes)
+        }
+        Harm::Cut => Some(good[..good.len() / 2].to_vec()),
+        Harm::Emptied => Some(Vec::new()),
+        Harm::Deleted => None,
+        Harm::Newer => Some(newer()),
+    }
+}
+
+/// Two hours, one of them busy; a recorder whose log has ended, one that goes on, one that a root does not know; what is
+/// folded and what is not.
+async fn busy() -> (Arc<InMemory>, Store) {
+    let objects = Arc::new(InMemory::new());
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
+    let (mut ends, mut goes_on) = (recorder(&store, 0).await, recorder(&store, 1).await);
+    let mut folder = Folder::claim(&store, "test", Stay::Keeps).await.unwrap();
+    for number in 0..520 {
+        let mut draft = draft(&format!("a{number:03}"), number);
+        let range = seconds(number, number + 1);
+        draft.listened = vec![Listened { range, interfaces: Vec::new() }];
+        ends.commit(draft).await.unwrap();
+    }
+    let finished = Some(Finished { complete: true, packets_total: 0 });
+    ends.commit(CommitDraft { finished, ..draft("end", 600) }).await.unwrap();
+    goes_on.commit(draft("b0", HOUR + 5)).await.unwrap();
+    folder.fold_all().await.unwrap();
+    goes_on.commit(draft("b1", HOUR + 6)).await.unwrap();
+    folder.fold_all().await.unwrap();
+    for number in 2..5 {
+        goes_on.commit(draft(&format!("b{number}"), HOUR + 5 + number)).await.unwrap();
+    }
+    let mut new = recorder(&store, 2).await;
+    for number in 0..3 {
+        new.commit(draft(&format!("c{number}"), HOUR + 50 + number)).await.unwrap();
+    }
+    (objects, store)
+}
+
+fn segments(window: &Window) -> BTreeSet<String> {
+    window.segments.iter().map(|of| of.entry.name.clone()).collect()
+}
+
+#[tokio::test]
+async fn no_harm_to_an_object_goes_unsaid() {
+    let (objects, store) = busy().await;
+    let ranges = [TimeRange::ALL, Hour(0).range().unwrap(), Hour(1).range().unwrap()];
+    let before = View::load(&store).await.unwrap();
+    assert_eq!((before.gaps().len(), before.notes().count()), (0, 0));
+    let mut expected = Vec::new();
+    for range in ranges {
+        let window = before.window(range).await.unwrap();
+        assert_eq!(window.gaps, []);
+        expected.push((segments(&window), window.listened.len()));
+    }
+    assert!(expected[1].0.len() == 521 && expected[2].0.len() == 8, "{expected:?}");
+
+    // The last commit of a log that goes on: nobody can tell that it was there.
+    let last =
+        |number| names::commit(capstan_model::RecorderId(RECORDER.0 + 1), Generation(1), number);
+    let unseen = [
+        last(4).to_string(),
+        names::commit(capstan_model::RecorderId(RECORDER.0 + 2), Generation(1), 2).to_string(),
+    ];
+    let listed: Vec<_> = store.list(&Path::default()).try_collect().await.unwrap();
+    let (mut hidden, mut whole) = (0, 0);
+    for object in listed {
+        let name = object.path.to_string();
+        let is_folded_log = name.starts_with(names::log_of(RECORDER, Generation(1)).as_ref());
+        if name == "format" || name.starts_with("open/") || is_folded_log {
+            continue;
+        }
+        let full = Path::from(format!("prod/{name}"));
+        let good = objects.get(&full).await.unwrap().bytes().await.unwrap();
+        for harm in HARMS {
+            if harm == Harm::Deleted && unseen.contains(&name) {
+                continue;
+            }
+            match harmed(&name, &good, harm) {
+                Some(bytes) => {
+                    objects.put(&full, bytes.into()).await.unwrap();
+                }
+                None => objects.delete(&full).await.unwrap(),
+            }
+            let view = View::load(&store).await.unwrap();
+            for (range, expected) in ranges.into_iter().zip(&expected) {
+                let what = format!("{name} {harm:?} {range:?}");
+                let window = view.window(range).await.unwrap();
+                let found = (segments(&window), window.listened.len());
+                if found == *expected {
+                    whole += 1;
+                } else {
+                    hidden += 1;
+                    assert!(!window.gaps.is_empty(), "{what}: {} segments", found.0.len());
+                    assert!(found.0.is_subset(&expected.0), "{what}");
+                }
+                for gap in &window.gaps {
+                    // Of a commit that is missing the first of its row is named.
+                    assert!(
+                        gap.object == name || name.starts_with("catalog/roots"),
+                        "{what}: {gap}"
+                    );
+                    match harm {
+                        Harm::Newer => assert_eq!(gap.kind, GapKind::TooNew, "{what}"),
+                        Harm::Deleted => assert_eq!(gap.kind, GapKind::Missing, "{what}"),
+                        _ => assert_eq!(gap.kind, GapKind::Damaged, "{what}"),
+                    }
+                }
+            }
+            // What hides facts of one hour leaves the other whole.
+            for (range, hour) in [(ranges[1], 1), (ranges[2], 0)] {
+                let other = format!("catalog/{}/", Hour(hour).path());
+                if name.starts_with(&other) {
+                    assert_eq!(view.window(range).await.unwrap().gaps, [], "{name} {harm:?}");
+                }
+            }
+            // A reader that goes on says it, too.
+            let next = before.refresh().await.unwrap();
+            let window = next.window(TimeRange::ALL).await.unwrap();
+            assert!(
+                !window.gaps.is_empty() || segments(&window) == expected[0].0,
+                "{name} {harm:?}"
+            );
+            objects.put(&full, good.clone().into()).await.unwrap();
+        }
+    }
+    println!("{hidden} windows with hidden facts, {whole} whole ones");
+    assert!(hidden > 20 && whole > 20, "{hidden} {whole}");
+}
+
+#[tokio::test]
+async fn without_any_root_all_is_told_and_that_there_may_be_more() {
+    let (_, store) = busy().await;
+    let expected = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+    let roots: Vec<_> = store.list(&names::roots()).try_collect().await.unwrap();
+    let (newest, before) = (&roots[roots.len() - 1], &roots[roots.len() - 2]);
+    // One root: what it said is in the logs.
+    store.delete(&newest.path).await.unwrap();
+    let view = View::load(&store).await.unwrap();
+    let window = view.window(TimeRange::ALL).await.unwrap();
+    assert_eq!((segments(&window), &window.gaps[..]), (segments(&expected), &[][..]));
+    // Two: a life may have begun and ended in them.
+    store.delete(&before.path).await.unwrap();
+    for root in &roots[..roots.len() - 2] {
+        store.delete(&root.path).await.unwrap();
+    }
+    let view = View::load(&store).await.unwrap();
+    let window = view.window(TimeRange::ALL).await.unwrap();
+    assert_eq!(segments(&window), segments(&expected));
+    let [gap] = &window.gaps[..] else { panic!("{:?}", window.gaps) };
+    assert_eq!((gap.kind, gap.object.as_str()), (GapKind::Missing, "catalog/roots"));
+    // A store in which nothing was folded has no root either.
+    let new = memory().await;
+    let mut recorder = recorder(&new, 0).await;
+    recorder.commit(draft("a", 0)).await.unwrap();
+    let window = View::load(&new).await.unwrap().window(TimeRange::ALL).await.unwrap();
+    assert_eq!((window.segments.len(), window.gaps.len()), (1, 0));
+}
