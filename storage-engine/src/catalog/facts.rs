@@ -93,6 +93,14 @@ impl Facts {
         (segments, Facts { segments: Vec::new(), ..self })
     }
 
+    /// The segments that can be found by their addresses, and the others. There is nothing else here.
+    pub(crate) fn by_filter(self) -> (Facts, Facts) {
+        let has_filter = |of: &Stated<SegmentEntry>| of.fact.address_filter.is_some();
+        let (found, any) = self.segments.into_iter().partition(has_filter);
+        let of = |segments| Facts { segments, ..Facts::default() };
+        (of(found), of(any))
+    }
+
     /// From the earliest to the latest time that a fact is about; none if one is about no time.
     pub fn span(&self) -> Option<(Time, Time)> {
         let of_range = |range: &TimeRange| Some((range.start, range.end));

@@ -3,7 +3,7 @@
 //! A question about one address skips a segment unopened, and an hour's segments unread, if the
 //! filter says no, which is always true. A yes is wrong as often as the fingerprints of other addresses
 //! are the same: for 1 of 80,000 addresses where 200 are held, for 1 of 500 where there are as many as
-//! a filter may have. Filters can be united without the addresses: an hour's is made of its segments'.
+//! a segment's may have, for 1 of 60 where there are as many as an hour's. Filters can be united without the addresses: an hour's is made of its segments'.
 //!
 //! A fingerprint is the first three bytes of the SHA-256 of an address (16 bytes), as a big-endian
 //! number. Stored are the distinct ones, ascending, each as what it is more than the one before
@@ -19,8 +19,11 @@ use sha2::{Digest, Sha256};
 /// Fingerprints are less than this.
 const END: u32 = 1 << 24;
 
-/// With more addresses than this a filter would take more than it saves, and there is none.
+/// With more addresses than this the filter of a segment would take more than it saves, and there is none.
 pub const MAX_ADDRESSES: usize = 32_768;
+
+/// The most addresses of an hour's filter: it saves more, as an hour of a hundred recorders is 26 MB to read.
+pub const MAX_UNION: usize = 262_144;
 
 /// The addresses of a segment or an hour, inner and outer ones; see the module.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -32,22 +35,28 @@ pub struct AddressFilter {
 impl AddressFilter {
     /// A filter of addresses; none if there are more than [`MAX_ADDRESSES`].
     pub fn of(addresses: &[Address]) -> Option<AddressFilter> {
-        AddressFilter::sorted(addresses.iter().map(|address| fingerprint(*address)).collect())
+        let fingerprints = addresses.iter().map(|address| fingerprint(*address));
+        AddressFilter::sorted(fingerprints.collect(), MAX_ADDRESSES)
     }
 
-    /// A filter of what any of these may hold; none if that is too much.
+    /// A filter of what any of these may hold; none if that are more than [`MAX_UNION`].
     pub fn union<'a>(
         filters: impl IntoIterator<Item = &'a AddressFilter>,
     ) -> Option<AddressFilter> {
         let fingerprints = filters.into_iter().flat_map(|of| of.fingerprints.iter().copied());
-        AddressFilter::sorted(fingerprints.collect())
+        AddressFilter::sorted(fingerprints.collect(), MAX_UNION)
     }
 
-    fn sorted(mut fingerprints: Vec<u32>) -> Option<AddressFilter> {
+    /// Whether it has more addresses than versions before [`MAX_UNION`] read.
+    pub fn is_large(&self) -> bool {
+        self.fingerprints.len() > MAX_ADDRESSES
+    }
+
+    fn sorted(mut fingerprints: Vec<u32>, most: usize) -> Option<AddressFilter> {
         fingerprints.sort_unstable();
         fingerprints.dedup();
         fingerprints.shrink_to_fit();
-        (fingerprints.len() <= MAX_ADDRESSES).then_some(AddressFilter { fingerprints })
+        (fingerprints.len() <= most).then_some(AddressFilter { fingerprints })
     }
 
     /// Whether the address may be there. A no is certain.
@@ -99,7 +108,7 @@ impl AddressFilter {
             }
             fingerprints.push(next);
         }
-        (fingerprints.len() <= MAX_ADDRESSES).then_some(AddressFilter { fingerprints })
+        (fingerprints.len() <= MAX_UNION).then_some(AddressFilter { fingerprints })
     }
 }
 
@@ -155,6 +164,32 @@ mod tests {
             assert!(bytes <= count as usize * 3 + 4, "{count} addresses: {bytes} bytes");
         }
         assert_eq!(AddressFilter::of(&addresses(0, 2 * MAX_ADDRESSES as u32)), None);
+    }
+
+    #[test]
+    fn an_hour_has_more_addresses_than_a_segment() {
+        let absent = addresses(0xc000_0000, 20_000);
+        for (parts, at_most) in [(2, 150), (4, 220), (8, 400)] {
+            let of = |part: u32| AddressFilter::of(&addresses(part << 20, MAX_ADDRESSES as u32));
+            let filters: Vec<_> =
+                (0..parts).map(|part| of(part).expect("as many as may be")).collect();
+            let union = AddressFilter::union(&filters).expect("not too many");
+            assert!(union.is_large() && filters.iter().all(|of| union.includes(of)));
+            let wrong = absent.iter().filter(|address| union.may_hold(**address)).count();
+            let json = serde_json::to_vec(&union).unwrap();
+            let packed = zstd::encode_all(&json[..], 3).unwrap().len();
+            println!(
+                "{} addresses: {packed} bytes in a manifest, {wrong} of 20,000 wrong",
+                parts << 15
+            );
+            assert!(wrong <= at_most, "{parts}: {wrong}");
+            assert!(packed < (parts << 15) as usize * 2, "{parts}: {packed}");
+            assert_eq!(serde_json::from_slice::<AddressFilter>(&json).unwrap(), union);
+        }
+        let of =
+            |part: u32| AddressFilter::of(&addresses(part << 20, MAX_ADDRESSES as u32)).unwrap();
+        let too_many: Vec<_> = (0..9).map(of).collect();
+        assert_eq!(AddressFilter::union(&too_many), None);
     }
 
     #[test]

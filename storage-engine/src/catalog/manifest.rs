@@ -45,9 +45,13 @@ pub struct Manifest {
     pub contributors: Vec<Contributor>,
     /// Facts that were moved out.
     pub parts: Vec<Part>,
-    /// The addresses that segments of its parts may hold; none = any.
+    /// The addresses that segments of its parts of [segments alone](Holds::Segments) may hold; none = any, or
+    /// they are in the next field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_filter: Option<AddressFilter>,
+    /// The same where these are more than versions before read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_address_filter: Option<AddressFilter>,
     /// Facts that it holds itself.
     pub held: Facts,
 }
@@ -107,6 +111,7 @@ impl Manifest {
             contributors: Vec::new(),
             parts: Vec::new(),
             address_filter: None,
+            large_address_filter: None,
             held: Facts::default(),
         }
     }
@@ -183,14 +188,24 @@ impl Manifest {
     }
 
     /// Takes all facts out if they are many: parts that are to be put, and then named, before this
-    /// version is. A part of segments takes ten times the bytes of one of statements.
+    /// version is. A part of segments takes ten times the bytes of one of statements. Segments that the filter
+    /// cannot have are in a part that every question reads: one flood of addresses leaves the filter as it is.
     pub fn overflow(&mut self) -> Vec<(Holds, PartContent)> {
         if self.held.len() <= HELD_MOST {
             return Vec::new();
         }
         let (segments, statements) = std::mem::take(&mut self.held).apart();
-        self.address_filter = self.filter_with(&segments);
-        let parts = [(Holds::Segments, segments), (Holds::Statements, statements)].into_iter();
+        let (mut found, mut any) = segments.by_filter();
+        match self.filter_with(&found) {
+            Some(filter) => self.set_filter(filter),
+            // Those before are found by theirs still.
+            None if self.filter().is_some() => {
+                any.segments.append(&mut found.segments);
+            }
+            None => {}
+        }
+        let parts = [(Holds::Segments, found), (Holds::Both, any), (Holds::Statements, statements)];
+        let parts = parts.into_iter();
         let parts = parts.filter(|(_, facts)| !facts.is_empty());
         let content = |facts| PartContent { format: FORMAT, slot: self.slot, facts };
         parts.map(|(holds, facts)| (holds, content(facts))).collect()
@@ -204,21 +219,31 @@ impl Manifest {
         AddressFilter::union(of_more.into_iter().chain([&*known]))
     }
 
-    /// The addresses of the segments in parts; none if that cannot be told.
+    /// The addresses of the segments in parts that may be passed over; none if that cannot be told.
     fn filter(&self) -> Option<Cow<'_, AddressFilter>> {
-        if self.parts.iter().any(|part| part.holds != Holds::Statements) {
-            return self.address_filter.as_ref().map(Cow::Borrowed);
+        if self.parts.iter().any(|part| part.holds == Holds::Segments) {
+            let filter = self.large_address_filter.as_ref().or(self.address_filter.as_ref());
+            return filter.map(Cow::Borrowed);
         }
         Some(Cow::Owned(AddressFilter::default()))
     }
 
-    /// Whether a segment in a part may hold such addresses. A no is certain.
+    fn set_filter(&mut self, filter: AddressFilter) {
+        let (small, large) =
+            if filter.is_large() { (None, Some(filter)) } else { (Some(filter), None) };
+        (self.address_filter, self.large_address_filter) = (small, large);
+    }
+
+    /// Whether a segment in a part that may be passed over may hold such addresses. A no is certain.
     pub fn may_hold(&self, such: impl Fn(&AddressFilter) -> bool) -> bool {
         self.filter().is_none_or(|filter| such(&filter))
     }
 
     /// Whether the segments of a part are found by their addresses.
-    pub(crate) fn includes(&self, facts: &Facts) -> bool {
+    pub(crate) fn includes(&self, holds: Holds, facts: &Facts) -> bool {
+        if holds != Holds::Segments {
+            return true;
+        }
         let Some(filter) = self.filter() else { return true };
         let mut of_segments = facts.segments.iter().map(|of| of.fact.address_filter.as_ref());
         of_segments.all(|of| of.is_some_and(|of| filter.includes(of)))
@@ -394,16 +419,51 @@ mod tests {
         let second = step(&first, &busy(600, of(2))).unwrap();
         assert_eq!([1, 2, 3].map(|last| holds(&second, last)), [true, true, false]);
         assert!(second.parts.iter().all(|part| part.holds != Holds::Both));
-        // Of one segment nobody knows; and so of all from then on.
+        // Of one segment nobody knows: it is in a part that is always read, and the others are found as before.
         let third = step(&second, &busy(1_200, None)).unwrap();
-        assert!(holds(&third, 3) && third.address_filter.is_none());
+        assert_eq!([1, 2, 3].map(|last| holds(&third, last)), [true, true, false]);
+        assert_eq!(third.parts.iter().filter(|part| part.holds == Holds::Both).count(), 1);
         let fourth = step(&third, &busy(1_800, of(4))).unwrap();
-        assert!(holds(&fourth, 3));
-        // What an earlier version wrote.
+        assert_eq!([3, 4].map(|last| holds(&fourth, last)), [false, true]);
+        // Those of an earlier version are always read, too, if they hold all, and else may hold any.
         let mut earlier = first.clone();
         earlier.address_filter = None;
-        earlier.parts[0].holds = Holds::Both;
         assert!(holds(&earlier, 3) && holds(&step(&earlier, &busy(600, of(2))).unwrap(), 3));
+        earlier.parts.iter_mut().for_each(|part| part.holds = Holds::Both);
+        let next = step(&earlier, &busy(600, of(2))).unwrap();
+        assert_eq!([1, 2].map(|last| holds(&next, last)), [false, true]);
+    }
+
+    #[test]
+    fn a_flood_of_addresses_does_not_end_an_hours_filter() {
+        let many = |from: u32, count: u32| {
+            let addresses: Vec<_> =
+                (from..from + count).map(|number| Address::v4(number.to_be_bytes())).collect();
+            AddressFilter::of(&addresses)
+        };
+        let busy = |from: u64, filter: Option<AddressFilter>| {
+            let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
+            let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
+            commits[0].share.segments.push(segment);
+            commits
+        };
+        let is_there = |of: &Manifest, number: u32| {
+            of.may_hold(|filter| filter.may_hold(Address::v4(number.to_be_bytes())))
+        };
+        let most = crate::catalog::filter::MAX_ADDRESSES as u32;
+        let mut manifest = Manifest::empty(SLOT);
+        // More than a segment may have, and then more than an hour.
+        for part in 0..10_u32 {
+            manifest =
+                step(&manifest, &busy(u64::from(part) * 600, many(part << 20, most))).unwrap();
+        }
+        assert!(manifest.address_filter.is_none() && manifest.large_address_filter.is_some());
+        assert!(is_there(&manifest, 5) && is_there(&manifest, (7 << 20) + 5));
+        assert!(!is_there(&manifest, 0xc000_0001), "what is in no segment is passed over still");
+        let always = manifest.parts.iter().filter(|part| part.holds == Holds::Both).count();
+        assert_eq!(always, 2, "what the filter cannot have is always read");
+        let json = serde_json::to_string(&manifest).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
     }
 
     #[test]

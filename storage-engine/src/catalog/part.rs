@@ -29,7 +29,8 @@ pub struct Part {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Holds {
-    /// Segments and statements: written by an earlier version.
+    /// Anything, which every question reads: segments that cannot be found by their addresses. Versions before
+    /// [`Holds::Segments`] wrote all facts into such parts.
     #[default]
     Both,
     /// Segments only: passed over by who wants others, see [`Manifest::address_filter`](super::manifest::Manifest::address_filter).

@@ -164,7 +164,9 @@ impl Survey {
                 for part in together {
                     match versions::read_part(store, slot, part).await {
                         // Of another one who asks for some addresses would not be told.
-                        Ok(content) if manifest.includes(&content.facts) => contents.push(content),
+                        Ok(content) if manifest.includes(part.holds, &content.facts) => {
+                            contents.push(content);
+                        }
                         Ok(_) => {}
                         Err(failure)
                             if matches!(

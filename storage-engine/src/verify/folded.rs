@@ -210,7 +210,7 @@ async fn check_slot(
         let path = names::part(slot, &part.name);
         match versions::read_part(store, slot, part).await {
             Ok(content) => {
-                if !manifest.includes(&content.facts) {
+                if !manifest.includes(part.holds, &content.facts) {
                     let what = "questions about some addresses pass its segments over".to_owned();
                     folded.add(&path, what, Severity::Damaged);
                 }
