@@ -42,11 +42,13 @@
 //! With IO:
 //!
 //! * [`mod@recorder`]: appending to a log; `load`: reading logs; [`succession`]: which process may go on with one
+//! * `walk`: all logs one after the other; `by_slot`: what they say, kept on disk until its slot comes
 //! * `versions`: reading and putting what is folded; `base`: the root that a view begins with
 //! * [`fold`]: folding; [`role`]: who does; [`sweep`]: removing what newer versions have replaced
 //! * [`view`]: reading, with what is known of slots kept in `slots`; [`lease`]: keeping what a reader may still read
 
 mod base;
+pub(crate) mod by_slot;
 pub mod chain;
 pub mod entry;
 pub mod facts;
@@ -68,6 +70,7 @@ pub mod succession;
 pub mod sweep;
 pub(crate) mod versions;
 pub mod view;
+pub(crate) mod walk;
 
 pub use chain::{Chain, Problem};
 pub use entry::{

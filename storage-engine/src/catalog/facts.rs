@@ -10,7 +10,7 @@ use super::entry::{CommitDraft, SegmentEntry};
 use super::slot::Slot;
 
 /// What one commit says of one slot.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// Segments that lie there, or touch it.
     pub segments: Vec<SegmentEntry>,

@@ -1,19 +1,19 @@
 //! The folded catalog: its objects by themselves, versions after each other, and what they say
-//! against the logs.
+//! against the logs. It goes by slots, and keeps nothing of one when it comes to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use capstan_model::{Failure, FailureKind, Generation, RecorderId, TimeRange};
+use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::finding::{Finding, Severity, What};
+use crate::catalog::by_slot::Logged;
 use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{Catalog, Segment, Slot};
+use crate::catalog::{Segment, Slot};
 use crate::store::{Listed, Store, names};
 
 /// Objects that are read at a time.
@@ -22,22 +22,103 @@ const AT_ONCE: usize = 16;
 /// A fact, as far as it is compared: who says it, in which commit, and what.
 type Said = (RecorderId, Generation, u64, String);
 
-/// What the folded catalog came to.
+/// What the folded catalog came to so far.
 #[derive(Debug, Default)]
 pub(super) struct Folded {
     pub(super) findings: Vec<Finding>,
     /// Its objects.
     pub(super) objects: u64,
-    /// Segments that it names.
-    pub(super) segments: Vec<Arc<Segment>>,
+    /// Below which there are manifests: the wide slot, and days.
+    pub(super) folders: Vec<Path>,
     /// How many commits of a log it has all facts of.
     known: BTreeMap<(RecorderId, Generation), u64>,
+    newest: Option<Root>,
+}
+
+/// The objects of some slots.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    manifests: BTreeMap<Slot, BTreeSet<u64>>,
+    parts: BTreeMap<(Slot, String), Listed>,
+}
+
+impl Listing {
+    /// Those of which there is something.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let parts = self.parts.keys().map(|(slot, _)| *slot);
+        self.manifests.keys().copied().chain(parts)
+    }
 }
 
 impl Folded {
+    /// Reads all but what is of slots.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn read(store: &Store) -> Result<Folded, Failure> {
+        let mut folded = Folded::default();
+        let (folders, objects) = store.names_below(&names::catalog()).await?;
+        let of_slot = |folder: &Path| {
+            let name = folder.as_ref().strip_prefix("catalog/").unwrap_or_default();
+            name == "wide" || name.starts_with("date=")
+        };
+        let (slots, rows) = folders.into_iter().partition(of_slot);
+        folded.folders = slots;
+        let prefixes = rows.into_iter().chain([names::open_logs(), names::boundaries()]);
+        let above = stream::iter(objects.into_iter().map(Ok));
+        let mut listed = above.chain(stream::iter(prefixes).flat_map(|of| store.list(&of))).boxed();
+        let mut roots = BTreeMap::new();
+        while let Some(Listed { path, .. }) = listed.try_next().await? {
+            folded.objects += 1;
+            if let Some(version) = names::parse_root(&path) {
+                let read = folded.take(&path, versions::read_root(store, version).await)?;
+                roots.extend(read.map(|root| (version, root)));
+            } else if let Some((recorder, generation)) = names::parse_ended(&path) {
+                let read = versions::read_ended(store, recorder, generation).await;
+                let life = folded.take(&path, read)?;
+                folded.known.extend(life.map(|life| (life.owner(), life.chain().next())));
+            } else if let Some(number) = names::parse_boundary(&path) {
+                folded.take(&path, versions::read_boundary(store, number).await)?;
+            } else if names::parse_open(&path).is_none() {
+                folded.foreign(&path);
+            }
+        }
+        drop(listed);
+        follow(&mut folded, &roots, names::root, |root| &root.previous);
+        folded.newest = roots.pop_last().map(|(_, root)| root.value);
+        for log in folded.newest.iter().flat_map(|root| &root.logs) {
+            folded.known.insert(log.life.owner(), log.life.chain().next());
+        }
+        Ok(folded)
+    }
+
+    /// Lists the objects below one of the folders.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn list(&mut self, store: &Store, folder: &Path) -> Result<Listing, Failure> {
+        let mut listing = Listing::default();
+        let mut listed = store.list(folder);
+        while let Some(object) = listed.try_next().await? {
+            self.objects += 1;
+            if let Some((slot, version)) = names::parse_manifest(&object.path) {
+                listing.manifests.entry(slot).or_default().insert(version);
+            } else if let Some(part) = names::parse_part(&object.path) {
+                listing.parts.insert(part, object);
+            } else {
+                self.foreign(&object.path);
+            }
+        }
+        Ok(listing)
+    }
+
     /// Whether what a commit said is folded, so that the commit itself is not missed.
     pub(super) fn has(&self, recorder: RecorderId, generation: Generation, seq: u64) -> bool {
         self.known.get(&(recorder, generation)).is_some_and(|known| seq < *known)
+    }
+
+    fn foreign(&mut self, path: &Path) {
+        self.findings.push(Finding { object: path.to_string(), what: What::Foreign });
     }
 
     fn add(&mut self, object: &Path, problem: String, severity: Severity) {
@@ -69,60 +150,114 @@ impl Folded {
             }
         }
     }
-}
 
-/// Reads all of it.
-pub(super) async fn check(store: &Store, logs: &Catalog) -> Result<Folded, Failure> {
-    let mut folded = Folded::default();
-    let (mut roots, mut manifests, mut parts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let prefixes = [names::catalog(), names::open_logs(), names::boundaries()];
-    let mut listed = stream::iter(prefixes).map(|prefix| store.list(&prefix)).flatten();
-    while let Some(Listed { path, bytes, modified }) = listed.try_next().await? {
-        folded.objects += 1;
-        if let Some(version) = names::parse_root(&path) {
-            let read = folded.take(&path, versions::read_root(store, version).await)?;
-            roots.extend(read.map(|root| (version, root)));
-        } else if let Some((slot, version)) = names::parse_manifest(&path) {
-            manifests.entry(slot).or_insert_with(BTreeSet::new).insert(version);
-        } else if let Some((recorder, generation)) = names::parse_ended(&path) {
-            let read = versions::read_ended(store, recorder, generation).await;
-            let life = folded.take(&path, read)?;
-            folded.known.extend(life.map(|life| (life.owner(), life.chain().next())));
-        } else if let Some(number) = names::parse_boundary(&path) {
-            folded.take(&path, versions::read_boundary(store, number).await)?;
-        } else if let Some(part) = names::parse_part(&path) {
-            parts.insert(part, Listed { path, bytes, modified });
-        } else if names::parse_open(&path).is_none() {
-            let object = path.to_string();
-            folded.findings.push(Finding { object, what: What::Foreign });
+    /// Checks the manifests of a slot, and what the newest one says against what the logs do; the segments that
+    /// it names.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn check_slot(
+        &mut self,
+        store: &Store,
+        slot: Slot,
+        listing: &mut Listing,
+        logged: &[Logged],
+    ) -> Result<Vec<Segment>, Failure> {
+        let mut expected = self.expected(logged);
+        let mut segments = Vec::new();
+        let Some(there) = listing.manifests.remove(&slot) else {
+            if !expected.is_empty() {
+                let what = format!("it is missing, and {} facts with it", expected.len());
+                self.add(&names::manifest(slot, 1), what, Severity::Damaged);
+            }
+            self.orphans(store, slot, listing);
+            return Ok(segments);
+        };
+        let mut read = BTreeMap::new();
+        let mut reading =
+            stream::iter(there)
+                .map(|version| async move {
+                    (version, versions::read_manifest(store, slot, version).await)
+                })
+                .buffered(AT_ONCE);
+        while let Some((version, manifest)) = reading.next().await {
+            let manifest = self.take(&names::manifest(slot, version), manifest)?;
+            read.extend(manifest.map(|manifest| (version, manifest)));
         }
+        drop(reading);
+        follow(self, &read, |version| names::manifest(slot, version), |of| &of.previous);
+        // What is wrong with each of them is told.
+        let Some((version, newest)) = read.pop_last() else {
+            self.orphans(store, slot, listing);
+            return Ok(segments);
+        };
+        let path = names::manifest(slot, version);
+        if self.newest.as_ref().and_then(|root| root.slot(slot)).is_some_and(|of| of > version) {
+            let what = "the root names a newer version, which cannot be read".to_owned();
+            self.add(&path, what, Severity::Damaged);
+        }
+        // Older versions name some of them, too.
+        for part in read.values().flat_map(|older| &older.value.parts) {
+            listing.parts.remove(&(slot, part.name.clone()));
+        }
+        let manifest = newest.value;
+        take_facts(&manifest, &manifest.held, &mut expected, &mut segments);
+        for part in &manifest.parts {
+            listing.parts.remove(&(slot, part.name.clone()));
+            let path = names::part(slot, &part.name);
+            match versions::read_part(store, slot, part).await {
+                Ok(content) => {
+                    if !manifest.includes(part.holds, &content.facts) {
+                        let what = "questions about some addresses pass its segments over";
+                        self.add(&path, what.to_owned(), Severity::Damaged);
+                    }
+                    take_facts(&manifest, &content.facts, &mut expected, &mut segments);
+                }
+                Err(failure) if failure.kind() == FailureKind::NotFound => {
+                    self.add(&path, "it is missing".to_owned(), Severity::Damaged);
+                }
+                Err(failure) => {
+                    self.take::<()>(&path, Err(failure))?;
+                }
+            }
+        }
+        if let Some((recorder, generation, seq, what)) = expected.first() {
+            let commit = names::commit(*recorder, *generation, *seq);
+            let many = expected.len();
+            let what = format!(
+                "{many} facts of folded commits are missing in it, as '{what}' of {commit}"
+            );
+            self.add(&path, what, Severity::Damaged);
+        }
+        self.orphans(store, slot, listing);
+        Ok(segments)
     }
-    drop(listed);
-    follow(&mut folded, &roots, names::root, |root| &root.previous);
-    let newest = roots.last_key_value().map(|(_, root)| &root.value);
-    for log in newest.into_iter().flat_map(|root| &root.logs) {
-        folded.known.insert(log.life.owner(), log.life.chain().next());
+
+    /// What a manifest must say, as the logs do: facts of commits that are folded.
+    fn expected(&self, logged: &[Logged]) -> BTreeSet<Said> {
+        let mut expected = BTreeSet::new();
+        for Logged { recorder, generation, seq, share, only_objects, .. } in logged {
+            if *only_objects || !self.has(*recorder, *generation, *seq) {
+                continue;
+            }
+            let segments = share.segments.iter().map(|of| of.name.clone());
+            let listened = share.listened.iter().map(|of| format!("{of:?}"));
+            let losses = share.losses.iter().map(|of| format!("{of:?}"));
+            let said = segments.chain(listened).chain(losses);
+            expected.extend(said.map(|what| (*recorder, *generation, *seq, what)));
+        }
+        expected
     }
-    let mut expected = expected(logs, &folded);
-    for (slot, versions) in manifests {
-        let expected = expected.remove(&slot).unwrap_or_default();
-        check_slot(store, slot, versions, expected, newest, &mut parts, &mut folded).await?;
+
+    /// Parts that nothing names. Somebody may be about to.
+    fn orphans(&mut self, store: &Store, slot: Slot, listing: &mut Listing) {
+        let of_slot = |(of, _): &(Slot, String), _: &mut Listed| *of == slot;
+        self.findings.extend(listing.parts.extract_if(.., of_slot).map(|(_, part)| {
+            let young = store.now() < part.modified.saturating_add(super::listing::YOUNG);
+            let what = What::Orphan { bytes: part.bytes, young };
+            Finding { object: part.path.to_string(), what }
+        }));
     }
-    for (slot, missing) in expected {
-        let first = names::manifest(slot, 1);
-        folded.add(
-            &first,
-            format!("it is missing, and {} facts with it", missing.len()),
-            Severity::Damaged,
-        );
-    }
-    // Somebody may be about to name them.
-    folded.findings.extend(parts.into_values().map(|part| {
-        let young = store.now() < part.modified.saturating_add(super::listing::YOUNG);
-        let what = What::Orphan { bytes: part.bytes, young };
-        Finding { object: part.path.to_string(), what }
-    }));
-    Ok(folded)
 }
 
 /// Compares versions with the hashes that the ones after them hold.
@@ -142,111 +277,18 @@ fn follow<T>(
     }
 }
 
-/// What manifests must say, as the logs do: facts of commits that are folded, by slot.
-fn expected(logs: &Catalog, folded: &Folded) -> BTreeMap<Slot, BTreeSet<Said>> {
-    let mut expected: BTreeMap<Slot, BTreeSet<Said>> = BTreeMap::new();
-    let mut add = |slots: Vec<Slot>, said: Said| {
-        if folded.has(said.0, said.1, said.2) {
-            for slot in slots {
-                expected.entry(slot).or_default().insert(said.clone());
-            }
-        }
-    };
-    for of in logs.segments(TimeRange::ALL) {
-        let said = (of.by.0, of.by.1, of.seq, of.entry.name.clone());
-        add(Slot::of_segment(&of.entry), said);
-    }
-    for of in logs.coverage(TimeRange::ALL) {
-        let said = (of.recorder, of.generation, of.seq, format!("{:?}", of.what));
-        add(Slot::of_range(&of.what.range), said);
-    }
-    for of in logs.losses(TimeRange::ALL) {
-        let said = (of.recorder, of.generation, of.seq, format!("{:?}", of.what));
-        add(Slot::of_range(&of.what.range), said);
-    }
-    expected
-}
-
-/// Checks the manifests of a slot, and what the newest one says.
-async fn check_slot(
-    store: &Store,
-    slot: Slot,
-    there: BTreeSet<u64>,
-    mut expected: BTreeSet<Said>,
-    root: Option<&Root>,
-    parts: &mut BTreeMap<(Slot, String), Listed>,
-    folded: &mut Folded,
-) -> Result<(), Failure> {
-    let mut read = BTreeMap::new();
-    let mut reading = stream::iter(there)
-        .map(
-            |version| async move { (version, versions::read_manifest(store, slot, version).await) },
-        )
-        .buffered(AT_ONCE);
-    while let Some((version, manifest)) = reading.next().await {
-        let manifest = folded.take(&names::manifest(slot, version), manifest)?;
-        read.extend(manifest.map(|manifest| (version, manifest)));
-    }
-    drop(reading);
-    follow(folded, &read, |version| names::manifest(slot, version), |of| &of.previous);
-    // What is wrong with each of them is told.
-    let Some((version, newest)) = read.pop_last() else { return Ok(()) };
-    let path = names::manifest(slot, version);
-    if root.and_then(|root| root.slot(slot)).is_some_and(|named| named > version) {
-        folded.add(
-            &path,
-            "the root names a newer version, which cannot be read".to_owned(),
-            Severity::Damaged,
-        );
-    }
-    // Older versions name some of them, too.
-    for part in read.values().flat_map(|older| &older.value.parts) {
-        parts.remove(&(slot, part.name.clone()));
-    }
-    let manifest = newest.value;
-    take_facts(&manifest, &manifest.held, &mut expected, folded);
-    for part in &manifest.parts {
-        parts.remove(&(slot, part.name.clone()));
-        let path = names::part(slot, &part.name);
-        match versions::read_part(store, slot, part).await {
-            Ok(content) => {
-                if !manifest.includes(part.holds, &content.facts) {
-                    let what = "questions about some addresses pass its segments over".to_owned();
-                    folded.add(&path, what, Severity::Damaged);
-                }
-                take_facts(&manifest, &content.facts, &mut expected, folded);
-            }
-            Err(failure) if failure.kind() == FailureKind::NotFound => {
-                folded.add(&path, "it is missing".to_owned(), Severity::Damaged);
-            }
-            Err(failure) => {
-                folded.take::<()>(&path, Err(failure))?;
-            }
-        }
-    }
-    if let Some((recorder, generation, seq, what)) = expected.first() {
-        let commit = names::commit(*recorder, *generation, *seq);
-        let many = expected.len();
-        let what =
-            format!("{many} facts of folded commits are missing in it, as '{what}' of {commit}");
-        folded.add(&path, what, Severity::Damaged);
-    }
-    Ok(())
-}
-
-/// Ticks off what facts say.
+/// Ticks off what facts say, and takes the segments.
 fn take_facts(
     manifest: &Manifest,
     facts: &Facts,
     expected: &mut BTreeSet<Said>,
-    folded: &mut Folded,
+    found: &mut Vec<Segment>,
 ) {
     let owner = |by| manifest.owner(by).map(|of| (of.recorder, of.generation));
     for of in &facts.segments {
         let Some((recorder, generation)) = owner(of.by) else { continue };
         expected.remove(&(recorder, generation, of.seq, of.fact.name.clone()));
-        let entry = of.fact.clone();
-        folded.segments.push(Arc::new(Segment::of(recorder, generation, of.seq, entry)));
+        found.push(Segment::of(recorder, generation, of.seq, of.fact.clone()));
     }
     let listened = facts.listened.iter().map(|of| (of.by, of.seq, format!("{:?}", of.fact)));
     let losses = facts.losses.iter().map(|of| (of.by, of.seq, format!("{:?}", of.fact)));

@@ -1,7 +1,6 @@
 //! Checking all of a store, hour by hour. IO only: what is found is decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Hour, TimeRange};
@@ -10,8 +9,11 @@ use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::finding::{Finding, Severity, What};
-use super::{content, folded, listing};
-use crate::catalog::{Catalog, LayerEntry, SegmentEntry};
+use super::folded::Folded;
+use super::{content, listing};
+use crate::catalog::by_slot::{BySlot, Logged};
+use crate::catalog::walk::walk;
+use crate::catalog::{CommitId, LayerEntry, Life, Segment as CatalogSegment, SegmentEntry, Slot};
 use crate::segment::Layer;
 use crate::segment::reader::Segment;
 use crate::store::{Listed, Store, names, present};
@@ -105,48 +107,109 @@ pub async fn verify(
         let what = What::Catalog { problem, severity: Severity::Damaged };
         report.take(&Finding { object, what }, watch);
     }
-    let catalog = Catalog::load(store).await?;
-    for (_, _, life) in catalog.lives() {
-        report.logs += 1;
-        report.commits += life.commits();
-    }
-    let folded = folded::check(store, &catalog).await?;
-    report.folded = folded.objects;
-    for problem in catalog.problems() {
+    let mut logs = BySlot::new()?;
+    let mut bytes = 0_u64;
+    let walked = walk(store, |met| {
+        let asked = met.commit.content.segments.iter();
+        let asked = asked.filter(|segment| is_asked_for(segment.hour, options.range));
+        let read = asked.map(|segment| to_read(segment, options.deep));
+        bytes = read.fold(bytes, u64::saturating_add);
+        logs.keep(met)
+    })
+    .await?;
+    report.logs = walked.lives.len() as u64;
+    report.commits = walked.lives.values().map(Life::commits).sum();
+    let folded = Folded::read(store).await?;
+    for problem in &walked.problems {
         let missing = names::parse_commit(&Path::from(problem.object()));
         let is_folded = missing.is_some_and(|(by, life, seq)| folded.has(by, life, seq));
         let hidden = problem.gap().and_then(|gap| names::parse_commit(&gap.object.as_str().into()));
-        let is_replaced = hidden.is_some_and(|commit| catalog.replaced().contains(&commit));
+        let is_replaced = hidden.is_some_and(|commit| walked.replaced.contains(&commit));
         report.take(&Finding::of_catalog(problem, is_folded, is_replaced), watch);
     }
+    watch.begin(bytes);
+
+    let mut check =
+        Check { store, options, watch, report, logs, folded, replaced: walked.replaced };
+    // First what is wide, whose objects lie in hours.
+    let wide = [Slot::Wide].into();
+    let mut goes_on = check.folder(&names::slot(Slot::Wide), wide).await?;
+    for (folder, hours) in check.days().await? {
+        goes_on = goes_on && check.folder(&folder, hours).await?;
+    }
+    let Check { mut report, folded, .. } = check;
     for finding in &folded.findings {
         report.take(finding, watch);
     }
-
-    let mut hours: BTreeMap<Hour, Vec<&SegmentEntry>> = BTreeMap::new();
-    for hour in hours_with_data(store).await? {
-        hours.insert(hour, Vec::new());
-    }
-    let mut known = BTreeSet::new();
-    let all = catalog.segments(TimeRange::ALL).chain(&folded.segments);
-    let counts = |of: &&Arc<crate::catalog::Segment>| {
-        !catalog.replaced().contains(&(of.by.0, of.by.1, of.seq))
-    };
-    for segment in all.filter(counts) {
-        if known.insert(segment.entry.name.as_str()) {
-            hours.entry(segment.entry.hour).or_default().push(&segment.entry);
-        }
-    }
-    hours.retain(|hour, _| is_asked_for(*hour, options.range));
-    watch.begin(hours.values().flatten().map(|segment| to_read(segment, options.deep)).sum());
-
-    for (hour, segments) in &hours {
-        if !check_hour(store, *hour, segments, options.deep, watch, &mut report).await? {
-            report.stopped_in = Some(*hour);
-            break;
-        }
-    }
+    report.folded = folded.objects;
     Ok(report)
+}
+
+/// A check under way, after the logs were walked.
+struct Check<'a, W> {
+    store: &'a Store,
+    options: &'a Options,
+    watch: &'a W,
+    report: Report,
+    logs: BySlot,
+    folded: Folded,
+    replaced: BTreeSet<CommitId>,
+}
+
+impl<W: Watch> Check<'_, W> {
+    /// Checks the slots below a folder of the folded catalog, and the objects of its hours; false when it is to
+    /// stop.
+    async fn folder(&mut self, folder: &Path, mut slots: BTreeSet<Slot>) -> Result<bool, Failure> {
+        let Check { store, options, watch, report, logs, folded, replaced } = self;
+        let mut listing = folded.list(store, folder).await?;
+        slots.extend(listing.slots());
+        for slot in slots {
+            let logged = logs.take(slot)?;
+            let mut named = folded.check_slot(store, slot, &mut listing, &logged).await?;
+            for finding in folded.findings.drain(..) {
+                report.take(&finding, *watch);
+            }
+            named.extend(logged.into_iter().flat_map(Logged::into_segments));
+            named.retain(|of| !replaced.contains(&(of.by.0, of.by.1, of.seq)));
+            match slot {
+                Slot::Wide => named.iter().try_for_each(|of| logs.keep_objects(of))?,
+                Slot::Hour(hour) if is_asked_for(hour, options.range) => {
+                    let segments = of_hour(named, hour);
+                    if !check_hour(store, hour, &segments, options.deep, *watch, report).await? {
+                        report.stopped_in = Some(hour);
+                        return Ok(false);
+                    }
+                }
+                Slot::Hour(_) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// The days that the folded catalog, the logs or objects are about, and the hours of the latter two; in the
+    /// order of hours.
+    async fn days(&self) -> Result<Vec<(Path, BTreeSet<Slot>)>, Failure> {
+        let mut days: BTreeMap<Path, BTreeSet<Slot>> = BTreeMap::new();
+        days.extend(self.folded.folders.iter().map(|folder| (folder.clone(), BTreeSet::new())));
+        days.remove(&names::slot(Slot::Wide));
+        let of_data = hours_with_data(self.store).await?.into_iter().map(Slot::Hour);
+        for slot in self.logs.slots().chain(of_data).filter(|slot| *slot != Slot::Wide) {
+            let path = slot.path();
+            let day = path.split_once('/').map_or(path.as_str(), |(day, _)| day);
+            days.entry(names::catalog().join(day)).or_default().insert(slot);
+        }
+        let unknown = names::slot(Slot::Hour(Hour::UNKNOWN));
+        let mut days: Vec<_> = days.into_iter().collect();
+        days.sort_by_key(|(folder, _)| !unknown.as_ref().starts_with(folder.as_ref()));
+        Ok(days)
+    }
+}
+
+/// The segments whose objects lie in an hour, each once.
+fn of_hour(named: Vec<CatalogSegment>, hour: Hour) -> Vec<SegmentEntry> {
+    let mut known = BTreeSet::new();
+    let entries = named.into_iter().map(|of| of.entry);
+    entries.filter(|of| of.hour == hour && known.insert(of.name.clone())).collect()
 }
 
 fn is_asked_for(hour: Hour, range: TimeRange) -> bool {
@@ -195,7 +258,7 @@ pub(crate) async fn hours_with_data(store: &Store) -> Result<BTreeSet<Hour>, Fai
 async fn check_hour(
     store: &Store,
     hour: Hour,
-    segments: &[&SegmentEntry],
+    segments: &[SegmentEntry],
     deep: bool,
     watch: &impl Watch,
     report: &mut Report,
@@ -204,7 +267,7 @@ async fn check_hour(
         return Ok(false);
     }
     let found: Vec<Listed> = store.list(&names::data_of(hour)).try_collect().await?;
-    let compared = listing::compare(segments.iter().copied(), &found, store.now());
+    let compared = listing::compare(segments, &found, store.now());
     report.objects += found.len() as u64;
     for finding in &compared.findings {
         report.take(finding, watch);

@@ -1,0 +1,128 @@
+//! All logs, one after the other: what each commit says is handed on as it is read, and nothing of it is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use capstan_model::{Failure, Generation, RecorderId};
+use futures::{StreamExt, TryStreamExt, stream};
+use roaring::RoaringTreemap;
+
+use super::chain::{Chain, Problem, read_writer};
+use super::entry::{Commit, sha256_hex};
+use super::life::Life;
+use super::state::CommitId;
+use crate::store::{Store, names};
+
+/// GETs in flight.
+const AT_ONCE: usize = 32;
+
+/// What all logs come to but for what their commits say of times.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// Every life: about a kilobyte each.
+    pub(crate) lives: BTreeMap<(RecorderId, Generation), Life>,
+    /// What is wrong.
+    pub(crate) problems: Vec<Problem>,
+    /// Commits that a repair has replaced.
+    pub(crate) replaced: BTreeSet<CommitId>,
+}
+
+/// A commit that was read.
+#[derive(Debug)]
+pub(crate) struct Met {
+    /// Whose, of which life, and its number.
+    pub(crate) id: CommitId,
+    /// SHA-256 of its bytes, hex.
+    pub(crate) sha256: String,
+    /// What it says.
+    pub(crate) commit: Commit,
+}
+
+/// Walks all logs, each in the order of its commits.
+///
+/// # Errors
+/// What the store says, or who is told. What is wrong with the logs is no error.
+pub(crate) async fn walk(
+    store: &Store,
+    mut met: impl FnMut(Met) -> Result<(), Failure>,
+) -> Result<Walked, Failure> {
+    let mut walked = Walked::default();
+    // Logs before writers: a writer is there before its first commit, so each log that is
+    // listed has a writer that is listed. A bit a commit is kept, as a folder lists in any order.
+    let mut logs: BTreeMap<(RecorderId, Generation), RoaringTreemap> = BTreeMap::new();
+    let mut listed = store.list(&names::log(None));
+    while let Some(object) = listed.try_next().await? {
+        if let Some((recorder, generation, seq)) = names::parse_commit(&object.path) {
+            logs.entry((recorder, generation)).or_default().insert(seq);
+        }
+    }
+    drop(listed);
+    let mut listed = store.list(&names::writers(None));
+    let mut writers = BTreeSet::new();
+    while let Some(object) = listed.try_next().await? {
+        if let Some(owner) = names::parse_writer(&object.path) {
+            writers.insert(owner);
+            logs.entry(owner).or_default();
+        }
+    }
+    drop(listed);
+    let owners: Vec<_> = logs.keys().copied().collect();
+    let mut begun = stream::iter(owners)
+        .map(|(recorder, generation)| {
+            let is_there = writers.contains(&(recorder, generation));
+            async move {
+                let path = names::writer(recorder, generation);
+                let bytes = match is_there {
+                    true => Some(store.get(&path).await?),
+                    false => None,
+                };
+                Ok::<_, Failure>((recorder, generation, bytes))
+            }
+        })
+        .buffered(AT_ONCE);
+    while let Some((recorder, generation, bytes)) = begun.try_next().await? {
+        let seqs = logs.remove(&(recorder, generation)).unwrap_or_default();
+        let (writer, chain) = match bytes {
+            Some(bytes) => read_writer(recorder, generation, &bytes, &mut walked.problems),
+            None => {
+                let object =
+                    names::commit(recorder, generation, seqs.min().unwrap_or(0)).to_string();
+                walked.problems.push(Problem::NoWriter { object });
+                (None, Chain::new(recorder, generation, None))
+            }
+        };
+        let life = Life::new(writer, chain);
+        let life = follow(store, life, seqs, &mut walked, &mut met).await?;
+        walked.lives.insert((recorder, generation), life);
+    }
+    Ok(walked)
+}
+
+/// Follows one log.
+async fn follow(
+    store: &Store,
+    mut life: Life,
+    seqs: RoaringTreemap,
+    walked: &mut Walked,
+    met: &mut impl FnMut(Met) -> Result<(), Failure>,
+) -> Result<Life, Failure> {
+    let (recorder, generation) = life.owner();
+    let mut read = stream::iter(seqs)
+        .map(|seq| async move {
+            let bytes = store.get_if_present(&names::commit(recorder, generation, seq)).await?;
+            Ok::<_, Failure>((seq, bytes))
+        })
+        .buffered(AT_ONCE);
+    while let Some((seq, bytes)) = read.try_next().await? {
+        let Some(bytes) = bytes else {
+            if seq >= life.chain().next() {
+                life.skip(seq, &mut walked.problems);
+            }
+            continue;
+        };
+        if let Some(commit) = life.follow(seq, &bytes, &mut walked.problems) {
+            walked.replaced.extend(commit.content.replaced());
+            met(Met { id: (recorder, generation, seq), sha256: sha256_hex(&bytes), commit })?;
+        }
+    }
+    Ok(life)
+}
