@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::packet::MAX_CAPTURED;
+use capstan_model::words::agree;
 use capstan_model::{Failure, FailureKind, Time};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::builder::Writer;
@@ -121,7 +122,11 @@ fn stopped(plan: &Plan, packets: u64, failure: Failure) -> Failure {
     }
     what += &match plan.packets_before() + packets {
         0 => "Nothing of it is committed".to_owned(),
-        packets => format!("{packets} of its packets are committed and stay"),
+        packets => format!(
+            "{packets} of its packets {} committed and {}",
+            agree(packets, "is", "are"),
+            agree(packets, "stays", "stay")
+        ),
     };
     if plan.known.is_some() {
         what += "; the same command goes on from there";

@@ -12,6 +12,7 @@
 //! * [`protocol`]: the application protocol label
 //! * [`coverage`]: what was listened to, and what was lost
 //! * [`account`]: whose memory is counted where
+//! * [`words`]: numbers in sentences
 //! * [`failure`]: error kinds shared by all crates and their exit codes
 
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod link;
 pub mod packet;
 pub mod protocol;
 pub mod time;
+pub mod words;
 
 pub use address::Address;
 pub use block::Block;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use capstan_model::Packet;
+use capstan_model::words::{agree, count};
 
 use super::compressed::{self, Progress};
 use super::input::Input;
@@ -75,7 +76,11 @@ pub fn open_reader(
     let format = if !input.fill(4)? {
         return Err(input.not_a_capture(match input.bytes().len() {
             0 => "it is empty".to_owned(),
-            length => format!("{length} bytes are too few for a capture"),
+            length => format!(
+                "{} {} too few for a capture",
+                count(length as u64, "byte"),
+                agree(length as u64, "is", "are")
+            ),
         }));
     } else if let Some(magic) =
         input.bytes().first_chunk().and_then(|&first| pcap::Magic::of(first))

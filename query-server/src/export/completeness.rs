@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use capstan_model::coverage::LossCause;
+use capstan_model::words::count;
 use capstan_model::{Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Window};
 
@@ -88,7 +89,7 @@ impl Completeness {
         let gap = |gap: &TimeRange| format!("not listened {gap}");
         words.extend(self.unheard.iter().take(NAMED).map(gap));
         if let Some(more) = self.unheard.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            words.push(format!("nor in {more} more stretches"));
+            words.push(format!("nor in {}", count(more as u64, "more stretch")));
         }
         words
     }
@@ -98,8 +99,8 @@ impl Completeness {
         let mut missing = self.missing();
         missing.extend(self.gaps.iter().take(NAMED).map(Gap::to_string));
         if self.gaps.len() > NAMED {
-            let more = self.gaps.len() - NAMED;
-            missing.push(format!("{more} more objects of the catalog cannot be read"));
+            let more = count((self.gaps.len() - NAMED) as u64, "more object");
+            missing.push(format!("{more} of the catalog cannot be read"));
         }
         if missing.is_empty() {
             return "all of the window was listened to, and nothing is known to be lost".to_owned();
@@ -126,8 +127,8 @@ impl Sum {
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
-        let counts = [number(self.packets, "packets"), number(self.bytes, "bytes")];
+        let number = |number: u64, what: &str| (number > 0).then(|| count(number, what));
+        let counts = [number(self.packets, "packet"), number(self.bytes, "byte")];
         let counts: Vec<String> = counts.into_iter().flatten().collect();
         match counts.as_slice() {
             [] => f.write_str("an unknown number of packets")?,

@@ -4,6 +4,7 @@
 use capstan_model::Failure;
 use capstan_model::block::block_type;
 use capstan_model::failure::with_causes;
+use capstan_model::words::count;
 use capstan_storage_engine::catalog::Gap;
 
 use super::Completeness;
@@ -82,13 +83,14 @@ impl Report {
             let [first, ..] = part else { continue };
             let packets = part.iter().map(|part| part.packets).fold(0, u64::saturating_add);
             let reason = with_causes(&first.failure);
-            words.push(format!("{packets} packets of segment {} ({reason})", first.segment));
+            let packets = count(packets, "packet");
+            words.push(format!("{packets} of segment {} ({reason})", first.segment));
         }
         let more = parts.skip(NAMED).flatten().map(|part| part.packets);
-        let (count, packets) = more
-            .fold((0_u64, 0_u64), |(count, sum), packets| (count + 1, sum.saturating_add(packets)));
-        if count > 0 {
-            words.push(format!("{packets} packets of other segments"));
+        let (parts, packets) = more
+            .fold((0_u64, 0_u64), |(parts, sum), packets| (parts + 1, sum.saturating_add(packets)));
+        if parts > 0 {
+            words.push(format!("{} of other segments", count(packets, "packet")));
         }
         words
     }
@@ -97,13 +99,13 @@ impl Report {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.completeness.missing();
         let counted = [
-            (self.unknown, "segments without known identities: whether they belong is unknown"),
-            (self.cut, "packets cut because readers take no longer ones"),
-            (self.blocks_left_out, "blocks of a source left out: they cannot be written"),
-            (self.options_left_out, "packets without their options, which are damaged"),
+            (self.unknown, "segment", "without known identities: whether they belong is unknown"),
+            (self.cut, "packet", "cut because readers take no longer ones"),
+            (self.blocks_left_out, "block", "of a source left out: it cannot be written"),
+            (self.options_left_out, "packet", "without its options, which are damaged"),
         ];
-        let counted = counted.into_iter().filter(|(count, _)| *count > 0);
-        notes.extend(counted.map(|(count, what)| format!("{count} {what}")));
+        let counted = counted.into_iter().filter(|(number, ..)| *number > 0);
+        notes.extend(counted.map(|(number, noun, what)| format!("{} {what}", count(number, noun))));
         notes
     }
 
@@ -111,16 +113,16 @@ impl Report {
     pub(super) fn ending(&self) -> String {
         let mut missing = self.unreadable();
         missing.extend(self.notes());
-        let packets = self.packets;
+        let packets = count(self.packets, "packet");
         if missing.is_empty() {
             return format!(
-                "{ENDING}, which is complete: {packets} packets, and nothing was left out; {}",
+                "{ENDING}, which is complete: {packets}, and nothing was left out; {}",
                 self.completeness.words()
             );
         }
         let missing = missing.join("; ");
         let mut words =
-            format!("{ENDING}, which is not complete: it has {packets} packets; {missing}");
+            format!("{ENDING}, which is not complete: it has {packets}; {missing}");
         words.truncate(words.floor_char_boundary(ENDING_BYTES));
         words
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use capstan_model::words::{agree, count};
 use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId, Time};
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -116,16 +117,25 @@ impl fmt::Display for Action {
             }
             Action::Root { version, from: 0, logs } => write!(
                 f,
-                "{}: written, as no root can be read; {logs} logs are folded from their start",
-                names::root(*version)
+                "{}: written, as no root can be read; {} {} folded from the start",
+                names::root(*version),
+                count(*logs as u64, "log"),
+                agree(*logs as u64, "is", "are")
             ),
             Action::Root { version, from, logs } => write!(
                 f,
-                "{}: written from version {from}; {logs} logs are folded from their start",
-                names::root(*version)
+                "{}: written from version {from}; {} {} folded from the start",
+                names::root(*version),
+                count(*logs as u64, "log"),
+                agree(*logs as u64, "is", "are")
             ),
             Action::Manifest { slot, commits, lost } => {
-                write!(f, "catalog/{}: written again with {commits} commits", slot.path())?;
+                write!(
+                    f,
+                    "catalog/{}: written again with {}",
+                    slot.path(),
+                    count(*commits, "commit")
+                )?;
                 match lost {
                     0 => Ok(()),
                     lost => write!(f, "; {lost} more cannot be read"),
@@ -143,17 +153,17 @@ impl fmt::Display for Action {
                  or are removed, repair again"
             ),
             Action::Adopted { segment, packets, absent } => {
-                write!(f, "segment {segment}: named again, {packets} packets")?;
+                write!(f, "segment {segment}: named again, {}", count(*packets, "packet"))?;
                 match absent.as_slice() {
                     [] => Ok(()),
                     absent => write!(f, "; without {}, cause unknown", absent.join(", ")),
                 }
             }
             Action::Left { segment, bytes, why } => {
-                write!(f, "segment {segment}: left, {bytes} bytes: {why}")
+                write!(f, "segment {segment}: left, {}: {why}", count(*bytes, "byte"))
             }
             Action::Waste { segment, bytes, why } => {
-                write!(f, "segment {segment}: removed, {bytes} bytes: {why}")
+                write!(f, "segment {segment}: removed, {}: {why}", count(*bytes, "byte"))
             }
         }
     }

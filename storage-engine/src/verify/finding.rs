@@ -4,6 +4,7 @@ use std::fmt;
 
 use capstan_model::FailureKind;
 use capstan_model::failure::with_causes;
+use capstan_model::words::count;
 
 use crate::catalog::Problem;
 use crate::segment::Layer;
@@ -158,7 +159,7 @@ impl fmt::Display for Finding {
                 write!(f, "{}: the {} layer is missing", self.object, layer.name())
             }
             What::Length { found, committed, .. } => {
-                write!(f, "{}: it has {found} bytes, committed were {committed}", self.object)
+                write!(f, "{}: its length is {found} and {committed} was committed", self.object)
             }
             What::Changed { places, .. } => {
                 write!(f, "{}: not what was written: {places}", self.object)
@@ -168,12 +169,13 @@ impl fmt::Display for Finding {
             What::Catalog { problem, .. } => f.write_str(problem),
             What::Orphan { bytes, young: true } => write!(
                 f,
-                "{}: {bytes} bytes that no commit names: of an upload that goes on, or of one that \
+                "{}: {} that no commit names: of an upload that goes on, or of one that \
                  was broken off less than a day ago",
-                self.object
+                self.object,
+                count(*bytes, "byte")
             ),
             What::Orphan { bytes, young: false } => {
-                write!(f, "{}: {bytes} bytes that no commit names", self.object)
+                write!(f, "{}: {} that no commit names", self.object, count(*bytes, "byte"))
             }
             What::Foreign => write!(f, "{}: nothing that Capstan puts there", self.object),
         }

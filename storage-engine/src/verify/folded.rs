@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capstan_model::words::{agree, count};
 use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
@@ -167,7 +168,8 @@ impl Folded {
         let mut segments = Vec::new();
         let Some(there) = listing.manifests.remove(&slot) else {
             if !expected.is_empty() {
-                let what = format!("it is missing, and {} facts with it", expected.len());
+                let facts = count(expected.len() as u64, "fact");
+                let what = format!("it is missing, and {facts} with it");
                 self.add(&names::manifest(slot, 1), what, Severity::Damaged);
             }
             self.orphans(store, slot, listing);
@@ -223,9 +225,11 @@ impl Folded {
         }
         if let Some((recorder, generation, seq, what)) = expected.first() {
             let commit = names::commit(*recorder, *generation, *seq);
-            let many = expected.len();
+            let many = expected.len() as u64;
             let what = format!(
-                "{many} facts of folded commits are missing in it, as '{what}' of {commit}"
+                "{} of folded commits {} missing in it, as '{what}' of {commit}",
+                count(many, "fact"),
+                agree(many, "is", "are")
             );
             self.add(&path, what, Severity::Damaged);
         }

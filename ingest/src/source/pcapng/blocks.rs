@@ -3,8 +3,9 @@
 
 use capstan_model::block::block_type;
 use capstan_model::link::{Interface, LinkType};
+use capstan_model::words::count;
 
-use super::options::{self, Options, Place, RawOption, code};
+use super::options::{self, Options, Place, RawOption, code, too_few};
 use crate::source::input::{u16_at, u32_at};
 
 /// `if_tsresol` where the file does not say: microseconds.
@@ -49,7 +50,7 @@ fn push_u32(out: &mut Vec<u8>, value: u32) {
 /// Splits a body after its fixed part.
 fn split(body: &[u8], fixed: usize, what: &str) -> Result<usize, String> {
     if body.len() < fixed {
-        return Err(format!("{what} of {} bytes, fewer than {fixed}", body.len()));
+        return Err(format!("{what} of {}, fewer than {fixed}", count(body.len() as u64, "byte")));
     }
     Ok(fixed)
 }
@@ -83,7 +84,8 @@ fn secrets(out: &mut Vec<u8>, body: &[u8], big_endian: bool) -> Result<(), Strin
     // The block was bounded before, so the sum does not overflow.
     let end = fixed + length as usize;
     let Some(data) = body.get(fixed..end) else {
-        return Err(format!("decryption secrets of {length} bytes do not fit into their block"));
+        let length = count(length.into(), "byte");
+        return Err(format!("decryption secrets of {length} do not fit into their block"));
     };
     out.extend_from_slice(data);
     let padded = end.next_multiple_of(4);
@@ -95,7 +97,7 @@ fn name_resolution(out: &mut Vec<u8>, body: &[u8], big_endian: bool) -> Result<(
     let mut rest = body;
     while !rest.is_empty() {
         if rest.len() < 4 {
-            return Err(format!("{} bytes are too few for a name record", rest.len()));
+            return Err(too_few(rest.len(), "a name record"));
         }
         let kind = u16_at(rest, 0, big_endian);
         let length = usize::from(u16_at(rest, 2, big_endian));
@@ -107,7 +109,8 @@ fn name_resolution(out: &mut Vec<u8>, body: &[u8], big_endian: bool) -> Result<(
             return kept_options(out, rest, Place::NameResolution, big_endian);
         }
         let Some(record) = rest.get(4..size) else {
-            return Err(format!("a name record of {length} bytes does not fit into its block"));
+            let length = count(length as u64, "byte");
+            return Err(format!("a name record of {length} does not fit into its block"));
         };
         push_u16(out, length as u16);
         out.extend_from_slice(record);

@@ -1,6 +1,8 @@
 //! pcapng options (draft-ietf-opsawg-pcapng section 3.5): checked, and turned to
 //! little-endian where a section is big-endian.
 
+use capstan_model::words::{agree, count};
+
 use crate::source::input::{u16_at, u32_at, u64_at};
 
 /// Where options stand. The same code means different things in different blocks.
@@ -86,7 +88,7 @@ impl<'a> Options<'a> {
             return Ok(None);
         }
         if self.rest.len() < 4 {
-            return Err(format!("{} bytes are too few for an option", self.rest.len()));
+            return Err(too_few(self.rest.len(), "an option"));
         }
         let code = u16_at(self.rest, 0, self.big_endian);
         let length = usize::from(u16_at(self.rest, 2, self.big_endian));
@@ -94,14 +96,17 @@ impl<'a> Options<'a> {
             return Ok(None);
         }
         let Some(value) = self.rest.get(4..4 + length) else {
-            return Err(format!("option {code} of {length} bytes does not fit into its block"));
+            let length = count(length as u64, "byte");
+            return Err(format!("option {code} of {length} does not fit into its block"));
         };
         match shape(self.place, code) {
             Shape::Exactly(right) if right != length => {
-                return Err(format!("option {code} has {length} bytes, not {right}"));
+                let length = count(length as u64, "byte");
+                return Err(format!("option {code} has {length}, not {right}"));
             }
             Shape::Enterprise if length < 4 => {
-                return Err(format!("custom option {code} has {length} bytes, fewer than 4"));
+                let length = count(length as u64, "byte");
+                return Err(format!("custom option {code} has {length}, fewer than 4"));
             }
             _ => {}
         }
@@ -198,6 +203,12 @@ pub(super) fn small_number(value: &[u8], big_endian: bool) -> Option<u64> {
         4 => Some(u64::from(u32_at(value, 0, big_endian))),
         _ => number(value, big_endian),
     }
+}
+
+/// That what is left of a block is not enough.
+pub(super) fn too_few(bytes: usize, what: &str) -> String {
+    let bytes = bytes as u64;
+    format!("{} {} too few for {what}", count(bytes, "byte"), agree(bytes, "is", "are"))
 }
 
 #[cfg(test)]
