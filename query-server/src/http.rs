@@ -9,7 +9,8 @@
 //! The export takes `from` and `to` (as [`Time::parse`] reads them; without both all packets
 //! belong), `ip`, `port` and `protocol` (each as often as wanted, or with commas; all addresses
 //! and ports have to match, and one of the protocols), `namespace`, `pod`, and `order` (`time` or
-//! `recorded`).
+//! `recorded`). The status takes `from` and `to`. A parameter that is not known, has no value or comes
+//! twice where one value is meant is refused.
 //!
 //! What goes wrong before the first byte of a file is a status and JSON, `{"error": "…", "hint":
 //! "…"}`. What goes wrong later breaks the connection off, so that the client can tell
@@ -19,6 +20,7 @@
 //! There is no authentication: whoever reaches the port can read what the store holds.
 
 mod metrics;
+mod parameters;
 mod query;
 mod status;
 #[cfg(test)]
@@ -40,6 +42,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use self::parameters::Parameters;
 use crate::sessions::StoreSessions;
 
 /// When a client should ask again that was told the server is busy or the store away.
@@ -98,8 +101,11 @@ async fn export(
 
 async fn status(
     State(sessions): State<Arc<StoreSessions>>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<status::Status>, Refusal> {
-    Ok(Json(status::Status::of(&*sessions.latest().get().await?).await?))
+    let query = query.as_deref().unwrap_or_default();
+    let range = Parameters::read(query, &parameters::WINDOW)?.range(now())?;
+    Ok(Json(status::Status::of(&*sessions.latest().get().await?, range).await?))
 }
 
 async fn metrics(State(sessions): State<Arc<StoreSessions>>) -> Result<Response, Refusal> {

@@ -12,7 +12,9 @@ mod filter;
 #[cfg(test)]
 mod tests;
 
-use capstan_model::{Address, Protocol, TimeRange};
+use std::collections::BTreeSet;
+
+use capstan_model::{Address, Failure, FailureKind, Protocol, TimeRange};
 use capstan_storage_engine::catalog::SegmentEntry;
 
 pub use filter::{Certainty, FlowFilter, Matches, Term};
@@ -80,6 +82,62 @@ impl Selection {
     /// Whether nothing is left out: all flows of all of time.
     pub fn is_everything(&self) -> bool {
         *self == Selection::default()
+    }
+
+    /// Refuses what no flow can be, because a flow has two ends.
+    ///
+    /// # Errors
+    /// Of kind `Usage`, with why.
+    pub fn check(&self) -> Result<(), Failure> {
+        let usage = |words: String| Err(Failure::new(FailureKind::Usage, words));
+        let mut namespaces: BTreeSet<&str> = self.namespaces.iter().map(String::as_str).collect();
+        for pod in &self.pods {
+            match pod.split_once('/') {
+                Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                    namespaces.insert(namespace);
+                }
+                _ => return usage(format!("'{pod}' is not a pod: write namespace/name")),
+            }
+        }
+        let pods: BTreeSet<&String> = self.pods.iter().collect();
+        for (number, what) in [(namespaces.len(), "namespaces"), (pods.len(), "pods")] {
+            if number > 2 {
+                return usage(format!(
+                    "no flow is between {number} {what}: all that are named have to be ends of one flow, so name \
+                     one or two"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it asks who an end is, which is not known of all packets.
+    pub fn asks_identity(&self) -> bool {
+        !self.namespaces.is_empty() || !self.pods.is_empty()
+    }
+
+    /// What whoever gets the answer should know about the question, in words.
+    pub fn remarks(&self) -> Vec<String> {
+        let ips = self.ips.iter().collect::<BTreeSet<_>>().len();
+        let ports = self.ports.iter().collect::<BTreeSet<_>>().len();
+        let many = [(ips, "addresses"), (ports, "ports")].into_iter();
+        let mut remarks: Vec<String> = many
+            .filter(|(number, _)| *number > 2)
+            .map(|(number, what)| {
+                format!(
+                    "{number} {what} are asked for and all have to be ends of one flow: only flows in tunnels have \
+                     more than two, and no other packet is found"
+                )
+            })
+            .collect();
+        if self.asks_identity() {
+            remarks.push(
+                "whether packets belong is unknown where the pods of their ends were not recorded: these packets \
+                 are left out"
+                    .to_owned(),
+            );
+        }
+        remarks
     }
 
     /// Whether packets of a segment may belong, told without opening it. A no is certain.

@@ -351,14 +351,42 @@ pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
         Order::Time => "in order of time",
         Order::Recorded => "as recorded",
     };
+    // What is missing for want of identities is not missing in the window.
+    let said = match what.selection.asks_identity() {
+        true => format!("unknown whether complete; of the window: {}", completeness.words()),
+        false => completeness.words(),
+    };
+    let mut comments = vec![format!("{window}; {flows}; {order}"), said];
+    comments.extend(what.selection.remarks());
+    comments.push(
+        "what could not be read is said at the end of this file; without that it was cut off"
+            .to_owned(),
+    );
     Section {
         application: Some(concat!("capstan ", env!("CARGO_PKG_VERSION")).to_owned()),
-        comments: vec![
-            format!("{window}; {flows}; {order}"),
-            completeness.words(),
-            "what could not be read is said at the end of this file; without that it was cut off"
-                .to_owned(),
-        ],
+        comments,
         ..Section::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::select::Selection;
+
+    fn said(selection: Selection) -> Vec<String> {
+        section(&Export::new(selection, Order::Time), &Completeness::default()).comments
+    }
+
+    #[test]
+    fn a_file_says_what_it_cannot_know() {
+        let whole = said(Selection::default());
+        assert!(whole[1].starts_with("complete"), "{whole:?}");
+        let pods = said(Selection { pods: vec!["shop/web".to_owned()], ..Selection::default() });
+        assert!(pods[1].starts_with("unknown whether complete"), "{pods:?}");
+        assert!(pods[2].contains("unknown where the pods"), "{pods:?}");
+        let ips = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse().unwrap()).to_vec();
+        let between = said(Selection { ips, ..Selection::default() });
+        assert!(between[2].starts_with("3 addresses"), "{between:?}");
     }
 }

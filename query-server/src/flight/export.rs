@@ -9,11 +9,11 @@
 //!             "order": "time"}}
 //! ```
 //!
-//! Every field may be left out. `from` and `to` are nanoseconds since 1970 or what
+//! Every field may be left out; one that is there has a value, so that a program whose variable is empty does
+//! not get everything. `from` and `to` are nanoseconds since 1970 or what
 //! [`Time::parse`] reads; without both, all packets belong, also those without a
 //! time. A packet belongs if its flow has every one of `ips` and every one of `ports`
-//! at one of its ends, and its protocol is among `protocols`; an empty list asks for
-//! nothing in particular. `order` is `time` (the default) or `recorded`.
+//! at one of its ends, and its protocol is among `protocols`. `order` is `time` (the default) or `recorded`.
 //!
 //! `GetFlightInfo` answers with one endpoint, whose ticket is the same JSON with
 //! `from` and `to` as nanoseconds. `DoGet` streams record batches with the one
@@ -88,18 +88,41 @@ struct Command {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     from: Option<Moment>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     to: Option<Moment>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    ips: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    ports: Vec<u16>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    protocols: Vec<String>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    ips: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    ports: Option<Vec<u16>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    protocols: Option<Vec<String>>,
     #[serde(default)]
     order: Order,
+}
+
+/// A field that is there is not null.
+fn given<'de, D, T>(value: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(value).map(Some)
+}
+
+/// The values of a list; none where it was left out.
+fn listed<T>(name: &str, list: Option<Vec<T>>) -> Result<Vec<T>, Failure> {
+    let list = match list {
+        None => return Ok(Vec::new()),
+        Some(list) => list,
+    };
+    let wrong = match list.len() {
+        0 => format!("'{name}' has no value: leave it out, or give it one"),
+        1..=MAX_NAMED => return Ok(list),
+        many => format!("'{name}' has {many} values and {MAX_NAMED} are taken"),
+    };
+    Err(Failure::new(FailureKind::Usage, wrong))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,11 +157,6 @@ impl ExportRequest {
         let Command { export } = serde_json::from_slice(command).map_err(|error| {
             Failure::caused_by(FailureKind::Usage, "the JSON command is not understood", error)
         })?;
-        let named = export.ips.len().max(export.ports.len()).max(export.protocols.len());
-        if named > MAX_NAMED {
-            let words = format!("{named} values in one list and {MAX_NAMED} are taken");
-            return Err(Failure::new(FailureKind::Usage, words));
-        }
         let bound = |moment: &Option<Moment>, open: Time| {
             moment.as_ref().map_or(Ok(open), |moment| moment.time(now))
         };
@@ -150,10 +168,9 @@ impl ExportRequest {
         };
         Ok(ExportRequest {
             range: TimeRange::new(from, to).map_err(usage)?,
-            ips: export.ips.iter().map(address).collect::<Result<_, _>>()?,
-            ports: export.ports,
-            protocols: export
-                .protocols
+            ips: listed("ips", export.ips)?.iter().map(address).collect::<Result<_, _>>()?,
+            ports: listed("ports", export.ports)?,
+            protocols: listed("protocols", export.protocols)?
                 .iter()
                 .map(|name| name.parse::<Protocol>().map_err(usage))
                 .collect::<Result<_, _>>()?,
@@ -168,12 +185,15 @@ impl ExportRequest {
     /// None that is known; writing JSON can fail in principle.
     pub fn to_json(&self) -> Result<Bytes, Failure> {
         let bound = |time: Time, open: Time| (time != open).then_some(Moment::Nanoseconds(time.0));
+        fn texts<T: ToString>(values: &[T]) -> Option<Vec<String>> {
+            (!values.is_empty()).then(|| values.iter().map(T::to_string).collect())
+        }
         let export = Fields {
             from: bound(self.range.start, Time::MIN),
             to: bound(self.range.end, Time::MAX),
-            ips: self.ips.iter().map(Address::to_string).collect(),
-            ports: self.ports.clone(),
-            protocols: self.protocols.iter().map(Protocol::to_string).collect(),
+            ips: texts(&self.ips),
+            ports: (!self.ports.is_empty()).then(|| self.ports.clone()),
+            protocols: texts(&self.protocols),
             order: self.order,
         };
         let json = serde_json::to_vec(&Command { export }).map_err(|error| {
@@ -275,6 +295,15 @@ mod tests {
             (r#"{"export": {"ports": [70000]}}"#, "70000"),
             (r#"{"export": {"protocols": ["gopher"]}}"#, "gopher"),
             (r#"{"export": {"order": "size"}}"#, "size"),
+            (r#"{"export": {"ips": []}}"#, "'ips' has no value"),
+            (r#"{"export": {"ports": []}}"#, "'ports' has no value"),
+            (r#"{"export": {"protocols": []}}"#, "'protocols' has no value"),
+            (r#"{"export": {"ips": [""]}}"#, "'' is not an IP address"),
+            (r#"{"export": {"ips": null}}"#, "null"),
+            (r#"{"export": {"from": null}}"#, "nanoseconds"),
+            (r#"{"export": {"from": ""}}"#, "''"),
+            (r#"{"export": {"order": null}}"#, "null"),
+            (r#"{"export": {"ips": ["::1"], "ips": ["::2"]}}"#, "duplicate"),
         ] {
             let failure = read(json).expect_err(json);
             assert_eq!(failure.kind(), FailureKind::Usage);

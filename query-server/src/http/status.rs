@@ -58,10 +58,12 @@ struct Writer {
 }
 
 impl Status {
+    /// Of a range: what of the store touches it.
+    ///
     /// # Errors
     /// What the store says.
-    pub(super) async fn of(snapshot: &Snapshot) -> Result<Status, Failure> {
-        let window = snapshot.window(TimeRange::ALL).await?;
+    pub(super) async fn of(snapshot: &Snapshot, range: TimeRange) -> Result<Status, Failure> {
+        let window = snapshot.window(range).await?;
         let lives = snapshot.lives().await?;
         let mut gaps = window.gaps.clone();
         let known = |gaps: &[Gap], gap: &Gap| gaps.iter().any(|of| of.object == gap.object);
@@ -87,7 +89,7 @@ impl Status {
             hidden: gaps.iter().map(Hidden::of).collect(),
         };
         let (mut first, mut last) = (None, None);
-        for segment in &window.segments {
+        for segment in window.segments.iter().filter(|segment| segment.entry.touches(&range)) {
             let entry = &segment.entry;
             status.segments += 1;
             status.packets = status.packets.saturating_add(entry.packets);

@@ -86,6 +86,11 @@ async fn what_is_wrong_with_a_request_is_said_in_json() {
     for (target, status, word) in [
         ("/api/v1/export.pcapng?ip=10.0.0", "400", "10.0.0"),
         ("/api/v1/export.pcapng?from=now&to=-1h", "400", "upside down"),
+        ("/api/v1/export.pcapng?ip=", "400", "'ip' has no value"),
+        ("/api/v1/export.pcapng?color=red", "400", "known are from, to, ip"),
+        ("/api/v1/status?from=x", "400", "'x'"),
+        ("/api/v1/status?from=", "400", "'from' has no value"),
+        ("/api/v1/status?ip=10.0.0.1", "400", "known are from, to"),
         ("/api/v1/nothing", "404", "nothing at this address"),
     ] {
         let (head, body) = ask(&snapshot, target).await;
@@ -107,6 +112,9 @@ async fn the_state_is_told() {
     assert!(status["layers"]["body"]["objects"].as_u64().unwrap() > 0);
     assert_eq!(status["writers"][0]["kind"], "import");
     assert!(status["first"].as_str().unwrap().starts_with("1970-01-01T00:00:0"));
+    let (_, body) = ask(&snapshot, "/api/v1/status?to=1970-01-01T00:00:04Z").await;
+    let before: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&before["packets"], &before["first"]), (&0.into(), &serde_json::Value::Null));
     let (head, body) = ask(&snapshot, "/metrics").await;
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
     let metrics = String::from_utf8(body).unwrap();

@@ -144,3 +144,39 @@ async fn the_range_prunes_too() {
     assert!(within(20_000, 30_000));
     assert!(!within(0, 5_000));
 }
+
+#[test]
+fn what_no_flow_can_be_is_refused_or_said() {
+    let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let of = |namespaces: &[&str], pods: &[&str]| Selection {
+        namespaces: text(namespaces),
+        pods: text(pods),
+        ..Selection::default()
+    };
+    for (selection, word) in [
+        (of(&["a", "b", "c"], &[]), "3 namespaces"),
+        (of(&["a", "b"], &["c/x"]), "3 namespaces"),
+        (of(&[], &["a/x", "a/y", "a/z"]), "3 pods"),
+        (of(&[], &["web"]), "namespace/name"),
+        (of(&[], &["/web"]), "namespace/name"),
+        (of(&[], &["shop/"]), "namespace/name"),
+    ] {
+        let failure = selection.check().unwrap_err();
+        assert_eq!(failure.kind(), capstan_model::FailureKind::Usage);
+        assert!(failure.to_string().contains(word), "{failure}");
+    }
+    for selection in [
+        of(&[], &[]),
+        of(&["a", "b", "a"], &["a/x", "b/y", "a/x"]),
+        Selection { ports: vec![1, 2, 3], ..Selection::default() },
+    ] {
+        assert!(selection.check().is_ok(), "{selection:?}");
+    }
+    let ips = |texts: &[&str]| Selection {
+        ips: texts.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Selection::default()
+    };
+    assert!(ips(&["10.0.0.1", "10.0.0.2", "10.0.0.1"]).remarks().is_empty());
+    assert!(ips(&["10.0.0.1", "10.0.0.2", "::3"]).remarks()[0].starts_with("3 addresses"));
+    assert!(of(&["shop"], &[]).remarks()[0].contains("unknown"));
+}

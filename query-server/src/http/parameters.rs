@@ -1,0 +1,177 @@
+//! Parameters of a request: what stands behind the `?`.
+//!
+//! A script whose variable is not set, or whose parameter is misspelt, must not get more than it asked for. So
+//! a parameter that is named has a value, one that is not known is refused, and one that has a single value
+//! comes once.
+
+use std::borrow::Cow;
+
+use capstan_model::{Failure, FailureKind, Time, TimeRange};
+
+/// Most values a request can name.
+pub(super) const MAX_NAMED: usize = 10_000;
+
+/// A parameter that an endpoint takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// One value.
+    One(&'static str),
+    /// As many as wanted, each in a parameter of its own or with commas.
+    Several(&'static str),
+}
+
+impl Known {
+    fn name(self) -> &'static str {
+        match self {
+            Known::One(name) | Known::Several(name) => name,
+        }
+    }
+}
+
+/// `from` and `to`, as all endpoints take them.
+pub(super) const WINDOW: [Known; 2] = [Known::One("from"), Known::One("to")];
+
+/// The parameters of a request.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    values: Vec<(&'static str, String)>,
+}
+
+impl Parameters {
+    /// Reads a query string.
+    ///
+    /// # Errors
+    /// Of kind `Usage`, with what is wrong.
+    pub(super) fn read(query: &str, known: &[Known]) -> Result<Parameters, Failure> {
+        let mut values: Vec<(&'static str, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name, true)?;
+            let known = known.iter().find(|of| of.name() == name).copied().ok_or_else(|| {
+                let names: Vec<&str> = known.iter().map(|of| of.name()).collect();
+                usage(format!("'{name}' is not known; known are {}", names.join(", ")))
+            })?;
+            let value = decode(value, !matches!(&*name, "from" | "to"))?;
+            let pieces: Vec<&str> = match known {
+                Known::One(_) => vec![value.trim()],
+                Known::Several(_) => value.split(',').map(str::trim).collect(),
+            };
+            if pieces.iter().any(|piece| piece.is_empty()) {
+                return Err(usage(format!("'{name}' has no value: leave it out, or give it one")));
+            }
+            let twice = values.iter().any(|(name, _)| *name == known.name());
+            if twice && matches!(known, Known::One(_)) {
+                return Err(usage(format!("'{name}' is given twice")));
+            }
+            values.extend(pieces.into_iter().map(|piece| (known.name(), piece.to_owned())));
+            if values.len() > MAX_NAMED {
+                return Err(usage(format!("more than {MAX_NAMED} values are asked for")));
+            }
+        }
+        Ok(Parameters { values })
+    }
+
+    /// The value of a parameter that has one.
+    pub(super) fn one(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// The values of a parameter.
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.values.iter().filter(move |(of, _)| *of == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The values of a parameter, read by `read`; `what` is what each should be.
+    pub(super) fn read_all<T, E>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, E>,
+        wrong: impl Fn(&str, E) -> String,
+    ) -> Result<Vec<T>, Failure> {
+        let value = |text: &str| read(text).map_err(|error| usage(wrong(text, error)));
+        self.all(name).map(value).collect()
+    }
+
+    /// The range of `from` and `to`; distances such as `-5m` count from `now`.
+    pub(super) fn range(&self, now: Time) -> Result<TimeRange, Failure> {
+        let time = |name, open| match self.one(name) {
+            None => Ok(open),
+            Some(text) => Time::parse(text, now).map_err(|error| usage(format!("{name}: {error}"))),
+        };
+        let (from, to) = (time("from", Time::MIN)?, time("to", Time::MAX)?);
+        TimeRange::new(from, to).map_err(|error| usage(error.to_string()))
+    }
+}
+
+pub(super) fn usage(what: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Usage, what)
+}
+
+/// Undoes percent encoding. A plus is a space, but not where an offset such as `+01:00` or
+/// a distance such as `+5m` is expected, in which nobody writes spaces.
+fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, Failure> {
+    if !text.contains(['%', '+']) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let broken = || usage(format!("'{text}' is not percent-encoded text"));
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        bytes.push(match byte {
+            b'%' => {
+                let (digits, after) = rest.split_at_checked(2).ok_or_else(broken)?;
+                rest = after;
+                let [byte] =
+                    hex::decode(digits).ok().and_then(|b| b.try_into().ok()).ok_or_else(broken)?;
+                byte
+            }
+            b'+' if plus_is_space => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| broken())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [Known; 3] = [Known::One("from"), Known::One("order"), Known::Several("ip")];
+
+    #[test]
+    fn values_come_one_by_one_or_with_commas() {
+        let parameters = Parameters::read("ip=a,b&&order=x%20y&ip=+c+", &KNOWN).unwrap();
+        assert_eq!(parameters.all("ip").collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!((parameters.one("order"), parameters.one("from")), (Some("x y"), None));
+    }
+
+    #[test]
+    fn what_would_select_more_than_was_meant_is_refused() {
+        for (query, words) in [
+            ("ip=", "'ip' has no value"),
+            ("ip", "'ip' has no value"),
+            ("ip=%20", "'ip' has no value"),
+            ("ip=+", "'ip' has no value"),
+            ("ip=,", "'ip' has no value"),
+            ("ip=a,", "'ip' has no value"),
+            ("ip=,a", "'ip' has no value"),
+            ("ip=a&ip=", "'ip' has no value"),
+            ("order=", "'order' has no value"),
+            ("from=", "'from' has no value"),
+            ("order=a&order=a", "'order' is given twice"),
+            ("Ip=a", "'Ip' is not known; known are from, order, ip"),
+            ("=a", "'' is not known"),
+            ("%69p=", "'ip' has no value"),
+            ("ip=%zz", "%zz"),
+            ("ip=%f", "%f"),
+            ("ip=%ff", "%ff"),
+        ] {
+            let failure = Parameters::read(query, &KNOWN).unwrap_err();
+            assert_eq!(failure.kind(), FailureKind::Usage);
+            assert!(failure.to_string().contains(words), "{query}: {failure}");
+        }
+        let many = vec!["1"; MAX_NAMED + 1].join(",");
+        assert!(Parameters::read(&format!("ip={many}"), &KNOWN).is_err());
+    }
+}
