@@ -1,12 +1,19 @@
 //! What people see: messages, tables, progress bars.
 
+mod visible;
+
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+pub(crate) use capstan_model::words::{agree, count};
 use capstan_model::{Failure, FailureKind};
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format;
+
+pub(crate) use self::visible::{Keep, json as visible_json, visible};
 
 /// Logs go to standard error; `CAPSTAN_LOG` overrules how much.
 pub(crate) fn start_logging(verbose: u8) {
@@ -16,17 +23,43 @@ pub(crate) fn start_logging(verbose: u8) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("CAPSTAN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // What is logged may hold names from captures and catalogs: a line each, with nothing hidden.
+    let fields = format::debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        let value = visible(&value, Keep::Nothing);
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(has_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR")))
         .with_target(false)
+        .fmt_fields(fields.delimited(" "))
         .init();
+}
+
+/// Whether colours may be used; <https://no-color.org>.
+fn has_colours(terminal: bool, no_color: Option<std::ffi::OsString>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
 /// An error with all its causes, in one sentence a line.
 pub(crate) fn print_failure(failure: &Failure) {
+    tell(&format!("capstan: {}", with_causes(failure)));
+}
+
+/// A line, or some, on standard error.
+pub(crate) fn tell(text: &str) {
     // With standard error gone there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "capstan: {}", with_causes(failure));
+    let _ = writeln!(std::io::stderr(), "{}", visible(text, Keep::Lines));
+}
+
+/// A name from a capture, a catalog or a file system, to stand in a line.
+pub(crate) fn name(text: &str) -> std::borrow::Cow<'_, str> {
+    visible(text, Keep::Nothing)
 }
 
 /// What a person should know although nothing failed.
@@ -37,10 +70,12 @@ pub(crate) fn print_warning(text: &str) {
 /// An error and its causes. Errors of libraries often end with the words of their cause: those
 /// are not said twice.
 fn with_causes(failure: &dyn std::error::Error) -> String {
-    let mut text = failure.to_string();
+    // A name with line feeds in it must not look like a message of its own.
+    let indented = |error: &dyn std::error::Error| error.to_string().replace('\n', "\n  ");
+    let mut text = indented(failure);
     let mut cause = failure.source();
     while let Some(error) = cause {
-        let words = error.to_string();
+        let words = indented(error);
         if !text.ends_with(&words) {
             text.push_str("\n  because: ");
             text.push_str(&words);
@@ -50,10 +85,22 @@ fn with_causes(failure: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes to standard output; a reader that went away (`| head`) is no failure.
+/// Writes lines for people to standard output; a reader that went away (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    write(visible(text, Keep::Lines).as_bytes())
+}
+
+/// Writes text for programs to standard output: as it is, but not on a terminal.
+pub(crate) fn print_data(bytes: &[u8]) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() {
+        return print(&String::from_utf8_lossy(bytes));
+    }
+    write(bytes)
+}
+
+fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    written(out.write_all(bytes).and_then(|()| out.flush()))
 }
 
 /// Judges a write to standard output.
@@ -84,7 +131,7 @@ pub(crate) fn json_line(value: &impl serde::Serialize) -> Result<String, Failure
 }
 
 fn ended(json: serde_json::Result<String>) -> Result<String, Failure> {
-    json.map(|text| text + "\n")
+    json.map(|text| visible::json(&text).into_owned() + "\n")
         .map_err(|error| Failure::caused_by(FailureKind::Other, "cannot write JSON", error))
 }
 
@@ -136,11 +183,6 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// A count with its noun: "1 packet", "2 packets".
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,13 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn a_name_cannot_pass_for_a_message() {
+        let failure = Failure::new(FailureKind::Other, "cannot read a\ncapstan: all is well");
+        assert_eq!(with_causes(&failure), "cannot read a\n  capstan: all is well");
+    }
+
+    #[test]
+    fn colours_are_for_terminals() {
+        assert!(has_colours(true, None) && has_colours(true, Some("".into())));
+        assert!(!has_colours(true, Some("1".into())) && !has_colours(false, None));
+    }
+
+    #[test]
     fn bytes_are_readable() {
         assert_eq!(bytes(0), "0 B");
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.50 KiB");
         assert_eq!(bytes(20 << 20), "20.0 MiB");
         assert_eq!(bytes(u64::MAX), "16384 PiB");
-        assert_eq!(count(1, "packet"), "1 packet");
-        assert_eq!(count(0, "packet"), "0 packets");
     }
 }

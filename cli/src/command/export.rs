@@ -1,7 +1,7 @@
 //! `capstan export`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -83,6 +83,14 @@ pub(crate) fn run(
         By::Time => Order::Time,
         By::Recorded => Order::Recorded,
     };
+    let to_screen = arguments.output.as_os_str() == "-" && std::io::stdout().is_terminal();
+    if to_screen {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "a capture is not for a terminal: send it to a file or a program",
+        ));
+    }
+    let remarks = selection.remarks();
     interrupt::until(runtime, "stopped: the file is not whole", async {
         match &arguments.server.url {
             Some(server) => {
@@ -93,7 +101,7 @@ pub(crate) fn run(
                     protocols: selection.protocols,
                     order,
                 };
-                from_server(server, &request, &arguments.output).await
+                from_server(server, &request, &remarks, &arguments.output).await
             }
             None => {
                 let mut what = Export::new(selection, order);
@@ -123,7 +131,12 @@ async fn from_store(what: Export, path: &Path, settings: &Settings) -> Result<()
     report.failure().map_or(Ok(()), Err)
 }
 
-async fn from_server(server: &str, request: &ExportRequest, path: &Path) -> Result<(), Failure> {
+async fn from_server(
+    server: &str,
+    request: &ExportRequest,
+    remarks: &[String],
+    path: &Path,
+) -> Result<(), Failure> {
     let client = Client::connect(server).await?;
     let mut pieces = client.export(request).await?;
     let mut file = Target::create(path)?;
@@ -137,23 +150,30 @@ async fn from_server(server: &str, request: &ExportRequest, path: &Path) -> Resu
         }
     }
     let written = file.finish()?;
-    eprintln!("{} written to {}", bytes(written), path.display());
+    for remark in remarks {
+        output::tell(&format!("  {remark}"));
+    }
+    output::tell(&format!("{} written to {}", bytes(written), shown(path)));
     ended
 }
 
 /// Says what was written and what is missing, on standard error: the file may be going
 /// to standard output.
 fn tell(report: &Report, path: &Path) {
-    eprintln!(
+    output::tell(&format!(
         "{}, {} from {} written to {}",
         count(report.packets, "packet"),
         bytes(report.bytes),
         count(report.segments, "segment"),
-        path.display()
-    );
+        shown(path)
+    ));
     for line in report.notes() {
-        eprintln!("  {line}");
+        output::tell(&format!("  {}", output::name(&line)));
     }
+}
+
+fn shown(path: &Path) -> String {
+    output::name(&path.display().to_string()).into_owned()
 }
 
 /// Where an export goes. A file comes into being under its name only when it is whole.

@@ -83,7 +83,8 @@ pub(crate) fn run(
                 Format::Json => objects.extend(read(&batch)?),
                 Format::Text => {
                     let paths = cells::texts(&batch, "path")?.into_iter().flatten();
-                    output::print(&paths.map(|path| path + "\n").collect::<String>())?;
+                    let lines = paths.map(|path| format!("{}\n", output::name(&path)));
+                    output::print(&lines.collect::<String>())?;
                 }
             }
         }

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::folding;
 use crate::interrupt;
-use crate::output::{self, bytes, count};
+use crate::output::{self, agree, bytes, count};
 use crate::settings::Settings;
 
 /// Read capture files into a store
@@ -52,7 +52,8 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let places = source::expand(&arguments.files)?;
     for skipped in &places.skipped {
-        eprintln!("skipped {}: {}", skipped.path.display(), skipped.reason);
+        let path = skipped.path.display().to_string();
+        output::tell(&format!("skipped {}: {}", output::name(&path), skipped.reason));
     }
     if places.found.is_empty() {
         return Err(Failure::new(FailureKind::Usage, "no capture was found in what was named"));
@@ -76,7 +77,7 @@ fn import_all(
     let several = places.len() > 1;
     let mut worst: Option<Failure> = None;
     for (number, place) in places.iter().enumerate() {
-        let name = place.to_string();
+        let name = output::name(&place.to_string()).into_owned();
         let bar = output::byte_bar(size(place));
         bar.set_prefix(if several {
             format!("{}/{} {name}", number + 1, places.len())
@@ -150,8 +151,9 @@ fn one(
 /// What is wrong although all that could be read is committed.
 fn verdict(place: &Place, imported: &Imported) -> Option<Failure> {
     if imported.interrupted {
-        let packets = count(imported.packets + imported.packets_before, "packet");
-        let mut what = format!("stopped: {packets} of {place} are committed");
+        let packets = imported.packets + imported.packets_before;
+        let are = agree(packets, "is", "are");
+        let mut what = format!("stopped: {} of {place} {are} committed", count(packets, "packet"));
         if !place.is_stream() {
             what += "; the same command goes on from there";
         }
@@ -166,12 +168,12 @@ fn verdict(place: &Place, imported: &Imported) -> Option<Failure> {
         return Some(Failure::new(FailureKind::Damaged, what));
     }
     imported.damage.as_ref().map(|damage| {
+        let packets = imported.packets + imported.packets_before;
+        let are = agree(packets, "is", "are");
+        let before = count(packets, "packet");
         Failure::new(
             FailureKind::Damaged,
-            format!(
-                "{damage}; the {} before it are imported",
-                count(imported.packets + imported.packets_before, "packet")
-            ),
+            format!("{damage}; the {before} before it {are} imported"),
         )
     })
 }
@@ -186,8 +188,9 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
         bytes(imported.stored_bytes),
     );
     if imported.packets_before > 0 {
+        let were = agree(imported.packets_before, "was", "were");
         text += &format!(
-            "  {} of it were committed by an earlier run\n",
+            "  {} of it {were} committed by an earlier run\n",
             count(imported.packets_before, "packet")
         );
     }

@@ -7,6 +7,7 @@ use capstan_ingest::source::live::{Interfaces, LiveOptions, LiveSource};
 use capstan_ingest::upload::Committed;
 use capstan_model::Failure;
 use capstan_storage_engine::store::Store;
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
@@ -37,7 +38,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Capture {
     /// Interface; repeat it for several [default: any, which is all of them]
-    #[arg(short, long = "interface", value_name = "NAME")]
+    #[arg(short, long = "interface", value_name = "NAME",
+          value_parser = NonEmptyStringValueParser::new())]
     interfaces: Vec<String>,
     /// MiB of memory for the kernel's capture rings, shared by all interfaces
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -87,7 +89,8 @@ pub(crate) fn run(
             by_clock.stop();
         });
     }
-    eprintln!("recording {} into {}; Ctrl-C stops", options.description, store.place());
+    let (what, place) = (&options.description, store.place());
+    output::tell(&format!("recording {what} into {place}; Ctrl-C stops"));
     let folding = Folding::start(&store, runtime);
     let recorded = watch(&store, &mut source, &options, runtime);
     folding.stop(runtime);
@@ -131,16 +134,16 @@ pub(super) fn report(recorded: &Recorded) -> Result<(), Failure> {
         bytes(recorded.stored_bytes)
     ))?;
     if recorded.ended > 0 {
-        eprintln!(
-            "  {} ended while nothing was committed for a day; all went on in another one",
+        output::tell(&format!(
+            "  {} ended while nothing was committed for a day; recording went on in a new one each time",
             count(recorded.ended, "log")
-        );
+        ));
     }
     if recorded.lost > 0 {
-        eprintln!(
+        output::tell(&format!(
             "the kernel dropped {}: counted in the store; a larger --ring-mib helps",
             count(recorded.lost, "packet")
-        );
+        ));
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ struct Shown {
 impl Shown {
     fn line(&self, action: &'static str, what: String) {
         let line = match self.format {
-            Format::Text => Ok(what + "\n"),
+            Format::Text => Ok(format!("{}\n", output::name(&what))),
             Format::Json => output::json_line(&Line { action, what }),
         };
         let shown = self.bar.suspend(|| line.and_then(|line| output::print(&line)));
@@ -127,7 +127,7 @@ pub(crate) fn run(
         remove_waste: arguments.remove_waste,
         host: host_name(),
     };
-    let stop = interrupt::watch(runtime, || eprintln!("capstan: stopping"))?;
+    let stop = interrupt::watch(runtime, || output::tell("capstan: stopping"))?;
     let (bar, failed) = (output::step_bar(), Mutex::default());
     let shown = Shown { format: arguments.format, bar, stop, failed };
     let report: Result<Report, Failure> = runtime.block_on(async {
@@ -201,7 +201,7 @@ fn summary(report: &Report, options: &Options) -> String {
             out += &format!("{}, {}, {what}\n", count(segments, "segment"), bytes(of));
         }
     };
-    add(report.left, "that nobody names: left as they are");
+    add(report.left, "that nobody names: left alone");
     add(report.removed, "that nobody needs: removed");
     if options.dry_run {
         out += "nothing was changed: this was a rehearsal\n";

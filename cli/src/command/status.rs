@@ -106,7 +106,7 @@ pub(crate) fn run(
 const LISTED: usize = 10;
 
 fn text(status: &Status) -> String {
-    let mut out = format!("{}\n", status.store);
+    let mut out = format!("{}\n", output::name(&status.store));
     if status.segments == 0 {
         out += "nothing is stored in this window\n";
     } else {
@@ -134,7 +134,7 @@ fn text(status: &Status) -> String {
         let mut protocols: Vec<_> = status.packets_by_protocol.iter().collect();
         protocols.sort_by_key(|(name, packets)| (std::cmp::Reverse(**packets), (*name).clone()));
         for (name, packets) in protocols {
-            table.add_row([name.clone(), packets.to_string()]);
+            table.add_row([output::name(name).into_owned(), packets.to_string()]);
         }
         out += &format!("{table}\n\n");
     }
@@ -163,7 +163,11 @@ fn text(status: &Status) -> String {
             _ => "at an unknown time".to_owned(),
         };
         out += &format!("lost  {packets} {when}: {}", loss.cause);
-        out += &if loss.note.is_empty() { "\n".to_owned() } else { format!(" ({})\n", loss.note) };
+        out += &if loss.note.is_empty() {
+            "\n".to_owned()
+        } else {
+            format!(" ({})\n", output::name(&loss.note))
+        };
     }
     if status.losses.len() > LISTED {
         out += &format!("lost  … and {} more\n", status.losses.len() - LISTED);

@@ -18,6 +18,7 @@ use super::limited::Limited;
 use super::record::{self, Capture};
 use super::serve::{Keeping, Ports};
 use crate::interrupt;
+use crate::output;
 use crate::settings::Settings;
 
 /// The store where none is named.
@@ -66,7 +67,7 @@ pub(crate) fn run(
         stop_recording.stop();
         stop_serving.stop();
     })?;
-    eprintln!("recording {} into {}", options.description, store.place());
+    output::tell(&format!("recording {} into {}", options.description, store.place()));
     // A recorder that nobody could ever ask is not what was wanted.
     let serving = Keeper::start(&keeper, move || also_stop_recording.stop())?;
     let folding = Folding::start(&store, runtime);

@@ -109,7 +109,7 @@ pub(crate) fn run(
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let options = Options { range: arguments.window.range()?, deep: arguments.deep };
-    let stop = interrupt::watch(runtime, || eprintln!("capstan: stopping"))?;
+    let stop = interrupt::watch(runtime, || output::tell("capstan: stopping"))?;
     let (bar, failed) = (output::byte_bar(Some(0)), Mutex::default());
     let shown = Shown { format: arguments.format, bar, stop, failed };
     let report = runtime.block_on(async {
@@ -129,7 +129,8 @@ pub(crate) fn run(
 }
 
 fn text(finding: &Finding) -> String {
-    let mut text = format!("{:<8} {finding}\n", finding.severity().name());
+    let words = finding.to_string();
+    let mut text = format!("{:<8} {}\n", finding.severity().name(), output::name(&words));
     if let Some(readable) = finding.readable() {
         text += &format!("         still readable of this segment: {readable}\n");
     }
@@ -178,7 +179,7 @@ fn summary(report: &Report, deep: bool) -> String {
     }
     let (orphans, orphan_bytes) = report.orphans;
     if orphans > 0 {
-        out += &format!("{}, {}, no commit names\n", count(orphans, "object"), bytes(orphan_bytes));
+        out += &format!("no commit names {}, {}\n", count(orphans, "object"), bytes(orphan_bytes));
     }
     if report.stopped_in.is_none() && report.worst().is_none_or(|worst| worst == Severity::Note) {
         out += if deep { "all is as it was written\n" } else { "nothing is wrong with that\n" };

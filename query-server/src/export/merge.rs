@@ -115,7 +115,7 @@ pub(super) async fn run(
             let lives_apart = recorded || ranks.len() <= 1;
             Output::new(section(what, &completeness), recorded, lives_apart, to)
         },
-        report: Report::default(),
+        report: Report { remarks: what.selection.remarks(), ..Report::default() },
     };
     merge.write_secrets(&window).await?;
     merge.merge().await?;

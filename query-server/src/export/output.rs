@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn a_file_says_what_it_cannot_know() {
         let whole = said(Selection::default());
-        assert!(whole[1].starts_with("complete"), "{whole:?}");
+        assert!(whole[1].starts_with("all of the window"), "{whole:?}");
         let pods = said(Selection { pods: vec!["shop/web".to_owned()], ..Selection::default() });
         assert!(pods[1].starts_with("unknown whether complete"), "{pods:?}");
         assert!(pods[2].contains("unknown where the pods"), "{pods:?}");

@@ -38,6 +38,8 @@ pub struct Report {
     pub unknown: u64,
     /// How complete the window is, as far as the catalog knows.
     pub completeness: Completeness,
+    /// What whoever gets the file should know about the question, in words.
+    pub remarks: Vec<String>,
     /// Packets that were cut because readers do not take longer ones; each says so.
     pub cut: u64,
     /// Blocks of sources (not packets) that could not be written.
@@ -97,7 +99,8 @@ impl Report {
 
     /// What else is not in the file, or not as it was captured, in words.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.completeness.missing();
+        let mut notes = self.remarks.clone();
+        notes.extend(self.completeness.missing());
         let counted = [
             (self.unknown, "segment", "without known identities: whether they belong is unknown"),
             (self.cut, "packet", "cut because readers take no longer ones"),
