@@ -32,6 +32,7 @@ mod running;
 mod sandbox;
 mod server;
 mod servers;
+mod shown;
 mod sql_clients;
 mod tools;
 mod traffic;

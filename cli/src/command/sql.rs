@@ -1,23 +1,25 @@
 //! `capstan sql`.
 
-use std::io::{IsTerminal, Read, Write};
+mod people;
+
+use std::io::{IsTerminal, Read};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::csv::WriterBuilder;
+use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::LineDelimitedWriter;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use capstan_model::{Failure, FailureKind};
 use capstan_query_server::flight::client::Answer;
-use comfy_table::{Table, presets};
 use futures::StreamExt;
 use tokio::runtime::Runtime;
 
+use self::people::{People, Shape};
 use super::asked::Server;
 use super::limited::Limited;
 use crate::interrupt;
-use crate::output;
+use crate::output::{self, count};
 use crate::settings::Settings;
 
 /// Ask in SQL
@@ -29,6 +31,7 @@ use crate::settings::Settings;
 #[command(after_help = "Examples:
   capstan sql --store ./store 'select protocol, count(*), sum(length) from packets group by protocol'
   capstan sql --store ./store --format csv \"select * from flows where host('10.0.0.7')\"
+  capstan sql --store ./store --format vertical --rows 2 'select * from packets'
   capstan sql --server http://127.0.0.1:32010 'show tables'
   echo 'select 1' | capstan sql --store ./store -")]
 pub(crate) struct Arguments {
@@ -38,6 +41,9 @@ pub(crate) struct Arguments {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Most rows to give, 0 for all [default: 1000 for people, all for programs]
+    #[arg(long, value_name = "NUMBER")]
+    rows: Option<u64>,
     #[command(flatten)]
     server: Server,
     #[command(flatten)]
@@ -46,14 +52,39 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// For people; rows are held until the end
+    /// For people: a row a line, long cells cut
     Table,
+    /// For people: a cell a line, for wide rows
+    Vertical,
     /// One JSON object a line
     Json,
     /// CSV with a header line
     Csv,
     /// An Arrow IPC stream
     Arrow,
+}
+
+/// Rows that people are shown unless they ask for more.
+const ROWS: u64 = 1_000;
+
+impl Format {
+    fn shape(self) -> Option<Shape> {
+        match self {
+            Format::Table => Some(Shape::Table),
+            Format::Vertical => Some(Shape::Vertical),
+            Format::Json | Format::Csv | Format::Arrow => None,
+        }
+    }
+
+    /// Most rows to give.
+    fn limit(self, asked: Option<u64>) -> u64 {
+        match asked {
+            Some(0) => u64::MAX,
+            Some(rows) => rows,
+            None if self.shape().is_some() => ROWS,
+            None => u64::MAX,
+        }
+    }
 }
 
 pub(crate) fn run(
@@ -71,7 +102,8 @@ pub(crate) fn run(
     let limits = arguments.limits.of_command();
     interrupt::until(runtime, "stopped: these are not all rows", async {
         let asked = arguments.server.open_within(settings, limits).await?;
-        print(asked.query(&query).await?, arguments.format).await
+        let limit = arguments.format.limit(arguments.rows);
+        print(asked.query(&query).await?, arguments.format, limit).await
     })
 }
 
@@ -83,58 +115,101 @@ fn read_query() -> Result<String, Failure> {
     Ok(text)
 }
 
-async fn print(mut answer: Answer, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Table => {
-            let mut batches = Vec::new();
-            let mut ended = Ok(());
-            while let Some(batch) = answer.batches.next().await {
-                match batch {
-                    Ok(batch) => batches.push(batch),
-                    Err(failure) => ended = Err(failure),
-                }
+/// The rows of an answer up to a limit.
+struct Rows {
+    answer: Answer,
+    left: u64,
+    /// There are more rows than were asked for.
+    more: bool,
+}
+
+impl Rows {
+    /// The next rows. When enough were given it is only looked whether there are more; the answer is
+    /// dropped soon after, which stops the query.
+    async fn next(&mut self) -> Option<Result<RecordBatch, Failure>> {
+        while !self.more {
+            let batch = match self.answer.batches.next().await? {
+                Ok(batch) => batch,
+                Err(failure) => return Some(Err(failure)),
+            };
+            let rows = batch.num_rows() as u64;
+            if self.left == 0 && rows > 0 {
+                self.more = true;
+                return None;
             }
-            let names: Vec<&str> =
-                answer.schema.fields().iter().map(|field| field.name().as_str()).collect();
-            // An answer may end with what is missing in it.
-            if ended.is_ok() || !batches.is_empty() {
-                output::print(&table(&names, &batches)?)?;
+            let given = rows.min(self.left);
+            self.left -= given;
+            if given > 0 {
+                self.more = given < rows;
+                // No more rows than the batch has.
+                return Some(Ok(batch.slice(0, given as usize)));
             }
-            ended
         }
-        Format::Json => {
-            while let Some(batch) = answer.batches.next().await {
-                let mut text = Vec::new();
-                let mut writer = LineDelimitedWriter::new(&mut text);
-                writer.write(&batch?).and_then(|()| writer.finish()).map_err(unprintable)?;
-                write(&text)?;
-            }
-            Ok(())
-        }
-        Format::Csv => {
-            let empty = RecordBatch::new_empty(Arc::clone(&answer.schema));
-            write(&csv(&empty, true)?)?;
-            while let Some(batch) = answer.batches.next().await {
-                write(&csv(&batch?, false)?)?;
-            }
-            Ok(())
-        }
-        Format::Arrow => {
-            let mut writer =
-                StreamWriter::try_new(Vec::new(), &answer.schema).map_err(unprintable)?;
-            let mut ended = Ok(());
-            while let Some(batch) = answer.batches.next().await {
-                match batch {
-                    Ok(batch) => writer.write(&batch).map_err(unprintable)?,
-                    Err(failure) => ended = Err(failure),
-                }
-                write(&std::mem::take(writer.get_mut()))?;
-            }
-            writer.finish().map_err(unprintable)?;
-            write(writer.get_ref())?;
-            ended
-        }
+        None
     }
+}
+
+async fn print(answer: Answer, format: Format, limit: u64) -> Result<(), Failure> {
+    let schema = Arc::clone(&answer.schema);
+    let mut rows = Rows { answer, left: limit, more: false };
+    let ended = match format {
+        Format::Table => for_people(&mut rows, People::new(Shape::Table, &schema)).await,
+        Format::Vertical => for_people(&mut rows, People::new(Shape::Vertical, &schema)).await,
+        Format::Json => json(&mut rows).await,
+        Format::Csv => {
+            output::print_data(&csv(&RecordBatch::new_empty(schema), true)?)?;
+            while let Some(batch) = rows.next().await {
+                output::print_data(&csv(&batch?, false)?)?;
+            }
+            Ok(())
+        }
+        Format::Arrow => arrow(&mut rows, &schema).await,
+    };
+    if rows.more && format.shape().is_none() {
+        output::tell(&format!("these are the first {}: there are more", count(limit, "row")));
+    }
+    ended
+}
+
+/// Rows are printed as they come, a page at a time: no more than a page of them is held.
+async fn for_people(rows: &mut Rows, mut people: People) -> Result<(), Failure> {
+    let ended = loop {
+        match rows.next().await {
+            Some(Ok(batch)) => output::print(&people.add(&batch).map_err(unprintable)?)?,
+            Some(Err(failure)) => break Err(failure),
+            None => break Ok(()),
+        }
+    };
+    // An answer may end with what is missing in it.
+    if ended.is_ok() || people.rows() > 0 {
+        output::print(&people.finish(rows.more))?;
+    }
+    ended
+}
+
+async fn json(rows: &mut Rows) -> Result<(), Failure> {
+    while let Some(batch) = rows.next().await {
+        let mut text = Vec::new();
+        let mut writer = LineDelimitedWriter::new(&mut text);
+        writer.write(&batch?).and_then(|()| writer.finish()).map_err(unprintable)?;
+        output::print_data(output::visible_json(&String::from_utf8_lossy(&text)).as_bytes())?;
+    }
+    Ok(())
+}
+
+async fn arrow(rows: &mut Rows, schema: &SchemaRef) -> Result<(), Failure> {
+    let mut writer = StreamWriter::try_new(Vec::new(), schema).map_err(unprintable)?;
+    let mut ended = Ok(());
+    while let Some(batch) = rows.next().await {
+        match batch {
+            Ok(batch) => writer.write(&batch).map_err(unprintable)?,
+            Err(failure) => ended = Err(failure),
+        }
+        output::print_data(&std::mem::take(writer.get_mut()))?;
+    }
+    writer.finish().map_err(unprintable)?;
+    output::print_data(writer.get_ref())?;
+    ended
 }
 
 fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, Failure> {
@@ -143,32 +218,6 @@ fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, Failure> {
     writer.write(batch).map_err(unprintable)?;
     drop(writer);
     Ok(text)
-}
-
-fn write(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    output::written(out.write_all(bytes).and_then(|()| out.flush()))
-}
-
-fn table(names: &[&str], batches: &[RecordBatch]) -> Result<String, Failure> {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(names);
-    let options = FormatOptions::new().with_null("");
-    let mut rows = 0;
-    for batch in batches {
-        rows += batch.num_rows() as u64;
-        let columns = batch
-            .columns()
-            .iter()
-            .map(|column| ArrayFormatter::try_new(column, &options))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(unprintable)?;
-        for row in 0..batch.num_rows() {
-            table.add_row(columns.iter().map(|column| column.value(row).to_string()));
-        }
-    }
-    let noun = if rows == 1 { "row" } else { "rows" };
-    Ok(format!("{table}\n({rows} {noun})\n"))
 }
 
 fn unprintable(error: arrow::error::ArrowError) -> Failure {
