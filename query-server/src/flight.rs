@@ -4,8 +4,8 @@
 //! * [`serve()`] answers on a listener; what it answers *from* is a [`Sessions`]
 //! * [`client`] is the other end
 //! * `gate` takes every Flight call, `service` the Flight SQL commands among them
-//! * `statement` plans and runs SQL, `limits` says how large a statement may grow,
-//!   `handle` is what tickets and prepared handles carry, `metadata` lists catalogs,
+//! * `statement` plans and runs SQL, `limits` says how large a statement may grow, `rewrite` helps the
+//!   engine to plan it, `handle` is what tickets and prepared handles carry, `metadata` lists catalogs,
 //!   tables, types
 //! * `wire` turns results into messages of bounded size, `status` errors into words
 //! * [`export`] is the request for a PCAPNG file
@@ -27,6 +27,7 @@ mod handle;
 mod limits;
 pub mod local;
 mod metadata;
+mod rewrite;
 mod serve;
 mod service;
 mod statement;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use capstan_model::words::{agree, count};
 use capstan_model::{Failure, FailureKind};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -21,7 +22,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
-use super::{limits, status, wire};
+use super::{limits, rewrite, status, wire};
 use crate::tables::{Skipped, longest_value, makes_long_values};
 
 /// Highest number a parameter may have.
@@ -65,7 +66,7 @@ impl Planned {
         let failed = |error: DataFusionError| status::from_query(&error);
         let parsed = state.sql_to_statement(&sql, &dialect).map_err(failed)?;
         limits::check(&parsed)?;
-        let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
+        let plan = rewrite::plan(&state, parsed).await.map_err(failed)?;
         only_reads(&plan)?;
         let plan = match &statement.parameters {
             Some(row) => {
@@ -258,9 +259,10 @@ fn bare(id: &str) -> &str {
 fn values(parameters: &[FieldRef], row: &RecordBatch) -> Result<ParamValues, Failure> {
     if parameters.len() != row.num_columns() {
         return Err(usage(format!(
-            "the statement has {} parameters and {} values are bound",
-            parameters.len(),
-            row.num_columns()
+            "the statement has {} and {} {} bound",
+            count(parameters.len() as u64, "parameter"),
+            count(row.num_columns() as u64, "value"),
+            agree(row.num_columns() as u64, "is", "are")
         )));
     }
     let cells = row

@@ -5,5 +5,6 @@ mod duckdb;
 mod explain;
 mod fixture;
 mod flows;
+mod kinds;
 mod packets;
 mod predicates;
