@@ -6,16 +6,19 @@ use std::path::{Path, PathBuf};
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::store::{Location, Options, Prices, Store};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 
 /// Options of every subcommand.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The store: a folder, file:///folder or s3://bucket/prefix
-    #[arg(long, global = true, env = "CAPSTAN_STORE", value_name = "STORE")]
+    #[arg(long, global = true, env = "CAPSTAN_STORE", value_name = "STORE",
+          value_parser = NonEmptyStringValueParser::new())]
     store: Option<String>,
     /// The cluster's name within the store
-    #[arg(long, global = true, env = "CAPSTAN_CLUSTER", value_name = "NAME")]
+    #[arg(long, global = true, env = "CAPSTAN_CLUSTER", value_name = "NAME",
+          value_parser = NonEmptyStringValueParser::new())]
     cluster: Option<String>,
     /// Settings file [default: ./capstan.toml, then /etc/capstan/capstan.toml, if there]
     #[arg(long, global = true, env = "CAPSTAN_CONFIG", value_name = "FILE")]
@@ -61,6 +64,14 @@ pub(crate) struct ServeFile {
     pub(crate) flight: Option<String>,
     /// Address and port of HTTP.
     pub(crate) http: Option<String>,
+    /// Whether others than this machine's users may reach these.
+    #[serde(default)]
+    pub(crate) insecure: bool,
+    /// Names of this machine besides its own.
+    #[serde(default)]
+    pub(crate) allow_hosts: Vec<String>,
+    /// Most connections of each port.
+    pub(crate) connections: Option<usize>,
     /// MiB of memory for all queries and exports together.
     pub(crate) memory_mib: Option<u32>,
     /// Seconds one query may work; 0 is no limit.
@@ -174,7 +185,8 @@ mod tests {
     fn a_full_file_is_read_and_a_misspelt_key_is_refused() {
         let file: File = toml::from_str(
             "store = '/data'\ncluster = 'a'\n[record]\ninterfaces = ['any']\nring_mib = 64\n\
-             commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\nmemory_mib = 512\nquery_seconds = 60\n\
+             commit_seconds = 10\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n\
+             insecure = false\nallow_hosts = ['a']\nconnections = 9\nmemory_mib = 512\nquery_seconds = 60\n\
              [cache]\nmemory_mib = 64\ndisk_mib = 1024\nfolder = '/cache'\n[prices]\nget = 0.1\n",
         )
         .unwrap();

@@ -17,7 +17,8 @@
 //! that its file is not whole; that goes for packets that could not be read, too, after all
 //! others were sent.
 //!
-//! There is no authentication: whoever reaches the port can read what the store holds.
+//! There is no authentication: whoever reaches the port can read what the store holds. Under which names
+//! it answers, and how many connections at a time, is the [`Listener`]'s matter.
 
 mod metrics;
 mod parameters;
@@ -40,9 +41,12 @@ use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Time};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use self::parameters::Parameters;
+use crate::flight::GRACE;
+use crate::listen::{self, Listener, Speech};
 use crate::sessions::StoreSessions;
 
 /// When a client should ask again that was told the server is busy or the store away.
@@ -65,19 +69,31 @@ pub fn router(sessions: Arc<StoreSessions>) -> Router {
         .with_state(sessions)
 }
 
-/// Answers on `listener` until `shutdown` is done; answers under way are then finished.
+/// Answers on `listener` until `shutdown` is done; then takes no more, and gives the answers under
+/// way [`GRACE`] to end. One that still runs then is broken off.
 ///
 /// # Errors
-/// The listener fails.
+/// None that is known.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     sessions: Arc<StoreSessions>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    axum::serve(listener, router(sessions))
-        .with_graceful_shutdown(shutdown)
-        .await
-        .map_err(|error| Failure::io("the HTTP server failed", error))
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        // Told to stop by the sender's end.
+        let _ = stopped.await;
+    };
+    let serving = listen::serve(listener.into(), Speech::Http, router(sessions), stopped);
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => return Ok(()),
+        () = shutdown => drop(stop),
+    }
+    if timeout(GRACE, serving).await.is_err() {
+        tracing::warn!("answers that still ran {GRACE:?} after the stop are cut");
+    }
+    Ok(())
 }
 
 async fn export(

@@ -12,6 +12,7 @@
 pub mod export;
 pub mod flight;
 pub mod http;
+pub mod listen;
 pub mod questions;
 pub mod select;
 pub mod sessions;

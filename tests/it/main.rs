@@ -25,6 +25,7 @@ mod other_readers;
 mod parallel;
 mod pipes;
 mod power_loss;
+mod reach;
 mod repair;
 mod rights;
 mod round_trip;

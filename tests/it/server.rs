@@ -33,7 +33,12 @@ impl Server {
 
     /// Starts a command that serves, and waits until it does.
     pub(crate) fn launch(command: &mut Command) -> Server {
-        command.args(["--flight", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        Server::launch_at(command, "127.0.0.1:0")
+    }
+
+    /// The same, listening on this address.
+    pub(crate) fn launch_at(command: &mut Command, address: &str) -> Server {
+        command.args(["--flight", address, "--http", address]);
         let began = SystemTime::now();
         let mut child = command
             .stdout(Stdio::piped())

@@ -8,6 +8,8 @@ use capstan_query_server::flight::client::{Answer, Client};
 use capstan_query_server::flight::local::Local;
 use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
+use clap::builder::NonEmptyStringValueParser;
+use futures::TryStreamExt;
 
 use crate::settings::Settings;
 
@@ -15,7 +17,8 @@ use crate::settings::Settings;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Server {
     /// Ask this Capstan server instead of the store
-    #[arg(long = "server", env = "CAPSTAN_SERVER", value_name = "URL")]
+    #[arg(long = "server", env = "CAPSTAN_SERVER", value_name = "URL",
+          value_parser = NonEmptyStringValueParser::new())]
     pub(crate) url: Option<String>,
 }
 

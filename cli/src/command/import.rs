@@ -231,13 +231,14 @@ struct Bar {
 
 impl Watch for Bar {
     fn waiting(&self, host: &str, since: Option<Time>, at_most: Duration) {
-        let since = since.map(|since| format!(", begun at {since},")).unwrap_or_default();
+        let since = since.map(|since| format!(" (it began at {since})")).unwrap_or_default();
         let seconds = at_most.as_secs_f64().ceil();
         self.bar.suspend(|| {
-            eprintln!(
-                "{}: an import of it on {host}{since} has not ended; waiting up to {seconds} s for a sign of life",
-                self.name
-            );
+            output::tell(&format!(
+                "{}: an import of it on {} has not ended{since}; waiting up to {seconds} s for a sign of life",
+                output::name(&self.name),
+                output::name(host)
+            ));
         });
     }
 

@@ -1,20 +1,24 @@
 //! `capstan serve`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
+use capstan_query_server::listen::{self, Hosts, Listener, Rules};
 use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
 use capstan_query_server::{flight, http};
 use capstan_storage_engine::cache::{Cache, CacheSettings, DiskSettings};
 use capstan_storage_engine::store::Store;
+use clap::builder::NonEmptyStringValueParser;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::limited::Limited;
 use crate::interrupt;
+use crate::output;
 use crate::settings::Settings;
 
 /// Where Flight listens unless said otherwise.
@@ -28,12 +32,13 @@ const DISK_MIB: u64 = 1_024;
 
 /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
 ///
-/// Anybody who reaches the ports can read all packets: there is no log-in yet, so both listen on this
-/// machine only unless told otherwise. Runs until Ctrl-C; answers that are being sent are finished.
+/// Anybody who reaches the ports can read all packets: there is no log-in yet. So both listen on this
+/// machine only; another address is refused without --insecure. Runs until Ctrl-C; answers that are being
+/// sent have ten seconds to end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan serve --store ./store
-  capstan serve --store s3://bucket/prefix --flight 0.0.0.0:32010
+  capstan serve --store s3://bucket/prefix --flight 0.0.0.0:32010 --insecure
   capstan serve --store s3://bucket/prefix --cache-folder /var/cache/capstan
   capstan sql --server http://127.0.0.1:32010 'select count(*) from packets'
   curl -o dns.pcapng 'http://127.0.0.1:32080/api/v1/export.pcapng?port=53'")]
@@ -50,11 +55,20 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ports {
     /// Address and port of Arrow Flight; port 0 takes a free one [default: 127.0.0.1:32010]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = NonEmptyStringValueParser::new())]
     flight: Option<String>,
     /// Address and port of HTTP; port 0 takes a free one [default: 127.0.0.1:32080]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = NonEmptyStringValueParser::new())]
     http: Option<String>,
+    /// Listen on addresses that others reach, too: whoever reaches them can read all packets
+    #[arg(long)]
+    insecure: bool,
+    /// Answer requests for this host name or address, too; repeat it for several [default: this machine's]
+    #[arg(long = "allow-host", value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
+    allow_hosts: Vec<String>,
+    /// Most connections at a time on each port [default: a quarter of the limit of open files, at most 1024]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: Option<u32>,
 }
 
 /// What is kept of what was read.
@@ -86,30 +100,71 @@ impl Keeping {
 
 /// Sockets that listen already.
 pub(super) struct Listening {
-    pub(super) flight: TcpListener,
-    pub(super) http: TcpListener,
+    pub(super) flight: Listener,
+    pub(super) http: Listener,
 }
 
 impl Ports {
     /// Takes the ports, before anything else is started.
     pub(super) async fn listen(&self, settings: &Settings) -> Result<Listening, Failure> {
-        let flight = self.flight.as_deref().or(settings.serve.flight.as_deref()).unwrap_or(FLIGHT);
-        let http = self.http.as_deref().or(settings.serve.http.as_deref()).unwrap_or(HTTP);
-        Ok(Listening { flight: bind(flight).await?, http: bind(http).await? })
+        let insecure = self.insecure || settings.serve.insecure;
+        let rules = self.rules(settings)?;
+        let [flight, http] = self.places(settings);
+        let flight = ("flight", flight, addresses(flight).await?);
+        let http = ("http", http, addresses(http).await?);
+        for (option, _, addresses) in [&flight, &http] {
+            listen::check_reach(option, addresses, insecure)?;
+        }
+        let listener =
+            async |(_, place, addresses): (&str, &str, Vec<SocketAddr>)| -> Result<_, Failure> {
+                Ok(Listener::new(bind(place, &addresses).await?, rules.clone()))
+            };
+        Ok(Listening { flight: listener(flight).await?, http: listener(http).await? })
+    }
+
+    /// How the ports are served.
+    pub(super) fn rules(&self, settings: &Settings) -> Result<Rules, Failure> {
+        let file = &settings.serve;
+        let mut hosts = Hosts::default();
+        let listed = self.allow_hosts.iter().chain(&file.allow_hosts).map(String::as_str);
+        for host in self.places(settings).into_iter().chain(listed) {
+            hosts.allow(host)?;
+        }
+        let connections = self.connections.map(|number| number as usize).or(file.connections);
+        Ok(Rules::new(hosts, connections))
+    }
+
+    /// Where Flight and HTTP are to listen.
+    fn places<'a>(&'a self, settings: &'a Settings) -> [&'a str; 2] {
+        let file = &settings.serve;
+        [
+            self.flight.as_deref().or(file.flight.as_deref()).unwrap_or(FLIGHT),
+            self.http.as_deref().or(file.http.as_deref()).unwrap_or(HTTP),
+        ]
     }
 }
 
-async fn bind(address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let kind = match error.kind() {
-            std::io::ErrorKind::AddrInUse => FailureKind::AlreadyThere,
-            std::io::ErrorKind::PermissionDenied => FailureKind::Permission,
-            std::io::ErrorKind::InvalidInput => FailureKind::Usage,
-            _ => FailureKind::Unavailable,
-        };
-        let what = format!("cannot listen on {address}; --flight and --http choose other ports");
-        Failure::caused_by(kind, what, error)
-    })
+/// The addresses that `host:port` stands for.
+async fn addresses(place: &str) -> Result<Vec<SocketAddr>, Failure> {
+    match tokio::net::lookup_host(place).await {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(cannot_listen(place, error)),
+    }
+}
+
+async fn bind(place: &str, addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
+    TcpListener::bind(addresses).await.map_err(|error| cannot_listen(place, error))
+}
+
+fn cannot_listen(place: &str, error: std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::AddrInUse => FailureKind::AlreadyThere,
+        std::io::ErrorKind::PermissionDenied => FailureKind::Permission,
+        std::io::ErrorKind::InvalidInput => FailureKind::Usage,
+        _ => FailureKind::Unavailable,
+    };
+    let what = format!("cannot listen on {place}; --flight and --http choose other ports");
+    Failure::caused_by(kind, what, error)
 }
 
 pub(crate) fn run(
@@ -141,15 +196,16 @@ pub(super) async fn serve(
     let place = store.place().to_owned();
     let options = Options { cache: cache.clone(), limits, ..Options::default() };
     let sessions = Arc::new(StoreSessions::open(store, options).await?);
-    let told = |listener: &TcpListener| {
-        listener.local_addr().map_err(|error| Failure::io("a listener fails", error))
-    };
-    eprintln!(
-        "serving {place}: SQL at http://{}, PCAPNG at http://{}/api/v1/export.pcapng; Ctrl-C stops",
-        told(&listening.flight)?,
-        told(&listening.http)?
-    );
     // Both follow the store as one, and share what is open of it.
+    let (sql, pcapng) = (listening.flight.address()?, listening.http.address()?);
+    for reached in [sql, pcapng].iter().filter(|address| !listen::is_own(address)) {
+        output::tell(&format!(
+            "--insecure: there is no log-in, and whoever reaches {reached} can read all packets"
+        ));
+    }
+    output::tell(&format!(
+        "serving {place}: SQL at http://{sql}, PCAPNG at http://{pcapng}/api/v1/export.pcapng; Ctrl-C stops"
+    ));
     let http = http::serve(listening.http, Arc::clone(&sessions), until(stopped.clone()));
     let flight = flight::serve(listening.flight, sessions, until(stopped));
     let ended = tokio::try_join!(flight, http).map(|_| ());

@@ -124,8 +124,7 @@ impl Report {
             );
         }
         let missing = missing.join("; ");
-        let mut words =
-            format!("{ENDING}, which is not complete: it has {packets}; {missing}");
+        let mut words = format!("{ENDING}, which is not complete: it has {packets}; {missing}");
         words.truncate(words.floor_char_boundary(ENDING_BYTES));
         words
     }

@@ -182,7 +182,10 @@ mod tests {
     async fn column(sql: &str, column: usize) -> Vec<i64> {
         let context = SessionContext::new_with_config(super::super::session_config());
         let sql = sql.replace("{t}", TABLE);
-        let plan = plan(&context.state(), &sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let state = context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        let statement = state.sql_to_statement(&sql, &dialect).expect("SQL");
+        let plan = plan(&state, statement).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
         let batches = context.execute_logical_plan(plan).await.unwrap().collect().await;
         let batches = batches.unwrap_or_else(|e| panic!("{sql}: {e}"));
         let values = batches.iter().flat_map(|batch| {

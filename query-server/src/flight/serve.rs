@@ -7,15 +7,13 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use capstan_model::{Failure, FailureKind};
 use futures::FutureExt;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError};
 use tokio::time::timeout;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::gate::Gate;
 use super::{Sessions, handle, wire};
+use crate::listen::{self, Listener, Speech};
 
 /// How long answers that run when the server is told to stop may go on.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -26,12 +24,6 @@ const MAX_TAKEN: usize = handle::MAX_SQL_BYTES + 2 * handle::MAX_PARAMETER_BYTES
 
 /// Most bytes of a message that is sent: the largest row, with room for its frame.
 const MAX_SENT: usize = wire::MAX_ROW_BYTES + (16 << 20);
-
-/// Most calls at a time on one connection.
-const MAX_CALLS: u32 = 64;
-
-/// A connection that is silent for so long is asked whether it lives.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Answers Flight calls on `listener` from `sessions` until `shutdown` is done;
 /// then takes no more, and gives the answers under way [`GRACE`] to end. One that
@@ -45,7 +37,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 ///
 /// The listener cannot be used.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     sessions: Arc<dyn Sessions>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Failure> {
@@ -55,10 +47,11 @@ pub async fn serve(
 /// [`serve`] with another grace.
 pub(super) async fn serve_with(
     grace: Duration,
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     sessions: Arc<dyn Sessions>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Failure> {
+    let listener = listener.into();
     let (stop, stopped) = oneshot::channel();
     let mut serving = tokio::spawn(answer(listener, Arc::clone(&sessions), stopped));
     let _ending = Ending { sessions, serving: serving.abort_handle() };
@@ -89,26 +82,16 @@ impl Drop for Ending {
 }
 
 async fn answer(
-    listener: TcpListener,
+    listener: Listener,
     sessions: Arc<dyn Sessions>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
     let service = FlightServiceServer::new(Gate::new(sessions)?)
         .max_decoding_message_size(MAX_TAKEN)
         .max_encoding_message_size(MAX_SENT);
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .max_concurrent_streams(Some(MAX_CALLS))
-        .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            // Told to stop by the sender's end.
-            stopped.map(|_| ()),
-        )
-        .await
-        .map_err(|error| {
-            Failure::caused_by(FailureKind::Unavailable, "the Flight server failed", error)
-        })
+    // Told to stop by the sender's end.
+    listen::serve(listener, Speech::Grpc, service, stopped.map(|_| ())).await;
+    Ok(())
 }
 
 fn outcome(ended: Result<Result<(), Failure>, JoinError>) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use capstan_ingest::source::open_reader;
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::segment::Layer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::export::Order;
@@ -29,7 +29,7 @@ async fn ask_from(sessions: Arc<StoreSessions>, target: &str) -> (String, Vec<u8
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(serve(listener, sessions, std::future::pending()));
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {target} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // A connection that is broken off may end with an error.

@@ -7,6 +7,7 @@ use std::os::unix::process::parent_id;
 
 use capstan_ingest::process::die_with_parent;
 use capstan_model::{Failure, FailureKind};
+use capstan_query_server::listen::Listener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -49,8 +50,12 @@ pub(super) fn run(
     })?;
     let limits = arguments.limits.of_server(settings);
     runtime.block_on(async {
-        let flight = tokio::net::TcpListener::from_std(flight).map_err(failed)?;
-        let http = tokio::net::TcpListener::from_std(http).map_err(failed)?;
+        let rules = arguments.ports.rules(settings)?;
+        let listener = |socket| {
+            let socket = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
+            Ok::<_, Failure>(Listener::new(socket, rules.clone()))
+        };
+        let (flight, http) = (listener(flight)?, listener(http)?);
         let store = settings.open_or_create(Some(STORE)).await?;
         let cache = arguments.keeping.open(settings).await?;
         serve::serve(Listening { flight, http }, store, cache, limits, stopped).await

@@ -13,6 +13,7 @@ use capstan_model::{Failure, FailureKind};
 
 use super::super::serve::Listening;
 use super::apart::PARENT;
+use crate::output;
 
 /// A server that ends by itself within this time of the start of `up` could not start at all.
 const START: Duration = Duration::from_secs(10);
@@ -52,9 +53,8 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Keeps a server that answers on these.
     pub(super) fn new(listening: Listening) -> Result<Keeper, Failure> {
-        let failed = |error| Failure::io("the listener fails", error);
-        let flight = listening.flight.into_std().map_err(failed)?.into();
-        let http = listening.http.into_std().map_err(failed)?.into();
+        let flight = listening.flight.into_std()?.into();
+        let http = listening.http.into_std()?.into();
         Ok(Keeper { flight, http, stopped: Mutex::new(false), told: Condvar::new() })
     }
 
@@ -115,11 +115,11 @@ impl Keeper {
             match next(first, ended.code().is_some(), ran, soon) {
                 Next::GiveUp => return Err(not_started(ended)),
                 Next::Again(after) => {
-                    eprintln!(
+                    output::tell(&format!(
                         "capstan: the server has ended ({ended}); recording goes on, and the server \
                          is started again in {} s",
                         after.as_secs()
-                    );
+                    ));
                     if self.wait(after) {
                         return Ok(());
                     }
@@ -158,13 +158,13 @@ fn end(server: &mut Child) -> Result<(), Failure> {
     while asked.elapsed() < STOPPING {
         if let Some(status) = server.try_wait().map_err(lost)? {
             if !status.success() {
-                eprintln!("capstan: the server did not end well ({status})");
+                output::tell(&format!("capstan: the server did not end well ({status})"));
             }
             return Ok(());
         }
         std::thread::sleep(LOOK / 10);
     }
-    eprintln!("capstan: the server does not stop and is killed");
+    output::tell("capstan: the server does not stop and is killed");
     server.kill().and_then(|()| server.wait()).map_err(lost)?;
     Ok(())
 }

@@ -1,0 +1,399 @@
+//! What every listener holds to, whatever it speaks: whom it answers, how many connections it
+//! keeps, and for how long.
+//!
+//! * `hosts`: requests for other machines' names are refused, which is what a web page sends that
+//!   has its name resolve to this machine
+//! * `places`: a port has so many connections as the process's limit of open files leaves. Beyond
+//!   that, who has been quiet for longest makes room for who comes; where all are being answered, some more
+//!   are taken to be told so, and to ask about health
+//! * `connection`: who asks nothing is let go, sooner if it never asked anything
+//! * `answer`: an answer that its client does not take is given up; a request that does not go on ends
+//!
+//! A listener that cannot accept (no more files may be opened, say) makes room and tries again.
+
+mod answer;
+mod connection;
+mod hosts;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, HttpBody};
+use axum::http::{Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use capstan_model::{Failure, FailureKind};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep};
+use tower_service::Service;
+
+use self::answer::Answer;
+use self::connection::{Counted, Patience};
+pub use self::hosts::Hosts;
+use self::places::{Place, Places};
+
+/// Most calls at a time on one connection.
+const MAX_CALLS: u32 = 64;
+
+/// A connection that is silent for so long is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Longest head of a request, bytes. The target alone can have 64 KiB.
+const MAX_HEAD: usize = 128 << 10;
+
+/// How long a connection has to end once it was told to.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How often something that goes on being wrong is said.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// Waits between attempts to accept: the first, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How a port is served.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    hosts: Hosts,
+    connections: Option<usize>,
+    /// How long is waited for clients; as it is usual for the protocol if none.
+    patience: Option<Patience>,
+}
+
+impl Rules {
+    /// Answers under these names, to so many connections at a time; to as many as the limit of open files leaves
+    /// if none.
+    pub fn new(hosts: Hosts, connections: Option<usize>) -> Rules {
+        Rules { hosts, connections, patience: None }
+    }
+}
+
+/// A socket that listens, and how it is served.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    rules: Rules,
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Listener { socket, rules: Rules::default() }
+    }
+}
+
+impl Listener {
+    /// A socket, and how it is served.
+    pub fn new(socket: TcpListener, rules: Rules) -> Listener {
+        Listener { socket, rules }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> Result<SocketAddr, Failure> {
+        self.socket.local_addr().map_err(|error| Failure::io("a listener fails", error))
+    }
+
+    /// The socket alone, for another process to listen on.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn into_std(self) -> Result<std::net::TcpListener, Failure> {
+        self.socket.into_std().map_err(|error| Failure::io("a listener fails", error))
+    }
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// HTTP/1.1, or HTTP/2 without TLS.
+    Http,
+    /// gRPC: HTTP/2 without TLS.
+    Grpc,
+}
+
+/// Why a request is not answered.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    words: String,
+    hint: &'static str,
+}
+
+impl Speech {
+    fn name(self) -> &'static str {
+        match self {
+            Speech::Http => "HTTP",
+            Speech::Grpc => "Flight",
+        }
+    }
+
+    fn patience(self) -> Patience {
+        Patience {
+            first: Duration::from_secs(10),
+            idle: match self {
+                Speech::Http => Duration::from_secs(120),
+                // Clients keep a connection between questions; one that is closed they open again.
+                Speech::Grpc => Duration::from_secs(300),
+            },
+            request: Duration::from_secs(60),
+            stalled: Duration::from_secs(120),
+            may_connect_early: self == Speech::Grpc,
+        }
+    }
+
+    fn refuse(self, refusal: Refusal) -> Response<Body> {
+        let Refusal { status, words, hint } = refusal;
+        match self {
+            Speech::Http => {
+                let words = serde_json::json!({ "error": words, "hint": hint });
+                (status, Json(words)).into_response()
+            }
+            Speech::Grpc => {
+                let words = format!("{words}: {hint}");
+                let said = match status {
+                    StatusCode::MISDIRECTED_REQUEST => tonic::Status::permission_denied(words),
+                    StatusCode::SERVICE_UNAVAILABLE => tonic::Status::unavailable(words),
+                    _ => tonic::Status::invalid_argument(words),
+                };
+                let mut response = said.into_http::<Body>();
+                *response.status_mut() = status;
+                response
+            }
+        }
+    }
+
+    fn builder(self) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        // When who is quiet has to go is decided here, for all versions alike.
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE)
+            .max_concurrent_streams(MAX_CALLS);
+        match self {
+            Speech::Http => builder,
+            Speech::Grpc => builder.http2_only(),
+        }
+    }
+}
+
+/// Answers on a listener until `stopped` is done, then until all that is under way is answered.
+/// Dropping the future ends all at once.
+pub(crate) async fn serve<S, B>(
+    listener: Listener,
+    speech: Speech,
+    service: S,
+    stopped: impl Future<Output = ()>,
+) where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    let Listener { socket, rules } = listener;
+    let limit = rules.connections.unwrap_or_else(|| places::for_files(files())).max(1);
+    let patience = rules.patience.unwrap_or_else(|| speech.patience());
+    let port = Port { speech, hosts: Arc::new(rules.hosts), patience, service };
+    let places = Places::new(limit);
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let (mut wait, mut said) = (RETRY.0, None);
+    tokio::pin!(stopped);
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            Some(_) = tasks.join_next() => continue,
+            () = &mut stopped => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                wait = RETRY.0;
+                let Some(place) = places.enter() else { continue };
+                if place.connection.is_spare() && is_due(&mut said) {
+                    tracing::warn!(
+                        "all {} connections of {} are being answered, and who comes is told to come later: \
+                         --connections allows more",
+                        places.limit(),
+                        speech.name()
+                    );
+                }
+                tasks.spawn(port.clone().tend(stream, place, stopping.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if is_due(&mut said) {
+                    tracing::warn!(%error, "{} takes no more connections for now", speech.name());
+                }
+                places.make_room();
+                tokio::select! { () = sleep(wait) => {} () = &mut stopped => break }
+                wait = (wait * 2).min(RETRY.1);
+            }
+        }
+    }
+    drop(socket);
+    stop.send_replace(true);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Whether a failure to accept is about a connection that is gone already.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Whether something may be said again.
+fn is_due(said: &mut Option<Instant>) -> bool {
+    let due = said.is_none_or(|said| said.elapsed() >= SAY_EVERY);
+    if due {
+        *said = Some(Instant::now());
+    }
+    due
+}
+
+/// How many files the process may have open; none if there is no limit, or the system does not say.
+fn files() -> Option<u64> {
+    places::open_files(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// What all connections of a port share.
+#[derive(Debug, Clone)]
+struct Port<S> {
+    speech: Speech,
+    hosts: Arc<Hosts>,
+    patience: Patience,
+    service: S,
+}
+
+impl<S, B> Port<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    /// Answers one connection until it ends, or has to.
+    async fn tend(self, stream: TcpStream, place: Place, mut stopping: watch::Receiver<bool>) {
+        // Only speed hangs on it.
+        let _ = stream.set_nodelay(true);
+        let local = stream.local_addr().ok().map(|address| address.ip().to_canonical());
+        let connection = Arc::clone(&place.connection);
+        let counted = Counted { stream, connection: Arc::clone(&connection) };
+        let (speech, patience) = (self.speech, self.patience);
+        // The place is free again when the connection is gone.
+        let asked = service_fn(move |request| self.answer(request, &place, local));
+        let builder = speech.builder();
+        let serving = builder.serve_connection(TokioIo::new(counted), asked);
+        tokio::pin!(serving);
+        let mut tick = interval(patience.tick());
+        let mut told: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                // What a client did wrong is no matter of ours.
+                _ = &mut serving => return,
+                () = connection.ended() => return,
+                // Nobody who could tell it is a stop, too.
+                _ = stopping.wait_for(|stop| *stop), if told.is_none() => {
+                    told = Some(Instant::now());
+                    serving.as_mut().graceful_shutdown();
+                }
+                _ = tick.tick() => {
+                    connection.give_up_stalled(&patience);
+                    match told {
+                        Some(told) if told.elapsed() < LAST_WORDS => {}
+                        Some(_) if connection.quiet_since().is_some() => return,
+                        Some(_) => {}
+                        None if connection.is_over(&patience) => {
+                            told = Some(Instant::now());
+                            serving.as_mut().graceful_shutdown();
+                        }
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        place: &Place,
+        local: Option<std::net::IpAddr>,
+    ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send + use<S, B> {
+        let connection = Arc::clone(&place.connection);
+        let call = connection.begin();
+        let refused = self.refusal(&request, connection.is_spare(), local);
+        let (speech, patience, mut service) = (self.speech, self.patience, self.service.clone());
+        async move {
+            let mut response = match refused {
+                Err(refusal) => speech.refuse(refusal),
+                Ok(()) => {
+                    let request =
+                        request.map(|body| Body::new(answer::Request::new(body, patience.request)));
+                    // Services here are ready at any time.
+                    service.call(request).await?.map(Body::new)
+                }
+            };
+            if connection.is_spare() && speech == Speech::Http {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| Answer::new(body, call, &connection)))
+        }
+    }
+
+    fn refusal(
+        &self,
+        request: &Request<Incoming>,
+        spare: bool,
+        local: Option<std::net::IpAddr>,
+    ) -> Result<(), Refusal> {
+        self.hosts.check(request.version(), request.uri(), request.headers(), local)?;
+        let about_health = self.speech == Speech::Http && request.uri().path() == "/healthz";
+        match spare && !about_health {
+            false => Ok(()),
+            true => Err(Refusal {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                words: "all connections are being answered".to_owned(),
+                hint: "come again later, or start the server with more --connections",
+            }),
+        }
+    }
+}
+
+/// Refuses to listen where others than this machine's users could ask, unless that is meant.
+///
+/// # Errors
+/// Of kind `Usage`.
+pub fn check_reach(option: &str, addresses: &[SocketAddr], insecure: bool) -> Result<(), Failure> {
+    match addresses.iter().find(|address| !is_own(address)) {
+        Some(_) if insecure => Ok(()),
+        None => Ok(()),
+        Some(address) => Err(Failure::new(
+            FailureKind::Usage,
+            format!(
+                "--{option} {address} would let everybody who reaches that address read all packets, as there is \
+                 no log-in yet: listen on 127.0.0.1, or say --insecure if that is meant"
+            ),
+        )),
+    }
+}
+
+/// Whether only this machine reaches an address.
+pub fn is_own(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}

@@ -1,0 +1,174 @@
+//! Bodies under watch: answers that nobody takes are given up, requests that do not go on end.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::connection::{Call, Connection};
+
+/// Longest piece that is handed on. So this much has to be taken within the patience for a stalled
+/// answer.
+const PIECE: usize = 64 << 10;
+
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// An answer on its way, where the connection can get at it while nobody takes it.
+#[derive(Debug)]
+pub(super) struct Slot(Mutex<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    /// None once it has ended or was given up.
+    body: Option<(Body, Call)>,
+    /// What of the last piece was not handed on yet.
+    rest: Bytes,
+    /// Since when the next piece could be taken; none while it is being made.
+    ready_since: Option<Instant>,
+    given_up: bool,
+}
+
+impl Slot {
+    /// Gives the answer up if for so long nobody took what is there. What it holds is freed and the
+    /// work behind it stops; whoever takes it later after all meets an error, not an end.
+    pub(super) fn give_up_if_stalled(&self, now: Instant, patience: Duration) {
+        let mut kept = match self.0.try_lock() {
+            Ok(kept) => kept,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // It is being taken just now.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let stalled = kept.ready_since.is_some_and(|since| now.duration_since(since) >= patience);
+        if stalled && kept.body.is_some() {
+            tracing::warn!("an answer is given up: for {patience:?} its client took nothing of it");
+            kept.body = None;
+            kept.rest = Bytes::new();
+            kept.given_up = true;
+        }
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Answer(Arc<Slot>);
+
+impl Answer {
+    pub(super) fn new(body: Body, call: Call, connection: &Connection) -> Answer {
+        let kept = Kept {
+            body: Some((body, call)),
+            rest: Bytes::new(),
+            // Its headers can be taken.
+            ready_since: Some(Instant::now()),
+            given_up: false,
+        };
+        let slot = Arc::new(Slot(Mutex::new(kept)));
+        connection.watch(&slot);
+        Answer(slot)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Failed;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let mut kept = self.kept();
+        if kept.given_up {
+            return Poll::Ready(Some(Err("nothing was taken of this answer for too long".into())));
+        }
+        if kept.rest.is_empty() {
+            let Some((body, _)) = &mut kept.body else { return Poll::Ready(None) };
+            match Pin::new(body).poll_frame(context) {
+                Poll::Pending => {
+                    kept.ready_since = None;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => kept.rest = data,
+                    Err(trailers) => {
+                        kept.ready_since = Some(Instant::now());
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
+                },
+                Poll::Ready(end) => {
+                    kept.body = None;
+                    kept.ready_since = None;
+                    return Poll::Ready(end.map(|failed| failed.map_err(Into::into)));
+                }
+            }
+        }
+        let length = kept.rest.len().min(PIECE);
+        let piece = kept.rest.split_to(length);
+        kept.ready_since = Some(Instant::now());
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let kept = self.kept();
+        let ended = kept.body.as_ref().is_none_or(|(body, _)| body.is_end_stream());
+        ended && kept.rest.is_empty() && !kept.given_up
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let kept = self.kept();
+        match &kept.body {
+            Some((body, _)) if kept.rest.is_empty() => body.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// The body of a request. It ends with an error if nothing more of it comes for too long.
+pub(super) struct Request {
+    body: Incoming,
+    patience: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Request {
+    pub(super) fn new(body: Incoming, patience: Duration) -> Request {
+        Request { body, patience, waiting: None }
+    }
+}
+
+impl HttpBody for Request {
+    type Data = Bytes;
+    type Error = Failed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.waiting = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let patience = self.patience;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
+        match waiting.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Some(Err("the request does not go on".into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
