@@ -60,7 +60,7 @@ pub async fn look(
 ) -> Result<Standing, Failure> {
     loop {
         let mut catalog = Catalog::load_recorder(store, recorder).await?;
-        catalog.follow(store).await?;
+        catalog.follow(store, false).await?;
         is_known(store, &catalog)?;
         let open: Vec<Life> = catalog
             .lives()
@@ -72,7 +72,7 @@ pub async fn look(
             if says_more(store, &life, dead_after, waiting).await? {
                 let (_, generation) = life.owner();
                 let mut now = Catalog::load_recorder(store, recorder).await?;
-                now.follow(store).await?;
+                now.follow(store, false).await?;
                 match now.life((recorder, generation)) {
                     Some(life) if !life.chain().finished() => {
                         return Ok(Standing::Alive(Box::new(life.clone())));
