@@ -3,10 +3,10 @@
 //! format keeps in columns.
 
 mod encapsulation;
+mod pieces;
+pub use pieces::first_fragments;
 
-use capstan_model::headers::{
-    Datagram, Field, FieldKind, Fragment, MAX_FIELDS, Network, Outer, Tunnel,
-};
+use capstan_model::headers::{Field, FieldKind, MAX_FIELDS, Network, Outer, Tunnel};
 use capstan_model::{Address, Headers, LinkType};
 
 use crate::walk::{Kind, Layer, Stop, Visit, Walk};
@@ -31,30 +31,6 @@ pub fn decode(link: LinkType, data: &[u8], wire_length: u32) -> Headers {
 pub fn decode_into(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
     *headers = Headers::EMPTY;
     fill(headers, link, data, wire_length);
-}
-
-/// Shows the datagrams that a packet holds the first fragments of, the outer ones of tunnels
-/// included: later fragments of them have none of the headers inside. There are some if
-/// [`Headers::outer_fragments`] is set, or [`Headers::fragment`] with the offset 0.
-pub fn first_fragments(
-    link: LinkType,
-    data: &[u8],
-    wire_length: u32,
-    mut visit: impl FnMut(Datagram),
-) {
-    let mut headers = Headers::default();
-    let mut state = State::default();
-    for layer in Walk::new(link, data, wire_length) {
-        take(&mut headers, layer, data.len(), &mut state);
-        // As it is named here its later fragments are: what is inside says more.
-        let begins = |fragment: Option<Fragment>| fragment.is_some_and(|piece| piece.offset == 0);
-        if let Kind::Ipv4 { fragment, .. } | Kind::FragmentExtension { fragment, .. } = layer.kind
-            && begins(fragment)
-            && let Some(datagram) = headers.datagram()
-        {
-            visit(datagram);
-        }
-    }
 }
 
 /// Decodes into a record in which nothing is set.

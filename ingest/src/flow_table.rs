@@ -23,8 +23,6 @@ mod pairs;
 mod queue;
 mod start;
 
-use std::hash::BuildHasher;
-
 use capstan_model::headers::{Datagram, Network, Outer, tcp_flags};
 use capstan_model::{
     Direction, FlowEnd, FlowId, FlowKey, Generation, Headers, LinkType, Protocol, RecorderId, Time,
@@ -298,14 +296,10 @@ impl FlowTable {
         Found { new: true, turned: false, ..self.meet(slot, headers, now, source_low) }
     }
 
-    fn hash(hasher: &RandomState, key: &Key, circuit: u64) -> u64 {
-        hasher.hash_one((key, circuit))
-    }
-
     /// The flow with this key in which packets that go this way have this circuit.
     #[inline]
     fn lookup(&self, key: &Key, circuit: u64, way: usize) -> Option<u32> {
-        let hash = Self::hash(&self.hasher, key, circuit);
+        let hash = key.hash(&self.hasher, circuit);
         let is_it = |entry: &Entry| {
             let flow = self.flows[entry.slot as usize].as_ref();
             flow.is_some_and(|flow| flow.circuits[way] == circuit && flow.lookup == *key)
@@ -335,7 +329,7 @@ impl FlowTable {
         }
         let entry = Entry { slot, way: way as u8 };
         self.saw(slot, way);
-        let hash = Self::hash(&self.hasher, key, circuit);
+        let hash = key.hash(&self.hasher, circuit);
         self.flows[slot as usize].as_mut()?.circuits[way] = circuit;
         self.insert(hash, entry);
         Some(slot)
@@ -361,9 +355,9 @@ impl FlowTable {
     fn insert(&mut self, hash: u64, entry: Entry) {
         let (flows, hasher) = (&self.flows, &self.hasher);
         self.by_key.insert_unique(hash, entry, |entry| {
-            flows[entry.slot as usize].as_ref().map_or(0, |flow| {
-                Self::hash(hasher, &flow.lookup, flow.circuits[usize::from(entry.way)])
-            })
+            flows[entry.slot as usize]
+                .as_ref()
+                .map_or(0, |flow| flow.lookup.hash(hasher, flow.circuits[usize::from(entry.way)]))
         });
     }
 
@@ -431,7 +425,7 @@ impl FlowTable {
         if circuit != 0 {
             self.pairs.open(&lookup, way, slot);
         }
-        let hash = Self::hash(&self.hasher, &lookup, circuit);
+        let hash = lookup.hash(&self.hasher, circuit);
         self.insert(hash, Entry { slot, way: way as u8 });
         slot
     }
@@ -471,7 +465,7 @@ impl FlowTable {
         let Some(flow) = self.flows[slot as usize].take() else { return };
         for way in [0, 1] {
             // Two entries if the directions have other circuits, else one of either.
-            let hash = Self::hash(&self.hasher, &flow.lookup, flow.circuits[way]);
+            let hash = flow.lookup.hash(&self.hasher, flow.circuits[way]);
             if let Ok(entry) = self.by_key.find_entry(hash, |entry| entry.slot == slot) {
                 entry.remove();
             }

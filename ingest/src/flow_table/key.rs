@@ -1,7 +1,10 @@
 //! Keys the flow table looks up by, and which end of a packet is the flow's source.
 
+use std::hash::BuildHasher;
+
 use capstan_model::headers::{Network, tcp_flags};
 use capstan_model::{FlowKey, Headers, LinkType};
+use foldhash::fast::RandomState;
 
 pub(super) const TCP: u8 = 6;
 
@@ -10,10 +13,8 @@ pub(super) const TCP: u8 = 6;
 pub(super) struct Key {
     low: u128,
     high: u128,
-    /// Low port, high port, IP protocol, kind of the rest.
+    /// Low port, high port, the innermost VLAN plus one (0 for none), IP protocol, kind of the rest.
     ports: u64,
-    /// The innermost VLAN plus one, 0 for none.
-    vlan: u32,
     /// See [`Headers::encapsulation`].
     encapsulation: u64,
     /// Fragment id, or link type, ethertype and interface of a pseudo-flow.
@@ -49,13 +50,21 @@ impl Key {
             high: high.0,
             ports: u64::from(low.1) << 48
                 | u64::from(high.1) << 32
+                | headers.vlan.map_or(0, |vlan| u64::from(vlan & 0x0fff) + 1) << 16
                 | u64::from(headers.ip_protocol) << 8
                 | kind,
-            vlan: headers.vlan.map_or(0, |vlan| u32::from(vlan) + 1),
             encapsulation: headers.encapsulation,
             rest,
         };
         (key, source_low)
+    }
+
+    /// What flows with this key and circuit are found by.
+    #[inline]
+    pub(super) fn hash(&self, hasher: &RandomState, circuit: u64) -> u64 {
+        // One number less to hash for each packet; who chooses them all can make few collide.
+        let around = self.rest ^ self.encapsulation.rotate_left(32) ^ circuit;
+        hasher.hash_one((self.low, self.high, self.ports, around))
     }
 
     /// Whether it is of packets with two ends, both known: no fragment without ports, no packets

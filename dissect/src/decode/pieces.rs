@@ -1,0 +1,31 @@
+//! Datagrams whose first fragment is in a packet.
+
+use capstan_model::headers::{Datagram, Fragment};
+use capstan_model::{Headers, LinkType};
+
+use super::{Fold, State};
+use crate::walk::{Kind, Visit, Walk};
+
+/// Shows the datagrams that a packet holds the first fragments of, the outer ones of tunnels
+/// included: later fragments of them have none of the headers inside. There are some if
+/// [`Headers::outer_fragments`] is set, or [`Headers::fragment`] with the offset 0.
+pub fn first_fragments(
+    link: LinkType,
+    data: &[u8],
+    wire_length: u32,
+    mut visit: impl FnMut(Datagram),
+) {
+    let mut headers = Headers::default();
+    let mut fold = Fold { headers: &mut headers, state: State::default() };
+    for layer in Walk::new(link, data, wire_length) {
+        fold.layer(layer, data.len());
+        // As it is named here its later fragments are: what is inside says more.
+        let begins = |fragment: Option<Fragment>| fragment.is_some_and(|piece| piece.offset == 0);
+        if let Kind::Ipv4 { fragment, .. } | Kind::FragmentExtension { fragment, .. } = layer.kind
+            && begins(fragment)
+            && let Some(datagram) = fold.headers.datagram()
+        {
+            visit(datagram);
+        }
+    }
+}
