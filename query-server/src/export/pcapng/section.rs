@@ -7,7 +7,6 @@ use super::bytes::{self, Options};
 
 /// Options of a section header (draft, section 4.1).
 mod code {
-    pub(super) const COMMENT: u16 = 1;
     pub(super) const HARDWARE: u16 = 2;
     pub(super) const OS: u16 = 3;
     pub(super) const APPLICATION: u16 = 4;
