@@ -121,11 +121,15 @@ async fn sections_of_one_source_are_sections_of_the_file() {
                     assert!(section.has(*code, &text), "{code} {text}: {:?}", section.options);
                 }
                 assert!(section.options.iter().any(|(_, text)| text.starts_with("complete")));
-                assert_eq!((section.interfaces.len(), section.times.len()), (1, 100));
+                // Which later sections there are is not known while the first segment is read: then
+                // the first section describes their interfaces, too.
+                let early = usize::from(segment_bytes == 2_000 && order == Order::Recorded);
+                assert!((1..=1 + early).contains(&section.interfaces.len()));
+                assert_eq!(section.times.len(), 100);
             }
             assert_eq!(first.options.iter().filter(|(code, _)| *code == 4).count(), 1);
             // Its clock is in nanoseconds, unless it begins at another moment than 1970.
-            assert_eq!(first.interfaces, [interface("one", 9, 0)]);
+            assert_eq!(first.interfaces[0], interface("one", 9, 0));
             assert_eq!(second.interfaces, [interface("two", 6, -100)]);
             assert_eq!(second.times[99], Some(Time(199_000_000)));
         }
