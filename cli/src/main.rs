@@ -8,6 +8,7 @@ mod command;
 mod interrupt;
 mod output;
 mod settings;
+mod stopped;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -27,7 +27,7 @@ use crate::flow_table::Timeouts;
 use crate::pipeline::{Pipeline, SealPolicy, Settings};
 use crate::source::CaptureFile;
 use crate::source::{Cut, Event, Lost, PacketSource, SourceError};
-use crate::upload::{CommitRule, Committed, Statement, Uploader};
+use crate::upload::{CommitRule, Committed, Importing, Statement, Uploader, unless_stopped};
 use changes::Change;
 pub use identity::{Known, identify};
 pub use plan::{Plan, plan};
@@ -150,13 +150,15 @@ fn start(
         resumes: plan.before.as_ref().map(|import| import.last_generation),
         started_at: capstan_storage_engine::store::now(),
     };
-    let recorder = match plan.next {
-        Some(next) => {
-            let begun = runtime.block_on(Recorder::succeed(store, plan.recorder, next, info))?;
-            begun.ok_or_else(|| plan::overtaken(store, &plan.name))?
+    let is_stopped = || options.stop.load(Ordering::Relaxed);
+    let starting = async {
+        match plan.next {
+            Some(next) => Recorder::succeed(store, plan.recorder, next, info).await,
+            None => Recorder::start(store, plan.recorder, info).await.map(Some),
         }
-        None => runtime.block_on(Recorder::start(store, plan.recorder, info))?,
     };
+    let started = runtime.block_on(unless_stopped(store, is_stopped, starting))?;
+    let recorder = started.ok_or_else(|| plan::overtaken(store, &plan.name))?;
     let generation = recorder.generation();
     let flow_generation = plan.before.as_ref().map_or(generation, |import| import.first_generation);
     let uploader = Uploader::start(
@@ -164,7 +166,7 @@ fn start(
         recorder,
         flow_generation,
         CommitRule::EachSegment,
-        Some(source.progress()),
+        Some(Importing { progress: source.progress(), stop: Arc::clone(&options.stop) }),
         runtime.clone(),
     )?;
     let committed = uploader.committed();

@@ -18,7 +18,7 @@ use crate::flow_table::Timeouts;
 use crate::pipeline::{Pipeline, SealPolicy, Settings};
 use crate::source::live::LiveSource;
 use crate::source::{Event, Lost, PacketSource};
-use crate::upload::{CommitRule, Committed, Statement, Uploader};
+use crate::upload::{CommitRule, Committed, Statement, Uploader, unless_stopped};
 
 /// How to record.
 #[derive(Debug, Clone)]
@@ -88,7 +88,9 @@ pub fn run(
         resumes: None,
         started_at: started,
     };
-    let recorder = runtime.block_on(Recorder::start(store, id, info))?;
+    let stop = source.stop_handle();
+    let starting = Recorder::start(store, id, info);
+    let recorder = runtime.block_on(unless_stopped(store, || stop.is_stopped(), starting))?;
     let generation = recorder.generation();
     let uploader = Uploader::start(
         store.clone(),

@@ -7,7 +7,7 @@
 //! While an import reads, seals or uploads, a task of its own [commits that it lives](Signs), so that no other process
 //! takes it for dead.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -74,6 +74,15 @@ pub struct Statement {
     pub note: String,
 }
 
+/// What is known of an import.
+#[derive(Debug, Clone)]
+pub struct Importing {
+    /// How far the source has been read.
+    pub progress: Arc<Progress>,
+    /// Set to stop.
+    pub stop: Arc<AtomicBool>,
+}
+
 /// When commits are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitRule {
@@ -106,8 +115,8 @@ impl std::fmt::Debug for Job {
 }
 
 impl Uploader {
-    /// Starts the thread. `flow_generation` is what flow ids carry; `source` tells how far an import has
-    /// read; `runtime` drives the store's IO.
+    /// Starts the thread. `flow_generation` is what flow ids carry; `import` is set for an import;
+    /// `runtime` drives the store's IO.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -116,7 +125,7 @@ impl Uploader {
         recorder: Recorder,
         flow_generation: Generation,
         rule: CommitRule,
-        source: Option<Arc<Progress>>,
+        import: Option<Importing>,
         runtime: Handle,
     ) -> Result<Uploader, Failure> {
         let committed = Arc::new(Committed::default());
@@ -130,7 +139,7 @@ impl Uploader {
             log: Log::open(recorder, &runtime),
             flow_generation,
             rule,
-            source,
+            import,
             runtime,
             committed: Arc::clone(&committed),
             next_segment: 0,
@@ -300,7 +309,7 @@ struct Worker {
     generation: Generation,
     flow_generation: Generation,
     rule: CommitRule,
-    source: Option<Arc<Progress>>,
+    import: Option<Importing>,
     runtime: Handle,
     committed: Arc<Committed>,
     next_segment: u64,
@@ -360,6 +369,12 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether an import is to stop waiting for its store. Whoever records waits on: what it has is nowhere
+    /// else.
+    fn is_stopped(&self) -> bool {
+        self.import.as_ref().is_some_and(|import| import.stop.load(Ordering::Relaxed))
+    }
+
     fn resume(&mut self, resume: Resume) {
         self.draft.next_ordinal = resume.next_ordinal;
         self.draft.next_flow = resume.next_flow;
@@ -374,19 +389,20 @@ impl Worker {
         })?;
         let entry = entry_of(&sealed, secrets);
         let (store, patience) = (&self.store, Patience::of(self.rule));
-        self.runtime.block_on(patience.keep_trying(async || {
+        let uploading = patience.keep_trying(async || {
             let puts = sealed.layers.iter().map(|sealed| {
                 let path = names::layer(entry.hour, &entry.name, sealed.layer.file());
                 async move { store.put_new(&path, sealed.parts.clone()).await }
             });
             futures::future::try_join_all(puts).await
-        }))?;
+        });
+        self.runtime.block_on(unless_stopped(store, || self.is_stopped(), uploading))?;
         Ok(entry)
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
         let mut draft = std::mem::take(&mut self.draft);
-        draft.source_read = self.source.as_ref().map(|source| source.mark());
+        draft.source_read = self.import.as_ref().map(|import| import.progress.mark());
         let resume = Resume { next_ordinal: draft.next_ordinal, next_flow: draft.next_flow };
         let packets: u64 = draft.segments.iter().map(|segment| segment.packets).sum();
         let bytes: u64 = draft
@@ -397,8 +413,9 @@ impl Worker {
             .sum();
         let segments = draft.segments.len() as u64;
         let (log, patience) = (&self.log, Patience::of(self.rule));
-        let append = async || log.append(draft.clone()).await;
-        let generation = self.runtime.block_on(patience.keep_trying(append))?;
+        let committing = patience.keep_trying(async || log.append(draft.clone()).await);
+        let committing = unless_stopped(&self.store, || self.is_stopped(), committing);
+        let generation = self.runtime.block_on(committing)?;
         let ended = generation != std::mem::replace(&mut self.generation, generation);
         self.committed.ended.fetch_add(u64::from(ended), Ordering::Relaxed);
         self.committed.segments.fetch_add(segments, Ordering::Relaxed);
@@ -406,6 +423,31 @@ impl Worker {
         self.committed.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.resume(resume);
         Ok(())
+    }
+}
+
+/// Time between two looks whether something is to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Does something with a store, unless it is to stop while the store does not answer: what goes well
+/// ends.
+pub(crate) async fn unless_stopped<T>(
+    store: &Store,
+    is_stopped: impl Fn() -> bool,
+    operation: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut operation = std::pin::pin!(operation);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut operation => return ended,
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                if is_stopped() && store.is_in_trouble() {
+                    let what = "stopped while waiting for the store";
+                    return Err(Failure::new(FailureKind::Interrupted, what));
+                }
+            }
+        }
     }
 }
 

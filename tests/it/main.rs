@@ -1,5 +1,6 @@
 //! One binary for every end-to-end test.
 
+mod away;
 mod bad_input;
 mod bucket;
 mod cable;

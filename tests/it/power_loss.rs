@@ -64,7 +64,7 @@ fn calls(record: &str) -> Vec<Call> {
                 (rest.split('"').nth(2 * place)?, rest.split('"').nth(2 * place + 1)?);
             let folder = before.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>'));
             let folder = folder.map_or("", |(folder, _)| folder);
-            Some(text(&Path::new(folder).join(name)))
+            Some(Path::new(folder).join(name).to_str()?.to_owned())
         };
         let of_file = || Some(rest.split_once('<')?.1.split_once('>')?.0.to_owned());
         let failed = result.starts_with('-');

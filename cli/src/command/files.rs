@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use super::asked::{Server, is_rest_of_answer, touching};
 use super::cells;
 use super::window::Window;
+use crate::interrupt;
 use crate::output;
 use crate::settings::Settings;
 
@@ -66,7 +67,7 @@ pub(crate) fn run(
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let sql = statement(arguments.window.range()?, arguments.layer);
-    runtime.block_on(async {
+    interrupt::until(runtime, "stopped: these are not all objects", async {
         let asked = arguments.server.open(settings).await?;
         let mut answer = asked.query(&sql).await?;
         let mut objects = Vec::new();

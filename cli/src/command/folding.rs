@@ -1,5 +1,8 @@
 //! Folding while another command runs.
 
+use std::sync::atomic::AtomicBool;
+
+use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::catalog::role;
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Runtime;
@@ -7,6 +10,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::import::host_name;
+use crate::stopped::or_stopped_if;
+
+const LATER: &str = "the store is away: the next who writes folds what was written";
 
 /// Keeps the catalog folded, if nobody else does.
 #[derive(Debug)]
@@ -25,18 +31,26 @@ impl Folding {
     }
 
     /// Folds what was written last, unless another process will, and ends.
-    pub(super) fn stop(self, runtime: &Runtime) {
+    pub(super) fn stop(self, asked: &AtomicBool, runtime: &Runtime) {
         drop(self.stop);
-        if let Err(error) = runtime.block_on(self.task) {
-            tracing::warn!(%error, "folding ended early");
+        let ended = async {
+            self.task.await.map_err(|error| {
+                Failure::caused_by(FailureKind::Other, "folding ended early", error)
+            })
+        };
+        let away = || self.store.is_in_trouble();
+        match runtime.block_on(or_stopped_if(asked, away, LATER, ended)) {
+            Ok(()) => before_leaving(&self.store, asked, runtime),
+            Err(failure) => tracing::warn!("{failure}"),
         }
-        before_leaving(&self.store, runtime);
     }
 }
 
 /// Folds what is there, unless somebody who stays does.
-pub(super) fn before_leaving(store: &Store, runtime: &Runtime) {
-    if let Err(failure) = runtime.block_on(role::fold_before_leaving(store, &holder())) {
+pub(super) fn before_leaving(store: &Store, asked: &AtomicBool, runtime: &Runtime) {
+    let (away, holder) = (|| store.is_in_trouble(), holder());
+    let folding = role::fold_before_leaving(store, &holder);
+    if let Err(failure) = runtime.block_on(or_stopped_if(asked, away, LATER, folding)) {
         // All of it can be read from the logs; the next who writes folds it.
         tracing::warn!(%failure, "what was written is not folded into the catalog yet");
     }

@@ -17,6 +17,7 @@ use super::folding;
 use crate::interrupt;
 use crate::output::{self, agree, bytes, count};
 use crate::settings::Settings;
+use crate::stopped::{or_stopped, or_stopped_if};
 
 /// Read capture files into a store
 ///
@@ -45,6 +46,8 @@ pub(crate) struct Arguments {
     dead_after: u64,
 }
 
+const NOTHING: &str = "stopped before anything was imported";
+
 pub(crate) fn run(
     arguments: Arguments,
     settings: &Settings,
@@ -58,12 +61,16 @@ pub(crate) fn run(
     if places.found.is_empty() {
         return Err(Failure::new(FailureKind::Usage, "no capture was found in what was named"));
     }
-    let store = runtime.block_on(settings.open_or_create(None))?;
     let stop = interrupt::watch(runtime, || ())?;
+    let opening = or_stopped(&stop, NOTHING, settings.open_or_create(None));
+    let store = runtime.block_on(opening)?;
     let dead_after = Duration::from_secs(arguments.dead_after);
     let options = ImportOptions { again: arguments.again, stop, host: host_name(), dead_after };
     let ended = import_all(&store, &places.found, &options, runtime);
-    folding::before_leaving(&store, runtime);
+    let is_away = |failure: &Failure| failure.kind() == FailureKind::Unavailable;
+    if !ended.as_ref().is_err_and(is_away) {
+        folding::before_leaving(&store, &options.stop, runtime);
+    }
     ended
 }
 
@@ -138,13 +145,13 @@ fn one(
     let source = match place.open(&options.stop) {
         // Nothing had come out of the stream yet.
         Err(_) if place.is_stream() && options.stop.load(Ordering::Relaxed) => {
-            let what = "stopped before anything was imported";
-            return Err(Failure::new(FailureKind::Interrupted, what));
+            return Err(Failure::new(FailureKind::Interrupted, NOTHING));
         }
         opened => opened?,
     };
     let plan = import::plan(store, &name, known, options, bar);
-    let plan = runtime.block_on(plan)?;
+    let away = || store.is_in_trouble();
+    let plan = runtime.block_on(or_stopped_if(&options.stop, away, NOTHING, plan))?;
     import::run(store, plan, source, options, bar, runtime.handle())
 }
 

@@ -1,9 +1,11 @@
 //! `capstan record`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use capstan_ingest::record::{self, COMMIT_EVERY, RecordOptions, Recorded, Watch};
-use capstan_ingest::source::live::{Interfaces, LiveOptions, LiveSource};
+use capstan_ingest::source::live::{Interfaces, LiveOptions, LiveSource, StopHandle};
 use capstan_ingest::upload::Committed;
 use capstan_model::Failure;
 use capstan_storage_engine::store::Store;
@@ -16,6 +18,9 @@ use super::import::host_name;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
+use crate::stopped::or_stopped;
+
+const NOTHING: &str = "stopped before anything was recorded";
 
 /// Record this machine's interfaces
 ///
@@ -78,11 +83,25 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let store = runtime.block_on(settings.open_or_create(None))?;
+    let recording = Arc::new(OnceLock::<StopHandle>::new());
+    let asked = interrupt::watch(runtime, {
+        let recording = Arc::clone(&recording);
+        move || {
+            if let Some(handle) = recording.get() {
+                handle.stop();
+            }
+        }
+    })?;
+    let opening = or_stopped(&asked, NOTHING, settings.open_or_create(None));
+    let store = runtime.block_on(opening)?;
     let (mut source, options) = arguments.capture.open(settings)?;
-    let stop = source.stop_handle();
     let by_clock = source.stop_handle();
-    interrupt::watch(runtime, move || stop.stop())?;
+    let stop = recording.get_or_init(|| source.stop_handle());
+    if asked.load(Ordering::Relaxed) {
+        // It was asked to before there was anything to stop.
+        stop.stop();
+    }
+    runtime.spawn(tell_what_waits(store.clone(), Arc::clone(&asked)));
     if let Some(seconds) = arguments.duration {
         runtime.spawn(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -93,8 +112,19 @@ pub(crate) fn run(
     output::tell(&format!("recording {what} into {place}; Ctrl-C stops"));
     let folding = Folding::start(&store, runtime);
     let recorded = watch(&store, &mut source, &options, runtime);
-    folding.stop(runtime);
+    folding.stop(&asked, runtime);
     report(&recorded?)
+}
+
+/// Tells who stops a recording that it waits for its store, if that is so.
+pub(super) async fn tell_what_waits(store: Store, asked: Arc<AtomicBool>) {
+    while !(asked.load(Ordering::Relaxed) && store.is_in_trouble()) {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    output::tell(
+        "capstan: stopping: waiting for the store, which is away, to commit what was captured; Ctrl-C \
+         again ends at once, and loses what is not committed",
+    );
 }
 
 /// Records until the source is stopped, with a line on the terminal that tells how it goes.

@@ -13,6 +13,7 @@ use super::import::host_name;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
+use crate::stopped::{or_stopped, or_stopped_if};
 
 /// Make a damaged store readable again
 ///
@@ -116,6 +117,8 @@ impl Watch for Shown {
     }
 }
 
+const STOPPED: &str = "stopped before it was done: run it again, it goes on where it is";
+
 pub(crate) fn run(
     arguments: &Arguments,
     settings: &Settings,
@@ -131,11 +134,15 @@ pub(crate) fn run(
     let (bar, failed) = (output::step_bar(), Mutex::default());
     let shown = Shown { format: arguments.format, bar, stop, failed };
     let report: Result<Report, Failure> = runtime.block_on(async {
-        let (store, format) = settings.open_damaged(options.dry_run).await?;
+        let opening = settings.open_damaged(options.dry_run);
+        let (store, format) = or_stopped(&shown.stop, STOPPED, opening).await?;
         if format {
             shown.line("format", "format: written again".to_owned());
         }
-        let mut report = repair::repair(&store, &options, &shown).await?;
+        // Between two steps it says itself how far it came.
+        let (away, repairing) =
+            (|| store.is_in_trouble(), repair::repair(&store, &options, &shown));
+        let mut report = or_stopped_if(&shown.stop, away, STOPPED, repairing).await?;
         report.repaired += u64::from(format);
         Ok(report)
     });
@@ -212,8 +219,7 @@ fn summary(report: &Report, options: &Options) -> String {
 /// How the repair ends.
 fn judge(report: &Report) -> Result<(), Failure> {
     if report.stopped {
-        let what = "stopped before it was done: run it again, it goes on where it is";
-        return Err(Failure::new(FailureKind::Interrupted, what));
+        return Err(Failure::new(FailureKind::Interrupted, STOPPED));
     }
     if report.beyond > 0 {
         let what = format!(

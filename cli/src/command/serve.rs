@@ -20,6 +20,7 @@ use super::limited::Limited;
 use crate::interrupt;
 use crate::output;
 use crate::settings::Settings;
+use crate::stopped::or_stopped;
 
 /// Where Flight listens unless said otherwise.
 const FLIGHT: &str = "127.0.0.1:32010";
@@ -172,15 +173,17 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let (listening, store, cache) = runtime.block_on(async {
+    let (stop, stopped) = watch::channel(false);
+    let asked = interrupt::watch(runtime, move || {
+        stop.send_replace(true);
+    })?;
+    let opening = async {
         let store = settings.open().await?;
         let cache = arguments.keeping.open(settings).await?;
         Ok::<_, Failure>((arguments.ports.listen(settings).await?, store, cache))
-    })?;
-    let (stop, stopped) = watch::channel(false);
-    interrupt::watch(runtime, move || {
-        stop.send_replace(true);
-    })?;
+    };
+    let (listening, store, cache) =
+        runtime.block_on(or_stopped(&asked, "stopped before anything was served", opening))?;
     let limits = arguments.limits.of_server(settings);
     runtime.block_on(serve(listening, store, cache, limits, stopped))
 }

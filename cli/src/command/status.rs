@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::asked::Server;
 use super::window::Window;
+use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
 
@@ -81,7 +82,7 @@ pub(crate) fn run(
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let range = arguments.window.range()?;
-    let (status, ended) = runtime.block_on(async {
+    let (status, ended) = interrupt::until(runtime, "stopped", async {
         let asked = arguments.server.open(settings).await?;
         read::status(&asked, range).await
     })?;

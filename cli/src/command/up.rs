@@ -7,8 +7,10 @@
 mod apart;
 mod keeper;
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
+use capstan_ingest::source::live::StopHandle;
 use capstan_model::Failure;
 use tokio::runtime::Runtime;
 
@@ -20,6 +22,7 @@ use super::serve::{Keeping, Ports};
 use crate::interrupt;
 use crate::output;
 use crate::settings::Settings;
+use crate::stopped::or_stopped;
 
 /// The store where none is named.
 const STORE: &str = "./capstan-store";
@@ -53,28 +56,45 @@ pub(crate) fn run(
     if let Some(parent) = apart::parent() {
         return apart::run(&arguments, settings, runtime, parent);
     }
-    let (store, listening) = runtime.block_on(async {
+    let recording = Arc::new(OnceLock::<StopHandle>::new());
+    let serving = Arc::new(OnceLock::<Arc<Keeper>>::new());
+    let asked = interrupt::watch(runtime, {
+        let (recording, serving) = (Arc::clone(&recording), Arc::clone(&serving));
+        move || {
+            if let Some(handle) = recording.get() {
+                handle.stop();
+            }
+            if let Some(keeper) = serving.get() {
+                keeper.stop();
+            }
+        }
+    })?;
+    let opening = async {
         let listening = arguments.ports.listen(settings).await?;
         let store = settings.open_or_create(Some(STORE)).await?;
         Ok::<_, Failure>((store, listening))
-    })?;
+    };
+    let (store, listening) =
+        runtime.block_on(or_stopped(&asked, "stopped before anything was recorded", opening))?;
     let (mut source, options) = arguments.capture.open(settings)?;
-    let stop_recording = source.stop_handle();
     let also_stop_recording = source.stop_handle();
+    let handle = recording.get_or_init(|| source.stop_handle());
     let keeper = Arc::new(Keeper::new(listening)?);
-    let stop_serving = Arc::clone(&keeper);
-    interrupt::watch(runtime, move || {
-        stop_recording.stop();
-        stop_serving.stop();
-    })?;
+    serving.get_or_init(|| Arc::clone(&keeper));
+    if asked.load(Ordering::Relaxed) {
+        // It was asked to before there was anything to stop.
+        handle.stop();
+        keeper.stop();
+    }
+    runtime.spawn(record::tell_what_waits(store.clone(), Arc::clone(&asked)));
     output::tell(&format!("recording {} into {}", options.description, store.place()));
     // A recorder that nobody could ever ask is not what was wanted.
-    let serving = Keeper::start(&keeper, move || also_stop_recording.stop())?;
+    let kept = Keeper::start(&keeper, move || also_stop_recording.stop())?;
     let folding = Folding::start(&store, runtime);
     let recorded = record::watch(&store, &mut source, &options, runtime);
-    folding.stop(runtime);
+    folding.stop(&asked, runtime);
     keeper.stop();
-    let served = keeper::joined(serving);
+    let served = keeper::joined(kept);
     record::report(&recorded?)?;
     served
 }

@@ -13,6 +13,7 @@ use super::window::Window;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
+use crate::stopped::{or_stopped, or_stopped_if};
 
 /// Check that a store is what was written
 ///
@@ -103,6 +104,9 @@ impl Watch for Shown {
     }
 }
 
+const NOTHING: &str = "stopped before anything was checked";
+const AWAY: &str = "stopped before it was done, as the store was away: begin again";
+
 pub(crate) fn run(
     arguments: &Arguments,
     settings: &Settings,
@@ -113,8 +117,10 @@ pub(crate) fn run(
     let (bar, failed) = (output::byte_bar(Some(0)), Mutex::default());
     let shown = Shown { format: arguments.format, bar, stop, failed };
     let report = runtime.block_on(async {
-        let store = settings.open().await?;
-        verify::verify(&store, &options, &shown).await
+        let store = or_stopped(&shown.stop, NOTHING, settings.open()).await?;
+        // Between two objects it says itself how far it came.
+        let (away, checking) = (|| store.is_in_trouble(), verify::verify(&store, &options, &shown));
+        or_stopped_if(&shown.stop, away, AWAY, checking).await
     });
     shown.bar.finish_and_clear();
     if let Some(failure) = shown.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {

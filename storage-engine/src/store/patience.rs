@@ -304,6 +304,9 @@ impl<'a> Waiting<'a> {
                     Err(error) => {
                         let refusal = refusal(&error);
                         let failure = failure(self.what.clone(), error);
+                        if failure.kind() != FailureKind::Unavailable {
+                            self.answered();
+                        }
                         Err(Tried { failure, refusal, silent: false })
                     }
                 },
