@@ -119,7 +119,7 @@ fn keys_that_run_out_in_the_middle_of_an_import_cost_nothing() {
         &[
             "noise.pcap stopped: 1100 of its packets are committed and stay",
             "the same command goes on from there",
-            "the session token has run out: get new temporary keys",
+            "these credentials have expired (the session token has run out): get new temporary keys",
         ],
     );
     assert!(words.contains(place.bucket.store().to_str().expect("text")), "{words}");

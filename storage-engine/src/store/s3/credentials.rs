@@ -134,7 +134,7 @@ impl S3Credentials {
         Ok(match self {
             S3Credentials::Keys(keys) => S3Credentials::Keys(keys.checked("the environment")?),
             S3Credentials::Profile { keys, file } => {
-                S3Credentials::Profile { keys: keys.checked(file.name())?, file }
+                S3Credentials::Profile { keys: keys.checked(file.described())?, file }
             }
             other => other,
         })

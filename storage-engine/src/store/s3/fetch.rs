@@ -81,19 +81,19 @@ impl Source {
             S3Credentials::Task { path } => {
                 let url = format!("{TASK_AGENT}{path}");
                 let named = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
-                self.from_agent(&address(named, &url)?, None, "the agent of ECS").await
+                self.ask_agent(&address(named, &url)?, None, "the agent of ECS").await
             }
             S3Credentials::Pod { url, token_file } => {
                 let token = token_of("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token_file).await?;
                 let url = address("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)?;
-                self.from_agent(&url, Some(token), "the agent of EKS").await
+                self.ask_agent(&url, Some(token), "the agent of EKS").await
             }
             S3Credentials::WebIdentity { token_file, role, session, endpoint } => {
                 let token = token_of("AWS_WEB_IDENTITY_TOKEN_FILE", token_file).await?;
-                self.from_token_service(&token, role, session.as_deref(), endpoint.as_deref()).await
+                self.ask_token_service(&token, role, session.as_deref(), endpoint.as_deref()).await
             }
             S3Credentials::Metadata { endpoint } => {
-                self.from_metadata(endpoint.as_deref().unwrap_or(METADATA)).await
+                self.ask_metadata(endpoint.as_deref().unwrap_or(METADATA)).await
             }
         }
     }
@@ -101,7 +101,7 @@ impl Source {
     /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html> and
     /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>: the same
     /// answer.
-    async fn from_agent(
+    async fn ask_agent(
         &self,
         url: &Url,
         token: Option<String>,
@@ -113,7 +113,7 @@ impl Source {
     }
 
     /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html>
-    async fn from_metadata(&self, endpoint: &str) -> Result<Fetched, NoCredentials> {
+    async fn ask_metadata(&self, endpoint: &str) -> Result<Fetched, NoCredentials> {
         const WHOM: &str = "the metadata service of this machine";
         let endpoint = endpoint.trim_end_matches('/');
         let at =
@@ -151,7 +151,7 @@ impl Source {
     }
 
     /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>
-    async fn from_token_service(
+    async fn ask_token_service(
         &self,
         token: &str,
         role: &str,

@@ -37,14 +37,14 @@ impl ProfileFile {
     }
 
     /// For messages.
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn described(&self) -> &str {
         &self.shown
     }
 
     /// The keys that the files have now.
     pub(super) fn read_keys(&self) -> Result<S3Keys, Failure> {
         match Profile::of(self.clone())?.credentials()? {
-            Some(S3Credentials::Profile { keys, .. }) => keys.checked(self.name()),
+            Some(S3Credentials::Profile { keys, .. }) => keys.checked(self.described()),
             _ => Err(usage(format!("{} has no keys any more", self.shown))),
         }
     }
