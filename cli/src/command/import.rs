@@ -116,8 +116,7 @@ fn import_all(
             return Err(failure);
         }
         output::print_failure(&failure);
-        let keep = worst.as_ref().is_some_and(|worst| worst.kind() == FailureKind::Damaged);
-        if !keep {
+        if worst.as_ref().is_none_or(|worst| weight(worst.kind()) <= weight(failure.kind())) {
             worst = Some(failure);
         }
     }
@@ -127,6 +126,16 @@ fn import_all(
             "not every source was imported whole: see the messages above",
         )),
         None => Ok(()),
+    }
+}
+
+/// Of several sources that were not imported, how bad it is.
+fn weight(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::Damaged => 2,
+        // It may not be in the store yet.
+        FailureKind::Busy => 1,
+        _ => 0,
     }
 }
 

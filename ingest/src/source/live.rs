@@ -300,8 +300,8 @@ impl LiveSource {
     fn heard_until(&mut self) -> Time {
         // The clock first: what comes in later is later.
         let now = current_time();
-        let unread = self.captures.iter_mut().map(|capture| capture.unread_since(now));
-        unread.fold(Some(now), |all, one| Some(all?.min(one?))).unwrap_or(Time::MIN)
+        let mut unread = self.captures.iter_mut().map(|capture| capture.unread_since(now));
+        unread.try_fold(now, |all, one| one.map(|one| all.min(one))).unwrap_or(Time::MIN)
     }
 
     /// Makes the next ready block the current one, taking turns.
