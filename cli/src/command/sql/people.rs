@@ -197,7 +197,7 @@ mod tests {
         let rows = [batch(vec!["a", "\u{1b}[2J\nb"])];
         assert_eq!(
             shown(Shape::Table, &rows, false),
-            " number  some text    \n 0       a            \n 1       \\x1b[2J\\nb  \n(2 rows)\n"
+            " number  some text  \n 0       a          \n 1       \\x1b[2J\\nb \n(2 rows)\n"
         );
         let vertical = shown(Shape::Vertical, &rows, false);
         assert_eq!(
