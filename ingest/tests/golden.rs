@@ -9,6 +9,7 @@ mod describe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use capstan_ingest::import::{self, ImportOptions, Watch};
 use capstan_ingest::source;
@@ -63,11 +64,12 @@ fn import_all(folder: &Path, runtime: &Runtime) -> Store {
             again: false,
             stop: Arc::new(AtomicBool::new(false)),
             host: "golden".to_owned(),
+            dead_after: Duration::ZERO,
         };
         let known = Some(import::identify(&path).unwrap());
         let capture = source::open(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let plan = import::plan(&store, name, known, false, &options.stop, &Silent);
+        let plan = import::plan(&store, name, known, &options, &Silent);
         let plan = runtime.block_on(plan).unwrap();
         let done = import::run(&store, plan, capture, &options, &Silent, runtime.handle());
         let done = done.unwrap();

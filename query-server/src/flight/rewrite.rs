@@ -179,13 +179,16 @@ mod tests {
     const TABLE: &str =
         "(VALUES ('a', 2048, X'01'), ('b', 5000, X'00'), ('a', 1024, X'01')) AS t (k, n, b)";
 
+    async fn planned(context: &SessionContext, sql: &str) -> Result<LogicalPlan> {
+        let state = context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        plan(&state, state.sql_to_statement(sql, &dialect)?).await
+    }
+
     async fn column(sql: &str, column: usize) -> Vec<i64> {
         let context = SessionContext::new_with_config(super::super::session_config());
         let sql = sql.replace("{t}", TABLE);
-        let state = context.state();
-        let dialect = state.config_options().sql_parser.dialect;
-        let statement = state.sql_to_statement(&sql, &dialect).expect("SQL");
-        let plan = plan(&state, statement).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let plan = planned(&context, &sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
         let batches = context.execute_logical_plan(plan).await.unwrap().collect().await;
         let batches = batches.unwrap_or_else(|e| panic!("{sql}: {e}"));
         let values = batches.iter().flat_map(|batch| {
@@ -253,7 +256,7 @@ mod tests {
     async fn what_is_wrong_is_said_of_the_statement_as_it_was_written() {
         let context = SessionContext::new_with_config(super::super::session_config());
         let sql = format!("SELECT k, nothing/1024 FROM {TABLE} GROUP BY k ORDER BY 2");
-        let error = plan(&context.state(), &sql).await.unwrap_err().to_string();
+        let error = planned(&context, &sql).await.unwrap_err().to_string();
         assert!(error.contains("nothing"), "{error}");
     }
 }

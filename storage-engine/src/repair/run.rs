@@ -119,15 +119,15 @@ impl fmt::Display for Action {
                 f,
                 "{}: written, as no root can be read; {} {} folded from the start",
                 names::root(*version),
-                count(*logs as u64, "log"),
-                agree(*logs as u64, "is", "are")
+                count(*logs, "log"),
+                agree(*logs, "is", "are")
             ),
             Action::Root { version, from, logs } => write!(
                 f,
                 "{}: written from version {from}; {} {} folded from the start",
                 names::root(*version),
-                count(*logs as u64, "log"),
-                agree(*logs as u64, "is", "are")
+                count(*logs, "log"),
+                agree(*logs, "is", "are")
             ),
             Action::Manifest { slot, commits, lost } => {
                 write!(

@@ -20,7 +20,7 @@ async fn local() -> Local {
     let options = Options { partitions: Some(2), ..Options::default() };
     let options = Options { freshness: Duration::from_secs(3_600), ..options };
     let sessions = StoreSessions::open(store, options).await.expect("a store");
-    Local::new(Arc::new(sessions)).expect("threads")
+    Local::new(Arc::new(sessions))
 }
 
 async fn ask(local: &Local, sql: &str) -> Result<RecordBatch, String> {

@@ -116,7 +116,7 @@ async fn a_life_that_was_silent_for_long_is_not_waited_for() {
     let store = memory().await;
     drop(begin(&store, 1).await);
     // By the store's clock, which here is this machine's.
-    std::thread::sleep(Duration::from_millis(30));
+    tokio::time::sleep(Duration::from_millis(30)).await;
     let waiting = |_: &Life, _| panic!("it waits");
     let standing = look(&store, RECORDER, Duration::from_millis(20), &waiting).await.unwrap();
     assert!(matches!(standing, Standing::Free { next: Generation(2), .. }));
