@@ -49,7 +49,7 @@ async fn what_never_yields_holds_up_nobody_and_hears_that_its_client_left() {
     }
     let other = tokio::time::timeout(LONG, questions.ask(async { Ok(7) })).await;
     assert_eq!(other.expect("it is held up").expect("an answer"), 7);
-    assert_eq!(questions.running(), 3);
+    assert!(questions.running() >= 3, "they were stopped");
     asked.iter().for_each(tokio::task::JoinHandle::abort);
     until_idle(&questions).await;
 }

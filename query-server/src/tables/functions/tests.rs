@@ -13,6 +13,9 @@ use crate::tables::session;
 
 /// Functions whose values are about as long as what they are given, or of a fixed length.
 const PLAIN: &str = "\
+    abs acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh cot decode degrees encode exp \
+    factorial floor gcd isnan iszero lcm ln log log10 log2 nanvl pi power radians random round \
+    signum sin sinh sqrt tan tanh trunc \
     array_add array_any_match array_any_value array_append array_avg array_compact array_concat \
     array_dims array_distance array_distinct array_element array_except array_filter array_first \
     array_has array_has_all array_has_any array_intersect array_length array_max array_min \
