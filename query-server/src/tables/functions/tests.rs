@@ -89,7 +89,7 @@ async fn what_would_be_too_long_is_refused_and_the_rest_is_made() {
     let context = context().await;
     let refused = [
         "repeat('x', 1000000000)",
-        "repeat(repeat('x', 60000000), 60000000)",
+        "repeat(repeat('x', 6000), 60000000)",
         "lpad('x', 1000000000)",
         "rpad('x', 1000000000, 'yz')",
         "replace(repeat('a', 1000000), 'a', repeat('b', 1000))",
@@ -110,8 +110,8 @@ async fn what_would_be_too_long_is_refused_and_the_rest_is_made() {
         "array_to_string(range(0, 100000), repeat('x', 10000))",
         "array_replace_all(array_repeat('a', 100000), 'a', repeat('b', 10000))",
         "array_replace_n(array_repeat('a', 100000), 'a', repeat('b', 10000), 100000)",
-        "string_to_array(repeat('x', 50000000), '')",
-        "to_char(timestamp '2020-01-01', repeat('%B', 10000000))",
+        "string_to_array(repeat('x', 5000000), '')",
+        "to_char(timestamp '2020-01-01', repeat('%B', 2000000))",
         "levenshtein(repeat('x', 100000), repeat('y', 100000))",
     ];
     for call in refused {
