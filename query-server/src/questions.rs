@@ -175,8 +175,7 @@ impl Questions {
             asked.until_stopped(async { told.await.unwrap_or_else(|_| Err(crashed())) }).await?;
         let pieces = stream::unfold(Some((asked, from)), async |state| {
             let (asked, mut from) = state?;
-            let next =
-                async { from.recv().await.map_or_else(|| Err(crashed()), |piece| Ok(piece)) };
+            let next = async { from.recv().await.ok_or_else(crashed) };
             match asked.until_stopped(next).await {
                 Ok(Some(piece)) => Some((Ok(piece), Some((asked, from)))),
                 Ok(None) => None,

@@ -54,9 +54,12 @@ pub struct Snapshot {
     shared: Arc<Shared>,
     view: View,
     /// Windows that are known or being asked for, the newest first.
-    windows: std::sync::Mutex<VecDeque<(Question, Arc<OnceCell<Arc<Window>>>)>>,
+    windows: std::sync::Mutex<VecDeque<(Question, Place)>>,
     in_use: std::sync::Mutex<Weak<InUse>>,
 }
+
+/// Where a window comes to be known.
+type Place = Arc<OnceCell<Arc<Window>>>;
 
 /// What a window was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +169,7 @@ impl Snapshot {
     }
 
     /// The place of a question's window, a new one if it was not asked lately.
-    fn place(&self, question: &Question) -> Arc<OnceCell<Arc<Window>>> {
+    fn place(&self, question: &Question) -> Place {
         // What is guarded makes sense after every statement.
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, window)) = windows.iter().find(|(known, _)| known == question) {
