@@ -109,6 +109,7 @@ pub(crate) fn signal(child: &Child, number: i32) {
 
 /// Lets processes that are started from here on leave a core when they crash.
 #[allow(unsafe_code)]
+#[allow(clippy::print_stdout)] // The runner shows it beside the test.
 pub(crate) fn allow_cores() {
     // SAFETY: `rlimit` is two numbers, for which zero is a value, and both calls get a live one.
     unsafe {

@@ -149,7 +149,6 @@ fn stopped(mut child: std::process::Child, number: i32) -> Output {
         assert!(began.elapsed() < PATIENCE, "it does not hear");
         std::thread::sleep(Duration::from_millis(10));
     }
-    println!("ended after {:?}", began.elapsed());
     child.wait_with_output().expect("it is ours")
 }
 

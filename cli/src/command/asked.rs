@@ -9,7 +9,6 @@ use capstan_query_server::flight::local::Local;
 use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
 use clap::builder::NonEmptyStringValueParser;
-use futures::TryStreamExt;
 
 use crate::settings::Settings;
 

@@ -77,6 +77,12 @@ struct Found {
     losses: Vec<(Option<TimeRange>, LossLine)>,
 }
 
+/// Whether a problem is about a time that is asked about. A side that cannot be told has no bound.
+fn hides(from: Option<Time>, to: Option<Time>, asked: TimeRange) -> bool {
+    let range = TimeRange { start: from.unwrap_or(Time::MIN), end: to.unwrap_or(Time::MAX) };
+    range.intersect(&asked).is_some()
+}
+
 impl Found {
     fn take(&mut self, batch: &RecordBatch, asked: TimeRange) -> Result<(), Failure> {
         let text = |name| cells::texts(batch, name);
@@ -124,7 +130,9 @@ impl Found {
                     },
                 )),
                 // One of which the times cannot be told is everybody's.
-                Some("problem") if range.intersect(&asked).is_some() => status.problems.push(name),
+                Some("problem") if hides(time(&from), time(&to), asked) => {
+                    status.problems.push(name)
+                }
                 _ => {}
             }
         }
