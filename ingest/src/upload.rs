@@ -328,18 +328,24 @@ impl Worker {
 
     /// Ends the log of an import that could not be brought to its end, so that it can be gone on with at once.
     fn end(&self, failure: Option<&Failure>) {
-        if failure
-            .is_some_and(|of| matches!(of.kind(), FailureKind::Unavailable | FailureKind::Busy))
-        {
+        // A store that is away cannot be told, and the log of another process is not ours to end.
+        let cannot = |of: &Failure| {
+            matches!(
+                of.kind(),
+                FailureKind::Unavailable | FailureKind::Busy | FailureKind::Interrupted
+            )
+        };
+        if failure.is_some_and(cannot) {
             return;
         }
-        let ended = self.runtime.block_on(async {
+        let ending = unless_stopped(&self.store, || self.is_stopped(), async {
             let mut recorder = self.log.recorder.lock().await;
             if recorder.is_finished() {
                 return Ok(());
             }
             recorder.give_up().await
         });
+        let ended = self.runtime.block_on(ending);
         if let Err(failure) = ended {
             tracing::debug!(%failure, "the log stays open");
         }

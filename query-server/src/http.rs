@@ -29,6 +29,7 @@ mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use axum::body::Body;
@@ -39,7 +40,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Time};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -51,6 +52,10 @@ use crate::sessions::StoreSessions;
 
 /// When a client should ask again that was told the server is busy or the store away.
 const RETRY_SECONDS: &str = "10";
+
+/// How long a body waits before it fails. A connection whose body fails drops what it has not written yet, and
+/// the pieces before the failure are to reach the client.
+const BEFORE_FAILING: Duration = Duration::from_millis(250);
 
 /// The routes, answering from a store.
 pub fn router(sessions: Arc<StoreSessions>) -> Router {
@@ -105,7 +110,13 @@ async fn export(
     let mut pieces = sessions.file(selection, order).await?;
     // A failure before the first piece can still be said in words.
     let first = pieces.next().await.transpose()?;
-    let rest = pieces.inspect_err(|failure| tracing::warn!(%failure, "an export is cut off"));
+    let rest = pieces.then(async |piece| {
+        if let Err(failure) = &piece {
+            tracing::warn!(%failure, "an export is cut off");
+            tokio::time::sleep(BEFORE_FAILING).await;
+        }
+        piece
+    });
     let body = Body::from_stream(stream::iter(first.map(Ok)).chain(rest));
     let disposition = format!("attachment; filename=\"{name}\"");
     let headers = [

@@ -82,7 +82,8 @@ fn a_source_is_imported_once_and_damage_is_located() {
         .args(["sql", "--format", "csv", "select count(*) from packets", "--store"])
         .arg(&store));
     let said = String::from_utf8_lossy(&count.stdout).into_owned();
-    assert_eq!(said.lines().nth(1), Some("3"), "{said}");
+    // The damaged file begins with what is stored already: nothing of it is stored once more.
+    assert_eq!(said.lines().nth(1), Some("2"), "{said}");
 }
 
 #[test]

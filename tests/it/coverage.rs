@@ -98,9 +98,9 @@ fn nobody_listened_where_nothing_is_said_of_it() {
     assert!(said.contains("nobody listened at any time"), "{said}");
     let output = run(over(&store, "export").args(["--to", "2001-01-01", "-o"]).arg(&target));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("nobody listened before 2001-01-01T00:00:00Z: unknown"), "{said}");
+    assert!(said.contains("nobody listened before 2001-01-01T00:00:00Z"), "{said}");
     let file = String::from_utf8_lossy(&std::fs::read(&target).expect("the export")).into_owned();
-    assert!(file.contains("not listened before 2001-01-01"), "{file}");
+    assert!(file.contains("nobody listened before 2001-01-01"), "{file}");
     assert!(!said.contains("1677") && !file.contains("1677"));
 }
 

@@ -280,7 +280,7 @@ def adbc_errors(clients):
     refused(kind, "SELEC", lambda: clients.query("SELEC 1"))
     refused(kind, "refused", lambda: clients.query("CREATE TABLE t AS SELECT 1"))
     refused(kind, "refused", lambda: clients.query(f"DELETE FROM {table}"))
-    refused(kind, "2 parameters and 1 values", lambda: clients.query("SELECT ?::int + ?::int", (1,)))
+    refused(kind, "2 parameters and 1 value", lambda: clients.query("SELECT ?::int + ?::int", (1,)))
     refused(kind, "bound", lambda: clients.query("SELECT ?::int"))
 
 

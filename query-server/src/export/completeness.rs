@@ -1,7 +1,6 @@
 //! How complete a window is: what was listened to, what is known to be missing, and what the catalog hides.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use capstan_model::coverage::LossCause;
 use capstan_model::words::count;
@@ -85,8 +84,8 @@ impl Completeness {
         for lost in &self.losses {
             by_cause.entry(cause_words(lost.cause)).or_default().add(lost);
         }
-        words.extend(by_cause.into_iter().map(|(cause, sum)| format!("{sum} lost ({cause})")));
-        let gap = |gap: &TimeRange| format!("not listened {gap}");
+        words.extend(by_cause.into_iter().map(|(cause, sum)| sum.words(cause)));
+        let gap = |gap: &TimeRange| format!("nobody listened {gap}");
         words.extend(self.unheard.iter().take(NAMED).map(gap));
         if let Some(more) = self.unheard.len().checked_sub(NAMED).filter(|more| *more > 0) {
             words.push(format!("nor in {}", count(more as u64, "more stretch")));
@@ -123,21 +122,17 @@ impl Sum {
         self.bytes = self.bytes.saturating_add(lost.bytes);
         self.range = hull(self.range, lost.range);
     }
-}
 
-impl fmt::Display for Sum {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn words(&self, cause: &str) -> String {
         let number = |number: u64, what: &str| (number > 0).then(|| count(number, what));
         let counts = [number(self.packets, "packet"), number(self.bytes, "byte")];
         let counts: Vec<String> = counts.into_iter().flatten().collect();
-        match counts.as_slice() {
-            [] => f.write_str("an unknown number of packets")?,
-            counts => f.write_str(&counts.join(", "))?,
-        }
-        match self.range {
-            Some(range) => write!(f, " {range}"),
-            None => f.write_str(" at an unknown time"),
-        }
+        let counts = match counts.as_slice() {
+            [] => "an unknown number of packets".to_owned(),
+            counts => counts.join(", "),
+        };
+        let when = self.range.map_or("at an unknown time".to_owned(), |range| range.to_string());
+        format!("{counts} lost {when} ({cause})")
     }
 }
 
@@ -275,13 +270,13 @@ mod tests {
         };
         let words = completeness.words();
         assert!(
-            words.contains("7 packets from 1970-01-01") && words.contains("lost (no room"),
+            words.contains("7 packets lost from 1970-01-01") && words.contains("Z (no room"),
             "{words}"
         );
-        assert!(words.contains("an unknown number of packets from"), "{words}");
+        assert!(words.contains("an unknown number of packets lost from"), "{words}");
         assert!(words.contains("nor in 2 more stretches"), "{words}");
         let nobody = Completeness { unheard: vec![TimeRange::ALL], ..Completeness::default() };
-        assert_eq!(nobody.words(), "known to be missing: not listened at any time");
+        assert_eq!(nobody.words(), "known to be missing: nobody listened at any time");
         assert_eq!(completeness.packets_lost(), 7);
     }
 }

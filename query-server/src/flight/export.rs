@@ -302,7 +302,7 @@ mod tests {
             (r#"{"export": {"ips": null}}"#, "null"),
             (r#"{"export": {"from": null}}"#, "nanoseconds"),
             (r#"{"export": {"from": ""}}"#, "''"),
-            (r#"{"export": {"order": null}}"#, "null"),
+            (r#"{"export": {"order": null}}"#, "expected value"),
             (r#"{"export": {"ips": ["::1"], "ips": ["::2"]}}"#, "duplicate"),
         ] {
             let failure = read(json).expect_err(json);

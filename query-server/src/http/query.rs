@@ -112,7 +112,6 @@ mod tests {
             ("order=time&order=time", "twice"),
             ("from=teatime", "from"),
             ("to=teatime", "to"),
-            ("ip=10.0.0.1,10.0.0.2,10.0.0.3", "three"),
             ("pod=web", "namespace/name"),
         ] {
             let failure = parse(query, NOW).unwrap_err();

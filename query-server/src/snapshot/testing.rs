@@ -221,7 +221,7 @@ pub(crate) fn traffic(seed: u64, count: u32, start: i64, step: i64) -> Vec<Given
 pub(crate) async fn busy_hours() -> Store {
     let hour = |hour: i64, host: u8| {
         let time = move |number: i64| hour * HOUR_NANOS + number * 1_000;
-        (0..450).map(move |number| at(time(number), udp((host, 101), (1, 53), b"x")))
+        (0..600).map(move |number| at(time(number), udp((host, 101), (1, 53), b"x")))
     };
     let given = std::iter::once(ethernet("eth0")).chain(hour(0, 1)).chain(hour(1, 2)).collect();
     let store = store().await;

@@ -83,6 +83,9 @@ fn sections(file: &[u8]) -> Vec<Section> {
             Given::Block(_) => {}
         }
     }
+    let ending = sections.pop().expect("a section");
+    let says = |text: &str| ending.options.iter().any(|(_, said)| said.starts_with(text));
+    assert!(ending.times.is_empty() && says("end of the file"), "{ending:?}");
     sections
 }
 
@@ -120,7 +123,9 @@ async fn sections_of_one_source_are_sections_of_the_file() {
                     let text = String::from_utf8_lossy(value);
                     assert!(section.has(*code, &text), "{code} {text}: {:?}", section.options);
                 }
-                assert!(section.options.iter().any(|(_, text)| text.starts_with("complete")));
+                assert!(
+                    section.options.iter().any(|(_, text)| text.starts_with("all of the window"))
+                );
                 // Which later sections there are is not known while the first segment is read: then
                 // the first section describes their interfaces, too.
                 let early = usize::from(segment_bytes == 2_000 && order == Order::Recorded);

@@ -98,7 +98,7 @@ async fn what_cannot_be_bound_is_refused_with_words() {
     let two_rows: ArrayRef = Arc::new(Int64Array::from(vec![60, 1500]));
     for (bound, word) in [
         (row([("0", two_rows)]), "one row"),
-        (row([("0", number(1)), ("1", number(2))]), "1 parameters and 2 values"),
+        (row([("0", number(1)), ("1", number(2))]), "1 parameter and 2 values"),
     ] {
         statement.set_parameters(bound).expect("a row");
         let words = statement.execute().await.expect_err("not bound").to_string();

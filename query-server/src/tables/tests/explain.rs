@@ -195,11 +195,11 @@ async fn segments_that_were_passed_over_unread_are_told() {
     let sql = "SELECT count(*) FROM packets WHERE host('10.0.0.2')";
     let text = plan(&store, sql).await;
     let (read, passed_over) = (told(&text, "segments"), told(&text, "passed_over"));
-    assert!(passed_over > 300 && read + passed_over == 900, "{text}");
+    assert!(passed_over > 300 && read + passed_over == 1_200, "{text}");
     let snapshot = Snapshot::load(store.clone()).await.expect("a store");
-    assert_eq!(number(&tables(&snapshot), sql).await, 450);
+    assert_eq!(number(&tables(&snapshot), sql).await, 600);
     let text = plan(&store, "SELECT count(*) FROM packets WHERE NOT host('10.0.0.2')").await;
-    assert!(!text.contains("passed_over") && told(&text, "segments") == 900, "{text}");
+    assert!(!text.contains("passed_over") && told(&text, "segments") == 1_200, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

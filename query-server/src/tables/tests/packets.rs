@@ -66,7 +66,7 @@ async fn expect_all(recording: Recording, given: Vec<Given>) {
             assert_eq!(int("destination_port", row), Some(i32::from(headers.destination_port)));
         }
         assert_eq!(int("vlan", row), headers.vlan.map(i32::from));
-        assert_eq!(long("vni", row), headers.vni.map(i64::from));
+        assert_eq!(long("vni", row), headers.vni.map(i64::from), "packet {row}: {headers:?}");
         let outer =
             headers.outer.map(|outer| (outer.source.to_string(), outer.destination.to_string()));
         assert_eq!(
