@@ -177,6 +177,15 @@ impl Store {
         Store::simulated(objects, cluster, Arc::new(Machine)).await
     }
 
+    /// As [`Store::on`], with less patience than usual.
+    #[cfg(test)]
+    pub(crate) async fn hurried(
+        objects: Arc<dyn ObjectStore>,
+        cluster: &str,
+    ) -> Result<Store, Failure> {
+        Place::simulated(objects, Arc::new(Machine)).hurried().open_or_create(cluster).await
+    }
+
     /// As [`Store::on`], with a clock and chance of its own.
     ///
     /// # Errors

@@ -236,10 +236,10 @@ async fn a_log_that_somebody_else_writes_is_left_alone() {
     assert_eq!((store.requests() - before).puts, 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_commit_of_unknown_fate_is_settled_and_not_doubled() {
     let objects = Arc::new(Unreliable::default());
-    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
+    let store = Store::hurried(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
 
     objects.will(vec![Mishap::RequestLost; 100]);
