@@ -15,6 +15,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -265,17 +266,27 @@ impl Store {
         let content: PutPayload = parts.into_iter().collect();
         let length = content.content_length() as u64;
         let what = || format!("write {path} to {}", self.place);
+        // Something is there: only what it is remains to be asked, however often that takes.
+        let is_there = AtomicBool::new(false);
         self.retried(self.means.patience.writing(length), what, || async {
-            let put = self.objects.put_opts(path, content.clone(), PutMode::Create.into());
-            match put.await {
-                Ok(_) => Ok(()),
-                // An earlier try of ours arrived after all, or is still on its way (409).
-                Err(error @ Error::AlreadyExists { .. }) => match self.objects.head(path).await {
-                    Ok(present) if present.size == length => Ok(()),
-                    Ok(_) => Err(error),
-                    Err(Error::NotFound { .. }) => Err(not_there_yet()),
-                    Err(error) => Err(error),
-                },
+            if !is_there.load(Ordering::Relaxed) {
+                let put = self.objects.put_opts(path, content.clone(), PutMode::Create.into());
+                match put.await {
+                    // An earlier try of ours arrived after all, or is still on its way (409).
+                    Err(Error::AlreadyExists { .. }) => is_there.store(true, Ordering::Relaxed),
+                    put => return put.map(|_| ()),
+                }
+            }
+            match self.objects.head(path).await {
+                Ok(present) if present.size == length => Ok(()),
+                Ok(present) => Err(Error::AlreadyExists {
+                    path: path.to_string(),
+                    source: format!("an object of {} bytes has the name", present.size).into(),
+                }),
+                Err(Error::NotFound { .. }) => {
+                    is_there.store(false, Ordering::Relaxed);
+                    Err(not_there_yet())
+                }
                 Err(error) => Err(error),
             }
         })

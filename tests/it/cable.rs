@@ -92,13 +92,12 @@ pub(crate) fn record_of(interface: &str, store: &Path, arguments: &[&str]) -> Co
 /// Starts to record, and waits until it listens.
 pub(crate) fn listening(command: &mut Command) -> Running {
     let recorder = Running::start(command);
-    is_listening(&recorder);
+    is_listening(&recorder.line());
     recorder
 }
 
-/// Waits until a recorder listens.
-pub(crate) fn is_listening(recorder: &Running) {
-    let line = recorder.line();
+/// Checks that a recorder's first line says that it listens.
+pub(crate) fn is_listening(line: &str) {
     assert!(line.starts_with("recording b") && line.contains(" into "), "{line}");
 }
 

@@ -596,9 +596,6 @@ def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
     content = path.read_bytes()
     writer = checked_json(path, content)
     check(writer["recorder"] == path.parent.name and writer["generation"] == int(path.name), path)
-    if writer["kind"] == "import" and "source" in writer:
-        recorder = sha256(f"import {writer['source']['sketch']}".encode())[:16]
-        check(writer["recorder"] == recorder, f"{path}: recorder of its source")
     previous, packets = sha256(content), []
     for number, log in enumerate(sorted((root / "log" / path.parent.name / path.name).glob("*"))):
         content = log.read_bytes()
@@ -612,6 +609,21 @@ def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
             packets += segment(root / "data" / place(entry["hour"]) / entry["name"], entry)
     packets.sort(key=lambda row: row["ordinal"])
     return writer, packets
+
+
+def check_recorder(writer: dict, packets: list[dict]) -> None:
+    """The recorder of an imported file is made of its first packet, or of its sketch."""
+    if writer["kind"] != "import" or "source" not in writer:
+        return
+    texts = [f"import {writer['source']['sketch']}"]
+    if packets and packets[0]["ordinal"] == 0:
+        first = packets[0]
+        stamp = (2, 0) if first["time"] is None else (0, first["time"])
+        stamp = stamp if first.get("ticks") is None else (1, first["ticks"])
+        beginning = struct.pack("<BQI", stamp[0], stamp[1] & (2**64 - 1), first["length"]) + first["data"]
+        texts.append(f"import of what begins with {sha256(beginning)}")
+    recorders = [sha256(text.encode())[:16] for text in texts]
+    check(writer["recorder"] in recorders, f"{writer['recorder']}: recorder of its source")
 
 
 def cluster(store: Path) -> Path:
@@ -638,6 +650,8 @@ def read(store: Path) -> list[tuple[dict, list[dict]]]:
             recordings[-1][1].sort(key=lambda row: row["ordinal"])
         else:
             recordings.append((writer, packets))
+    for writer, packets in recordings:
+        check_recorder(writer, packets)
     return recordings
 
 

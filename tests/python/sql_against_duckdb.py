@@ -340,7 +340,7 @@ SAME = [
     "SELECT source_ip, destination_ip, count(*) AS n, avg(length) AS a FROM packets GROUP BY 1, 2",
     "SELECT source_port, count(DISTINCT flow_id) AS n FROM packets GROUP BY source_port",
     "SELECT destination_port, max(length) AS n FROM packets WHERE ip_protocol = 17 GROUP BY 1",
-    "SELECT ip_protocol, vlan, vni, count(*) AS n FROM packets GROUP BY ALL",
+    "SELECT ip_protocol, vlan, count(*) AS n FROM packets GROUP BY ALL",
     "SELECT tcp_flags, count(*) AS n, min(tcp_window) AS least, max(tcp_window) AS most FROM packets GROUP BY 1",
     "SELECT time, ordinal, flow_id, length FROM packets WHERE captured_length <> length",
     "SELECT segment, count(*) AS n, min(ordinal) AS f, max(ordinal) AS l FROM packets GROUP BY segment",

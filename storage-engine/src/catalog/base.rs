@@ -8,6 +8,7 @@
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
+use futures::TryStreamExt;
 
 use super::fold::FIRST_FORMAT;
 use super::gap::{About, Gap, GapKind};
@@ -122,8 +123,14 @@ async fn is_folded(store: &Store) -> Result<bool, Failure> {
     if store.format().format < FIRST_FORMAT {
         return Ok(false);
     }
-    let (folders, _) = store.names_below(&names::catalog()).await?;
-    Ok(folders.iter().any(|folder| *folder != names::roots()))
+    // Objects and not names of folders: in a folder store an empty one may be left by a crash.
+    let mut objects = store.list(&names::catalog());
+    while let Some(object) = objects.try_next().await? {
+        if !object.path.prefix_matches(&names::roots()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn newest_wide(store: &Store) -> Result<Option<u64>, Failure> {

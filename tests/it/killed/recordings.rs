@@ -41,7 +41,9 @@ impl Recordings<'_> {
             cable.sent = first;
             let mut command = record(place.store(), &["--commit-seconds", "1"]);
             ended = Some(place.run(&mut command, kill, &mut |recorder| {
-                is_listening(recorder);
+                if !begins(recorder, kill) {
+                    return;
+                }
                 meanwhile(&mut cable, recorder);
                 recorder.signal(libc::SIGINT);
             }));
@@ -51,7 +53,7 @@ impl Recordings<'_> {
 
     /// Records two batches, with a commit in between.
     fn run(&self, number: u64, kill: Kill) -> Run {
-        let mut sent = [Time(0); 2];
+        let mut sent = [now(); 2];
         let run = self.record(kill, first(number), |cable, recorder| {
             cable.send(BATCH);
             sent[0] = now();
@@ -114,6 +116,16 @@ impl Recordings<'_> {
         assert_eq!(self.new_ones(), Vec::from_iter(next..next + 10));
         assert_eq!(self.covered(2 * BATCH), lives + 1);
     }
+}
+
+/// Waits until a recorder listens; false if it was killed before.
+fn begins(recorder: &Running, kill: Kill) -> bool {
+    let line = recorder.line();
+    if line.is_empty() && !matches!(kill, Kill::Never) {
+        return false;
+    }
+    is_listening(&line);
+    true
 }
 
 /// The number of the first datagram of a run.

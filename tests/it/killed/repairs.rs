@@ -79,7 +79,7 @@ impl Repairs<'_> {
         answer(over(&store, "verify").arg("--deep"));
         let again = self.repair(number, Kill::Never);
         assert_eq!(String::from_utf8_lossy(&again.output.stdout), "nothing needs repair\n");
-        assert_eq!(again.changes, Vec::<String>::new());
+        assert_eq!(again.changes_made(), Vec::<&String>::new());
     }
 }
 
