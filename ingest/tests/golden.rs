@@ -160,9 +160,10 @@ fn copy(from: &Path, to: &Path) {
 /// there.
 fn make_next(folder: &Path, described: &Described) {
     let number = newest();
-    let shape = std::fs::read_to_string(golden().join(number.to_string()).join("shape.txt"));
+    let newest = golden().join(number.to_string());
+    let said = ["flows.txt", "shape.txt"].map(|name| std::fs::read_to_string(newest.join(name)));
     assert!(
-        shape.unwrap_or_default() != described.shape,
+        said.map(Result::unwrap_or_default) != [&*described.flows, &*described.shape],
         "golden store {number} is of today's formats: there is nothing to add"
     );
     let next = golden().join((number + 1).to_string());

@@ -12,12 +12,12 @@ use capstan_storage_engine::segment::packets::{ReadRow, Rebuilder, RowReader, co
 use capstan_storage_engine::segment::template::Ends;
 use capstan_storage_engine::segment::{Corrupt, index_layer::Meta};
 use datafusion::arrow::array::{
-    ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch,
     StringViewArray, UInt32Array,
 };
 use datafusion::arrow::compute::{cast, concat, take};
 use datafusion::arrow::datatypes::{
-    DataType, Int32Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
+    DataType, Int32Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
 };
 
 use self::access::{backward, bad, get, or_zero, typed};
@@ -167,7 +167,8 @@ impl Decoder {
             .map(|column| match column {
                 _ if is_bytes(*column) => Ok(None),
                 PacketColumn::Vni => {
-                    Ok(Some(long_integers(fronts.iter().map(|front| front.vni.map(i64::from)))))
+                    let of_flow = self.column(PacketColumn::Vni, batch, positions.as_ref())?;
+                    vnis(&fronts, &of_flow, batch).map(Some)
                 }
                 PacketColumn::OuterSourceIp => {
                     repeated(fronts.iter().map(|front| front.outer.map(|ends| ends.0))).map(Some)
@@ -363,6 +364,17 @@ impl Decoder {
         }
         Ok(fronts)
     }
+}
+
+/// The network identifier of each packet. A tunnel header with no network inside is told by its port, which is not
+/// in the template: the flow says it, and its source is who sent into the tunnel.
+fn vnis(fronts: &[Front], of_flow: &ArrayRef, batch: &RecordBatch) -> Result<ArrayRef, Failure> {
+    let of_flow = of_flow.as_primitive::<Int64Type>();
+    let backward = backward(batch)?;
+    Ok(long_integers(fronts.iter().enumerate().map(|(row, front)| {
+        let innermost = || front.outer.is_none() && !backward.value(row) && of_flow.is_valid(row);
+        front.vni.map(i64::from).or_else(|| innermost().then(|| of_flow.value(row)))
+    })))
 }
 
 /// Rows' places in the lookups.

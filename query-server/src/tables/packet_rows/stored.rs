@@ -20,6 +20,8 @@ pub(super) fn of_flow(column: PacketColumn) -> Option<OfFlow> {
         PacketColumn::FlowId => Same(FlowColumn::FlowId),
         PacketColumn::IpProtocol => Same(FlowColumn::IpProtocol),
         PacketColumn::Vlan => Same(FlowColumn::Vlan),
+        // Only where the tunnel header is the innermost: see the decoder.
+        PacketColumn::Vni => Same(FlowColumn::Vni),
         PacketColumn::SourceIp => Ends(FlowColumn::SourceIp, FlowColumn::DestinationIp),
         PacketColumn::DestinationIp => Ends(FlowColumn::DestinationIp, FlowColumn::SourceIp),
         PacketColumn::SourcePort => Ends(FlowColumn::SourcePort, FlowColumn::DestinationPort),
@@ -66,9 +68,17 @@ pub(in crate::tables) fn stored(column: PacketColumn) -> &'static [&'static str]
         P::Length => &[column::LENGTH],
         P::CapturedLength => &[column::LENGTH, column::CAPTURED],
         P::Protocol => &[column::PROTOCOL],
-        P::Vni | P::OuterSourceIp | P::OuterDestinationIp => {
+        P::OuterSourceIp | P::OuterDestinationIp => {
             &[column::TEMPLATE, column::INTERFACE, column::LENGTH, column::TRAILER]
         }
+        P::Vni => &[
+            column::TEMPLATE,
+            column::INTERFACE,
+            column::LENGTH,
+            column::TRAILER,
+            column::FLOW,
+            column::BACKWARD,
+        ],
         P::TcpFlags | P::TcpSeq | P::TcpAck | P::TcpWindow => &[
             column::TEMPLATE,
             column::INTERFACE,

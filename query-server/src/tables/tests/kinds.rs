@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::compute::{cast, concat_batches};
+use datafusion::arrow::datatypes::{DataType, Int64Type};
 use futures::TryStreamExt;
 
 use super::fixture::rows;
@@ -110,8 +111,8 @@ async fn windows_and_ordinals_give_what_they_should() {
     let local = local().await;
     let numbers = async |sql: &str| -> Vec<i64> {
         let answer = ask(&local, sql).await.unwrap_or_else(|words| panic!("{sql}: {words}"));
-        let column = answer.column(0).as_primitive::<datafusion::arrow::datatypes::Int64Type>();
-        column.iter().map(|number| number.unwrap_or(-1)).collect()
+        let column = cast(answer.column(0), &DataType::Int64).expect("numbers");
+        column.as_primitive::<Int64Type>().iter().map(|number| number.unwrap_or(-1)).collect()
     };
     let kib = "SELECT sum(length)/1024, protocol FROM packets GROUP BY 2 ORDER BY 1 DESC";
     let sorted = numbers(kib).await;
