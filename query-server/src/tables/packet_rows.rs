@@ -372,7 +372,8 @@ fn vnis(fronts: &[Front], of_flow: &ArrayRef, batch: &RecordBatch) -> Result<Arr
     let of_flow = of_flow.as_primitive::<Int64Type>();
     let backward = backward(batch)?;
     Ok(long_integers(fronts.iter().enumerate().map(|(row, front)| {
-        let innermost = || front.outer.is_none() && !backward.value(row) && of_flow.is_valid(row);
+        let says_flow = !backward.value(row) && of_flow.is_valid(row);
+        let innermost = || says_flow && front.outer.is_none() && !front.is_fragment;
         front.vni.map(i64::from).or_else(|| innermost().then(|| of_flow.value(row)))
     })))
 }

@@ -36,6 +36,8 @@ pub(super) struct Front {
     pub(super) outer: Option<(Address, Address)>,
     /// The network identifier of the innermost tunnel.
     pub(super) vni: Option<u32>,
+    /// It is a later fragment, which has no headers behind its IP header.
+    pub(super) is_fragment: bool,
     /// The TCP header, where there is one. Fields the template leaves out are 0.
     tcp: Option<capstan_model::headers::Tcp>,
 }
@@ -138,7 +140,8 @@ impl Templates {
         known.template.fill(&values, &Ends::unspecified(), row.length, &mut prefix)?;
         let headers = decode(link, &prefix, row.length);
         let outer = headers.outer.map(|outer| (outer.source, outer.destination));
-        let front = Front { outer, vni: headers.vni, tcp: headers.tcp };
+        let is_fragment = headers.fragment.is_some_and(|fragment| fragment.offset > 0);
+        let front = Front { outer, vni: headers.vni, is_fragment, tcp: headers.tcp };
         known.read.push((link, front));
         Ok(front)
     }
