@@ -308,12 +308,17 @@ impl View {
         if newest <= self.seen.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let there = versions::listed_roots(&self.store).await?.pop().map_or(0, |(of, _)| of);
+        let path = names::root(newest);
+        // By its name first: a listing may not have a root that was put seconds ago. Once newer ones replaced it
+        // for long it is not there any more, and these are listed.
+        let there = match self.store.head(&path).await? {
+            Some(_) => newest,
+            None => versions::listed_roots(&self.store).await?.pop().map_or(0, |(of, _)| of),
+        };
         if newest <= there {
             self.seen.fetch_max(there, Ordering::Relaxed);
             return Ok(());
         }
-        let path = names::root(newest);
         let what = format!("{path} is missing, as are all after it");
         let gap = Gap::new(&path, GapKind::Missing, About::AnyTime, what);
         window.add_gap(Some(&gap), &TimeRange::ALL);
