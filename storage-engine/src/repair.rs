@@ -12,15 +12,23 @@
 //! the next repair goes on.
 //!
 //! * [`adopt`]: which segments nobody names are to be named (pure), and their entries
-//! * `survey`: what there is
+//! * `survey`: what there is; `named`: the segments of it, on disk by slot
+//! * `doubt`: which commits are in doubt (pure)
+//! * `log`: what a repair commits
+//! * [`action`]: what is asked, done, and told
 //! * [`run`]: doing it
 
+pub mod action;
 pub mod adopt;
+mod doubt;
+mod log;
+mod named;
 pub mod run;
 mod survey;
 
+pub use action::{Action, Options, Report, Watch};
 pub use adopt::Why;
-pub use run::{Action, Options, Report, Watch, repair};
+pub use run::repair;
 
 #[cfg(test)]
 mod tests;

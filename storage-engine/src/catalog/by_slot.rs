@@ -1,12 +1,16 @@
-//! What commits say, kept on disk by slot: logs are walked one after the other, and what is compared with them
-//! goes by hours, so one of both has to wait, and memory must not grow with it.
+//! Records that are kept in a temporary file, by slot, until their slot is looked at.
+//!
+//! Logs are walked one after the other, and what is compared with them goes by hours: one of both has to wait,
+//! and memory must not grow with it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 
 use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{generation_number, recorder_hex};
@@ -50,14 +54,15 @@ impl Logged {
     }
 }
 
-/// See the module.
+/// Records of type `T`. See the module.
 #[derive(Debug)]
-pub(crate) struct BySlot {
+pub(crate) struct BySlot<T> {
     /// It has no name, so nothing is left of it.
     file: File,
     end: u64,
     slots: BTreeMap<Slot, Kept>,
     buffered: usize,
+    records: PhantomData<T>,
 }
 
 /// What there is of a slot.
@@ -70,19 +75,88 @@ struct Kept {
 }
 
 fn failed(error: std::io::Error) -> Failure {
-    Failure::io("what the logs say cannot be kept in a temporary file", error)
+    Failure::io("a temporary file for what the catalog says cannot be used", error)
 }
 
-impl BySlot {
+impl<T: Serialize + DeserializeOwned> BySlot<T> {
     /// With nothing in it.
     ///
     /// # Errors
     /// A temporary file cannot be made.
-    pub(crate) fn new() -> Result<BySlot, Failure> {
+    pub(crate) fn new() -> Result<BySlot<T>, Failure> {
         let file = tempfile::tempfile().map_err(failed)?;
-        Ok(BySlot { file, end: 0, slots: BTreeMap::new(), buffered: 0 })
+        Ok(BySlot { file, end: 0, slots: BTreeMap::new(), buffered: 0, records: PhantomData })
     }
 
+    /// Keeps a record.
+    ///
+    /// # Errors
+    /// The temporary file cannot be written.
+    pub(crate) fn push(&mut self, slot: Slot, record: &T) -> Result<(), Failure> {
+        let kept = self.slots.entry(slot).or_default();
+        let before = kept.buffer.len();
+        serde_json::to_writer(&mut kept.buffer, record).map_err(|error| failed(error.into()))?;
+        kept.buffer.push(b'\n');
+        self.buffered += kept.buffer.len() - before;
+        if self.buffered >= BUFFERED {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        for kept in self.slots.values_mut().filter(|kept| !kept.buffer.is_empty()) {
+            let bytes = zstd::encode_all(&kept.buffer[..], LEVEL).map_err(failed)?;
+            self.file.write_all_at(&bytes, self.end).map_err(failed)?;
+            // A buffer is some megabytes at most.
+            kept.blocks.push((self.end, u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+            self.end += bytes.len() as u64;
+            kept.buffer = Vec::new();
+        }
+        self.buffered = 0;
+        Ok(())
+    }
+
+    /// The slots that have records.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.slots.keys().copied()
+    }
+
+    /// All records of a slot, in the order in which they came.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub(crate) fn read(&self, slot: Slot) -> Result<Vec<T>, Failure> {
+        self.slots.get(&slot).map_or_else(|| Ok(Vec::new()), |kept| self.read_kept(kept))
+    }
+
+    /// As [`BySlot::read`]; the slot has no records afterwards.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub(crate) fn take(&mut self, slot: Slot) -> Result<Vec<T>, Failure> {
+        let Some(kept) = self.slots.remove(&slot) else { return Ok(Vec::new()) };
+        self.buffered -= kept.buffer.len();
+        self.read_kept(&kept)
+    }
+
+    fn read_kept(&self, kept: &Kept) -> Result<Vec<T>, Failure> {
+        let mut records = Vec::new();
+        for (offset, length) in &kept.blocks {
+            let mut bytes = vec![0; *length as usize];
+            self.file.read_exact_at(&mut bytes, *offset).map_err(failed)?;
+            let mut lines = Vec::new();
+            zstd::Decoder::new(&bytes[..])
+                .and_then(|mut decoder| decoder.read_to_end(&mut lines))
+                .map_err(failed)?;
+            read_lines(&lines, &mut records)?;
+        }
+        read_lines(&kept.buffer, &mut records)?;
+        Ok(records)
+    }
+}
+
+impl BySlot<Logged> {
     /// Keeps what a commit says.
     ///
     /// # Errors
@@ -114,64 +188,9 @@ impl BySlot {
         let (sha256, only_objects) = (String::new(), true);
         self.push(slot, &Logged { recorder, generation, seq, sha256, share, only_objects })
     }
-
-    /// Keeps something.
-    ///
-    /// # Errors
-    /// The temporary file cannot be written.
-    fn push(&mut self, slot: Slot, logged: &Logged) -> Result<(), Failure> {
-        let kept = self.slots.entry(slot).or_default();
-        let before = kept.buffer.len();
-        serde_json::to_writer(&mut kept.buffer, logged).map_err(|error| failed(error.into()))?;
-        kept.buffer.push(b'\n');
-        self.buffered += kept.buffer.len() - before;
-        if self.buffered >= BUFFERED {
-            self.write()?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self) -> Result<(), Failure> {
-        for kept in self.slots.values_mut().filter(|kept| !kept.buffer.is_empty()) {
-            let bytes = zstd::encode_all(&kept.buffer[..], LEVEL).map_err(failed)?;
-            self.file.write_all_at(&bytes, self.end).map_err(failed)?;
-            // A buffer is some megabytes at most.
-            kept.blocks.push((self.end, u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
-            self.end += bytes.len() as u64;
-            kept.buffer = Vec::new();
-        }
-        self.buffered = 0;
-        Ok(())
-    }
-
-    /// The slots of which there is something.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.slots.keys().copied()
-    }
-
-    /// All of a slot, in the order in which it came; nothing of it is left.
-    ///
-    /// # Errors
-    /// The temporary file cannot be read.
-    pub(crate) fn take(&mut self, slot: Slot) -> Result<Vec<Logged>, Failure> {
-        let Some(kept) = self.slots.remove(&slot) else { return Ok(Vec::new()) };
-        self.buffered -= kept.buffer.len();
-        let mut all = Vec::new();
-        for (offset, length) in kept.blocks {
-            let mut bytes = vec![0; length as usize];
-            self.file.read_exact_at(&mut bytes, offset).map_err(failed)?;
-            let mut lines = Vec::new();
-            zstd::Decoder::new(&bytes[..])
-                .and_then(|mut decoder| decoder.read_to_end(&mut lines))
-                .map_err(failed)?;
-            read_lines(&lines, &mut all)?;
-        }
-        read_lines(&kept.buffer, &mut all)?;
-        Ok(all)
-    }
 }
 
-fn read_lines(lines: &[u8], into: &mut Vec<Logged>) -> Result<(), Failure> {
+fn read_lines<T: DeserializeOwned>(lines: &[u8], into: &mut Vec<T>) -> Result<(), Failure> {
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let read = serde_json::from_slice(line).map_err(|error| {
             Failure::caused_by(

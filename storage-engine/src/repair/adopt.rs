@@ -209,6 +209,11 @@ impl Opened {
         (self.owner.recorder, self.owner.generation)
     }
 
+    /// The hours of its packets.
+    pub(super) fn hours(&self) -> Vec<Hour> {
+        self.segment.meta().hours.iter().copied().map(Hour).collect()
+    }
+
     /// Its lowest and highest ordinal.
     pub(super) fn ordinals(&self) -> (u64, u64) {
         (self.segment.meta().first_ordinal, self.segment.meta().last_ordinal)
@@ -220,7 +225,7 @@ impl Opened {
     /// What the store says; of kind `Damaged` if its flows cannot be read.
     pub(super) async fn entry(&self, store: &Store, hour: Hour) -> Result<SegmentEntry, Failure> {
         let meta = self.segment.meta();
-        let hours: Vec<Hour> = meta.hours.iter().copied().map(Hour).collect();
+        let hours = self.hours();
         let mut entry = SegmentEntry {
             name: meta.name.clone(),
             hour,

@@ -1,26 +1,25 @@
 //! Repairing a store, step by step. IO only: what is to be done is decided elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use capstan_model::words::{agree, count};
-use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId, Time};
+use capstan_model::{Failure, FailureKind, Generation, Hour, Time};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use sha2::{Digest, Sha256};
+use roaring::RoaringTreemap;
 
-use super::adopt::{Log, Stray, Taken, Why, judge};
-use super::survey::{Owner, Survey};
+use super::action::{Action, Options, Report, Watch};
+use super::adopt::{Log, Stray, Why, judge};
+use super::doubt::{Doubtful, doubtful, logs};
+use super::log::{RepairLog, repairer};
+use super::named::NamedSegments;
+use super::survey::{Commits, Owner, Survey};
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
-use crate::catalog::fold::{MendingSlot, begin, seal};
+use crate::catalog::fold::{MendingSlot, begin};
 use crate::catalog::manifest::{Folding, Manifest};
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
-use crate::catalog::{
-    CommitDraft, CommitId, Finished, Folder, Gap, GapKind, Problem, Recorder, SegmentEntry, Slot,
-    Stay, View, WriterInfo, WriterKind,
-};
+use crate::catalog::{CommitId, Folder, Segment, SegmentEntry, Slot, Stay};
 use crate::segment::Layer;
 use crate::store::{Listed, Store, names};
 use crate::verify::run::hours_with_data;
@@ -28,177 +27,8 @@ use crate::verify::run::hours_with_data;
 /// How often all is begun again because others fold meanwhile.
 const TRIES: u32 = 4;
 
-/// Segments in one commit.
-const SEGMENTS: usize = 64;
-
 /// The first store format that is folded.
 const FOLDED: u32 = 3;
-
-/// What is to be done.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Only say what would be done.
-    pub dry_run: bool,
-    /// Nobody writes into the store: segments that were put there less than a day ago are judged, too.
-    pub nobody_writes: bool,
-    /// Remove segments that nobody needs: uploads that were broken off, packets that are there already.
-    pub remove_waste: bool,
-    /// The machine that repairs, for people.
-    pub host: String,
-}
-
-/// Something that was done, or would be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// A boundary was put anew.
-    Boundary(u64),
-    /// An ended life was put anew from its log.
-    Life(RecorderId, Generation),
-    /// A root was put.
-    Root {
-        /// Its version.
-        version: u64,
-        /// The one it goes on from; 0 = none can be read.
-        from: u64,
-        /// Logs that are read from their start again.
-        logs: u64,
-    },
-    /// A manifest was put.
-    Manifest {
-        /// Of what.
-        slot: Slot,
-        /// Commits that were put into it.
-        commits: u64,
-        /// Commits that say something of it and cannot be read either.
-        lost: u64,
-    },
-    /// A damaged object was removed, in whose place another one is.
-    Removed(String),
-    /// A commit that cannot be read, or is not what was written, counts no more: all that it may have named
-    /// and that can be had is named again.
-    Replaced(String),
-    /// Such a commit still hides something: segments that it may have named were left.
-    Unresolved(String),
-    /// A segment that nobody named was named.
-    Adopted {
-        /// Its name.
-        segment: String,
-        /// Its packets.
-        packets: u64,
-        /// Layers that are not there, nobody knows why.
-        absent: Vec<&'static str>,
-    },
-    /// A segment that nobody names was left as it is.
-    Left {
-        /// Its name.
-        segment: String,
-        /// Its bytes.
-        bytes: u64,
-        /// Why.
-        why: Why,
-    },
-    /// A segment that nobody needs was removed.
-    Waste {
-        /// Its name.
-        segment: String,
-        /// Its bytes.
-        bytes: u64,
-        /// Why nobody needs it.
-        why: Why,
-    },
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Action::Boundary(number) => write!(f, "{}: written again", names::boundary(*number)),
-            Action::Life(recorder, generation) => {
-                write!(f, "{}: written again from its log", names::life(*recorder, *generation))
-            }
-            Action::Root { version, from: 0, logs } => write!(
-                f,
-                "{}: written, as no root can be read; {} {} folded from the start",
-                names::root(*version),
-                count(*logs, "log"),
-                agree(*logs, "is", "are")
-            ),
-            Action::Root { version, from, logs } => write!(
-                f,
-                "{}: written from version {from}; {} {} folded from the start",
-                names::root(*version),
-                count(*logs, "log"),
-                agree(*logs, "is", "are")
-            ),
-            Action::Manifest { slot, commits, lost } => {
-                write!(
-                    f,
-                    "catalog/{}: written again with {}",
-                    slot.path(),
-                    count(*commits, "commit")
-                )?;
-                match lost {
-                    0 => Ok(()),
-                    lost => write!(f, "; {lost} more cannot be read"),
-                }
-            }
-            Action::Removed(object) => {
-                write!(f, "{object}: removed, as another one is in its place")
-            }
-            Action::Replaced(commit) => {
-                write!(f, "{commit}: counts no more, as what it named is named again")
-            }
-            Action::Unresolved(commit) => write!(
-                f,
-                "{commit}: cannot be read, and segments that it may have named were left; when these can be used \
-                 or are removed, repair again"
-            ),
-            Action::Adopted { segment, packets, absent } => {
-                write!(f, "segment {segment}: named again, {}", count(*packets, "packet"))?;
-                match absent.as_slice() {
-                    [] => Ok(()),
-                    absent => write!(f, "; without {}, cause unknown", absent.join(", ")),
-                }
-            }
-            Action::Left { segment, bytes, why } => {
-                write!(f, "segment {segment}: left, {}: {why}", count(*bytes, "byte"))
-            }
-            Action::Waste { segment, bytes, why } => {
-                write!(f, "segment {segment}: removed, {}: {why}", count(*bytes, "byte"))
-            }
-        }
-    }
-}
-
-/// Hears how it goes on.
-pub trait Watch: Sync {
-    /// It goes on with something that has so many steps; 0 = nobody knows.
-    fn begin(&self, _what: &'static str, _steps: u64) {}
-    /// One of them is done.
-    fn step(&self) {}
-    /// Something was done.
-    fn did(&self, _action: &Action) {}
-    /// Whether to stop.
-    fn is_stopped(&self) -> bool {
-        false
-    }
-}
-
-/// What a repair came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Things that were put anew or removed.
-    pub repaired: u64,
-    /// Segments that were named again, and their packets.
-    pub adopted: (u64, u64),
-    /// Segments that were left as they are, and their bytes.
-    pub left: (u64, u64),
-    /// Segments that were removed, and their bytes.
-    pub removed: (u64, u64),
-    /// What can be repaired no more: segments that cannot be used, commits that cannot be read.
-    pub beyond: u64,
-    /// It was stopped before its end.
-    pub stopped: bool,
-}
 
 struct Repair<'a, W> {
     store: &'a Store,
@@ -236,13 +66,13 @@ impl<W: Watch> Repair<'_, W> {
         self.watch.begin("reading the catalog", 0);
         let mut survey = Survey::take(self.store).await?;
         let is_folded = self.store.format().format >= FOLDED;
-        let doubtful = doubtful(self.store, &survey).await?;
+        let doubtful = doubtful(&survey);
         if is_folded
             && !(self.mend_root(&mut survey).await? && self.mend_slots(&survey, &doubtful).await?)
         {
             return Ok(false);
         }
-        let named = self.adopt(&survey, &doubtful).await?;
+        let named = self.adopt(survey, &doubtful).await?;
         if is_folded && !self.options.dry_run && (named || self.report.repaired > 0) {
             self.watch.begin("folding", 0);
             // If another one took over, it folds.
@@ -295,8 +125,8 @@ impl<W: Watch> Repair<'_, W> {
                 .roots
                 .readable
                 .as_ref()
-                .and_then(|root| root.value.log((recorder, generation)).map(|log| &log.life));
-            let of_log = survey.logs.life((recorder, generation));
+                .and_then(|root| root.log((recorder, generation)).map(|log| &log.life));
+            let of_log = survey.logs.lives.get(&(recorder, generation));
             let mut known = of_log.into_iter().chain(of_root);
             let ended = known.find(|life| life.chain().finished()).cloned();
             if real {
@@ -310,7 +140,7 @@ impl<W: Watch> Repair<'_, W> {
         }
 
         let homeless = survey.homeless();
-        let readable = survey.roots.readable.as_ref().map(|root| root.value.clone());
+        let readable = survey.roots.readable.clone();
         let is_newest = readable.as_ref().is_some_and(|of| of.version == survey.roots.newest);
         let lost = survey.boundaries.iter().filter(|(_, below)| below.is_none());
         let lost: Vec<u64> = lost.map(|(number, _)| *number).collect();
@@ -328,7 +158,6 @@ impl<W: Watch> Repair<'_, W> {
             let base = readable.unwrap_or_else(Root::empty);
             let root = self.put_root(survey, &base, &homeless).await?;
             let Some(root) = root else { return Ok(false) };
-            let root = versions::Versioned { value: root, sha256: String::new() };
             survey.roots.readable = Some(root);
         }
         self.remove_roots(survey).await?;
@@ -344,7 +173,7 @@ impl<W: Watch> Repair<'_, W> {
         if !self.options.dry_run {
             // Who holds an older one would take it for the newest where the next is missing.
             let number = survey.boundary().saturating_add(1);
-            let _taken = versions::put_boundary(self.store, number, newest.value.version).await?;
+            let _taken = versions::put_boundary(self.store, number, newest.version).await?;
         }
         for version in &survey.roots.damaged {
             self.remove(names::root(*version)).await?;
@@ -367,7 +196,7 @@ impl<W: Watch> Repair<'_, W> {
         }
         let many = logs.len() as u64;
         let manifests = || survey.slots.values().filter_map(|of| of.row.readable.as_ref());
-        let epochs = manifests().map(|of| of.value.epoch).max().unwrap_or(0);
+        let epochs = manifests().map(|of| of.epoch).max().unwrap_or(0);
         // The damaged ones raised it by one each, at most.
         let damaged = survey.roots.newest.saturating_sub(base.version);
         let epoch = base.epoch.saturating_add(damaged).max(epochs).saturating_add(1);
@@ -386,7 +215,7 @@ impl<W: Watch> Repair<'_, W> {
             epoch,
             boundary: survey.boundary(),
             logs,
-            wide: wide.map(|of| of.value.version),
+            wide: wide.map(|of| of.version),
         };
         let root = base.mended(mending, self.store.nonce());
         let version = root.version;
@@ -402,7 +231,7 @@ impl<W: Watch> Repair<'_, W> {
     /// Puts manifests anew that cannot be read or lack facts. False if another one folds.
     async fn mend_slots(&mut self, survey: &Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let empty = Root::empty();
-        let root = survey.roots.readable.as_ref().map_or(&empty, |root| &root.value);
+        let root = survey.roots.readable.as_ref().unwrap_or(&empty);
         let mut missing = survey.missing(root);
         for (slot, found) in &survey.slots {
             if found.is_damaged() {
@@ -428,40 +257,65 @@ impl<W: Watch> Repair<'_, W> {
         Ok(true)
     }
 
-    /// Puts manifests with commits that they lack. False if another one folds.
+    /// Puts manifests with commits that they lack, one after the other. False if another one folds.
     async fn put_slots(
         &mut self,
         survey: &Survey,
         root: &Root,
-        missing: &BTreeMap<Slot, BTreeSet<(Owner, u64)>>,
+        missing: &BTreeMap<Slot, Commits>,
         doubtful: &Doubtful,
     ) -> Result<bool, Failure> {
-        self.watch.begin("reading commits", missing.values().map(|of| of.len() as u64).sum());
-        let mut mendings = Vec::new();
+        let steps = missing.values().flat_map(BTreeMap::values).map(RoaringTreemap::len).sum();
+        self.watch.begin("reading commits", steps);
+        let mut folder = match self.options.dry_run {
+            true => None,
+            false => Some(Folder::claim(self.store, "repair", Stay::Leaves).await?),
+        };
+        let mut put = Vec::new();
         for (slot, commits) in missing {
             let (commits, lost) = self.foldings(survey, root, *slot, commits).await?;
-            self.did(Action::Manifest { slot: *slot, commits: commits.len() as u64, lost });
-            let found = survey.slots.get(slot);
-            let readable = found.and_then(|found| found.row.readable.as_ref());
-            let unreadable = found.map(|found| found.unreadable.clone()).unwrap_or_default();
-            let there = survey.newest(*slot);
-            // The number of one that is gone is not used again.
-            let newest = there.max(root.slot(*slot).unwrap_or(0));
-            let previous = found.filter(|_| there == newest).map(|of| of.row.newest_sha256.clone());
-            mendings.push(MendingSlot {
-                base: readable.map_or_else(|| Manifest::empty(*slot), |of| of.value.clone()),
-                newest,
-                previous: previous.unwrap_or_default(),
-                unreadable,
-                commits,
-            });
+            let many = commits.len() as u64;
+            if let Some(folder) = &folder {
+                let mending = self.mending(survey, root, *slot, commits).await?;
+                let Some(mended) = folder.mend(&mending).await? else { return Ok(false) };
+                put.push(mended);
+            }
+            self.did(Action::Manifest { slot: *slot, commits: many, lost });
         }
-        if self.options.dry_run {
-            return Ok(true);
-        }
-        let mut folder = Folder::claim(self.store, "repair", Stay::Leaves).await?;
         // What manifests said of commits that cannot be read is not said by those that are put now.
-        Ok(folder.mend(&mendings, doubtful.values().cloned().collect()).await?.is_none())
+        let gaps = doubtful.values().cloned().collect();
+        match &mut folder {
+            Some(folder) => folder.name_mended(put, gaps).await,
+            None => Ok(true),
+        }
+    }
+
+    /// What a manifest is made anew from.
+    async fn mending(
+        &self,
+        survey: &Survey,
+        root: &Root,
+        slot: Slot,
+        commits: Vec<Folding>,
+    ) -> Result<MendingSlot, Failure> {
+        let found = survey.slots.get(&slot);
+        let readable = found.and_then(|found| found.row.readable.as_ref());
+        let base = match readable {
+            Some(of) => versions::read_manifest(self.store, slot, of.version).await?,
+            None => None,
+        };
+        let there = survey.newest(slot);
+        // The number of one that is gone is not used again.
+        let newest = there.max(root.slot(slot).unwrap_or(0));
+        let previous = found.filter(|_| there == newest).map(|of| of.row.newest_sha256.clone());
+        Ok(MendingSlot {
+            // If it is gone meanwhile, somebody folds, and this is not put.
+            base: base.map_or_else(|| Manifest::empty(slot), |of| of.value),
+            newest,
+            previous: previous.unwrap_or_default(),
+            unreadable: found.map(|found| found.unreadable.clone()).unwrap_or_default(),
+            commits,
+        })
     }
 
     /// What commits say of a slot, and how many of them cannot be read.
@@ -470,12 +324,13 @@ impl<W: Watch> Repair<'_, W> {
         survey: &Survey,
         root: &Root,
         slot: Slot,
-        commits: &BTreeSet<(Owner, u64)>,
+        commits: &Commits,
     ) -> Result<(Vec<Folding>, u64), Failure> {
         let (mut foldings, mut lost) = (Vec::new(), 0);
-        for ((recorder, generation), seq) in commits.iter().copied() {
+        let commits = commits.iter().flat_map(|(owner, seqs)| seqs.iter().map(|seq| (*owner, seq)));
+        for (owner, seq) in commits {
             self.watch.step();
-            let owner = (recorder, generation);
+            let (recorder, generation) = owner;
             let path = names::commit(recorder, generation, seq);
             let bytes = self.store.get_if_present(&path).await?.unwrap_or_default();
             let Ok(commit) = entry::read::<Commit>(&bytes) else {
@@ -485,7 +340,7 @@ impl<W: Watch> Repair<'_, W> {
             let Some(share) = split(commit.content).remove(&slot) else { continue };
             let known = survey.admitted.get(&owner).copied();
             let named = root.log(owner).map(|log| log.admitted);
-            let life = survey.logs.life(owner);
+            let life = survey.logs.lives.get(&owner);
             foldings.push(Folding {
                 recorder,
                 generation,
@@ -500,51 +355,42 @@ impl<W: Watch> Repair<'_, W> {
     }
 
     /// Names segments that nobody names and somebody should; whether there were any.
-    async fn adopt(&mut self, survey: &Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
-        let logs = logs(survey);
-        let mut taken: BTreeMap<RecorderId, Vec<Taken>> = BTreeMap::new();
-        let (mut named, mut in_doubt) = (BTreeSet::<&str>::new(), BTreeSet::<&str>::new());
-        for of in survey.named() {
-            if doubtful.contains_key(&(of.by.0, of.by.1, of.seq)) {
-                in_doubt.insert(&of.entry.name);
-                continue;
-            }
-            named.insert(&of.entry.name);
-            taken.entry(of.recorder).or_default().push(Taken {
-                segment: of.entry.name.clone(),
-                generation: of.generation,
-                first: of.entry.first_ordinal,
-                last: of.entry.last_ordinal,
-            });
-        }
+    async fn adopt(&mut self, survey: Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
+        let logs = logs(&survey);
+        let mut named = survey.named;
         let hours = hours_with_data(self.store).await?;
         self.watch.begin("looking for segments that nobody names", hours.len() as u64);
-        let (mut adopted, mut left) = (Vec::new(), BTreeSet::new());
+        let (mut log, mut left) = (RepairLog::new(self.store, self.options), BTreeSet::new());
         for hour in hours {
             if self.watch.is_stopped() {
                 self.report.stopped = true;
                 break;
             }
-            for stray in strays(self.store, hour, &named).await? {
-                match self.judge(&stray, &logs, &mut taken).await? {
-                    Verdict::Adopted(entry) => adopted.push(*entry),
+            let (mut sure, mut in_doubt) = (BTreeSet::new(), BTreeSet::new());
+            for of in named.of_hour(hour)? {
+                match doubtful.contains_key(&of.commit()) {
+                    true => in_doubt.insert(of.segment),
+                    false => sure.insert(of.segment),
+                };
+            }
+            for stray in strays(self.store, hour, &sure).await? {
+                match self.judge(&stray, &logs, &mut named, doubtful).await? {
+                    Verdict::Adopted(entry) => {
+                        let is_in_doubt = in_doubt.contains(&entry.name);
+                        log.name(*entry, is_in_doubt).await?;
+                    }
                     Verdict::Left => left.extend(owner_of(&stray.name)),
                     Verdict::Waste => {}
                 }
             }
+            named.unload();
             self.watch.step();
         }
         let replaced = match self.report.stopped {
             true => Vec::new(),
             false => self.replaced(doubtful, &left),
         };
-        let any = !(adopted.is_empty() && replaced.is_empty());
-        if any && !self.options.dry_run {
-            let of_doubt = |entry: &SegmentEntry| in_doubt.contains(entry.name.as_str());
-            let (last, first) = adopted.into_iter().partition(of_doubt);
-            self.name(first, last, replaced).await?;
-        }
-        Ok(any)
+        log.end(replaced).await
     }
 
     /// The commits that count no more: all segments of their lives that nothing else names were judged, and
@@ -568,7 +414,8 @@ impl<W: Watch> Repair<'_, W> {
         &mut self,
         stray: &Stray,
         logs: &BTreeMap<Owner, Log>,
-        taken: &mut BTreeMap<RecorderId, Vec<Taken>>,
+        named: &mut NamedSegments,
+        doubtful: &Doubtful,
     ) -> Result<Verdict, Failure> {
         let young = !self.options.nobody_writes && is_young(stray.put(), self.store.now());
         let opened = match stray.open(self.store).await? {
@@ -579,8 +426,9 @@ impl<W: Watch> Repair<'_, W> {
         };
         let owner = opened.owner();
         let (first, last) = opened.ordinals();
-        let of_recorder = taken.entry(owner.0).or_default();
-        if let Err(why) = judge((owner.1, first, last), young, logs.get(&owner), of_recorder) {
+        let in_doubt = |commit: &CommitId| doubtful.contains_key(commit);
+        let taken = named.of_other_lives(owner, &opened.hours(), in_doubt)?;
+        if let Err(why) = judge((owner.1, first, last), young, logs.get(&owner), &taken) {
             return self.leave(stray, why).await;
         }
         let entry = match opened.entry(self.store, stray.hour).await {
@@ -591,7 +439,8 @@ impl<W: Watch> Repair<'_, W> {
             Err(failure) => return Err(failure),
         };
         let segment = stray.name.clone();
-        of_recorder.push(Taken { segment: segment.clone(), generation: owner.1, first, last });
+        let (recorder, generation) = (repairer(self.store), Generation(0));
+        named.add(&Segment::of(recorder, generation, 0, entry.clone()))?;
         let absent = opened.absent.iter().copied().map(Layer::name).collect();
         self.did(Action::Adopted { segment, packets: entry.packets, absent });
         Ok(Verdict::Adopted(Box::new(entry)))
@@ -613,36 +462,6 @@ impl<W: Watch> Repair<'_, W> {
         });
         Ok(if is_settled { Verdict::Waste } else { Verdict::Left })
     }
-
-    /// Names segments in a log of its own. Those of the last ones that a replaced commit names, too, come in
-    /// the commit that says so: neither are they there twice meanwhile, nor not at all.
-    async fn name(
-        &self,
-        first: Vec<SegmentEntry>,
-        last: Vec<SegmentEntry>,
-        replaces: Vec<String>,
-    ) -> Result<(), Failure> {
-        let store = self.store;
-        let info = WriterInfo {
-            kind: WriterKind::Repair,
-            description: "segments whose commits are lost".to_owned(),
-            host: self.options.host.clone(),
-            source: None,
-            resumes: None,
-            started_at: store.now(),
-        };
-        let all = first.iter().chain(&last);
-        let packets_total = all.map(|of| of.packets).fold(0, u64::saturating_add);
-        let mut recorder = Recorder::start(store, repairer(store), info).await?;
-        for segments in first.chunks(SEGMENTS) {
-            let draft = CommitDraft { segments: segments.to_vec(), ..CommitDraft::default() };
-            recorder.commit(draft).await?;
-        }
-        let finished = Some(Finished { complete: true, packets_total });
-        let last = CommitDraft { segments: last, replaces, finished, ..CommitDraft::default() };
-        recorder.commit(last).await?;
-        Ok(())
-    }
 }
 
 /// What became of a segment that nobody names.
@@ -655,31 +474,6 @@ enum Verdict {
     Waste,
 }
 
-/// Commits that cannot be read, or are not what was written, and whose facts no manifest has as they were.
-type Doubtful = BTreeMap<CommitId, Gap>;
-
-/// Finds them: those that readers miss, and those whose facts were in a manifest that cannot be read either.
-async fn doubtful(store: &Store, survey: &Survey) -> Result<Doubtful, Failure> {
-    let id = |gap: &Gap| names::parse_commit(&Path::from(gap.object.as_str()));
-    let usable = |gap: &Gap| gap.kind != GapKind::TooNew;
-    let view = View::load(store).await?;
-    let mut doubtful = Doubtful::new();
-    for gap in view.gaps().iter().filter(|gap| usable(gap)) {
-        doubtful.extend(id(gap).map(|id| (id, gap.clone())));
-    }
-    if survey.slots.values().all(|found| !found.is_damaged()) && survey.are_all_there() {
-        return Ok(doubtful);
-    }
-    let replaced = survey.logs.replaced();
-    for gap in survey.logs.problems().iter().filter_map(Problem::gap).filter(usable) {
-        let new = id(&gap).filter(|id| !replaced.contains(id));
-        if let Some(id) = new {
-            doubtful.entry(id).or_insert(gap);
-        }
-    }
-    Ok(doubtful)
-}
-
 /// Whose a segment is, as its name says.
 fn owner_of(segment: &str) -> Option<Owner> {
     let mut parts = segment.split('-');
@@ -688,53 +482,23 @@ fn owner_of(segment: &str) -> Option<Owner> {
     Some((recorder, generation))
 }
 
-/// Who repairs a store.
-fn repairer(store: &Store) -> RecorderId {
-    let digest = Sha256::digest(format!("repair {}", store.format().cluster));
-    let mut id = [0; 8];
-    id.copy_from_slice(&digest[..8]);
-    RecorderId(u64::from_be_bytes(id))
-}
-
 fn is_young(put: Time, now: Time) -> bool {
     now < put.saturating_add(crate::verify::listing::YOUNG)
 }
 
-/// What is known of each log.
-fn logs(survey: &Survey) -> BTreeMap<Owner, Log> {
-    let mut logs: BTreeMap<Owner, Log> = BTreeMap::new();
-    for (recorder, generation, life) in survey.logs.lives() {
-        let log = Log {
-            kind: life.writer().map(|writer| writer.info.kind),
-            has_hole: false,
-            // Who was away when its log was ended could not say what else it had.
-            finished: life.chain().finished() && !life.notes().contains(seal::NOTE),
-            next_ordinal: life.chain().next_ordinal(),
-        };
-        logs.insert((recorder, generation), log);
-    }
-    for problem in survey.logs.problems() {
-        // A newer version can read what it wrote.
-        if let Some(gap) = problem.gap().filter(|gap| gap.kind != GapKind::TooNew)
-            && let Some((recorder, generation, _)) =
-                names::parse_commit(&Path::from(gap.object.as_str()))
-            && let Some(log) = logs.get_mut(&(recorder, generation))
-        {
-            log.has_hole = true;
-        }
-    }
-    logs
-}
-
 /// The segments in an hour's folder that nobody names.
-async fn strays(store: &Store, hour: Hour, named: &BTreeSet<&str>) -> Result<Vec<Stray>, Failure> {
+async fn strays(
+    store: &Store,
+    hour: Hour,
+    named: &BTreeSet<String>,
+) -> Result<Vec<Stray>, Failure> {
     let folder = names::data_of(hour);
     let mut found: BTreeMap<String, Vec<Listed>> = BTreeMap::new();
     let mut listed = store.list(&folder);
     while let Some(object) = listed.try_next().await? {
         let below = object.path.as_ref().strip_prefix(folder.as_ref());
         let name = below.and_then(|below| below.strip_prefix('/')?.split_once('/'));
-        if let Some((name, _)) = name.filter(|(name, _)| !named.contains(name)) {
+        if let Some((name, _)) = name.filter(|(name, _)| !named.contains(*name)) {
             found.entry(name.to_owned()).or_default().push(object);
         }
     }

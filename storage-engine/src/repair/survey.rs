@@ -1,30 +1,37 @@
 //! What there is of a catalog, readable or not.
+//!
+//! What is kept of it in memory is some bytes a commit, and about a kilobyte a life and a slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
 
-use capstan_model::{Failure, FailureKind, Generation, RecorderId, TimeRange};
+use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::TryStreamExt;
 use object_store::path::Path;
+use roaring::RoaringTreemap;
 
+use super::named::NamedSegments;
 use crate::catalog::entry::sha256_hex;
 use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{Catalog, Life, Segment, Slot};
+use crate::catalog::walk::{Walked, walk};
+use crate::catalog::{CommitDraft, Life, Segment, Slot};
 use crate::store::{Store, names};
 
 /// A life of a recorder.
 pub(super) type Owner = (RecorderId, Generation);
 
+/// Numbers of commits, by the life they are of.
+pub(super) type Commits = BTreeMap<Owner, RoaringTreemap>;
+
 /// A row of versions.
 #[derive(Debug)]
 pub(super) struct Row<T> {
     /// The newest that can be read.
-    pub(super) readable: Option<Versioned<T>>,
+    pub(super) readable: Option<T>,
     /// The highest number there is; 0 if there is none.
     pub(super) newest: u64,
     /// SHA-256 of its bytes, hex.
@@ -33,20 +40,32 @@ pub(super) struct Row<T> {
     pub(super) damaged: Vec<u64>,
 }
 
+/// What is needed of a manifest that can be read.
+#[derive(Debug)]
+pub(super) struct ManifestSurvey {
+    pub(super) version: u64,
+    pub(super) epoch: u64,
+    /// Commits that it says it has of each life.
+    counted: BTreeMap<Owner, u64>,
+}
+
 /// What there is of a slot.
 #[derive(Debug)]
 pub(super) struct SlotSurvey {
-    pub(super) row: Row<Manifest>,
+    pub(super) row: Row<ManifestSurvey>,
     /// Parts that the newest readable manifest names and that cannot be read.
     pub(super) unreadable: BTreeSet<String>,
     /// Commits whose facts can be read.
-    pub(super) present: BTreeSet<(Owner, u64)>,
+    present: Commits,
 }
 
 /// What there is.
 #[derive(Debug)]
 pub(super) struct Survey {
-    pub(super) logs: Catalog,
+    /// What all logs come to.
+    pub(super) logs: Walked,
+    /// Commits that say something of a slot, as the logs do.
+    logged: BTreeMap<Slot, Commits>,
     pub(super) roots: Row<Root>,
     pub(super) slots: BTreeMap<Slot, SlotSurvey>,
     /// Ended lives; none where the object cannot be read.
@@ -57,8 +76,8 @@ pub(super) struct Survey {
     pub(super) boundaries: BTreeMap<u64, Option<u64>>,
     /// When lives were taken in, by the root's versions, as manifests say.
     pub(super) admitted: BTreeMap<Owner, u64>,
-    /// Segments that manifests name.
-    pub(super) segments: Vec<Arc<Segment>>,
+    /// Segments that logs or manifests name.
+    pub(super) named: NamedSegments,
 }
 
 /// None if an object is damaged, so that what else is there is read.
@@ -69,13 +88,13 @@ fn sound<T>(read: Result<Option<T>, Failure>) -> Result<Option<T>, Failure> {
     }
 }
 
-impl<T> Row<T> {
+impl<T> Row<Versioned<T>> {
     async fn read<F>(
         store: &Store,
         there: BTreeSet<u64>,
         name: impl Fn(u64) -> Path,
         read: impl Fn(u64) -> F,
-    ) -> Result<Row<T>, Failure>
+    ) -> Result<Self, Failure>
     where
         F: Future<Output = Result<Option<Versioned<T>>, Failure>>,
     {
@@ -94,6 +113,12 @@ impl<T> Row<T> {
         };
         Ok(Row { readable, newest, newest_sha256, damaged })
     }
+
+    /// Keeps only what is needed of the one that can be read.
+    fn map<U>(self, needed: impl FnOnce(T) -> U) -> Row<U> {
+        let Row { readable, newest, newest_sha256, damaged } = self;
+        Row { readable: readable.map(|of| needed(of.value)), newest, newest_sha256, damaged }
+    }
 }
 
 impl Survey {
@@ -103,7 +128,19 @@ impl Survey {
     /// What the store says; of kind `TooNew` if a newer version wrote any of it, which is then not to be
     /// touched.
     pub(super) async fn take(store: &Store) -> Result<Survey, Failure> {
-        let logs = Catalog::load(store).await?;
+        let mut named = NamedSegments::new()?;
+        let mut logged = BTreeMap::<Slot, Commits>::new();
+        let logs = walk(store, |met| {
+            let (recorder, generation, seq) = met.id;
+            for slot in slots_of(&met.commit.content) {
+                let commits = logged.entry(slot).or_default();
+                commits.entry((recorder, generation)).or_default().insert(seq);
+            }
+            let segments = met.commit.content.segments.into_iter();
+            let mut segments = segments.map(|of| Segment::of(recorder, generation, seq, of));
+            segments.try_for_each(|of| named.add(&of))
+        })
+        .await?;
         let (mut roots, mut lives, mut slots) =
             (BTreeSet::new(), BTreeSet::new(), BTreeMap::<Slot, BTreeSet<u64>>::new());
         let mut listed = store.list(&names::catalog());
@@ -118,13 +155,14 @@ impl Survey {
         let read = |version| versions::read_root(store, version);
         let mut survey = Survey {
             logs,
-            roots: Row::read(store, roots, names::root, read).await?,
+            logged,
+            roots: Row::read(store, roots, names::root, read).await?.map(|root| root),
             slots: BTreeMap::new(),
             lives: BTreeMap::new(),
             open: BTreeSet::new(),
             boundaries: BTreeMap::new(),
             admitted: BTreeMap::new(),
-            segments: Vec::new(),
+            named,
         };
         for (recorder, generation) in lives {
             let life = sound(versions::read_ended(store, recorder, generation).await)?;
@@ -151,13 +189,15 @@ impl Survey {
     ) -> Result<(), Failure> {
         let name = |version| names::manifest(slot, version);
         let read = |version| versions::read_manifest(store, slot, version);
-        let row = Row::read(store, there, name, read).await?;
-        let mut found = SlotSurvey { row, unreadable: BTreeSet::new(), present: BTreeSet::new() };
-        if let Some(Versioned { value: manifest, .. }) = &found.row.readable {
+        let mut row = Row::read(store, there, name, read).await?;
+        let mut unreadable = BTreeSet::new();
+        let mut present = Commits::new();
+        if let Some(Versioned { value: manifest, .. }) = &mut row.readable {
             for of in &manifest.contributors {
                 self.admitted.entry((of.recorder, of.generation)).or_insert(of.admitted);
             }
-            take_facts(manifest, &manifest.held, &mut found.present, &mut self.segments);
+            let held = std::mem::take(&mut manifest.held);
+            take_facts(manifest, held, &mut present, &mut self.named)?;
             // Parts that were put together have the facts of the same commits, so they stay or go together.
             for together in manifest.parts.chunk_by(|a, b| a.stem() == b.stem()) {
                 let mut contents = Vec::new();
@@ -177,15 +217,24 @@ impl Survey {
                     }
                 }
                 if contents.len() < together.len() {
-                    found.unreadable.extend(together.iter().map(|part| part.name.clone()));
+                    unreadable.extend(together.iter().map(|part| part.name.clone()));
                     continue;
                 }
-                for PartContent { facts, .. } in &contents {
-                    take_facts(manifest, facts, &mut found.present, &mut self.segments);
+                for PartContent { facts, .. } in contents {
+                    take_facts(manifest, facts, &mut present, &mut self.named)?;
                 }
             }
         }
-        self.slots.insert(slot, found);
+        let row = row.map(|manifest| ManifestSurvey {
+            version: manifest.version,
+            epoch: manifest.epoch,
+            counted: manifest
+                .contributors
+                .iter()
+                .map(|of| ((of.recorder, of.generation), of.next))
+                .collect(),
+        });
+        self.slots.insert(slot, SlotSurvey { row, unreadable, present });
         Ok(())
     }
 
@@ -193,7 +242,7 @@ impl Survey {
     /// root, which is about to forget them, names them still.
     pub(super) fn lost_lives(&self) -> BTreeSet<Owner> {
         let unreadable = self.lives.iter().filter(|(_, life)| life.is_none());
-        let root = self.roots.readable.as_ref().map(|root| &root.value);
+        let root = self.roots.readable.as_ref();
         let ended = root.into_iter().flat_map(|root| &root.logs).filter(|log| log.ended);
         let gone =
             ended.map(|log| log.life.owner()).filter(|owner| !self.lives.contains_key(owner));
@@ -203,14 +252,13 @@ impl Survey {
     /// Lives of which neither the root nor an ended life nor a mark says anything: nobody finds their
     /// logs.
     pub(super) fn homeless(&self) -> BTreeSet<Owner> {
-        let root = self.roots.readable.as_ref().map(|root| &root.value);
+        let root = self.roots.readable.as_ref();
         let known = |owner: &Owner| {
             self.open.contains(owner)
                 || self.lives.get(owner).is_some_and(Option::is_some)
                 || root.is_some_and(|root| root.log(*owner).is_some())
         };
-        let lives = self.logs.lives().map(|(recorder, generation, _)| (recorder, generation));
-        lives.filter(|owner| !known(owner)).collect()
+        self.logs.lives.keys().copied().filter(|owner| !known(owner)).collect()
     }
 
     /// The highest boundary's number; 0 if there is none.
@@ -226,40 +274,34 @@ impl Survey {
     /// Whether every manifest that the root names is there, and a root.
     pub(super) fn are_all_there(&self) -> bool {
         let named = |root: &Root| root.slots.iter().all(|of| self.newest(of.slot) >= of.version);
-        self.roots.readable.as_ref().is_some_and(|root| named(&root.value))
+        self.roots.readable.as_ref().is_some_and(named)
     }
 
-    /// All segments that something names.
-    pub(super) fn named(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.logs.segments(TimeRange::ALL).chain(&self.segments)
+    /// How many commits of a life `root` says are folded.
+    pub(super) fn folded(&self, root: &Root, owner: &Owner) -> u64 {
+        match root.log(*owner) {
+            Some(log) => log.life.chain().next(),
+            None => self.lives.get(owner).and_then(Option::as_ref).map_or(0, Life::commits),
+        }
     }
 
     /// Commits by slot that `root`, or the slot's manifest, says are folded, and whose facts are in none
     /// that can be read.
-    pub(super) fn missing(&self, root: &Root) -> BTreeMap<Slot, BTreeSet<(Owner, u64)>> {
-        let folded = |owner: &Owner| match root.log(*owner) {
-            Some(log) => log.life.chain().next(),
-            None => self.lives.get(owner).and_then(Option::as_ref).map_or(0, Life::commits),
-        };
-        let mut missing: BTreeMap<Slot, BTreeSet<(Owner, u64)>> = BTreeMap::new();
-        let mut look = |slots: Vec<Slot>, owner: Owner, seq: u64| {
-            for slot in slots {
-                let found = self.slots.get(&slot);
+    pub(super) fn missing(&self, root: &Root) -> BTreeMap<Slot, Commits> {
+        let mut missing = BTreeMap::<Slot, Commits>::new();
+        for (slot, logged) in &self.logged {
+            let found = self.slots.get(slot);
+            for (owner, logged) in logged {
                 let counted = found.map_or(0, |found| found.counted(owner));
-                let present = found.is_some_and(|found| found.present.contains(&(owner, seq)));
-                if !present && seq < folded(&owner).max(counted) {
-                    missing.entry(slot).or_default().insert((owner, seq));
+                let mut of_life = logged.clone();
+                of_life.remove_range(self.folded(root, owner).max(counted)..);
+                if let Some(present) = found.and_then(|found| found.present.get(owner)) {
+                    of_life -= present;
+                }
+                if !of_life.is_empty() {
+                    missing.entry(*slot).or_default().insert(*owner, of_life);
                 }
             }
-        };
-        for of in self.logs.segments(TimeRange::ALL) {
-            look(Slot::of_segment(&of.entry), of.by, of.seq);
-        }
-        for of in self.logs.coverage(TimeRange::ALL) {
-            look(Slot::of_range(&of.what.range), (of.recorder, of.generation), of.seq);
-        }
-        for of in self.logs.losses(TimeRange::ALL) {
-            look(Slot::of_range(&of.what.range), (of.recorder, of.generation), of.seq);
         }
         missing
     }
@@ -269,30 +311,41 @@ impl SlotSurvey {
     /// Whether a newer manifest is there than the newest that can be read, or a part of that one cannot be.
     pub(super) fn is_damaged(&self) -> bool {
         !self.unreadable.is_empty()
-            || self.row.readable.as_ref().map_or(0, |of| of.value.version) < self.row.newest
+            || self.row.readable.as_ref().map_or(0, |of| of.version) < self.row.newest
     }
 
     /// Commits of a life that the manifest says it has.
-    fn counted(&self, owner: Owner) -> u64 {
-        let manifest = self.row.readable.as_ref().map(|of| &of.value);
-        let mut contributors = manifest.into_iter().flat_map(|of| &of.contributors);
-        let found = contributors.find(|of| (of.recorder, of.generation) == owner);
-        found.map_or(0, |of| of.next)
+    fn counted(&self, owner: &Owner) -> u64 {
+        let manifest = self.row.readable.as_ref();
+        manifest.and_then(|of| of.counted.get(owner)).copied().unwrap_or(0)
     }
 }
 
+/// The slots that a commit says something of.
+fn slots_of(content: &CommitDraft) -> BTreeSet<Slot> {
+    let segments = content.segments.iter().flat_map(Slot::of_segment);
+    let listened = content.listened.iter().flat_map(|of| Slot::of_range(&of.range));
+    let losses = content.losses.iter().flat_map(|of| Slot::of_range(&of.range));
+    segments.chain(listened).chain(losses).collect()
+}
+
+/// Takes in which commits facts are of, and the segments they name.
 fn take_facts(
     manifest: &Manifest,
-    facts: &Facts,
-    present: &mut BTreeSet<(Owner, u64)>,
-    segments: &mut Vec<Arc<Segment>>,
-) {
+    facts: Facts,
+    present: &mut Commits,
+    named: &mut NamedSegments,
+) -> Result<(), Failure> {
     let owner = |by| manifest.owner(by).map(|of| (of.recorder, of.generation));
-    present.extend(facts.commits.iter().filter_map(|of| Some((owner(of.by)?, of.seq))));
-    for of in &facts.segments {
-        if let Some((recorder, generation)) = owner(of.by) {
-            let segment = Segment::of(recorder, generation, of.seq, of.fact.clone());
-            segments.push(Arc::new(segment));
+    for of in &facts.commits {
+        if let Some(owner) = owner(of.by) {
+            present.entry(owner).or_default().insert(of.seq);
         }
     }
+    for of in facts.segments {
+        if let Some((recorder, generation)) = owner(of.by) {
+            named.add(&Segment::of(recorder, generation, of.seq, of.fact))?;
+        }
+    }
+    Ok(())
 }

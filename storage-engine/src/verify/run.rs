@@ -107,7 +107,7 @@ pub async fn verify(
         let what = What::Catalog { problem, severity: Severity::Damaged };
         report.take(&Finding { object, what }, watch);
     }
-    let mut logs = BySlot::new()?;
+    let mut logs = BySlot::<Logged>::new()?;
     let mut bytes = 0_u64;
     let walked = walk(store, |met| {
         let asked = met.commit.content.segments.iter();
@@ -151,7 +151,7 @@ struct Check<'a, W> {
     options: &'a Options,
     watch: &'a W,
     report: Report,
-    logs: BySlot,
+    logs: BySlot<Logged>,
     folded: Folded,
     replaced: BTreeSet<CommitId>,
 }

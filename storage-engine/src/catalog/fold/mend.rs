@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use capstan_model::Failure;
 
-use super::{Fenced, Folder};
+use super::Folder;
 use crate::catalog::gap::Gap;
 use crate::catalog::manifest::{Folding, Manifest};
 use crate::catalog::root::Step;
+use crate::catalog::slot::Slot;
 use crate::catalog::versions;
 
 /// A slot whose manifest is to be put anew.
@@ -26,37 +27,31 @@ pub(crate) struct MendingSlot {
 }
 
 impl Folder {
-    /// Puts manifests anew, and a root that names them and what they do not say; who folds now, if that is not this
-    /// one any more.
+    /// Puts a manifest anew; none if another one folds. Readers see it once [`Folder::name_mended`] is done.
     ///
     /// # Errors
     /// What the store says.
-    pub(crate) async fn mend(
-        &mut self,
-        slots: &[MendingSlot],
-        gaps: Vec<Gap>,
-    ) -> Result<Option<String>, Failure> {
-        let mut step = Step { gaps, ..Step::default() };
-        for mending in slots {
-            let Some(put) = self.put_mended(mending).await? else {
-                return self.successor().await.map(Some);
-            };
-            step.slots.push((put.slot, put.version));
-        }
-        match self.advance(step).await? {
-            Ok(()) => Ok(None),
-            Err(Fenced) => self.successor().await.map(Some),
-        }
-    }
-
-    async fn put_mended(&self, mending: &MendingSlot) -> Result<Option<Manifest>, Failure> {
-        let MendingSlot { base, newest, previous, unreadable, commits } = mending;
+    pub(crate) async fn mend(&self, slot: &MendingSlot) -> Result<Option<(Slot, u64)>, Failure> {
+        let MendingSlot { base, newest, previous, unreadable, commits } = slot;
         let (epoch, nonce) = (self.root.value.epoch, self.store.nonce());
         let next = base.mended(*newest, unreadable, commits, epoch, previous.clone(), nonce);
         // What cannot be read any more is not missed.
         let mut before = Manifest { version: *newest, ..base.clone() };
         before.parts.retain(|part| !unreadable.contains(&part.name));
         let put = versions::put_manifest(&self.store, &before, next).await?;
-        Ok(put.map(|manifest| manifest.value))
+        Ok(put.map(|manifest| (manifest.value.slot, manifest.value.version)))
+    }
+
+    /// Puts a root that names manifests that were put anew, and what they do not say; false if another one folds.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn name_mended(
+        &mut self,
+        slots: Vec<(Slot, u64)>,
+        gaps: Vec<Gap>,
+    ) -> Result<bool, Failure> {
+        let step = Step { slots, gaps, ..Step::default() };
+        Ok(self.advance(step).await?.is_ok())
     }
 }

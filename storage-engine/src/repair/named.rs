@@ -1,0 +1,225 @@
+//! The segments that the catalog names, kept on disk by slot: only those of one hour are in memory.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use capstan_model::{Failure, Generation, Hour, RecorderId};
+use serde::{Deserialize, Serialize};
+
+use super::adopt::Taken;
+use crate::catalog::by_slot::BySlot;
+use crate::catalog::entry::{generation_number, recorder_hex};
+use crate::catalog::{CommitId, Segment, Slot};
+
+/// A segment that a commit names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Named {
+    /// Its name.
+    #[serde(rename = "s")]
+    pub(super) segment: String,
+    /// Who recorded it.
+    #[serde(rename = "r", with = "recorder_hex")]
+    recorder: RecorderId,
+    /// In which life.
+    #[serde(rename = "g", with = "generation_number")]
+    generation: Generation,
+    /// Whose commit names it. That is another one if the segment was repaired.
+    #[serde(rename = "br", with = "recorder_hex")]
+    by_recorder: RecorderId,
+    /// In which life.
+    #[serde(rename = "bg", with = "generation_number")]
+    by_generation: Generation,
+    /// In which commit.
+    #[serde(rename = "q")]
+    seq: u64,
+    /// Lowest ordinal.
+    #[serde(rename = "f")]
+    first: u64,
+    /// Highest ordinal.
+    #[serde(rename = "l")]
+    last: u64,
+}
+
+impl Named {
+    fn of(segment: &Segment) -> Named {
+        let Segment { recorder, generation, seq, by, entry } = segment;
+        Named {
+            segment: entry.name.clone(),
+            recorder: *recorder,
+            generation: *generation,
+            by_recorder: by.0,
+            by_generation: by.1,
+            seq: *seq,
+            first: entry.first_ordinal,
+            last: entry.last_ordinal,
+        }
+    }
+
+    /// The commit that names it.
+    pub(super) fn commit(&self) -> CommitId {
+        (self.by_recorder, self.by_generation, self.seq)
+    }
+}
+
+impl From<Named> for Taken {
+    fn from(of: Named) -> Taken {
+        Taken { segment: of.segment, generation: of.generation, first: of.first, last: of.last }
+    }
+}
+
+/// What segments hold, by who recorded them.
+type ByRecorder = BTreeMap<RecorderId, Vec<Taken>>;
+
+/// All segments that the catalog names.
+#[derive(Debug)]
+pub(super) struct NamedSegments {
+    slots: BySlot<Named>,
+    /// Lives that have segments.
+    lives: BTreeMap<RecorderId, BTreeSet<Generation>>,
+    /// Slots that are compared with at the moment.
+    loaded: BTreeMap<Slot, ByRecorder>,
+}
+
+impl NamedSegments {
+    /// None.
+    ///
+    /// # Errors
+    /// A temporary file cannot be made.
+    pub(super) fn new() -> Result<NamedSegments, Failure> {
+        let (lives, loaded) = (BTreeMap::new(), BTreeMap::new());
+        Ok(NamedSegments { slots: BySlot::new()?, lives, loaded })
+    }
+
+    /// Adds one: to the slots of its packets, and to the hour in which its objects lie.
+    ///
+    /// # Errors
+    /// The temporary file cannot be written.
+    pub(super) fn add(&mut self, segment: &Segment) -> Result<(), Failure> {
+        self.lives.entry(segment.recorder).or_default().insert(segment.generation);
+        let named = Named::of(segment);
+        let mut slots: BTreeSet<Slot> = Slot::of_segment(&segment.entry).into_iter().collect();
+        slots.insert(Slot::Hour(segment.entry.hour));
+        for slot in slots {
+            self.slots.push(slot, &named)?;
+            if let Some(loaded) = self.loaded.get_mut(&slot) {
+                loaded.entry(named.recorder).or_default().push(named.clone().into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of an hour. One that several objects of the catalog name is there more than once.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub(super) fn of_hour(&self, hour: Hour) -> Result<Vec<Named>, Failure> {
+        self.slots.read(Slot::Hour(hour))
+    }
+
+    /// Segments that may have packets which a life recorded in some hours, and another life of its recorder, too.
+    /// Those that only a commit in doubt names do not count.
+    ///
+    /// A packet has the same time whenever its capture is imported, so both segments are in its hour or wide.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub(super) fn of_other_lives(
+        &mut self,
+        (recorder, generation): (RecorderId, Generation),
+        hours: &[Hour],
+        in_doubt: impl Fn(&CommitId) -> bool,
+    ) -> Result<Vec<Taken>, Failure> {
+        let lives = self.lives.get(&recorder).into_iter().flatten();
+        if lives.filter(|of| **of != generation).count() == 0 {
+            return Ok(Vec::new());
+        }
+        let mut taken = Vec::new();
+        for slot in hours.iter().copied().map(Slot::Hour).chain([Slot::Wide]) {
+            if let Entry::Vacant(place) = self.loaded.entry(slot) {
+                let mut loaded = ByRecorder::new();
+                let sure = self.slots.read(slot)?.into_iter().filter(|of| !in_doubt(&of.commit()));
+                for named in sure {
+                    loaded.entry(named.recorder).or_default().push(named.into());
+                }
+                place.insert(loaded);
+            }
+            let loaded = self.loaded.get(&slot).and_then(|of| of.get(&recorder));
+            let others = loaded.into_iter().flatten().filter(|of| of.generation != generation);
+            taken.extend(others.cloned());
+        }
+        Ok(taken)
+    }
+
+    /// Keeps nothing in memory that an hour needed.
+    pub(super) fn unload(&mut self) {
+        self.loaded.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Owner, SegmentEntry};
+
+    const RECORDER: RecorderId = RecorderId(7);
+
+    fn segment(generation: u32, hours: &[i32], first: u64, last: u64) -> Segment {
+        let owner = Owner { recorder: RECORDER, generation: Generation(generation) };
+        let entry = SegmentEntry {
+            name: format!("{generation}-{first}"),
+            hour: Hour(hours[0]),
+            hours: if hours.len() > 1 { hours.iter().copied().map(Hour).collect() } else { vec![] },
+            first: None,
+            last: None,
+            first_ordinal: first,
+            last_ordinal: last,
+            packets: 1 + last - first,
+            flow_parts: 1,
+            captured_bytes: 0,
+            wire_bytes: 0,
+            layers: Vec::new(),
+            protocols: BTreeMap::new(),
+            secrets: false,
+            address_filter: None,
+            owner: Some(owner),
+        };
+        Segment::of(RecorderId(1), Generation(1), first, entry)
+    }
+
+    fn found(named: &mut NamedSegments, generation: u32, hours: &[i32]) -> Vec<String> {
+        let hours: Vec<_> = hours.iter().copied().map(Hour).collect();
+        let life = (RECORDER, Generation(generation));
+        let in_doubt = |commit: &CommitId| commit.2 == 666;
+        let taken = named.of_other_lives(life, &hours, in_doubt).unwrap();
+        let mut names: Vec<_> = taken.into_iter().map(|of| of.segment).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn segments_of_other_lives_are_found_by_the_hours_of_their_packets() {
+        let mut named = NamedSegments::new().unwrap();
+        named.add(&segment(1, &[10], 0, 9)).unwrap();
+        // Nobody else recorded anything.
+        assert_eq!(found(&mut named, 1, &[10]), Vec::<String>::new());
+        assert_eq!(found(&mut named, 2, &[10]), ["1-0"]);
+        named.add(&segment(2, &[10, 11], 10, 19)).unwrap();
+        named.add(&segment(2, &(0..100).collect::<Vec<_>>(), 20, 29)).unwrap();
+        assert_eq!(found(&mut named, 2, &[10, 11]), ["1-0"]);
+        // One that touches more than a day is wide. Hour 10 was loaded before these were added.
+        assert_eq!(found(&mut named, 1, &[12]), ["2-20"]);
+        assert_eq!(found(&mut named, 1, &[11]), ["2-10", "2-20"]);
+        assert_eq!(found(&mut named, 1, &[10]), ["2-10", "2-20"]);
+        named.unload();
+        named.add(&segment(2, &[10], 666, 700)).unwrap();
+        assert_eq!(found(&mut named, 1, &[10]), ["2-10", "2-20"], "one is in doubt");
+        let names = |hour| {
+            let of_hour = named.of_hour(Hour(hour)).unwrap();
+            of_hour.into_iter().map(|of| of.segment).collect::<Vec<_>>()
+        };
+        assert_eq!(names(10), ["1-0", "2-10", "2-666"]);
+        // Objects lie in one hour, wherever the packets are.
+        assert_eq!(names(0), ["2-20"]);
+        assert_eq!(names(50), Vec::<String>::new());
+    }
+}
