@@ -5,16 +5,16 @@
 //!
 //! * Source and destination: who sent the SYN, else who was sent the SYN-ACK; without either the
 //!   end whose port looks like a service is the destination; else who sent the first packet.
-//! * A SYN or SYN-ACK is its flow's own if its number is the one its sender began with ([`start`]),
+//! * A SYN or SYN-ACK is its flow's own if its number is the one its sender began with (`start`),
 //!   whenever it is seen. Another one opens a new flow; so does any packet after the time-out.
-//! * The two directions of a flow may have other network identifiers and labels ([`pairs`]).
+//! * The two directions of a flow may have other network identifiers and labels (`pairs`).
 //! * A later fragment belongs to the flow of the datagram's first fragment if that came within
 //!   30 s before, also if it is the outer datagram of a tunnel; else to a portless flow of the
 //!   datagram.
 //! * What is not IP belongs to a pseudo-flow of interface, link type and
 //!   ethertype; ARP to a flow of its two addresses.
 //!
-//! The table's size is bounded: when it is full, the flow idle for longest leaves ([`queue`]).
+//! The table's size is bounded: when it is full, the flow idle for longest leaves (`queue`).
 
 mod forget;
 mod fragments;

@@ -4,7 +4,7 @@
 //! store is slower than the source the queue fills and the pipeline waits. A
 //! segment's layers are all in the store before its commit names them.
 //!
-//! While an import reads, seals or uploads, a task of its own [commits that it lives](Signs), so that no other process
+//! While an import reads, seals or uploads, a task of its own commits that it lives (`Signs`), so that no other process
 //! takes it for dead.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -12,6 +12,7 @@ use capstan_model::packet::Stamp;
 use capstan_model::{Address, Block, LinkType, Time, TimeRange};
 use capstan_model::{block::block_type, link::Interface};
 use capstan_storage_engine::catalog::WriterKind;
+use capstan_storage_engine::catalog::fold::fold_all;
 use capstan_storage_engine::segment::Layer;
 use futures::TryStreamExt;
 
@@ -222,6 +223,37 @@ async fn the_recorded_order_gives_a_capture_back() {
     let (file, report) = run(&snapshot, &of(Selection::default(), Order::Recorded)).await;
     assert_eq!(read(&file), mixed());
     assert_eq!((report.packets, report.blocks_left_out), (3, 0));
+}
+
+#[tokio::test]
+async fn the_first_bytes_come_before_most_segments_are_opened() {
+    let store = store().await;
+    for number in 0..60_u32 {
+        let start = i64::from(number) * 1_000_000_000;
+        record(&store, Recording::of(u64::from(1 + number)), traffic(1, 1_000, start, 1_000)).await;
+    }
+    fold_all(&store, "test").await.unwrap();
+    for order in [Order::Recorded, Order::Time] {
+        let what = of(Selection::default(), order);
+        let snapshot = Snapshot::load(store.clone()).await.unwrap();
+        let before = store.requests();
+        let (to, mut from) = mpsc::channel::<Bytes>(1);
+        let first = async {
+            from.recv().await.unwrap();
+            let asked = (store.requests() - before).gets;
+            while from.recv().await.is_some() {}
+            asked
+        };
+        let work = async {
+            let report = export(&snapshot, &what, &to).await;
+            drop(to);
+            report
+        };
+        let (asked, report) = futures::future::join(first, work).await;
+        assert_eq!(report.unwrap().packets, 60_000);
+        let all = (store.requests() - before).gets;
+        assert!(asked < all / 2, "{order:?}: {asked} of {all} requests");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,6 +116,14 @@ pub(super) fn from_query(error: &DataFusionError) -> Failure {
 
 /// Values that do not fit what is asked of them are the request's fault; the rest is not.
 fn from_arrow(error: &ArrowError) -> Failure {
+    if let ArrowError::InvalidArgumentError(words) = error
+        && words.contains("non UTF-8 data")
+    {
+        let what = "bytes that are not UTF-8 text were used as text, which payload, header and data seldom are: \
+                    octet_length(payload) counts bytes, encode(payload, 'hex') shows them, and \
+                    payload = X'00ff' compares them";
+        return Failure::new(FailureKind::Usage, what);
+    }
     let kind = match error {
         ArrowError::CastError(_)
         | ArrowError::ParseError(_)
@@ -169,6 +177,10 @@ fn bounded(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::array::BinaryArray;
+    use datafusion::arrow::compute::{CastOptions, cast_with_options};
+    use datafusion::arrow::datatypes::DataType;
+
     use super::*;
 
     #[test]
@@ -204,6 +216,16 @@ mod tests {
         let found = from_query(&error);
         assert_eq!(found.kind(), FailureKind::Unavailable);
         assert_eq!(found.to_string(), "cannot read the bucket: the cable is out");
+    }
+
+    #[test]
+    fn bytes_that_are_used_as_text_are_told_what_to_do_instead() {
+        let bytes = BinaryArray::from_vec(vec![b"\xff\xfe"]);
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let error = cast_with_options(&bytes, &DataType::Utf8, &strict).expect_err("it is no text");
+        let found = from_query(&DataFusionError::ArrowError(Box::new(error), None));
+        assert_eq!(found.kind(), FailureKind::Usage);
+        assert!(found.to_string().contains("octet_length(payload)"), "{found}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Appending to a log of one's own.
 //!
-//! An import whose log was ended stops: another process may go on with it ([`succession`](super::succession)). A recorder that was away for more than a day finds that its log was [ended](super::fold::seal). It begins a new life then, and
+//! An import whose log was ended stops: another process may go on with it ([`succession`]). A recorder that was away for more than a day finds that its log was [ended](super::fold::seal). It begins a new life then, and
 //! commits there what it still has to. What it captures stays of the life in which it began: ids of packets go on
 //! from where they were, and each segment says whose it is.
 
