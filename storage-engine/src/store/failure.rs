@@ -70,6 +70,10 @@ type Judgement = (FailureKind, &'static str);
 
 const NO_BUCKET: &str = "NoSuchBucket";
 
+/// A range is asked for only where the catalog says that the object has it.
+const SHORTER: &str =
+    "the object is shorter than what was committed: capstan verify tells what is left of it";
+
 const REFUSED: &str = "these credentials may not do that: let the policy of the bucket or the user \
                        allow it, or use other credentials";
 const BUSY: &str = "the server is overloaded or has a fault, and stayed so over several tries: look \
@@ -130,6 +134,7 @@ const CODES: &[(&[&str], Judgement)] = &[
             "this machine's clock and the server's differ too much: set the clock (NTP)",
         ),
     ),
+    (&["InvalidRange"], (FailureKind::Damaged, SHORTER)),
     (
         &["QuotaExceeded"],
         (FailureKind::Full, "the quota of the bucket or the user is used up: raise it"),
@@ -158,6 +163,10 @@ const CODES: &[(&[&str], Judgement)] = &[
 const WORDS: &[(&str, Judgement)] = &[
     // Ceph calls a key of its key service an access key id.
     ("kms-keyid", (FailureKind::Usage, NO_KMS_KEY)),
+    // Of a folder, of memory, and of a server that says no code.
+    ("Requested range was invalid", (FailureKind::Damaged, SHORTER)),
+    ("but object was only", (FailureKind::Damaged, SHORTER)),
+    ("status code: 416", (FailureKind::Damaged, SHORTER)),
 ];
 
 /// What an error of ours says, which is all there is to say.
@@ -321,6 +330,16 @@ mod tests {
             (forbidden(answer("403 Forbidden", "QuotaExceeded")), Full, "quota"),
             (forbidden(answer("403 Forbidden", "RequestTimeTooSkewed")), Permission, "clock"),
             (forbidden(answer("403 Forbidden", "NotKnownYet")), Permission, "policy"),
+            (
+                generic(answer("416 Requested Range Not Satisfiable", "InvalidRange")),
+                Damaged,
+                "shorter",
+            ),
+            (
+                generic(answer("416 Requested Range Not Satisfiable", "NotKnownYet")),
+                Damaged,
+                "shorter",
+            ),
             (generic(answer("400 Bad Request", "ExpiredToken")), Permission, "have expired"),
             (
                 generic(answer("400 Bad Request", "AuthorizationHeaderMalformed")),

@@ -43,6 +43,22 @@ async fn a_store_is_made_once_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_range_behind_the_end_of_an_object_is_damage() {
+    let place = tempfile::tempdir().unwrap();
+    let in_folder = make(&place.path().join("store")).await;
+    let (_, in_memory) = crate::testing::in_memory(3).await;
+    for store in [in_folder, in_memory] {
+        for content in ["", "abc"] {
+            let path = object_store::path::Path::from(format!("data/of-{}", content.len()));
+            store.put_new(&path, vec![bytes::Bytes::from(content)]).await.unwrap();
+            let failure = store.get_range(&path, 4..8).await.unwrap_err();
+            assert_eq!(failure.kind(), FailureKind::Damaged, "{failure}");
+            assert!(failure.to_string().contains(path.as_ref()), "{failure}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn reading_never_makes_a_store_and_says_what_is_wrong() {
     let place = tempfile::tempdir().unwrap();
     let absent = place.path().join("absent");
