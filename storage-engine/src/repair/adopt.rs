@@ -98,9 +98,12 @@ pub fn judge(
     log: Option<&Log>,
     taken: &[Taken],
 ) -> Result<(), Why> {
-    // Each packet of one life goes into one segment. A later life of an import may have read it again.
-    let overlaps =
-        |of: &&Taken| of.generation != generation && of.first <= last && first <= of.last;
+    // Each packet of one life goes into one segment. A later life of an import may have read it again, with the same
+    // ordinal. A recorder on an interface begins at 0 in each life: its packets are others.
+    let is_live = log.is_some_and(|log| log.kind == Some(WriterKind::Live));
+    let overlaps = |of: &&Taken| {
+        !is_live && of.generation != generation && of.first <= last && first <= of.last
+    };
     if let Some(other) = taken.iter().find(overlaps) {
         return Err(Why::Double { segment: other.segment.clone() });
     }
@@ -316,6 +319,11 @@ mod tests {
         };
         let double = Err(Why::Double { segment: "other".to_owned() });
         assert_eq!(judge(NOW, false, None, &[taken(3, 199, 300)]), double);
+        let import = log(WriterKind::Import, true, false);
+        assert_eq!(judge(NOW, false, Some(&import), &[taken(1, 0, 300)]), double);
+        // Lives of a recorder on an interface have the same ordinals, and other packets.
+        let live = log(WriterKind::Live, false, false);
+        assert_eq!(judge(NOW, false, Some(&live), &[taken(1, 0, 300)]), Ok(()));
         assert_eq!(judge(NOW, false, None, &[taken(3, 200, 300), taken(1, 0, 99)]), Ok(()));
         // Hours of one life that are open at once share ranges, and no packet.
         assert_eq!(judge(NOW, false, None, &[taken(2, 50, 300)]), Ok(()));
