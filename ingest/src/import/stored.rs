@@ -10,7 +10,7 @@ use capstan_storage_engine::fetch::StoreFetch;
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::{self, column};
 use capstan_storage_engine::segment::reader::Segment as Opened;
-use capstan_storage_engine::store::{Store, names};
+use capstan_storage_engine::store::Store;
 use roaring::RoaringTreemap;
 
 /// Ordinals of packets, by the life that they were captured in.
@@ -72,8 +72,7 @@ impl Stored {
             };
         }
         // What is folded is made again from the log, as far as that can be read.
-        let folded =
-            gaps.iter().find(|gap| names::parse_commit(&gap.object.as_str().into()).is_none());
+        let folded = gaps.iter().find(|gap| gap.commit().is_none());
         if let Some(gap) = folded {
             return Err(hides(store, name, 0, Some(gap)));
         }

@@ -1,6 +1,6 @@
 //! Facts of commits, taken apart by slot and put together again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{Time, TimeRange};
@@ -39,6 +39,14 @@ pub fn split(content: CommitDraft) -> BTreeMap<Slot, Share> {
         }
     }
     shares
+}
+
+/// The slots that [`split`] finds in a commit, without copying its facts.
+pub(crate) fn slots_of(content: &CommitDraft) -> BTreeSet<Slot> {
+    let segments = content.segments.iter().flat_map(Slot::of_segment);
+    let listened = content.listened.iter().flat_map(|of| Slot::of_range(&of.range));
+    let losses = content.losses.iter().flat_map(|of| Slot::of_range(&of.range));
+    segments.chain(listened).chain(losses).collect()
 }
 
 /// A fact in a manifest, and whose it is.
@@ -120,5 +128,41 @@ impl Facts {
         let listened = self.listened.iter().map(|of| of.by);
         let losses = self.losses.iter().map(|of| of.by);
         commits.chain(segments).chain(listened).chain(losses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::Hour;
+    use capstan_model::coverage::LossCause;
+
+    use super::*;
+    use crate::catalog::tests::segment;
+
+    #[test]
+    fn the_slots_of_a_commit_are_those_it_is_split_into() {
+        let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
+        let hours = |many: i32| (0..many).map(Hour).collect::<Vec<_>>();
+        let mut two_hours = segment("two-hours", 0);
+        two_hours.hours = hours(2);
+        let mut with_secrets = segment("with-secrets", 40_000);
+        with_secrets.secrets = true;
+        let loss = Loss {
+            interface: None,
+            range: range(5 * capstan_model::HOUR_NANOS, 7 * capstan_model::HOUR_NANOS),
+            cause: LossCause::SourceDrop,
+            packets: 1,
+            bytes: 0,
+            note: String::new(),
+        };
+        let content = CommitDraft {
+            segments: vec![two_hours, with_secrets],
+            listened: vec![Listened { interfaces: vec![0], range: TimeRange::ALL }],
+            losses: vec![loss],
+            ..CommitDraft::default()
+        };
+        let slots = slots_of(&content);
+        assert_eq!(slots.len(), 6, "{slots:?}");
+        assert!(slots.into_iter().eq(split(content).into_keys()));
     }
 }

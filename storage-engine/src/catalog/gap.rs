@@ -12,6 +12,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::slot::Slot;
+use super::state::CommitId;
 use crate::store::names;
 
 /// An object of the catalog that cannot be used, so that facts are hidden.
@@ -103,6 +104,11 @@ impl Gap {
     /// A gap of an object, `what` is wrong with which.
     pub(crate) fn new(object: &Path, kind: GapKind, about: About, what: String) -> Gap {
         Gap { object: object.to_string(), kind, about, what }
+    }
+
+    /// The commit that it is; none if it is another object of the catalog.
+    pub fn commit(&self) -> Option<CommitId> {
+        names::parse_commit(&Path::from(self.object.as_str()))
     }
 
     /// What kind of failure an answer without it ends with.

@@ -170,10 +170,7 @@ impl View {
         replaced.extend(of_root.filter_map(|name| names::parse_commit(&name.as_str().into())));
         let mut gaps: Vec<Gap> =
             gap.into_iter().chain(root.value.hidden()).chain(of_tail).collect();
-        gaps.retain(|gap| {
-            let commit = names::parse_commit(&gap.object.as_str().into());
-            commit.is_none_or(|commit| !replaced.contains(&commit))
-        });
+        gaps.retain(|gap| gap.commit().is_none_or(|commit| !replaced.contains(&commit)));
         let is_patched = newer.is_some();
         let root = match newer {
             None => root,

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use object_store::path::Path;
-
 use super::adopt::Log;
 use super::survey::{Owner, Survey};
 use crate::catalog::fold::seal;
 use crate::catalog::root::Root;
 use crate::catalog::{CommitId, Gap, GapKind, Problem};
-use crate::store::names;
 
 /// Commits that cannot be read, or are not what was written, and whose facts no manifest has as they were.
 pub(super) type Doubtful = BTreeMap<CommitId, Gap>;
@@ -21,7 +18,7 @@ pub(super) fn doubtful(survey: &Survey) -> Doubtful {
     let root = survey.roots.readable.as_ref().unwrap_or(&empty);
     let hidden = root.hidden();
     // A root names only so many.
-    let names_all = hidden.iter().all(|gap| commit_of(gap).is_some());
+    let names_all = hidden.iter().all(|gap| gap.commit().is_some());
     let is_sound = names_all
         && survey.slots.values().all(|found| !found.is_damaged())
         && survey.are_all_there();
@@ -29,20 +26,15 @@ pub(super) fn doubtful(survey: &Survey) -> Doubtful {
         let is_tail = |(recorder, generation, seq): CommitId| {
             seq >= survey.folded(root, &(recorder, generation))
         };
-        !is_sound || commit_of(gap).is_some_and(is_tail)
+        !is_sound || gap.commit().is_some_and(is_tail)
     });
     let mut doubtful = Doubtful::new();
     for gap in hidden.into_iter().chain(of_logs).filter(usable) {
-        if let Some(id) = commit_of(&gap).filter(|id| !survey.logs.replaced.contains(id)) {
+        if let Some(id) = gap.commit().filter(|id| !survey.logs.replaced.contains(id)) {
             doubtful.entry(id).or_insert(gap);
         }
     }
     doubtful
-}
-
-/// The commit that is a gap.
-fn commit_of(gap: &Gap) -> Option<CommitId> {
-    names::parse_commit(&Path::from(gap.object.as_str()))
 }
 
 /// What is known of each log.
@@ -61,7 +53,7 @@ pub(super) fn logs(survey: &Survey) -> BTreeMap<Owner, Log> {
     for problem in &survey.logs.problems {
         // A newer version can read what it wrote.
         if let Some(gap) = problem.gap().filter(|gap| gap.kind != GapKind::TooNew)
-            && let Some((recorder, generation, _)) = commit_of(&gap)
+            && let Some((recorder, generation, _)) = gap.commit()
             && let Some(log) = logs.get_mut(&(recorder, generation))
         {
             log.has_hole = true;

@@ -276,7 +276,9 @@ impl<W: Watch> Repair<'_, W> {
             let (commits, lost) = self.foldings(survey, root, *slot, commits).await?;
             let many = commits.len() as u64;
             if let Some(folder) = &folder {
-                let mending = self.mending(survey, root, *slot, commits).await?;
+                let Some(mending) = self.mending(survey, root, *slot, commits).await? else {
+                    return Ok(false);
+                };
                 let Some(mended) = folder.mend(&mending).await? else { return Ok(false) };
                 put.push(mended);
             }
@@ -290,32 +292,30 @@ impl<W: Watch> Repair<'_, W> {
         }
     }
 
-    /// What a manifest is made anew from.
+    /// What a manifest is made anew from; none if another one folded and removed it meanwhile.
     async fn mending(
         &self,
         survey: &Survey,
         root: &Root,
         slot: Slot,
         commits: Vec<Folding>,
-    ) -> Result<MendingSlot, Failure> {
+    ) -> Result<Option<MendingSlot>, Failure> {
         let found = survey.slots.get(&slot);
         let readable = found.and_then(|found| found.row.readable.as_ref());
         let base = match readable {
-            Some(of) => versions::read_manifest(self.store, slot, of.version).await?,
-            None => None,
+            None => Manifest::empty(slot),
+            Some(of) => match versions::read_manifest(self.store, slot, of.version).await? {
+                Some(manifest) => manifest.value,
+                None => return Ok(None),
+            },
         };
         let there = survey.newest(slot);
         // The number of one that is gone is not used again.
         let newest = there.max(root.slot(slot).unwrap_or(0));
         let previous = found.filter(|_| there == newest).map(|of| of.row.newest_sha256.clone());
-        Ok(MendingSlot {
-            // If it is gone meanwhile, somebody folds, and this is not put.
-            base: base.map_or_else(|| Manifest::empty(slot), |of| of.value),
-            newest,
-            previous: previous.unwrap_or_default(),
-            unreadable: found.map(|found| found.unreadable.clone()).unwrap_or_default(),
-            commits,
-        })
+        let previous = previous.unwrap_or_default();
+        let unreadable = found.map(|found| found.unreadable.clone()).unwrap_or_default();
+        Ok(Some(MendingSlot { base, newest, previous, unreadable, commits }))
     }
 
     /// What commits say of a slot, and how many of them cannot be read.

@@ -12,13 +12,13 @@ use roaring::RoaringTreemap;
 
 use super::named::NamedSegments;
 use crate::catalog::entry::sha256_hex;
-use crate::catalog::facts::Facts;
+use crate::catalog::facts::{Facts, slots_of};
 use crate::catalog::manifest::Manifest;
 use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::walk::{Walked, walk};
-use crate::catalog::{CommitDraft, Life, Segment, Slot};
+use crate::catalog::{Life, Segment, Slot};
 use crate::store::{Store, names};
 
 /// A life of a recorder.
@@ -319,14 +319,6 @@ impl SlotSurvey {
         let manifest = self.row.readable.as_ref();
         manifest.and_then(|of| of.counted.get(owner)).copied().unwrap_or(0)
     }
-}
-
-/// The slots that a commit says something of.
-fn slots_of(content: &CommitDraft) -> BTreeSet<Slot> {
-    let segments = content.segments.iter().flat_map(Slot::of_segment);
-    let listened = content.listened.iter().flat_map(|of| Slot::of_range(&of.range));
-    let losses = content.losses.iter().flat_map(|of| Slot::of_range(&of.range));
-    segments.chain(listened).chain(losses).collect()
 }
 
 /// Takes in which commits facts are of, and the segments they name.

@@ -71,8 +71,7 @@ type Judgement = (FailureKind, &'static str);
 const NO_BUCKET: &str = "NoSuchBucket";
 
 /// A range is asked for only where the catalog says that the object has it.
-const SHORTER: &str =
-    "the object is shorter than what was committed: capstan verify tells what is left of it";
+const SHORTER: &str = "the object is shorter than what was committed";
 
 const REFUSED: &str = "these credentials may not do that: let the policy of the bucket or the user \
                        allow it, or use other credentials";
@@ -134,7 +133,6 @@ const CODES: &[(&[&str], Judgement)] = &[
             "this machine's clock and the server's differ too much: set the clock (NTP)",
         ),
     ),
-    (&["InvalidRange"], (FailureKind::Damaged, SHORTER)),
     (
         &["QuotaExceeded"],
         (FailureKind::Full, "the quota of the bucket or the user is used up: raise it"),
@@ -163,10 +161,6 @@ const CODES: &[(&[&str], Judgement)] = &[
 const WORDS: &[(&str, Judgement)] = &[
     // Ceph calls a key of its key service an access key id.
     ("kms-keyid", (FailureKind::Usage, NO_KMS_KEY)),
-    // Of a folder, of memory, and of a server that says no code.
-    ("Requested range was invalid", (FailureKind::Damaged, SHORTER)),
-    ("but object was only", (FailureKind::Damaged, SHORTER)),
-    ("status code: 416", (FailureKind::Damaged, SHORTER)),
 ];
 
 /// What an error of ours says, which is all there is to say.
@@ -220,7 +214,12 @@ fn judge_chain(error: &Error, text: &str) -> Judgement {
     if text.contains("redirect without LOCATION") {
         return (FailureKind::Usage, OTHER_REGION);
     }
+    // A folder says the first, a store in memory the second.
+    if ["Requested range was invalid", "but object was only"].iter().any(|of| text.contains(of)) {
+        return (FailureKind::Damaged, SHORTER);
+    }
     match status_in(text) {
+        Some(416) => (FailureKind::Damaged, SHORTER),
         Some(501) => (FailureKind::Usage, NOT_KNOWN),
         Some(507) => (FailureKind::Full, "the server has no room left: make some"),
         Some(408 | 429 | 500..=599) => (FailureKind::Unavailable, BUSY),

@@ -123,7 +123,7 @@ pub async fn verify(
     for problem in &walked.problems {
         let missing = names::parse_commit(&Path::from(problem.object()));
         let is_folded = missing.is_some_and(|(by, life, seq)| folded.has(by, life, seq));
-        let hidden = problem.gap().and_then(|gap| names::parse_commit(&gap.object.as_str().into()));
+        let hidden = problem.gap().and_then(|gap| gap.commit());
         let is_replaced = hidden.is_some_and(|commit| walked.replaced.contains(&commit));
         report.take(&Finding::of_catalog(problem, is_folded, is_replaced), watch);
     }
