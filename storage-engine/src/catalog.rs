@@ -55,6 +55,7 @@ pub mod facts;
 pub mod filter;
 pub mod fold;
 pub mod gap;
+pub mod hours;
 pub mod lease;
 pub mod life;
 mod load;

@@ -14,6 +14,7 @@
 //! * [`adopt`]: which segments nobody names are to be named (pure), and their entries
 //! * `survey`: what there is; `named`: the segments of it, on disk by slot
 //! * `doubt`: which commits are in doubt (pure)
+//! * `forgotten`: lives that no root names any more
 //! * `log`: what a repair commits
 //! * [`action`]: what is asked, done, and told
 //! * [`run`]: doing it
@@ -21,6 +22,7 @@
 pub mod action;
 pub mod adopt;
 mod doubt;
+mod forgotten;
 mod log;
 mod named;
 pub mod run;

@@ -93,6 +93,11 @@ impl Problem {
     }
 }
 
+/// Whether a commit that was followed, and of which these are the problems, is not what was written.
+pub(crate) fn is_changed(found: &[Problem]) -> bool {
+    found.iter().any(|problem| matches!(problem, Problem::Changed { .. }))
+}
+
 /// Tells what hides facts from what does not, which is given in words.
 pub(crate) fn sorted_out(problems: &[Problem]) -> (Vec<Gap>, Vec<String>) {
     let gaps = problems.iter().filter_map(Problem::gap).collect();

@@ -50,7 +50,7 @@ const COMMITS: usize = 256;
 const GAPS_EVERY: u32 = 32;
 
 /// The first store format whose writers say that their log may go on, which is how they are found.
-pub(super) const FIRST_FORMAT: u32 = 3;
+pub(crate) const FIRST_FORMAT: u32 = 3;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,7 +146,11 @@ impl Folder {
         loop {
             let root = versions::newest_root(store, known).await?;
             let (holder, keeps) = (holder.to_owned(), stay == Stay::Keeps);
-            let next = root.value.claim(holder, keeps, root.sha256.clone(), store.nonce());
+            let hours = match &root.value.hours {
+                Some(_) => None,
+                None => Some(versions::hours(store).await?),
+            };
+            let next = root.value.claim(holder, keeps, hours, root.sha256.clone(), store.nonce());
             if let Some(root) = versions::put_root(store, &root.value, next).await?
                 && let Some(boundary) = versions::newest_boundary(store, &root.value).await?
             {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use capstan_model::{Generation, RecorderId, Time};
 use serde::{Deserialize, Serialize};
 
-use super::chain::{Chain, Problem};
+use super::chain::{Chain, Problem, is_changed};
 use super::entry::{Commit, Finished, Source, SourceMark, Writer, WriterKind};
 
 /// Notes that are kept of one life.
@@ -52,13 +52,20 @@ impl Life {
         bytes: &[u8],
         problems: &mut Vec<Problem>,
     ) -> Option<Commit> {
+        let known = problems.len();
         let commit = self.chain.follow(seq, bytes, problems)?;
+        let is_changed = is_changed(&problems[known..]);
         let content = &commit.content;
         if !content.note.is_empty() && self.notes.len() < NOTES {
             self.notes.insert(content.note.clone());
         }
-        self.finished = content.finished.clone().or(self.finished.take());
-        self.source_read = content.source_read.clone().or(self.source_read.take());
+        // What a commit says of all before it is not taken from one that may say anything.
+        if is_changed {
+            self.finished = content.finished.clone().map(|of| Finished { complete: false, ..of });
+        } else {
+            self.finished = content.finished.clone().or(self.finished.take());
+            self.source_read = content.source_read.clone().or(self.source_read.take());
+        }
         self.next_flow = self.next_flow.max(content.next_flow);
         self.last_commit = self.last_commit.max(Some(commit.committed_at));
         for segment in &content.segments {

@@ -12,10 +12,11 @@
 
 use std::collections::BTreeSet;
 
-use capstan_model::{Generation, RecorderId};
+use capstan_model::{Generation, Hour, RecorderId};
 use serde::{Deserialize, Serialize};
 
 use super::gap::{About, Gap};
+use super::hours::Hours;
 use super::life::Life;
 use super::manifest::{Broken, Contributor};
 use super::slot::Slot;
@@ -58,6 +59,9 @@ pub struct Root {
     pub slots: Vec<SlotVersion>,
     /// No slot that is not named has changed in a version after this one.
     pub unnamed_since: u64,
+    /// Hours that have a manifest; none if versions that did not keep this made some of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<Hours>,
     /// What was wrong with what was folded and hides nothing, in words.
     pub problems: BTreeSet<String>,
     /// Commits that were folded and could not be read, or were not what was written.
@@ -128,6 +132,8 @@ pub(crate) struct Mending {
     pub(crate) logs: Vec<(Life, Option<u64>)>,
     /// The wide slot's manifest, which everybody reads.
     pub(crate) wide: Option<u64>,
+    /// Hours that have a manifest.
+    pub(crate) hours: Hours,
 }
 
 impl Step {
@@ -160,6 +166,7 @@ impl Root {
             logs: Vec::new(),
             slots: Vec::new(),
             unnamed_since: 0,
+            hours: Some(Hours::default()),
             problems: BTreeSet::new(),
             gaps: Vec::new(),
             replaced: BTreeSet::new(),
@@ -172,10 +179,19 @@ impl Root {
         Root { version: self.version.saturating_add(1), previous, nonce, ..self.clone() }
     }
 
-    /// The version with which somebody takes over.
-    pub fn claim(&self, holder: String, keeps: bool, previous: String, nonce: String) -> Root {
+    /// The version with which somebody takes over, who has looked which hours have a manifest if this one does
+    /// not say so.
+    pub fn claim(
+        &self,
+        holder: String,
+        keeps: bool,
+        hours: Option<Hours>,
+        previous: String,
+        nonce: String,
+    ) -> Root {
         let epoch = self.epoch.saturating_add(1);
-        Root { epoch, holder, keeps, ..self.next(previous, nonce) }
+        let hours = self.hours.clone().or(hours);
+        Root { epoch, holder, keeps, hours, ..self.next(previous, nonce) }
     }
 
     /// The version after a step.
@@ -196,6 +212,9 @@ impl Root {
         }
         next.logs.retain(|log| !log.ended || !step.gone.contains(&log.life.owner()));
         for (slot, version) in step.slots {
+            if let (Slot::Hour(hour), Some(hours)) = (slot, &mut next.hours) {
+                hours.insert(hour);
+            }
             let named = SlotVersion { slot, version, since: next.version };
             match next.slots.binary_search_by_key(&slot, |of| of.slot) {
                 Ok(place) => next.slots[place] = named,
@@ -220,7 +239,7 @@ impl Root {
     /// A version that goes on from this one, which is the newest that can be read. What was folded
     /// since is folded again.
     pub(crate) fn mended(&self, mending: Mending, nonce: String) -> Root {
-        let Mending { version, previous, epoch, boundary, logs, wide } = mending;
+        let Mending { version, previous, epoch, boundary, logs, wide, hours } = mending;
         let (holder, keeps) = ("repair".to_owned(), false);
         let before = self.clone();
         let mut next = Root { version, previous, nonce, epoch, holder, keeps, boundary, ..before };
@@ -234,6 +253,10 @@ impl Root {
         let named = |of| SlotVersion { slot: Slot::Wide, version: of, since: version };
         next.slots = wide.map(named).into_iter().collect();
         next.unnamed_since = version;
+        let known = self.hours.iter().flat_map(|of| of.within(Hour(i32::MIN), Hour(i32::MAX)));
+        let mut hours = hours;
+        known.for_each(|hour| hours.insert(hour));
+        next.hours = Some(hours);
         next
     }
 
@@ -263,7 +286,8 @@ impl Root {
     }
 
     /// The root as which manifests are read when newer ones up to `version` cannot be: the newest manifests
-    /// count, of lives that were taken in until then and are not open, all that they say.
+    /// count, which are not older than those that are named, of lives that were taken in until then and are not
+    /// open, all that they say.
     pub(crate) fn patched(&self, version: u64, wide: Option<u64>, open: Vec<Life>) -> Root {
         let mut next = self.clone();
         for life in open {
@@ -272,10 +296,14 @@ impl Root {
             }
         }
         next.version = version;
-        next.slots = wide
-            .map(|of| SlotVersion { slot: Slot::Wide, version: of, since: version })
-            .into_iter()
-            .collect();
+        if let Some(wide) = wide {
+            let of_wide = SlotVersion { slot: Slot::Wide, version: wide, since: version };
+            match next.slots.binary_search_by_key(&Slot::Wide, |of| of.slot) {
+                Ok(place) if next.slots[place].version < wide => next.slots[place] = of_wide,
+                Ok(_) => {}
+                Err(place) => next.slots.insert(place, of_wide),
+            }
+        }
         next.unnamed_since = version;
         next
     }
@@ -335,6 +363,11 @@ impl Root {
         }
         if self.boundary < before.boundary || self.unnamed_since < before.unnamed_since {
             return broken("a boundary was taken back");
+        }
+        if let (Some(now), Some(then)) = (&self.hours, &before.hours)
+            && !now.includes(then)
+        {
+            return broken("the manifest of an hour is not known any more");
         }
         if !self.replaced.is_superset(&before.replaced) {
             return broken("a commit that was replaced counts again");
@@ -415,7 +448,8 @@ mod tests {
 
     #[test]
     fn a_log_is_taken_in_followed_and_ended() {
-        let claimed = Root::empty().claim("me".to_owned(), true, String::new(), String::new());
+        let claimed =
+            Root::empty().claim("me".to_owned(), true, None, String::new(), String::new());
         claimed.check(&Root::empty()).unwrap();
         let taken = step(&claimed, Step { lives: vec![life(7)], ..Step::default() });
         assert_eq!((taken.version, taken.epoch, taken.logs[0].admitted), (2, 1, 2));
@@ -428,6 +462,8 @@ mod tests {
         let folded = step(&taken, Step { lives, slots, ended, ..Step::default() });
         assert_eq!(folded.known(&contributor(7, 2)), 3);
         assert_eq!((folded.slot(slot(1)), folded.slot(slot(2))), (Some(1), None));
+        let has = |hour| folded.hours.as_ref().unwrap().contains(Hour(hour));
+        assert!(has(1) && !has(2));
 
         let gone = step(&folded, Step { gone: [owner].into(), ..Step::default() });
         assert!(gone.logs.is_empty());
@@ -487,6 +523,7 @@ mod tests {
         assert!(bad(|root| root.logs[0].admitted = 0).contains("taken in twice"));
         assert!(bad(|root| root.logs[1].ended = true).contains("did not say so"));
         assert!(bad(|root| root.slots.clear()).contains("not named"));
+        assert!(bad(|root| root.hours = Some(Hours::default())).contains("not known any more"));
         assert!(bad(|root| root.slots[0].version = 1).contains("taken back"));
         let new = |root: &mut Root| {
             let life = followed(&life(3), 1, false);

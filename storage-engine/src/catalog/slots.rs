@@ -96,11 +96,13 @@ impl Slots {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What manifests say that is asked for, as of a root or newer.
+    /// What manifests say that is asked for, as of a root or newer. `is_patched`: the root names no newer versions than
+    /// an older one did.
     pub(super) async fn read(
         &self,
         store: &Store,
         root: &Root,
+        is_patched: bool,
         asked: Asked<'_>,
     ) -> Result<Vec<Chosen>, Failure> {
         if root.version == 0 {
@@ -111,7 +113,9 @@ impl Slots {
         let mut missing: Vec<(Slot, u64)> = Vec::new();
         let mut listed: BTreeSet<Hour> = BTreeSet::new();
         for slot in wanted(store, root, range).await? {
-            match (self.fresh(root, slot), root.slot(slot), slot) {
+            let named = root.slot(slot);
+            let exact = named.filter(|_| !is_patched || slot == Slot::Wide);
+            match (self.fresh(root, slot, exact), exact, slot) {
                 (Some(read), ..) => chosen.push(read),
                 (None, Some(version), _) => missing.push((slot, version)),
                 (None, None, Slot::Hour(hour)) => {
@@ -121,7 +125,18 @@ impl Slots {
                 (None, None, Slot::Wide) => {}
             }
         }
-        missing.extend(list(store, &listed).await?);
+        let there = list(store, &listed).await?;
+        for hour in listed {
+            let slot = Slot::Hour(hour);
+            let newest = there.get(&slot).copied().max(root.slot(slot));
+            match newest {
+                Some(version) => missing.push((slot, version)),
+                None if root.hours.as_ref().is_some_and(|of| of.contains(hour)) => {
+                    chosen.push(Arc::new(Read::gone(slot)));
+                }
+                None => {}
+            }
+        }
         let mut read = stream::iter(missing)
             .map(|(slot, version)| read(store, slot, version))
             .buffered(AT_ONCE);
@@ -138,13 +153,13 @@ impl Slots {
             .await
     }
 
-    /// What is known of a slot, if it is not older than a root.
-    fn fresh(&self, root: &Root, slot: Slot) -> Option<Arc<Read>> {
+    /// What is known of a slot, if it is not older than a root, which may name its version.
+    fn fresh(&self, root: &Root, slot: Slot, named: Option<u64>) -> Option<Arc<Read>> {
         let mut kept = self.kept();
         kept.uses += 1;
         let now = kept.uses;
         let found = kept.slots.get_mut(&slot)?;
-        let fresh = match root.slot(slot) {
+        let fresh = match named {
             Some(version) => found.read.manifest.version >= version,
             None => found.as_of >= root.unnamed_since,
         };
@@ -178,9 +193,14 @@ async fn wanted(store: &Store, root: &Root, range: TimeRange) -> Result<BTreeSet
         wanted.extend(hours.map(|hour| Slot::Hour(Hour(hour))));
         return Ok(wanted);
     }
-    // A listing may not show yet what the root names.
+    // A listing may not show yet what the root names, and what is lost it shows no more.
     let named = root.slots.iter().map(|of| of.slot);
     wanted.extend(named.filter(|slot| slot.touches(&range)));
+    let of_root = root.hours.iter().flat_map(|of| of.within(range.start.hour(), last.hour()));
+    wanted.extend(of_root.map(Slot::Hour));
+    if range.is_all() && root.hours.as_ref().is_some_and(|of| of.contains(Hour::UNKNOWN)) {
+        wanted.insert(Slot::Hour(Hour::UNKNOWN));
+    }
     let (days, _) = store.names_below(&names::catalog()).await?;
     for path in days {
         let Some(day) = path.as_ref().strip_prefix("catalog/") else { continue };
@@ -195,7 +215,7 @@ async fn wanted(store: &Store, root: &Root, range: TimeRange) -> Result<BTreeSet
 }
 
 /// The newest manifests of hours, of those that have any.
-async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<Vec<(Slot, u64)>, Failure> {
+async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<BTreeMap<Slot, u64>, Failure> {
     let mut days: BTreeMap<String, Vec<Hour>> = BTreeMap::new();
     for hour in hours {
         let path = hour.path();
@@ -223,7 +243,7 @@ async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<Vec<(Slot, u64)>,
             }
         }
     }
-    Ok(newest.into_iter().collect())
+    Ok(newest)
 }
 
 /// Reads a manifest that is there; a later one if it was removed, an earlier one if it cannot be used: then
@@ -286,6 +306,14 @@ impl Read {
         let held = Loaded::of(&manifest, held, &path);
         let parts = manifest.parts.iter().map(|of| (of.name.clone(), OnceCell::new())).collect();
         Read { manifest, held, parts, facts, gap }
+    }
+
+    /// In place of one that was there and is not any more.
+    fn gone(slot: Slot) -> Read {
+        let path = names::slot(slot);
+        let what = format!("{path} is missing: no version of its manifest is there");
+        let gap = Gap::new(&path, GapKind::Missing, About::slot(slot), what);
+        Read::of(Manifest::empty(slot), Some(gap))
     }
 
     /// What it counts for among those kept: its facts, and something for itself.

@@ -10,6 +10,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::entry::sha256_hex;
+use super::hours::Hours;
 use super::life::Life;
 use super::manifest::{self, Broken, Manifest};
 use super::part::{Part, PartContent};
@@ -164,6 +165,18 @@ pub(crate) async fn listed_manifests(
 ) -> Result<Vec<(u64, Listed)>, Failure> {
     let version = |path: &Path| names::parse_manifest(path).map(|(_, version)| version);
     listed(store, &names::slot(slot), version).await
+}
+
+/// The hours that have a manifest: a listing of all manifests there are.
+pub(crate) async fn hours(store: &Store) -> Result<Hours, Failure> {
+    let mut hours = Hours::default();
+    let mut listed = store.list(&names::catalog());
+    while let Some(object) = listed.try_next().await? {
+        if let Some((Slot::Hour(hour), _)) = names::parse_manifest(&object.path) {
+            hours.insert(hour);
+        }
+    }
+    Ok(hours)
 }
 
 /// The newest root in a listing.

@@ -13,12 +13,13 @@ use capstan_model::coverage::{Listened, Loss};
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 
 use super::base::Base;
 use super::chain::{Chain, sorted_out};
 use super::entry::{WriterInfo, WriterKind};
 use super::filter::AddressFilter;
-use super::fold::{begin, open_logs};
+use super::fold::{FIRST_FORMAT, begin, open_logs};
 use super::gap::{About, Gap, GapKind};
 use super::life::Life;
 use super::root::Root;
@@ -269,7 +270,7 @@ impl View {
     pub async fn window_of(&self, asked: Asked<'_>) -> Result<Window, Failure> {
         let range = asked.range;
         let mut window = Window::default();
-        for read in self.slots.read(&self.store, &self.root.value, asked).await? {
+        for read in self.slots.read(&self.store, &self.root.value, self.is_patched, asked).await? {
             read.take(&self.root.value, &self.replaced, asked, &mut window);
         }
         self.gaps.iter().for_each(|gap| window.add_gap(Some(gap), &range));
@@ -337,23 +338,52 @@ impl View {
         }
     }
 
+    /// Ended lives that are not stored as such any more. What each writer says of itself stays, so that one which
+    /// neither goes on nor has ended is missed.
+    async fn lost_lives(&self) -> Result<Vec<Gap>, Failure> {
+        let store = &self.store;
+        if store.format().format < FIRST_FORMAT {
+            return Ok(Vec::new());
+        }
+        // In this order: a life is marked as open before its first commit, and is stored as ended before the mark goes.
+        let mut lost = owners(store, &names::writers(None), names::parse_writer).await?;
+        lost.retain(|owner| self.tail.life(*owner).is_none());
+        if lost.is_empty() {
+            return Ok(Vec::new());
+        }
+        let open = owners(store, &names::open_logs(), names::parse_open).await?;
+        let ended = owners(store, &names::lives(), names::parse_ended).await?;
+        let mut gaps = Vec::new();
+        for (recorder, generation) in
+            lost.iter().filter(|of| !open.contains(of) && !ended.contains(of))
+        {
+            // Of one that was killed before its first commit there is nothing to say. A listing may not show what was
+            // put just now.
+            let path = names::life(*recorder, *generation);
+            let log = names::log_of(*recorder, *generation);
+            let has_log = store.list(&log).next().await.transpose()?.is_some();
+            if has_log && store.head(&path).await?.is_none() {
+                let what = format!("{path} is missing");
+                gaps.push(Gap::new(&path, GapKind::Missing, About::AnyTime, what));
+            }
+        }
+        Ok(gaps)
+    }
+
     /// Every life there ever was: as many requests as have ended since this was asked last.
     ///
     /// # Errors
     /// What the store says.
     pub async fn lives(&self) -> Result<Lives, Failure> {
         let store = &self.store;
-        let listed: BTreeSet<_> = store
-            .list(&names::lives())
-            .try_filter_map(|object| async move { Ok(names::parse_ended(&object.path)) })
-            .try_collect()
-            .await?;
+        let listed = owners(store, &names::lives(), names::parse_ended).await?;
         let known = || self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let unknown: Vec<_> = {
             let known = known();
             listed.into_iter().filter(|owner| !known.contains_key(owner)).collect()
         };
         let mut gaps = self.gaps.to_vec();
+        gaps.extend(self.lost_lives().await?);
         let mut read = stream::iter(unknown)
             .map(|(recorder, generation)| async move {
                 let read = versions::read_ended(store, recorder, generation).await;
@@ -379,6 +409,16 @@ impl View {
         }
         Ok(Lives { lives: lives.into_values().collect(), gaps })
     }
+}
+
+/// The lives that objects below a folder are named by.
+async fn owners(
+    store: &Store,
+    folder: &Path,
+    parse: fn(&Path) -> Option<(RecorderId, Generation)>,
+) -> Result<BTreeSet<(RecorderId, Generation)>, Failure> {
+    let named = store.list(folder).try_filter_map(async |object| Ok(parse(&object.path)));
+    named.try_collect().await
 }
 
 impl Window {

@@ -6,7 +6,7 @@ use capstan_model::{Failure, Generation, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 use roaring::RoaringTreemap;
 
-use super::chain::{Chain, Problem, read_writer};
+use super::chain::{Chain, Problem, is_changed, read_writer};
 use super::entry::{Commit, sha256_hex};
 use super::life::Life;
 use super::state::CommitId;
@@ -35,6 +35,8 @@ pub(crate) struct Met {
     pub(crate) sha256: String,
     /// What it says.
     pub(crate) commit: Commit,
+    /// It is not what was written: what it says may be wrong.
+    pub(crate) is_changed: bool,
 }
 
 /// Walks all logs, each in the order of its commits.
@@ -119,9 +121,12 @@ async fn follow(
             }
             continue;
         };
+        let known = walked.problems.len();
         if let Some(commit) = life.follow(seq, &bytes, &mut walked.problems) {
+            let is_changed = is_changed(&walked.problems[known..]);
             walked.replaced.extend(commit.content.replaced());
-            met(Met { id: (recorder, generation, seq), sha256: sha256_hex(&bytes), commit })?;
+            let (id, sha256) = ((recorder, generation, seq), sha256_hex(&bytes));
+            met(Met { id, sha256, commit, is_changed })?;
         }
     }
     Ok(life)

@@ -35,7 +35,7 @@ pub enum Action {
         version: u64,
         /// The one it goes on from; 0 = none can be read.
         from: u64,
-        /// Logs that are read from their start again.
+        /// Logs that it had not, and that are folded on from where manifests have them.
         logs: u64,
     },
     /// A manifest was put.
@@ -49,11 +49,24 @@ pub enum Action {
     },
     /// A damaged object was removed, in whose place another one is.
     Removed(String),
+    /// A damaged commit was removed, as manifests have what it said.
+    Needless(String),
+    /// What a writer says of itself was put anew.
+    Writer(RecorderId, Generation),
+    /// What a writer said of itself is lost.
+    NoWriter(RecorderId, Generation),
     /// A commit that cannot be read, or is not what was written, counts no more: all that it may have named
     /// and that can be had is named again.
     Replaced(String),
     /// Such a commit still hides something: segments that it may have named were left.
     Unresolved(String),
+    /// A segment that the catalog names cannot be used: layers that every answer needs are gone.
+    Unusable {
+        /// Its name.
+        segment: String,
+        /// These layers.
+        missing: Vec<&'static str>,
+    },
     /// A segment that nobody named was named.
     Adopted {
         /// Its name.
@@ -92,14 +105,14 @@ impl fmt::Display for Action {
             }
             Action::Root { version, from: 0, logs } => write!(
                 f,
-                "{}: written, as no root can be read; {} {} folded from the start",
+                "{}: written, as no root can be read; {} {} named again",
                 names::root(*version),
                 count(*logs, "log"),
                 agree(*logs, "is", "are")
             ),
             Action::Root { version, from, logs } => write!(
                 f,
-                "{}: written from version {from}; {} {} folded from the start",
+                "{}: written from version {from}; {} {} named again",
                 names::root(*version),
                 count(*logs, "log"),
                 agree(*logs, "is", "are")
@@ -119,6 +132,17 @@ impl fmt::Display for Action {
             Action::Removed(object) => {
                 write!(f, "{object}: removed, as another one is in its place")
             }
+            Action::Needless(commit) => {
+                write!(f, "{commit}: removed: it is damaged, and what it said is folded")
+            }
+            Action::Writer(recorder, generation) => {
+                write!(f, "{}: written again", names::writer(*recorder, *generation))
+            }
+            Action::NoWriter(recorder, generation) => write!(
+                f,
+                "{}: cannot be written again: who recorded what its log says is not known any more",
+                names::writer(*recorder, *generation)
+            ),
             Action::Replaced(commit) => {
                 write!(f, "{commit}: counts no more, as what it named is named again")
             }
@@ -127,6 +151,9 @@ impl fmt::Display for Action {
                 "{commit}: cannot be read, and segments that it may have named were left; when these can be used \
                  or are removed, repair again"
             ),
+            Action::Unusable { segment, missing } => {
+                write!(f, "segment {segment}: cannot be used: without {}", missing.join(", "))
+            }
             Action::Adopted { segment, packets, absent } => {
                 write!(f, "segment {segment}: named again, {}", count(*packets, "packet"))?;
                 match absent.as_slice() {
@@ -169,7 +196,8 @@ pub struct Report {
     pub left: (u64, u64),
     /// Segments that were removed, and their bytes.
     pub removed: (u64, u64),
-    /// What can be repaired no more: segments that cannot be used, commits that cannot be read.
+    /// What can be repaired no more: segments that cannot be used or may be doubles, commits and writers that cannot
+    /// be read.
     pub beyond: u64,
     /// It was stopped before its end.
     pub stopped: bool,

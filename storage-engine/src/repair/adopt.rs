@@ -28,6 +28,17 @@ pub enum Why {
         /// Which.
         segment: String,
     },
+    /// Some of its packets are in another segment, and others may be in none.
+    Overlaps {
+        /// Which.
+        segment: String,
+    },
+    /// Another segment has packets with the same numbers and times, and whether they are the same packets
+    /// cannot be told: what recorded them is lost.
+    MayBeDouble {
+        /// Which.
+        segment: String,
+    },
     /// Of an import that was broken off: importing the file again goes on with it.
     Unfinished,
     /// Its log is whole, and ended without it.
@@ -39,8 +50,17 @@ impl Why {
     pub fn is_waste(&self) -> bool {
         match self {
             Why::NoIndex | Why::Double { .. } | Why::Unfinished => true,
-            Why::Unreadable(_) | Why::Young | Why::Unwanted => false,
+            Why::Unreadable(_)
+            | Why::Young
+            | Why::Unwanted
+            | Why::Overlaps { .. }
+            | Why::MayBeDouble { .. } => false,
         }
+    }
+
+    /// Whether its packets may be missed by answers, and a repair cannot help it.
+    pub fn is_beyond(&self) -> bool {
+        matches!(self, Why::Unreadable(_) | Why::Overlaps { .. } | Why::MayBeDouble { .. })
     }
 }
 
@@ -53,6 +73,13 @@ impl fmt::Display for Why {
                 "it was put there less than a day ago, and who does so may be about to commit it",
             ),
             Why::Double { segment } => write!(f, "its packets are in segment {segment}"),
+            Why::Overlaps { segment } => {
+                write!(f, "some of its packets are in segment {segment}, and others may be in none")
+            }
+            Why::MayBeDouble { segment } => write!(
+                f,
+                "its packets may be those of segment {segment}: what recorded them is not known any more"
+            ),
             Why::Unfinished => f.write_str(
                 "its import was broken off before it was committed: importing the file again goes on",
             ),
@@ -66,8 +93,10 @@ impl fmt::Display for Why {
 pub struct Log {
     /// What kind of recorder it is of, if that can be read.
     pub kind: Option<WriterKind>,
-    /// A commit of it is missing or damaged.
+    /// A commit of it is missing or damaged, and what it said is not folded.
     pub has_hole: bool,
+    /// Its last commits are missing or damaged, and what they said is not folded.
+    pub is_cut: bool,
     /// Its last commit says that it is the last.
     pub finished: bool,
     /// Every packet with a lower ordinal is said to be committed.
@@ -85,6 +114,19 @@ pub struct Taken {
     pub first: u64,
     /// Highest ordinal.
     pub last: u64,
+    /// Times of its first and its last packet, if it has any with a time.
+    pub times: Option<(Time, Time)>,
+}
+
+/// What is known of a segment that nothing names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unnamed {
+    /// What it holds.
+    pub holds: Taken,
+    /// It was put there less than a day ago.
+    pub young: bool,
+    /// A commit in doubt names it.
+    pub is_in_doubt: bool,
 }
 
 /// Whether a segment that nothing names is to be named. `log` is none if there is nothing of its log at
@@ -92,37 +134,59 @@ pub struct Taken {
 ///
 /// # Errors
 /// Why it is left as it is.
-pub fn judge(
-    (generation, first, last): (Generation, u64, u64),
-    young: bool,
-    log: Option<&Log>,
-    taken: &[Taken],
-) -> Result<(), Why> {
+pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<(), Why> {
+    let Unnamed { holds, young, is_in_doubt } = unnamed;
+    let kind = log.and_then(|log| log.kind);
     // Each packet of one life goes into one segment. A later life of an import may have read it again, with the same
-    // ordinal. A recorder on an interface begins at 0 in each life: its packets are others.
-    let is_live = log.is_some_and(|log| log.kind == Some(WriterKind::Live));
-    let overlaps = |of: &&Taken| {
-        !is_live && of.generation != generation && of.first <= last && first <= of.last
+    // ordinal and time. A recorder on an interface begins at 0 in each life: its packets are others.
+    let may_share = |of: &&Taken| {
+        of.generation != holds.generation
+            && of.first <= holds.last
+            && holds.first <= of.last
+            && is_same_time(of.times, holds.times)
     };
-    if let Some(other) = taken.iter().find(overlaps) {
-        return Err(Why::Double { segment: other.segment.clone() });
+    // Of its range the other one has all packets of these hours.
+    let has_all = |of: &&Taken| of.first <= holds.first && holds.last <= of.last;
+    let shared = || taken.iter().filter(may_share);
+    let other = match kind {
+        Some(WriterKind::Live) => None,
+        _ => shared().find(has_all).or_else(|| shared().next()),
+    };
+    if let Some(of) = other {
+        let segment = of.segment.clone();
+        return Err(match kind {
+            Some(_) if has_all(&of) => Why::Double { segment },
+            Some(_) => Why::Overlaps { segment },
+            None => Why::MayBeDouble { segment },
+        });
+    }
+    if *is_in_doubt {
+        return Ok(());
     }
     let Some(log) = log else {
-        return if young { Err(Why::Young) } else { Ok(()) };
+        return if *young { Err(Why::Young) } else { Ok(()) };
     };
-    // A later commit says that these packets were committed.
-    if log.has_hole && last < log.next_ordinal {
+    // A later commit says that these packets were committed, or one that is missing may have said so.
+    if log.is_cut || log.has_hole && holds.last < log.next_ordinal {
         return Ok(());
     }
     if log.finished && !log.has_hole {
         return Err(Why::Unwanted);
     }
-    if young {
+    if *young {
         return Err(Why::Young);
     }
     match log.kind {
         Some(WriterKind::Import) if !log.finished => Err(Why::Unfinished),
         _ => Ok(()),
+    }
+}
+
+/// Whether two segments may have packets of the same time; packets without a time may be of any.
+fn is_same_time(a: Option<(Time, Time)>, b: Option<(Time, Time)>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.0 <= b.1 && b.0 <= a.1,
+        _ => true,
     }
 }
 
@@ -217,9 +281,16 @@ impl Opened {
         self.segment.meta().hours.iter().copied().map(Hour).collect()
     }
 
-    /// Its lowest and highest ordinal.
-    pub(super) fn ordinals(&self) -> (u64, u64) {
-        (self.segment.meta().first_ordinal, self.segment.meta().last_ordinal)
+    /// What it holds.
+    pub(super) fn holds(&self) -> Taken {
+        let meta = self.segment.meta();
+        Taken {
+            segment: meta.name.clone(),
+            generation: self.owner.generation,
+            first: meta.first_ordinal,
+            last: meta.last_ordinal,
+            times: meta.first.map(Time).zip(meta.last.map(Time)),
+        }
     }
 
     /// What a commit is to say of it.
@@ -279,53 +350,95 @@ impl Opened {
 mod tests {
     use super::*;
 
-    const NOW: (Generation, u64, u64) = (Generation(2), 100, 199);
+    fn taken(generation: u32, first: u64, last: u64) -> Taken {
+        let (segment, times) = ("other".to_owned(), Some((Time(first as i64), Time(last as i64))));
+        Taken { segment, generation: Generation(generation), first, last, times }
+    }
+
+    /// What is said of a segment of generation 2 with the packets 100 to 199.
+    fn judged(young: bool, log: Option<&Log>, others: &[Taken]) -> Result<(), Why> {
+        judge(&Unnamed { holds: taken(2, 100, 199), young, is_in_doubt: false }, log, others)
+    }
 
     fn log(kind: WriterKind, has_hole: bool, finished: bool) -> Log {
-        Log { kind: Some(kind), has_hole, finished, next_ordinal: 150 }
+        Log { kind: Some(kind), has_hole, is_cut: false, finished, next_ordinal: 150 }
     }
 
     #[test]
     fn what_a_lost_commit_named_is_named_again() {
         let holed = Log { next_ordinal: 200, ..log(WriterKind::Live, true, false) };
-        assert_eq!(judge(NOW, true, Some(&holed), &[]), Ok(()));
+        assert_eq!(judged(true, Some(&holed), &[]), Ok(()));
         // Of the log's end nobody says that it was committed.
         let end = log(WriterKind::Live, true, false);
-        assert_eq!(judge(NOW, true, Some(&end), &[]), Err(Why::Young));
-        assert_eq!(judge(NOW, false, Some(&end), &[]), Ok(()));
-        assert_eq!(judge(NOW, false, None, &[]), Ok(()));
-        assert_eq!(judge(NOW, true, None, &[]), Err(Why::Young));
+        assert_eq!(judged(true, Some(&end), &[]), Err(Why::Young));
+        assert_eq!(judged(false, Some(&end), &[]), Ok(()));
+        assert_eq!(judged(false, None, &[]), Ok(()));
+        assert_eq!(judged(true, None, &[]), Err(Why::Young));
+    }
+
+    #[test]
+    fn what_the_lost_end_of_a_log_may_have_named_is_named_again() {
+        let cut = Log { is_cut: true, ..log(WriterKind::Import, true, false) };
+        assert_eq!(judged(true, Some(&cut), &[]), Ok(()));
+        let double = Err(Why::Double { segment: "other".to_owned() });
+        assert_eq!(judged(true, Some(&cut), &[taken(3, 100, 300)]), double);
     }
 
     #[test]
     fn what_a_recorder_could_not_commit_any_more_is_named() {
         let died = log(WriterKind::Live, false, false);
-        assert_eq!(judge(NOW, true, Some(&died), &[]), Err(Why::Young));
-        assert_eq!(judge(NOW, false, Some(&died), &[]), Ok(()));
+        assert_eq!(judged(true, Some(&died), &[]), Err(Why::Young));
+        assert_eq!(judged(false, Some(&died), &[]), Ok(()));
         let ended = log(WriterKind::Live, false, true);
-        assert_eq!(judge(NOW, false, Some(&ended), &[]), Err(Why::Unwanted));
+        assert_eq!(judged(false, Some(&ended), &[]), Err(Why::Unwanted));
         // The file has it.
         let import = log(WriterKind::Import, false, false);
-        assert_eq!(judge(NOW, false, Some(&import), &[]), Err(Why::Unfinished));
+        assert_eq!(judged(false, Some(&import), &[]), Err(Why::Unfinished));
     }
 
     #[test]
     fn no_packet_is_named_twice() {
-        let taken = |generation, first, last| Taken {
-            segment: "other".to_owned(),
-            generation: Generation(generation),
-            first,
-            last,
-        };
+        let may_be_double = Err(Why::MayBeDouble { segment: "other".to_owned() });
+        assert_eq!(judged(false, None, &[taken(3, 199, 300)]), may_be_double);
         let double = Err(Why::Double { segment: "other".to_owned() });
-        assert_eq!(judge(NOW, false, None, &[taken(3, 199, 300)]), double);
         let import = log(WriterKind::Import, true, false);
-        assert_eq!(judge(NOW, false, Some(&import), &[taken(1, 0, 300)]), double);
+        assert_eq!(judged(false, Some(&import), &[taken(1, 0, 300)]), double);
+        let overlaps = Err(Why::Overlaps { segment: "other".to_owned() });
+        assert_eq!(judged(false, Some(&import), &[taken(1, 0, 198)]), overlaps);
+        assert_eq!(judged(false, Some(&import), &[taken(1, 101, 300)]), overlaps);
+        let both = [taken(1, 0, 198), taken(3, 100, 199)];
+        assert_eq!(judged(false, Some(&import), &both), double, "one has all");
+        let no_time = Taken { times: None, ..taken(1, 0, 300) };
+        assert_eq!(judged(false, Some(&import), &[no_time]), double);
         // Lives of a recorder on an interface have the same ordinals, and other packets.
         let live = log(WriterKind::Live, false, false);
-        assert_eq!(judge(NOW, false, Some(&live), &[taken(1, 0, 300)]), Ok(()));
-        assert_eq!(judge(NOW, false, None, &[taken(3, 200, 300), taken(1, 0, 99)]), Ok(()));
+        assert_eq!(judged(false, Some(&live), &[taken(1, 0, 300)]), Ok(()));
+        // The same packet has the same time.
+        let later = Taken { times: Some((Time(200), Time(300))), ..taken(1, 0, 300) };
+        assert_eq!(judged(false, None, &[later]), Ok(()));
+        assert_eq!(judged(false, None, &[taken(3, 200, 300), taken(1, 0, 99)]), Ok(()));
         // Hours of one life that are open at once share ranges, and no packet.
-        assert_eq!(judge(NOW, false, None, &[taken(2, 50, 300)]), Ok(()));
+        assert_eq!(judged(false, None, &[taken(2, 50, 300)]), Ok(()));
+    }
+
+    #[test]
+    fn what_a_commit_in_doubt_names_is_named_unless_it_is_a_double() {
+        let unnamed = Unnamed { holds: taken(2, 100, 199), young: true, is_in_doubt: true };
+        for finished in [false, true] {
+            let import = log(WriterKind::Import, false, finished);
+            assert_eq!(judge(&unnamed, Some(&import), &[]), Ok(()));
+            let double = judge(&unnamed, Some(&import), &[taken(1, 0, 300)]);
+            assert!(matches!(double, Err(Why::Double { .. })), "{double:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_nobody_needs_is_waste() {
+        let segment = || "other".to_owned();
+        assert!(Why::Double { segment: segment() }.is_waste());
+        assert!(!Why::MayBeDouble { segment: segment() }.is_waste());
+        assert!(Why::MayBeDouble { segment: segment() }.is_beyond());
+        assert!(!Why::Overlaps { segment: segment() }.is_waste());
+        assert!(Why::Overlaps { segment: segment() }.is_beyond());
     }
 }

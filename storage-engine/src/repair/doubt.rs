@@ -1,35 +1,42 @@
 //! What damaged logs leave in doubt. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::adopt::Log;
 use super::survey::{Owner, Survey};
 use crate::catalog::fold::seal;
 use crate::catalog::root::Root;
-use crate::catalog::{CommitId, Gap, GapKind, Problem};
+use crate::catalog::{About, CommitId, Gap, GapKind, Life, Problem};
+use crate::store::names;
 
 /// Commits that cannot be read, or are not what was written, and whose facts no manifest has as they were.
 pub(super) type Doubtful = BTreeMap<CommitId, Gap>;
 
-/// Finds them: those that readers miss, and, if objects of the folded catalog cannot be read, all others.
-pub(super) fn doubtful(survey: &Survey) -> Doubtful {
+/// Finds them: those that readers miss; of logs that were forgotten those that no manifest has as they were
+/// written; and all others where objects of the folded catalog cannot be read. `was_sound`: none of these
+/// was damaged or missing before the repair.
+pub(super) fn doubtful(survey: &Survey, was_sound: bool, forgotten: &BTreeSet<Owner>) -> Doubtful {
     let usable = |gap: &Gap| gap.kind != GapKind::TooNew;
     let empty = Root::empty();
     let root = survey.roots.readable.as_ref().unwrap_or(&empty);
     let hidden = root.hidden();
     // A root names only so many.
     let names_all = hidden.iter().all(|gap| gap.commit().is_some());
-    let is_sound = names_all
-        && survey.slots.values().all(|found| !found.is_damaged())
-        && survey.are_all_there();
-    let of_logs = survey.logs.problems.iter().filter_map(Problem::gap).filter(|gap| {
-        let is_tail = |(recorder, generation, seq): CommitId| {
-            seq >= survey.folded(root, &(recorder, generation))
+    let cut = survey.cut_logs().map(|(recorder, generation, seq)| {
+        let object = names::commit(recorder, generation, seq);
+        let what = format!("{object} is missing, though it was folded");
+        Gap::new(&object, GapKind::Missing, About::AnyTime, what)
+    });
+    let of_logs = survey.logs.problems.iter().filter_map(Problem::gap).chain(cut).filter(|gap| {
+        let is_missed = |id: CommitId| {
+            let owner = (id.0, id.1);
+            id.2 >= survey.folded(root, &owner)
+                || forgotten.contains(&owner) && !survey.is_folded_as_written(&id)
         };
-        !is_sound || gap.commit().is_some_and(is_tail)
+        !was_sound || !names_all || gap.commit().is_some_and(is_missed)
     });
     let mut doubtful = Doubtful::new();
-    for gap in hidden.into_iter().chain(of_logs).filter(usable) {
+    for gap in hidden.iter().cloned().chain(of_logs).filter(usable) {
         if let Some(id) = gap.commit().filter(|id| !survey.logs.replaced.contains(id)) {
             doubtful.entry(id).or_insert(gap);
         }
@@ -38,25 +45,25 @@ pub(super) fn doubtful(survey: &Survey) -> Doubtful {
 }
 
 /// What is known of each log.
-pub(super) fn logs(survey: &Survey) -> BTreeMap<Owner, Log> {
+pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<Owner, Log> {
     let mut logs: BTreeMap<Owner, Log> = BTreeMap::new();
     for (owner, life) in &survey.logs.lives {
         let log = Log {
-            kind: life.writer().map(|writer| writer.info.kind),
+            kind: survey.kind(owner),
             has_hole: false,
+            is_cut: false,
             // Who was away when its log was ended could not say what else it had.
             finished: life.chain().finished() && !life.notes().contains(seal::NOTE),
             next_ordinal: life.chain().next_ordinal(),
         };
         logs.insert(*owner, log);
     }
-    for problem in &survey.logs.problems {
-        // A newer version can read what it wrote.
-        if let Some(gap) = problem.gap().filter(|gap| gap.kind != GapKind::TooNew)
-            && let Some((recorder, generation, _)) = gap.commit()
-            && let Some(log) = logs.get_mut(&(recorder, generation))
-        {
+    for id in doubtful.keys() {
+        let owner = (id.0, id.1);
+        let commits = survey.logs.lives.get(&owner).map_or(0, Life::commits);
+        if let Some(log) = logs.get_mut(&owner) {
             log.has_hole = true;
+            log.is_cut |= id.2.saturating_add(1) >= commits;
         }
     }
     logs

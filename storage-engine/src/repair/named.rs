@@ -3,13 +3,14 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_model::{Failure, Generation, Hour, RecorderId};
+use capstan_model::{Failure, Generation, Hour, RecorderId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::adopt::Taken;
 use crate::catalog::by_slot::BySlot;
 use crate::catalog::entry::{generation_number, recorder_hex};
 use crate::catalog::{CommitId, Segment, Slot};
+use crate::segment::Layer;
 
 /// A segment that a commit names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +36,18 @@ pub(super) struct Named {
     /// Lowest ordinal.
     #[serde(rename = "f")]
     first: u64,
+    /// The hour in which its objects lie.
+    #[serde(rename = "h")]
+    hour: Hour,
     /// Highest ordinal.
     #[serde(rename = "l")]
     last: u64,
+    /// Times of its first and its last packet.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    times: Option<(Time, Time)>,
+    /// It has no flows.
+    #[serde(rename = "nf", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_no_flows: bool,
 }
 
 impl Named {
@@ -51,7 +61,10 @@ impl Named {
             by_generation: by.1,
             seq: *seq,
             first: entry.first_ordinal,
+            hour: entry.hour,
             last: entry.last_ordinal,
+            times: entry.first.zip(entry.last),
+            has_no_flows: entry.layer(Layer::Flows).is_none(),
         }
     }
 
@@ -63,7 +76,8 @@ impl Named {
 
 impl From<Named> for Taken {
     fn from(of: Named) -> Taken {
-        Taken { segment: of.segment, generation: of.generation, first: of.first, last: of.last }
+        let Named { segment, generation, first, last, times, .. } = of;
+        Taken { segment, generation, first, last, times }
     }
 }
 
@@ -108,12 +122,22 @@ impl NamedSegments {
         Ok(())
     }
 
-    /// Those of an hour. One that several objects of the catalog name is there more than once.
+    /// The hours in which objects of segments lie, or should.
+    pub(super) fn hours(&self) -> impl Iterator<Item = Hour> + '_ {
+        self.slots.slots().filter_map(|slot| match slot {
+            Slot::Hour(hour) => Some(hour),
+            Slot::Wide => None,
+        })
+    }
+
+    /// Those whose objects lie in an hour. One that several objects of the catalog name is there more than once.
     ///
     /// # Errors
     /// The temporary file cannot be read.
     pub(super) fn of_hour(&self, hour: Hour) -> Result<Vec<Named>, Failure> {
-        self.slots.read(Slot::Hour(hour))
+        let mut all = self.slots.read(Slot::Hour(hour))?;
+        all.retain(|of| of.hour == hour);
+        Ok(all)
     }
 
     /// Segments that may have packets which a life recorded in some hours, and another life of its recorder, too.

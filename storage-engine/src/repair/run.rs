@@ -1,27 +1,30 @@
 //! Repairing a store, step by step. IO only: what is to be done is decided elsewhere.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, Generation, Hour, Time};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
 
 use super::action::{Action, Options, Report, Watch};
-use super::adopt::{Log, Stray, Why, judge};
+use super::adopt::{Log, Stray, Unnamed, Why, judge};
 use super::doubt::{Doubtful, doubtful, logs};
+use super::forgotten::as_folded;
 use super::log::{RepairLog, repairer};
 use super::named::NamedSegments;
 use super::survey::{Commits, Owner, Survey};
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
-use crate::catalog::fold::{MendingSlot, begin};
+use crate::catalog::fold::MendingSlot;
 use crate::catalog::manifest::{Folding, Manifest};
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
-use crate::catalog::{CommitId, Folder, Segment, SegmentEntry, Slot, Stay};
+use crate::catalog::{CommitId, Folder, Segment, SegmentEntry, Slot, Stay, WriterKind};
 use crate::segment::Layer;
-use crate::store::{Listed, Store, names};
+use crate::store::{Listed, Store, checked, names};
 use crate::verify::run::hours_with_data;
 
 /// How often all is begun again because others fold meanwhile.
@@ -66,11 +69,23 @@ impl<W: Watch> Repair<'_, W> {
         self.watch.begin("reading the catalog", 0);
         let mut survey = Survey::take(self.store).await?;
         let is_folded = self.store.format().format >= FOLDED;
-        let doubtful = doubtful(&survey);
-        if is_folded
-            && !(self.mend_root(&mut survey).await? && self.mend_slots(&survey, &doubtful).await?)
-        {
+        let (was_sound, forgotten) = (survey.is_sound(), survey.forgotten());
+        self.mend_writers(&survey).await?;
+        if is_folded && !self.mend_root(&mut survey).await? {
             return Ok(false);
+        }
+        let doubtful = doubtful(&survey, was_sound, &forgotten);
+        if is_folded {
+            if !self.mend_slots(&survey, &doubtful).await? {
+                return Ok(false);
+            }
+            for (recorder, generation, seq) in survey.needless(&doubtful) {
+                let path = names::commit(recorder, generation, seq);
+                if !self.options.dry_run {
+                    self.store.delete(&path).await?;
+                }
+                self.did(Action::Needless(path.to_string()));
+            }
         }
         let named = self.adopt(survey, &doubtful).await?;
         if is_folded && !self.options.dry_run && (named || self.report.repaired > 0) {
@@ -90,7 +105,7 @@ impl<W: Watch> Repair<'_, W> {
             Action::Left { bytes, why, .. } => {
                 self.report.left.0 += 1;
                 self.report.left.1 += bytes;
-                self.report.beyond += u64::from(matches!(why, Why::Unreadable(_)));
+                self.report.beyond += u64::from(why.is_beyond());
             }
             Action::Waste { bytes, .. } => {
                 self.report.removed.0 += 1;
@@ -100,7 +115,9 @@ impl<W: Watch> Repair<'_, W> {
                 self.report.repaired += 1;
                 self.report.beyond += lost;
             }
-            Action::Unresolved(_) => self.report.beyond += 1,
+            Action::Unresolved(_) | Action::Unusable { .. } | Action::NoWriter(..) => {
+                self.report.beyond += 1;
+            }
             _ => self.report.repaired += 1,
         }
         self.watch.did(&action);
@@ -112,6 +129,35 @@ impl<W: Watch> Repair<'_, W> {
             self.store.delete(&path).await?;
         }
         self.did(Action::Removed(path.to_string()));
+        Ok(())
+    }
+
+    /// Puts what writers say of themselves anew where it is missing or damaged and still known. It must
+    /// be what was written: the first commit of the log says what that was.
+    async fn mend_writers(&mut self, survey: &Survey) -> Result<(), Failure> {
+        for owner in survey.bad_writers() {
+            let (recorder, generation) = owner;
+            let first = names::commit(recorder, generation, 0);
+            let first = self.store.get_if_present(&first).await?.unwrap_or_default();
+            let follows = match entry::read::<Commit>(&first) {
+                Ok(commit) if !checked::is_changed(commit.format, &first) => Some(commit.previous),
+                _ => None,
+            };
+            let was = |bytes: &Bytes| follows.as_ref().is_none_or(|of| *of == sha256_hex(bytes));
+            let known = survey.writers(&owner, follows.is_some()).map(entry::to_json);
+            let known = known.collect::<Result<Vec<Bytes>, Failure>>()?;
+            let Some(bytes) = known.into_iter().find(was) else {
+                self.did(Action::NoWriter(recorder, generation));
+                continue;
+            };
+            if !self.options.dry_run {
+                let path = names::writer(recorder, generation);
+                self.store.delete(&path).await?;
+                // If another one put it meanwhile, that is the same.
+                let _created = self.store.create(&path, bytes).await?;
+            }
+            self.did(Action::Writer(recorder, generation));
+        }
         Ok(())
     }
 
@@ -139,6 +185,7 @@ impl<W: Watch> Repair<'_, W> {
             survey.lives.insert((recorder, generation), ended);
         }
 
+        self.end_forgotten(survey).await?;
         let homeless = survey.homeless();
         let readable = survey.roots.readable.clone();
         let is_newest = readable.as_ref().is_some_and(|of| of.version == survey.roots.newest);
@@ -162,6 +209,26 @@ impl<W: Watch> Repair<'_, W> {
         }
         self.remove_roots(survey).await?;
         Ok(true)
+    }
+
+    /// Stores lives of imports and repairs as ended whose last commits are lost though they were folded. Whoever
+    /// goes on with an import looks into its log. A recorder on an interface may still live: its log stays open.
+    async fn end_forgotten(&mut self, survey: &mut Survey) -> Result<(), Failure> {
+        for owner in survey.homeless() {
+            let commits = survey.counted(&owner);
+            let may_live = matches!(survey.kind(&owner), None | Some(WriterKind::Live));
+            let is_whole = survey.logs.lives.get(&owner).is_some_and(|of| of.commits() >= commits);
+            if commits == 0 || may_live || is_whole {
+                continue;
+            }
+            let life = as_folded(self.store, owner, commits).await?;
+            if !self.options.dry_run {
+                versions::put_ended(self.store, &life).await?;
+            }
+            self.did(Action::Life(owner.0, owner.1));
+            survey.lives.insert(owner, Some(life));
+        }
+        Ok(())
     }
 
     /// Removes roots that cannot be read, with newer ones there that can be.
@@ -191,7 +258,7 @@ impl<W: Watch> Repair<'_, W> {
         let mut logs = Vec::new();
         let unnamed = survey.open.iter().filter(|owner| base.log(**owner).is_none());
         for owner in homeless.iter().chain(unnamed) {
-            let (life, _) = begin(self.store, owner.0, owner.1).await?;
+            let life = as_folded(self.store, *owner, survey.counted(owner)).await?;
             logs.push((life, survey.admitted.get(owner).copied()));
         }
         let many = logs.len() as u64;
@@ -216,6 +283,7 @@ impl<W: Watch> Repair<'_, W> {
             boundary: survey.boundary(),
             logs,
             wide: wide.map(|of| of.version),
+            hours: survey.hours(),
         };
         let root = base.mended(mending, self.store.nonce());
         let version = root.version;
@@ -239,8 +307,10 @@ impl<W: Watch> Repair<'_, W> {
             }
         }
         // One that is gone may have said no more than the one before, but it is the one that readers ask for.
-        for named in root.slots.iter().filter(|of| survey.newest(of.slot) < of.version) {
-            missing.entry(named.slot).or_default();
+        for (slot, version) in &survey.named_versions {
+            if survey.newest(*slot) < *version {
+                missing.entry(*slot).or_default();
+            }
         }
         let mut waste = Vec::new();
         for (slot, found) in &survey.slots {
@@ -276,7 +346,7 @@ impl<W: Watch> Repair<'_, W> {
             let (commits, lost) = self.foldings(survey, root, *slot, commits).await?;
             let many = commits.len() as u64;
             if let Some(folder) = &folder {
-                let Some(mending) = self.mending(survey, root, *slot, commits).await? else {
+                let Some(mending) = self.mending(survey, *slot, commits).await? else {
                     return Ok(false);
                 };
                 let Some(mended) = folder.mend(&mending).await? else { return Ok(false) };
@@ -296,7 +366,6 @@ impl<W: Watch> Repair<'_, W> {
     async fn mending(
         &self,
         survey: &Survey,
-        root: &Root,
         slot: Slot,
         commits: Vec<Folding>,
     ) -> Result<Option<MendingSlot>, Failure> {
@@ -311,7 +380,7 @@ impl<W: Watch> Repair<'_, W> {
         };
         let there = survey.newest(slot);
         // The number of one that is gone is not used again.
-        let newest = there.max(root.slot(slot).unwrap_or(0));
+        let newest = there.max(survey.named_versions.get(&slot).copied().unwrap_or(0));
         let previous = found.filter(|_| there == newest).map(|of| of.row.newest_sha256.clone());
         let previous = previous.unwrap_or_default();
         let unreadable = found.map(|found| found.unreadable.clone()).unwrap_or_default();
@@ -356,9 +425,15 @@ impl<W: Watch> Repair<'_, W> {
 
     /// Names segments that nobody names and somebody should; whether there were any.
     async fn adopt(&mut self, survey: Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
-        let logs = logs(&survey);
+        let logs = logs(&survey, doubtful);
         let mut named = survey.named;
-        let hours = hours_with_data(self.store).await?;
+        for of in &survey.named_by_changed {
+            if doubtful.contains_key(&(of.by.0, of.by.1, of.seq)) {
+                named.add(of)?;
+            }
+        }
+        let mut hours = hours_with_data(self.store).await?;
+        hours.extend(named.hours());
         self.watch.begin("looking for segments that nobody names", hours.len() as u64);
         let (mut log, mut left) = (RepairLog::new(self.store, self.options), BTreeSet::new());
         for hour in hours {
@@ -366,17 +441,26 @@ impl<W: Watch> Repair<'_, W> {
                 self.report.stopped = true;
                 break;
             }
-            let (mut sure, mut in_doubt) = (BTreeSet::new(), BTreeSet::new());
+            let (mut sure, mut in_doubt) = (BTreeMap::new(), BTreeSet::new());
             for of in named.of_hour(hour)? {
                 match doubtful.contains_key(&of.commit()) {
-                    true => in_doubt.insert(of.segment),
-                    false => sure.insert(of.segment),
+                    true => drop(in_doubt.insert(of.segment)),
+                    false => drop(sure.insert(of.segment, of.has_no_flows)),
                 };
             }
-            for stray in strays(self.store, hour, &sure).await? {
-                match self.judge(&stray, &logs, &mut named, doubtful).await? {
+            let mut there = segments_in(self.store, hour).await?;
+            for (segment, has_no_flows) in sure {
+                let objects = there.remove(&segment).unwrap_or_default();
+                self.check_named(hour, segment, has_no_flows, &objects);
+            }
+            let strays = there.into_iter().map(|(name, objects)| Stray { name, hour, objects });
+            let mut strays: Vec<Stray> = strays.collect();
+            // Of two that have the same packets the first is named: one that was committed, then the larger one.
+            strays.sort_by_key(|of| (!in_doubt.contains(&of.name), Reverse(of.bytes())));
+            for stray in strays {
+                let is_in_doubt = in_doubt.contains(&stray.name);
+                match self.judge(&stray, is_in_doubt, &logs, &mut named, doubtful).await? {
                     Verdict::Adopted(entry) => {
-                        let is_in_doubt = in_doubt.contains(&entry.name);
                         log.name(*entry, is_in_doubt).await?;
                     }
                     Verdict::Left => left.extend(owner_of(&stray.name)),
@@ -391,6 +475,20 @@ impl<W: Watch> Repair<'_, W> {
             false => self.replaced(doubtful, &left),
         };
         log.end(replaced).await
+    }
+
+    /// Tells of a segment that the catalog names and that cannot be used as layers of it are gone.
+    fn check_named(&mut self, hour: Hour, segment: String, no_flows: bool, there: &[Listed]) {
+        let needed = [Layer::Index, Layer::Flows];
+        let needed = needed.into_iter().filter(|layer| *layer != Layer::Flows || !no_flows);
+        let is_gone = |layer: &Layer| {
+            let path = names::layer(hour, &segment, layer.file());
+            there.iter().all(|object| object.path != path)
+        };
+        let missing: Vec<_> = needed.filter(is_gone).map(Layer::name).collect();
+        if !missing.is_empty() {
+            self.did(Action::Unusable { segment, missing });
+        }
     }
 
     /// The commits that count no more: all segments of their lives that nothing else names were judged, and
@@ -413,6 +511,7 @@ impl<W: Watch> Repair<'_, W> {
     async fn judge(
         &mut self,
         stray: &Stray,
+        is_in_doubt: bool,
         logs: &BTreeMap<Owner, Log>,
         named: &mut NamedSegments,
         doubtful: &Doubtful,
@@ -425,10 +524,10 @@ impl<W: Watch> Repair<'_, W> {
             Err(why) => return self.leave(stray, why).await,
         };
         let owner = opened.owner();
-        let (first, last) = opened.ordinals();
         let in_doubt = |commit: &CommitId| doubtful.contains_key(commit);
         let taken = named.of_other_lives(owner, &opened.hours(), in_doubt)?;
-        if let Err(why) = judge((owner.1, first, last), young, logs.get(&owner), &taken) {
+        let unnamed = Unnamed { holds: opened.holds(), young, is_in_doubt };
+        if let Err(why) = judge(&unnamed, logs.get(&owner), &taken) {
             return self.leave(stray, why).await;
         }
         let entry = match opened.entry(self.store, stray.hour).await {
@@ -486,21 +585,18 @@ fn is_young(put: Time, now: Time) -> bool {
     now < put.saturating_add(crate::verify::listing::YOUNG)
 }
 
-/// The segments in an hour's folder that nobody names.
-async fn strays(
-    store: &Store,
-    hour: Hour,
-    named: &BTreeSet<String>,
-) -> Result<Vec<Stray>, Failure> {
+/// The segments in an hour's folder and their objects.
+async fn segments_in(store: &Store, hour: Hour) -> Result<BTreeMap<String, Vec<Listed>>, Failure> {
     let folder = names::data_of(hour);
     let mut found: BTreeMap<String, Vec<Listed>> = BTreeMap::new();
     let mut listed = store.list(&folder);
     while let Some(object) = listed.try_next().await? {
         let below = object.path.as_ref().strip_prefix(folder.as_ref());
         let name = below.and_then(|below| below.strip_prefix('/')?.split_once('/'));
-        if let Some((name, _)) = name.filter(|(name, _)| !named.contains(*name)) {
-            found.entry(name.to_owned()).or_default().push(object);
+        if let Some((name, _)) = name {
+            let name = name.to_owned();
+            found.entry(name).or_default().push(object);
         }
     }
-    Ok(found.into_iter().map(|(name, objects)| Stray { name, hour, objects }).collect())
+    Ok(found)
 }

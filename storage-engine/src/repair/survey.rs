@@ -5,20 +5,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
 
 use super::named::NamedSegments;
-use crate::catalog::entry::sha256_hex;
+use crate::catalog::entry::{Writer, sha256_hex};
 use crate::catalog::facts::{Facts, slots_of};
+use crate::catalog::hours::Hours;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::walk::{Walked, walk};
-use crate::catalog::{Life, Segment, Slot};
+use crate::catalog::{CommitId, Gap, GapKind, Life, Problem, Segment, Slot, WriterKind};
 use crate::store::{Store, names};
 
 /// A life of a recorder.
@@ -78,6 +79,19 @@ pub(super) struct Survey {
     pub(super) admitted: BTreeMap<Owner, u64>,
     /// Segments that logs or manifests name.
     pub(super) named: NamedSegments,
+    /// Those that commits name which are not what was written: readers take them for real until these are folded.
+    pub(super) named_by_changed: Vec<Segment>,
+    /// Versions of manifests that the newest readable root names; of hours that had one and have none, and that it
+    /// does not name, a version that is not lower than theirs was.
+    pub(super) named_versions: BTreeMap<Slot, u64>,
+    /// How many commits of a life manifests count.
+    counted: BTreeMap<Owner, u64>,
+    /// What kind of recorder a life is of, as manifests, roots and ended lives say.
+    kinds: BTreeMap<Owner, WriterKind>,
+    /// Commits whose checksums are wrong, with the SHA-256 of the bytes that they have now.
+    changed: BTreeMap<CommitId, String>,
+    /// Those of them that were folded with these bytes.
+    folded_changed: BTreeSet<CommitId>,
 }
 
 /// None if an object is damaged, so that what else is there is read.
@@ -130,8 +144,15 @@ impl Survey {
     pub(super) async fn take(store: &Store) -> Result<Survey, Failure> {
         let mut named = NamedSegments::new()?;
         let mut logged = BTreeMap::<Slot, Commits>::new();
+        let mut named_by_changed = Vec::new();
         let logs = walk(store, |met| {
             let (recorder, generation, seq) = met.id;
+            if met.is_changed {
+                let segments = met.commit.content.segments.into_iter();
+                named_by_changed
+                    .extend(segments.map(|of| Segment::of(recorder, generation, seq, of)));
+                return Ok(());
+            }
             for slot in slots_of(&met.commit.content) {
                 let commits = logged.entry(slot).or_default();
                 commits.entry((recorder, generation)).or_default().insert(seq);
@@ -163,11 +184,28 @@ impl Survey {
             boundaries: BTreeMap::new(),
             admitted: BTreeMap::new(),
             named,
+            named_by_changed,
+            named_versions: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            folded_changed: BTreeSet::new(),
         };
         for (recorder, generation) in lives {
             let life = sound(versions::read_ended(store, recorder, generation).await)?;
             survey.lives.insert((recorder, generation), life);
         }
+        if let Some(root) = &survey.roots.readable {
+            survey.named_versions = root.slots.iter().map(|of| (of.slot, of.version)).collect();
+            let known = root.hours.iter().flat_map(|of| of.within(Hour(i32::MIN), Hour(i32::MAX)));
+            let gone = known.map(Slot::Hour).filter(|slot| !slots.contains_key(slot));
+            // A slot gets at most one version with each root.
+            for slot in gone {
+                survey.named_versions.entry(slot).or_insert(root.version);
+            }
+        }
+        survey.take_kinds();
+        survey.take_changed(store).await?;
         for (slot, there) in slots {
             survey.take_slot(store, slot, there).await?;
         }
@@ -179,6 +217,26 @@ impl Survey {
             survey.boundaries.insert(number, below);
         }
         Ok(survey)
+    }
+
+    /// Takes in what kinds of recorders lives are of.
+    fn take_kinds(&mut self) {
+        let of_root = self.roots.readable.iter().flat_map(|root| &root.logs).map(|log| &log.life);
+        let known = self.logs.lives.values().chain(of_root).chain(self.lives.values().flatten());
+        let kind = |life: &Life| Some((life.owner(), life.writer()?.info.kind));
+        self.kinds = known.filter_map(kind).collect();
+    }
+
+    /// Takes in which bytes the commits have that are not what was written.
+    async fn take_changed(&mut self, store: &Store) -> Result<(), Failure> {
+        let changed =
+            |problem: &Problem| matches!(problem, Problem::Changed { .. } | Problem::Broken { .. });
+        let problems = self.logs.problems.iter().filter(|problem| changed(problem));
+        for id in problems.filter_map(|problem| problem.gap()?.commit()).collect::<BTreeSet<_>>() {
+            let bytes = store.get_if_present(&names::commit(id.0, id.1, id.2)).await?;
+            self.changed.insert(id, sha256_hex(&bytes.unwrap_or_default()));
+        }
+        Ok(())
     }
 
     async fn take_slot(
@@ -194,10 +252,16 @@ impl Survey {
         let mut present = Commits::new();
         if let Some(Versioned { value: manifest, .. }) = &mut row.readable {
             for of in &manifest.contributors {
-                self.admitted.entry((of.recorder, of.generation)).or_insert(of.admitted);
+                let owner = (of.recorder, of.generation);
+                self.admitted.entry(owner).or_insert(of.admitted);
+                let counted = self.counted.entry(owner).or_default();
+                *counted = of.next.max(*counted);
+                if let Some(info) = &of.info {
+                    self.kinds.entry(owner).or_insert(info.kind);
+                }
             }
             let held = std::mem::take(&mut manifest.held);
-            take_facts(manifest, held, &mut present, &mut self.named)?;
+            self.take_facts(manifest, held, &mut present)?;
             // Parts that were put together have the facts of the same commits, so they stay or go together.
             for together in manifest.parts.chunk_by(|a, b| a.stem() == b.stem()) {
                 let mut contents = Vec::new();
@@ -221,7 +285,7 @@ impl Survey {
                     continue;
                 }
                 for PartContent { facts, .. } in contents {
-                    take_facts(manifest, facts, &mut present, &mut self.named)?;
+                    self.take_facts(manifest, facts, &mut present)?;
                 }
             }
         }
@@ -235,6 +299,30 @@ impl Survey {
                 .collect(),
         });
         self.slots.insert(slot, SlotSurvey { row, unreadable, present });
+        Ok(())
+    }
+
+    /// Takes in which commits facts are of, and the segments they name.
+    fn take_facts(
+        &mut self,
+        manifest: &Manifest,
+        facts: Facts,
+        present: &mut Commits,
+    ) -> Result<(), Failure> {
+        let owner = |by| manifest.owner(by).map(|of| (of.recorder, of.generation));
+        for of in &facts.commits {
+            let Some(owner) = owner(of.by) else { continue };
+            present.entry(owner).or_default().insert(of.seq);
+            let id = (owner.0, owner.1, of.seq);
+            if self.changed.get(&id) == Some(&of.fact) {
+                self.folded_changed.insert(id);
+            }
+        }
+        for of in facts.segments {
+            if let Some((recorder, generation)) = owner(of.by) {
+                self.named.add(&Segment::of(recorder, generation, of.seq, of.fact))?;
+            }
+        }
         Ok(())
     }
 
@@ -261,9 +349,26 @@ impl Survey {
         self.logs.lives.keys().copied().filter(|owner| !known(owner)).collect()
     }
 
+    /// Lives that no root names, and of which manifests have facts.
+    pub(super) fn forgotten(&self) -> BTreeSet<Owner> {
+        let root = self.roots.readable.as_ref();
+        let is_unnamed = |owner: &Owner| root.is_none_or(|root| root.log(*owner).is_none());
+        let unnamed = self.open.iter().copied().filter(is_unnamed);
+        unnamed.chain(self.homeless()).filter(|owner| self.counted(owner) > 0).collect()
+    }
+
     /// The highest boundary's number; 0 if there is none.
     pub(super) fn boundary(&self) -> u64 {
         self.boundaries.keys().max().copied().unwrap_or(0)
+    }
+
+    /// Hours that have a manifest, readable or not.
+    pub(super) fn hours(&self) -> Hours {
+        let hour = |slot: &Slot| match slot {
+            Slot::Hour(hour) => Some(*hour),
+            Slot::Wide => None,
+        };
+        self.slots.keys().filter_map(hour).collect()
     }
 
     /// The highest version of a slot's manifest that is there, readable or not; 0 if there is none.
@@ -271,10 +376,80 @@ impl Survey {
         self.slots.get(&slot).map_or(0, |found| found.row.newest)
     }
 
-    /// Whether every manifest that the root names is there, and a root.
-    pub(super) fn are_all_there(&self) -> bool {
-        let named = |root: &Root| root.slots.iter().all(|of| self.newest(of.slot) >= of.version);
-        self.roots.readable.as_ref().is_some_and(named)
+    /// Whether all that is folded can be read: there is a root, every manifest that it names is there, and none
+    /// is damaged.
+    pub(super) fn is_sound(&self) -> bool {
+        self.roots.readable.is_some()
+            && self.slots.values().all(|found| !found.is_damaged())
+            && self.named_versions.iter().all(|(slot, version)| self.newest(*slot) >= *version)
+    }
+
+    /// How many commits of a life manifests count; 0 if none says anything of it.
+    pub(super) fn counted(&self, owner: &Owner) -> u64 {
+        self.counted.get(owner).copied().unwrap_or(0)
+    }
+
+    /// Lives whose writer's object is missing, or is not what was written.
+    pub(super) fn bad_writers(&self) -> BTreeSet<Owner> {
+        let owner = |problem: &Problem| match problem {
+            Problem::NoWriter { .. } => None,
+            Problem::Broken { before, .. } => names::parse_writer(&Path::from(before.as_str())),
+            Problem::TooNew { .. } => None,
+            other => names::parse_writer(&Path::from(other.object())),
+        };
+        let changed = self.logs.problems.iter().filter_map(owner);
+        let too_new = |owner: &Owner| {
+            let path = names::writer(owner.0, owner.1).to_string();
+            let is_it =
+                |of: &Problem| matches!(of, Problem::TooNew { object, .. } if *object == path);
+            self.logs.problems.iter().any(is_it)
+        };
+        let unread = self.logs.lives.iter().filter(|(_, life)| life.writer().is_none());
+        let unread = unread.map(|(owner, _)| *owner).filter(|owner| !too_new(owner));
+        changed.chain(unread).collect()
+    }
+
+    /// What a life says of itself, as the folded catalog keeps it; if that can be checked, also as its damaged object
+    /// says it.
+    pub(super) fn writers(&self, owner: &Owner, is_checked: bool) -> impl Iterator<Item = &Writer> {
+        let of_root = self.roots.readable.as_ref().and_then(|root| root.log(*owner));
+        let ended = self.lives.get(owner).and_then(Option::as_ref);
+        let of_log = self.logs.lives.get(owner).filter(|_| is_checked);
+        let lives = of_root.map(|log| &log.life).into_iter().chain(ended).chain(of_log);
+        lives.filter_map(Life::writer)
+    }
+
+    /// Commits that are not what was written, though what was written is folded.
+    pub(super) fn needless(&self, doubtful: &BTreeMap<CommitId, Gap>) -> BTreeSet<CommitId> {
+        let Some(root) = &self.roots.readable else { return BTreeSet::new() };
+        let of_logs = self.logs.problems.iter().filter_map(Problem::gap);
+        let damaged = of_logs.filter(|gap| gap.kind == GapKind::Damaged);
+        let is_folded = |id: &CommitId| id.2 < self.folded(root, &(id.0, id.1));
+        let ids = damaged.filter_map(|gap| gap.commit()).filter(is_folded);
+        ids.filter(|id| !doubtful.contains_key(id) && !self.logs.replaced.contains(id)).collect()
+    }
+
+    /// What kind of recorder a life is of, if anything says so.
+    pub(super) fn kind(&self, owner: &Owner) -> Option<WriterKind> {
+        self.kinds.get(owner).copied()
+    }
+
+    /// Whether manifests have facts of a commit, as it was written.
+    pub(super) fn is_folded_as_written(&self, id: &CommitId) -> bool {
+        let has = |found: &SlotSurvey| {
+            found.present.get(&(id.0, id.1)).is_some_and(|seqs| seqs.contains(id.2))
+        };
+        !self.folded_changed.contains(id) && self.slots.values().any(has)
+    }
+
+    /// Lives whose logs are shorter than what was folded of them, and the first commit that is missing.
+    pub(super) fn cut_logs(&self) -> impl Iterator<Item = CommitId> + '_ {
+        let root = self.roots.readable.as_ref();
+        self.logs.lives.iter().filter_map(move |(owner, life)| {
+            let of_root = root.map_or(0, |root| self.folded(root, owner));
+            let next = life.commits();
+            (next < self.counted(owner).max(of_root)).then_some((owner.0, owner.1, next))
+        })
     }
 
     /// How many commits of a life `root` says are folded.
@@ -319,25 +494,4 @@ impl SlotSurvey {
         let manifest = self.row.readable.as_ref();
         manifest.and_then(|of| of.counted.get(owner)).copied().unwrap_or(0)
     }
-}
-
-/// Takes in which commits facts are of, and the segments they name.
-fn take_facts(
-    manifest: &Manifest,
-    facts: Facts,
-    present: &mut Commits,
-    named: &mut NamedSegments,
-) -> Result<(), Failure> {
-    let owner = |by| manifest.owner(by).map(|of| (of.recorder, of.generation));
-    for of in &facts.commits {
-        if let Some(owner) = owner(of.by) {
-            present.entry(owner).or_default().insert(of.seq);
-        }
-    }
-    for of in facts.segments {
-        if let Some((recorder, generation)) = owner(of.by) {
-            named.add(&Segment::of(recorder, generation, of.seq, of.fact))?;
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! A golden store, damaged in every way, and repaired.
 
-use std::collections::BTreeSet;
+mod losses;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use capstan_model::TimeRange;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_model::words::{agree, count};
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
@@ -14,7 +14,7 @@ use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{Segment, Slot};
+use crate::catalog::{CommitId, Life, Segment, Slot};
 use crate::store::{Listed, Store, names};
 
 /// Objects that are read at a time.
@@ -33,6 +33,10 @@ pub(super) struct Folded {
     pub(super) folders: Vec<Path>,
     /// How many commits of a log it has all facts of.
     known: BTreeMap<(RecorderId, Generation), u64>,
+    /// Logs that may go on, as they are marked.
+    open: BTreeSet<(RecorderId, Generation)>,
+    /// Commits that could not be read when they were folded.
+    hidden: BTreeSet<CommitId>,
     newest: Option<Root>,
 }
 
@@ -80,7 +84,9 @@ impl Folded {
                 folded.known.extend(life.map(|life| (life.owner(), life.chain().next())));
             } else if let Some(number) = names::parse_boundary(&path) {
                 folded.take(&path, versions::read_boundary(store, number).await)?;
-            } else if names::parse_open(&path).is_none() {
+            } else if let Some(owner) = names::parse_open(&path) {
+                folded.open.insert(owner);
+            } else {
                 folded.foreign(&path);
             }
         }
@@ -90,6 +96,8 @@ impl Folded {
         for log in folded.newest.iter().flat_map(|root| &root.logs) {
             folded.known.insert(log.life.owner(), log.life.chain().next());
         }
+        let hidden = folded.newest.iter().flat_map(Root::hidden);
+        folded.hidden = hidden.filter_map(|gap| gap.commit()).collect();
         Ok(folded)
     }
 
@@ -114,8 +122,49 @@ impl Folded {
     }
 
     /// Whether what a commit said is folded, so that the commit itself is not missed.
-    pub(super) fn has(&self, recorder: RecorderId, generation: Generation, seq: u64) -> bool {
-        self.known.get(&(recorder, generation)).is_some_and(|known| seq < *known)
+    pub(super) fn has(&self, commit: &CommitId) -> bool {
+        let (recorder, generation, seq) = *commit;
+        let known = self.known.get(&(recorder, generation));
+        known.is_some_and(|known| seq < *known) && !self.hidden.contains(commit)
+    }
+
+    /// The hours that should have a manifest.
+    pub(super) fn hours(&self) -> impl Iterator<Item = Hour> + '_ {
+        let hours = self.newest.iter().filter_map(|root| root.hours.as_ref());
+        hours.flat_map(|of| of.within(Hour(i32::MIN), Hour(i32::MAX)))
+    }
+
+    fn has_hour(&self, hour: Hour) -> bool {
+        let hours = self.newest.as_ref().and_then(|root| root.hours.as_ref());
+        hours.is_some_and(|of| of.contains(hour))
+    }
+
+    /// Compares the lives that logs tell of with those that are stored. What is folded is missed nowhere when the last
+    /// commits of a log are gone.
+    pub(super) fn check_lives<'a>(&mut self, lives: impl IntoIterator<Item = &'a Life>) {
+        for life in lives {
+            let (recorder, generation) = life.owner();
+            let Some(known) = self.known.get(&life.owner()).copied() else {
+                // Before its first commit nobody looks for a log.
+                if life.commits() > 0 && !self.open.contains(&life.owner()) {
+                    let what = "it is missing, and nothing else names its log".to_owned();
+                    self.add(&names::life(recorder, generation), what, Severity::Damaged);
+                }
+                continue;
+            };
+            let there = life.commits();
+            if there < known {
+                let first = names::commit(recorder, generation, there);
+                let what = match known - there {
+                    1 => "it is missing; what it said is folded, so nothing is lost".to_owned(),
+                    many => format!(
+                        "it and the {} after it are missing; what they said is folded, so nothing is lost",
+                        count(many - 1, "commit")
+                    ),
+                };
+                self.add(&first, what, Severity::Note);
+            }
+        }
     }
 
     fn foreign(&mut self, path: &Path) {
@@ -167,9 +216,12 @@ impl Folded {
         let mut expected = self.expected(logged);
         let mut segments = Vec::new();
         let Some(there) = listing.manifests.remove(&slot) else {
-            if !expected.is_empty() {
-                let facts = count(expected.len() as u64, "fact");
-                let what = format!("it is missing, and {facts} with it");
+            let is_known = matches!(slot, Slot::Hour(hour) if self.has_hour(hour));
+            if is_known || !expected.is_empty() {
+                let what = match expected.len() as u64 {
+                    0 => "it is missing, as are all versions after it".to_owned(),
+                    facts => format!("it is missing, and {} with it", count(facts, "fact")),
+                };
                 self.add(&names::manifest(slot, 1), what, Severity::Damaged);
             }
             self.orphans(store, slot, listing);
@@ -241,7 +293,7 @@ impl Folded {
     fn expected(&self, logged: &[Logged]) -> BTreeSet<Said> {
         let mut expected = BTreeSet::new();
         for Logged { recorder, generation, seq, share, only_objects, .. } in logged {
-            if *only_objects || !self.has(*recorder, *generation, *seq) {
+            if *only_objects || !self.has(&(*recorder, *generation, *seq)) {
                 continue;
             }
             let segments = share.segments.iter().map(|of| of.name.clone());

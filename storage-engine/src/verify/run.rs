@@ -12,6 +12,7 @@ use super::finding::{Finding, Severity, What};
 use super::folded::Folded;
 use super::{content, listing};
 use crate::catalog::by_slot::{BySlot, Logged};
+use crate::catalog::fold::FIRST_FORMAT;
 use crate::catalog::walk::walk;
 use crate::catalog::{CommitId, LayerEntry, Life, Segment as CatalogSegment, SegmentEntry, Slot};
 use crate::segment::Layer;
@@ -114,18 +115,21 @@ pub async fn verify(
         let asked = asked.filter(|segment| is_asked_for(segment.hour, options.range));
         let read = asked.map(|segment| to_read(segment, options.deep));
         bytes = read.fold(bytes, u64::saturating_add);
-        logs.keep(met)
+        // What was changed is told as such, and nothing is compared with it.
+        if met.is_changed { Ok(()) } else { logs.keep(met) }
     })
     .await?;
     report.logs = walked.lives.len() as u64;
     report.commits = walked.lives.values().map(Life::commits).sum();
-    let folded = Folded::read(store).await?;
+    let mut folded = Folded::read(store).await?;
     for problem in &walked.problems {
-        let missing = names::parse_commit(&Path::from(problem.object()));
-        let is_folded = missing.is_some_and(|(by, life, seq)| folded.has(by, life, seq));
         let hidden = problem.gap().and_then(|gap| gap.commit());
+        let is_folded = hidden.is_some_and(|commit| folded.has(&commit));
         let is_replaced = hidden.is_some_and(|commit| walked.replaced.contains(&commit));
-        report.take(&Finding::of_catalog(problem, is_folded, is_replaced), watch);
+        report.take(&Finding::of_log(problem, is_folded, is_replaced), watch);
+    }
+    if store.format().format >= FIRST_FORMAT {
+        folded.check_lives(walked.lives.values());
     }
     watch.begin(bytes);
 
@@ -193,7 +197,10 @@ impl<W: Watch> Check<'_, W> {
         days.extend(self.folded.folders.iter().map(|folder| (folder.clone(), BTreeSet::new())));
         days.remove(&names::slot(Slot::Wide));
         let of_data = hours_with_data(self.store).await?.into_iter().map(Slot::Hour);
-        for slot in self.logs.slots().chain(of_data).filter(|slot| *slot != Slot::Wide) {
+        let of_root = self.folded.hours().map(Slot::Hour);
+        for slot in
+            self.logs.slots().chain(of_data).chain(of_root).filter(|slot| *slot != Slot::Wide)
+        {
             let path = slot.path();
             let day = path.split_once('/').map_or(path.as_str(), |(day, _)| day);
             days.entry(names::catalog().join(day)).or_default().insert(slot);

@@ -52,9 +52,9 @@ impl Folder {
 /// Ends a log if its last entry is that old; whether it did.
 async fn end(store: &Store, life: &Life, now: Time, silent: Duration) -> Result<bool, Failure> {
     let (recorder, generation) = life.owner();
-    let Some(last) = last_entry(store, life, recorder, generation).await? else {
-        return Ok(false);
-    };
+    // Of a log whose last entry is lost its own clock tells.
+    let last = last_entry(store, life, recorder, generation).await?;
+    let Some(last) = last.or(life.last_commit()) else { return Ok(false) };
     if last.saturating_add(silent) >= now {
         return Ok(false);
     }

@@ -98,7 +98,8 @@ async fn a_manifest_that_hides_segments_is_found_and_repaired() {
     assert_eq!(report.repaired, 3);
     assert!(!hides().await);
     let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
-    assert_eq!(again, crate::repair::Report::default());
+    // Nothing was ever put of the segments.
+    assert_eq!(again, crate::repair::Report { beyond: 1_200, ..Default::default() });
     assert_eq!(window(&store, TimeRange::ALL).await.segments.len(), 1_200);
 }
 
@@ -120,6 +121,7 @@ async fn a_part_that_is_gone_is_made_again_with_the_one_that_was_put_with_it() {
         assert_eq!(again.segments, expected.segments, "{lost}");
         assert_eq!(again.listened, expected.listened, "{lost}");
         let nothing = crate::repair::repair(&store, &options, &Silent).await.unwrap();
-        assert_eq!(nothing, crate::repair::Report::default());
+        // Nothing was ever put of the segments.
+        assert_eq!(nothing, crate::repair::Report { beyond: 1_200, ..Default::default() });
     }
 }

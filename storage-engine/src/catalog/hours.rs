@@ -1,0 +1,121 @@
+//! A set of hours, kept as runs of hours that follow each other: who records all the time has one run.
+
+use capstan_model::Hour;
+use serde::{Deserialize, Serialize};
+
+/// Runs that are kept. An hour that would begin one more is not taken in: 4,096 runs take about 60 kB of JSON.
+const RUNS: usize = 4_096;
+
+/// The first and the last hour of each run, ascending; between two runs at least one hour is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hours {
+    runs: Vec<(Hour, Hour)>,
+}
+
+impl Hours {
+    /// Takes an hour in.
+    pub fn insert(&mut self, hour: Hour) {
+        let after = self.runs.partition_point(|(first, _)| *first <= hour);
+        let before = after.checked_sub(1);
+        if before.is_some_and(|place| hour <= self.runs[place].1) {
+            return;
+        }
+        let follows = before.filter(|place| self.runs[*place].1.0.checked_add(1) == Some(hour.0));
+        let precedes =
+            self.runs.get(after).is_some_and(|run| hour.0.checked_add(1) == Some(run.0.0));
+        match (follows, precedes) {
+            (Some(place), true) => {
+                self.runs[place].1 = self.runs[after].1;
+                self.runs.remove(after);
+            }
+            (Some(place), false) => self.runs[place].1 = hour,
+            (None, true) => self.runs[after].0 = hour,
+            (None, false) if self.runs.len() < RUNS => self.runs.insert(after, (hour, hour)),
+            (None, false) => {}
+        }
+    }
+
+    /// Whether it has an hour.
+    pub fn contains(&self, hour: Hour) -> bool {
+        let after = self.runs.partition_point(|(first, _)| *first <= hour);
+        after.checked_sub(1).is_some_and(|place| hour <= self.runs[place].1)
+    }
+
+    /// Its hours from one to another, both included, ascending.
+    pub fn within(&self, first: Hour, last: Hour) -> impl Iterator<Item = Hour> + '_ {
+        let runs = self.runs.iter().filter(move |run| run.0 <= last && first <= run.1);
+        runs.flat_map(move |run| (run.0.max(first).0..=run.1.min(last).0).map(Hour))
+    }
+
+    /// Whether it has all hours of another one.
+    pub(super) fn includes(&self, other: &Hours) -> bool {
+        // What is one run there cannot be two runs here.
+        other.runs.iter().all(|run| {
+            let after = self.runs.partition_point(|(first, _)| *first <= run.0);
+            after.checked_sub(1).is_some_and(|place| run.1 <= self.runs[place].1)
+        })
+    }
+}
+
+impl FromIterator<Hour> for Hours {
+    fn from_iter<I: IntoIterator<Item = Hour>>(hours: I) -> Hours {
+        let mut all = Hours::default();
+        hours.into_iter().for_each(|hour| all.insert(hour));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_a_set(inserted in prop::collection::vec(-20_i32..20, 0..60)) {
+            let mut hours = Hours::default();
+            let mut expected = BTreeSet::new();
+            for hour in inserted {
+                let before = hours.clone();
+                hours.insert(Hour(hour));
+                expected.insert(Hour(hour));
+                prop_assert!(hours.includes(&before));
+            }
+            let all: Vec<Hour> = hours.within(Hour(i32::MIN), Hour(i32::MAX)).collect();
+            prop_assert!(all.iter().eq(expected.iter()), "{all:?}");
+            for hour in (-21..21).map(Hour) {
+                prop_assert_eq!(hours.contains(hour), expected.contains(&hour));
+            }
+            let some: Vec<Hour> = hours.within(Hour(-5), Hour(5)).collect();
+            prop_assert!(some.iter().eq(expected.range(Hour(-5)..=Hour(5))));
+            let apart = |pair: &[(Hour, Hour)]| pair[0].1.0 + 1 < pair[1].0.0;
+            prop_assert!(hours.runs.windows(2).all(apart), "{hours:?}");
+        }
+    }
+
+    #[test]
+    fn hours_at_both_ends_of_time_are_hours() {
+        let hours: Hours = [Hour(i32::MAX), Hour(i32::MIN), Hour(i32::MAX)].into_iter().collect();
+        assert!(hours.contains(Hour(i32::MAX)) && hours.contains(Hour(i32::MIN)));
+        assert!(!hours.contains(Hour(0)));
+    }
+
+    #[test]
+    fn a_run_is_stored_as_its_ends() {
+        let hours: Hours = (10..5_000).chain([6_000]).map(Hour).collect();
+        let json = serde_json::to_string(&hours).unwrap();
+        assert_eq!(json, "[[10,4999],[6000,6000]]");
+        assert_eq!(serde_json::from_str::<Hours>(&json).unwrap(), hours);
+    }
+
+    #[test]
+    fn very_many_runs_are_not_kept() {
+        let hours: Hours = (0..10_000).map(|hour| Hour(2 * hour)).collect();
+        assert_eq!(hours.runs.len(), RUNS);
+        assert!(hours.contains(Hour(0)) && !hours.contains(Hour(2 * 9_999)));
+    }
+}

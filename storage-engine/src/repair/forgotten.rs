@@ -1,0 +1,43 @@
+//! Lives that no root names any more, although manifests have what their first commits said.
+
+use capstan_model::Failure;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::survey::Owner;
+use crate::catalog::Life;
+use crate::catalog::fold::begin;
+use crate::store::{Store, names};
+
+/// GETs in flight.
+const AT_ONCE: usize = 32;
+
+/// A life whose first `commits` commits are folded, with what can still be read of them. Its last commit is left
+/// to be folded, so that whoever folds it ends the life as always.
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn as_folded(store: &Store, owner: Owner, commits: u64) -> Result<Life, Failure> {
+    let (recorder, generation) = owner;
+    let (mut life, _) = begin(store, recorder, generation).await?;
+    // What is wrong with these commits hides nothing: manifests have what they said.
+    let mut hides_nothing = Vec::new();
+    let mut read = stream::iter(0..commits)
+        .map(|seq| async move {
+            let bytes = store.get_if_present(&names::commit(recorder, generation, seq)).await?;
+            Ok::<_, Failure>((seq, bytes))
+        })
+        .buffered(AT_ONCE);
+    while let Some((seq, bytes)) = read.try_next().await? {
+        let Some(bytes) = bytes else { continue };
+        let mut next = life.clone();
+        next.follow(seq, &bytes, &mut hides_nothing);
+        if next.chain().finished() {
+            return Ok(life);
+        }
+        life = next;
+    }
+    if life.chain().next() < commits {
+        life.skip(commits.saturating_sub(1), &mut hides_nothing);
+    }
+    Ok(life)
+}

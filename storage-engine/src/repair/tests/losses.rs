@@ -1,0 +1,379 @@
+//! A catalog of which any few objects are lost, cut or changed, read and repaired.
+//!
+//! The layers of all segments are whole, so nothing that was recorded may be missing after a repair, nothing may be
+//! there twice, and what is missing before it must be told.
+
+use capstan_model::coverage::Listened;
+use capstan_model::packet::Stamp;
+use capstan_model::{
+    Address, Direction, FlowId, FlowKey, Generation, Headers, Packet, RecorderId, Time,
+};
+use object_store::ObjectStore;
+
+use super::*;
+use crate::catalog::fold::fold_all;
+use crate::catalog::{
+    AddressFilter, CommitDraft, Finished, LayerEntry, Recorder, Source, WriterInfo, WriterKind,
+};
+use crate::segment::builder::{SegmentBuilder, Writer};
+use crate::store::names as paths;
+
+/// Lives of recorders.
+const LIVES: usize = 5;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Segments that were put into the store.
+#[derive(Debug, Default)]
+struct Made {
+    /// Those that are committed, and their packets.
+    committed: BTreeMap<String, u64>,
+    /// Those whose upload was broken off before they were committed, and whose packets were stored again.
+    broken_off: BTreeSet<String>,
+    /// The one that the last commit of a log names, which is not folded.
+    last: String,
+}
+
+struct Maker {
+    objects: Arc<InMemory>,
+    store: Store,
+    made: Made,
+    /// Behind the last ordinal that was committed.
+    next_ordinal: u64,
+}
+
+impl Maker {
+    /// A segment of packets with these ordinals, one a second from a time on, put into the store.
+    async fn segment(
+        &mut self,
+        life: (u64, u32),
+        ordinals: std::ops::Range<u64>,
+        hour: i64,
+    ) -> SegmentEntry {
+        let writer = Writer { recorder: RecorderId(life.0), generation: Generation(life.1) };
+        let name = format!("{}-{}-{:08}", writer.recorder, writer.generation, ordinals.start);
+        let mut builder = SegmentBuilder::new(writer).unwrap();
+        let key = FlowKey {
+            source: Address::v4([10, 0, 0, life.0 as u8]),
+            destination: Address::v4([10, 0, 0, 99]),
+            source_port: 40_000,
+            destination_port: 53,
+            ip_protocol: 17,
+            vlan: None,
+            vni: None,
+            ethertype: 0x0800,
+            pseudo: None,
+            fragment_id: None,
+        };
+        let part = builder.open_part(FlowId::new(writer.recorder, writer.generation, 0), key);
+        for ordinal in ordinals.clone() {
+            let mut headers = Headers::default();
+            headers.prefix = 14;
+            let stamp = Stamp::At(Time((hour * 3_600 + ordinal as i64) * SECOND));
+            let data = [ordinal as u8; 60];
+            let packet = Packet { interface: 0, stamp, length: 60, data: &data, options: &[] };
+            builder.push(part, &packet, &headers, Direction::Forward, ordinal);
+        }
+        let sealed = builder.seal(name.clone(), writer.generation).unwrap();
+        let hour = sealed.hours[0];
+        for layer in &sealed.layers {
+            let path = paths::layer(hour, &name, layer.layer.file());
+            let bytes: Vec<u8> = layer.parts.iter().flatten().copied().collect();
+            self.objects.put(&full(path.as_ref()), bytes.into()).await.unwrap();
+        }
+        let layer = |of: &crate::segment::builder::SealedLayer| LayerEntry {
+            layer: of.layer.name().to_owned(),
+            bytes: of.length(),
+            sha256: hex::encode(of.sha256),
+        };
+        let protocols = sealed.protocols.iter();
+        SegmentEntry {
+            name,
+            hour,
+            hours: Vec::new(),
+            first: sealed.meta.first.map(Time),
+            last: sealed.meta.last.map(Time),
+            first_ordinal: sealed.meta.first_ordinal,
+            last_ordinal: sealed.meta.last_ordinal,
+            packets: sealed.meta.packets,
+            flow_parts: sealed.meta.flow_parts,
+            captured_bytes: sealed.meta.captured_bytes,
+            wire_bytes: sealed.meta.wire_bytes,
+            layers: sealed.layers.iter().map(layer).collect(),
+            protocols: protocols.map(|(of, many)| (of.name().to_owned(), *many)).collect(),
+            secrets: false,
+            address_filter: AddressFilter::of(&sealed.addresses),
+            owner: None,
+        }
+    }
+
+    /// Commits segments, and that their times were listened to.
+    async fn commit(
+        &mut self,
+        recorder: &mut Recorder,
+        segments: Vec<SegmentEntry>,
+        end: Option<bool>,
+    ) {
+        let listened = segments.iter().map(|of| Listened {
+            interfaces: vec![0],
+            range: TimeRange { start: of.first.unwrap(), end: of.last.unwrap() },
+        });
+        let listened = listened.collect();
+        for of in &segments {
+            self.made.committed.insert(of.name.clone(), of.packets);
+        }
+        let next_ordinal = segments.iter().map(|of| of.last_ordinal + 1).max();
+        let next_ordinal = next_ordinal.unwrap_or(self.next_ordinal);
+        self.next_ordinal = next_ordinal;
+        let finished = end.map(|complete| Finished { complete, packets_total: next_ordinal });
+        let draft =
+            CommitDraft { segments, listened, next_ordinal, finished, ..CommitDraft::default() };
+        recorder.commit(draft).await.unwrap();
+    }
+
+    async fn fold(&self) {
+        fold_all(&self.store, "test").await.unwrap();
+    }
+}
+
+fn info(kind: WriterKind, source: &str, resumes: Option<u32>) -> WriterInfo {
+    let source = (kind == WriterKind::Import).then(|| Source {
+        name: source.to_owned(),
+        bytes: 1_000,
+        sketch: source.to_owned(),
+    });
+    WriterInfo {
+        kind,
+        description: String::new(),
+        host: "node".to_owned(),
+        source,
+        resumes: resumes.map(Generation),
+        started_at: Time(1),
+    }
+}
+
+/// A store with imports and recordings of several lives, most of it folded.
+async fn made() -> (Arc<InMemory>, Made) {
+    let objects = Arc::new(InMemory::new());
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
+    let mut maker = Maker { objects, store: store.clone(), made: Made::default(), next_ordinal: 0 };
+
+    // An import that was broken off and gone on with: what was put and not committed is stored again.
+    let first = info(WriterKind::Import, "a.pcap", None);
+    let mut import = Recorder::start(&store, RecorderId(0xa), first).await.unwrap();
+    for (from, hour) in [(0, 10), (10, 10), (20, 11)] {
+        let segment = maker.segment((0xa, 1), from..from + 10, hour).await;
+        maker.commit(&mut import, vec![segment], None).await;
+    }
+    let lost = maker.segment((0xa, 1), 30..37, 11).await;
+    maker.made.broken_off.insert(lost.name);
+    maker.commit(&mut import, Vec::new(), None).await;
+    import.give_up().await.unwrap();
+    maker.fold().await;
+    let again = info(WriterKind::Import, "a.pcap", Some(1));
+    let mut import = Recorder::start(&store, RecorderId(0xa), again).await.unwrap();
+    let of_two_hours =
+        vec![maker.segment((0xa, 2), 30..40, 11).await, maker.segment((0xa, 2), 40..50, 15).await];
+    maker.commit(&mut import, of_two_hours, None).await;
+    maker.commit(&mut import, Vec::new(), Some(true)).await;
+
+    let whole = info(WriterKind::Import, "b.pcap", None);
+    let mut import = Recorder::start(&store, RecorderId(0xb), whole).await.unwrap();
+    let segments =
+        vec![maker.segment((0xb, 1), 0..10, 10).await, maker.segment((0xb, 1), 10..20, 15).await];
+    maker.commit(&mut import, segments, None).await;
+    maker.fold().await;
+    let last = maker.segment((0xb, 1), 20..30, 15).await;
+    maker.commit(&mut import, vec![last], Some(true)).await;
+    maker.fold().await;
+
+    // A recorder that was started again: its packets are numbered from 0 in each life.
+    let mut live =
+        Recorder::start(&store, RecorderId(0xc), info(WriterKind::Live, "", None)).await.unwrap();
+    for (from, hour) in [(0, 10), (10, 11)] {
+        let segment = maker.segment((0xc, 1), from..from + 10, hour).await;
+        maker.commit(&mut live, vec![segment], None).await;
+    }
+    maker.commit(&mut live, Vec::new(), Some(true)).await;
+    maker.fold().await;
+    let mut live =
+        Recorder::start(&store, RecorderId(0xc), info(WriterKind::Live, "", None)).await.unwrap();
+    for (from, hour) in [(0, 12), (10, 12), (20, 13)] {
+        let segment = maker.segment((0xc, 2), from..from + 10, hour).await;
+        maker.made.last = segment.name.clone();
+        maker.commit(&mut live, vec![segment], None).await;
+        if from < 20 {
+            maker.fold().await;
+        }
+    }
+    (maker.objects, maker.made)
+}
+
+/// Numbers that follow from a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, many: usize) -> usize {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % many as u64) as usize
+    }
+}
+
+/// Loses some objects of the catalog; what was done, in words.
+async fn lose(objects: &InMemory, chance: &mut Chance) -> Vec<String> {
+    let all = names(objects).await;
+    let of_catalog = |name: &&String| !name.starts_with("data/") && name.as_str() != "format";
+    let all: Vec<&String> = all.iter().filter(of_catalog).collect();
+    let mut done = Vec::new();
+    for _ in 0..=chance.below(4) {
+        let name = all[chance.below(all.len())];
+        let Ok(found) = objects.get(&full(name)).await else { continue };
+        let mut bytes = found.bytes().await.unwrap().to_vec();
+        let how = ["deleted", "emptied", "changed", "cut"][chance.below(4)];
+        match how {
+            "deleted" => {
+                objects.delete(&full(name)).await.unwrap();
+                done.push(format!("{name} {how}"));
+                continue;
+            }
+            "emptied" => bytes.clear(),
+            "changed" if !bytes.is_empty() => {
+                let at = chance.below(bytes.len());
+                bytes[at] ^= 1 << chance.below(8);
+                done.push(format!("{name} {how} at {at}"));
+                objects.put(&full(name), bytes.into()).await.unwrap();
+                continue;
+            }
+            _ => bytes.truncate(bytes.len() / 2),
+        }
+        objects.put(&full(name), bytes.into()).await.unwrap();
+        done.push(format!("{name} {how}"));
+    }
+    done
+}
+
+/// The segments that a window has, which are there once each.
+fn visible(window: &Window) -> Result<BTreeMap<String, u64>, String> {
+    let mut found = BTreeMap::new();
+    for of in &window.segments {
+        if found.insert(of.entry.name.clone(), of.entry.packets).is_some() {
+            return Err(format!("{} is there twice", of.entry.name));
+        }
+    }
+    Ok(found)
+}
+
+/// What is wrong with how a store is read and repaired of which some objects were lost.
+async fn tried(seed: u64) -> Result<(), String> {
+    let (objects, made) = made().await;
+    let mut chance = Chance(seed);
+    let lost = lose(&objects, &mut chance).await;
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
+    let told = |what: String| Err(format!("seed {seed}: {what}\n  {}", lost.join("\n  ")));
+
+    let before = window(&store).await;
+    let missing = |found: &BTreeMap<String, u64>| {
+        let is_missing = |(name, packets): &(&String, &u64)| found.get(*name) != Some(*packets);
+        made.committed.iter().filter(is_missing).map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let found = match visible(&before) {
+        Ok(found) => found,
+        Err(twice) => return told(format!("before the repair, {twice}")),
+    };
+    // The last commit of a log leaves no trace before it is folded.
+    let mut silent = missing(&found);
+    silent.retain(|name| *name != made.last);
+    if !silent.is_empty() && before.gaps.is_empty() {
+        return told(format!("before the repair, nothing says that {silent:?} are missing"));
+    }
+
+    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    if lives.lives.len() < LIVES && lives.gaps.is_empty() {
+        let many = LIVES - lives.lives.len();
+        return told(format!("before the repair, nothing says that {many} lives are missing"));
+    }
+
+    let options = Options { remove_waste: chance.below(2) == 0, ..NOW };
+    let rehearsal = Options { dry_run: true, ..options.clone() };
+    let there = names(&objects).await;
+    let (planned, plans) = repaired(&store, &rehearsal).await;
+    if there != names(&objects).await {
+        return told("a rehearsal changed something".to_owned());
+    }
+    let (report, actions) = repaired(&store, &options).await;
+    let told = |what: String| {
+        let shown: Vec<_> = actions.iter().map(ToString::to_string).collect();
+        told(format!("{what}\n {report:?}\n  - {}", shown.join("\n  - ")))
+    };
+    if (planned.adopted, planned.left, planned.beyond)
+        != (report.adopted, report.left, report.beyond)
+    {
+        return told(format!("a rehearsal said {planned:?}: {plans:#?}"));
+    }
+    let after = window(&store).await;
+    let found = match visible(&after) {
+        Ok(found) => found,
+        Err(twice) => return told(twice),
+    };
+    let left = missing(&found);
+    let is_told = |name: &String| {
+        let is_it = |action: &Action| match action {
+            Action::Left { segment, why: Why::MayBeDouble { .. }, .. } => segment == name,
+            _ => false,
+        };
+        actions.iter().any(is_it)
+    };
+    if !left.iter().all(is_told) {
+        return told(format!("{left:?} are missing, gaps: {:?}", after.gaps));
+    }
+    let extra: Vec<_> = found.keys().filter(|name| !made.committed.contains_key(*name)).collect();
+    let again_of = |name: &str| name.contains("000a-2-00000030") && found.contains_key(name);
+    let is_double = extra.iter().any(|name| made.broken_off.contains(*name))
+        && found.keys().any(|name| again_of(name));
+    if is_double || extra.iter().any(|name| !made.broken_off.contains(*name)) {
+        return told(format!("{extra:?} are there"));
+    }
+    let still = names(&objects).await;
+    for name in made.committed.keys() {
+        if !still.iter().any(|of| of.contains(name.as_str()) && of.ends_with("/index")) {
+            return told(format!("the layers of {name} were removed"));
+        }
+    }
+    let (again, more) = repaired(&store, &options).await;
+    let settled = Report { left: report.left, beyond: report.beyond, ..Report::default() };
+    if again != settled {
+        return told(format!("another repair comes to {again:?}: {more:?}"));
+    }
+    let mut wrong = found_damaged(&store).await;
+    if report.beyond == 0 && !wrong.is_empty() {
+        wrong.truncate(3);
+        return told(format!("verify finds {wrong:?}"));
+    }
+    Ok(())
+}
+
+async fn found_damaged(store: &Store) -> Vec<String> {
+    let findings = super::found(store).await;
+    let damaged = findings.iter().filter(|of| of.severity() > verify::Severity::Note);
+    damaged.map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn whatever_few_objects_of_the_catalog_are_lost_all_segments_are_found_again() {
+    // CAPSTAN_LOSSES=FROM..TO tries other seeds.
+    let asked = std::env::var("CAPSTAN_LOSSES").unwrap_or("0..150".to_owned());
+    let (from, to) = asked.split_once("..").expect("two numbers");
+    let seeds = from.parse().unwrap()..to.parse().unwrap();
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        wrong.extend(tried(seed).await.err());
+    }
+    let kinds: Vec<_> = wrong.iter().filter_map(|of| of.lines().next()).collect();
+    let some: Vec<_> = wrong.iter().take(5).map(String::as_str).collect();
+    let (many, kinds, some) = (wrong.len(), kinds.join("\n"), some.join("\n"));
+    assert!(wrong.is_empty(), "{many} seeds of {asked}:\n{kinds}\n\n{some}");
+}
