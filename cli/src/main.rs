@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Counts what questions allocate, so that the one that takes too much is found.
 #[global_allocator]
@@ -81,8 +81,22 @@ impl Command {
     }
 }
 
+/// Reads the command line; ends the process if it is wrong, or asks for help.
+fn arguments() -> Arguments {
+    // A number below zero is a wrong value, not an option that is not known.
+    fn with_numbers(command: clap::Command) -> clap::Command {
+        let with_number = |of: clap::Arg| {
+            let takes_values = of.get_action().takes_values();
+            of.allow_negative_numbers(takes_values)
+        };
+        command.mut_args(with_number).mut_subcommands(with_numbers)
+    }
+    let matches = with_numbers(Arguments::command()).get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     capstan_ingest::memory::settle(arguments.command.arenas());
     output::start_logging(arguments.global.verbose);
     let runtime = tokio::runtime::Builder::new_multi_thread()

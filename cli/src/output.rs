@@ -5,6 +5,7 @@ mod visible;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use capstan_model::failure::words;
 pub(crate) use capstan_model::words::{agree, count};
 use capstan_model::{Failure, FailureKind};
 use comfy_table::{Table, presets};
@@ -67,22 +68,11 @@ pub(crate) fn print_warning(text: &str) {
     let _ = writeln!(std::io::stderr(), "capstan: {text}");
 }
 
-/// An error and its causes. Errors of libraries often end with the words of their cause: those
-/// are not said twice.
+/// An error and its causes, each on a line.
 fn with_causes(failure: &dyn std::error::Error) -> String {
     // A name with line feeds in it must not look like a message of its own.
-    let indented = |error: &dyn std::error::Error| error.to_string().replace('\n', "\n  ");
-    let mut text = indented(failure);
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        let words = indented(error);
-        if !text.ends_with(&words) {
-            text.push_str("\n  because: ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
+    let indented = |words: &String| words.replace('\n', "\n  ");
+    words(failure).iter().map(indented).collect::<Vec<_>>().join("\n  because: ")
 }
 
 /// Writes lines for people to standard output; a reader that went away (`| head`) is no failure.

@@ -4,7 +4,9 @@
 
 mod encapsulation;
 mod pieces;
+mod tunnels;
 pub use pieces::first_fragments;
+pub use tunnels::tunnels;
 
 use capstan_model::headers::{Field, FieldKind, MAX_FIELDS, Network, Outer, Tunnel};
 use capstan_model::{Address, Headers, LinkType};
@@ -211,6 +213,7 @@ fn step_inside(headers: &mut Headers, tunnel: Option<Tunnel>) {
         destination_port: headers.destination_port,
         tunnel: kind,
     };
+    headers.between = headers.outer.is_some();
     headers.outer = Some(Outer { tunnel: kind, ..headers.outer.unwrap_or(outermost) });
     headers.encapsulation =
         encapsulation::ends(headers.encapsulation, kind, headers.source, headers.destination);

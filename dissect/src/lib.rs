@@ -19,5 +19,5 @@ pub mod walk;
 #[cfg(test)]
 mod testing;
 
-pub use decode::{decode, decode_into, first_fragments};
+pub use decode::{decode, decode_into, first_fragments, tunnels};
 pub use label::{fallback, label};

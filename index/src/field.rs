@@ -54,10 +54,10 @@ macro_rules! fields {
 fields! {
     /// Either address of the flow, 16 bytes (`capstan_model::Address`).
     Ip = 1, "ip";
-    /// Either address of a tunnel around the flow, 16 bytes. Apart from [`Field::Ip`],
+    /// Either address of each tunnel around the flow, 16 bytes. Apart from [`Field::Ip`],
     /// because "between these pods" and "between these nodes" are different questions.
     OuterIp = 2, "outer_ip";
-    /// Either port, u16; of the flow *and* of a tunnel around it. One field, because
+    /// Either port, u16; of the flow *and* of each tunnel around it. One field, because
     /// nobody asks for a port without wanting both, and a second one would double the lookups.
     Port = 3, "port";
     /// Application protocol label, u8 (`capstan_model::Protocol`).

@@ -235,25 +235,27 @@ impl FlowTable {
             };
         }
         let found = self.find_flow(headers, link_type, interface, now, None);
-        self.expect_fragments(&found, datagram, None);
+        self.expect_fragments(&found, datagram, &[]);
         found
     }
 
-    /// Later fragments of `datagram` belong to the flow that was just found. `outer` are the
-    /// tunnel's ends, if it is an outer datagram.
-    pub fn expect_fragments(&mut self, found: &Found, datagram: Datagram, outer: Option<Outer>) {
+    /// Later fragments of `datagram` belong to the flow that was just found, whose packet is in
+    /// these tunnels, outermost first.
+    pub fn expect_fragments(&mut self, found: &Found, datagram: Datagram, tunnels: &[Outer]) {
         let flow = self.flow_mut(found.slot).id;
         let now = self.times.map_or(0, |times| times[0]);
         let first = (found.slot, flow, found.direction);
-        self.datagrams.expect(datagram, first, outer, now, self.timeouts.fragment);
+        self.datagrams.expect(datagram, first, tunnels, now, self.timeouts.fragment);
     }
 
-    /// The ends of the tunnel that a later fragment of an outer datagram went through, which it
-    /// does not say itself.
-    pub fn outer_of(&self, headers: &Headers) -> Option<Outer> {
-        let datagram = headers.datagram()?;
+    /// The tunnels that a later fragment of an outer datagram belongs to, outermost first. It does
+    /// not say itself which are inside it.
+    pub fn tunnels_of(&self, headers: &Headers) -> &[Outer] {
         let now = self.times.map_or(0, |times| times[0]);
-        self.datagrams.first(&datagram, now, self.timeouts.fragment)?.outer
+        let first = headers
+            .datagram()
+            .and_then(|datagram| self.datagrams.first(&datagram, now, self.timeouts.fragment));
+        first.map_or(&[], |first| &first.tunnels)
     }
 
     /// The flow of a later fragment, by the first one.

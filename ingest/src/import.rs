@@ -225,6 +225,7 @@ fn drive(
         }
     }
     if let Some(damage) = &ended {
+        source.progress().note_damage();
         let (at, note) = (import.last, damage.to_string());
         import.lose(LossCause::SourceDamaged, Lost::at(None, 0, at), note);
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use capstan_dissect::label as labels;
 use capstan_model::block::block_type;
+use capstan_model::headers::Outer;
 use capstan_model::link::{Interface, LinkType};
 use capstan_model::{Block, Direction, Generation, Headers, Packet, Protocol};
 use capstan_storage_engine::segment::builder::{SegmentBuilder, Writer};
@@ -83,6 +84,8 @@ pub struct Pipeline<S> {
     /// How many of them a segment describes, also if no packet of theirs comes.
     described: usize,
     segments: OpenSegments,
+    /// The tunnels that the present packet is in, outermost first, if they are more than its headers say.
+    tunnels: Vec<Outer>,
     /// Blocks that came since the last packet; they go with the next one.
     blocks: Vec<Block>,
     /// The header of the source's present section, and its number from 1 on: 0 if it has none.
@@ -104,6 +107,7 @@ impl<S: Sink> Pipeline<S> {
             interfaces: Vec::new(),
             described: 0,
             segments,
+            tunnels: Vec::new(),
             blocks: Vec::new(),
             section: None,
             sections: 0,
@@ -164,6 +168,10 @@ impl<S: Sink> Pipeline<S> {
         capstan_dissect::decode_into(&mut headers, link_type, packet.data, packet.length);
         let time = packet.stamp.time();
         let mut found = self.table.find(&headers, link_type, packet.interface, time);
+        self.tunnels.clear();
+        if headers.between {
+            self.note_tunnels(packet, link_type);
+        }
         if headers.outer_fragments || headers.fragment.is_some() {
             self.follow_fragments(&found, packet, link_type, &mut headers);
         }
@@ -216,6 +224,9 @@ impl<S: Sink> Pipeline<S> {
             stored.alpn = stored.alpn.take().or(alpn);
         }
         open.builder.push(part, packet, &headers, found.direction, ordinal);
+        for tunnel in &self.tunnels {
+            open.builder.meet_tunnel(part, tunnel);
+        }
         if let Some(full) = self.segments.after_packet(hour, packet.data.len()) {
             self.hand_over(full, ordinal + 1)?;
         }
@@ -233,14 +244,24 @@ impl<S: Sink> Pipeline<S> {
     ) {
         let begins = headers.fragment.is_some_and(|fragment| fragment.offset == 0);
         if headers.outer_fragments || begins {
-            let table = &mut self.table;
+            self.note_tunnels(packet, link_type);
+            let (table, tunnels) = (&mut self.table, &self.tunnels);
             capstan_dissect::first_fragments(link_type, packet.data, packet.length, |datagram| {
-                table.expect_fragments(found, datagram, headers.outer);
+                table.expect_fragments(found, datagram, tunnels);
             });
+        } else {
+            self.tunnels.extend_from_slice(self.table.tunnels_of(headers));
+            headers.outer = headers.outer.or(self.tunnels.first().copied());
         }
-        if headers.outer.is_none() {
-            headers.outer = self.table.outer_of(headers);
-        }
+    }
+
+    /// Notes all tunnels that a packet is in.
+    #[cold]
+    fn note_tunnels(&mut self, packet: &Packet<'_>, link_type: LinkType) {
+        self.tunnels.clear();
+        capstan_dissect::tunnels(link_type, packet.data, packet.length, |tunnel| {
+            self.tunnels.push(tunnel);
+        });
     }
 
     /// Notes how flows ended that the table has forgotten.

@@ -96,6 +96,20 @@ pub fn set_budget(bytes: usize) {
     BUDGET.store(bytes, Ordering::Relaxed);
 }
 
+/// What all questions of this process may take, bytes; the highest number if nothing was set.
+pub fn budget() -> usize {
+    BUDGET.load(Ordering::Relaxed)
+}
+
+/// What the question of this thread may still take if it had the whole budget, bytes. Whoever works
+/// for nobody may take what they like.
+pub fn room() -> usize {
+    let slot = Slot::current();
+    flush();
+    let held = usize::try_from(slot.held()).unwrap_or(0);
+    if slot == Slot::NOBODY { usize::MAX } else { budget().saturating_sub(held) }
+}
+
 /// Whether a piece is so large that the question of this thread must not have it. The caller holds
 /// the thread for ever; that is noted for [`Slot::refused`].
 #[inline]
@@ -198,11 +212,12 @@ mod tests {
         let slot = Slot(10);
         set_budget(100 << 20);
         std::thread::spawn(move || {
-            assert!(!is_too_much(1 << 40), "it works for nobody");
+            assert!(!is_too_much(1 << 40) && room() == usize::MAX, "it works for nobody");
             slot.enter();
             assert!(!is_too_much(100 << 20) && is_too_much((100 << 20) + 1));
-            assert_eq!(slot.refused(), (100 << 20) + 1);
+            assert_eq!((slot.refused(), room()), ((100 << 20) + 1, 100 << 20));
             changed(190 << 20);
+            assert_eq!(room(), 0);
             assert!(!is_too_much(10 << 20) && is_too_much(11 << 20));
             changed(900 << 20);
             assert!(!is_too_much(SMALL - 1));

@@ -112,16 +112,53 @@ impl std::error::Error for Failure {
     }
 }
 
+/// What an error and each of its causes say. Errors of libraries often end with the words of their
+/// cause: those are not said twice.
+pub fn words(error: &dyn std::error::Error) -> Vec<String> {
+    let mut all = vec![error.to_string()];
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let words = cause.to_string();
+        if !all.last().is_some_and(|above| above.ends_with(&words)) {
+            all.push(words);
+        }
+    }
+    all
+}
+
 /// An error and what caused it, on one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    words(error).join(": ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::error::Error;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug)]
+        struct Library(&'static str, Failure);
+        impl fmt::Display for Library {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}{}", self.0, self.1)
+            }
+        }
+        impl Error for Library {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.1)
+            }
+        }
+        let kind = FailureKind::Damaged;
+        let end = Failure::new(kind, "20 bytes long");
+        let range = Failure::caused_by(kind, "invalid range", end);
+        let short = Failure::caused_by(kind, "too short", Library("store: ", range));
+        let failure = Failure::caused_by(kind, "reading x", short);
+        assert_eq!(
+            with_causes(&failure),
+            "reading x: too short: store: invalid range: 20 bytes long"
+        );
+    }
 
     #[test]
     fn a_full_disk_is_told_from_missing_rights() {

@@ -211,6 +211,8 @@ pub struct Headers {
     pub vni: Option<u32>,
     /// The outermost IP header, if the flow's is inside a tunnel.
     pub outer: Option<Outer>,
+    /// There are IP headers between `outer` and the flow's own: tunnels in a tunnel.
+    pub between: bool,
     /// What the flow's own headers lie in and what is the same in both directions: the VLAN
     /// tags outside the innermost one, and the two ends of every tunnel, without their order.
     /// A hash, 0 if there is nothing.
@@ -267,6 +269,7 @@ impl Headers {
         vlan: None,
         vni: None,
         outer: None,
+        between: false,
         encapsulation: 0,
         labels: 0,
         outer_fragments: false,

@@ -44,7 +44,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-pub(crate) use self::functions::{longest_value, makes_long_values};
+pub(crate) use self::functions::{leaving_long_values, longest_value, makes_long_values};
 pub(crate) use self::skipped::{Skipped, left_out};
 use crate::questions::Cooperate;
 use crate::snapshot::Snapshot;
@@ -65,7 +65,7 @@ pub fn session(
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(explain::Planner))
-        .with_analyzer_rule(Arc::new(functions::LimitConcat::new()))
+        .with_analyzer_rule(Arc::new(functions::Limit::new()))
         .with_physical_optimizer_rule(Arc::new(Cooperate))
         .build();
     let context = SessionContext::new_with_state(state);

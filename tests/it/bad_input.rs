@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::capstan::{capstan, fails, run};
+use crate::capstan::{capstan, fails, over, row, run};
 
 /// A capture of one small packet.
 fn capture(path: &Path) {
@@ -108,4 +108,46 @@ fn a_full_disk_leaves_nothing_half_visible() {
     capture(&file);
     assert!(run(capstan().arg("import").arg("--store").arg(&store).arg(&file)).status.success());
     fails(capstan().args(["export", "-o", "/dev/full", "--store"]).arg(&store), 5, &["/dev/full"]);
+}
+
+#[test]
+fn an_import_of_a_damaged_source_is_not_complete_and_one_with_bytes_behind_it_is() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let plain = scratch.path().join("one.pcap");
+    capture(&plain);
+    let bytes = std::fs::read(&plain).expect("the capture");
+    let packed = std::process::Command::new("gzip").arg("-c").arg(&plain).output();
+    let packed = packed.expect("there is gzip").stdout;
+    let cases: [(&str, Vec<u8>, i32, &str); 6] = [
+        ("whole", bytes.clone(), 0, "true"),
+        ("packed", packed.clone(), 0, "true"),
+        ("without its checksum", packed[..packed.len() - 4].to_vec(), 6, "false"),
+        ("cut in a record's header", [&bytes[..], &[1; 9]].concat(), 6, "false"),
+        ("with a stray byte", [&packed[..], &[0x1f]].concat(), 0, "true"),
+        ("with stray bytes", [&packed[..], &[0x1f, 0x8b]].concat(), 0, "true"),
+    ];
+    for (case, bytes, code, complete) in cases {
+        let (file, store) =
+            (scratch.path().join(case), scratch.path().join(format!("{case} store")));
+        std::fs::write(&file, bytes).expect("a scratch file");
+        let import = || {
+            let mut command = over(&store, "import");
+            command.arg(&file);
+            command
+        };
+        let output = run(&mut import());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{case}: {said}");
+        assert_eq!(said.contains("behind the end"), case.contains("stray"), "{case}: {said}");
+        let writers = "select finished, complete, packets from writers";
+        assert_eq!(row(&store, writers), ["true", complete, "1"], "{case}");
+        let lost = if complete == "true" { "0" } else { "1" };
+        assert_eq!(
+            row(&store, "select count(*) from coverage where kind = 'lost'"),
+            [lost],
+            "{case}"
+        );
+        // All that can be had of it is there.
+        fails(&mut import(), 9, &["--again"]);
+    }
 }

@@ -67,13 +67,25 @@ fn a_hole_in_a_capture_reads_as_unknown() {
     let store = imported(scratch.path(), &times.map(|time| MIDNIGHT + time));
     let status = status(&store);
     let spans = |name: &str| status[name].as_array().expect("a list").len();
-    assert_eq!((spans("listened"), spans("gaps")), (3, 2), "{status}");
+    assert_eq!((spans("listened"), spans("unknown")), (3, 2), "{status}");
     let sql = "select count(*) from coverage where kind = 'listened' and start_time <= \
                timestamp '2024-03-01' and end_time > timestamp '2024-03-01'";
     assert_eq!(numeric(&store, sql), [0]);
     let hole = ["--from", "2024-01-01", "--to", "2024-02-01"];
     let said = answer(over(&store, "status").args(hole));
     assert!(said.contains("nothing says that anybody listened"), "{said}");
+    let said = answer(&mut over(&store, "status"));
+    assert_eq!(said.matches("\nunknown  ").count(), 2, "{said}");
+    assert!(!said.contains("not listened"), "{said}");
+    let target = scratch.path().join("out.pcapng");
+    let output = run(over(&store, "export").arg("-o").arg(&target));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let file = String::from_utf8_lossy(&std::fs::read(&target).expect("the export")).into_owned();
+    for text in [&said, &file] {
+        assert!(text.contains("unknown whether anybody listened from 20"), "{text}");
+        assert!(!text.contains("nobody") && !text.contains("known to be missing"), "{text}");
+    }
+    assert!(file.contains("end of the file, from which nothing was left out: 6 packets; unknown"));
     says_no_made_up_time(&store);
 }
 
@@ -89,18 +101,21 @@ fn a_packet_of_the_year_1970_claims_nothing_of_the_time_since() {
 }
 
 #[test]
-fn nobody_listened_where_nothing_is_said_of_it() {
+fn it_is_unknown_whether_anybody_listened_where_nothing_is_said_of_it() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = imported(scratch.path(), &[0]);
     let target = scratch.path().join("out.pcapng");
     let output = run(over(&store, "export").arg("-o").arg(&target));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("nobody listened at any time"), "{said}");
+    assert!(said.contains("unknown whether anybody listened at any time"), "{said}");
     let output = run(over(&store, "export").args(["--to", "2001-01-01", "-o"]).arg(&target));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("nobody listened before 2001-01-01T00:00:00Z"), "{said}");
+    assert!(
+        said.contains("unknown whether anybody listened before 2001-01-01T00:00:00Z"),
+        "{said}"
+    );
     let file = String::from_utf8_lossy(&std::fs::read(&target).expect("the export")).into_owned();
-    assert!(file.contains("nobody listened before 2001-01-01"), "{file}");
+    assert!(file.contains("unknown whether anybody listened before 2001-01-01"), "{file}");
     assert!(!said.contains("1677") && !file.contains("1677"));
 }
 

@@ -86,6 +86,117 @@ fn no_statement_takes_the_machine() {
     said("serve", &server.stop(), 0, &[]);
 }
 
+/// MiB that a process holds now, and its threads.
+fn held(process: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("it is told");
+        line.split_whitespace().next().and_then(|text| text.parse::<u64>().ok()).expect("a number")
+    };
+    (number("VmRSS:") / 1_024, number("Threads:"))
+}
+
+/// Statements whose values would be too much together, or one of them.
+fn too_long() -> Vec<String> {
+    let long: Vec<String> =
+        ["a", "b", "c", "d", "e", "f"].map(|of| format!("repeat('{of}', 60000000)")).into();
+    let doubled = |inner: &str, times: usize| {
+        (0..times).fold(format!("select {inner} as a0"), |sql, n| {
+            format!("select [a{n}, a{n}] as a{} from ({sql})", n + 1)
+        })
+    };
+    vec![
+        format!("select length(concat({}))", long.join(", ")),
+        format!("select length({})", long.join(" || ")),
+        format!("select length(concat_ws('-', {}))", long.join(", ")),
+        format!("select length(array_to_string([{}], '-'))", long.join(", ")),
+        format!("select {}", long.join(", ")),
+        format!("select [{}]", long.join(", ")),
+        format!("select named_struct('a', {})", long.join(", 'b', ")),
+        "select length(replace(repeat('ab', 30000000), 'b', 'cccccccc'))".to_owned(),
+        format!("select array_length(a18) from ({})", doubled("repeat('x', 1000)", 18)),
+        {
+            let copies = ["upper", "reverse", "lower", "initcap"].iter().flat_map(|function| {
+                (0..8).map(move |n| format!("{function}(left(a, 6000000{n}))"))
+            });
+            let copies: Vec<String> = copies.collect();
+            format!(
+                "select {} from (select repeat('x', 60000000) as a from packets limit 1)",
+                copies.join(", ")
+            )
+        },
+    ]
+}
+
+#[test]
+fn what_is_refused_leaves_no_memory_and_no_threads_behind() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = prepared(scratch.path());
+    let mut server = Server::launch(over(&store, "serve").args(["--memory", "512"]));
+    let url = format!("http://{}", server.flight);
+    let command = |sql: &str| {
+        let mut command = capstan();
+        command.args(["sql", "--format", "csv", "--server", &url, sql]);
+        command
+    };
+    let lives = |after: &str| {
+        assert_eq!(run(&mut command("select 1 as a")).stdout, b"a\n1\n", "after {after:.100}");
+    };
+    lives("nothing");
+    let before = held(server.pid());
+    for sql in too_long() {
+        for _ in 0..2 {
+            let began = Instant::now();
+            let output = run(&mut command(&sql));
+            let words = String::from_utf8_lossy(&output.stderr);
+            println!("{:?} {:?}: {sql:.70}: {words:.200}", began.elapsed(), held(server.pid()));
+            assert!(matches!(output.status.code(), Some(2 | 5)), "{sql:.100}: {words}");
+            lives(&sql);
+        }
+        let mut all: Vec<_> = (0..4).map(|_| start(&mut command(&sql))).collect();
+        for client in &mut all {
+            assert!(!client.wait().expect("it is ours").success(), "{sql:.100}");
+        }
+        lives(&sql);
+    }
+    let began = Instant::now();
+    let (mib, threads) = loop {
+        let now = held(server.pid());
+        if now.1 <= before.1 + 2 || began.elapsed() > PATIENCE {
+            break now;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    // What the allocator keeps for the next statement is no leak.
+    assert!(mib < before.0 + 400 && threads <= before.1 + 2, "{before:?} and then {mib} {threads}");
+    let ended = server.stop();
+    said("serve", &ended, 0, &[]);
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert!(!words.contains("would not stop taking memory"), "{words}");
+}
+
+#[test]
+fn long_values_within_the_limits_are_made() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = prepared(scratch.path());
+    for (sql, expected) in [
+        ("select length(repeat('x', 60000000)) as n", "n\n60000000\n"),
+        (
+            "select max(length(repeat('x', 2000000))) as n from packets where ordinal < 600",
+            "n\n2000000\n",
+        ),
+        ("select length(repeat('x', 30000000) || repeat('y', 30000000)) as n", "n\n60000000\n"),
+        ("select length(replace(repeat('ab', 4000000), 'b', 'ccc')) as n", "n\n16000000\n"),
+        ("select array_length(range(0, 100000)) as n", "n\n100000\n"),
+        ("values (length(repeat('x', 5000)))", "column1\n5000\n"),
+        ("select count(*) as n from packets where source_ip = repeat('x', 5000)", "n\n0\n"),
+    ] {
+        let mut command = over(&store, "sql");
+        let got = answer(command.args(["--memory", "512", "--format", "csv", sql]));
+        assert_eq!(got, expected, "{sql}");
+    }
+}
+
 /// Statements that work for ever where nothing stops them.
 const ENDLESS: [&str; 2] = [
     "select sum(a.value * b.value % 7) from generate_series(1, 200000) a cross join generate_series(1, 200000) b",

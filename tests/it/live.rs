@@ -42,7 +42,7 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
         let status = answer(over(&store, "status").args(["--format", "json"]));
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
         assert_eq!(status["listened"].as_array().map(Vec::len), Some(1), "{status}");
-        for nothing in ["gaps", "losses"] {
+        for nothing in ["unknown", "losses"] {
             assert_eq!(status[nothing], serde_json::json!([]), "{status}");
         }
 

@@ -97,7 +97,7 @@ fn a_server_answers_as_the_store_does() {
     let mut whole = capstan();
     whole.args(["status", "--format", "json", "--server", &server.url]);
     let whole: serde_json::Value = serde_json::from_slice(&run(&mut whole).stdout).expect("JSON");
-    assert_eq!(whole["gaps"].as_array().map(Vec::len), Some(1));
+    assert_eq!(whole["unknown"].as_array().map(Vec::len), Some(1));
     // Nobody there.
     let nobody = run(capstan().args(["status", "--server", "http://127.0.0.1:1"]));
     assert_eq!(nobody.status.code(), Some(8));

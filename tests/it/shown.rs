@@ -116,3 +116,75 @@ fn people_are_shown_the_first_rows_and_told_of_more() {
     assert!(wide.iter().all(|line| line.chars().count() < 2_000), "{wide:?}");
     assert!(wide.iter().any(|line| line.contains("long cells are cut")), "{wide:?}");
 }
+
+#[test]
+fn lists_structs_and_maps_are_printed_in_every_format() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = store(scratch.path(), 1);
+    let ask = |format: &str, sql: &str| answer(over(&store, "sql").args(["--format", format, sql]));
+    for (value, csv, json) in [
+        ("[1, 2, null]", "[1,2,null]", serde_json::json!([1, 2, null])),
+        ("['a', 'b,\"c']", r#"["a","b,\"c"]"#, serde_json::json!(["a", "b,\"c"])),
+        ("[[1], []]", "[[1],[]]", serde_json::json!([[1], []])),
+        (
+            "named_struct('a', 1, 'b', 'x')",
+            r#"{"a":1,"b":"x"}"#,
+            serde_json::json!({"a": 1, "b": "x"}),
+        ),
+        ("map(['a'], [1])", r#"{"a":1}"#, serde_json::json!({"a": 1})),
+        ("map([1, 2], ['x', null])", r#"{"1":"x","2":null}"#, serde_json::json!({"1": "x"})),
+        ("[map([1], [2])]", r#"[{"1":2}]"#, serde_json::json!([{"1": 2}])),
+        ("[X'0aff']", r#"["0aff"]"#, serde_json::json!(["0aff"])),
+        (
+            "[timestamp '2024-01-02T03:04:05']",
+            r#"["2024-01-02T03:04:05"]"#,
+            serde_json::json!(["2024-01-02T03:04:05"]),
+        ),
+    ] {
+        let sql = format!("select {value} as v");
+        let quoted = match csv.contains([',', '"']) {
+            true => format!("\"{}\"", csv.replace('"', "\"\"")),
+            false => csv.to_owned(),
+        };
+        assert_eq!(ask("csv", &sql), format!("v\n{quoted}\n"), "{value}");
+        let row: serde_json::Value = serde_json::from_str(&ask("json", &sql)).expect("JSON");
+        assert_eq!(row["v"], json, "{value}");
+        for format in ["table", "vertical"] {
+            assert!(ask(format, &sql).ends_with("(1 row)\n"), "{value} as {format}");
+        }
+    }
+    assert_eq!(ask("csv", "select arrow_cast(null, 'List(Int64)') as v, 1 as w"), "v,w\n,1\n");
+    assert_eq!(ask("csv", "select [1] as v where false"), "v\n");
+    let protocols = "select array_agg(distinct protocol) as p, count(*) as n from packets";
+    assert!(ask("csv", protocols).starts_with("p,n\n\"[\"\""), "{}", ask("csv", protocols));
+}
+
+#[test]
+fn a_number_that_cannot_be_is_a_wrong_value() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = store(scratch.path(), 20);
+    let sql = |rows: &str| {
+        let mut command = over(&store, "sql");
+        command.args(["--format", "csv", "--rows", rows, "select ordinal from packets"]);
+        command
+    };
+    for rows in ["-1", "abc", "1.5", "", "99999999999999999999"] {
+        let said = fails(&mut sql(rows), 2, &["--rows <NUMBER>", "0 for all"]);
+        assert!(!said.contains("-- -1"), "{said}");
+    }
+    assert_eq!(answer(&mut sql("0")).lines().count(), 21);
+    assert_eq!(answer(&mut sql("3")).lines().count(), 4);
+    for (command, option) in [
+        ("sql", "--memory"),
+        ("sql", "--query-seconds"),
+        ("export", "--port"),
+        ("export", "--memory"),
+        ("import", "--dead-after"),
+        ("record", "--duration"),
+        ("serve", "--connections"),
+        ("serve", "--cache-memory-mib"),
+    ] {
+        let said = fails(over(&store, command).args([option, "-1"]), 2, &["invalid value '-1'"]);
+        assert!(said.contains(option) && !said.contains("-- -1"), "{said}");
+    }
+}

@@ -1,5 +1,6 @@
 //! `capstan sql`.
 
+mod nested;
 mod people;
 
 use std::io::{IsTerminal, Read};
@@ -42,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Most rows to give, 0 for all [default: 1000 for people, all for programs]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = rows)]
     rows: Option<u64>,
     #[command(flatten)]
     server: Server,
@@ -62,6 +63,10 @@ enum Format {
     Csv,
     /// An Arrow IPC stream
     Arrow,
+}
+
+fn rows(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "it takes a number of rows, and 0 for all".to_owned())
 }
 
 /// Rows that people are shown unless they ask for more.
@@ -191,7 +196,8 @@ async fn json(rows: &mut Rows) -> Result<(), Failure> {
     while let Some(batch) = rows.next().await {
         let mut text = Vec::new();
         let mut writer = LineDelimitedWriter::new(&mut text);
-        writer.write(&batch?).and_then(|()| writer.finish()).map_err(unprintable)?;
+        let batch = nested::with_text_keys(&batch?).map_err(has_no_text)?;
+        writer.write(&batch).and_then(|()| writer.finish()).map_err(has_no_text)?;
         output::print_data(output::visible_json(&String::from_utf8_lossy(&text)).as_bytes())?;
     }
     Ok(())
@@ -215,9 +221,17 @@ async fn arrow(rows: &mut Rows, schema: &SchemaRef) -> Result<(), Failure> {
 fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     let mut writer = WriterBuilder::new().with_header(header).build(&mut text);
-    writer.write(batch).map_err(unprintable)?;
+    let batch = nested::as_text(batch).map_err(has_no_text)?;
+    writer.write(&batch).map_err(has_no_text)?;
     drop(writer);
     Ok(text)
+}
+
+/// Some types have no text that programs could read again.
+fn has_no_text(error: arrow::error::ArrowError) -> Failure {
+    let what = "a column cannot be printed in this format: take its parts, cast it to text, or use \
+                --format table or arrow";
+    Failure::caused_by(FailureKind::Usage, what, error)
 }
 
 fn unprintable(error: arrow::error::ArrowError) -> Failure {

@@ -53,7 +53,8 @@ struct Status {
     newest: Option<String>,
     packets_by_protocol: BTreeMap<String, u64>,
     listened: Vec<Span>,
-    gaps: Vec<Span>,
+    /// Between those: nothing says that anybody listened, or that nobody did.
+    unknown: Vec<Span>,
     losses: Vec<LossLine>,
     problems: Vec<String>,
 }
@@ -153,7 +154,7 @@ fn text(status: &Status) -> String {
         out += "nothing says that anybody listened in this window: what happened is unknown\n";
     }
     out += &spans("listened", &status.listened);
-    out += &spans("not listened", &status.gaps);
+    out += &spans("unknown", &status.unknown);
     for loss in status.losses.iter().take(LISTED) {
         let packets = match loss.packets {
             0 => "an unknown number of packets".to_owned(),

@@ -14,14 +14,14 @@ use super::FlowSlot;
 const MAX_DATAGRAMS: usize = 16 * 1024;
 
 /// What later fragments belong to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct First {
     pub(super) slot: FlowSlot,
     /// The flow that was in the slot then.
     pub(super) flow: FlowId,
     pub(super) direction: Direction,
-    /// The tunnel's ends, where it is an outer datagram.
-    pub(super) outer: Option<Outer>,
+    /// The tunnels that its packet is in, outermost first.
+    pub(super) tunnels: Box<[Outer]>,
     seen: i64,
 }
 
@@ -37,7 +37,7 @@ impl Datagrams {
         &mut self,
         datagram: Datagram,
         (slot, flow, direction): (FlowSlot, FlowId, Direction),
-        outer: Option<Outer>,
+        tunnels: &[Outer],
         seen: i64,
         within: i64,
     ) {
@@ -48,13 +48,14 @@ impl Datagrams {
                 self.firsts.clear();
             }
         }
-        self.firsts.insert(datagram, First { slot, flow, direction, outer, seen });
+        self.firsts
+            .insert(datagram, First { slot, flow, direction, tunnels: tunnels.into(), seen });
     }
 
     /// The first fragment of a datagram, if it came within `within` nanoseconds of `now`.
-    pub(super) fn first(&self, datagram: &Datagram, now: i64, within: i64) -> Option<First> {
+    pub(super) fn first(&self, datagram: &Datagram, now: i64, within: i64) -> Option<&First> {
         let first = self.firsts.get(datagram)?;
-        (now.saturating_sub(first.seen) <= within).then_some(*first)
+        (now.saturating_sub(first.seen) <= within).then_some(first)
     }
 
     /// Forgets those of which nothing is expected any more.

@@ -125,7 +125,8 @@ pub(super) fn begins_with(
     for place in places {
         let more = marks[place].bytes.saturating_sub(progress.consumed());
         take_in(path, (&mut file).take(more), &progress, stop, watch)?;
-        begins[place] = progress.mark() == *marks[place];
+        let read = progress.mark();
+        begins[place] = (read.bytes, &read.sha256) == (marks[place].bytes, &marks[place].sha256);
     }
     Ok(begins)
 }
@@ -230,9 +231,10 @@ mod tests {
         let mark = SourceMark {
             bytes: 2_100_000,
             sha256: hex::encode(Sha256::digest(&bytes[..2_100_000])),
+            damaged: false,
         };
         let same = |bytes: &[u8]| {
-            let marks = [&mark, &SourceMark { bytes: 3, sha256: String::new() }];
+            let marks = [&mark, &SourceMark { bytes: 3, sha256: String::new(), damaged: false }];
             let found = begins_with(file(bytes).path(), &marks, &AtomicBool::new(false), &Quiet);
             let [same, other] = found.unwrap()[..] else { panic!("one for each mark") };
             assert!(!other);
@@ -260,6 +262,6 @@ mod tests {
         let known = Known { path: grown.path().to_owned(), ..known };
         read_rest(&known, &progress, &AtomicBool::new(false), &Quiet).unwrap();
         let sha256 = hex::encode(Sha256::digest(&bytes[..2_200_000]));
-        assert_eq!(progress.mark(), SourceMark { bytes: 2_200_000, sha256 });
+        assert_eq!(progress.mark(), SourceMark { bytes: 2_200_000, sha256, damaged: false });
     }
 }

@@ -1,4 +1,5 @@
-//! How complete a window is: what was listened to, what is known to be missing, and what the catalog hides.
+//! How complete a window is: what was listened to, of when that is unknown, what is known to be missing, and what
+//! the catalog hides.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +14,11 @@ const NAMED: usize = 8;
 /// How complete a window is, as far as the catalog knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Completeness {
-    /// Moments of the window when nobody listened, and moments when a live recorder that
-    /// had listened before and did after was not listening. Ascending, apart from each other.
+    /// Moments of the window of which nothing says that anybody listened, or that a live recorder did
+    /// which had listened before and did after. Ascending, apart from each other.
     ///
     /// A window without a start or end begins or ends where listening did.
-    pub unheard: Vec<TimeRange>,
+    pub unknown: Vec<TimeRange>,
     /// What is known to be missing in the window, added up.
     pub losses: Vec<Lost>,
     /// Objects of the catalog that cannot be used: what they say of the window is hidden, and the rest of this
@@ -56,20 +57,20 @@ impl Completeness {
                 live.entry(listened.recorder).or_default().push(range);
             }
         }
-        let mut unheard = gaps(bounded(window, &all), all);
+        let mut unknown = gaps(bounded(window, &all), all);
         for ranges in live.into_values() {
             let own = bounded(TimeRange::ALL, &ranges);
-            unheard.extend(
+            unknown.extend(
                 own.intersect(&window).into_iter().flat_map(|own| gaps(own, ranges.clone())),
             );
         }
         let gaps = said.gaps.clone();
-        Completeness { unheard: union(unheard), losses: losses(said), gaps }
+        Completeness { unknown: union(unknown), losses: losses(said), gaps }
     }
 
     /// Whether all of the window was listened to and nothing is known to be missing.
     pub fn is_complete(&self) -> bool {
-        self.unheard.is_empty() && self.losses.is_empty() && self.gaps.is_empty()
+        self.unknown.is_empty() && self.losses.is_empty() && self.gaps.is_empty()
     }
 
     /// Packets known to be lost.
@@ -77,34 +78,48 @@ impl Completeness {
         self.losses.iter().map(|lost| lost.packets).fold(0, u64::saturating_add)
     }
 
-    /// What was not listened to and what was lost, one by one, in words; the first of many.
-    pub fn missing(&self) -> Vec<String> {
-        let mut words: Vec<String> = Vec::new();
+    /// What was lost, by its cause, in words.
+    pub fn lost(&self) -> Vec<String> {
         let mut by_cause: BTreeMap<&str, Sum> = BTreeMap::new();
         for lost in &self.losses {
             by_cause.entry(cause_words(lost.cause)).or_default().add(lost);
         }
-        words.extend(by_cause.into_iter().map(|(cause, sum)| sum.words(cause)));
-        let gap = |gap: &TimeRange| format!("nobody listened {gap}");
-        words.extend(self.unheard.iter().take(NAMED).map(gap));
-        if let Some(more) = self.unheard.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            words.push(format!("nor in {}", count(more as u64, "more stretch")));
+        by_cause.into_iter().map(|(cause, sum)| sum.words(cause)).collect()
+    }
+
+    /// Of when it is unknown whether anybody listened, in words; of many stretches the first.
+    pub fn not_known(&self) -> Option<String> {
+        if self.unknown.is_empty() {
+            return None;
         }
-        words
+        let mut stretches: Vec<String> =
+            self.unknown.iter().take(NAMED).map(TimeRange::to_string).collect();
+        if let Some(more) = self.unknown.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            stretches.push(format!("in {}", count(more as u64, "more stretch")));
+        }
+        Some(format!("unknown whether anybody listened {}", stretches.join(", ")))
     }
 
     /// A sentence for a file's header, which is written before any packet is read.
     pub fn words(&self) -> String {
-        let mut missing = self.missing();
+        let mut missing = self.lost();
         missing.extend(self.gaps.iter().take(NAMED).map(Gap::to_string));
         if self.gaps.len() > NAMED {
             let more = count((self.gaps.len() - NAMED) as u64, "more object");
             missing.push(format!("{more} of the catalog cannot be read"));
         }
-        if missing.is_empty() {
-            return "all of the window was listened to, and nothing is known to be lost".to_owned();
+        let missing = match missing.is_empty() {
+            true => None,
+            false => Some(format!("known to be missing: {}", missing.join("; "))),
+        };
+        match (missing, self.not_known()) {
+            (None, None) => {
+                "all of the window was listened to, and nothing is known to be lost".to_owned()
+            }
+            (None, Some(unknown)) => format!("nothing is known to be lost; {unknown}"),
+            (Some(missing), None) => missing,
+            (Some(missing), Some(unknown)) => format!("{missing}; {unknown}"),
         }
-        format!("known to be missing: {}", missing.join("; "))
     }
 }
 
@@ -260,7 +275,7 @@ mod tests {
             range: Some(range(0, 1)),
         };
         let completeness = Completeness {
-            unheard: (0..10).map(|n| range(n * 10, n * 10 + 1)).collect(),
+            unknown: (0..10).map(|n| range(n * 10, n * 10 + 1)).collect(),
             losses: vec![
                 lost(LossCause::KernelDrop, 3),
                 lost(LossCause::KernelDrop, 4),
@@ -274,9 +289,13 @@ mod tests {
             "{words}"
         );
         assert!(words.contains("an unknown number of packets lost from"), "{words}");
-        assert!(words.contains("nor in 2 more stretches"), "{words}");
-        let nobody = Completeness { unheard: vec![TimeRange::ALL], ..Completeness::default() };
-        assert_eq!(nobody.words(), "known to be missing: nobody listened at any time");
+        assert!(words.contains("; unknown whether anybody listened from 1970-01-01"), "{words}");
+        assert!(words.ends_with(", in 2 more stretches"), "{words}");
+        let nobody = Completeness { unknown: vec![TimeRange::ALL], ..Completeness::default() };
+        assert_eq!(
+            nobody.words(),
+            "nothing is known to be lost; unknown whether anybody listened at any time"
+        );
         assert_eq!(completeness.packets_lost(), 7);
     }
 }

@@ -270,9 +270,21 @@ impl Merge<'_> {
         )
     }
 
-    /// Reads the next segment's selected packets into runs.
+    /// Reads the next segment's selected packets into runs, and logs what of it cannot be read.
     async fn begin(&mut self) -> Result<(), Failure> {
-        let Some(Pending { from, segment }) = self.pending.pop_front() else { return Ok(()) };
+        let Some(next) = self.pending.pop_front() else { return Ok(()) };
+        let before = self.report.skipped.len();
+        let begun = self.read_segment(next).await;
+        if let Some(skipped @ [first, ..]) = self.report.skipped.get(before..) {
+            let packets = skipped.iter().map(|part| part.packets).fold(0, u64::saturating_add);
+            let Skipped { segment, failure, .. } = first;
+            tracing::warn!(segment, packets, %failure, "packets are left out of an export");
+        }
+        begun
+    }
+
+    async fn read_segment(&mut self, next: Pending) -> Result<(), Failure> {
+        let Pending { from, segment } = next;
         let opening = match self.next.take() {
             Some(opening) => opening,
             None => self.open_ahead(&segment),
@@ -314,7 +326,6 @@ impl Merge<'_> {
         }
         let failure = self.snapshot.explain(failure);
         let segment = segment.entry.name.clone();
-        tracing::warn!(segment, packets, %failure, "packets are left out of an export");
         self.report.skipped.push(Skipped { segment, packets, failure });
         Ok(())
     }

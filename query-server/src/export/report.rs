@@ -100,7 +100,7 @@ impl Report {
     /// What else is not in the file, or not as it was captured, in words.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.remarks.clone();
-        notes.extend(self.completeness.missing());
+        notes.extend(self.completeness.lost());
         let counted = [
             (self.unknown, "segment", "without known identities: whether they belong is unknown"),
             (self.cut, "packet", "cut because readers take no longer ones"),
@@ -109,6 +109,7 @@ impl Report {
         ];
         let counted = counted.into_iter().filter(|(number, ..)| *number > 0);
         notes.extend(counted.map(|(number, noun, what)| format!("{} {what}", count(number, noun))));
+        notes.extend(self.completeness.not_known());
         notes
     }
 
@@ -117,6 +118,13 @@ impl Report {
         let mut missing = self.unreadable();
         missing.extend(self.notes());
         let packets = count(self.packets, "packet");
+        // What is unknown is not known to be missing.
+        let unknown = self.completeness.not_known();
+        if let ([only], Some(unknown)) = (&missing[..], &unknown)
+            && only == unknown
+        {
+            return format!("{ENDING}, from which nothing was left out: {packets}; {unknown}");
+        }
         if missing.is_empty() {
             return format!(
                 "{ENDING}, which is complete: {packets}, and nothing was left out; {}",

@@ -422,8 +422,8 @@ async fn losses_are_in_the_header_and_at_their_interface() {
     let range = TimeRange { start: Time(10_000), end: Time(90_000) };
     let (file, report) = run(&snapshot, &of(Selection::of_range(range), Order::Time)).await;
     assert_eq!(report.completeness.packets_lost(), 0);
-    assert_eq!(report.completeness.unheard.len(), 1);
-    assert!(String::from_utf8_lossy(&file).contains("nobody listened from"));
+    assert_eq!(report.completeness.unknown.len(), 1);
+    assert!(String::from_utf8_lossy(&file).contains("unknown whether anybody listened from"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
 use super::{limits, rewrite, status, wire};
-use crate::tables::{Skipped, longest_value, makes_long_values};
+use crate::tables::{Skipped, leaving_long_values, longest_value, makes_long_values};
 
 /// Highest number a parameter may have.
 const MAX_PARAMETERS: usize = 1_000;
@@ -39,8 +39,10 @@ const LONG_VALUES_AT_ONCE: usize = 256;
 const WRITTEN_OUT: usize = 32 << 20;
 
 /// How many rows are worked on at a time, if that must be fewer than usual.
-fn rows_at_once(plan: &LogicalPlan) -> Option<usize> {
-    let by_values = match longest_value(plan) {
+/// `left` is the longest value that is made only when it runs, bytes.
+fn rows_at_once(plan: &LogicalPlan, left: u64) -> Option<usize> {
+    let longest = usize::try_from(left).unwrap_or(usize::MAX).max(longest_value(plan));
+    let by_values = match longest {
         0..=4_096 => None,
         long => Some((WRITTEN_OUT / long).clamp(1, LONG_VALUES_AT_ONCE)),
     };
@@ -100,8 +102,9 @@ impl Planned {
         let skipped = Arc::new(Skipped::default());
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(&skipped));
-        let plan = state.optimize(&self.plan).map_err(failed)?;
-        if let Some(rows) = rows_at_once(&plan) {
+        let (plan, left) = leaving_long_values(|| state.optimize(&self.plan));
+        let plan = plan.map_err(failed)?;
+        if let Some(rows) = rows_at_once(&plan, left) {
             let config = state.config_mut();
             *config = config.clone().with_batch_size(rows);
         }

@@ -20,6 +20,9 @@ use super::memory::{self, Reserved};
 use super::question::{Asked, Question, Why};
 use super::{Limits, STACK_BYTES, watch};
 
+/// How long tasks of a question that is over may take to end by themselves.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// Slots that no question has. They are the process's own, whoever runs questions in it.
 static FREE: LazyLock<Mutex<Vec<Slot>>> = LazyLock::new(|| Mutex::new(Slot::all().collect()));
 
@@ -161,6 +164,7 @@ impl Shared {
                     _ = question.stopped() => {}
                     () = work => {}
                 }
+                until_over(ENDING).await;
             });
             // Ends what it left behind, and joins its threads.
             drop(runtime);
@@ -264,6 +268,20 @@ impl Shared {
         shared.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         Some(Reserved { shared: Arc::clone(shared), bytes })
     }
+}
+
+/// Waits until the tasks of this runtime are gone, but not longer than this. They were told to end, those
+/// that wait for others first: a runtime that ends does it in any order, and they would report
+/// that the others failed.
+async fn until_over(longest: Duration) {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let over = async {
+        while metrics.num_alive_tasks() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // What does not hear ends with the runtime.
+    let _ = tokio::time::timeout(longest, over).await;
 }
 
 impl Drop for Shared {

@@ -6,11 +6,15 @@
 //! over, and says so.
 //!
 //! `octet_length(…)` is the query engine's own, for captured bytes, too. `guarded` limits those of its
-//! functions that make long values of short ones, `concat` the operator `||`; `made` tells how long.
+//! functions that make long values of short ones, `made` tells how long,
+//! `planning` when they are made. `limit` puts limits where a statement has none, `concat` is the
+//! operator `||` with one.
 
 mod concat;
 mod guarded;
+mod limit;
 mod made;
+mod planning;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +38,8 @@ use crate::select::FlowFilter;
 const HOST: &str = "host";
 const PORT: &str = "port";
 
-pub(super) use self::concat::LimitConcat;
+pub(super) use self::limit::Limit;
+pub(crate) use self::planning::leaving_long_values;
 
 /// The functions among these that make long values of short ones, with a limit on what they make.
 pub(super) fn limited<'a>(

@@ -104,6 +104,10 @@ pub struct SourceMark {
     pub bytes: u64,
     /// Their SHA-256, hex.
     pub sha256: String,
+    /// Not all of them could be understood: the source is damaged, and what could be read of it is
+    /// committed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
 }
 
 /// An entry of a recorder's log: `log/<recorder>/<generation>/<seq>`.

@@ -175,7 +175,7 @@ async fn an_import_can_be_gone_on_with() {
     let content = CommitDraft {
         next_ordinal: 20,
         next_flow: 3,
-        source_read: Some(SourceMark { bytes: 9, sha256: "cc".to_owned() }),
+        source_read: Some(SourceMark { bytes: 9, sha256: "cc".to_owned(), damaged: false }),
         finished: Some(Finished { complete: true, packets_total: 20 }),
         ..draft("b", 5)
     };

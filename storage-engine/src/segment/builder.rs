@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use capstan_index::{Field, TermIndexBuilder};
+use capstan_model::headers::Outer;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::{
@@ -63,7 +64,7 @@ struct OpenPart {
     turned: Vec<u32>,
     /// Network identifiers met.
     vnis: Vec<u32>,
-    /// Outer ends met: addresses and ports.
+    /// Ends of tunnels met: addresses and ports.
     outers: Vec<(Address, Address, u16, u16)>,
     predictor: Predictor,
     /// The last template each way: nearly always the next packet's too.
@@ -213,6 +214,12 @@ impl SegmentBuilder {
         self.extras.blocks.push(block);
     }
 
+    /// Makes a flow part found by the ends of a tunnel that its packets are in. Those of the
+    /// outermost one are known already.
+    pub fn meet_tunnel(&mut self, number: PartNumber, tunnel: &Outer) {
+        self.parts[number.0 as usize].meet_tunnel(tunnel);
+    }
+
     /// Whether one of those blocks holds decryption secrets.
     pub fn has_secrets(&self) -> bool {
         self.extras.has_secrets()
@@ -241,7 +248,8 @@ impl SegmentBuilder {
         let flags = headers.tcp.map_or(0, |tcp| tcp.flags);
         open.part.count(direction, time, packet.length, headers.transport_payload, flags);
         if let Some(outer) = &headers.outer {
-            open.meet_outer(outer);
+            open.meet_tunnel(outer);
+            open.part.outer = open.part.outer.or(Some((outer.source, outer.destination)));
         }
         if let Some(vni) = headers.vni
             && !open.vnis.contains(&vni)
@@ -546,7 +554,7 @@ impl OpenPart {
     }
 
     #[inline]
-    fn meet_outer(&mut self, outer: &capstan_model::headers::Outer) {
+    fn meet_tunnel(&mut self, outer: &Outer) {
         // Both directions of a tunnel are the same two ends.
         let ends = if outer.source <= outer.destination {
             (outer.source, outer.destination, outer.source_port, outer.destination_port)
@@ -555,9 +563,6 @@ impl OpenPart {
         };
         if self.outers.last() != Some(&ends) && !self.outers.contains(&ends) {
             self.outers.push(ends);
-        }
-        if self.part.outer.is_none() {
-            self.part.outer = Some((outer.source, outer.destination));
         }
     }
 

@@ -144,9 +144,9 @@ impl Found {
         let span =
             |range: &TimeRange| Span { from: range.start.to_string(), to: range.end.to_string() };
         let listened = merge(listened);
-        let gaps =
+        let between =
             listened.windows(2).map(|pair| TimeRange { start: pair[0].end, end: pair[1].start });
-        status.gaps = gaps.map(|gap| span(&gap)).collect();
+        status.unknown = between.map(|range| span(&range)).collect();
         status.listened = listened.iter().map(span).collect();
         let when = |range: &Option<TimeRange>| range.map(|range| (range.start, range.end));
         losses.sort_by(|(a, x), (b, y)| {

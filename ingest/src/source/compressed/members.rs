@@ -207,10 +207,8 @@ impl<R: Read> Members<R> {
             if first.is_empty() {
                 return Ok(None);
             }
-            let is_cut = |(_, magic): &(Kind, &[u8])| {
-                first.len() < 4 && (magic.starts_with(first) || first.starts_with(magic))
-            };
-            if MAGIC.iter().any(is_cut) {
+            // A part of a magic number is any bytes; all of gzip's, and no more, begin a member.
+            if MAGIC.iter().any(|(_, magic)| first.starts_with(magic)) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let zeros = stream.skip_zeros()?;

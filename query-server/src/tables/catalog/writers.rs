@@ -46,6 +46,12 @@ fn source_sha256(life: &Life) -> Option<String> {
     life.source_read().filter(|_| complete).map(|mark| mark.sha256.clone())
 }
 
+/// A source that is damaged was not imported whole, although nothing more can be had of it.
+fn is_complete(life: &Life) -> bool {
+    let damaged = life.source_read().is_some_and(|mark| mark.damaged);
+    !damaged && life.finished().is_some_and(|end| end.complete)
+}
+
 pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
     let all = || contents.lives.lives.iter().map(|life| &**life);
     let text = |of: fn(&WriterInfo) -> &str| {
@@ -66,7 +72,7 @@ pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
         larges(all().map(|life| Some(life.commits()))),
         larges(all().map(|life| Some(life.packets()))),
         flags(all().map(|life| Some(life.finished().is_some()))),
-        flags(all().map(|life| Some(life.finished().is_some_and(|end| end.complete)))),
+        flags(all().map(|life| Some(is_complete(life)))),
     ]
 }
 

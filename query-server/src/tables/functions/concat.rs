@@ -1,77 +1,28 @@
-//! `a || b` with a limit on what it makes: `SELECT a || a AS a FROM (SELECT a || a AS a FROM (…`
-//! doubles a text with each line.
-//!
-//! It is an operator of the query engine, not a function, so it is replaced by one once types are
-//! known and before anything is computed.
+//! `a || b` as a function with a limit on what it makes: `SELECT a || a AS a FROM (SELECT a || a AS a
+//! FROM (…` doubles a text with each line.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, LargeStringBuilder, StringBuilder, StringViewBuilder};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
-use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use super::guarded;
 use super::made::{Made, Text};
 use super::usage;
 
-/// The rule; see the module.
-#[derive(Debug)]
-pub(crate) struct LimitConcat {
-    function: Arc<ScalarUDF>,
-}
-
-impl LimitConcat {
-    pub(crate) fn new() -> LimitConcat {
-        let signature = Signature::any(2, Volatility::Immutable);
-        LimitConcat { function: Arc::new(ScalarUDF::from(Concat { signature })) }
-    }
-
-    fn replace(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        let schema = merge_schema(&plan.inputs());
-        let names = NamePreserver::new(&plan);
-        let is_text = |expression: &Expr| match expression.get_type(&schema) {
-            Ok(of @ (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)) => Some(of),
-            _ => None,
-        };
-        plan.map_expressions(|expression| {
-            let name = names.save(&expression);
-            let replaced = expression.transform_up(|expression| match expression {
-                Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right })
-                    if is_text(&left).is_some() && is_text(&left) == is_text(&right) =>
-                {
-                    let (func, args) = (Arc::clone(&self.function), vec![*left, *right]);
-                    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(replaced.update_data(|expression| name.restore(expression)))
-        })
-    }
-}
-
-impl AnalyzerRule for LimitConcat {
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| self.replace(plan)).map(|replaced| replaced.data)
-    }
-
-    fn name(&self) -> &str {
-        "capstan_limit_concat"
-    }
+/// The function.
+pub(super) fn function() -> ScalarUDF {
+    ScalarUDF::from(Concat { signature: Signature::any(2, Volatility::Immutable) })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Concat {
+pub(super) struct Concat {
     signature: Signature,
 }
 

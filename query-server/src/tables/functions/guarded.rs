@@ -3,23 +3,29 @@
 //! `repeat('x', 1000000000)` is 25 bytes of SQL and a gigabyte of memory, taken in one go where
 //! nobody can stop it. So what such a function would make of some rows is computed from lengths
 //! first, and too much is refused. Every function that is registered is judged, here or in the
-//! list of `tests`, as one whose values are about as long as what it is given.
+//! list of `tests`, as one whose values are about as long as what it is given. Many of those over
+//! one long value take as much, so they are refused where a question holds all it may already.
 
 use std::sync::Arc;
 
+use capstan_model::{Failure, FailureKind, account};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature,
+    ColumnarValue, Documentation, Expr, ExprSchemable, ExpressionPlacement, ReturnFieldArgs,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, StructFieldMapping,
 };
+use datafusion::scalar::ScalarValue;
 
+use super::concat::Concat;
 use super::made::{Made, Reading};
-use super::usage;
+use super::{Marker, planning, usage};
 use crate::questions;
 
 /// Most bytes of one value: a longer row could not be sent.
@@ -29,7 +35,10 @@ const MOST_OF_ONE: u64 = 64 << 20;
 const MOST_AT_ONCE: u64 = 256 << 20;
 
 /// Most steps of comparing two values letter by letter, for the rows that are worked on at once.
-const MOST_STEPS: u64 = 1 << 32;
+const MOST_STEPS: u64 = 1 << 30;
+
+/// Values that are not looked at closer where a function makes about what it is given, bytes.
+const SHORT: usize = 1 << 20;
 
 /// What a function makes, by its name; none if that is about what it is given.
 pub(super) fn made_by(name: &str) -> Option<Made> {
@@ -38,7 +47,8 @@ pub(super) fn made_by(name: &str) -> Option<Made> {
         "lpad" | "rpad" => Made::Padded,
         "replace" => Made::Replaced,
         "regexp_replace" => Made::RegexReplaced,
-        "concat" | "overlay" => Made::Joined,
+        "concat" | "overlay" | "make_array" | "array_concat" | "array_append" | "array_prepend"
+        | "array_union" | "arrays_zip" | "struct" | "named_struct" | "map" => Made::Joined,
         "concat_ws" => Made::JoinedBy,
         "translate" => Made::Longer(4),
         "to_char" => Made::Formatted,
@@ -53,15 +63,38 @@ pub(super) fn made_by(name: &str) -> Option<Made> {
     })
 }
 
-/// The function with a limit, if it needs one.
+/// The function with a limit, if it makes long values of short ones.
 pub(super) fn guard(function: &Arc<ScalarUDF>) -> Option<ScalarUDF> {
-    let made = made_by(function.name())?;
-    Some(ScalarUDF::from(Guarded { inner: Arc::clone(function), made }))
+    made_by(function.name()).map(|made| limit(function, made))
+}
+
+/// The function of a call with a limit, if it has none and makes values of any length.
+pub(super) fn guard_call(call: &ScalarFunction, schema: &DFSchema) -> Option<ScalarUDF> {
+    let (function, inner) = (&call.func, call.func.inner());
+    let is_own = inner.is::<Guarded>() || inner.is::<Concat>() || inner.is::<Marker>();
+    // A field of a struct is taken, not made, and known to the query engine by its type.
+    if is_own || function.name() == "get_field" {
+        return None;
+    }
+    let of_any_length = || {
+        let of = Expr::ScalarFunction(call.clone()).get_type(schema).ok();
+        of.filter(is_any_length).map(|_| Made::Plain)
+    };
+    let made = made_by(function.name()).or_else(of_any_length);
+    made.map(|made| limit(function, made))
+}
+
+fn limit(function: &Arc<ScalarUDF>, made: Made) -> ScalarUDF {
+    ScalarUDF::from(Guarded { inner: Arc::clone(function), made })
+}
+
+fn is_any_length(of: &DataType) -> bool {
+    of.is_string() || of.is_binary() || of.is_nested()
 }
 
 /// Whether a function makes long values of short ones.
 pub(super) fn is_guarded(function: &ScalarUDF) -> bool {
-    function.inner().is::<Guarded>()
+    function.inner().downcast_ref::<Guarded>().is_some_and(|own| own.made != Made::Plain)
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -70,39 +103,103 @@ struct Guarded {
     made: Made,
 }
 
+/// What may be made, bytes; for [`Made::Compared`], steps.
+struct Most {
+    one: u64,
+    at_once: u64,
+}
+
+impl Most {
+    /// Of a small budget a value takes no more than a part, as it is copied on its way.
+    fn of(made: Made, budget: usize) -> Most {
+        let budget = u64::try_from(budget).unwrap_or(u64::MAX);
+        match made {
+            Made::Compared => Most { one: MOST_STEPS, at_once: MOST_STEPS },
+            _ => Most { one: MOST_OF_ONE.min(budget / 8), at_once: MOST_AT_ONCE.min(budget / 4) },
+        }
+    }
+}
+
 /// Refuses to make too much of these rows.
 ///
 /// # Errors
-/// It would be too much; the question was stopped.
+/// It would be too much; the question was stopped, or holds all it may.
 pub(super) fn check(name: &str, made: Made, args: &ScalarFunctionArgs) -> Result<()> {
     questions::check()?;
+    if made == Made::Plain && is_short(&args.args) {
+        return Ok(());
+    }
     let reading = Reading::of(made, &args.args, args.number_rows)?;
+    let Most { one, at_once } = Most::of(made, account::budget());
     let steps = made == Made::Compared;
-    let (most, whole) = if steps { (MOST_STEPS, MOST_STEPS) } else { (MOST_OF_ONE, MOST_AT_ONCE) };
     let mut sum = 0_u64;
     for row in 0..reading.rows() {
-        let bytes = reading.made(row);
+        let bytes = reading.made(row)?;
         sum = sum.saturating_add(bytes);
-        if bytes > most && steps {
+        if made == Made::Plain {
+            continue;
+        }
+        if !steps && planning::is_left(bytes) {
+            return Err(usage(format!("{name}(…) makes {bytes} bytes: not beforehand")));
+        }
+        if bytes > one && steps {
             return Err(usage(format!(
                 "{name}(…) would compare texts that are too long for it, in {bytes} steps: \
-                     compare shorter parts, such as left(…, 1000)"
+                 compare shorter parts, such as left(…, 1000)"
             )));
         }
-        if bytes > most {
+        if bytes > one {
             return Err(usage(format!(
-                "{name}(…) would make one value of up to {bytes} bytes, and {most} are allowed"
+                "{name}(…) would make one value of up to {bytes} bytes, and {one} are allowed"
             )));
         }
     }
-    if sum > whole {
-        let unit = if steps { "steps" } else { "bytes" };
+    if steps {
+        return match sum > at_once {
+            true => Err(usage(format!(
+                "{name}(…) would take up to {sum} steps for {} rows at once, and {at_once} are \
+                 allowed",
+                reading.rows()
+            ))),
+            false => Ok(()),
+        };
+    }
+    // What is the same for all rows may be written out for each of them.
+    let rows = args.number_rows.max(1);
+    let copies = if reading.is_one() { rows as u64 } else { 1 };
+    let all = sum.saturating_mul(copies);
+    if all > at_once && made != Made::Plain {
         return Err(usage(format!(
-            "{name}(…) would take up to {sum} {unit} for {} rows at once, and {whole} are allowed",
-            reading.rows()
+            "{name}(…) would take up to {all} bytes for {rows} rows at once, and {at_once} are \
+             allowed"
         )));
     }
+    let room = account::room();
+    if usize::try_from(sum).unwrap_or(usize::MAX) > room {
+        let what = format!(
+            "the query needs more than it may take: {name}(…) would make up to {sum} bytes where \
+             {room} are left; ask about less, or give more with --memory"
+        );
+        return Err(DataFusionError::External(Box::new(Failure::new(FailureKind::Full, what))));
+    }
     Ok(())
+}
+
+/// Whether values are so short that what is made of them is, too.
+fn is_short(args: &[ColumnarValue]) -> bool {
+    let bytes = args.iter().map(|value| match value {
+        ColumnarValue::Array(values) => values.get_array_memory_size(),
+        ColumnarValue::Scalar(value) => value.size(),
+    });
+    bytes.fold(0, usize::saturating_add) <= SHORT
+}
+
+/// Bytes of a value that is written in a statement.
+fn written(expression: &Expr) -> u64 {
+    match expression {
+        Expr::Literal(value, _) => value.size() as u64,
+        _ => 0,
+    }
 }
 
 impl ScalarUDFImpl for Guarded {
@@ -141,6 +238,13 @@ impl ScalarUDFImpl for Guarded {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        // It may put texts together, too. Others are simplified always: some cannot be computed.
+        let joins = matches!(self.made, Made::Joined | Made::JoinedBy);
+        let is_long =
+            || args.iter().map(written).fold(0, u64::saturating_add) > planning::MOST_PLANNED;
+        if joins && is_long() {
+            return Ok(ExprSimplifyResult::Original(args));
+        }
         // What another function would be put in its place has no limit.
         match self.inner.simplify(args.clone(), info)? {
             ExprSimplifyResult::Original(args) => Ok(ExprSimplifyResult::Original(args)),
@@ -181,6 +285,26 @@ impl ScalarUDFImpl for Guarded {
 
     fn coerce_types(&self, of: &[DataType]) -> Result<Vec<DataType>> {
         self.inner.coerce_types(of)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.inner.is_strict()
+    }
+
+    fn preserves_lex_ordering(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.preserves_lex_ordering(inputs)
+    }
+
+    fn strictly_order_preserving(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.strictly_order_preserving(inputs)
+    }
+
+    fn struct_field_mapping(&self, literals: &[Option<ScalarValue>]) -> Option<StructFieldMapping> {
+        self.inner.struct_field_mapping(literals)
+    }
+
+    fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
+        self.inner.placement(args)
     }
 
     fn documentation(&self) -> Option<&Documentation> {

@@ -8,6 +8,8 @@ use datafusion::arrow::datatypes::{
 use datafusion::error::Result;
 use datafusion::logical_expr::ColumnarValue;
 
+use crate::questions;
+
 /// What a function makes of its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Made {
@@ -37,6 +39,8 @@ pub(super) enum Made {
     ListOfLength,
     /// Steps of the third from the first to the second.
     Series,
+    /// About what it is given, nothing of it more than once.
+    Plain,
     /// Nothing, but all letters of the first are compared with all of the second.
     Compared,
 }
@@ -46,6 +50,9 @@ const FIXED: u64 = 16;
 
 /// One letter of a format may become a name of a month, a zone, or a fraction.
 const FORMATTED: u64 = 32;
+
+/// Finds of a text in another, after which it is asked whether the question was stopped.
+const LOOKED_FOR: u64 = 1 << 16;
 
 /// One argument: a value for all rows, or one for each.
 struct Argument {
@@ -185,6 +192,11 @@ impl Reading {
         self.rows
     }
 
+    /// Whether one value is made for all rows.
+    pub(super) fn is_one(&self) -> bool {
+        self.arguments.iter().all(|argument| argument.is_one)
+    }
+
     fn bytes(&self, argument: usize, row: usize) -> u64 {
         self.arguments.get(argument).map_or(0, |argument| argument.bytes(row))
     }
@@ -198,19 +210,22 @@ impl Reading {
     }
 
     /// Bytes that are made of a row at most; for [`Made::Compared`], steps.
-    pub(super) fn made(&self, row: usize) -> u64 {
+    ///
+    /// # Errors
+    /// The question was stopped.
+    pub(super) fn made(&self, row: usize) -> Result<u64> {
         let first = self.bytes(0, row);
-        match self.made {
+        Ok(match self.made {
             Made::Repeated => first.saturating_mul(self.number(1, row)),
             Made::Padded => self.number(1, row).saturating_mul(self.widest(2, row)),
-            Made::Replaced => self.replaced(row),
+            Made::Replaced => self.replaced(row)?,
             Made::RegexReplaced => {
                 let with = self.bytes(2, row);
                 // Each match of nothing, and groups that are put in again.
                 let all = first.saturating_add(1).saturating_mul(with);
                 all.saturating_add(first.saturating_mul(with / 2 + 1))
             }
-            Made::Joined => self.all(row),
+            Made::Joined | Made::Plain => self.all(row),
             Made::JoinedBy => {
                 let between = self.arguments.len().saturating_sub(2) as u64;
                 self.all(row).saturating_add(first.saturating_mul(between))
@@ -236,7 +251,7 @@ impl Reading {
             }
             Made::Series => self.series(row).saturating_mul(FIXED),
             Made::Compared => first.saturating_mul(self.bytes(1, row)),
-        }
+        })
     }
 
     /// Bytes of the widest letter of a text; of a blank if there is none.
@@ -252,19 +267,25 @@ impl Reading {
         text.is_none_or(|text| text.is_ascii())
     }
 
-    fn replaced(&self, row: usize) -> u64 {
+    fn replaced(&self, row: usize) -> Result<u64> {
         let (first, with) = (self.bytes(0, row), self.bytes(2, row));
         let most = first.saturating_add(1).saturating_mul(with.saturating_add(1));
         if most <= 1 << 20 {
-            return most;
+            return Ok(most);
         }
         let text = |argument: usize| self.arguments.get(argument)?.text(row);
         match (text(0), text(1)) {
             (Some(whole), Some(part)) if !part.is_empty() => {
-                let found = whole.matches(part).count() as u64;
-                first.saturating_add(found.saturating_mul(with))
+                let mut found = 0_u64;
+                for _ in whole.matches(part) {
+                    found += 1;
+                    if found.is_multiple_of(LOOKED_FOR) {
+                        questions::check()?;
+                    }
+                }
+                Ok(first.saturating_add(found.saturating_mul(with)))
             }
-            _ => most,
+            _ => Ok(most),
         }
     }
 
