@@ -42,6 +42,9 @@ pub trait Watch {
     fn comparing(&self, _bytes: u64) {}
     /// An earlier run committed this many packets; the import goes on behind them.
     fn resuming(&self, _packets: u64) {}
+    /// Packets of another source that begins with the same packet are in the store: if it is the same capture, compressed or
+    /// cut, they are stored twice.
+    fn alike(&self, _name: &str, _packets: u64) {}
     /// The source is being imported.
     fn importing(&self, _source_bytes: u64, _packets: u64, _committed: &Committed) {}
 }

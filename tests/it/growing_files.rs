@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::capstan::{answer, fails, over, row, said, signal};
 use crate::captures::read;
@@ -115,4 +116,38 @@ fn a_file_that_is_replaced_or_cut_meanwhile_is_an_error() {
         answer(&mut over(&store, "verify"));
         assert!(readable(&store) > 0);
     }
+}
+
+#[test]
+fn what_may_be_the_same_capture_in_other_bytes_is_said() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let (file, bytes) = prepared(scratch.path());
+    let store = scratch.path().join("store");
+    let half = scratch.path().join("half.pcap");
+    fs::write(&half, &bytes[..bytes.len() / 2]).expect("a capture");
+    let gzip = scratch.path().join("noise.pcap.gz");
+    let packed = Command::new("gzip").arg("-c").arg(&file).output().expect("gzip runs");
+    fs::write(&gzip, packed.stdout).expect("a capture");
+    let other = scratch.path().join("other.pcap");
+    Noise { hours: 1, packets_an_hour: 10 }.write(&other);
+
+    let imported = |file: &Path, is_alike: bool| {
+        let output = over(&store, "import").arg(file).output().expect("capstan runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let words = "begins with the same packet as noise.pcap";
+        assert_eq!(said.contains(words), is_alike, "{}: {said}", file.display());
+    };
+    imported(&file, false);
+    imported(&gzip, true);
+    imported(&half, true);
+    // Where it is wanted nothing is said.
+    let again = over(&store, "import").arg("--again").arg(&file).output().expect("capstan runs");
+    assert!(
+        again.status.success() && !String::from_utf8_lossy(&again.stderr).contains("same packet")
+    );
+    let fresh = scratch.path().join("fresh");
+    let first = over(&fresh, "import").arg(&other).output().expect("capstan runs");
+    assert!(
+        first.status.success() && !String::from_utf8_lossy(&first.stderr).contains("same packet")
+    );
 }

@@ -267,6 +267,19 @@ impl Watch for Bar {
         self.bar.println(format!("going on behind {}", count(packets, "packet")));
     }
 
+    fn alike(&self, name: &str, packets: u64) {
+        self.bar.suspend(|| {
+            output::tell(&format!(
+                "{}: begins with the same packet as {}, of which {} {} in the store: if it is the same capture, they are \
+                 stored twice",
+                output::name(&self.name),
+                output::name(name),
+                count(packets, "packet"),
+                agree(packets, "is", "are")
+            ));
+        });
+    }
+
     fn importing(&self, source_bytes: u64, packets: u64, committed: &Committed) {
         self.bar.set_position(source_bytes);
         self.bar.set_message(format!(

@@ -110,6 +110,12 @@ pub async fn plan(
         None => RoaringTreemap::new(),
     };
     let before = before.map(|(_, import)| import.clone());
+    if before.is_none() && !options.again {
+        let all = writers.iter().flat_map(|of| of.catalog.imports());
+        if let Some(other) = all.max_by_key(|import| import.packets).filter(|of| of.packets > 0) {
+            watch.alike(&other.source.name, other.packets);
+        }
+    }
     let Writers { recorder, next, .. } = writers.swap_remove(place);
     Ok(Plan { recorder, next: Some(next), known: Some(known), name, before, scattered })
 }

@@ -1,4 +1,4 @@
-//! Statements that the query engine refuses although they are right, in words that it takes.
+//! Statements that the query engine refuses or gets wrong although they are right, in words that it takes.
 //!
 //! * `SELECT protocol, sum(length)/1024 … GROUP BY 1 ORDER BY 2`: a number in ORDER BY stands for a column of
 //!   the answer. The engine looks for that column among the groups and sums below and does not find it there,
@@ -6,6 +6,8 @@
 //! * `row_number() OVER (ORDER BY payload)`: rows that are equal in the order are together in a frame that SQL calls
 //!   RANGE. The engine knows that kind for numbers, texts and times only. Up to the current row or without an end,
 //!   a frame of GROUPS is the same one, for any type.
+//! * `SELECT a + 1 AS a FROM (SELECT a + 1 AS a FROM (SELECT 1 AS a))`: the engine takes two such lists of columns for one, and
+//!   leaves one out. With a name for the inner subquery they are not the same.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,8 +21,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Ident, OrderBy, OrderByKind, Query, SelectItem, SetExpr, Value, VisitMut,
-    VisitorMut,
+    Expr as SqlExpr, Ident, OrderBy, OrderByKind, Query, SelectItem, SetExpr, TableAlias,
+    TableFactor, Value, VisitMut, VisitorMut,
 };
 
 /// Plans a statement.
@@ -28,14 +30,25 @@ use datafusion::sql::sqlparser::ast::{
 /// # Errors
 /// What the engine says of the statement as it was written.
 pub(super) async fn plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
-    let planned = match state.statement_to_plan(statement.clone()).await {
-        Ok(plan) => plan,
-        Err(error) => match with_names(statement) {
-            Some(named) => state.statement_to_plan(named).await.map_err(|_| error)?,
-            None => return Err(error),
-        },
+    let apart = told_apart(statement.clone());
+    if let Some(apart) = apart
+        && let Ok(plan) = with_or_without_names(state, apart).await
+    {
+        return with_peers(plan);
+    }
+    with_peers(with_or_without_names(state, statement).await?)
+}
+
+/// Plans a statement as it is; if that fails, with names for the columns that a number in ORDER BY stands for.
+async fn with_or_without_names(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+    let error = match state.statement_to_plan(statement.clone()).await {
+        Ok(plan) => return Ok(plan),
+        Err(error) => error,
     };
-    with_peers(planned)
+    match with_names(statement) {
+        Some(named) => state.statement_to_plan(named).await.map_err(|_| error),
+        None => Err(error),
+    }
 }
 
 /// The statement with names for the columns that a number in ORDER BY stands for; none if there are none.
@@ -90,6 +103,56 @@ impl VisitorMut for Names {
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
             self.given += 1;
         }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The statement with names for subqueries without one inside subqueries without one; none if there are none.
+fn told_apart(mut statement: Statement) -> Option<Statement> {
+    let mut subqueries = Subqueries::default();
+    subqueries.name(&mut statement);
+    (subqueries.named > 0).then_some(statement)
+}
+
+#[derive(Default)]
+struct Subqueries {
+    /// Of each table that is being visited whether it is a subquery without a name.
+    around: Vec<bool>,
+    named: usize,
+}
+
+impl Subqueries {
+    fn name(&mut self, statement: &mut Statement) {
+        match statement {
+            Statement::Explain(explained) => self.name(&mut explained.statement),
+            Statement::Statement(sql) => {
+                // It goes on to the end.
+                let _ = sql.visit(self);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl VisitorMut for Subqueries {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<()> {
+        let TableFactor::Derived { alias: alias @ None, .. } = table else {
+            self.around.push(false);
+            return ControlFlow::Continue(());
+        };
+        if self.around.contains(&true) {
+            self.named += 1;
+            let name = Ident::with_quote('"', format!("subquery {}", self.named));
+            *alias = Some(TableAlias { explicit: true, name, columns: Vec::new(), at: None });
+        }
+        self.around.push(true);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, _: &mut TableFactor) -> ControlFlow<()> {
+        self.around.pop();
         ControlFlow::Continue(())
     }
 }
@@ -231,6 +294,31 @@ mod tests {
             ),
         ] {
             assert_eq!(column(sql, at).await, expected, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn equal_lists_of_columns_of_subqueries_are_not_one() {
+        for (sql, expected) in [
+            ("SELECT a+1 AS a FROM (SELECT a+1 AS a FROM (SELECT 1 AS a))", vec![3]),
+            (
+                "SELECT a*2 AS a FROM (SELECT a*2 AS a FROM (SELECT a*2 AS a FROM (SELECT n AS a \
+                 FROM {t}))) ORDER BY 1",
+                vec![8_192, 16_384, 40_000],
+            ),
+            (
+                "SELECT a+1 AS a FROM (SELECT a+1 AS a FROM (SELECT 1 AS a UNION ALL SELECT 5)) \
+                 ORDER BY 1",
+                vec![3, 7],
+            ),
+            ("SELECT (SELECT a+1 AS a FROM (SELECT a+1 AS a FROM (SELECT 1 AS a)))", vec![3]),
+            // A table keeps its name through a subquery without one.
+            (
+                "SELECT t.n FROM (SELECT * FROM (SELECT * FROM {t})) ORDER BY 1",
+                vec![1024, 2048, 5000],
+            ),
+        ] {
+            assert_eq!(column(sql, 0).await, expected, "{sql}");
         }
     }
 

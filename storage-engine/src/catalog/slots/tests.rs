@@ -4,8 +4,9 @@ use capstan_model::coverage::Listened;
 use capstan_model::{Address, Hour, TimeRange};
 use futures::TryStreamExt;
 
-use crate::catalog::fold::fold_all;
 use crate::catalog::fold::tests::{HOUR, Silent, names_in, recorder, window};
+use crate::catalog::fold::{Folder, Stay, fold_all};
+use crate::catalog::root::Step;
 use crate::catalog::tests::{draft, memory, seconds};
 use crate::catalog::{AddressFilter, Asked, GapKind, Slot, View, Window, versions};
 use crate::store::{Created, Store, names};
@@ -123,5 +124,79 @@ async fn a_part_that_is_gone_is_made_again_with_the_one_that_was_put_with_it() {
         let nothing = crate::repair::repair(&store, &options, &Silent).await.unwrap();
         // Nothing was ever put of the segments.
         assert_eq!(nothing, crate::repair::Report { beyond: 1_200, ..Default::default() });
+    }
+}
+
+/// A store with a segment in each of so many hours, folded.
+async fn hours_with_a_segment(many: i64) -> Store {
+    let store = memory().await;
+    let mut recorder = recorder(&store, 0).await;
+    for hour in 0..many {
+        recorder.commit(draft(&format!("{hour:03}"), hour * HOUR)).await.unwrap();
+    }
+    fold_all(&store, "test").await.unwrap();
+    store
+}
+
+async fn delete_manifests(store: &Store, slot: Slot) {
+    for (version, _) in versions::listed_manifests(store, slot).await.unwrap() {
+        store.delete(&names::manifest(slot, version)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_manifest_of_an_hour_that_changed_long_ago_is_missed() {
+    let store = hours_with_a_segment(300).await;
+    let (lost, slot) = (Hour(3), Slot::Hour(Hour(3)));
+    let view = View::load(&store).await.unwrap();
+    assert_eq!(view.root().slot(slot), None, "the root does not name it any more");
+    delete_manifests(&store, slot).await;
+    let view = View::load(&store).await.unwrap();
+    for range in [lost.range().unwrap(), TimeRange::ALL] {
+        let window = view.window(range).await.unwrap();
+        let [gap] = &window.gaps[..] else { panic!("{:?}", window.gaps) };
+        assert!(gap.kind == GapKind::Missing && gap.object.ends_with("hour=03"), "{gap}");
+        assert_eq!(window.segments.len(), if range.is_all() { 299 } else { 0 });
+    }
+    for sound in [Hour(2), Hour(4), Hour(1_000)] {
+        assert_eq!(view.window(sound.range().unwrap()).await.unwrap().gaps, []);
+    }
+    let options = crate::repair::Options::default();
+    assert_eq!(crate::repair::repair(&store, &options, &Silent).await.unwrap().repaired, 1);
+    let again = window(&store, TimeRange::ALL).await;
+    assert_eq!((again.segments.len(), again.gaps.len()), (300, 0));
+}
+
+#[tokio::test]
+async fn who_takes_over_from_a_version_that_did_not_keep_it_looks_which_hours_have_a_manifest() {
+    let store = hours_with_a_segment(2).await;
+    let newest = versions::newest_root(&store, None).await.unwrap();
+    let before = newest.value.clone();
+    let mut older = before.advance(Step::default(), newest.sha256, "nonce".to_owned());
+    older.hours = None;
+    let older = versions::put_root(&store, &before, older).await.unwrap().unwrap();
+    assert_eq!(window(&store, TimeRange::ALL).await.segments.len(), 2);
+    let folder = Folder::claim(&store, "test", Stay::Leaves).await.unwrap();
+    folder.root().check(&older.value).unwrap();
+    let hours = folder.root().hours.as_ref().unwrap();
+    let all: Vec<_> = hours.within(Hour(i32::MIN), Hour(i32::MAX)).collect();
+    assert_eq!(all, [Hour(0), Hour(1)]);
+}
+
+#[tokio::test]
+async fn a_manifest_is_missed_that_an_older_root_names_where_the_newest_cannot_be_read() {
+    let store = hours_with_a_segment(2).await;
+    let newest = versions::newest_root(&store, None).await.unwrap().value;
+    let after = newest.advance(Step::default(), String::new(), "nonce".to_owned());
+    let path = names::root(after.version);
+    assert_eq!(store.create(&path, "{".into()).await.unwrap(), Created::Created);
+    let ask = async |range| View::load(&store).await.unwrap().window(range).await.unwrap();
+    let sound = ask(TimeRange::ALL).await;
+    assert_eq!((sound.segments.len(), sound.gaps.len()), (2, 0), "{:?}", sound.gaps);
+    delete_manifests(&store, Slot::Hour(Hour(1))).await;
+    for range in [Hour(1).range().unwrap(), TimeRange::ALL] {
+        let short = ask(range).await;
+        let [gap] = &short.gaps[..] else { panic!("{:?}", short.gaps) };
+        assert!(gap.kind == GapKind::Missing && gap.object.contains("hour=01"), "{gap}");
     }
 }
