@@ -338,31 +338,33 @@ impl View {
         }
     }
 
-    /// Ended lives that are not stored as such any more. What each writer says of itself stays, so that one which
-    /// neither goes on nor has ended is missed.
-    async fn lost_lives(&self) -> Result<Vec<Gap>, Failure> {
+    /// Ended lives that are not among those that are stored as such. What each writer says of itself stays, so that one
+    /// which neither goes on nor has ended is missed.
+    async fn lost_lives(
+        &self,
+        ended: &BTreeSet<(RecorderId, Generation)>,
+    ) -> Result<Vec<Gap>, Failure> {
         let store = &self.store;
         if store.format().format < FIRST_FORMAT {
             return Ok(Vec::new());
         }
-        // In this order: a life is marked as open before its first commit, and is stored as ended before the mark goes.
         let mut lost = owners(store, &names::writers(None), names::parse_writer).await?;
-        lost.retain(|owner| self.tail.life(*owner).is_none());
+        lost.retain(|owner| self.tail.life(*owner).is_none() && !ended.contains(owner));
         if lost.is_empty() {
             return Ok(Vec::new());
         }
         let open = owners(store, &names::open_logs(), names::parse_open).await?;
-        let ended = owners(store, &names::lives(), names::parse_ended).await?;
         let mut gaps = Vec::new();
-        for (recorder, generation) in
-            lost.iter().filter(|of| !open.contains(of) && !ended.contains(of))
-        {
-            // Of one that was killed before its first commit there is nothing to say. A listing may not show what was
-            // put just now.
+        for (recorder, generation) in lost.difference(&open) {
+            // Of one that was killed before its first commit there is nothing to say. It was marked as open before that,
+            // and is stored as ended before the mark goes. A listing may not show yet what was put just now.
             let path = names::life(*recorder, *generation);
             let log = names::log_of(*recorder, *generation);
-            let has_log = store.list(&log).next().await.transpose()?.is_some();
-            if has_log && store.head(&path).await?.is_none() {
+            let mark = names::open(*recorder, *generation);
+            let is_lost = store.list(&log).next().await.transpose()?.is_some()
+                && store.head(&mark).await?.is_none()
+                && store.head(&path).await?.is_none();
+            if is_lost {
                 let what = format!("{path} is missing");
                 gaps.push(Gap::new(&path, GapKind::Missing, About::AnyTime, what));
             }
@@ -378,12 +380,12 @@ impl View {
         let store = &self.store;
         let listed = owners(store, &names::lives(), names::parse_ended).await?;
         let known = || self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps = self.gaps.to_vec();
+        gaps.extend(self.lost_lives(&listed).await?);
         let unknown: Vec<_> = {
             let known = known();
             listed.into_iter().filter(|owner| !known.contains_key(owner)).collect()
         };
-        let mut gaps = self.gaps.to_vec();
-        gaps.extend(self.lost_lives().await?);
         let mut read = stream::iter(unknown)
             .map(|(recorder, generation)| async move {
                 let read = versions::read_ended(store, recorder, generation).await;
