@@ -520,7 +520,13 @@ impl<W: Watch> Repair<'_, W> {
         let opened = match stray.open(self.store).await? {
             Ok(opened) => opened,
             // An upload that goes on may have no index layer yet.
-            Err(Why::NoIndex) if young => return self.leave(stray, Why::Young).await,
+            Err(Why::NoIndex) if young && !is_in_doubt => {
+                return self.leave(stray, Why::Young).await;
+            }
+            Err(Why::NoIndex) if is_in_doubt || may_be_committed(&stray.name, logs) => {
+                let why = Why::Unreadable("its index layer is missing".to_owned());
+                return self.leave(stray, why).await;
+            }
             Err(why) => return self.leave(stray, why).await,
         };
         let owner = opened.owner();
@@ -571,6 +577,12 @@ enum Verdict {
     Left,
     /// Nobody needs it.
     Waste,
+}
+
+/// Whether a segment may be one that a lost commit named, as far as its name tells.
+fn may_be_committed(segment: &str, logs: &BTreeMap<Owner, Log>) -> bool {
+    let owner = owner_of(segment);
+    owner.is_some_and(|owner| logs.get(&owner).is_none_or(|log| log.has_hole))
 }
 
 /// Whose a segment is, as its name says.

@@ -271,7 +271,17 @@ fn visible(window: &Window) -> Result<BTreeMap<String, u64>, String> {
 async fn tried(seed: u64) -> Result<(), String> {
     let (objects, made) = made().await;
     let mut chance = Chance(seed);
-    let lost = lose(&objects, &mut chance).await;
+    let mut lost = lose(&objects, &mut chance).await;
+    // Now and then a segment cannot be used any more. What is left of it must stay.
+    let broken = (chance.below(5) == 0).then(|| chance.below(made.committed.len()));
+    let broken = broken.and_then(|place| made.committed.keys().nth(place).cloned());
+    if let Some(segment) = &broken {
+        let all = names(&objects).await;
+        let is_index =
+            |of: &&String| of.contains(&format!("/{segment}/")) && of.ends_with("/index");
+        objects.delete(&full(all.iter().find(is_index).unwrap())).await.unwrap();
+        lost.push(format!("{segment} without index"));
+    }
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
     let told = |what: String| Err(format!("seed {seed}: {what}\n  {}", lost.join("\n  ")));
 
@@ -319,7 +329,13 @@ async fn tried(seed: u64) -> Result<(), String> {
         Ok(found) => found,
         Err(twice) => return told(twice),
     };
-    let left = missing(&found);
+    let mut left = missing(&found);
+    if let Some(segment) = &broken {
+        if report.beyond == 0 {
+            return told(format!("nothing says that {segment} cannot be used"));
+        }
+        left.retain(|name| name != segment);
+    }
     let is_told = |name: &String| {
         let is_it = |action: &Action| match action {
             Action::Left { segment, why: Why::MayBeDouble { .. }, .. } => segment == name,
@@ -339,7 +355,8 @@ async fn tried(seed: u64) -> Result<(), String> {
     }
     let still = names(&objects).await;
     for name in made.committed.keys() {
-        if !still.iter().any(|of| of.contains(name.as_str()) && of.ends_with("/index")) {
+        let layer = if broken.as_ref() == Some(name) { "/packets.parquet" } else { "/index" };
+        if !still.iter().any(|of| of.contains(name.as_str()) && of.ends_with(layer)) {
             return told(format!("the layers of {name} were removed"));
         }
     }
