@@ -171,7 +171,7 @@ fn name(action: &Action) -> &'static str {
         Action::NoWriter(..) => "no-writer",
         Action::Replaced(_) => "replaced",
         Action::Unresolved(_) => "unresolved",
-        Action::Unusable { .. } => "unusable",
+        Action::Incomplete { .. } => "incomplete",
         Action::Adopted { .. } => "named",
         Action::Left { .. } => "left",
         Action::Waste { .. } => "waste",
@@ -198,6 +198,7 @@ impl Summary {
 fn summary(report: &Report, options: &Options) -> String {
     let (segments, packets) = report.adopted;
     let mut out = match (report.repaired, segments) {
+        (0, 0) if report.beyond > 0 => "nothing that can be repaired\n".to_owned(),
         (0, 0) => "nothing needs repair\n".to_owned(),
         (repaired, 0) => format!("{} of the catalog repaired\n", count(repaired, "object")),
         (repaired, segments) => format!(

@@ -103,6 +103,12 @@ pub async fn plan(
     {
         return Err(already_there(store, &name, done));
     }
+    if of_it.is_empty()
+        && !options.again
+        && let Some(done) = outgrown(&known, &writers, options, watch)?
+    {
+        return Err(already_there(store, &name, &done));
+    }
     let before = farthest(of_it, |(_, import)| import);
     let place = before.map_or(writers.len() - 1, |(place, _)| *place);
     let scattered = match before {
@@ -131,6 +137,22 @@ fn begun<'a>(
         imports.clone().filter_map(|of| of.source_read.as_ref()).collect();
     let mut begins = begins_with(&known.path, &marks, &options.stop, watch)?.into_iter();
     Ok(imports.map(|of| of.source_read.as_ref().and_then(|_| begins.next())).collect())
+}
+
+/// The import that had all of the file, and has gone on since with what the file, or another that begins with it, became.
+fn outgrown(
+    known: &Known,
+    writers: &[Writers],
+    options: &ImportOptions,
+    watch: &dyn Watch,
+) -> Result<Option<Import>, Failure> {
+    let imports: Vec<Import> = writers.iter().flat_map(|of| of.catalog.imports()).collect();
+    let earlier = imports.iter().flat_map(|of| of.earlier.iter().map(move |mark| (of, mark)));
+    let earlier: Vec<_> = earlier.filter(|(_, mark)| mark.bytes == known.bytes).collect();
+    let marks: Vec<&SourceMark> = earlier.iter().map(|(_, mark)| *mark).collect();
+    let begins = begins_with(&known.path, &marks, &options.stop, watch)?;
+    let found = earlier.iter().zip(begins).find(|(_, begins)| *begins);
+    Ok(found.map(|((import, _), _)| (*import).clone()))
 }
 
 /// Of several imports the one that has come farthest, and of these the first.

@@ -198,5 +198,6 @@ pub(super) fn nameless(recorder: RecorderId, source: Source) -> Import {
         next_flow: 0,
         source_read: None,
         stated: 0,
+        earlier: Vec::new(),
     }
 }

@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 
 use capstan_model::{Failure, FailureKind};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, Select, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, GroupByExpr, GroupByWithModifier, ObjectName, Query, Select, Visit, Visitor,
+};
 
 /// Most tables that a statement may read, each as often as it is named.
 pub(super) const MAX_TABLES: u64 = 64;
@@ -16,12 +18,16 @@ pub(super) const MAX_TABLES: u64 = 64;
 /// each.
 const MAX_REPEATED: u64 = 10_000;
 
+/// Most sets of columns that a select may group by: `CUBE` of ten columns has as many. Each is a pass over all rows that
+/// does not hear a stop.
+const MAX_SETS: u64 = 1_024;
+
 /// Refuses a statement that stands for too much.
 ///
 /// # Errors
 /// It does, of kind `Usage`.
 pub(super) fn check(statement: &Statement) -> Result<(), Failure> {
-    let mut count = Count { frames: vec![Frame::default()] };
+    let mut count = Count { frames: vec![Frame::default()], sets: 0 };
     match statement {
         Statement::Statement(statement) => {
             let _ = statement.visit(&mut count);
@@ -42,6 +48,11 @@ pub(super) fn check(statement: &Statement) -> Result<(), Failure> {
             "the statement uses what WITH names so often that it stands for {} selects and \
              expressions more than are written, and {MAX_REPEATED} are taken",
             sum.repeated
+        )
+    } else if count.sets > MAX_SETS {
+        format!(
+            "CUBE, ROLLUP and GROUPING SETS of the statement group by {} sets of columns, and {MAX_SETS} are taken",
+            count.sets
         )
     } else {
         return Ok(());
@@ -78,6 +89,34 @@ struct Frame {
 
 struct Count {
     frames: Vec<Frame>,
+    /// The most sets of columns that a select groups by.
+    sets: u64,
+}
+
+/// Sets of columns that a select groups by.
+fn sets(select: &Select) -> u64 {
+    let of_expr = |expr: &Expr| match expr {
+        Expr::Cube(of) => cube(of.len()),
+        Expr::Rollup(of) => of.len() as u64 + 1,
+        Expr::GroupingSets(of) => of.len() as u64,
+        _ => 1,
+    };
+    let (exprs, modifiers): (&[Expr], _) = match &select.group_by {
+        GroupByExpr::All(modifiers) => (&[], modifiers),
+        GroupByExpr::Expressions(exprs, modifiers) => (exprs, modifiers),
+    };
+    let of_modifier = |modifier: &GroupByWithModifier| match modifier {
+        GroupByWithModifier::Rollup => exprs.len() as u64 + 1,
+        GroupByWithModifier::Cube => cube(exprs.len()),
+        GroupByWithModifier::GroupingSets(of) => of_expr(of),
+        GroupByWithModifier::Totals => 1,
+    };
+    let all = exprs.iter().map(of_expr).chain(modifiers.iter().map(of_modifier));
+    all.fold(1, u64::saturating_mul)
+}
+
+fn cube(columns: usize) -> u64 {
+    u32::try_from(columns).ok().and_then(|of| 2_u64.checked_pow(of)).unwrap_or(u64::MAX)
 }
 
 impl Count {
@@ -121,7 +160,8 @@ impl Visitor for Count {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        self.sets = self.sets.max(sets(select));
         self.node()
     }
 
@@ -185,7 +225,19 @@ mod tests {
         }
         let nested = "with a as (select * from t, t u, t v, t w), b as (select * from a, a c, a d, a e), \
                       c as (select * from b, b x, b y, b z) select * from c, c d";
-        for sql in [&doubling(20), &doubling(60), &joined(65), nested] {
+        let cube = |columns: usize| {
+            let columns: Vec<_> = (0..columns).map(|n| format!("c{n}")).collect();
+            format!("select 1 from packets group by cube({})", columns.join(", "))
+        };
+        let rollups = "select 1 from (select 2 from packets group by rollup(a, b, c), cube(a, b, c, d, e, f, g, h, i))";
+        for sql in
+            [&cube(10), "select 1 from packets group by rollup(a, b), grouping sets ((a), (b))"]
+        {
+            assert!(judge(sql).is_ok(), "{sql}");
+        }
+        for sql in
+            [&doubling(20), &doubling(60), &joined(65), nested, &cube(11), &cube(70), rollups]
+        {
             let refused = judge(sql).expect_err(sql);
             assert_eq!(refused.kind(), FailureKind::Usage);
             assert!(judge(&format!("explain {sql}")).is_err());

@@ -8,6 +8,8 @@
 //!   a frame of GROUPS is the same one, for any type.
 //! * `SELECT a + 1 AS a FROM (SELECT a + 1 AS a FROM (SELECT 1 AS a))`: the engine takes two such lists of columns for one, and
 //!   leaves one out. With a name for the inner subquery they are not the same.
+//! * `SELECT * FROM (SELECT 1 AS a), (SELECT 2 AS a)`: the engine refuses two columns of one name, unless their subqueries have
+//!   names.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,13 +32,19 @@ use datafusion::sql::sqlparser::ast::{
 /// # Errors
 /// What the engine says of the statement as it was written.
 pub(super) async fn plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
-    let apart = told_apart(statement.clone());
-    if let Some(apart) = apart
+    if let Some(apart) = with_subqueries_named(statement.clone(), Which::InsideOthers)
         && let Ok(plan) = with_or_without_names(state, apart).await
     {
         return with_peers(plan);
     }
-    with_peers(with_or_without_names(state, statement).await?)
+    let error = match with_or_without_names(state, statement.clone()).await {
+        Ok(plan) => return with_peers(plan),
+        Err(error) => error,
+    };
+    match with_subqueries_named(statement, Which::All) {
+        Some(named) => with_peers(with_or_without_names(state, named).await.map_err(|_| error)?),
+        None => Err(error),
+    }
 }
 
 /// Plans a statement as it is; if that fails, with names for the columns that a number in ORDER BY stands for.
@@ -107,15 +115,24 @@ impl VisitorMut for Names {
     }
 }
 
-/// The statement with names for subqueries without one inside subqueries without one; none if there are none.
-fn told_apart(mut statement: Statement) -> Option<Statement> {
-    let mut subqueries = Subqueries::default();
+/// Which of the subqueries without a name get one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Those inside others without one.
+    InsideOthers,
+    /// All.
+    All,
+}
+
+/// The statement with names for subqueries that have none; none if there are none.
+fn with_subqueries_named(mut statement: Statement, which: Which) -> Option<Statement> {
+    let mut subqueries = Subqueries { which, around: Vec::new(), named: 0 };
     subqueries.name(&mut statement);
     (subqueries.named > 0).then_some(statement)
 }
 
-#[derive(Default)]
 struct Subqueries {
+    which: Which,
     /// Of each table that is being visited whether it is a subquery without a name.
     around: Vec<bool>,
     named: usize,
@@ -142,7 +159,7 @@ impl VisitorMut for Subqueries {
             self.around.push(false);
             return ControlFlow::Continue(());
         };
-        if self.around.contains(&true) {
+        if self.which == Which::All || self.around.contains(&true) {
             self.named += 1;
             let name = Ident::with_quote('"', format!("subquery {}", self.named));
             *alias = Some(TableAlias { explicit: true, name, columns: Vec::new(), at: None });
@@ -312,6 +329,8 @@ mod tests {
                 vec![3, 7],
             ),
             ("SELECT (SELECT a+1 AS a FROM (SELECT a+1 AS a FROM (SELECT 1 AS a)))", vec![3]),
+            ("SELECT count(*) FROM (SELECT * FROM (SELECT 1 AS a), (SELECT 2 AS a))", vec![1]),
+            ("SELECT a FROM (SELECT 1 AS a) JOIN (SELECT 1 AS a) USING (a)", vec![1]),
             // A table keeps its name through a subquery without one.
             (
                 "SELECT t.n FROM (SELECT * FROM (SELECT * FROM {t})) ORDER BY 1",

@@ -8,12 +8,13 @@
 //! `octet_length(…)` is the query engine's own, for captured bytes, too. `guarded` limits those of its
 //! functions that make long values of short ones, `made` tells how long,
 //! `planning` when they are made. `limit` puts limits where a statement has none, `concat` is the
-//! operator `||` with one.
+//! operator `||` with one, `number` limits what is read as a number.
 
 mod concat;
 mod guarded;
 mod limit;
 mod made;
+mod number;
 mod planning;
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,11 @@ impl Life {
         self.chain.skip(seq, problems);
     }
 
+    /// Takes nothing from what its writer's object says, which is not what was written.
+    pub(crate) fn forget_writer(&mut self) {
+        self.writer = None;
+    }
+
     /// Whose it is.
     pub fn owner(&self) -> (RecorderId, Generation) {
         self.chain.owner()
@@ -160,6 +165,8 @@ pub struct Import {
     pub source_read: Option<SourceMark>,
     /// Of so many of the source's first packets it is said what was listened to and lost.
     pub stated: u64,
+    /// How far the source had been read each time that an earlier life had imported all of it. It has grown since.
+    pub earlier: Vec<SourceMark>,
 }
 
 /// The imports of files, from lives in the order of recorders and generations; the earliest first. What they have read of their files
@@ -181,6 +188,9 @@ pub fn imports<'a>(lives: impl IntoIterator<Item = &'a Life>) -> Vec<Import> {
         match resumed {
             Some(import) => {
                 // A file that has grown is gone on with although the life before was complete.
+                if import.complete {
+                    import.earlier.extend(import.source_read.clone());
+                }
                 import.source = source.clone();
                 import.last_generation = generation;
                 import.complete = life.is_complete();
@@ -201,6 +211,7 @@ pub fn imports<'a>(lives: impl IntoIterator<Item = &'a Life>) -> Vec<Import> {
                 next_flow: life.next_flow,
                 source_read: life.source_read.clone(),
                 stated,
+                earlier: Vec::new(),
             }),
         }
     }

@@ -60,8 +60,8 @@ pub enum Action {
     Replaced(String),
     /// Such a commit still hides something: segments that it may have named were left.
     Unresolved(String),
-    /// A segment that the catalog names cannot be used: layers that every answer needs are gone.
-    Unusable {
+    /// Of a segment that the catalog names some layers are gone, or have another length than was committed.
+    Incomplete {
         /// Its name.
         segment: String,
         /// These layers.
@@ -151,9 +151,11 @@ impl fmt::Display for Action {
                 "{commit}: cannot be read, and segments that it may have named were left; when these can be used \
                  or are removed, repair again"
             ),
-            Action::Unusable { segment, missing } => {
-                write!(f, "segment {segment}: cannot be used: without {}", missing.join(", "))
-            }
+            Action::Incomplete { segment, missing } => write!(
+                f,
+                "segment {segment}: not what was committed, and nobody can write it again: {}",
+                missing.join(", ")
+            ),
             Action::Adopted { segment, packets, absent } => {
                 write!(f, "segment {segment}: named again, {}", count(*packets, "packet"))?;
                 match absent.as_slice() {

@@ -93,6 +93,8 @@ impl fmt::Display for Why {
 pub struct Log {
     /// What kind of recorder it is of, if that can be read.
     pub kind: Option<WriterKind>,
+    /// The first life of the import that it is of, if that can be told.
+    pub import: Option<Generation>,
     /// A commit of it is missing or damaged, and what it said is not folded.
     pub has_hole: bool,
     /// Its last commits are missing or damaged, and what they said is not folded.
@@ -110,6 +112,8 @@ pub struct Taken {
     pub segment: String,
     /// In which life of the recorder it was made.
     pub generation: Generation,
+    /// The first life of the import that this one is of, if that can be told.
+    pub import: Option<Generation>,
     /// Lowest ordinal.
     pub first: u64,
     /// Highest ordinal.
@@ -136,11 +140,14 @@ pub struct Unnamed {
 /// Why it is left as it is.
 pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<(), Why> {
     let Unnamed { holds, young, is_in_doubt } = unnamed;
-    let kind = log.and_then(|log| log.kind);
-    // Each packet of one life goes into one segment. A later life of an import may have read it again, with the same
-    // ordinal and time. A recorder on an interface begins at 0 in each life: its packets are others.
+    let (kind, import) = (log.and_then(|log| log.kind), log.and_then(|log| log.import));
+    // Each packet of one life goes into one segment. A later life of the same import may have read it again, with the
+    // same ordinal and time. Other imports, of a file that begins alike or once more of the same one, are of other
+    // packets. A recorder on an interface begins at 0 in each life: its packets are others, too.
+    let is_other = |of: &Taken| of.import.zip(import).is_some_and(|(theirs, ours)| theirs != ours);
     let may_share = |of: &&Taken| {
         of.generation != holds.generation
+            && !is_other(of)
             && of.first <= holds.last
             && holds.first <= of.last
             && is_same_time(of.times, holds.times)
@@ -154,10 +161,11 @@ pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<()
     };
     if let Some(of) = other {
         let segment = of.segment.clone();
-        return Err(match kind {
-            Some(_) if has_all(&of) => Why::Double { segment },
-            Some(_) => Why::Overlaps { segment },
-            None => Why::MayBeDouble { segment },
+        let is_same = of.import.is_some() && of.import == import;
+        return Err(match is_same {
+            true if has_all(&of) => Why::Double { segment },
+            true => Why::Overlaps { segment },
+            false => Why::MayBeDouble { segment },
         });
     }
     if *is_in_doubt {
@@ -287,6 +295,7 @@ impl Opened {
         Taken {
             segment: meta.name.clone(),
             generation: self.owner.generation,
+            import: None,
             first: meta.first_ordinal,
             last: meta.last_ordinal,
             times: meta.first.map(Time).zip(meta.last.map(Time)),
@@ -352,7 +361,8 @@ mod tests {
 
     fn taken(generation: u32, first: u64, last: u64) -> Taken {
         let (segment, times) = ("other".to_owned(), Some((Time(first as i64), Time(last as i64))));
-        Taken { segment, generation: Generation(generation), first, last, times }
+        let (generation, import) = (Generation(generation), Some(Generation(1)));
+        Taken { segment, generation, import, first, last, times }
     }
 
     /// What is said of a segment of generation 2 with the packets 100 to 199.
@@ -361,7 +371,8 @@ mod tests {
     }
 
     fn log(kind: WriterKind, has_hole: bool, finished: bool) -> Log {
-        Log { kind: Some(kind), has_hole, is_cut: false, finished, next_ordinal: 150 }
+        let import = Some(Generation(1));
+        Log { kind: Some(kind), import, has_hole, is_cut: false, finished, next_ordinal: 150 }
     }
 
     #[test]
@@ -408,6 +419,14 @@ mod tests {
         assert_eq!(judged(false, Some(&import), &[taken(1, 101, 300)]), overlaps);
         let both = [taken(1, 0, 198), taken(3, 100, 199)];
         assert_eq!(judged(false, Some(&import), &both), double, "one has all");
+        // Other imports by the same recorder are of other packets, and of which import it is may be lost.
+        let other = Taken { import: Some(Generation(3)), ..taken(3, 0, 300) };
+        let lost = Log { is_cut: true, ..import.clone() };
+        assert_eq!(judged(false, Some(&lost), &[other]), Ok(()));
+        let unknown = Taken { import: None, ..taken(3, 0, 300) };
+        assert_eq!(judged(false, Some(&import), &[unknown]), may_be_double);
+        let nameless = Log { import: None, ..import.clone() };
+        assert_eq!(judged(false, Some(&nameless), &[taken(1, 0, 300)]), may_be_double);
         let no_time = Taken { times: None, ..taken(1, 0, 300) };
         assert_eq!(judged(false, Some(&import), &[no_time]), double);
         // Lives of a recorder on an interface have the same ordinals, and other packets.

@@ -50,6 +50,7 @@ pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<Owner, Log>
     for (owner, life) in &survey.logs.lives {
         let log = Log {
             kind: survey.kind(owner),
+            import: survey.import(*owner),
             has_hole: false,
             is_cut: false,
             // Who was away when its log was ended could not say what else it had.

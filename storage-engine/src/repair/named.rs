@@ -45,9 +45,9 @@ pub(super) struct Named {
     /// Times of its first and its last packet.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     times: Option<(Time, Time)>,
-    /// It has no flows.
-    #[serde(rename = "nf", default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) has_no_flows: bool,
+    /// The lengths of its layers, in the order of [`Layer::ALL`].
+    #[serde(rename = "b")]
+    pub(super) layers: Vec<Option<u64>>,
 }
 
 impl Named {
@@ -64,7 +64,7 @@ impl Named {
             hour: entry.hour,
             last: entry.last_ordinal,
             times: entry.first.zip(entry.last),
-            has_no_flows: entry.layer(Layer::Flows).is_none(),
+            layers: Layer::ALL.iter().map(|of| Some(entry.layer(*of)?.bytes)).collect(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Named {
 impl From<Named> for Taken {
     fn from(of: Named) -> Taken {
         let Named { segment, generation, first, last, times, .. } = of;
-        Taken { segment, generation, first, last, times }
+        Taken { segment, generation, import: None, first, last, times }
     }
 }
 

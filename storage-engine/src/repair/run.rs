@@ -38,6 +38,8 @@ struct Repair<'a, W> {
     options: &'a Options,
     watch: &'a W,
     report: Report,
+    /// Lives of which it is not known what their writers said.
+    nameless: BTreeSet<Owner>,
 }
 
 /// Repairs a store.
@@ -50,7 +52,8 @@ pub async fn repair(
     options: &Options,
     watch: &impl Watch,
 ) -> Result<Report, Failure> {
-    let mut repair = Repair { store, options, watch, report: Report::default() };
+    let mut repair =
+        Repair { store, options, watch, report: Report::default(), nameless: BTreeSet::new() };
     for _ in 0..TRIES {
         if repair.once().await? {
             return Ok(repair.report);
@@ -115,7 +118,7 @@ impl<W: Watch> Repair<'_, W> {
                 self.report.repaired += 1;
                 self.report.beyond += lost;
             }
-            Action::Unresolved(_) | Action::Unusable { .. } | Action::NoWriter(..) => {
+            Action::Unresolved(_) | Action::Incomplete { .. } | Action::NoWriter(..) => {
                 self.report.beyond += 1;
             }
             _ => self.report.repaired += 1,
@@ -140,13 +143,19 @@ impl<W: Watch> Repair<'_, W> {
             let first = names::commit(recorder, generation, 0);
             let first = self.store.get_if_present(&first).await?.unwrap_or_default();
             let follows = match entry::read::<Commit>(&first) {
-                Ok(commit) if !checked::is_changed(commit.format, &first) => Some(commit.previous),
+                Ok(of)
+                    if (of.recorder, of.generation, of.seq) == (recorder, generation, 0)
+                        && !checked::is_changed(of.format, &first) =>
+                {
+                    Some(of.previous)
+                }
                 _ => None,
             };
             let was = |bytes: &Bytes| follows.as_ref().is_none_or(|of| *of == sha256_hex(bytes));
             let known = survey.writers(&owner, follows.is_some()).map(entry::to_json);
             let known = known.collect::<Result<Vec<Bytes>, Failure>>()?;
             let Some(bytes) = known.into_iter().find(was) else {
+                self.nameless.insert(owner);
                 self.did(Action::NoWriter(recorder, generation));
                 continue;
             };
@@ -258,7 +267,10 @@ impl<W: Watch> Repair<'_, W> {
         let mut logs = Vec::new();
         let unnamed = survey.open.iter().filter(|owner| base.log(**owner).is_none());
         for owner in homeless.iter().chain(unnamed) {
-            let life = as_folded(self.store, *owner, survey.counted(owner)).await?;
+            let mut life = as_folded(self.store, *owner, survey.counted(owner)).await?;
+            if self.nameless.contains(owner) {
+                life.forget_writer();
+            }
             logs.push((life, survey.admitted.get(owner).copied()));
         }
         let many = logs.len() as u64;
@@ -426,7 +438,8 @@ impl<W: Watch> Repair<'_, W> {
     /// Names segments that nobody names and somebody should; whether there were any.
     async fn adopt(&mut self, survey: Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let logs = logs(&survey, doubtful);
-        let mut named = survey.named;
+        let mut survey = survey;
+        let mut named = std::mem::replace(&mut survey.named, NamedSegments::new()?);
         for of in &survey.named_by_changed {
             if doubtful.contains_key(&(of.by.0, of.by.1, of.seq)) {
                 named.add(of)?;
@@ -445,13 +458,13 @@ impl<W: Watch> Repair<'_, W> {
             for of in named.of_hour(hour)? {
                 match doubtful.contains_key(&of.commit()) {
                     true => drop(in_doubt.insert(of.segment)),
-                    false => drop(sure.insert(of.segment, of.has_no_flows)),
+                    false => drop(sure.insert(of.segment, of.layers)),
                 };
             }
             let mut there = segments_in(self.store, hour).await?;
-            for (segment, has_no_flows) in sure {
+            for (segment, layers) in sure {
                 let objects = there.remove(&segment).unwrap_or_default();
-                self.check_named(hour, segment, has_no_flows, &objects);
+                self.check_named(hour, segment, &layers, &objects);
             }
             let strays = there.into_iter().map(|(name, objects)| Stray { name, hour, objects });
             let mut strays: Vec<Stray> = strays.collect();
@@ -459,7 +472,8 @@ impl<W: Watch> Repair<'_, W> {
             strays.sort_by_key(|of| (!in_doubt.contains(&of.name), Reverse(of.bytes())));
             for stray in strays {
                 let is_in_doubt = in_doubt.contains(&stray.name);
-                match self.judge(&stray, is_in_doubt, &logs, &mut named, doubtful).await? {
+                let judged = self.judge(&stray, is_in_doubt, &survey, &logs, &mut named, doubtful);
+                match judged.await? {
                     Verdict::Adopted(entry) => {
                         log.name(*entry, is_in_doubt).await?;
                     }
@@ -477,17 +491,23 @@ impl<W: Watch> Repair<'_, W> {
         log.end(replaced).await
     }
 
-    /// Tells of a segment that the catalog names and that cannot be used as layers of it are gone.
-    fn check_named(&mut self, hour: Hour, segment: String, no_flows: bool, there: &[Listed]) {
-        let needed = [Layer::Index, Layer::Flows];
-        let needed = needed.into_iter().filter(|layer| *layer != Layer::Flows || !no_flows);
-        let is_gone = |layer: &Layer| {
+    /// Tells of a segment that the catalog names and of which layers are gone, or have another length.
+    fn check_named(
+        &mut self,
+        hour: Hour,
+        segment: String,
+        layers: &[Option<u64>],
+        there: &[Listed],
+    ) {
+        let is_gone = |(layer, bytes): (Layer, Option<u64>)| {
             let path = names::layer(hour, &segment, layer.file());
-            there.iter().all(|object| object.path != path)
+            let is_it = |object: &Listed| object.path == path && Some(object.bytes) == bytes;
+            (bytes.is_some() && !there.iter().any(is_it)).then_some(layer.name())
         };
-        let missing: Vec<_> = needed.filter(is_gone).map(Layer::name).collect();
+        let known = Layer::ALL.into_iter().zip(layers.iter().copied());
+        let missing: Vec<_> = known.filter_map(is_gone).collect();
         if !missing.is_empty() {
-            self.did(Action::Unusable { segment, missing });
+            self.did(Action::Incomplete { segment, missing });
         }
     }
 
@@ -512,6 +532,7 @@ impl<W: Watch> Repair<'_, W> {
         &mut self,
         stray: &Stray,
         is_in_doubt: bool,
+        survey: &Survey,
         logs: &BTreeMap<Owner, Log>,
         named: &mut NamedSegments,
         doubtful: &Doubtful,
@@ -531,7 +552,8 @@ impl<W: Watch> Repair<'_, W> {
         };
         let owner = opened.owner();
         let in_doubt = |commit: &CommitId| doubtful.contains_key(commit);
-        let taken = named.of_other_lives(owner, &opened.hours(), in_doubt)?;
+        let mut taken = named.of_other_lives(owner, &opened.hours(), in_doubt)?;
+        taken.iter_mut().for_each(|of| of.import = survey.import((owner.0, of.generation)));
         let unnamed = Unnamed { holds: opened.holds(), young, is_in_doubt };
         if let Err(why) = judge(&unnamed, logs.get(&owner), &taken) {
             return self.leave(stray, why).await;

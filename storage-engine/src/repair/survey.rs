@@ -86,8 +86,9 @@ pub(super) struct Survey {
     pub(super) named_versions: BTreeMap<Slot, u64>,
     /// How many commits of a life manifests count.
     counted: BTreeMap<Owner, u64>,
-    /// What kind of recorder a life is of, as manifests, roots and ended lives say.
-    kinds: BTreeMap<Owner, WriterKind>,
+    /// What kind of recorder a life is of and which life it goes on with, as logs, manifests, roots and ended lives
+    /// say.
+    kinds: BTreeMap<Owner, (WriterKind, Option<Generation>)>,
     /// Commits whose checksums are wrong, with the SHA-256 of the bytes that they have now.
     changed: BTreeMap<CommitId, String>,
     /// Those of them that were folded with these bytes.
@@ -223,7 +224,10 @@ impl Survey {
     fn take_kinds(&mut self) {
         let of_root = self.roots.readable.iter().flat_map(|root| &root.logs).map(|log| &log.life);
         let known = self.logs.lives.values().chain(of_root).chain(self.lives.values().flatten());
-        let kind = |life: &Life| Some((life.owner(), life.writer()?.info.kind));
+        let kind = |life: &Life| {
+            let info = &life.writer()?.info;
+            Some((life.owner(), (info.kind, info.resumes)))
+        };
         self.kinds = known.filter_map(kind).collect();
     }
 
@@ -257,7 +261,7 @@ impl Survey {
                 let counted = self.counted.entry(owner).or_default();
                 *counted = of.next.max(*counted);
                 if let Some(info) = &of.info {
-                    self.kinds.entry(owner).or_insert(info.kind);
+                    self.kinds.entry(owner).or_insert((info.kind, info.resumes));
                 }
             }
             let held = std::mem::take(&mut manifest.held);
@@ -431,7 +435,17 @@ impl Survey {
 
     /// What kind of recorder a life is of, if anything says so.
     pub(super) fn kind(&self, owner: &Owner) -> Option<WriterKind> {
-        self.kinds.get(owner).copied()
+        self.kinds.get(owner).map(|(kind, _)| *kind)
+    }
+
+    /// The first life of the import that a life is of; none if a life between them says nothing of itself.
+    pub(super) fn import(&self, (recorder, generation): Owner) -> Option<Generation> {
+        let mut first = generation;
+        while let Some(before) = self.kinds.get(&(recorder, first))?.1 {
+            // A life goes on with an earlier one.
+            first = Some(before).filter(|before| *before < first)?;
+        }
+        Some(first)
     }
 
     /// Whether manifests have facts of a commit, as it was written.

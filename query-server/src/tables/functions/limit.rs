@@ -2,7 +2,8 @@
 //!
 //! Functions stand in the registry with their limit, but a statement names some otherwise: `[a, b]`,
 //! `{a: b}` and `list || list` are functions of the query engine's own, and `text || text` is an
-//! operator. Those are replaced once types are known and before anything is computed.
+//! operator. Those are replaced once types are known and before anything is computed. So are texts that are made decimal
+//! numbers.
 
 use std::sync::Arc;
 
@@ -14,20 +15,23 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, TryCast,
+};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{concat, guarded};
+use super::{concat, guarded, number};
 
 /// The rule; see the module.
 #[derive(Debug)]
 pub(crate) struct Limit {
     concat: Arc<ScalarUDF>,
+    number: Arc<ScalarUDF>,
 }
 
 impl Limit {
     pub(crate) fn new() -> Limit {
-        Limit { concat: Arc::new(concat::function()) }
+        Limit { concat: Arc::new(concat::function()), number: Arc::new(number::function()) }
     }
 
     fn replace(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
@@ -39,6 +43,19 @@ impl Limit {
                 expression.transform_up(|expression| Ok(self.limited(expression, &schema)))?;
             Ok(replaced.update_data(|expression| name.restore(expression)))
         })
+    }
+
+    /// What is to be made a number, if it is not too long for one.
+    fn short(&self, expression: Expr) -> Transformed<Box<Expr>> {
+        match &expression {
+            Expr::ScalarFunction(of) if number::is_it(&of.func) => {
+                Transformed::no(Box::new(expression))
+            }
+            _ => {
+                let (func, args) = (Arc::clone(&self.number), vec![expression]);
+                Transformed::yes(Box::new(Expr::ScalarFunction(ScalarFunction { func, args })))
+            }
+        }
     }
 
     fn limited(&self, expression: Expr, schema: &DFSchema) -> Transformed<Expr> {
@@ -53,6 +70,19 @@ impl Limit {
             {
                 Transformed::yes(call(Arc::clone(&self.concat), vec![*left, *right]))
             }
+            Expr::Cast(of) if number::has_decimals(of.field.data_type()) => {
+                self.short(*of.expr).update_data(|expr| Expr::Cast(Cast { expr, field: of.field }))
+            }
+            Expr::TryCast(of) if number::has_decimals(of.field.data_type()) => self
+                .short(*of.expr)
+                .update_data(|expr| Expr::TryCast(TryCast { expr, field: of.field })),
+            Expr::ScalarFunction(mut of) if is_cast(&of, schema) && !of.args.is_empty() => {
+                let text = self.short(of.args.remove(0));
+                text.update_data(|text| {
+                    of.args.insert(0, *text);
+                    Expr::ScalarFunction(of)
+                })
+            }
             Expr::ScalarFunction(of) => match guarded::guard_call(&of, schema) {
                 Some(func) => Transformed::yes(call(Arc::new(func), of.args)),
                 None => Transformed::no(Expr::ScalarFunction(of)),
@@ -60,6 +90,16 @@ impl Limit {
             other => Transformed::no(other),
         }
     }
+}
+
+/// Whether a function makes decimal numbers of what it takes: `arrow_cast(…, 'Decimal128(38, 2)')`.
+fn is_cast(of: &ScalarFunction, schema: &DFSchema) -> bool {
+    let makes_numbers = || {
+        let made = Expr::ScalarFunction(of.clone()).get_type(schema);
+        made.is_ok_and(|of| number::has_decimals(&of))
+    };
+    const CASTS: [&str; 4] = ["arrow_cast", "arrow_try_cast", "cast_to_type", "try_cast_to_type"];
+    CASTS.contains(&of.func.name()) && makes_numbers()
 }
 
 impl AnalyzerRule for Limit {

@@ -176,3 +176,26 @@ async fn what_would_be_too_long_is_refused_and_the_rest_is_made() {
         assert!(shown.to_string().contains(&format!("| {expected}")), "{call}: {shown}");
     }
 }
+
+#[tokio::test]
+async fn a_text_that_is_too_long_for_a_number_is_refused_and_ends_nothing() {
+    let context = context().await;
+    for sql in [
+        "select cast(repeat('9', 60000000) as decimal(38, 0))",
+        "select try_cast(repeat('9', 60000000) as decimal(76, 0))",
+        "select arrow_cast(repeat('9', 60000000), 'Decimal256(76, 0)')",
+        "select cast('0.' || repeat('9', 60000000) as decimal(76, 10))",
+        "select cast([repeat('9', 60000000)] as decimal(38, 0)[])",
+        "select repeat('9', 60000000) + cast(1 as decimal(38, 0))",
+        "select sum(cast(repeat('9', 60000000) as decimal(38, 0))) from packets",
+    ] {
+        let error = answer(&context, sql).await.expect_err(sql).to_string();
+        assert!(error.contains("is no number") || error.contains("Cannot"), "{sql}: {error:.300}");
+    }
+    let sql = "select cast('12.5' as decimal(5, 2)) + arrow_cast('1.5', 'Decimal128(5, 2)') + \
+               coalesce(try_cast(repeat('9', 90) as decimal(5, 2)), 1), length(repeat('9', 60000000))";
+    let rows = answer(&context, sql).await.expect("numbers");
+    let shown = datafusion::arrow::util::pretty::pretty_format_batches(&rows).expect("a table");
+    let shown = shown.to_string();
+    assert!(shown.contains("15.00") && shown.contains("60000000"), "{shown}");
+}

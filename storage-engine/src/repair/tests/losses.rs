@@ -19,7 +19,7 @@ use crate::segment::builder::{SegmentBuilder, Writer};
 use crate::store::names as paths;
 
 /// Lives of recorders.
-const LIVES: usize = 5;
+const LIVES: usize = 6;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -176,6 +176,13 @@ async fn made() -> (Arc<InMemory>, Made) {
         vec![maker.segment((0xa, 2), 30..40, 11).await, maker.segment((0xa, 2), 40..50, 15).await];
     maker.commit(&mut import, of_two_hours, None).await;
     maker.commit(&mut import, Vec::new(), Some(true)).await;
+
+    // The same recorder imports another file that begins with the same packet.
+    let alike = info(WriterKind::Import, "alike.pcap", None);
+    let mut import = Recorder::start(&store, RecorderId(0xa), alike).await.unwrap();
+    let segments =
+        vec![maker.segment((0xa, 3), 0..15, 10).await, maker.segment((0xa, 3), 20..30, 11).await];
+    maker.commit(&mut import, segments, Some(true)).await;
 
     let whole = info(WriterKind::Import, "b.pcap", None);
     let mut import = Recorder::start(&store, RecorderId(0xb), whole).await.unwrap();
