@@ -151,3 +151,25 @@ fn what_may_be_the_same_capture_in_other_bytes_is_said() {
         first.status.success() && !String::from_utf8_lossy(&first.stderr).contains("same packet")
     );
 }
+
+#[test]
+fn a_file_that_a_longer_one_went_on_from_is_there_already() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let (file, bytes) = prepared(scratch.path());
+    let store = scratch.path().join("store");
+    // Up to the end of a packet in its middle.
+    let mut end = 24;
+    while end < bytes.len() / 2 {
+        let length: [u8; 4] = bytes[end + 8..end + 12].try_into().expect("a packet's header");
+        end += 16 + u32::from_le_bytes(length) as usize;
+    }
+    let half = scratch.path().join("half.pcap");
+    fs::write(&half, &bytes[..end]).expect("a capture");
+    answer(over(&store, "import").arg(&half));
+    let words = answer(over(&store, "import").arg(&file));
+    assert!(words.contains("by an earlier run"), "{words}");
+    for known in [&half, &file] {
+        fails(over(&store, "import").arg(known), 9, &["already"]);
+    }
+    has_it_once(&store, &file, scratch.path());
+}
