@@ -187,7 +187,7 @@ async fn a_text_that_is_too_long_for_a_number_is_refused_and_ends_nothing() {
         "select cast('0.' || repeat('9', 60000000) as decimal(76, 10))",
         "select cast([repeat('9', 60000000)] as decimal(38, 0)[])",
         "select repeat('9', 60000000) + cast(1 as decimal(38, 0))",
-        "select sum(cast(repeat('9', 60000000) as decimal(38, 0))) from packets",
+        "select sum(cast(repeat('9', 200000) as decimal(38, 0))) from packets",
     ] {
         let error = answer(&context, sql).await.expect_err(sql).to_string();
         assert!(error.contains("is no number") || error.contains("Cannot"), "{sql}: {error:.300}");
