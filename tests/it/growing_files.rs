@@ -135,7 +135,7 @@ fn what_may_be_the_same_capture_in_other_bytes_is_said() {
         let output = over(&store, "import").arg(file).output().expect("capstan runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let is_said = said.contains("begins with the same packet as")
-            && said.contains("noise.pcap, of which 36000 packets are in the store");
+            && said.contains("of which 36000 packets are in the store");
         assert_eq!(is_said, is_alike, "{}: {said}", file.display());
     };
     imported(&file, false);
