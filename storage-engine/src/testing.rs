@@ -1,8 +1,9 @@
-//! Golden stores, in memory, for tests that change them.
+//! Golden stores, in memory, for tests that change them, and what segments of tests have.
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
+use capstan_model::{Address, FlowKey};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -49,4 +50,20 @@ pub(crate) async fn names(objects: &InMemory) -> Vec<String> {
 
 pub(crate) fn full(name: &str) -> Path {
     Path::from(format!("{CLUSTER}/{name}"))
+}
+
+/// A flow of UDP.
+pub(crate) fn key() -> FlowKey {
+    FlowKey {
+        source: Address::v4([10, 0, 0, 1]),
+        destination: Address::v4([10, 0, 0, 2]),
+        source_port: 40_000,
+        destination_port: 53,
+        ip_protocol: 17,
+        vlan: None,
+        vni: None,
+        ethertype: 0x0800,
+        pseudo: None,
+        fragment_id: None,
+    }
 }

@@ -90,24 +90,25 @@ pub async fn plan(
             return Ok(plan);
         }
     }
-    let imports: Vec<(usize, Import)> = (0..writers.len())
+    let all: Vec<(usize, Import)> = (0..writers.len())
         .flat_map(|place| writers[place].catalog.imports().into_iter().map(move |of| (place, of)))
-        .filter(|(_, import)| may_be_of(import, known.bytes, options.again))
         .collect();
+    let imports: Vec<&(usize, Import)> =
+        all.iter().filter(|(_, of)| may_be_of(of, known.bytes, options.again)).collect();
     let begun = begun(&known, imports.iter().map(|(_, of)| of), options, watch)?;
     // Of one without a mark nothing was committed.
     let same = begun.into_iter().map(|begun| begun.unwrap_or(true));
     let of_it: Vec<&(usize, Import)> =
-        imports.iter().zip(same).filter_map(|(of, same)| same.then_some(of)).collect();
+        imports.into_iter().zip(same).filter_map(|(of, same)| same.then_some(of)).collect();
     if let Some((_, done)) = of_it.iter().find(|(_, of)| of.complete && read_of(of) == known.bytes)
     {
         return Err(already_there(store, &name, done));
     }
     if of_it.is_empty()
         && !options.again
-        && let Some(done) = outgrown(&known, &writers, options, watch)?
+        && let Some(done) = outgrown(&known, &all, options, watch)?
     {
-        return Err(already_there(store, &name, &done));
+        return Err(already_there(store, &name, done));
     }
     let before = farthest(of_it, |(_, import)| import);
     let place = before.map_or(writers.len() - 1, |(place, _)| *place);
@@ -117,8 +118,8 @@ pub async fn plan(
     };
     let before = before.map(|(_, import)| import.clone());
     if before.is_none() && !options.again {
-        let all = writers.iter().flat_map(|of| of.catalog.imports());
-        if let Some(other) = all.max_by_key(|import| import.packets).filter(|of| of.packets > 0) {
+        let most = all.iter().map(|(_, import)| import).max_by_key(|import| import.packets);
+        if let Some(other) = most.filter(|of| of.packets > 0) {
             watch.alike(&other.source.name, other.packets);
         }
     }
@@ -140,19 +141,17 @@ fn begun<'a>(
 }
 
 /// The import that had all of the file, and has gone on since with what the file, or another that begins with it, became.
-fn outgrown(
+fn outgrown<'a>(
     known: &Known,
-    writers: &[Writers],
+    imports: &'a [(usize, Import)],
     options: &ImportOptions,
     watch: &dyn Watch,
-) -> Result<Option<Import>, Failure> {
-    let imports: Vec<Import> = writers.iter().flat_map(|of| of.catalog.imports()).collect();
-    let earlier = imports.iter().flat_map(|of| of.earlier.iter().map(move |mark| (of, mark)));
+) -> Result<Option<&'a Import>, Failure> {
+    let earlier = imports.iter().flat_map(|(_, of)| of.earlier.iter().map(move |mark| (of, mark)));
     let earlier: Vec<_> = earlier.filter(|(_, mark)| mark.bytes == known.bytes).collect();
     let marks: Vec<&SourceMark> = earlier.iter().map(|(_, mark)| *mark).collect();
     let begins = begins_with(&known.path, &marks, &options.stop, watch)?;
-    let found = earlier.iter().zip(begins).find(|(_, begins)| *begins);
-    Ok(found.map(|((import, _), _)| (*import).clone()))
+    Ok(earlier.into_iter().zip(begins).find_map(|((of, _), begins)| begins.then_some(of)))
 }
 
 /// Of several imports the one that has come farthest, and of these the first.

@@ -59,28 +59,27 @@ async fn with_or_without_names(state: &SessionState, statement: Statement) -> Re
     }
 }
 
+/// Shows all of a statement, also of one that is to be explained.
+fn visit(statement: &mut Statement, visitor: &mut impl VisitorMut) {
+    match statement {
+        Statement::Explain(explained) => visit(&mut explained.statement, visitor),
+        Statement::Statement(sql) => {
+            // It goes on to the end.
+            let _ = sql.visit(visitor);
+        }
+        _ => {}
+    }
+}
+
 /// The statement with names for the columns that a number in ORDER BY stands for; none if there are none.
 fn with_names(mut statement: Statement) -> Option<Statement> {
     let mut names = Names { given: 0 };
-    names.give(&mut statement);
+    visit(&mut statement, &mut names);
     (names.given > 0).then_some(statement)
 }
 
 struct Names {
     given: usize,
-}
-
-impl Names {
-    fn give(&mut self, statement: &mut Statement) {
-        match statement {
-            Statement::Explain(explained) => self.give(&mut explained.statement),
-            Statement::Statement(sql) => {
-                // It goes on to the end.
-                let _ = sql.visit(self);
-            }
-            _ => {}
-        }
-    }
 }
 
 impl VisitorMut for Names {
@@ -127,7 +126,7 @@ enum Which {
 /// The statement with names for subqueries that have none; none if there are none.
 fn with_subqueries_named(mut statement: Statement, which: Which) -> Option<Statement> {
     let mut subqueries = Subqueries { which, around: Vec::new(), named: 0 };
-    subqueries.name(&mut statement);
+    visit(&mut statement, &mut subqueries);
     (subqueries.named > 0).then_some(statement)
 }
 
@@ -136,19 +135,6 @@ struct Subqueries {
     /// Of each table that is being visited whether it is a subquery without a name.
     around: Vec<bool>,
     named: usize,
-}
-
-impl Subqueries {
-    fn name(&mut self, statement: &mut Statement) {
-        match statement {
-            Statement::Explain(explained) => self.name(&mut explained.statement),
-            Statement::Statement(sql) => {
-                // It goes on to the end.
-                let _ = sql.visit(self);
-            }
-            _ => {}
-        }
-    }
 }
 
 impl VisitorMut for Subqueries {

@@ -42,6 +42,11 @@ impl Hours {
         after.checked_sub(1).is_some_and(|place| hour <= self.runs[place].1)
     }
 
+    /// Its hours, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Hour> + '_ {
+        self.within(Hour(i32::MIN), Hour(i32::MAX))
+    }
+
     /// Its hours from one to another, both included, ascending.
     pub fn within(&self, first: Hour, last: Hour) -> impl Iterator<Item = Hour> + '_ {
         let runs = self.runs.iter().filter(move |run| run.0 <= last && first <= run.1);
@@ -58,10 +63,16 @@ impl Hours {
     }
 }
 
+impl Extend<Hour> for Hours {
+    fn extend<I: IntoIterator<Item = Hour>>(&mut self, hours: I) {
+        hours.into_iter().for_each(|hour| self.insert(hour));
+    }
+}
+
 impl FromIterator<Hour> for Hours {
     fn from_iter<I: IntoIterator<Item = Hour>>(hours: I) -> Hours {
         let mut all = Hours::default();
-        hours.into_iter().for_each(|hour| all.insert(hour));
+        all.extend(hours);
         all
     }
 }
@@ -85,7 +96,7 @@ mod tests {
                 expected.insert(Hour(hour));
                 prop_assert!(hours.includes(&before));
             }
-            let all: Vec<Hour> = hours.within(Hour(i32::MIN), Hour(i32::MAX)).collect();
+            let all: Vec<Hour> = hours.iter().collect();
             prop_assert!(all.iter().eq(expected.iter()), "{all:?}");
             for hour in (-21..21).map(Hour) {
                 prop_assert_eq!(hours.contains(hour), expected.contains(&hour));

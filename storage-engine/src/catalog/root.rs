@@ -239,7 +239,7 @@ impl Root {
     /// A version that goes on from this one, which is the newest that can be read. What was folded
     /// since is folded again.
     pub(crate) fn mended(&self, mending: Mending, nonce: String) -> Root {
-        let Mending { version, previous, epoch, boundary, logs, wide, hours } = mending;
+        let Mending { version, previous, epoch, boundary, logs, wide, mut hours } = mending;
         let (holder, keeps) = ("repair".to_owned(), false);
         let before = self.clone();
         let mut next = Root { version, previous, nonce, epoch, holder, keeps, boundary, ..before };
@@ -253,9 +253,7 @@ impl Root {
         let named = |of| SlotVersion { slot: Slot::Wide, version: of, since: version };
         next.slots = wide.map(named).into_iter().collect();
         next.unnamed_since = version;
-        let known = self.hours.iter().flat_map(|of| of.within(Hour(i32::MIN), Hour(i32::MAX)));
-        let mut hours = hours;
-        known.for_each(|hour| hours.insert(hour));
+        hours.extend(self.hours());
         next.hours = Some(hours);
         next
     }
@@ -327,6 +325,16 @@ impl Root {
     /// A log that it names.
     pub fn log(&self, owner: (RecorderId, Generation)) -> Option<&OpenLog> {
         self.place(owner).ok().and_then(|place| self.logs.get(place))
+    }
+
+    /// The hours that it knows to have a manifest.
+    pub fn hours(&self) -> impl Iterator<Item = Hour> + '_ {
+        self.hours.iter().flat_map(Hours::iter)
+    }
+
+    /// Whether it knows that an hour has a manifest.
+    pub fn has_hour(&self, hour: Hour) -> bool {
+        self.hours.as_ref().is_some_and(|of| of.contains(hour))
     }
 
     /// The manifest of a slot; none if it changed too long ago to be named.
@@ -462,8 +470,7 @@ mod tests {
         let folded = step(&taken, Step { lives, slots, ended, ..Step::default() });
         assert_eq!(folded.known(&contributor(7, 2)), 3);
         assert_eq!((folded.slot(slot(1)), folded.slot(slot(2))), (Some(1), None));
-        let has = |hour| folded.hours.as_ref().unwrap().contains(Hour(hour));
-        assert!(has(1) && !has(2));
+        assert!(folded.has_hour(Hour(1)) && !folded.has_hour(Hour(2)));
 
         let gone = step(&folded, Step { gone: [owner].into(), ..Step::default() });
         assert!(gone.logs.is_empty());

@@ -131,7 +131,7 @@ impl Slots {
             let newest = there.get(&slot).copied().max(root.slot(slot));
             match newest {
                 Some(version) => missing.push((slot, version)),
-                None if root.hours.as_ref().is_some_and(|of| of.contains(hour)) => {
+                None if root.has_hour(hour) => {
                     chosen.push(Arc::new(Read::gone(slot)));
                 }
                 None => {}
@@ -198,7 +198,7 @@ async fn wanted(store: &Store, root: &Root, range: TimeRange) -> Result<BTreeSet
     wanted.extend(named.filter(|slot| slot.touches(&range)));
     let of_root = root.hours.iter().flat_map(|of| of.within(range.start.hour(), last.hour()));
     wanted.extend(of_root.map(Slot::Hour));
-    if range.is_all() && root.hours.as_ref().is_some_and(|of| of.contains(Hour::UNKNOWN)) {
+    if range.is_all() && root.has_hour(Hour::UNKNOWN) {
         wanted.insert(Slot::Hour(Hour::UNKNOWN));
     }
     let (days, _) = store.names_below(&names::catalog()).await?;

@@ -36,7 +36,7 @@ pub(super) fn doubtful(survey: &Survey, was_sound: bool, forgotten: &BTreeSet<Ow
         !was_sound || !names_all || gap.commit().is_some_and(is_missed)
     });
     let mut doubtful = Doubtful::new();
-    for gap in hidden.iter().cloned().chain(of_logs).filter(usable) {
+    for gap in hidden.into_iter().chain(of_logs).filter(usable) {
         if let Some(id) = gap.commit().filter(|id| !survey.logs.replaced.contains(id)) {
             doubtful.entry(id).or_insert(gap);
         }
@@ -49,8 +49,8 @@ pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<Owner, Log>
     let mut logs: BTreeMap<Owner, Log> = BTreeMap::new();
     for (owner, life) in &survey.logs.lives {
         let log = Log {
-            kind: survey.kind(owner),
-            import: survey.import(*owner),
+            kind: survey.kinds.of(owner),
+            import: survey.kinds.import(*owner),
             has_hole: false,
             is_cut: false,
             // Who was away when its log was ended could not say what else it had.

@@ -15,10 +15,10 @@ use super::doubt::{Doubtful, doubtful, logs};
 use super::forgotten::as_folded;
 use super::log::{RepairLog, repairer};
 use super::named::NamedSegments;
-use super::survey::{Commits, Owner, Survey};
+use super::survey::{Commits, Kinds, Owner, Survey};
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
-use crate::catalog::fold::MendingSlot;
+use crate::catalog::fold::{FIRST_FORMAT, MendingSlot};
 use crate::catalog::manifest::{Folding, Manifest};
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
@@ -29,9 +29,6 @@ use crate::verify::run::hours_with_data;
 
 /// How often all is begun again because others fold meanwhile.
 const TRIES: u32 = 4;
-
-/// The first store format that is folded.
-const FOLDED: u32 = 3;
 
 struct Repair<'a, W> {
     store: &'a Store,
@@ -71,7 +68,7 @@ impl<W: Watch> Repair<'_, W> {
     async fn once(&mut self) -> Result<bool, Failure> {
         self.watch.begin("reading the catalog", 0);
         let mut survey = Survey::take(self.store).await?;
-        let is_folded = self.store.format().format >= FOLDED;
+        let is_folded = self.store.format().format >= FIRST_FORMAT;
         let (was_sound, forgotten) = (survey.is_sound(), survey.forgotten());
         self.mend_writers(&survey).await?;
         if is_folded && !self.mend_root(&mut survey).await? {
@@ -225,7 +222,7 @@ impl<W: Watch> Repair<'_, W> {
     async fn end_forgotten(&mut self, survey: &mut Survey) -> Result<(), Failure> {
         for owner in survey.homeless() {
             let commits = survey.counted(&owner);
-            let may_live = matches!(survey.kind(&owner), None | Some(WriterKind::Live));
+            let may_live = matches!(survey.kinds.of(&owner), None | Some(WriterKind::Live));
             let is_whole = survey.logs.lives.get(&owner).is_some_and(|of| of.commits() >= commits);
             if commits == 0 || may_live || is_whole {
                 continue;
@@ -438,9 +435,8 @@ impl<W: Watch> Repair<'_, W> {
     /// Names segments that nobody names and somebody should; whether there were any.
     async fn adopt(&mut self, survey: Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let logs = logs(&survey, doubtful);
-        let mut survey = survey;
-        let mut named = std::mem::replace(&mut survey.named, NamedSegments::new()?);
-        for of in &survey.named_by_changed {
+        let Survey { mut named, named_by_changed, kinds, .. } = survey;
+        for of in &named_by_changed {
             if doubtful.contains_key(&(of.by.0, of.by.1, of.seq)) {
                 named.add(of)?;
             }
@@ -472,7 +468,7 @@ impl<W: Watch> Repair<'_, W> {
             strays.sort_by_key(|of| (!in_doubt.contains(&of.name), Reverse(of.bytes())));
             for stray in strays {
                 let is_in_doubt = in_doubt.contains(&stray.name);
-                let judged = self.judge(&stray, is_in_doubt, &survey, &logs, &mut named, doubtful);
+                let judged = self.judge(&stray, is_in_doubt, &kinds, &logs, &mut named, doubtful);
                 match judged.await? {
                     Verdict::Adopted(entry) => {
                         log.name(*entry, is_in_doubt).await?;
@@ -532,7 +528,7 @@ impl<W: Watch> Repair<'_, W> {
         &mut self,
         stray: &Stray,
         is_in_doubt: bool,
-        survey: &Survey,
+        kinds: &Kinds,
         logs: &BTreeMap<Owner, Log>,
         named: &mut NamedSegments,
         doubtful: &Doubtful,
@@ -553,7 +549,7 @@ impl<W: Watch> Repair<'_, W> {
         let owner = opened.owner();
         let in_doubt = |commit: &CommitId| doubtful.contains_key(commit);
         let mut taken = named.of_other_lives(owner, &opened.hours(), in_doubt)?;
-        taken.iter_mut().for_each(|of| of.import = survey.import((owner.0, of.generation)));
+        taken.iter_mut().for_each(|of| of.import = kinds.import((owner.0, of.generation)));
         let unnamed = Unnamed { holds: opened.holds(), young, is_in_doubt };
         if let Err(why) = judge(&unnamed, logs.get(&owner), &taken) {
             return self.leave(stray, why).await;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
-use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId};
+use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
@@ -60,6 +60,27 @@ pub(super) struct SlotSurvey {
     present: Commits,
 }
 
+/// What kind of recorder each life is of, and which life it goes on with.
+#[derive(Debug, Default)]
+pub(super) struct Kinds(BTreeMap<Owner, (WriterKind, Option<Generation>)>);
+
+impl Kinds {
+    /// What kind of recorder a life is of, if anything says so.
+    pub(super) fn of(&self, owner: &Owner) -> Option<WriterKind> {
+        self.0.get(owner).map(|(kind, _)| *kind)
+    }
+
+    /// The first life of the import that a life is of; none if a life between them says nothing of itself.
+    pub(super) fn import(&self, (recorder, generation): Owner) -> Option<Generation> {
+        let mut first = generation;
+        while let Some(before) = self.0.get(&(recorder, first))?.1 {
+            // A life goes on with an earlier one.
+            first = Some(before).filter(|before| *before < first)?;
+        }
+        Some(first)
+    }
+}
+
 /// What there is.
 #[derive(Debug)]
 pub(super) struct Survey {
@@ -88,7 +109,7 @@ pub(super) struct Survey {
     counted: BTreeMap<Owner, u64>,
     /// What kind of recorder a life is of and which life it goes on with, as logs, manifests, roots and ended lives
     /// say.
-    kinds: BTreeMap<Owner, (WriterKind, Option<Generation>)>,
+    pub(super) kinds: Kinds,
     /// Commits whose checksums are wrong, with the SHA-256 of the bytes that they have now.
     changed: BTreeMap<CommitId, String>,
     /// Those of them that were folded with these bytes.
@@ -188,7 +209,7 @@ impl Survey {
             named_by_changed,
             named_versions: BTreeMap::new(),
             counted: BTreeMap::new(),
-            kinds: BTreeMap::new(),
+            kinds: Kinds::default(),
             changed: BTreeMap::new(),
             folded_changed: BTreeSet::new(),
         };
@@ -198,8 +219,7 @@ impl Survey {
         }
         if let Some(root) = &survey.roots.readable {
             survey.named_versions = root.slots.iter().map(|of| (of.slot, of.version)).collect();
-            let known = root.hours.iter().flat_map(|of| of.within(Hour(i32::MIN), Hour(i32::MAX)));
-            let gone = known.map(Slot::Hour).filter(|slot| !slots.contains_key(slot));
+            let gone = root.hours().map(Slot::Hour).filter(|slot| !slots.contains_key(slot));
             // A slot gets at most one version with each root.
             for slot in gone {
                 survey.named_versions.entry(slot).or_insert(root.version);
@@ -228,7 +248,7 @@ impl Survey {
             let info = &life.writer()?.info;
             Some((life.owner(), (info.kind, info.resumes)))
         };
-        self.kinds = known.filter_map(kind).collect();
+        self.kinds = Kinds(known.filter_map(kind).collect());
     }
 
     /// Takes in which bytes the commits have that are not what was written.
@@ -261,7 +281,7 @@ impl Survey {
                 let counted = self.counted.entry(owner).or_default();
                 *counted = of.next.max(*counted);
                 if let Some(info) = &of.info {
-                    self.kinds.entry(owner).or_insert((info.kind, info.resumes));
+                    self.kinds.0.entry(owner).or_insert((info.kind, info.resumes));
                 }
             }
             let held = std::mem::take(&mut manifest.held);
@@ -396,9 +416,8 @@ impl Survey {
     /// Lives whose writer's object is missing, or is not what was written.
     pub(super) fn bad_writers(&self) -> BTreeSet<Owner> {
         let owner = |problem: &Problem| match problem {
-            Problem::NoWriter { .. } => None,
+            Problem::NoWriter { .. } | Problem::TooNew { .. } => None,
             Problem::Broken { before, .. } => names::parse_writer(&Path::from(before.as_str())),
-            Problem::TooNew { .. } => None,
             other => names::parse_writer(&Path::from(other.object())),
         };
         let changed = self.logs.problems.iter().filter_map(owner);
@@ -431,21 +450,6 @@ impl Survey {
         let is_folded = |id: &CommitId| id.2 < self.folded(root, &(id.0, id.1));
         let ids = damaged.filter_map(|gap| gap.commit()).filter(is_folded);
         ids.filter(|id| !doubtful.contains_key(id) && !self.logs.replaced.contains(id)).collect()
-    }
-
-    /// What kind of recorder a life is of, if anything says so.
-    pub(super) fn kind(&self, owner: &Owner) -> Option<WriterKind> {
-        self.kinds.get(owner).map(|(kind, _)| *kind)
-    }
-
-    /// The first life of the import that a life is of; none if a life between them says nothing of itself.
-    pub(super) fn import(&self, (recorder, generation): Owner) -> Option<Generation> {
-        let mut first = generation;
-        while let Some(before) = self.kinds.get(&(recorder, first))?.1 {
-            // A life goes on with an earlier one.
-            first = Some(before).filter(|before| *before < first)?;
-        }
-        Some(first)
     }
 
     /// Whether manifests have facts of a commit, as it was written.

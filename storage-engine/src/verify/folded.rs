@@ -130,13 +130,7 @@ impl Folded {
 
     /// The hours that should have a manifest.
     pub(super) fn hours(&self) -> impl Iterator<Item = Hour> + '_ {
-        let hours = self.newest.iter().filter_map(|root| root.hours.as_ref());
-        hours.flat_map(|of| of.within(Hour(i32::MIN), Hour(i32::MAX)))
-    }
-
-    fn has_hour(&self, hour: Hour) -> bool {
-        let hours = self.newest.as_ref().and_then(|root| root.hours.as_ref());
-        hours.is_some_and(|of| of.contains(hour))
+        self.newest.iter().flat_map(Root::hours)
     }
 
     /// Compares the lives that logs tell of with those that are stored. What is folded is missed nowhere when the last
@@ -216,7 +210,8 @@ impl Folded {
         let mut expected = self.expected(logged);
         let mut segments = Vec::new();
         let Some(there) = listing.manifests.remove(&slot) else {
-            let is_known = matches!(slot, Slot::Hour(hour) if self.has_hour(hour));
+            let has = |hour| self.newest.as_ref().is_some_and(|root| root.has_hour(hour));
+            let is_known = matches!(slot, Slot::Hour(hour) if has(hour));
             if is_known || !expected.is_empty() {
                 let what = match expected.len() as u64 {
                     0 => "it is missing, as are all versions after it".to_owned(),

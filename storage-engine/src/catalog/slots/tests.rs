@@ -179,7 +179,7 @@ async fn who_takes_over_from_a_version_that_did_not_keep_it_looks_which_hours_ha
     let folder = Folder::claim(&store, "test", Stay::Leaves).await.unwrap();
     folder.root().check(&older.value).unwrap();
     let hours = folder.root().hours.as_ref().unwrap();
-    let all: Vec<_> = hours.within(Hour(i32::MIN), Hour(i32::MAX)).collect();
+    let all: Vec<_> = hours.iter().collect();
     assert_eq!(all, [Hour(0), Hour(1)]);
 }
 

@@ -17,6 +17,7 @@ use crate::catalog::{
 };
 use crate::segment::builder::{SegmentBuilder, Writer};
 use crate::store::names as paths;
+use crate::testing::key;
 
 /// Lives of recorders.
 const LIVES: usize = 6;
@@ -53,18 +54,7 @@ impl Maker {
         let writer = Writer { recorder: RecorderId(life.0), generation: Generation(life.1) };
         let name = format!("{}-{}-{:08}", writer.recorder, writer.generation, ordinals.start);
         let mut builder = SegmentBuilder::new(writer).unwrap();
-        let key = FlowKey {
-            source: Address::v4([10, 0, 0, life.0 as u8]),
-            destination: Address::v4([10, 0, 0, 99]),
-            source_port: 40_000,
-            destination_port: 53,
-            ip_protocol: 17,
-            vlan: None,
-            vni: None,
-            ethertype: 0x0800,
-            pseudo: None,
-            fragment_id: None,
-        };
+        let key = FlowKey { source: Address::v4([10, 0, 0, life.0 as u8]), ..key() };
         let part = builder.open_part(FlowId::new(writer.recorder, writer.generation, 0), key);
         for ordinal in ordinals.clone() {
             let mut headers = Headers::default();

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch};
 use capstan_model::packet::Stamp;
-use capstan_model::{
-    Address, Direction, FlowId, FlowKey, FlowPart, Generation, Headers, Packet, RecorderId, Time,
-};
+use capstan_model::{Direction, FlowId, FlowPart, Generation, Headers, Packet, RecorderId, Time};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::*;
@@ -19,6 +17,7 @@ use crate::segment::flows::Placement;
 use crate::segment::pages::Pages;
 use crate::segment::tabular::{self, Column, Packing, Written};
 use crate::segment::{index_layer, packets};
+use crate::testing::key;
 
 const WRITER: Writer = Writer { recorder: RecorderId(7), generation: Generation(1) };
 
@@ -33,21 +32,6 @@ const SECTIONS: [Section; 9] = [
     Section::PacketsPages,
     Section::FlowsPages,
 ];
-
-fn key() -> FlowKey {
-    FlowKey {
-        source: Address::v4([10, 0, 0, 1]),
-        destination: Address::v4([10, 0, 0, 2]),
-        source_port: 40_000,
-        destination_port: 53,
-        ip_protocol: 17,
-        vlan: None,
-        vni: None,
-        ethertype: 0x0800,
-        pseudo: None,
-        fragment_id: None,
-    }
-}
 
 /// Two flow parts of twenty packets each, and a third one with payload in every layer.
 fn sealed() -> SealedSegment {
