@@ -2,11 +2,12 @@
 //! middle, and when nobody is there any more. After each all must be as it was.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use capstan_model::{Failure, Hour, TimeRange};
 use capstan_storage_engine::catalog::View;
-use capstan_storage_engine::repair::{self, Action, Options, repair};
+use capstan_storage_engine::repair::{self, Action, Options, Report, repair};
 use capstan_storage_engine::store::Store;
 use capstan_storage_engine::verify::{self, Finding, Severity};
 
@@ -24,8 +25,7 @@ pub(crate) async fn mend(scene: Scene, chance: Chance) {
         loop {
             // Killed in the middle of it, sometimes.
             let patience = Duration::from_millis(chance.of(100..120_000));
-            match tokio::time::timeout(patience, repair(&store, &options(), &Telling(&scene))).await
-            {
+            match tokio::time::timeout(patience, repaired(&scene, &store)).await {
                 Ok(Ok(report)) if report.beyond == 0 => break,
                 Ok(Ok(report)) => scene.broken(format!("a repair beside others: {report:?}")),
                 Ok(Err(failure)) => scene.check("a repair beside others", &failure),
@@ -58,7 +58,7 @@ pub(crate) async fn mended(
     scene.bucket.be(faults);
     for _ in 0..chance.of(0..4) {
         let patience = Duration::from_millis(chance.of(1..30_000));
-        match tokio::time::timeout(patience, repair(store, &options(), &Telling(scene))).await {
+        match tokio::time::timeout(patience, repaired(scene, store)).await {
             Ok(Ok(_)) => break,
             Ok(Err(failure)) => scene.check("a repair", &failure),
             Err(_) => scene.tell(|| "a repair is killed".to_owned()),
@@ -66,10 +66,10 @@ pub(crate) async fn mended(
     }
     scene.bucket.be(Faults::default());
     tokio::time::sleep(Duration::from_secs(600)).await;
-    let report = repair(store, &options(), &Telling(scene)).await?;
+    let report = repaired(scene, store).await?;
     scene.tell(|| format!("{report:?}"));
-    let again = repair(store, &options(), &Telling(scene)).await?;
-    if report.beyond > 0 || again != repair::Report::default() {
+    let again = repaired(scene, store).await?;
+    if report.beyond > 0 || again != Report::default() {
         scene.broken(format!("repaired: {report:?}, and again: {again:?}"));
     }
     scene.is_wounded(false);
@@ -123,17 +123,34 @@ fn wound(scene: &Scene, chance: &Chance) {
     }
 }
 
-/// As `capstan repair` does beside others. What nobody writes is no matter here: no segment has bytes.
-fn options() -> Options {
-    Options { host: "mender".to_owned(), ..Options::default() }
+/// Repairs as `capstan repair` does beside others. No segment here has bytes: that the layers of named segments are
+/// gone is not counted.
+///
+/// # Errors
+/// The repair could not be done.
+async fn repaired(scene: &Scene, store: &Store) -> Result<Report, Failure> {
+    let options = Options { host: "mender".to_owned(), ..Options::default() };
+    let telling = Telling { scene, incomplete: AtomicU64::new(0) };
+    let report = repair(store, &options, &telling).await?;
+    let beyond = report.beyond - telling.incomplete.into_inner();
+    Ok(Report { beyond, ..report })
 }
 
 /// Tells what a repair does.
-struct Telling<'a>(&'a Scene);
+struct Telling<'a> {
+    scene: &'a Scene,
+    /// Segments that the catalog names and that have not all of their layers.
+    incomplete: AtomicU64,
+}
 
 impl repair::Watch for Telling<'_> {
     fn did(&self, action: &Action) {
-        self.0.tell(|| format!("repair: {action}"));
+        match action {
+            Action::Incomplete { .. } => {
+                self.incomplete.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => self.scene.tell(|| format!("repair: {action}")),
+        }
     }
 }
 
