@@ -114,6 +114,8 @@ pub(super) struct Survey {
     changed: BTreeMap<CommitId, String>,
     /// Those of them that were folded with these bytes.
     folded_changed: BTreeSet<CommitId>,
+    /// Lives that committed while the catalog was read: their logs are longer than what was read of them.
+    grown: BTreeSet<Owner>,
 }
 
 /// None if an object is damaged, so that what else is there is read.
@@ -212,6 +214,7 @@ impl Survey {
             kinds: Kinds::default(),
             changed: BTreeMap::new(),
             folded_changed: BTreeSet::new(),
+            grown: BTreeSet::new(),
         };
         for (recorder, generation) in lives {
             let life = sound(versions::read_ended(store, recorder, generation).await)?;
@@ -237,6 +240,7 @@ impl Survey {
             let below = sound(versions::read_boundary(store, number).await)?;
             survey.boundaries.insert(number, below);
         }
+        survey.find_grown_logs(store).await?;
         Ok(survey)
     }
 
@@ -345,6 +349,18 @@ impl Survey {
         for of in facts.segments {
             if let Some((recorder, generation)) = owner(of.by) {
                 self.named.add(&Segment::of(recorder, generation, of.seq, of.fact))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out which logs only look shorter than what was folded of them. Logs are read before the rest of the
+    /// catalog, and recorders commit and fold meanwhile.
+    async fn find_grown_logs(&mut self, store: &Store) -> Result<(), Failure> {
+        let cut: Vec<CommitId> = self.cut_logs().collect();
+        for (recorder, generation, next) in cut {
+            if store.head(&names::commit(recorder, generation, next)).await?.is_some() {
+                self.grown.insert((recorder, generation));
             }
         }
         Ok(())
@@ -463,7 +479,8 @@ impl Survey {
     /// Lives whose logs are shorter than what was folded of them, and the first commit that is missing.
     pub(super) fn cut_logs(&self) -> impl Iterator<Item = CommitId> + '_ {
         let root = self.roots.readable.as_ref();
-        self.logs.lives.iter().filter_map(move |(owner, life)| {
+        let ended = self.logs.lives.iter().filter(|(owner, _)| !self.grown.contains(owner));
+        ended.filter_map(move |(owner, life)| {
             let of_root = root.map_or(0, |root| self.folded(root, owner));
             let next = life.commits();
             (next < self.counted(owner).max(of_root)).then_some((owner.0, owner.1, next))

@@ -12,7 +12,7 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::catalog::{Segment, SegmentEntry, View, Window};
 use crate::store::Store;
-use crate::testing::{full, golden, names};
+use crate::testing::{full, golden, growing, names};
 use crate::verify::{self, Finding};
 
 #[derive(Default)]
@@ -286,4 +286,21 @@ async fn a_commit_whose_segments_may_be_among_those_that_are_left_is_still_misse
     assert!(report.beyond > 1, "{report:?}");
     let view = View::load(&store).await.unwrap();
     assert!(view.gaps().iter().any(|gap| gap.object == with_segments[0]), "{:?}", view.gaps());
+}
+
+#[tokio::test]
+async fn a_commit_that_is_put_while_the_store_is_read_counts() {
+    for (commit, objects, store) in growing().await {
+        let before = told(&window(&store).await);
+        let (report, actions) = repaired(&store, &NOW).await;
+        assert_eq!(report, Report::default(), "{commit}: {actions:?}");
+        // Where a manifest is damaged every commit that is missing is in doubt.
+        let all = names(&objects).await;
+        let manifest = all.iter().find(|name| name.starts_with("catalog/date=")).unwrap();
+        objects.put(&full(manifest), "damaged".into()).await.unwrap();
+        let (report, actions) = repaired(&store, &NOW).await;
+        assert!(report.repaired > 0 && report.beyond == 0, "{commit}: {actions:?}");
+        assert!(!actions.iter().any(|action| matches!(action, Action::Replaced(_))), "{actions:?}");
+        assert_eq!(told(&window(&store).await), before, "{commit}");
+    }
 }

@@ -134,8 +134,15 @@ impl Folded {
     }
 
     /// Compares the lives that logs tell of with those that are stored. What is folded is missed nowhere when the last
-    /// commits of a log are gone.
-    pub(super) fn check_lives<'a>(&mut self, lives: impl IntoIterator<Item = &'a Life>) {
+    /// commits of a log are gone. Logs are read before the rest of the catalog, so some may have gone on meanwhile.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) async fn check_lives<'a>(
+        &mut self,
+        store: &Store,
+        lives: impl IntoIterator<Item = &'a Life>,
+    ) -> Result<(), Failure> {
         for life in lives {
             let (recorder, generation) = life.owner();
             let Some(known) = self.known.get(&life.owner()).copied() else {
@@ -149,6 +156,9 @@ impl Folded {
             let there = life.commits();
             if there < known {
                 let first = names::commit(recorder, generation, there);
+                if store.head(&first).await?.is_some() {
+                    continue;
+                }
                 let what = match known - there {
                     1 => "it is missing; what it said is folded, so nothing is lost".to_owned(),
                     many => format!(
@@ -159,6 +169,7 @@ impl Folded {
                 self.add(&first, what, Severity::Note);
             }
         }
+        Ok(())
     }
 
     fn foreign(&mut self, path: &Path) {

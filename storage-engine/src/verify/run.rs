@@ -129,7 +129,7 @@ pub async fn verify(
         report.take(&Finding::of_log(problem, is_folded, is_replaced), watch);
     }
     if store.format().format >= FIRST_FORMAT {
-        folded.check_lives(walked.lives.values());
+        folded.check_lives(store, walked.lives.values()).await?;
     }
     watch.begin(bytes);
 

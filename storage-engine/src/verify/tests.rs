@@ -9,7 +9,7 @@ use object_store::ObjectStoreExt;
 
 use super::*;
 use crate::store::Store;
-use crate::testing::{CLUSTER, full, golden, in_memory, names};
+use crate::testing::{CLUSTER, full, golden, growing, in_memory, names};
 
 #[derive(Default)]
 struct Heard(Mutex<Vec<Finding>>);
@@ -116,6 +116,14 @@ async fn a_missing_commit_that_is_folded_is_no_loss() {
         assert!(of_log == 1 || log.ends_with("01"), "{findings:?}");
         assert!(report.worst() <= Some(Severity::Damaged) && report.orphans.0 == 0);
         objects.put(&full(log), good.into()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_put_while_the_store_is_read_is_not_missing() {
+    for (commit, _, store) in growing().await {
+        let (report, findings) = check(&store, true).await;
+        assert!(findings.is_empty() && report.worst().is_none(), "{commit}: {findings:?}");
     }
 }
 
