@@ -48,7 +48,7 @@ doc: ## API documentation, into target/doc
 fuzz: ## fuzz (TARGET=name or all, SECONDS=60 each)
 	scripts/fuzz "$(TARGET)" "$(SECONDS)"
 
-simulate: ## recorders, folders and readers over a bucket at its worst (SEEDS=20000)
+simulate: ## recorders, rollups and readers over a bucket at its worst (SEEDS=20000)
 	scripts/simulate "$(SEEDS)"
 
 stress: ## many short commands under load: none may crash (COMMANDS=50000)

@@ -11,7 +11,7 @@ use capstan_index::{Field, TermIndexBuilder};
 use capstan_model::coverage::Listened;
 use capstan_model::{Address, Failure, FailureKind, HOUR_NANOS, Hour, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{
-    AddressFilter, Asked, CommitDraft, Folder, Layer, LayerEntry, Outcome, Recorder, SegmentEntry,
+    AddressFilter, Asked, CommitDraft, Layer, LayerEntry, Outcome, Recorder, Rollup, SegmentEntry,
     Slot, Stay, View, Window, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::store::{Requests, Store, names};
@@ -36,7 +36,7 @@ const BEGIN: Time = Time(HOUR.0 as i64 * HOUR_NANOS);
 const RANGE: TimeRange = TimeRange { start: BEGIN, end: Time(BEGIN.0 + HOUR_NANOS) };
 /// Commits of each recorder in the hour: one every ten seconds, with a segment each.
 const COMMITS: u64 = 360;
-/// Commits of each recorder between two steps of folding: half a minute.
+/// Commits of each recorder between two steps of the rollup: half a minute.
 const STEP: u64 = 3;
 /// Pods on the node of a recorder.
 const PODS: u64 = 30;
@@ -113,7 +113,7 @@ fn segment(node: u64, number: u64, range: TimeRange, addresses: &[Address]) -> S
     }
 }
 
-/// An hour, folded.
+/// An hour, rolled up.
 struct Busy {
     store: Store,
     /// Of an index of the hour over its segments, bytes.
@@ -134,7 +134,7 @@ async fn make(recorders: u64) -> Result<Busy, Failure> {
         };
         all.push(Recorder::start(&store, RecorderId(node), info).await?);
     }
-    let mut folder = Folder::claim(&store, "busy", Stay::Keeps).await?;
+    let mut rollup = Rollup::claim(&store, "busy", Stay::Keeps).await?;
     let mut index = TermIndexBuilder::new();
     let mut segments = 0;
     let long = HOUR_NANOS / COMMITS as i64;
@@ -154,16 +154,16 @@ async fn make(recorders: u64) -> Result<Busy, Failure> {
                 .await?;
         }
         if number % STEP == STEP - 1 {
-            match folder.step().await? {
+            match rollup.step().await? {
                 Outcome::Done(_) => {}
                 Outcome::Fenced { by } => {
-                    return Err(Failure::new(FailureKind::Other, format!("{by} folds")));
+                    return Err(Failure::new(FailureKind::Other, format!("{by} rolls up")));
                 }
             }
         }
     }
     // What one step did not take the next ones do.
-    folder.fold_all().await?;
+    rollup.roll_up_all().await?;
     let index = index.finish(segments).map_err(|error| {
         Failure::caused_by(FailureKind::Other, "an index cannot be made", error)
     })?;

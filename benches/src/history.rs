@@ -20,7 +20,7 @@ use capstan_query_server::export::{self, Export, Order};
 use capstan_query_server::select::Selection;
 use capstan_query_server::snapshot::Snapshot;
 use capstan_storage_engine::catalog::{
-    Catalog, Folder, Outcome, Recorder, Stay, WriterInfo, WriterKind,
+    Catalog, Outcome, Recorder, Rollup, Stay, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::{Location, Options, Requests, Store};
@@ -60,7 +60,7 @@ const RARE: [u8; 4] = [10, 9, 9, 9];
 /// A store whose history grows.
 struct History {
     store: Store,
-    folder: Folder,
+    rollup: Rollup,
     pipeline: Pipeline<Uploader>,
     /// Segments so far.
     segments: i64,
@@ -141,7 +141,7 @@ fn frequent(segment: i64, number: i64) -> [u8; 4] {
 
 impl History {
     fn new(runtime: &Runtime, place: Option<PathBuf>) -> Result<History, Failure> {
-        let (store, recorder, folder) = runtime.block_on(async {
+        let (store, recorder, rollup) = runtime.block_on(async {
             let store = match place {
                 None => Store::on(Arc::new(InMemory::new()), "history").await?,
                 Some(place) => {
@@ -158,8 +158,8 @@ impl History {
                 started_at: Time(BEGIN),
             };
             let recorder = Recorder::start(&store, RecorderId(1), info).await?;
-            let folder = Folder::claim(&store, "history", Stay::Keeps).await?;
-            Ok::<_, Failure>((store, recorder, folder))
+            let rollup = Rollup::claim(&store, "history", Stay::Keeps).await?;
+            Ok::<_, Failure>((store, recorder, rollup))
         })?;
         let writer = Writer { recorder: recorder.recorder(), generation: recorder.generation() };
         let settings = Settings {
@@ -181,10 +181,10 @@ impl History {
             offset_seconds: 0,
             options: Vec::new(),
         });
-        Ok(History { store, folder, pipeline, segments: 0 })
+        Ok(History { store, rollup, pipeline, segments: 0 })
     }
 
-    /// Records and folds until there are so many hours.
+    /// Records and rolls up until there are so many hours.
     fn grow(&mut self, runtime: &Runtime, hours: i64) -> Result<(), Failure> {
         let failed = |error: &dyn std::fmt::Display| {
             Failure::new(FailureKind::Other, format!("a segment cannot be made: {error}"))
@@ -214,25 +214,25 @@ impl History {
                 .state(Statement { listened, ..Statement::default() }, resume)?;
             self.segments += 1;
             if self.segments % SEGMENTS == 0 {
-                self.fold(runtime)?;
+                self.roll_up(runtime)?;
             }
         }
         Ok(())
     }
 
-    /// Folds all that was committed, and removes what was replaced, as after hours of real time.
-    fn fold(&mut self, runtime: &Runtime) -> Result<(), Failure> {
+    /// Rolls up all that was committed, and removes what was replaced, as after hours of real time.
+    fn roll_up(&mut self, runtime: &Runtime) -> Result<(), Failure> {
         runtime.block_on(async {
-            let folded = |folder: &Folder| {
-                folder.root().logs.first().map_or(0, |log| log.life.chain().next())
+            let rolled_up = |rollup: &Rollup| {
+                rollup.root().logs.first().map_or(0, |log| log.life.chain().next())
             };
             // The upload goes on beside.
-            while (folded(&self.folder) as i64) < self.segments {
-                if let Outcome::Fenced { by } = self.folder.step().await? {
-                    return Err(Failure::new(FailureKind::Other, format!("{by} folds")));
+            while (rolled_up(&self.rollup) as i64) < self.segments {
+                if let Outcome::Fenced { by } = self.rollup.step().await? {
+                    return Err(Failure::new(FailureKind::Other, format!("{by} rolls up")));
                 }
             }
-            self.folder.sweep(Duration::ZERO).await.map(|_| ())
+            self.rollup.sweep(Duration::ZERO).await.map(|_| ())
         })
     }
 

@@ -323,7 +323,9 @@ fn fix_blocks(directory: &mut [u8], layer: &[u8]) {
 fn fix_pages(pages: &mut [u8], object: &[u8]) {
     let Some((header, entries)) = pages.split_at_mut_checked(8) else { return };
     let count = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-    let Some((lengths, crcs)) = entries.split_at_mut_checked(count.saturating_mul(4)) else { return };
+    let Some((lengths, crcs)) = entries.split_at_mut_checked(count.saturating_mul(4)) else {
+        return;
+    };
     let mut at = 0_usize;
     for (piece, crc) in crcs.as_chunks_mut::<4>().0.iter_mut().take(count).enumerate() {
         let length = u32::from_le_bytes(std::array::from_fn(|byte| lengths[byte * count + piece]));

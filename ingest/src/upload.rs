@@ -568,7 +568,7 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
 #[cfg(test)]
 mod tests {
     use capstan_model::TimeRange;
-    use capstan_storage_engine::catalog::{Folder, Stay, View, WriterInfo, WriterKind};
+    use capstan_storage_engine::catalog::{Rollup, Stay, View, WriterInfo, WriterKind};
     use capstan_storage_engine::store::{Location, Options};
 
     use super::*;
@@ -628,10 +628,10 @@ mod tests {
         let silent = Duration::from_millis(10);
         runtime.block_on(async {
             loop {
-                Folder::claim(&store, "test", Stay::Leaves).await.unwrap().step().await.unwrap();
+                Rollup::claim(&store, "test", Stay::Leaves).await.unwrap().step().await.unwrap();
                 tokio::time::sleep(3 * silent).await;
-                let mut folder = Folder::claim(&store, "test", Stay::Leaves).await.unwrap();
-                if folder.seal(silent).await.unwrap() > 0 {
+                let mut rollup = Rollup::claim(&store, "test", Stay::Leaves).await.unwrap();
+                if rollup.end_silent(silent).await.unwrap() > 0 {
                     break;
                 }
             }

@@ -75,7 +75,7 @@ fn import_all(folder: &Path, runtime: &Runtime) -> Store {
         let done = done.unwrap();
         assert!(done.damage.is_none() && done.losses.is_empty(), "{done:?}");
     }
-    runtime.block_on(role::fold_before_leaving(&store, "golden")).unwrap();
+    runtime.block_on(role::roll_up_before_leaving(&store, "golden")).unwrap();
     store
 }
 

@@ -1,11 +1,11 @@
 //! Who does what to the bucket. Each may be killed at any request, or sleep for hours and go on.
 
-mod folder;
 mod holder;
 mod importer;
 mod mender;
 mod reader;
 mod recorder;
+mod rollup;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use std::time::Duration;
 use capstan_model::{Failure, Time};
 use capstan_storage_engine::store::{Planted, Store};
 
-pub(crate) use self::folder::fold;
 pub(crate) use self::holder::hold;
 pub(crate) use self::importer::{import, is_there_once};
 pub(crate) use self::mender::{mend, mended};
 pub(crate) use self::reader::read;
 pub(crate) use self::recorder::record;
+pub(crate) use self::rollup::roll_up;
 use crate::bucket::{Bucket, Shared};
 use crate::chance::{Chance, Clock, Machine};
 use crate::truth::Truth;

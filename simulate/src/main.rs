@@ -1,4 +1,4 @@
-//! Simulates recorders, importers, folders and readers over a bucket at its worst, from a seed.
+//! Simulates recorders, importers, rollups and readers over a bucket at its worst, from a seed.
 //!
 //! All runs on one thread, with a clock that stands still while anybody works, and with chance that follows
 //! from the seed: a seed that fails fails again, in the same way.
@@ -18,7 +18,7 @@ use std::time::Instant;
 use capstan_storage_engine::store::Planted;
 use clap::{Parser, ValueEnum};
 
-/// Simulate recorders, importers, folders and readers over a bucket at its worst
+/// Simulate recorders, importers, rollups and readers over a bucket at its worst
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   simulate --seeds 1000                 seeds 0 to 999
@@ -45,7 +45,7 @@ struct Arguments {
 /// A fault to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Fault {
-    /// The root says that commits are folded before manifests have them
+    /// The root says that commits are rolled up before manifests have them
     RootFirst,
     /// "It exists" is taken for one's own earlier try
     TakenIsOurs,

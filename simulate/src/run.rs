@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_model::{Failure, RecorderId, TimeRange};
-use capstan_storage_engine::catalog::fold::fold_all;
-use capstan_storage_engine::catalog::fold::seal::NOTE;
 use capstan_storage_engine::catalog::lease::HOLDS;
+use capstan_storage_engine::catalog::rollup::roll_up_all;
+use capstan_storage_engine::catalog::rollup::silent::NOTE;
 use capstan_storage_engine::catalog::succession;
 use capstan_storage_engine::catalog::sweep::GRACE;
-use capstan_storage_engine::catalog::{Catalog, Folder, Outcome, Stay, View};
+use capstan_storage_engine::catalog::{Catalog, Outcome, Rollup, Stay, View};
 use capstan_storage_engine::store::{Planted, Store, names};
 use futures::TryStreamExt;
 
-use crate::actors::{Scene, fold, hold, import, is_there_once, mend, mended, read, record};
+use crate::actors::{Scene, hold, import, is_there_once, mend, mended, read, record, roll_up};
 use crate::bucket::{Bucket, Faults};
 use crate::chance::{Chance, Clock};
 use crate::truth::has_all;
@@ -64,7 +64,7 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
     }
     for number in 0..chance.of(1..4) {
         let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
-        actors.push(tokio::spawn(fold(scene, chance, format!("folder {number}"))));
+        actors.push(tokio::spawn(roll_up(scene, chance, format!("rollup {number}"))));
     }
     for _ in 0..chance.of(1..3) {
         let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
@@ -133,22 +133,22 @@ fn faults(chance: &Chance) -> Faults {
     }
 }
 
-/// When all is quiet everything is folded, once, and says what the logs say.
+/// When all is quiet everything is rolled up, once, and says what the logs say.
 async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
     let must = scene.truth.acknowledged();
     let logs = Catalog::load(store).await?;
-    let unfolded = View::load(store).await?.window(TimeRange::ALL).await?;
-    if let Outcome::Fenced { by } = fold_all(store, "the last").await? {
+    let not_rolled_up = View::load(store).await?.window(TimeRange::ALL).await?;
+    if let Outcome::Fenced { by } = roll_up_all(store, "the last").await? {
         scene.broken(format!("fenced by {by} with nobody left"));
         return Ok(());
     }
     let view = View::load(store).await?;
     let window = view.window(TimeRange::ALL).await?;
     if view.waiting().count() > 0 {
-        scene.broken("not all is folded in the end".to_owned());
+        scene.broken("not all is rolled up in the end".to_owned());
     }
-    if window.segments != unfolded.segments || window.listened != unfolded.listened {
-        scene.broken("folding changed what is seen".to_owned());
+    if window.segments != not_rolled_up.segments || window.listened != not_rolled_up.listened {
+        scene.broken("the rollup changed what is seen".to_owned());
     }
     if let Err(what) = is_there_once(&window) {
         scene.broken(what);
@@ -160,12 +160,12 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
             }
             for (recorder, generation, life) in logs.lives() {
                 let found = seen.get(&(recorder, generation)).copied().unwrap_or(0);
-                // With the last one a folder or a successor ended the log: it says nothing.
+                // With the last one a rollup or a successor ended the log: it says nothing.
                 let ended = |note: &String| note == NOTE || note.starts_with(succession::NOTE);
                 let commits = life.commits() - u64::from(life.notes().iter().any(ended));
                 if found != commits {
                     scene.broken(format!(
-                        "{recorder}-{generation}: {found} commits are folded of {commits} in the log"
+                        "{recorder}-{generation}: {found} commits are rolled up of {commits} in the log"
                     ));
                 }
             }
@@ -184,8 +184,8 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
 async fn swept(scene: &Scene, store: &Store) -> Result<(), Failure> {
     let before = View::load(store).await?.window(TimeRange::ALL).await?;
     tokio::time::sleep(GRACE + HOLDS + Duration::from_secs(1)).await;
-    let mut folder = Folder::claim(store, "the sweeper", Stay::Leaves).await?;
-    folder.sweep(GRACE).await?;
+    let mut rollup = Rollup::claim(store, "the sweeper", Stay::Leaves).await?;
+    rollup.sweep(GRACE).await?;
     let count = async |prefix| store.list(&prefix).try_collect::<Vec<_>>().await;
     let roots = count(names::roots()).await?.len();
     let leases = count(names::leases()).await?.len();

@@ -13,7 +13,7 @@
 //! cannot be changed in the middle unseen. Recorders never wait for each other: every log has
 //! one owner.
 //!
-//! A *folder* follows all open logs and folds them into *manifests*, one an hour, and a *root*
+//! A *rollup* follows all open logs and rolls them up into *manifests*, one an hour, and a *root*
 //! that says how far this has come:
 //!
 //! ```text
@@ -35,7 +35,7 @@
 //! * [`chain`]: following one log, step by step; [`life`]: what that comes to
 //! * [`slot`]: where in time a fact is kept; [`facts`]: commits taken apart by slot
 //! * [`gap`]: an object that cannot be used, and which questions that concerns
-//! * [`manifest`], [`part`], [`root`]: what is folded, the steps from one version to the next, and what
+//! * [`manifest`], [`part`], [`root`]: what is rolled up, the steps from one version to the next, and what
 //!   holds of them
 //! * [`state`]: logs together, and the questions put to them
 //!
@@ -43,8 +43,8 @@
 //!
 //! * [`mod@recorder`]: appending to a log; `load`: reading logs; [`succession`]: which process may go on with one
 //! * `walk`: all logs one after the other; `by_slot`: what they say, kept on disk until its slot comes
-//! * `versions`: reading and putting what is folded; `base`: the root that a view begins with
-//! * [`fold`]: folding; [`role`]: who does; [`sweep`]: removing what newer versions have replaced
+//! * `versions`: reading and putting what is rolled up; `base`: the root that a view begins with
+//! * [`rollup`]: rolling logs up; [`role`]: who does; [`sweep`]: removing what newer versions have replaced
 //! * [`view`]: reading, with what is known of slots kept in `slots`; [`lease`]: keeping what a reader may still read
 
 mod base;
@@ -53,7 +53,6 @@ pub mod chain;
 pub mod entry;
 pub mod facts;
 pub mod filter;
-pub mod fold;
 pub mod gap;
 pub mod hours;
 pub mod lease;
@@ -63,6 +62,7 @@ pub mod manifest;
 pub mod part;
 pub mod recorder;
 pub mod role;
+pub mod rollup;
 pub mod root;
 pub mod slot;
 mod slots;
@@ -79,12 +79,12 @@ pub use entry::{
     Writer, WriterInfo, WriterKind,
 };
 pub use filter::AddressFilter;
-pub use fold::{Folded, Folder, Outcome, Stay, Swept};
 pub use gap::{About, Gap, GapKind};
 pub use lease::Lease;
 pub use life::{Import, Life};
 pub use load::writer;
 pub use recorder::Recorder;
+pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
 pub use slot::Slot;
 pub use state::{Catalog, CommitId, Said, Segment, Totals};
 pub use view::{Asked, Lives, View, Window};

@@ -1,11 +1,11 @@
 //! Making a store readable again: what the catalog says is made anew from what is still there.
 //!
-//! The logs are the truth, and all that is folded can be made from them; where a log has holes, the
+//! The logs are the truth, and all that is rolled up can be made from them; where a log has holes, the
 //! segments themselves say what they are. So a repair
 //!
 //! 1. puts roots, manifests, boundaries and ended lives anew that cannot be read or lack facts;
 //! 2. names segments whose commits are lost: in a log of its own, as theirs is not its to write;
-//! 3. folds all that.
+//! 3. rolls up all that.
 //!
 //! Nothing that was recorded is removed, and what is there twice is not counted twice. What was listened to,
 //! and what was lost, is not known of lost commits, and stays unknown. Breaking off anywhere is no harm:

@@ -24,7 +24,7 @@ pub(crate) async fn golden() -> (Arc<InMemory>, Store) {
     in_memory(3).await
 }
 
-/// A store in memory as a golden one. Of those before 3 nothing is folded.
+/// A store in memory as a golden one. Of those before 3 nothing is rolled up.
 pub(crate) async fn in_memory(number: u32) -> (Arc<InMemory>, Store) {
     let golden = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let root = golden.join(number.to_string()).join("store");

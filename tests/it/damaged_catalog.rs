@@ -57,8 +57,8 @@ fn named(store: &Path, object: &Path) -> String {
     below.to_str().expect("text").to_owned()
 }
 
-/// As if nothing had been folded.
-fn unfold(store: &Path) {
+/// As if nothing had been rolled up.
+fn undo_rollup(store: &Path) {
     fs::remove_dir_all(store.join("default/catalog")).expect("it is ours");
     let open = store.join("default/open");
     fs::create_dir_all(&open).expect("it is ours");
@@ -185,7 +185,7 @@ fn a_commit_that_cannot_be_read_is_said_and_importing_again_brings_its_packets_b
         ("changed", 6, 4000),
     ] {
         let (folder, store) = store();
-        unfold(&store);
+        undo_rollup(&store);
         let capture = folder.path().join("noise.pcap");
         let object = harm_commit(&store, harm);
         let words = [object.as_str(), "has all else"];
@@ -224,7 +224,7 @@ fn a_commit_that_cannot_be_read_is_said_and_importing_again_brings_its_packets_b
 fn a_repair_names_again_what_a_lost_commit_named_and_then_it_is_there_already() {
     for harm in ["damaged", "gone", "changed"] {
         let (folder, store) = store();
-        unfold(&store);
+        undo_rollup(&store);
         harm_commit(&store, harm);
         answer(over(&store, "repair").arg("--nobody-writes"));
         assert_eq!(ends(&sql(&store, COUNT), 0, &[], harm), "packets,names\n6000,6000\n");
@@ -235,16 +235,16 @@ fn a_repair_names_again_what_a_lost_commit_named_and_then_it_is_there_already() 
 }
 
 #[test]
-fn an_import_of_which_folded_commits_are_lost_is_not_stored_twice() {
+fn an_import_of_which_rolled_up_commits_are_lost_is_not_stored_twice() {
     let (folder, store) = store();
     // What they said is in manifests.
     fs::remove_dir_all(store.join("default/log")).expect("it is ours");
     let capture = folder.path().join("noise.pcap");
     // How many there were the log alone said: the file is read once more, and nothing of it is missing.
     answer(over(&store, "import").arg(&capture));
-    assert_eq!(ends(&sql(&store, COUNT), 0, &[], "folded"), "packets,names\n6000,6000\n");
+    assert_eq!(ends(&sql(&store, COUNT), 0, &[], "rolled up"), "packets,names\n6000,6000\n");
     fails(over(&store, "import").arg(&capture), 9, &["6000 packets"]);
-    assert_eq!(ends(&sql(&store, COUNT), 0, &[], "folded"), "packets,names\n6000,6000\n");
+    assert_eq!(ends(&sql(&store, COUNT), 0, &[], "rolled up"), "packets,names\n6000,6000\n");
 }
 
 #[test]

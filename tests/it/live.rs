@@ -27,7 +27,7 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
         assert!(text.contains("recorded 5000 packets"), "{text}");
         assert_eq!(cable.arrived(), 5_000);
         assert_eq!(numbers(&store, scratch.path()), Vec::from_iter(0..5_000));
-        // Who stops folds what it wrote: no log is open any more.
+        // Who stops rolls up what it wrote: no log is open any more.
         let open = store.join("default/open");
         assert_eq!(std::fs::read_dir(&open).expect("it was there").count(), 0);
         assert!(store.join("default/catalog/lives").is_dir());

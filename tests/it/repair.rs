@@ -17,7 +17,7 @@ fn exported(store: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_folded_is_made_again_and_a_sound_store_is_left_alone() {
+fn the_rolled_up_catalog_is_rebuilt_and_a_sound_store_is_left_alone() {
     let (_folder, store) = store();
     let before = exported(&store);
     assert_eq!(answer(&mut over(&store, "repair")), "nothing needs repair\n");

@@ -13,7 +13,7 @@ use capstan_storage_engine::store::Store;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
-use super::folding;
+use super::rollup;
 use crate::interrupt;
 use crate::output::{self, agree, bytes, count};
 use crate::settings::Settings;
@@ -69,7 +69,7 @@ pub(crate) fn run(
     let ended = import_all(&store, &places.found, &options, runtime);
     let is_away = |failure: &Failure| failure.kind() == FailureKind::Unavailable;
     if !ended.as_ref().is_err_and(is_away) {
-        folding::before_leaving(&store, &options.stop, runtime);
+        rollup::before_leaving(&store, &options.stop, runtime);
     }
     ended
 }

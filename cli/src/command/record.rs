@@ -13,8 +13,8 @@ use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
-use super::folding::Folding;
 use super::import::host_name;
+use super::rollup::RollupTask;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
@@ -110,9 +110,9 @@ pub(crate) fn run(
     }
     let (what, place) = (&options.description, store.place());
     output::tell(&format!("recording {what} into {place}; Ctrl-C stops"));
-    let folding = Folding::start(&store, runtime);
+    let rollup = RollupTask::start(&store, runtime);
     let recorded = watch(&store, &mut source, &options, runtime);
-    folding.stop(&asked, runtime);
+    rollup.stop(&asked, runtime);
     report(&recorded?)
 }
 

@@ -17,7 +17,7 @@ use crate::stopped::{or_stopped, or_stopped_if};
 
 /// Make a damaged store readable again
 ///
-/// What is folded is made again from the logs. Segments whose commits are lost are named again
+/// What is rolled up is made again from the logs. Segments whose commits are lost are named again
 /// from what they say of themselves. Nothing that was recorded is removed or changed; what was listened
 /// to and what was dropped is not known of lost commits, and is not made up.
 #[derive(Debug, clap::Args)]

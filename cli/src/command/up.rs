@@ -15,9 +15,9 @@ use capstan_model::Failure;
 use tokio::runtime::Runtime;
 
 use self::keeper::Keeper;
-use super::folding::Folding;
 use super::limited::Limited;
 use super::record::{self, Capture};
+use super::rollup::RollupTask;
 use super::serve::{Keeping, Ports};
 use crate::interrupt;
 use crate::output;
@@ -90,9 +90,9 @@ pub(crate) fn run(
     output::tell(&format!("recording {} into {}", options.description, store.place()));
     // A recorder that nobody could ever ask is not what was wanted.
     let kept = Keeper::start(&keeper, move || also_stop_recording.stop())?;
-    let folding = Folding::start(&store, runtime);
+    let rollup = RollupTask::start(&store, runtime);
     let recorded = record::watch(&store, &mut source, &options, runtime);
-    folding.stop(&asked, runtime);
+    rollup.stop(&asked, runtime);
     keeper.stop();
     let served = keeper::joined(kept);
     record::report(&recorded?)?;

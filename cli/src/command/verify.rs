@@ -59,7 +59,7 @@ struct Line<'a> {
 struct Summary {
     logs: u64,
     commits: u64,
-    folded_objects: u64,
+    catalog_objects: u64,
     segments: u64,
     objects: u64,
     bytes_read: u64,
@@ -158,7 +158,7 @@ impl Summary {
         Summary {
             logs: report.logs,
             commits: report.commits,
-            folded_objects: report.folded,
+            catalog_objects: report.rolled_up,
             segments: report.segments,
             objects: report.objects,
             bytes_read: report.bytes,
@@ -172,10 +172,10 @@ impl Summary {
 
 fn summary(report: &Report, deep: bool) -> String {
     let mut out = format!(
-        "checked {} of {}, {} of the folded catalog, {}, {}; read {} of them\n",
+        "checked {} of {}, {} of the rolled-up catalog, {}, {}; read {} of them\n",
         count(report.commits, "commit"),
         count(report.logs, "log"),
-        count(report.folded, "object"),
+        count(report.rolled_up, "object"),
         count(report.segments, "segment"),
         count(report.objects, "object"),
         bytes(report.bytes)

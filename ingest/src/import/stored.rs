@@ -50,9 +50,9 @@ impl Stored {
         let committed: Vec<_> = log.segments(TimeRange::ALL).collect();
         let mut is_whole = holes.is_empty();
         for (recorder, generation, life) in log.lives() {
-            // What was folded was there.
-            let folded = view.folded((recorder, generation)).await?;
-            is_whole &= life.writer().is_some() && folded <= life.commits();
+            // What was rolled up was there.
+            let rolled_up = view.rolled_up((recorder, generation)).await?;
+            is_whole &= life.writer().is_some() && rolled_up <= life.commits();
         }
         let ranges = if is_whole { ranges(&committed) } else { vec![TimeRange::ALL] };
         let (mut found, mut gaps) = (Vec::new(), Vec::new());
@@ -71,9 +71,9 @@ impl Stored {
                 packets => Err(hides(store, name, packets, gaps.first())),
             };
         }
-        // What is folded is made again from the log, as far as that can be read.
-        let folded = gaps.iter().find(|gap| gap.commit().is_none());
-        if let Some(gap) = folded {
+        // What is rolled up is made again from the log, as far as that can be read.
+        let rolled_up = gaps.iter().find(|gap| gap.commit().is_none());
+        if let Some(gap) = rolled_up {
             return Err(hides(store, name, 0, Some(gap)));
         }
         let mut ordinals = Ordinals::new();
@@ -111,7 +111,7 @@ fn hides(store: &Store, name: &str, packets: u64, gap: Option<&Gap>) -> Failure 
     let (kind, why) = match gap {
         Some(gap) => (gap.failure_kind(), gap.to_string()),
         None => {
-            (FailureKind::Damaged, "the folded catalog does not name their segments".to_owned())
+            (FailureKind::Damaged, "the rolled-up catalog does not name their segments".to_owned())
         }
     };
     let packets = match packets {

@@ -12,7 +12,7 @@ use capstan_model::packet::Stamp;
 use capstan_model::{Address, Block, LinkType, Time, TimeRange};
 use capstan_model::{block::block_type, link::Interface};
 use capstan_storage_engine::catalog::WriterKind;
-use capstan_storage_engine::catalog::fold::fold_all;
+use capstan_storage_engine::catalog::rollup::roll_up_all;
 use capstan_storage_engine::segment::Layer;
 use futures::TryStreamExt;
 
@@ -232,7 +232,7 @@ async fn the_first_bytes_come_before_most_segments_are_opened() {
         let start = i64::from(number) * 1_000_000_000;
         record(&store, Recording::of(u64::from(1 + number)), traffic(1, 1_000, start, 1_000)).await;
     }
-    fold_all(&store, "test").await.unwrap();
+    roll_up_all(&store, "test").await.unwrap();
     for order in [Order::Recorded, Order::Time] {
         let what = of(Selection::default(), order);
         let snapshot = Snapshot::load(store.clone()).await.unwrap();

@@ -10,7 +10,7 @@ use capstan_model::coverage::{Listened, Loss};
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::{Block, HOUR_NANOS, LinkType, Packet, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::fold::fold_all;
+use capstan_storage_engine::catalog::rollup::roll_up_all;
 use capstan_storage_engine::catalog::{Finished, Recorder, Segment, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::builder::Writer;
@@ -226,7 +226,7 @@ pub(crate) async fn busy_hours() -> Store {
     let given = std::iter::once(ethernet("eth0")).chain(hour(0, 1)).chain(hour(1, 2)).collect();
     let store = store().await;
     record(&store, Recording { segment_bytes: 1, ..Recording::of(1) }, given).await;
-    fold_all(&store, "test").await.unwrap();
+    roll_up_all(&store, "test").await.unwrap();
     store
 }
 

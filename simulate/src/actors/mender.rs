@@ -1,4 +1,4 @@
-//! Damage that no request is to blame for, to what is folded, and repairs: while others go on, broken off in the
+//! Damage that no request is to blame for, to what is rolled up, and repairs: while others go on, broken off in the
 //! middle, and when nobody is there any more. After each all must be as it was.
 
 use std::sync::Mutex;
@@ -98,7 +98,7 @@ async fn look(scene: &Scene, store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Damages some of what is folded, or loses it: mostly a little, sometimes everything.
+/// Damages some of what is rolled up, or loses it: mostly a little, sometimes everything.
 fn wound(scene: &Scene, chance: &Chance) {
     let mut names = scene.bucket.names("sim/catalog/");
     names.extend(scene.bucket.names("sim/boundary/"));

@@ -3,15 +3,15 @@
 //!
 //! What an older root does not know is in the logs that it names and in those that are open. Only of lives
 //! that were taken in after it and have ended since nobody can tell whether all of their commits could be
-//! folded. The root that takes a log in is never the one that says it ended, so with a single root lost there
+//! rolled up. The root that takes a log in is never the one that says it ended, so with a single root lost there
 //! are no such lives.
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
 use futures::TryStreamExt;
 
-use super::fold::FIRST_FORMAT;
 use super::gap::{About, Gap, GapKind};
+use super::rollup::FIRST_FORMAT;
 use super::root::Root;
 use super::slot::Slot;
 use super::versions::{self, Versioned};
@@ -56,9 +56,9 @@ impl Base {
         known: Option<Versioned<Root>>,
     ) -> Result<Base, Failure> {
         match versions::newest_root(store, known).await {
-            Ok(root) if root.value.version > 0 || !is_folded(store).await? => Ok(Base::of(root)),
+            Ok(root) if root.value.version > 0 || !is_rolled_up(store).await? => Ok(Base::of(root)),
             Ok(none) => {
-                // Somebody may just have folded for the first time.
+                // Somebody may just have rolled up for the first time.
                 let again = versions::newest_root(store, None).await?;
                 if again.value.version > 0 {
                     return Ok(Base::of(again));
@@ -119,7 +119,7 @@ impl Base {
 }
 
 /// Whether anything of the catalog is there although no root is.
-async fn is_folded(store: &Store) -> Result<bool, Failure> {
+async fn is_rolled_up(store: &Store) -> Result<bool, Failure> {
     if store.format().format < FIRST_FORMAT {
         return Ok(false);
     }

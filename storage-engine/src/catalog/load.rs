@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::chain::read_writer;
 use super::entry::WriterInfo;
-use super::fold::behind_gap;
+use super::rollup::behind_gap;
 use super::state::Catalog;
 use crate::store::{Store, names};
 

@@ -1,11 +1,11 @@
-//! The manifest of a slot: what all commits say of one hour, folded.
+//! The manifest of a slot: what all commits say of one hour, rolled up.
 //!
 //! A manifest is a row of versions, each created if absent and none ever changed. Facts are
 //! held in the manifest itself until there are many; then they move into a *part*, an object
 //! of its own that later versions name. So the cost of a new version does not grow with the
 //! hour, and a question about a minute reads the parts that touch it.
 //!
-//! All here is pure. Folding the same commits twice, or by two folders at once, comes to the
+//! All here is pure. Rolling up the same commits twice, or by two rollups at once, comes to the
 //! same: a contributor's commits are taken in order, and those that are there are passed over.
 
 use std::borrow::Cow;
@@ -37,7 +37,7 @@ pub struct Manifest {
     pub version: u64,
     /// SHA-256 of the version before, hex; empty for the first.
     pub previous: String,
-    /// The epoch of the folder that made it.
+    /// The epoch of the rollup that made it.
     pub epoch: u64,
     /// Whose create this was.
     pub nonce: String,
@@ -76,7 +76,7 @@ pub struct Contributor {
 
 /// A commit on its way into a manifest: what it says of this slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folding {
+pub struct SlotCommit {
     /// Whose.
     pub recorder: RecorderId,
     /// Which life's.
@@ -117,11 +117,11 @@ impl Manifest {
     }
 
     /// The next version, with commits that are not in it yet; none if all are. The commits of one
-    /// life come in the order of their numbers, and all since what was folded last. `previous`
+    /// life come in the order of their numbers, and all since what was rolled up last. `previous`
     /// is the SHA-256 of this version.
-    pub fn fold(
+    pub fn roll_up(
         &self,
-        commits: &[Folding],
+        commits: &[SlotCommit],
         epoch: u64,
         previous: String,
         nonce: String,
@@ -152,7 +152,7 @@ impl Manifest {
         &self,
         newest: u64,
         unreadable: &BTreeSet<String>,
-        commits: &[Folding],
+        commits: &[SlotCommit],
         epoch: u64,
         previous: String,
         nonce: String,
@@ -170,7 +170,7 @@ impl Manifest {
     }
 
     /// The place of who made a commit, which is added if it is new.
-    fn contributor(&mut self, commit: &Folding) -> u32 {
+    fn contributor(&mut self, commit: &SlotCommit) -> u32 {
         let same = |known: &Contributor| {
             (known.recorder, known.generation) == (commit.recorder, commit.generation)
         };
@@ -352,10 +352,10 @@ mod tests {
 
     const SLOT: Slot = Slot::Hour(Hour(0));
 
-    fn commit(recorder: u64, seq: u64) -> Folding {
+    fn commit(recorder: u64, seq: u64) -> SlotCommit {
         let range = TimeRange { start: Time(seq as i64), end: Time(HOUR_NANOS) };
         let listened = vec![Listened { range, interfaces: Vec::new() }];
-        Folding {
+        SlotCommit {
             recorder: RecorderId(recorder),
             generation: Generation(1),
             admitted: recorder,
@@ -366,8 +366,8 @@ mod tests {
         }
     }
 
-    fn step(before: &Manifest, commits: &[Folding]) -> Option<Manifest> {
-        let mut next = before.fold(commits, 1, "hash".to_owned(), "nonce".to_owned())?;
+    fn step(before: &Manifest, commits: &[SlotCommit]) -> Option<Manifest> {
+        let mut next = before.roll_up(commits, 1, "hash".to_owned(), "nonce".to_owned())?;
         for (holds, content) in next.overflow() {
             let facts = content.facts.len() as u64;
             let span = content.facts.span();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_it_is_not_folded_again() {
+    fn commits_are_not_rolled_up_twice() {
         let first = step(&Manifest::empty(SLOT), &[commit(1, 0), commit(2, 3)]).unwrap();
         assert_eq!((first.version, first.held.commits.len()), (1, 2));
         assert_eq!(step(&first, &[commit(2, 3), commit(1, 0)]), None);
@@ -469,7 +469,7 @@ mod tests {
     #[test]
     fn what_must_not_be_is_found() {
         let first = step(&Manifest::empty(SLOT), &[commit(1, 0), commit(1, 1)]).unwrap();
-        let good = first.fold(&[commit(1, 2)], 1, String::new(), String::new()).unwrap();
+        let good = first.roll_up(&[commit(1, 2)], 1, String::new(), String::new()).unwrap();
         good.check(&first).unwrap();
         let bad = |change: fn(&mut Manifest)| {
             let mut manifest = good.clone();
@@ -500,10 +500,10 @@ mod tests {
     }
 
     proptest! {
-        /// Two folders that take turns, each from where it thinks folding is, come to what one
-        /// folder comes to.
+        /// Two rollups that take turns, each from where it thinks the rollup is, come to what one
+        /// rollup comes to.
         #[test]
-        fn folding_twice_comes_to_the_same(
+        fn rolling_up_twice_is_idempotent(
             steps in prop::collection::vec((any::<bool>(), 1..5_u64), 1..20)
         ) {
             let all: Vec<_> = (0..40).map(|seq| commit(1, seq)).collect();
@@ -517,9 +517,9 @@ mod tests {
                 }
                 *place = end;
             }
-            let folded = at[0].max(at[1]);
+            let rolled_up = at[0].max(at[1]);
             let seqs: Vec<u64> = manifest.held.commits.iter().map(|of| of.seq).collect();
-            prop_assert_eq!(seqs, (0..folded).collect::<Vec<_>>());
+            prop_assert_eq!(seqs, (0..rolled_up).collect::<Vec<_>>());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Appending to a log of one's own.
 //!
-//! An import whose log was ended stops: another process may go on with it ([`succession`]). A recorder that was away for more than a day finds that its log was [ended](super::fold::seal). It begins a new life then, and
+//! An import whose log was ended stops: another process may go on with it ([`succession`]). A recorder that was away for more than a day finds that its log was [ended](super::rollup::silent). It begins a new life then, and
 //! commits there what it still has to. What it captures stays of the life in which it began: ids of packets go on
 //! from where they were, and each segment says whose it is.
 
@@ -13,7 +13,7 @@ use super::chain::Chain;
 use super::entry::{
     self, Commit, CommitDraft, EntryError, FORMAT, Finished, Owner, Writer, WriterInfo, to_json,
 };
-use super::fold::seal;
+use super::rollup::silent;
 use super::succession;
 use crate::store::{Created, Store, names};
 
@@ -166,7 +166,7 @@ impl Recorder {
             let owner = Owner { recorder, generation: self.first };
             content.segments.iter_mut().for_each(|of| of.owner = of.owner.or(Some(owner)));
             if self.chain.next() == 0 && content.note.is_empty() {
-                content.note = format!("goes on from a log that was {}", seal::NOTE);
+                content.note = format!("goes on from a log that was {}", silent::NOTE);
             }
         }
         let wrong = |error: EntryError| {
@@ -188,7 +188,7 @@ impl Recorder {
             let path = names::commit(recorder, generation, commit.seq);
             match self.store.create(&path, bytes.clone()).await? {
                 Created::Lost => match self.ended_by(&path).await? {
-                    Some(note) if note == seal::NOTE && !self.may_be_succeeded() => {
+                    Some(note) if note == silent::NOTE && !self.may_be_succeeded() => {
                         self.begin_again().await?;
                     }
                     note => {
@@ -227,7 +227,7 @@ impl Recorder {
         let (recorder, generation) = self.chain.owner();
         let place = self.store.place();
         match note {
-            Some(note) if note == seal::NOTE || note.starts_with(succession::NOTE) => format!(
+            Some(note) if note == silent::NOTE || note.starts_with(succession::NOTE) => format!(
                 "generation {generation} of recorder {recorder} in {place} was {note}: this process was paused or cut off \
                  from the store, and commits nothing more"
             ),

@@ -1,7 +1,7 @@
-//! Who folds: every process that stays is ready to, and one does.
+//! Which process rolls up: every one that stays is ready to, and one does.
 //!
-//! Nobody elects the folder. Who does not fold looks from time to time whether commits wait that
-//! waited the last time too, while no new root came: then nobody folds, and it takes over. That two may
+//! There is no leader election. A process that does not roll up looks from time to time whether commits wait that
+//! waited the last time too, while no new root came: then no process rolls up, and it takes over. That two may
 //! do so at once is no harm, as the root's epoch decides.
 
 use std::collections::BTreeSet;
@@ -11,31 +11,31 @@ use std::time::Duration;
 
 use capstan_model::{Failure, Generation, RecorderId};
 
-use super::fold::seal::SILENT;
-use super::fold::{Folder, Outcome, Stay, fold_all};
+use super::rollup::silent::SILENT;
+use super::rollup::{Outcome, Rollup, Stay, roll_up_all};
 use super::sweep::GRACE;
 use super::view::View;
 use crate::store::{Store, names};
 
-/// Time between two steps of who folds, and between two looks of who does not.
+/// Time between two steps of the process that rolls up, and between two looks of one that does not.
 pub const EVERY: Duration = Duration::from_secs(30);
 
-/// A folder that stays has made a root in this time if there was anything to fold.
+/// A rollup that stays has made a root in this time if there was anything to roll up.
 const ALIVE: Duration = Duration::from_secs(120);
 
 /// Steps between two rounds of removing what was replaced and ending logs of who is gone.
 const SWEEP_EVERY: u32 = 32;
 
-/// What was seen of a store's folding.
+/// What was seen of a store's rollup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Look {
     /// The newest root.
     root: u64,
-    /// Logs with commits that are not folded, and where folding has come to in them.
+    /// Logs with commits that are not rolled up, and where the rollup has come to in them.
     waiting: BTreeSet<(RecorderId, Generation, u64)>,
 }
 
-/// Whether nobody folds: something waits, waited the last time too, and nothing was done meanwhile. Pure.
+/// Whether nobody rolls up: something waits, waited the last time too, and nothing was done meanwhile. Pure.
 pub(crate) fn is_abandoned(before: &Look, now: &Look) -> bool {
     let nobody_ever = now.root == 0 && !now.waiting.is_empty();
     let nothing_done = before.root == now.root && !before.waiting.is_disjoint(&now.waiting);
@@ -47,12 +47,12 @@ async fn look(store: &Store) -> Result<Look, Failure> {
     Ok(Look { root: view.root().version, waiting: view.waiting().collect() })
 }
 
-/// Keeps a store folded until `stop` ends, and what is there then is folded once more if it was this one
-/// that folds. Failures are logged and tried again: nothing is lost while nobody folds, answers
+/// Keeps a store rolled up until `stop` ends, and what is there then is rolled up once more if it was this one
+/// that rolls up. Failures are logged and tried again: nothing is lost while nobody rolls up, answers
 /// only cost more.
-pub async fn keep_folding(store: Store, holder: String, every: Duration, stop: impl Future) {
+pub async fn run_rollup(store: Store, holder: String, every: Duration, stop: impl Future) {
     let mut stop = pin!(stop);
-    let mut role: Option<(Folder, u32)> = None;
+    let mut role: Option<(Rollup, u32)> = None;
     let mut before = Look::default();
     loop {
         let stopped = tokio::select! {
@@ -61,7 +61,7 @@ pub async fn keep_folding(store: Store, holder: String, every: Duration, stop: i
             () = tokio::time::sleep(store.jitter(every)) => false,
         };
         let outcome = match &mut role {
-            Some((folder, steps)) => fold(folder, steps).await,
+            Some((rollup, steps)) => roll_up(rollup, steps).await,
             None if stopped => return,
             None => match look(&store).await {
                 Ok(now) => {
@@ -75,12 +75,12 @@ pub async fn keep_folding(store: Store, holder: String, every: Duration, stop: i
         match outcome {
             Ok(None) => {}
             Ok(Some(by)) => {
-                tracing::info!(%by, "another one folds now");
+                tracing::info!(%by, "another one rolls up now");
                 role = None;
                 before = Look::default();
             }
             Err(failure) => {
-                tracing::warn!(%failure, "the catalog could not be folded; trying again")
+                tracing::warn!(%failure, "the catalog could not be rolled up; trying again")
             }
         }
         if stopped {
@@ -92,31 +92,31 @@ pub async fn keep_folding(store: Store, holder: String, every: Duration, stop: i
 async fn take_over(
     store: &Store,
     holder: &str,
-    role: &mut Option<(Folder, u32)>,
+    role: &mut Option<(Rollup, u32)>,
 ) -> Result<Option<String>, Failure> {
-    let folder = Folder::claim(store, holder, Stay::Keeps).await?;
-    let (folder, steps) = role.insert((folder, 0));
-    fold(folder, steps).await
+    let rollup = Rollup::claim(store, holder, Stay::Keeps).await?;
+    let (rollup, steps) = role.insert((rollup, 0));
+    roll_up(rollup, steps).await
 }
 
-/// Folds all there is; who has taken over if somebody did.
-async fn fold(folder: &mut Folder, steps: &mut u32) -> Result<Option<String>, Failure> {
-    if let Outcome::Fenced { by } = folder.fold_all().await? {
+/// Rolls up all there is; gives who has taken over if another process did.
+async fn roll_up(rollup: &mut Rollup, steps: &mut u32) -> Result<Option<String>, Failure> {
+    if let Outcome::Fenced { by } = rollup.roll_up_all().await? {
         return Ok(Some(by));
     }
     *steps = steps.wrapping_add(1);
     if steps.is_multiple_of(SWEEP_EVERY) {
-        folder.sweep(GRACE).await?;
-        folder.seal(SILENT).await?;
+        rollup.sweep(GRACE).await?;
+        rollup.end_silent(SILENT).await?;
     }
     Ok(None)
 }
 
-/// Folds what is there unless somebody who stays does: for who has written and goes away.
+/// Rolls up what is there unless a process that stays does: for one that has written and goes away.
 ///
 /// # Errors
 /// What the store says. Nothing is lost then.
-pub async fn fold_before_leaving(store: &Store, holder: &str) -> Result<(), Failure> {
+pub async fn roll_up_before_leaving(store: &Store, holder: &str) -> Result<(), Failure> {
     let view = View::load(store).await?;
     let mut waiting = view.waiting();
     let Some((recorder, generation, next)) = waiting.next() else { return Ok(()) };
@@ -131,14 +131,14 @@ pub async fn fold_before_leaving(store: &Store, holder: &str) -> Result<(), Fail
             return Ok(());
         }
     }
-    fold_all(store, holder).await.map(|_| ())
+    roll_up_all(store, holder).await.map(|_| ())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::Recorder;
-    use crate::catalog::fold::Stay;
+    use crate::catalog::rollup::Stay;
     use crate::catalog::tests::{RECORDER, draft, live, memory};
     use crate::catalog::versions;
 
@@ -163,13 +163,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stays_folds_and_folds_once_more_when_it_stops() {
+    async fn the_rollup_of_a_process_that_stays_runs_once_more_when_it_stops() {
         let store = memory().await;
         let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
         recorder.commit(draft("a", 0)).await.unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let every = Duration::from_millis(5);
-        let kept = tokio::spawn(keep_folding(store.clone(), "stays".to_owned(), every, stopped));
+        let kept = tokio::spawn(run_rollup(store.clone(), "stays".to_owned(), every, stopped));
         while View::load(&store).await.unwrap().waiting().count() > 0 {
             tokio::time::sleep(every).await;
         }
@@ -182,19 +182,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_folds_unless_another_one_will() {
+    async fn a_process_that_leaves_rolls_up_unless_another_one_will() {
         let store = memory().await;
         let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
-        fold_before_leaving(&store, "import").await.unwrap();
+        roll_up_before_leaving(&store, "import").await.unwrap();
         assert_eq!(versions::newest_root(&store, None).await.unwrap().value.version, 0);
         for number in 0..2 {
             recorder.commit(draft(&format!("s{number}"), number)).await.unwrap();
-            fold_before_leaving(&store, "import").await.unwrap();
+            roll_up_before_leaving(&store, "import").await.unwrap();
             assert_eq!(View::load(&store).await.unwrap().waiting().count(), 0);
         }
-        Folder::claim(&store, "stays", Stay::Keeps).await.unwrap();
+        Rollup::claim(&store, "stays", Stay::Keeps).await.unwrap();
         recorder.commit(draft("s3", 3)).await.unwrap();
-        fold_before_leaving(&store, "import").await.unwrap();
+        roll_up_before_leaving(&store, "import").await.unwrap();
         assert_eq!(View::load(&store).await.unwrap().waiting().count(), 1);
     }
 }

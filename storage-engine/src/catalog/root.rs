@@ -1,9 +1,9 @@
-//! The root: how far every open log is folded, who may fold, and which manifests changed lately.
+//! The root: how far every open log is rolled up, who may roll up, and which manifests changed lately.
 //!
 //! A row of versions, each created if absent. It names what goes on, not what was: its size
 //! follows the number of recorders and not the history.
 //!
-//! A version is put *after* the manifests that hold what it says is folded. So who reads a root
+//! A version is put *after* the manifests that hold what it says is rolled up. So who reads a root
 //! first and manifests then has every commit below the root's positions, and tails the logs
 //! from there. What manifests hold beyond that is left out ([`Root::known`]), so that all parts
 //! of an answer are of one moment.
@@ -45,11 +45,11 @@ pub struct Root {
     pub previous: String,
     /// Whose create this was.
     pub nonce: String,
-    /// Raised by each who takes over folding: only the holder of the newest may commit.
+    /// Raised by each who takes over the rollup: only the holder of the newest may commit.
     pub epoch: u64,
     /// Who holds the epoch, for people.
     pub holder: String,
-    /// The holder goes on folding for as long as it can; else it only folded what there was.
+    /// The holder goes on rolling up for as long as it can; else it only rolled up what there was.
     pub keeps: bool,
     /// The number of the newest boundary that its maker knew.
     pub boundary: u64,
@@ -62,9 +62,9 @@ pub struct Root {
     /// Hours that have a manifest; none if versions that did not keep this made some of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<Hours>,
-    /// What was wrong with what was folded and hides nothing, in words.
+    /// What was wrong with what was rolled up and hides nothing, in words.
     pub problems: BTreeSet<String>,
-    /// Commits that were folded and could not be read, or were not what was written.
+    /// Commits that were rolled up and could not be read, or were not what was written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
     /// Commits that a repair has replaced.
@@ -77,10 +77,10 @@ pub struct Root {
 pub struct OpenLog {
     /// The version of the root that took it in.
     pub admitted: u64,
-    /// Its last commit is folded, and what it came to is stored as an ended life: nobody need
+    /// Its last commit is rolled up, and what it came to is stored as an ended life: nobody need
     /// look at it any more.
     pub ended: bool,
-    /// What its commits up to the folded one add up to.
+    /// What its commits up to the rolled up one add up to.
     pub life: Life,
 }
 
@@ -95,12 +95,12 @@ pub struct SlotVersion {
     pub since: u64,
 }
 
-/// What a folder has done since the root before.
+/// What a rollup has done since the root before.
 #[derive(Debug, Default)]
 pub struct Step {
     /// Lives that were followed further, or are new.
     pub lives: Vec<Life>,
-    /// Those whose last commit is folded.
+    /// Those whose last commit is rolled up.
     pub ended: BTreeSet<(RecorderId, Generation)>,
     /// Ended ones that nobody finds any more.
     pub gone: BTreeSet<(RecorderId, Generation)>,
@@ -152,7 +152,7 @@ impl Step {
 }
 
 impl Root {
-    /// Before the first version: a store in which nothing was folded.
+    /// Before the first version: a store in which nothing was rolled up.
     pub fn empty() -> Root {
         Root {
             format: FORMAT,
@@ -236,8 +236,8 @@ impl Root {
         next
     }
 
-    /// A version that goes on from this one, which is the newest that can be read. What was folded
-    /// since is folded again.
+    /// A version that goes on from this one, which is the newest that can be read. What was rolled up
+    /// since is rolled up again.
     pub(crate) fn mended(&self, mending: Mending, nonce: String) -> Root {
         let Mending { version, previous, epoch, boundary, logs, wide, mut hours } = mending;
         let (holder, keeps) = ("repair".to_owned(), false);
@@ -367,7 +367,7 @@ impl Root {
             return broken("epochs do not follow each other");
         }
         if self.epoch != before.epoch && self.logs != before.logs {
-            return broken("who takes over folds in the same step");
+            return broken("who takes over rolls up in the same step");
         }
         if self.boundary < before.boundary || self.unnamed_since < before.unnamed_since {
             return broken("a boundary was taken back");
@@ -392,7 +392,7 @@ impl Root {
                     return broken("a log that ended goes on, or one is taken in twice");
                 }
                 Some(now) if now.life.chain().next() < then.life.chain().next() => {
-                    return broken("folded commits were taken back");
+                    return broken("rolled-up commits were taken back");
                 }
                 Some(_) => {}
             }
@@ -400,7 +400,7 @@ impl Root {
         for log in &self.logs {
             let new = before.log(log.life.owner()).is_none();
             if new && (log.admitted != self.version || log.life.chain().next() != 0) {
-                return broken("a log is folded in the step that takes it in");
+                return broken("a log is rolled up in the step that takes it in");
             }
             if log.ended && !log.life.chain().finished() {
                 return broken("a log ended that did not say so");
@@ -467,12 +467,12 @@ mod tests {
         let slots = vec![(slot(1), 1), (Slot::Wide, 1)];
         let owner = (RecorderId(7), Generation(1));
         let ended = [owner].into();
-        let folded = step(&taken, Step { lives, slots, ended, ..Step::default() });
-        assert_eq!(folded.known(&contributor(7, 2)), 3);
-        assert_eq!((folded.slot(slot(1)), folded.slot(slot(2))), (Some(1), None));
-        assert!(folded.has_hour(Hour(1)) && !folded.has_hour(Hour(2)));
+        let rolled_up = step(&taken, Step { lives, slots, ended, ..Step::default() });
+        assert_eq!(rolled_up.known(&contributor(7, 2)), 3);
+        assert_eq!((rolled_up.slot(slot(1)), rolled_up.slot(slot(2))), (Some(1), None));
+        assert!(rolled_up.has_hour(Hour(1)) && !rolled_up.has_hour(Hour(2)));
 
-        let gone = step(&folded, Step { gone: [owner].into(), ..Step::default() });
+        let gone = step(&rolled_up, Step { gone: [owner].into(), ..Step::default() });
         assert!(gone.logs.is_empty());
         assert_eq!(gone.known(&contributor(7, 2)), u64::MAX, "it was taken in before, and ended");
         assert_eq!(gone.known(&contributor(8, 5)), 0, "it is newer than this root");

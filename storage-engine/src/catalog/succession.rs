@@ -172,7 +172,7 @@ async fn end(
         Failure::caused_by(FailureKind::Damaged, what, error)
     })?;
     let bytes = to_json(&commit)?;
-    // Who was killed right after it had registered is not known as open: then nobody would fold this commit.
+    // Who was killed right after it had registered is not known as open: then nobody would roll up this commit.
     store.put_new(&names::open(recorder, generation), Vec::new()).await?;
     match store.create(&names::commit(recorder, generation, commit.seq), bytes.clone()).await? {
         Created::Created => {

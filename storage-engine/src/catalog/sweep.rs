@@ -49,7 +49,7 @@ impl Kept {
     }
 
     /// The lowest version of a slot's manifest that a leased root names. It may have been replaced before that
-    /// root was made: by a folder that did not come to naming the next one.
+    /// root was made: by a rollup that did not come to naming the next one.
     fn manifest(&self, slot: Slot) -> Option<u64> {
         self.leased.as_ref().and_then(|(root, _)| root.slot(slot))
     }

@@ -19,9 +19,9 @@ use super::base::Base;
 use super::chain::{Chain, sorted_out};
 use super::entry::{WriterInfo, WriterKind};
 use super::filter::AddressFilter;
-use super::fold::{FIRST_FORMAT, begin, open_logs};
 use super::gap::{About, Gap, GapKind};
 use super::life::Life;
+use super::rollup::{FIRST_FORMAT, begin, open_logs};
 use super::root::Root;
 use super::slots::Slots;
 use super::state::{Catalog, CommitId, Said, Segment};
@@ -146,7 +146,7 @@ impl View {
         let mut open = open_logs(store).await?;
         let Base { root, newer, gap, note } = Base::find(store, known).await?;
         if newer.is_some() {
-            // A life that was taken in by a root that cannot be read is open, or has ended and is folded.
+            // A life that was taken in by a root that cannot be read is open, or has ended and is rolled up.
             open.extend(open_logs(store).await?);
         }
         let mut notes: BTreeSet<String> = note.into_iter().collect();
@@ -238,12 +238,12 @@ impl View {
         &self.root.value
     }
 
-    /// Logs with commits that are not folded, and the number of the first of these.
+    /// Logs with commits that are not rolled up, and the number of the first of these.
     pub fn waiting(&self) -> impl Iterator<Item = (RecorderId, Generation, u64)> {
         self.tail.lives().filter_map(|(recorder, generation, life)| {
             let log = self.root.value.log((recorder, generation));
-            let folded = log.map_or(0, |log| log.life.chain().next());
-            (life.chain().next() > folded).then_some((recorder, generation, folded))
+            let rolled_up = log.map_or(0, |log| log.life.chain().next());
+            (life.chain().next() > rolled_up).then_some((recorder, generation, rolled_up))
         })
     }
 
@@ -323,11 +323,11 @@ impl View {
         Ok(())
     }
 
-    /// How many commits of a log are folded: one request if the root does not name it.
+    /// How many commits of a log are rolled up: one request if the root does not name it.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn folded(&self, owner: (RecorderId, Generation)) -> Result<u64, Failure> {
+    pub async fn rolled_up(&self, owner: (RecorderId, Generation)) -> Result<u64, Failure> {
         if let Some(log) = self.root.value.log(owner) {
             return Ok(log.life.chain().next());
         }

@@ -35,7 +35,7 @@ pub enum Action {
         version: u64,
         /// The one it goes on from; 0 = none can be read.
         from: u64,
-        /// Logs that it had not, and that are folded on from where manifests have them.
+        /// Logs that it had not, and that are rolled up on from where manifests have them.
         logs: u64,
     },
     /// A manifest was put.
@@ -133,7 +133,7 @@ impl fmt::Display for Action {
                 write!(f, "{object}: removed, as another one is in its place")
             }
             Action::Needless(commit) => {
-                write!(f, "{commit}: removed: it is damaged, and what it said is folded")
+                write!(f, "{commit}: removed: it is damaged, and what it said is rolled up")
             }
             Action::Writer(recorder, generation) => {
                 write!(f, "{}: written again", names::writer(*recorder, *generation))

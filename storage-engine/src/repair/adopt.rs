@@ -95,9 +95,9 @@ pub struct Log {
     pub kind: Option<WriterKind>,
     /// The first life of the import that it is of, if that can be told.
     pub import: Option<Generation>,
-    /// A commit of it is missing or damaged, and what it said is not folded.
+    /// A commit of it is missing or damaged, and what it said is not rolled up.
     pub has_hole: bool,
-    /// Its last commits are missing or damaged, and what they said is not folded.
+    /// Its last commits are missing or damaged, and what they said is not rolled up.
     pub is_cut: bool,
     /// Its last commit says that it is the last.
     pub finished: bool,

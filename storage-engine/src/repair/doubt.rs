@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::adopt::Log;
 use super::survey::{Owner, Survey};
-use crate::catalog::fold::seal;
+use crate::catalog::rollup::silent;
 use crate::catalog::root::Root;
 use crate::catalog::{About, CommitId, Gap, GapKind, Life, Problem};
 use crate::store::names;
@@ -13,7 +13,7 @@ use crate::store::names;
 pub(super) type Doubtful = BTreeMap<CommitId, Gap>;
 
 /// Finds them: those that readers miss; of logs that were forgotten those that no manifest has as they were
-/// written; and all others where objects of the folded catalog cannot be read. `was_sound`: none of these
+/// written; and all others where objects of the rolled-up catalog cannot be read. `was_sound`: none of these
 /// was damaged or missing before the repair.
 pub(super) fn doubtful(survey: &Survey, was_sound: bool, forgotten: &BTreeSet<Owner>) -> Doubtful {
     let usable = |gap: &Gap| gap.kind != GapKind::TooNew;
@@ -24,14 +24,14 @@ pub(super) fn doubtful(survey: &Survey, was_sound: bool, forgotten: &BTreeSet<Ow
     let names_all = hidden.iter().all(|gap| gap.commit().is_some());
     let cut = survey.cut_logs().map(|(recorder, generation, seq)| {
         let object = names::commit(recorder, generation, seq);
-        let what = format!("{object} is missing, though it was folded");
+        let what = format!("{object} is missing, though it was rolled up");
         Gap::new(&object, GapKind::Missing, About::AnyTime, what)
     });
     let of_logs = survey.logs.problems.iter().filter_map(Problem::gap).chain(cut).filter(|gap| {
         let is_missed = |id: CommitId| {
             let owner = (id.0, id.1);
-            id.2 >= survey.folded(root, &owner)
-                || forgotten.contains(&owner) && !survey.is_folded_as_written(&id)
+            id.2 >= survey.rolled_up(root, &owner)
+                || forgotten.contains(&owner) && !survey.is_rolled_up_as_written(&id)
         };
         !was_sound || !names_all || gap.commit().is_some_and(is_missed)
     });
@@ -54,7 +54,7 @@ pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<Owner, Log>
             has_hole: false,
             is_cut: false,
             // Who was away when its log was ended could not say what else it had.
-            finished: life.chain().finished() && !life.notes().contains(seal::NOTE),
+            finished: life.chain().finished() && !life.notes().contains(silent::NOTE),
             next_ordinal: life.chain().next_ordinal(),
         };
         logs.insert(*owner, log);

@@ -5,18 +5,22 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::survey::Owner;
 use crate::catalog::Life;
-use crate::catalog::fold::begin;
+use crate::catalog::rollup::begin;
 use crate::store::{Store, names};
 
 /// GETs in flight.
 const AT_ONCE: usize = 32;
 
-/// A life whose first `commits` commits are folded, with what can still be read of them. Its last commit is left
-/// to be folded, so that whoever folds it ends the life as always.
+/// A life whose first `commits` commits are rolled up, with what can still be read of them. Its last commit is left
+/// to be rolled up, so that whoever rolls it up ends the life as always.
 ///
 /// # Errors
 /// What the store says.
-pub(super) async fn as_folded(store: &Store, owner: Owner, commits: u64) -> Result<Life, Failure> {
+pub(super) async fn as_rolled_up(
+    store: &Store,
+    owner: Owner,
+    commits: u64,
+) -> Result<Life, Failure> {
     let (recorder, generation) = owner;
     let (mut life, _) = begin(store, recorder, generation).await?;
     // What is wrong with these commits hides nothing: manifests have what they said.

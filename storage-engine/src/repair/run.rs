@@ -12,22 +12,22 @@ use roaring::RoaringTreemap;
 use super::action::{Action, Options, Report, Watch};
 use super::adopt::{Log, Stray, Unnamed, Why, judge};
 use super::doubt::{Doubtful, doubtful, logs};
-use super::forgotten::as_folded;
+use super::forgotten::as_rolled_up;
 use super::log::{RepairLog, repairer};
 use super::named::NamedSegments;
 use super::survey::{Commits, Kinds, Owner, Survey};
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
-use crate::catalog::fold::{FIRST_FORMAT, MendingSlot};
-use crate::catalog::manifest::{Folding, Manifest};
+use crate::catalog::manifest::{Manifest, SlotCommit};
+use crate::catalog::rollup::{FIRST_FORMAT, MendingSlot};
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
-use crate::catalog::{CommitId, Folder, Segment, SegmentEntry, Slot, Stay, WriterKind};
+use crate::catalog::{CommitId, Rollup, Segment, SegmentEntry, Slot, Stay, WriterKind};
 use crate::segment::Layer;
 use crate::store::{Listed, Store, checked, names};
 use crate::verify::run::hours_with_data;
 
-/// How often all is begun again because others fold meanwhile.
+/// How often all is begun again because others roll up meanwhile.
 const TRIES: u32 = 4;
 
 struct Repair<'a, W> {
@@ -43,7 +43,7 @@ struct Repair<'a, W> {
 ///
 /// # Errors
 /// What the store says; of kind `TooNew` if a newer version wrote some of the catalog, of kind
-/// `Unavailable` if others fold all the time. What was done until then stays, and calling again is right.
+/// `Unavailable` if others roll up all the time. What was done until then stays, and calling again is right.
 pub async fn repair(
     store: &Store,
     options: &Options,
@@ -57,25 +57,25 @@ pub async fn repair(
         }
     }
     let what = format!(
-        "others fold the catalog of {} all the time: stop who records into it, and repair again",
+        "others roll up the catalog of {} all the time: stop who records into it, and repair again",
         store.place()
     );
     Err(Failure::new(FailureKind::Unavailable, what))
 }
 
 impl<W: Watch> Repair<'_, W> {
-    /// One attempt; false if another one folds meanwhile.
+    /// One attempt; false if another one rolls up meanwhile.
     async fn once(&mut self) -> Result<bool, Failure> {
         self.watch.begin("reading the catalog", 0);
         let mut survey = Survey::take(self.store).await?;
-        let is_folded = self.store.format().format >= FIRST_FORMAT;
+        let is_rolled_up = self.store.format().format >= FIRST_FORMAT;
         let (was_sound, forgotten) = (survey.is_sound(), survey.forgotten());
         self.mend_writers(&survey).await?;
-        if is_folded && !self.mend_root(&mut survey).await? {
+        if is_rolled_up && !self.mend_root(&mut survey).await? {
             return Ok(false);
         }
         let doubtful = doubtful(&survey, was_sound, &forgotten);
-        if is_folded {
+        if is_rolled_up {
             if !self.mend_slots(&survey, &doubtful).await? {
                 return Ok(false);
             }
@@ -88,10 +88,10 @@ impl<W: Watch> Repair<'_, W> {
             }
         }
         let named = self.adopt(survey, &doubtful).await?;
-        if is_folded && !self.options.dry_run && (named || self.report.repaired > 0) {
-            self.watch.begin("folding", 0);
-            // If another one took over, it folds.
-            crate::catalog::fold::fold_all(self.store, "repair").await?;
+        if is_rolled_up && !self.options.dry_run && (named || self.report.repaired > 0) {
+            self.watch.begin("rolling up", 0);
+            // If another one took over, it rolls up.
+            crate::catalog::rollup::roll_up_all(self.store, "repair").await?;
         }
         Ok(true)
     }
@@ -206,8 +206,8 @@ impl<W: Watch> Repair<'_, W> {
             }
             self.did(Action::Boundary(number));
         }
-        let nothing_folded = newest == 0 && survey.slots.is_empty() && survey.lives.is_empty();
-        if !(is_newest || nothing_folded) || !homeless.is_empty() {
+        let nothing_rolled_up = newest == 0 && survey.slots.is_empty() && survey.lives.is_empty();
+        if !(is_newest || nothing_rolled_up) || !homeless.is_empty() {
             let base = readable.unwrap_or_else(Root::empty);
             let root = self.put_root(survey, &base, &homeless).await?;
             let Some(root) = root else { return Ok(false) };
@@ -217,7 +217,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(true)
     }
 
-    /// Stores lives of imports and repairs as ended whose last commits are lost though they were folded. Whoever
+    /// Stores lives of imports and repairs as ended whose last commits are lost though they were rolled up. Whoever
     /// goes on with an import looks into its log. A recorder on an interface may still live: its log stays open.
     async fn end_forgotten(&mut self, survey: &mut Survey) -> Result<(), Failure> {
         for owner in survey.homeless() {
@@ -227,7 +227,7 @@ impl<W: Watch> Repair<'_, W> {
             if commits == 0 || may_live || is_whole {
                 continue;
             }
-            let life = as_folded(self.store, owner, commits).await?;
+            let life = as_rolled_up(self.store, owner, commits).await?;
             if !self.options.dry_run {
                 versions::put_ended(self.store, &life).await?;
             }
@@ -264,7 +264,7 @@ impl<W: Watch> Repair<'_, W> {
         let mut logs = Vec::new();
         let unnamed = survey.open.iter().filter(|owner| base.log(**owner).is_none());
         for owner in homeless.iter().chain(unnamed) {
-            let mut life = as_folded(self.store, *owner, survey.counted(owner)).await?;
+            let mut life = as_rolled_up(self.store, *owner, survey.counted(owner)).await?;
             if self.nameless.contains(owner) {
                 life.forget_writer();
             }
@@ -305,7 +305,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(Some(root))
     }
 
-    /// Puts manifests anew that cannot be read or lack facts. False if another one folds.
+    /// Puts manifests anew that cannot be read or lack facts. False if another one rolls up.
     async fn mend_slots(&mut self, survey: &Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let empty = Root::empty();
         let root = survey.roots.readable.as_ref().unwrap_or(&empty);
@@ -336,7 +336,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(true)
     }
 
-    /// Puts manifests with commits that they lack, one after the other. False if another one folds.
+    /// Puts manifests with commits that they lack, one after the other. False if another one rolls up.
     async fn put_slots(
         &mut self,
         survey: &Survey,
@@ -346,37 +346,37 @@ impl<W: Watch> Repair<'_, W> {
     ) -> Result<bool, Failure> {
         let steps = missing.values().flat_map(BTreeMap::values).map(RoaringTreemap::len).sum();
         self.watch.begin("reading commits", steps);
-        let mut folder = match self.options.dry_run {
+        let mut rollup = match self.options.dry_run {
             true => None,
-            false => Some(Folder::claim(self.store, "repair", Stay::Leaves).await?),
+            false => Some(Rollup::claim(self.store, "repair", Stay::Leaves).await?),
         };
         let mut put = Vec::new();
         for (slot, commits) in missing {
-            let (commits, lost) = self.foldings(survey, root, *slot, commits).await?;
+            let (commits, lost) = self.commits_of(survey, root, *slot, commits).await?;
             let many = commits.len() as u64;
-            if let Some(folder) = &folder {
+            if let Some(rollup) = &rollup {
                 let Some(mending) = self.mending(survey, *slot, commits).await? else {
                     return Ok(false);
                 };
-                let Some(mended) = folder.mend(&mending).await? else { return Ok(false) };
+                let Some(mended) = rollup.mend(&mending).await? else { return Ok(false) };
                 put.push(mended);
             }
             self.did(Action::Manifest { slot: *slot, commits: many, lost });
         }
         // What manifests said of commits that cannot be read is not said by those that are put now.
         let gaps = doubtful.values().cloned().collect();
-        match &mut folder {
-            Some(folder) => folder.name_mended(put, gaps).await,
+        match &mut rollup {
+            Some(rollup) => rollup.name_mended(put, gaps).await,
             None => Ok(true),
         }
     }
 
-    /// What a manifest is made anew from; none if another one folded and removed it meanwhile.
+    /// What a manifest is made anew from; none if another one rolled up and removed it meanwhile.
     async fn mending(
         &self,
         survey: &Survey,
         slot: Slot,
-        commits: Vec<Folding>,
+        commits: Vec<SlotCommit>,
     ) -> Result<Option<MendingSlot>, Failure> {
         let found = survey.slots.get(&slot);
         let readable = found.and_then(|found| found.row.readable.as_ref());
@@ -397,14 +397,14 @@ impl<W: Watch> Repair<'_, W> {
     }
 
     /// What commits say of a slot, and how many of them cannot be read.
-    async fn foldings(
+    async fn commits_of(
         &self,
         survey: &Survey,
         root: &Root,
         slot: Slot,
         commits: &Commits,
-    ) -> Result<(Vec<Folding>, u64), Failure> {
-        let (mut foldings, mut lost) = (Vec::new(), 0);
+    ) -> Result<(Vec<SlotCommit>, u64), Failure> {
+        let (mut read, mut lost) = (Vec::new(), 0);
         let commits = commits.iter().flat_map(|(owner, seqs)| seqs.iter().map(|seq| (*owner, seq)));
         for (owner, seq) in commits {
             self.watch.step();
@@ -419,7 +419,7 @@ impl<W: Watch> Repair<'_, W> {
             let known = survey.admitted.get(&owner).copied();
             let named = root.log(owner).map(|log| log.admitted);
             let life = survey.logs.lives.get(&owner);
-            foldings.push(Folding {
+            read.push(SlotCommit {
                 recorder,
                 generation,
                 admitted: known.or(named).unwrap_or(root.version),
@@ -429,7 +429,7 @@ impl<W: Watch> Repair<'_, W> {
                 share,
             });
         }
-        Ok((foldings, lost))
+        Ok((read, lost))
     }
 
     /// Names segments that nobody names and somebody should; whether there were any.

@@ -100,7 +100,7 @@ pub(super) struct Survey {
     pub(super) admitted: BTreeMap<Owner, u64>,
     /// Segments that logs or manifests name.
     pub(super) named: NamedSegments,
-    /// Those that commits name which are not what was written: readers take them for real until these are folded.
+    /// Those that commits name which are not what was written: readers take them for real until these are rolled up.
     pub(super) named_by_changed: Vec<Segment>,
     /// Versions of manifests that the newest readable root names; of hours that had one and have none, and that it
     /// does not name, a version that is not lower than theirs was.
@@ -112,8 +112,8 @@ pub(super) struct Survey {
     pub(super) kinds: Kinds,
     /// Commits whose checksums are wrong, with the SHA-256 of the bytes that they have now.
     changed: BTreeMap<CommitId, String>,
-    /// Those of them that were folded with these bytes.
-    folded_changed: BTreeSet<CommitId>,
+    /// Those of them that were rolled up with these bytes.
+    rolled_up_changed: BTreeSet<CommitId>,
     /// Lives that committed while the catalog was read: their logs are longer than what was read of them.
     grown: BTreeSet<Owner>,
 }
@@ -213,7 +213,7 @@ impl Survey {
             counted: BTreeMap::new(),
             kinds: Kinds::default(),
             changed: BTreeMap::new(),
-            folded_changed: BTreeSet::new(),
+            rolled_up_changed: BTreeSet::new(),
             grown: BTreeSet::new(),
         };
         for (recorder, generation) in lives {
@@ -343,7 +343,7 @@ impl Survey {
             present.entry(owner).or_default().insert(of.seq);
             let id = (owner.0, owner.1, of.seq);
             if self.changed.get(&id) == Some(&of.fact) {
-                self.folded_changed.insert(id);
+                self.rolled_up_changed.insert(id);
             }
         }
         for of in facts.segments {
@@ -354,8 +354,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Finds out which logs only look shorter than what was folded of them. Logs are read before the rest of the
-    /// catalog, and recorders commit and fold meanwhile.
+    /// Finds out which logs only look shorter than what was rolled up of them. Logs are read before the rest of the
+    /// catalog, and recorders commit and roll up meanwhile.
     async fn find_grown_logs(&mut self, store: &Store) -> Result<(), Failure> {
         let cut: Vec<CommitId> = self.cut_logs().collect();
         for (recorder, generation, next) in cut {
@@ -416,7 +416,7 @@ impl Survey {
         self.slots.get(&slot).map_or(0, |found| found.row.newest)
     }
 
-    /// Whether all that is folded can be read: there is a root, every manifest that it names is there, and none
+    /// Whether all that is rolled up can be read: there is a root, every manifest that it names is there, and none
     /// is damaged.
     pub(super) fn is_sound(&self) -> bool {
         self.roots.readable.is_some()
@@ -448,7 +448,7 @@ impl Survey {
         changed.chain(unread).collect()
     }
 
-    /// What a life says of itself, as the folded catalog keeps it; if that can be checked, also as its damaged object
+    /// What a life says of itself, as the rolled-up catalog keeps it; if that can be checked, also as its damaged object
     /// says it.
     pub(super) fn writers(&self, owner: &Owner, is_checked: bool) -> impl Iterator<Item = &Writer> {
         let of_root = self.roots.readable.as_ref().and_then(|root| root.log(*owner));
@@ -458,44 +458,44 @@ impl Survey {
         lives.filter_map(Life::writer)
     }
 
-    /// Commits that are not what was written, though what was written is folded.
+    /// Commits that are not what was written, though what was written is rolled up.
     pub(super) fn needless(&self, doubtful: &BTreeMap<CommitId, Gap>) -> BTreeSet<CommitId> {
         let Some(root) = &self.roots.readable else { return BTreeSet::new() };
         let of_logs = self.logs.problems.iter().filter_map(Problem::gap);
         let damaged = of_logs.filter(|gap| gap.kind == GapKind::Damaged);
-        let is_folded = |id: &CommitId| id.2 < self.folded(root, &(id.0, id.1));
-        let ids = damaged.filter_map(|gap| gap.commit()).filter(is_folded);
+        let is_rolled_up = |id: &CommitId| id.2 < self.rolled_up(root, &(id.0, id.1));
+        let ids = damaged.filter_map(|gap| gap.commit()).filter(is_rolled_up);
         ids.filter(|id| !doubtful.contains_key(id) && !self.logs.replaced.contains(id)).collect()
     }
 
     /// Whether manifests have facts of a commit, as it was written.
-    pub(super) fn is_folded_as_written(&self, id: &CommitId) -> bool {
+    pub(super) fn is_rolled_up_as_written(&self, id: &CommitId) -> bool {
         let has = |found: &SlotSurvey| {
             found.present.get(&(id.0, id.1)).is_some_and(|seqs| seqs.contains(id.2))
         };
-        !self.folded_changed.contains(id) && self.slots.values().any(has)
+        !self.rolled_up_changed.contains(id) && self.slots.values().any(has)
     }
 
-    /// Lives whose logs are shorter than what was folded of them, and the first commit that is missing.
+    /// Lives whose logs are shorter than what was rolled up of them, and the first commit that is missing.
     pub(super) fn cut_logs(&self) -> impl Iterator<Item = CommitId> + '_ {
         let root = self.roots.readable.as_ref();
         let ended = self.logs.lives.iter().filter(|(owner, _)| !self.grown.contains(owner));
         ended.filter_map(move |(owner, life)| {
-            let of_root = root.map_or(0, |root| self.folded(root, owner));
+            let of_root = root.map_or(0, |root| self.rolled_up(root, owner));
             let next = life.commits();
             (next < self.counted(owner).max(of_root)).then_some((owner.0, owner.1, next))
         })
     }
 
-    /// How many commits of a life `root` says are folded.
-    pub(super) fn folded(&self, root: &Root, owner: &Owner) -> u64 {
+    /// How many commits of a life `root` says are rolled up.
+    pub(super) fn rolled_up(&self, root: &Root, owner: &Owner) -> u64 {
         match root.log(*owner) {
             Some(log) => log.life.chain().next(),
             None => self.lives.get(owner).and_then(Option::as_ref).map_or(0, Life::commits),
         }
     }
 
-    /// Commits by slot that `root`, or the slot's manifest, says are folded, and whose facts are in none
+    /// Commits by slot that `root`, or the slot's manifest, says are rolled up, and whose facts are in none
     /// that can be read.
     pub(super) fn missing(&self, root: &Root) -> BTreeMap<Slot, Commits> {
         let mut missing = BTreeMap::<Slot, Commits>::new();
@@ -504,7 +504,7 @@ impl Survey {
             for (owner, logged) in logged {
                 let counted = found.map_or(0, |found| found.counted(owner));
                 let mut of_life = logged.clone();
-                of_life.remove_range(self.folded(root, owner).max(counted)..);
+                of_life.remove_range(self.rolled_up(root, owner).max(counted)..);
                 if let Some(present) = found.and_then(|found| found.present.get(owner)) {
                     of_life -= present;
                 }

@@ -82,12 +82,12 @@ async fn a_store_as_it_was_written_needs_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_folded_is_made_again_from_the_logs_wherever_it_was_damaged() {
+async fn the_rolled_up_catalog_is_rebuilt_from_the_logs_wherever_it_was_damaged() {
     let (_, sound) = golden().await;
     let expected = told(&window(&sound).await);
     let all = names(&golden().await.0).await;
-    let folded = |name: &&String| name.starts_with("catalog/") || name.starts_with("boundary/");
-    for name in all.iter().filter(folded) {
+    let rolled_up = |name: &&String| name.starts_with("catalog/") || name.starts_with("boundary/");
+    for name in all.iter().filter(rolled_up) {
         for damage in ["flip", "remove"] {
             let (objects, store) = golden().await;
             match damage {
@@ -110,7 +110,7 @@ async fn what_is_folded_is_made_again_from_the_logs_wherever_it_was_damaged() {
 }
 
 #[tokio::test]
-async fn a_store_whose_whole_catalog_is_gone_is_folded_from_its_logs() {
+async fn a_store_without_a_catalog_is_rolled_up_from_its_logs() {
     let (_, sound) = golden().await;
     let expected = told(&window(&sound).await);
     let (objects, store) = golden().await;
@@ -169,7 +169,7 @@ async fn segments_of_a_lost_commit_are_named_again() {
     let all = names(&golden().await.0).await;
     for log in all.iter().filter(|name| name.starts_with("log/")) {
         let (objects, store) = golden().await;
-        // As if it had never been folded.
+        // As if it had never been rolled up.
         for name in all.iter().filter(|name| name.starts_with("catalog/")) {
             objects.delete(&full(name)).await.unwrap();
         }
@@ -200,8 +200,8 @@ async fn what_was_left_by_a_broken_upload_is_removed_when_asked_for() {
     assert_eq!(found(&store).await, []);
 }
 
-/// A golden store of which nothing is folded, and its log entries that name segments.
-async fn unfolded() -> (Arc<InMemory>, Store, Vec<String>) {
+/// A golden store of which nothing is rolled up, and its log entries that name segments.
+async fn not_rolled_up() -> (Arc<InMemory>, Store, Vec<String>) {
     let (objects, store) = golden().await;
     let all = names(&objects).await;
     let mut with_segments = Vec::new();
@@ -231,9 +231,9 @@ async fn a_commit_that_is_lost_or_changed_counts_no_more_once_all_it_named_is_na
         let packets: u64 = window.segments.iter().map(|of| of.entry.packets).sum();
         (packets, window.gaps.len())
     };
-    for fold_first in [false, true] {
+    for roll_up_first in [false, true] {
         for harm in ["damaged", "changed", "lost"] {
-            let (objects, store, with_segments) = unfolded().await;
+            let (objects, store, with_segments) = not_rolled_up().await;
             let whole = packets(&store).await;
             assert!(whole.0 > 0 && whole.1 == 0);
             let name = &with_segments[0];
@@ -251,10 +251,10 @@ async fn a_commit_that_is_lost_or_changed_counts_no_more_once_all_it_named_is_na
                 }
                 _ => objects.delete(&full(name)).await.unwrap(),
             }
-            let what = format!("{harm}, folded first: {fold_first}");
+            let what = format!("{harm}, rolled up first: {roll_up_first}");
             assert_eq!(packets(&store).await.1, 1, "{what}");
-            if fold_first {
-                crate::catalog::fold::fold_all(&store, "test").await.unwrap();
+            if roll_up_first {
+                crate::catalog::rollup::roll_up_all(&store, "test").await.unwrap();
                 assert_eq!(packets(&store).await.1, 1, "{what}: the root says it");
             }
             let options = Options { nobody_writes: true, ..Options::default() };
@@ -276,7 +276,7 @@ async fn a_commit_that_is_lost_or_changed_counts_no_more_once_all_it_named_is_na
 
 #[tokio::test]
 async fn a_commit_whose_segments_may_be_among_those_that_are_left_is_still_missed() {
-    let (objects, store, with_segments) = unfolded().await;
+    let (objects, store, with_segments) = not_rolled_up().await;
     objects.put(&full(&with_segments[0]), "{".into()).await.unwrap();
     for index in names(&objects).await.iter().filter(|name| name.ends_with("/index")) {
         objects.put(&full(index), "no index".into()).await.unwrap();

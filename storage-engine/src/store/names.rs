@@ -83,7 +83,7 @@ pub fn parse_data_of(path: &Path) -> Option<Hour> {
     Hour::from_path(path.as_ref().strip_prefix("data/")?)
 }
 
-/// `open/<recorder>-<generation8>`: there as long as that log may go on and is not folded. In one
+/// `open/<recorder>-<generation8>`: there as long as that log may go on and is not rolled up. In one
 /// folder: of removed names in folders of their own the folders would stay, on a disk.
 pub fn open(recorder: RecorderId, generation: Generation) -> Path {
     Path::from(format!("open/{recorder}-{generation}"))
@@ -140,7 +140,7 @@ pub fn parse_root(path: &Path) -> Option<u64> {
     digits(path.as_ref().strip_prefix("catalog/roots/")?, 20)
 }
 
-/// `catalog/lives/<recorder>/<generation8>`: a life whose log has ended and is folded.
+/// `catalog/lives/<recorder>/<generation8>`: a life whose log has ended and is rolled up.
 pub fn life(recorder: RecorderId, generation: Generation) -> Path {
     Path::from(format!("catalog/lives/{recorder}/{generation}"))
 }

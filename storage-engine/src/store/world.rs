@@ -30,7 +30,7 @@ pub trait World: fmt::Debug + Send + Sync {
 #[cfg(feature = "planted")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
-    /// The root says that commits are folded before manifests have them.
+    /// The root says that commits are rolled up before manifests have them.
     RootFirst,
     /// "It exists" is taken for one's own earlier try, without a look.
     TakenIsOurs,

@@ -99,21 +99,21 @@ pub enum What {
 }
 
 impl Finding {
-    /// What a log says of itself. `is_folded`: what the object said is in manifests, too. `is_replaced`: a
+    /// What a log says of itself. `is_rolled_up`: what the object said is in manifests, too. `is_replaced`: a
     /// repair has named again what it named.
-    pub fn of_log(problem: &Problem, is_folded: bool, is_replaced: bool) -> Finding {
+    pub fn of_log(problem: &Problem, is_rolled_up: bool, is_replaced: bool) -> Finding {
         let severity = match problem {
             _ if is_replaced => Severity::Note,
             Problem::TooNew { .. } => Severity::TooNew,
-            Problem::Missing { .. } if is_folded => Severity::Note,
+            Problem::Missing { .. } if is_rolled_up => Severity::Note,
             Problem::Missing { .. } => Severity::Lost,
             _ => Severity::Damaged,
         };
         let mut words = with_causes(problem);
         if is_replaced {
             words += "; a repair has named again what it named";
-        } else if is_folded {
-            words += "; what it said is folded, so nothing is lost";
+        } else if is_rolled_up {
+            words += "; what it said is rolled up, so nothing is lost";
         }
         Finding {
             object: problem.object().to_owned(),

@@ -9,10 +9,10 @@ use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::finding::{Finding, Severity, What};
-use super::folded::Folded;
+use super::rolled_up::RolledUp;
 use super::{content, listing};
 use crate::catalog::by_slot::{BySlot, Logged};
-use crate::catalog::fold::FIRST_FORMAT;
+use crate::catalog::rollup::FIRST_FORMAT;
 use crate::catalog::walk::walk;
 use crate::catalog::{CommitId, LayerEntry, Life, Segment as CatalogSegment, SegmentEntry, Slot};
 use crate::segment::Layer;
@@ -56,8 +56,8 @@ pub struct Report {
     pub logs: u64,
     /// Their commits.
     pub commits: u64,
-    /// Objects of the folded catalog.
-    pub folded: u64,
+    /// Objects of the rolled-up catalog.
+    pub rolled_up: u64,
     /// Segments in the hours that were asked for.
     pub segments: u64,
     /// Objects in these hours.
@@ -121,31 +121,31 @@ pub async fn verify(
     .await?;
     report.logs = walked.lives.len() as u64;
     report.commits = walked.lives.values().map(Life::commits).sum();
-    let mut folded = Folded::read(store).await?;
+    let mut rolled_up = RolledUp::read(store).await?;
     for problem in &walked.problems {
         let hidden = problem.gap().and_then(|gap| gap.commit());
-        let is_folded = hidden.is_some_and(|commit| folded.has(&commit));
+        let is_rolled_up = hidden.is_some_and(|commit| rolled_up.has(&commit));
         let is_replaced = hidden.is_some_and(|commit| walked.replaced.contains(&commit));
-        report.take(&Finding::of_log(problem, is_folded, is_replaced), watch);
+        report.take(&Finding::of_log(problem, is_rolled_up, is_replaced), watch);
     }
     if store.format().format >= FIRST_FORMAT {
-        folded.check_lives(store, walked.lives.values()).await?;
+        rolled_up.check_lives(store, walked.lives.values()).await?;
     }
     watch.begin(bytes);
 
     let mut check =
-        Check { store, options, watch, report, logs, folded, replaced: walked.replaced };
+        Check { store, options, watch, report, logs, rolled_up, replaced: walked.replaced };
     // First what is wide, whose objects lie in hours.
     let wide = [Slot::Wide].into();
     let mut goes_on = check.folder(&names::slot(Slot::Wide), wide).await?;
     for (folder, hours) in check.days().await? {
         goes_on = goes_on && check.folder(&folder, hours).await?;
     }
-    let Check { mut report, folded, .. } = check;
-    for finding in &folded.findings {
+    let Check { mut report, rolled_up, .. } = check;
+    for finding in &rolled_up.findings {
         report.take(finding, watch);
     }
-    report.folded = folded.objects;
+    report.rolled_up = rolled_up.objects;
     Ok(report)
 }
 
@@ -156,21 +156,21 @@ struct Check<'a, W> {
     watch: &'a W,
     report: Report,
     logs: BySlot<Logged>,
-    folded: Folded,
+    rolled_up: RolledUp,
     replaced: BTreeSet<CommitId>,
 }
 
 impl<W: Watch> Check<'_, W> {
-    /// Checks the slots below a folder of the folded catalog, and the objects of its hours; false when it is to
+    /// Checks the slots below a folder of the rolled-up catalog, and the objects of its hours; false when it is to
     /// stop.
     async fn folder(&mut self, folder: &Path, mut slots: BTreeSet<Slot>) -> Result<bool, Failure> {
-        let Check { store, options, watch, report, logs, folded, replaced } = self;
-        let mut listing = folded.list(store, folder).await?;
+        let Check { store, options, watch, report, logs, rolled_up, replaced } = self;
+        let mut listing = rolled_up.list(store, folder).await?;
         slots.extend(listing.slots());
         for slot in slots {
             let logged = logs.take(slot)?;
-            let mut named = folded.check_slot(store, slot, &mut listing, &logged).await?;
-            for finding in folded.findings.drain(..) {
+            let mut named = rolled_up.check_slot(store, slot, &mut listing, &logged).await?;
+            for finding in rolled_up.findings.drain(..) {
                 report.take(&finding, *watch);
             }
             named.extend(logged.into_iter().flat_map(Logged::into_segments));
@@ -190,14 +190,14 @@ impl<W: Watch> Check<'_, W> {
         Ok(true)
     }
 
-    /// The days that the folded catalog, the logs or objects are about, and the hours of the latter two; in the
+    /// The days that the rolled-up catalog, the logs or objects are about, and the hours of the latter two; in the
     /// order of hours.
     async fn days(&self) -> Result<Vec<(Path, BTreeSet<Slot>)>, Failure> {
         let mut days: BTreeMap<Path, BTreeSet<Slot>> = BTreeMap::new();
-        days.extend(self.folded.folders.iter().map(|folder| (folder.clone(), BTreeSet::new())));
+        days.extend(self.rolled_up.folders.iter().map(|folder| (folder.clone(), BTreeSet::new())));
         days.remove(&names::slot(Slot::Wide));
         let of_data = hours_with_data(self.store).await?.into_iter().map(Slot::Hour);
-        let of_root = self.folded.hours().map(Slot::Hour);
+        let of_root = self.rolled_up.hours().map(Slot::Hour);
         for slot in
             self.logs.slots().chain(of_data).chain(of_root).filter(|slot| *slot != Slot::Wide)
         {

@@ -36,9 +36,9 @@ async fn a_store_as_it_was_written_has_no_findings() {
     let asked = store.requests() - before;
     assert_eq!(findings, []);
     assert_eq!((report.logs, report.commits, report.segments, report.objects), (2, 4, 2, 10));
-    assert_eq!(all, report.objects + report.commits + report.logs + report.folded + 1);
-    // `format`, writers, commits, what is folded, and the two index layers; no other layer.
-    assert_eq!((report.folded, asked.gets), (9, 1 + 2 + 4 + 9 + 2));
+    assert_eq!(all, report.objects + report.commits + report.logs + report.rolled_up + 1);
+    // `format`, writers, commits, what is rolled up, and the two index layers; no other layer.
+    assert_eq!((report.rolled_up, asked.gets), (9, 1 + 2 + 4 + 9 + 2));
     let (deep, findings) = check(&store, true).await;
     assert_eq!(findings, []);
     assert!(deep.bytes > report.bytes && deep.worst().is_none() && deep.stopped_in.is_none());
@@ -104,7 +104,7 @@ async fn a_missing_commit_is_a_loss_and_its_segments_are_orphans() {
 }
 
 #[tokio::test]
-async fn a_missing_commit_that_is_folded_is_no_loss() {
+async fn a_missing_commit_that_is_rolled_up_is_no_loss() {
     let (objects, store) = golden().await;
     let all = names(&objects).await;
     for log in all.iter().filter(|name| name.starts_with("log/")) {
@@ -128,7 +128,7 @@ async fn a_commit_that_is_put_while_the_store_is_read_is_not_missing() {
 }
 
 #[tokio::test]
-async fn what_is_missing_in_the_folded_catalog_is_found() {
+async fn what_is_missing_in_the_rolled_up_catalog_is_found() {
     let (objects, store) = golden().await;
     let all = names(&objects).await;
     for name in all.iter().filter(|name| name.starts_with("catalog/date=")) {

@@ -35,13 +35,13 @@ pub(crate) async fn describe(store: &Store) -> Described {
     shape.insert(format!("store {}", store.format().format));
     let view = View::load(store).await.expect("a view");
     if view.root().version > 0 {
-        assert_eq!(view.waiting().count(), 0, "all is folded");
+        assert_eq!(view.waiting().count(), 0, "all is rolled up");
         shape.insert(format!("root {}", view.root().format));
         shape.insert(format!("manifest {}", manifest::FORMAT));
     }
     let window = view.window(TimeRange::ALL).await.expect("all of time");
     assert_eq!(window.gaps, []);
-    // What is folded is what the logs say.
+    // What is rolled up is what the logs say.
     let mut logged: Vec<_> = catalog.segments(TimeRange::ALL).cloned().collect();
     logged.sort_by_key(|of| (of.recorder, of.generation, of.seq, of.entry.first_ordinal));
     assert_eq!(window.segments, logged);

@@ -1,4 +1,4 @@
-//! Imports that are killed, and who folds what killed imports leave.
+//! Imports that are killed, and who rolls up what killed imports leave.
 
 use std::path::PathBuf;
 
@@ -100,7 +100,7 @@ impl Imports<'_> {
     fn is_done(&self, number: u64) {
         let nothing = self.run(number, Kill::Never);
         said("import", &nothing.output, 9, &["already"]);
-        assert_eq!(nothing.changes_made(), Vec::<&String>::new(), "all was folded");
+        assert_eq!(nothing.changes_made(), Vec::<&String>::new(), "all was rolled up");
     }
 
     /// Checks every byte of every store.
@@ -121,16 +121,19 @@ fn importing(imports: &Imports<'_>, most: usize) {
     imports.are_whole(runs);
 }
 
-/// Kills those who fold what two killed imports have left.
-fn folding(imports: &Imports<'_>) {
+/// Kills those who roll up what two killed imports have left.
+fn rolling_up(imports: &Imports<'_>) {
     let two = |number: u64| [2 * number, 2 * number + 1];
     let runs = everywhere(
         12,
         |number, kill| {
             for file in two(number) {
-                assert!(imports.run(file, Kill::AtFirst("catalog/")).is_killed(), "it would fold");
+                assert!(
+                    imports.run(file, Kill::AtFirst("catalog/")).is_killed(),
+                    "it would roll up"
+                );
             }
-            // What is in the store already is not imported; what others left is folded.
+            // What is in the store already is not imported; what others left is rolled up.
             imports.run(2 * number, kill)
         },
         |number, run| {
@@ -167,11 +170,11 @@ fn an_import_into_a_bucket() {
 }
 
 #[test]
-fn folding_in_a_folder() {
-    InFolder::new().iter().for_each(|place| folding(&Imports::new(place, false)));
+fn rollup_in_a_folder() {
+    InFolder::new().iter().for_each(|place| rolling_up(&Imports::new(place, false)));
 }
 
 #[test]
-fn folding_in_a_bucket() {
-    InBucket::new().iter().for_each(|place| folding(&Imports::new(place, false)));
+fn rollup_in_a_bucket() {
+    InBucket::new().iter().for_each(|place| rolling_up(&Imports::new(place, false)));
 }

@@ -84,7 +84,7 @@ impl Repairs<'_> {
 }
 
 /// What logs can give back.
-const FOLDED: &[&str] = &["catalog"];
+const ROLLED_UP: &[&str] = &["catalog"];
 
 /// All but the segments.
 const ALL: &[&str] = &["catalog", "log", "writers", "format"];
@@ -103,12 +103,12 @@ fn repairing(place: &dyn Place, lost: &[&str]) {
 
 #[test]
 fn a_repair_from_logs_in_a_folder() {
-    InFolder::new().iter().for_each(|place| repairing(place, FOLDED));
+    InFolder::new().iter().for_each(|place| repairing(place, ROLLED_UP));
 }
 
 #[test]
 fn a_repair_from_logs_in_a_bucket() {
-    InBucket::new().iter().for_each(|place| repairing(place, FOLDED));
+    InBucket::new().iter().for_each(|place| repairing(place, ROLLED_UP));
 }
 
 #[test]

@@ -11,8 +11,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::GapKind;
-use crate::catalog::fold::tests::{HOUR, recorder};
-use crate::catalog::fold::{Folder, Stay};
+use crate::catalog::rollup::tests::{HOUR, recorder};
+use crate::catalog::rollup::{Rollup, Stay};
 use crate::catalog::tests::{RECORDER, draft, memory, seconds};
 use crate::catalog::{CommitDraft, Finished, View, Window};
 use crate::store::{Store, checked, names};
@@ -63,12 +63,12 @@ fn harmed(name: &str, good: &[u8], harm: Harm) -> Option<Vec<u8>> {
 }
 
 /// Two hours, one of them busy; a recorder whose log has ended, one that goes on, one that a root does not know; what is
-/// folded and what is not.
+/// rolled up and what is not.
 async fn busy() -> (Arc<InMemory>, Store) {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
     let (mut ends, mut goes_on) = (recorder(&store, 0).await, recorder(&store, 1).await);
-    let mut folder = Folder::claim(&store, "test", Stay::Keeps).await.unwrap();
+    let mut rollup = Rollup::claim(&store, "test", Stay::Keeps).await.unwrap();
     for number in 0..520 {
         let mut draft = draft(&format!("a{number:03}"), number);
         let range = seconds(number, number + 1);
@@ -78,9 +78,9 @@ async fn busy() -> (Arc<InMemory>, Store) {
     let finished = Some(Finished { complete: true, packets_total: 0 });
     ends.commit(CommitDraft { finished, ..draft("end", 600) }).await.unwrap();
     goes_on.commit(draft("b0", HOUR + 5)).await.unwrap();
-    folder.fold_all().await.unwrap();
+    rollup.roll_up_all().await.unwrap();
     goes_on.commit(draft("b1", HOUR + 6)).await.unwrap();
-    folder.fold_all().await.unwrap();
+    rollup.roll_up_all().await.unwrap();
     for number in 2..5 {
         goes_on.commit(draft(&format!("b{number}"), HOUR + 5 + number)).await.unwrap();
     }
@@ -120,8 +120,8 @@ async fn no_harm_to_an_object_goes_unsaid() {
     let (mut hidden, mut whole) = (0, 0);
     for object in listed {
         let name = object.path.to_string();
-        let is_folded_log = name.starts_with(names::log_of(RECORDER, Generation(1)).as_ref());
-        if name == "format" || name.starts_with("open/") || is_folded_log {
+        let is_rolled_up_log = name.starts_with(names::log_of(RECORDER, Generation(1)).as_ref());
+        if name == "format" || name.starts_with("open/") || is_rolled_up_log {
             continue;
         }
         let full = Path::from(format!("prod/{name}"));
@@ -203,7 +203,7 @@ async fn without_any_root_all_is_told_and_that_there_may_be_more() {
     assert_eq!(segments(&window), segments(&expected));
     let [gap] = &window.gaps[..] else { panic!("{:?}", window.gaps) };
     assert_eq!((gap.kind, gap.object.as_str()), (GapKind::Missing, "catalog/roots"));
-    // A store in which nothing was folded has no root either.
+    // A store in which nothing was rolled up has no root either.
     let new = memory().await;
     let mut recorder = recorder(&new, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();

@@ -1,7 +1,7 @@
 //! Leases over memory, whose clock is the real one; the simulation has one that goes on by hours.
 
 use super::*;
-use crate::catalog::fold::{Folder, Stay};
+use crate::catalog::rollup::{Rollup, Stay};
 use crate::catalog::tests::{RECORDER, draft, live, memory};
 use crate::catalog::{Recorder, Slot};
 
@@ -47,18 +47,18 @@ fn who_comes_too_late_is_told() {
     assert!(!follows(at(450), at(0)));
 }
 
-/// A store with roots, and a folder that can make more.
-async fn folded(store: &Store, roots: i64) -> (Recorder, Folder) {
+/// A store with roots, and a rollup that can make more.
+async fn rolled_up(store: &Store, roots: i64) -> (Recorder, Rollup) {
     let mut recorder = Recorder::start(store, RECORDER, live()).await.unwrap();
-    let mut folder = Folder::claim(store, "test", Stay::Keeps).await.unwrap();
-    fold(&mut recorder, &mut folder, 0..roots).await;
-    (recorder, folder)
+    let mut rollup = Rollup::claim(store, "test", Stay::Keeps).await.unwrap();
+    roll_up(&mut recorder, &mut rollup, 0..roots).await;
+    (recorder, rollup)
 }
 
-async fn fold(recorder: &mut Recorder, folder: &mut Folder, numbers: std::ops::Range<i64>) {
+async fn roll_up(recorder: &mut Recorder, rollup: &mut Rollup, numbers: std::ops::Range<i64>) {
     for number in numbers {
         recorder.commit(draft(&format!("s{number:02}"), number)).await.unwrap();
-        folder.step().await.unwrap();
+        rollup.step().await.unwrap();
     }
 }
 
@@ -69,13 +69,13 @@ async fn leases(store: &Store) -> usize {
 #[tokio::test]
 async fn what_a_leased_root_names_stays_until_it_is_given_back() {
     let store = memory().await;
-    let (mut recorder, mut folder) = folded(&store, 6).await;
+    let (mut recorder, mut rollup) = rolled_up(&store, 6).await;
     let view = View::load(&store).await.unwrap();
     let named = view.root().slots.clone();
     assert!(named.iter().any(|of| matches!(of.slot, Slot::Hour(_))));
     let mut lease = Lease::of(&view, Duration::from_secs(3_600));
     lease.renew().await.unwrap();
-    fold(&mut recorder, &mut folder, 6..20).await;
+    roll_up(&mut recorder, &mut rollup, 6..20).await;
     let is_there = async || {
         let mut there = store.head(&names::root(view.root().version)).await.unwrap().is_some();
         for of in &named {
@@ -84,18 +84,18 @@ async fn what_a_leased_root_names_stays_until_it_is_given_back() {
         }
         there
     };
-    let swept = folder.sweep(Duration::ZERO).await.unwrap();
+    let swept = rollup.sweep(Duration::ZERO).await.unwrap();
     assert!(swept.roots > 0 && swept.manifests > 0, "what is older goes: {swept:?}");
     assert!(is_there().await);
     for _ in 0..5 {
         lease.renew().await.unwrap();
         assert!(leases(&store).await <= STAY);
     }
-    folder.sweep(Duration::ZERO).await.unwrap();
+    rollup.sweep(Duration::ZERO).await.unwrap();
     assert!(is_there().await);
     lease.give_back().await;
     assert_eq!(leases(&store).await, 0);
-    folder.sweep(Duration::ZERO).await.unwrap();
+    rollup.sweep(Duration::ZERO).await.unwrap();
     assert!(!is_there().await);
     // The view is good all the same: newer versions say what it says.
     assert_eq!(view.window(capstan_model::TimeRange::ALL).await.unwrap().segments.len(), 6);
@@ -104,10 +104,10 @@ async fn what_a_leased_root_names_stays_until_it_is_given_back() {
 #[tokio::test]
 async fn a_lease_of_what_was_removed_is_refused_with_words() {
     let store = memory().await;
-    let (mut recorder, mut folder) = folded(&store, 2).await;
+    let (mut recorder, mut rollup) = rolled_up(&store, 2).await;
     let view = View::load(&store).await.unwrap();
-    fold(&mut recorder, &mut folder, 2..12).await;
-    folder.sweep(Duration::ZERO).await.unwrap();
+    roll_up(&mut recorder, &mut rollup, 2..12).await;
+    rollup.sweep(Duration::ZERO).await.unwrap();
     let mut lease = Lease::of(&view, Duration::from_secs(3_600));
     let late = lease.renew().await.expect_err("too late");
     assert_eq!(late.kind(), FailureKind::NotFound);
@@ -116,7 +116,7 @@ async fn a_lease_of_what_was_removed_is_refused_with_words() {
     assert_eq!(leases(&store).await, 0);
     // Replaced longer ago than half a grace of next to nothing.
     let view = View::load(&store).await.unwrap();
-    fold(&mut recorder, &mut folder, 12..13).await;
+    roll_up(&mut recorder, &mut rollup, 12..13).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let late = Lease::of(&view, Duration::from_millis(10)).renew().await;
     assert_eq!(late.expect_err("too late").kind(), FailureKind::NotFound);
@@ -125,7 +125,7 @@ async fn a_lease_of_what_was_removed_is_refused_with_words() {
 #[tokio::test]
 async fn only_what_is_read_for_long_is_leased() {
     let store = memory().await;
-    let (_recorder, _folder) = folded(&store, 2).await;
+    let (_recorder, _rollup) = rolled_up(&store, 2).await;
     let view = View::load(&store).await.unwrap();
     let holds = AtomicBool::new(false);
     let before = store.requests();

@@ -4,8 +4,8 @@ use capstan_model::coverage::Listened;
 use capstan_model::{Address, Hour, TimeRange};
 use futures::TryStreamExt;
 
-use crate::catalog::fold::tests::{HOUR, Silent, names_in, recorder, window};
-use crate::catalog::fold::{Folder, Stay, fold_all};
+use crate::catalog::rollup::tests::{HOUR, Silent, names_in, recorder, window};
+use crate::catalog::rollup::{Rollup, Stay, roll_up_all};
 use crate::catalog::root::Step;
 use crate::catalog::tests::{draft, memory, seconds};
 use crate::catalog::{AddressFilter, Asked, GapKind, Slot, View, Window, versions};
@@ -25,7 +25,7 @@ async fn two_busy_hours() -> Store {
             recorder.commit(draft).await.unwrap();
         }
     }
-    fold_all(&store, "test").await.unwrap();
+    roll_up_all(&store, "test").await.unwrap();
     store
 }
 
@@ -127,14 +127,14 @@ async fn a_part_that_is_gone_is_made_again_with_the_one_that_was_put_with_it() {
     }
 }
 
-/// A store with a segment in each of so many hours, folded.
+/// A store with a segment in each of so many hours, rolled up.
 async fn hours_with_a_segment(many: i64) -> Store {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     for hour in 0..many {
         recorder.commit(draft(&format!("{hour:03}"), hour * HOUR)).await.unwrap();
     }
-    fold_all(&store, "test").await.unwrap();
+    roll_up_all(&store, "test").await.unwrap();
     store
 }
 
@@ -176,9 +176,9 @@ async fn who_takes_over_from_a_version_that_did_not_keep_it_looks_which_hours_ha
     older.hours = None;
     let older = versions::put_root(&store, &before, older).await.unwrap().unwrap();
     assert_eq!(window(&store, TimeRange::ALL).await.segments.len(), 2);
-    let folder = Folder::claim(&store, "test", Stay::Leaves).await.unwrap();
-    folder.root().check(&older.value).unwrap();
-    let hours = folder.root().hours.as_ref().unwrap();
+    let rollup = Rollup::claim(&store, "test", Stay::Leaves).await.unwrap();
+    rollup.root().check(&older.value).unwrap();
+    let hours = rollup.root().hours.as_ref().unwrap();
     let all: Vec<_> = hours.iter().collect();
     assert_eq!(all, [Hour(0), Hour(1)]);
 }

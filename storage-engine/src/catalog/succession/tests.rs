@@ -99,7 +99,7 @@ async fn of_many_who_end_it_at_once_one_goes_on() {
 }
 
 #[tokio::test]
-async fn what_was_ended_can_be_folded() {
+async fn an_ended_log_can_be_rolled_up() {
     let store = memory().await;
     // As one that was killed between its registration and the name by which its log is found.
     drop(begin(&store, 1).await);
@@ -107,7 +107,7 @@ async fn what_was_ended_can_be_folded() {
     assert_eq!(found(&store).await, (Some(2), 1));
     let view = crate::catalog::View::load(&store).await.unwrap();
     assert_eq!(view.waiting().count(), 1);
-    crate::catalog::fold::fold_all(&store, "me").await.unwrap();
+    crate::catalog::rollup::roll_up_all(&store, "me").await.unwrap();
     assert_eq!(crate::catalog::View::load(&store).await.unwrap().waiting().count(), 0);
 }
 

@@ -11,7 +11,7 @@ use capstan_model::{
 use object_store::ObjectStore;
 
 use super::*;
-use crate::catalog::fold::fold_all;
+use crate::catalog::rollup::roll_up_all;
 use crate::catalog::{
     AddressFilter, CommitDraft, Finished, LayerEntry, Recorder, Source, WriterInfo, WriterKind,
 };
@@ -31,7 +31,7 @@ struct Made {
     committed: BTreeMap<String, u64>,
     /// Those whose upload was broken off before they were committed, and whose packets were stored again.
     broken_off: BTreeSet<String>,
-    /// The one that the last commit of a log names, which is not folded.
+    /// The one that the last commit of a log names, which is not rolled up.
     last: String,
 }
 
@@ -121,8 +121,8 @@ impl Maker {
         recorder.commit(draft).await.unwrap();
     }
 
-    async fn fold(&self) {
-        fold_all(&self.store, "test").await.unwrap();
+    async fn roll_up(&self) {
+        roll_up_all(&self.store, "test").await.unwrap();
     }
 }
 
@@ -142,7 +142,7 @@ fn info(kind: WriterKind, source: &str, resumes: Option<u32>) -> WriterInfo {
     }
 }
 
-/// A store with imports and recordings of several lives, most of it folded.
+/// A store with imports and recordings of several lives, most of it rolled up.
 async fn made() -> (Arc<InMemory>, Made) {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
@@ -159,7 +159,7 @@ async fn made() -> (Arc<InMemory>, Made) {
     maker.made.broken_off.insert(lost.name);
     maker.commit(&mut import, Vec::new(), None).await;
     import.give_up().await.unwrap();
-    maker.fold().await;
+    maker.roll_up().await;
     let again = info(WriterKind::Import, "a.pcap", Some(1));
     let mut import = Recorder::start(&store, RecorderId(0xa), again).await.unwrap();
     let of_two_hours =
@@ -179,10 +179,10 @@ async fn made() -> (Arc<InMemory>, Made) {
     let segments =
         vec![maker.segment((0xb, 1), 0..10, 10).await, maker.segment((0xb, 1), 10..20, 15).await];
     maker.commit(&mut import, segments, None).await;
-    maker.fold().await;
+    maker.roll_up().await;
     let last = maker.segment((0xb, 1), 20..30, 15).await;
     maker.commit(&mut import, vec![last], Some(true)).await;
-    maker.fold().await;
+    maker.roll_up().await;
 
     // A recorder that was started again: its packets are numbered from 0 in each life.
     let mut live =
@@ -192,7 +192,7 @@ async fn made() -> (Arc<InMemory>, Made) {
         maker.commit(&mut live, vec![segment], None).await;
     }
     maker.commit(&mut live, Vec::new(), Some(true)).await;
-    maker.fold().await;
+    maker.roll_up().await;
     let mut live =
         Recorder::start(&store, RecorderId(0xc), info(WriterKind::Live, "", None)).await.unwrap();
     for (from, hour) in [(0, 12), (10, 12), (20, 13)] {
@@ -200,7 +200,7 @@ async fn made() -> (Arc<InMemory>, Made) {
         maker.made.last = segment.name.clone();
         maker.commit(&mut live, vec![segment], None).await;
         if from < 20 {
-            maker.fold().await;
+            maker.roll_up().await;
         }
     }
     (maker.objects, maker.made)
@@ -291,7 +291,7 @@ async fn tried(seed: u64) -> Result<(), String> {
         Ok(found) => found,
         Err(twice) => return told(format!("before the repair, {twice}")),
     };
-    // The last commit of a log leaves no trace before it is folded.
+    // The last commit of a log leaves no trace before it is rolled up.
     let mut silent = missing(&found);
     silent.retain(|name| *name != made.last);
     if !silent.is_empty() && before.gaps.is_empty() {

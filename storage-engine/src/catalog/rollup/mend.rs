@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use capstan_model::Failure;
 
-use super::Folder;
+use super::Rollup;
 use crate::catalog::gap::Gap;
-use crate::catalog::manifest::{Folding, Manifest};
+use crate::catalog::manifest::{Manifest, SlotCommit};
 use crate::catalog::root::Step;
 use crate::catalog::slot::Slot;
 use crate::catalog::versions;
@@ -22,12 +22,12 @@ pub(crate) struct MendingSlot {
     pub(crate) previous: String,
     /// Parts that `base` names and that cannot be read.
     pub(crate) unreadable: BTreeSet<String>,
-    /// Commits that are folded, say something of this slot and are in none of its facts that can be read.
-    pub(crate) commits: Vec<Folding>,
+    /// Commits that are rolled up, say something of this slot and are in none of its facts that can be read.
+    pub(crate) commits: Vec<SlotCommit>,
 }
 
-impl Folder {
-    /// Puts a manifest anew; none if another one folds. Readers see it once [`Folder::name_mended`] is done.
+impl Rollup {
+    /// Puts a manifest anew; none if another one rolls up. Readers see it once [`Rollup::name_mended`] is done.
     ///
     /// # Errors
     /// What the store says.
@@ -42,7 +42,7 @@ impl Folder {
         Ok(put.map(|manifest| (manifest.value.slot, manifest.value.version)))
     }
 
-    /// Puts a root that names manifests that were put anew, and what they do not say; false if another one folds.
+    /// Puts a root that names manifests that were put anew, and what they do not say; false if another one rolls up.
     ///
     /// # Errors
     /// What the store says.

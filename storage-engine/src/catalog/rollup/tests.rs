@@ -1,4 +1,4 @@
-//! Recorders, folders and readers over memory.
+//! Recorders, rollups and readers over memory.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ pub(in crate::catalog) async fn recorder(store: &Store, number: u64) -> Recorder
     Recorder::start(store, RecorderId(RECORDER.0 + number), live()).await.unwrap()
 }
 
-async fn folder(store: &Store) -> Folder {
-    Folder::claim(store, "test", Stay::Keeps).await.unwrap()
+async fn rollup(store: &Store) -> Rollup {
+    Rollup::claim(store, "test", Stay::Keeps).await.unwrap()
 }
 
-async fn step(folder: &mut Folder) -> Folded {
-    match folder.step().await.unwrap() {
-        Outcome::Done(folded) => folded,
+async fn step(rollup: &mut Rollup) -> RollupStats {
+    match rollup.step().await.unwrap() {
+        Outcome::Done(rolled_up) => rolled_up,
         Outcome::Fenced { by } => panic!("fenced by {by}"),
     }
 }
@@ -49,27 +49,27 @@ fn end() -> CommitDraft {
 }
 
 #[tokio::test]
-async fn what_is_folded_is_what_the_logs_say() {
+async fn the_rolled_up_catalog_says_what_the_logs_say() {
     let store = memory().await;
     let (mut a, mut b) = (recorder(&store, 0).await, recorder(&store, 1).await);
     a.commit(draft("a0", 0)).await.unwrap();
     b.commit(draft("b0", 5)).await.unwrap();
-    let mut folder = folder(&store).await;
-    let folded = step(&mut folder).await;
-    assert_eq!((folded.logs, folded.commits, folded.manifests), (2, 2, 1));
-    assert_eq!(step(&mut folder).await, Folded::default());
+    let mut rollup = rollup(&store).await;
+    let rolled_up = step(&mut rollup).await;
+    assert_eq!((rolled_up.logs, rolled_up.commits, rolled_up.manifests), (2, 2, 1));
+    assert_eq!(step(&mut rollup).await, RollupStats::default());
 
-    // What comes after is met in the logs, until it is folded too.
+    // What comes after is met in the logs, until it is rolled up too.
     a.commit(draft("a1", HOUR)).await.unwrap();
     let all = window(&store, TimeRange::ALL).await;
     assert_eq!(names_in(&all), ["a0", "a1", "b0"]);
     assert_eq!(names_in(&window(&store, seconds(HOUR, HOUR + 1)).await), ["a1"]);
     assert_eq!(names_in(&window(&store, seconds(0, 4)).await), ["a0"]);
-    step(&mut folder).await;
-    let folded = window(&store, TimeRange::ALL).await;
-    assert_eq!(names_in(&folded), names_in(&all));
-    assert_eq!(folded.segments, all.segments);
-    assert_eq!(folded.writers, all.writers);
+    step(&mut rollup).await;
+    let rolled_up = window(&store, TimeRange::ALL).await;
+    assert_eq!(names_in(&rolled_up), names_in(&all));
+    assert_eq!(rolled_up.segments, all.segments);
+    assert_eq!(rolled_up.writers, all.writers);
 }
 
 #[tokio::test]
@@ -78,11 +78,11 @@ async fn a_life_that_ended_is_not_looked_for_any_more() {
     let mut recorder = recorder(&store, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
     recorder.commit(end()).await.unwrap();
-    let mut folder = folder(&store).await;
-    assert_eq!(step(&mut folder).await.ended, 1);
+    let mut rollup = rollup(&store).await;
+    assert_eq!(step(&mut rollup).await.ended, 1);
     assert!(open_logs(&store).await.unwrap().is_empty());
-    step(&mut folder).await;
-    assert!(folder.root().logs.is_empty());
+    step(&mut rollup).await;
+    assert!(rollup.root().logs.is_empty());
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
     let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
     assert_eq!((lives.len(), lives[0].packets(), lives[0].commits()), (1, 10, 2));
@@ -91,26 +91,26 @@ async fn a_life_that_ended_is_not_looked_for_any_more() {
     // A name that shows up again is no new log.
     store.put_new(&names::open(RECORDER, Generation(1)), Vec::new()).await.unwrap();
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
-    assert_eq!(step(&mut folder).await, Folded::default());
+    assert_eq!(step(&mut rollup).await, RollupStats::default());
     assert!(open_logs(&store).await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_view_is_of_its_moment_whatever_is_folded_later() {
+async fn a_view_is_of_its_moment_whatever_is_rolled_up_later() {
     let store = memory().await;
     let (mut a, mut ends) = (recorder(&store, 0).await, recorder(&store, 1).await);
     a.commit(draft("a0", 0)).await.unwrap();
     ends.commit(CommitDraft { finished: end().finished, ..draft("e0", 1) }).await.unwrap();
-    let mut folder = folder(&store).await;
-    step(&mut folder).await;
+    let mut rollup = rollup(&store).await;
+    step(&mut rollup).await;
     a.commit(draft("a1", 2)).await.unwrap();
     let view = View::load(&store).await.unwrap();
 
     a.commit(draft("a2", 3)).await.unwrap();
     let mut late = recorder(&store, 2).await;
     late.commit(draft("l0", 4)).await.unwrap();
-    step(&mut folder).await;
-    step(&mut folder).await;
+    step(&mut rollup).await;
+    step(&mut rollup).await;
     let then = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!(names_in(&then), ["a0", "a1", "e0"]);
     let now = view.refresh().await.unwrap();
@@ -126,10 +126,10 @@ async fn a_view_is_of_its_moment_whatever_is_folded_later() {
 async fn who_was_fenced_changes_nothing_and_stops() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
-    let mut old = folder(&store).await;
+    let mut old = rollup(&store).await;
     recorder.commit(draft("a", 0)).await.unwrap();
     step(&mut old).await;
-    let mut new = folder(&store).await;
+    let mut new = rollup(&store).await;
     recorder.commit(draft("b", 1)).await.unwrap();
     let outcome = old.step().await.unwrap();
     assert_eq!(outcome, Outcome::Fenced { by: "test".to_owned() });
@@ -165,8 +165,8 @@ async fn facts_of_many_hours_are_found_from_each_of_them() {
     let segments = vec![spans];
     let draft = CommitDraft { segments, listened, losses, ..CommitDraft::default() };
     recorder.commit(draft).await.unwrap();
-    let mut folder = folder(&store).await;
-    assert_eq!(step(&mut folder).await.manifests, 3);
+    let mut rollup = rollup(&store).await;
+    assert_eq!(step(&mut rollup).await.manifests, 3);
     for hour in [0, 1, 50, 99] {
         let window = window(&store, seconds(hour * HOUR, hour * HOUR + 60)).await;
         assert_eq!((names_in(&window), window.losses.len()), (vec!["wide"], 1), "{hour}");
@@ -184,7 +184,7 @@ async fn an_open_end_and_untimed_packets_are_found() {
     let untimed = SegmentEntry { hour: Hour::UNKNOWN, first: None, last: None, ..segment("u", 0) };
     let segments = vec![untimed, segment("a", 0), segment("b", 100 * 24 * HOUR)];
     recorder.commit(CommitDraft { segments, ..CommitDraft::default() }).await.unwrap();
-    step(&mut folder(&store).await).await;
+    step(&mut rollup(&store).await).await;
     let from = |start| TimeRange { start: Time(start), end: Time::MAX };
     assert_eq!(names_in(&window(&store, from(0)).await), ["a", "b"]);
     assert_eq!(names_in(&window(&store, from(HOUR * 1_000_000_000)).await), ["b"]);
@@ -198,9 +198,9 @@ async fn many_commits_take_many_steps_and_parts() {
     for number in 0..700 {
         recorder.commit(draft(&format!("s{number:03}"), number)).await.unwrap();
     }
-    let outcome = fold_all(&store, "test").await.unwrap();
-    let Outcome::Done(folded) = outcome else { panic!("fenced") };
-    assert_eq!((folded.commits, folded.logs), (700, 1));
+    let outcome = roll_up_all(&store, "test").await.unwrap();
+    let Outcome::Done(rolled_up) = outcome else { panic!("fenced") };
+    assert_eq!((rolled_up.commits, rolled_up.logs), (700, 1));
     let manifest = versions::newest_manifest(&store, Slot::Hour(Hour(0)), 0).await.unwrap();
     assert_eq!((manifest.value.version, manifest.value.parts.len()), (3, 2));
     let all = window(&store, TimeRange::ALL).await;
@@ -214,10 +214,10 @@ async fn a_question_about_a_minute_costs_the_same_after_a_long_history() {
     for hours in [1, 24 * 14] {
         let store = memory().await;
         let mut recorder = recorder(&store, 0).await;
-        let mut folder = folder(&store).await;
+        let mut rollup = rollup(&store).await;
         for hour in 0..hours {
             recorder.commit(draft(&format!("s{hour}"), hour * HOUR)).await.unwrap();
-            step(&mut folder).await;
+            step(&mut rollup).await;
         }
         for asked in [0, hours - 1] {
             let before = store.requests();
@@ -238,11 +238,11 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
     let mut recorder = recorder(&store, 0).await;
-    let mut folder = folder(&store).await;
+    let mut rollup = rollup(&store).await;
     for number in 0..4 {
         recorder.commit(draft(&format!("a{number}"), number)).await.unwrap();
         recorder.commit(draft(&format!("b{number}"), HOUR + number)).await.unwrap();
-        step(&mut folder).await;
+        step(&mut rollup).await;
     }
     let change = async |path: &Path| {
         let full: Path = format!("prod/{path}").into();
@@ -250,7 +250,7 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
         bytes[9] ^= 4;
         objects.put(&full, bytes.into()).await.unwrap();
     };
-    let newest = folder.root().version;
+    let newest = rollup.root().version;
     change(&names::root(newest)).await;
     let view = View::load(&store).await.unwrap();
     let notes: Vec<_> = view.notes().collect();
@@ -291,9 +291,9 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
     objects.put(&full(1), "{".into()).await.unwrap();
     let good = objects.get(&full(2)).await.unwrap().bytes().await.unwrap();
     objects.put(&full(2), "{\"format\":99}".into()).await.unwrap();
-    let mut folder = folder(&store).await;
-    assert_eq!(step(&mut folder).await.commits, 2);
-    assert_eq!(folder.root().logs[0].life.chain().next(), 2);
+    let mut rollup = rollup(&store).await;
+    assert_eq!(step(&mut rollup).await.commits, 2);
+    assert_eq!(rollup.root().logs[0].life.chain().next(), 2);
     let view = View::load(&store).await.unwrap();
     let [damaged, newer] = view.gaps() else { panic!("{:?}", view.gaps()) };
     assert!(damaged.what.contains("/00000000000000000001 is damaged"), "{damaged}");
@@ -301,15 +301,15 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
     assert_eq!((damaged.kind, newer.kind), (GapKind::Damaged, GapKind::TooNew));
     // Nobody knows what they are about.
     assert!([damaged, newer].iter().all(|gap| gap.about == About::AnyTime));
-    // Its writer is of this version after all: who can read it folds it.
+    // Its writer is of this version after all: who can read it rolls it up.
     objects.put(&full(2), good.into()).await.unwrap();
-    step(&mut folder).await;
+    step(&mut rollup).await;
     let all = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
     assert_eq!(names_in(&all), ["a0", "a2"]);
 }
 
 #[tokio::test]
-async fn nothing_is_left_behind_by_two_folders_at_once() {
+async fn nothing_is_left_behind_by_two_rollups_at_once() {
     let store = memory().await;
     let mut recorders = Vec::new();
     for number in 0..4 {
@@ -322,8 +322,8 @@ async fn nothing_is_left_behind_by_two_folders_at_once() {
             recorder.commit(draft(&name, round * 1_000)).await.unwrap();
             committed.push(name);
         }
-        let (a, b) = futures::join!(fold_all(&store, "a"), fold_all(&store, "b"));
-        // One of them, or the next one, has folded all.
+        let (a, b) = futures::join!(roll_up_all(&store, "a"), roll_up_all(&store, "b"));
+        // One of them, or the next one, has rolled up all.
         let (_, _) = (a.unwrap(), b.unwrap());
         let found = window(&store, TimeRange::ALL).await;
         committed.sort_unstable();
@@ -339,15 +339,15 @@ async fn nothing_is_left_behind_by_two_folders_at_once() {
 async fn replaced_versions_are_removed_and_who_slept_finds_out() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
-    let mut asleep = folder(&store).await;
+    let mut asleep = rollup(&store).await;
     let early = View::load(&store).await.unwrap();
-    let mut folder = folder(&store).await;
+    let mut rollup = rollup(&store).await;
     for number in 0..12 {
         recorder.commit(draft(&format!("s{number:02}"), number)).await.unwrap();
-        step(&mut folder).await;
+        step(&mut rollup).await;
     }
-    assert_eq!(folder.sweep(sweep::GRACE).await.unwrap(), Swept::default());
-    let swept = folder.sweep(Duration::ZERO).await.unwrap();
+    assert_eq!(rollup.sweep(sweep::GRACE).await.unwrap(), Swept::default());
+    let swept = rollup.sweep(Duration::ZERO).await.unwrap();
     assert!(swept.roots > 6 && swept.manifests == 8, "{swept:?}");
     let roots: Vec<_> = store.list(&names::roots()).try_collect().await.unwrap();
     let lowest = roots.iter().filter_map(|root| names::parse_root(&root.path)).min().unwrap();
@@ -358,9 +358,9 @@ async fn replaced_versions_are_removed_and_who_slept_finds_out() {
     assert!(matches!(asleep.step().await.unwrap(), Outcome::Fenced { .. }));
     let now = early.refresh().await.unwrap().window(TimeRange::ALL).await.unwrap();
     assert_eq!(now.segments.len(), 13, "a reader who slept finds the newest root");
-    step(&mut folder).await;
+    step(&mut rollup).await;
     assert_eq!(window(&store, TimeRange::ALL).await.segments.len(), 13);
-    assert_eq!(folder.root().boundary, 1);
+    assert_eq!(rollup.root().boundary, 1);
 }
 
 #[tokio::test]
@@ -371,8 +371,8 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
         recorder.commit(draft(name, first)).await.unwrap();
     }
     store.delete(&names::commit(RECORDER, Generation(1), 1)).await.unwrap();
-    let mut folder = folder(&store).await;
-    assert_eq!(step(&mut folder).await.logs, 1);
+    let mut rollup = rollup(&store).await;
+    assert_eq!(step(&mut rollup).await.logs, 1);
     let view = View::load(&store).await.unwrap();
     let [gap] = view.gaps() else { panic!("{:?}", view.gaps()) };
     assert!(gap.what.contains("is missing, though later commits"), "{gap}");
@@ -380,7 +380,7 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
     let all = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!(names_in(&all), ["a0", "a2", "a3"]);
     // A log's end is no gap.
-    assert_eq!(step(&mut folder).await, Folded::default());
+    assert_eq!(step(&mut rollup).await, RollupStats::default());
 }
 
 #[tokio::test]
@@ -388,22 +388,22 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
-    let mut folder = folder(&store).await;
-    step(&mut folder).await;
-    assert_eq!(folder.seal(seal::SILENT).await.unwrap(), 0);
+    let mut rollup = rollup(&store).await;
+    step(&mut rollup).await;
+    assert_eq!(rollup.end_silent(silent::SILENT).await.unwrap(), 0);
     // The root is not newer than the commit by more than nothing: another one has to come.
     tokio::time::sleep(Duration::from_millis(20)).await;
     let mut other = self::recorder(&store, 1).await;
     other.commit(draft("b", 0)).await.unwrap();
-    step(&mut folder).await;
+    step(&mut rollup).await;
     let silent = Duration::from_millis(10);
-    let sealed = folder.seal(silent).await.unwrap();
+    let sealed = rollup.end_silent(silent).await.unwrap();
     assert!(sealed >= 1, "{sealed}");
-    assert!(step(&mut folder).await.ended >= 1);
+    assert!(step(&mut rollup).await.ended >= 1);
     let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
     let life = lives.iter().find(|life| life.owner().0 == RECORDER).unwrap();
     assert!(life.finished().is_some_and(|end| !end.complete));
-    assert!(life.notes().contains(seal::NOTE));
+    assert!(life.notes().contains(silent::NOTE));
     // It comes back, and goes on in a life of its own.
     let commit = recorder.commit(draft("late", 1)).await.unwrap();
     assert_eq!(
@@ -417,7 +417,7 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
         |generation: u32| all.segments.iter().filter(move |of| of.by.1 == Generation(generation));
     assert!(of(2).all(|of| of.recorder == RECORDER && of.generation == Generation(1)));
     assert_eq!(of(2).count(), 2, "packets keep the life they were captured in");
-    step(&mut folder).await;
+    step(&mut rollup).await;
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "late", "later", "b"]);
     let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
     let life = lives.iter().find(|life| life.owner() == (RECORDER, Generation(2))).unwrap();
@@ -433,11 +433,11 @@ impl crate::repair::Watch for Silent {}
 async fn an_ended_life_that_is_gone_is_put_anew_before_the_root_forgets_it() {
     let store = memory().await;
     let (mut ends, mut stays) = (recorder(&store, 0).await, recorder(&store, 1).await);
-    let mut folder = folder(&store).await;
+    let mut rollup = rollup(&store).await;
     stays.commit(draft("s", 0)).await.unwrap();
     ends.commit(CommitDraft { finished: end().finished, ..draft("e", 1) }).await.unwrap();
-    step(&mut folder).await;
-    assert!(folder.root().logs.iter().any(|log| log.ended));
+    step(&mut rollup).await;
+    assert!(rollup.root().logs.iter().any(|log| log.ended));
     store.delete(&names::life(RECORDER, Generation(1))).await.unwrap();
     let options = crate::repair::Options::default();
     let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
@@ -454,10 +454,10 @@ async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
     for lost in [2, 3] {
         let store = memory().await;
         let mut recorder = recorder(&store, 0).await;
-        let mut folder = folder(&store).await;
+        let mut rollup = rollup(&store).await;
         for number in 0..3 {
             recorder.commit(draft(&format!("a{number}"), number)).await.unwrap();
-            step(&mut folder).await;
+            step(&mut rollup).await;
         }
         let asked = View::load(&store).await.unwrap();
         for version in lost..=3 {
@@ -467,7 +467,7 @@ async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
         let now = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
         assert!(now.gaps[0].what.contains("is missing"), "{:?}", now.gaps);
         recorder.commit(draft("a3", 3)).await.unwrap();
-        let mut other = self::folder(&store).await;
+        let mut other = self::rollup(&store).await;
         assert_eq!(other.step().await.expect_err("gone").kind(), FailureKind::Damaged);
         let options = crate::repair::Options::default();
         let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();

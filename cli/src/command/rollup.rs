@@ -1,4 +1,4 @@
-//! Folding while another command runs.
+//! The rollup, beside another command.
 
 use std::sync::atomic::AtomicBool;
 
@@ -12,30 +12,30 @@ use tokio::task::JoinHandle;
 use super::import::host_name;
 use crate::stopped::or_stopped_if;
 
-const LATER: &str = "the store is away: the next who writes folds what was written";
+const LATER: &str = "the store is away: the next process that writes rolls up what was written";
 
-/// Keeps the catalog folded, if nobody else does.
+/// Keeps the catalog rolled up, if nobody else does.
 #[derive(Debug)]
-pub(super) struct Folding {
+pub(super) struct RollupTask {
     store: Store,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Folding {
+impl RollupTask {
     /// Begins.
-    pub(super) fn start(store: &Store, runtime: &Runtime) -> Folding {
+    pub(super) fn start(store: &Store, runtime: &Runtime) -> RollupTask {
         let (stop, stopped) = oneshot::channel();
-        let task = role::keep_folding(store.clone(), holder(), role::EVERY, stopped);
-        Folding { store: store.clone(), stop, task: runtime.spawn(task) }
+        let task = role::run_rollup(store.clone(), holder(), role::EVERY, stopped);
+        RollupTask { store: store.clone(), stop, task: runtime.spawn(task) }
     }
 
-    /// Folds what was written last, unless another process will, and ends.
+    /// Rolls up what was written last, unless another process will, and ends.
     pub(super) fn stop(self, asked: &AtomicBool, runtime: &Runtime) {
         drop(self.stop);
         let ended = async {
             self.task.await.map_err(|error| {
-                Failure::caused_by(FailureKind::Other, "folding ended early", error)
+                Failure::caused_by(FailureKind::Other, "the rollup ended early", error)
             })
         };
         let away = || self.store.is_in_trouble();
@@ -46,17 +46,17 @@ impl Folding {
     }
 }
 
-/// Folds what is there, unless somebody who stays does.
+/// Rolls up what is there, unless a process that stays does.
 pub(super) fn before_leaving(store: &Store, asked: &AtomicBool, runtime: &Runtime) {
     let (away, holder) = (|| store.is_in_trouble(), holder());
-    let folding = role::fold_before_leaving(store, &holder);
-    if let Err(failure) = runtime.block_on(or_stopped_if(asked, away, LATER, folding)) {
-        // All of it can be read from the logs; the next who writes folds it.
-        tracing::warn!(%failure, "what was written is not folded into the catalog yet");
+    let rollup = role::roll_up_before_leaving(store, &holder);
+    if let Err(failure) = runtime.block_on(or_stopped_if(asked, away, LATER, rollup)) {
+        // All of it can be read from the logs; the next process that writes rolls it up.
+        tracing::warn!(%failure, "what was written is not rolled up into the catalog yet");
     }
 }
 
-/// Who folds, for people.
+/// Name of this process in the root, for people.
 fn holder() -> String {
     format!("{} (process {})", host_name(), std::process::id())
 }

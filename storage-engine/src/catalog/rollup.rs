@@ -1,6 +1,6 @@
-//! Folding: from the logs of recorders into manifests of hours.
+//! The rollup: from the logs of recorders into manifests, one an hour.
 //!
-//! One folder at a time is meant to work, and nothing breaks if two do: who holds the newest
+//! One rollup at a time is meant to work, and nothing breaks if two do: who holds the newest
 //! epoch of the root commits, the other finds out when it tries. A step is
 //!
 //! 1. new logs are taken in: a root that names them, from its first commit on;
@@ -8,7 +8,7 @@
 //! 3. lives that have ended are stored;
 //! 4. a root that says how far all this has come.
 //!
-//! When it breaks off anywhere, the next folder does the same again from the last root and passes over
+//! When it breaks off anywhere, the next rollup does the same again from the last root and passes over
 //! what manifests have already.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ use super::entry::sha256_hex;
 use super::facts::split;
 use super::gap::Gap;
 use super::life::Life;
-use super::manifest::{Folding, Manifest};
+use super::manifest::{Manifest, SlotCommit};
 use super::root::{Root, Step};
 use super::slot::Slot;
 use super::sweep;
@@ -35,14 +35,14 @@ use crate::store::Planted;
 use crate::store::{Store, names};
 
 mod mend;
-pub mod seal;
+pub mod silent;
 
 pub(crate) use mend::MendingSlot;
 
 /// Requests in flight.
 const AT_ONCE: usize = 32;
 
-/// Commits of one log that are folded in one step: what bounds its memory.
+/// Commits of one log that are rolled up in one step: what bounds its memory.
 const COMMITS: usize = 256;
 
 /// Steps after which it is looked whether a log goes on behind a commit that is missing. The first one
@@ -54,10 +54,10 @@ pub(crate) const FIRST_FORMAT: u32 = 3;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Folded {
+pub struct RollupStats {
     /// Logs that were taken in.
     pub logs: u64,
-    /// Commits that were folded.
+    /// Commits that were rolled up.
     pub commits: u64,
     /// Manifests that were put.
     pub manifests: u64,
@@ -71,17 +71,17 @@ pub struct Folded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is done.
-    Done(Folded),
-    /// Somebody else took over; this folder must not go on.
+    Done(RollupStats),
+    /// Somebody else took over; this rollup must not go on.
     Fenced {
         /// Who.
         by: String,
     },
 }
 
-/// Who folds, in one epoch.
+/// The process that rolls up, in one epoch.
 #[derive(Debug)]
-pub struct Folder {
+pub struct Rollup {
     store: Store,
     root: Versioned<Root>,
     /// The newest boundary.
@@ -94,7 +94,7 @@ pub struct Folder {
     steps: u32,
 }
 
-/// How long a folder means to fold.
+/// How long a process means to roll up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stay {
     /// For as long as it can.
@@ -117,7 +117,7 @@ pub struct Swept {
 /// A log that was followed, as far as a step takes it.
 struct Followed {
     life: Life,
-    foldings: Vec<(Slot, Folding)>,
+    by_slot: Vec<(Slot, SlotCommit)>,
     commits: u64,
     problems: Vec<String>,
     gaps: Vec<Gap>,
@@ -125,15 +125,15 @@ struct Followed {
     more: bool,
 }
 
-/// A step that another folder made.
+/// A step that another rollup made.
 struct Fenced;
 
-impl Folder {
-    /// Takes over folding: raises the epoch. `holder` says who, for people.
+impl Rollup {
+    /// Takes over the rollup: raises the epoch. `holder` says who, for people.
     ///
     /// # Errors
     /// What the store says; [`FailureKind::Usage`] for a store of a format that is read from its logs.
-    pub async fn claim(store: &Store, holder: &str, stay: Stay) -> Result<Folder, Failure> {
+    pub async fn claim(store: &Store, holder: &str, stay: Stay) -> Result<Rollup, Failure> {
         if store.format().format < FIRST_FORMAT {
             let what = format!(
                 "{} has format {}, which has no manifests: it is read from its logs",
@@ -154,17 +154,17 @@ impl Folder {
             if let Some(root) = versions::put_root(store, &root.value, next).await?
                 && let Some(boundary) = versions::newest_boundary(store, &root.value).await?
             {
-                // The folder before may not have come to it.
+                // The rollup before may not have come to it.
                 let unswept = root.value.slots.iter().map(|of| of.slot).collect();
                 let manifests = BTreeMap::new();
                 let store = store.clone();
-                return Ok(Folder { store, root, boundary, manifests, unswept, steps: 0 });
+                return Ok(Rollup { store, root, boundary, manifests, unswept, steps: 0 });
             }
             known = Some(root);
         }
     }
 
-    /// How far folding has come.
+    /// How far the rollup has come.
     pub fn root(&self) -> &Root {
         &self.root.value
     }
@@ -175,23 +175,23 @@ impl Folder {
     /// What the store says; calling again is right.
     pub async fn step(&mut self) -> Result<Outcome, Failure> {
         match self.try_step().await? {
-            Ok(folded) => Ok(Outcome::Done(folded)),
+            Ok(rolled_up) => Ok(Outcome::Done(rolled_up)),
             Err(Fenced) => Ok(Outcome::Fenced { by: self.successor().await? }),
         }
     }
 
-    /// Who folds instead.
+    /// The process that rolls up instead.
     async fn successor(&self) -> Result<String, Failure> {
         let newest = versions::newest_root(&self.store, Some(self.root.clone())).await?;
         Ok(newest.value.holder)
     }
 
-    /// Makes steps until all there is is folded; what they did together.
+    /// Makes steps until all there is is rolled up; what they did together.
     ///
     /// # Errors
     /// What the store says; calling again is right.
-    pub async fn fold_all(&mut self) -> Result<Outcome, Failure> {
-        let mut all = Folded::default();
+    pub async fn roll_up_all(&mut self) -> Result<Outcome, Failure> {
+        let mut all = RollupStats::default();
         loop {
             let step = match self.step().await? {
                 Outcome::Done(step) => step,
@@ -207,31 +207,31 @@ impl Folder {
         }
     }
 
-    async fn try_step(&mut self) -> Result<Result<Folded, Fenced>, Failure> {
+    async fn try_step(&mut self) -> Result<Result<RollupStats, Fenced>, Failure> {
         let open = open_logs(&self.store).await?;
-        let mut folded = Folded::default();
+        let mut rolled_up = RollupStats::default();
         let mut step = Step::default();
         step.gone.extend(self.ended().filter(|owner| !open.contains(owner)));
 
         let new = open.iter().filter(|owner| self.root.value.log(**owner).is_none());
         let taken_in = self.take_in(new.copied().collect(), &mut step.problems).await?;
         if !taken_in.is_empty() {
-            folded.logs = taken_in.len() as u64;
+            rolled_up.logs = taken_in.len() as u64;
             let taken_in = Step { lives: taken_in, ..Step::default() };
             if self.advance(taken_in).await?.is_err() {
                 return Ok(Err(Fenced));
             }
         }
 
-        let mut foldings: BTreeMap<Slot, Vec<Folding>> = BTreeMap::new();
+        let mut by_slot: BTreeMap<Slot, Vec<SlotCommit>> = BTreeMap::new();
         for followed in self.follow().await? {
-            folded.commits += followed.commits;
-            folded.more |= followed.more;
+            rolled_up.commits += followed.commits;
+            rolled_up.more |= followed.more;
             step.problems.extend(followed.problems);
             step.gaps.extend(followed.gaps);
             step.replaced.extend(followed.replaced);
-            for (slot, folding) in followed.foldings {
-                foldings.entry(slot).or_default().push(folding);
+            for (slot, commit) in followed.by_slot {
+                by_slot.entry(slot).or_default().push(commit);
             }
             if followed.commits > 0 {
                 step.lives.push(followed.life);
@@ -244,19 +244,19 @@ impl Folder {
                 return Ok(Err(Fenced));
             }
         }
-        let Ok(slots) = self.fold(foldings).await? else { return Ok(Err(Fenced)) };
-        folded.manifests = slots.len() as u64;
+        let Ok(slots) = self.roll_up(by_slot).await? else { return Ok(Err(Fenced)) };
+        rolled_up.manifests = slots.len() as u64;
         step.slots = slots;
         for life in step.lives.iter().filter(|life| life.chain().finished()) {
             versions::put_ended(&self.store, life).await?;
             step.ended.insert(life.owner());
-            folded.ended += 1;
+            rolled_up.ended += 1;
         }
         if !step.is_empty() && self.advance(step).await?.is_err() {
             return Ok(Err(Fenced));
         }
         self.unmark(&open).await;
-        Ok(Ok(folded))
+        Ok(Ok(rolled_up))
     }
 
     /// Removes versions that newer ones have replaced for `grace` and that nobody leases, of the root and of the
@@ -349,17 +349,17 @@ impl Folder {
             .await
     }
 
-    /// Puts foldings into manifests; gives the manifests that there are now.
-    async fn fold(
+    /// Puts commits into the manifests of their slots; gives the manifests that there are now.
+    async fn roll_up(
         &mut self,
-        foldings: BTreeMap<Slot, Vec<Folding>>,
+        by_slot: BTreeMap<Slot, Vec<SlotCommit>>,
     ) -> Result<Result<Vec<(Slot, u64)>, Fenced>, Failure> {
         let known = std::mem::take(&mut self.manifests);
-        let mut put = stream::iter(foldings)
-            .map(|(slot, foldings)| {
+        let mut put = stream::iter(by_slot)
+            .map(|(slot, commits)| {
                 let known = known.get(&slot).cloned();
                 let named = self.root.value.slot(slot).unwrap_or(0);
-                fold(&self.store, self.root.value.epoch, slot, foldings, known, named)
+                roll_up(&self.store, self.root.value.epoch, slot, commits, known, named)
             })
             .buffered(AT_ONCE);
         let mut manifests = BTreeMap::new();
@@ -429,7 +429,7 @@ async fn follow(
     gaps: bool,
 ) -> Result<Followed, Failure> {
     let (recorder, generation) = life.owner();
-    let mut foldings = Vec::new();
+    let mut by_slot = Vec::new();
     let (mut found, mut replaced) = (Vec::new(), Vec::new());
     let mut commits = 0;
     let mut more = false;
@@ -451,7 +451,7 @@ async fn follow(
         let mut next = life.clone();
         let commit = next.follow(seq, &bytes, &mut of_commit);
         if of_commit.iter().any(|problem| matches!(problem, Problem::TooNew { .. })) {
-            // A newer version will fold it. Readers go on to meet it in the log.
+            // A newer version will roll it up. Readers go on to meet it in the log.
             break;
         }
         found.extend(of_commit);
@@ -461,13 +461,13 @@ async fn follow(
         replaced.extend(commit.content.replaces.iter().cloned());
         let info = life.writer().map(|writer| writer.info.clone());
         let sha256 = sha256_hex(&bytes);
-        foldings.extend(split(commit.content).into_iter().map(|(slot, share)| {
+        by_slot.extend(split(commit.content).into_iter().map(|(slot, share)| {
             let (info, sha256) = (info.clone(), sha256.clone());
-            (slot, Folding { recorder, generation, admitted, info, seq, sha256, share })
+            (slot, SlotCommit { recorder, generation, admitted, info, seq, sha256, share })
         }));
     }
     let (gaps, problems) = sorted_out(&found);
-    Ok(Followed { life, foldings, commits, problems, gaps, replaced, more })
+    Ok(Followed { life, by_slot, commits, problems, gaps, replaced, more })
 }
 
 /// The first commit that is there behind one that is not; none if that is the end of its log, or it
@@ -478,7 +478,7 @@ pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u
     let mut after = store.list_after(&log, missing);
     let mut first: Option<u64> = None;
     while let Some(listed) = after.try_next().await? {
-        // A folder lists in any order.
+        // A listing gives them in any order.
         if let Some((_, _, later)) = names::parse_commit(&listed.path).filter(|of| of.2 > seq) {
             first = Some(first.map_or(later, |first| first.min(later)));
         }
@@ -491,11 +491,11 @@ pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u
 }
 
 /// Puts the manifest of a slot that has some commits; the one there is if it has them.
-async fn fold(
+async fn roll_up(
     store: &Store,
     epoch: u64,
     slot: Slot,
-    foldings: Vec<Folding>,
+    commits: Vec<SlotCommit>,
     known: Option<Versioned<Manifest>>,
     named: u64,
 ) -> Result<Result<Versioned<Manifest>, Fenced>, Failure> {
@@ -504,14 +504,14 @@ async fn fold(
         None => versions::newest_manifest(store, slot, named).await?,
     };
     if before.value.version < named {
-        let what = format!("what commits say of {slot} cannot be folded: capstan repair helps");
+        let what = format!("what commits say of {slot} cannot be rolled up: capstan repair helps");
         return Err(Failure::caused_by(FailureKind::Damaged, what, versions::gone(slot, named)));
     }
     loop {
         if before.value.epoch > epoch {
             return Ok(Err(Fenced));
         }
-        let next = before.value.fold(&foldings, epoch, before.sha256.clone(), store.nonce());
+        let next = before.value.roll_up(&commits, epoch, before.sha256.clone(), store.nonce());
         let Some(next) = next else { return Ok(Ok(before)) };
         if let Some(put) = versions::put_manifest(store, &before.value, next).await? {
             return Ok(Ok(put));
@@ -520,12 +520,12 @@ async fn fold(
     }
 }
 
-/// Folds everything there is, once: for who has written and goes away.
+/// Rolls up everything there is, once: for who has written and goes away.
 ///
 /// # Errors
 /// What the store says.
-pub async fn fold_all(store: &Store, holder: &str) -> Result<Outcome, Failure> {
-    Folder::claim(store, holder, Stay::Leaves).await?.fold_all().await
+pub async fn roll_up_all(store: &Store, holder: &str) -> Result<Outcome, Failure> {
+    Rollup::claim(store, holder, Stay::Leaves).await?.roll_up_all().await
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Folders: two or three that think they are the one.
+//! Rollups: two or three that think they are the one.
 
 use std::time::Duration;
 
 use capstan_storage_engine::catalog::sweep::GRACE;
-use capstan_storage_engine::catalog::{Folder, Outcome, Stay};
+use capstan_storage_engine::catalog::{Outcome, Rollup, Stay};
 use capstan_storage_engine::store::Store;
 
 use super::{Scene, skew};
@@ -12,8 +12,8 @@ use crate::chance::Chance;
 /// Recorders here sleep for longer at times.
 const SILENT: Duration = Duration::from_secs(1_800);
 
-/// Folds until the scene ends.
-pub(crate) async fn fold(scene: Scene, chance: Chance, name: String) {
+/// Rolls up until the scene ends.
+pub(crate) async fn roll_up(scene: Scene, chance: Chance, name: String) {
     loop {
         let store = scene.patient_store(&chance, skew(&chance)).await;
         // Killed in the middle of something, sooner or later.
@@ -28,30 +28,30 @@ pub(crate) async fn fold(scene: Scene, chance: Chance, name: String) {
 
 /// Holds the role for as long as nobody else takes it.
 async fn hold(scene: &Scene, chance: &Chance, store: &Store, name: &str) {
-    let mut folder = match Folder::claim(store, name, Stay::Keeps).await {
-        Ok(folder) => folder,
-        Err(failure) => return scene.check("a folder that claims", &failure),
+    let mut rollup = match Rollup::claim(store, name, Stay::Keeps).await {
+        Ok(rollup) => rollup,
+        Err(failure) => return scene.check("a rollup that claims", &failure),
     };
-    scene.tell(|| format!("{name} folds, epoch {}", folder.root().epoch));
+    scene.tell(|| format!("{name} rolls up, epoch {}", rollup.root().epoch));
     loop {
-        match folder.step().await {
+        match rollup.step().await {
             Ok(Outcome::Done(done)) => {
-                scene.tell(|| format!("{name}: root {}, {done:?}", folder.root().version));
+                scene.tell(|| format!("{name}: root {}, {done:?}", rollup.root().version));
             }
             Ok(Outcome::Fenced { by }) => {
                 scene.tell(|| format!("{name} is fenced by {by}"));
                 return;
             }
-            Err(failure) => scene.check("a folder", &failure),
+            Err(failure) => scene.check("a rollup", &failure),
         }
         if chance.per_mille(100) {
-            match folder.sweep(GRACE).await {
+            match rollup.sweep(GRACE).await {
                 Ok(swept) => scene.tell(|| format!("{name}: {swept:?}")),
                 Err(failure) => scene.check("a sweep", &failure),
             }
-            match folder.seal(SILENT).await {
+            match rollup.end_silent(SILENT).await {
                 Ok(ended) => scene.tell(|| format!("{name} has ended {ended} logs")),
-                Err(failure) => scene.check("a folder that ends logs", &failure),
+                Err(failure) => scene.check("a rollup that ends logs", &failure),
             }
         }
         let wait = match chance.of(0..100) {

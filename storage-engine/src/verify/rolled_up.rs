@@ -1,4 +1,4 @@
-//! The folded catalog: its objects by themselves, versions after each other, and what they say
+//! The rolled-up catalog: its objects by themselves, versions after each other, and what they say
 //! against the logs. It goes by slots, and keeps nothing of one when it comes to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +23,9 @@ const AT_ONCE: usize = 16;
 /// A fact, as far as it is compared: who says it, in which commit, and what.
 type Said = (RecorderId, Generation, u64, String);
 
-/// What the folded catalog came to so far.
+/// What the rolled-up catalog came to so far.
 #[derive(Debug, Default)]
-pub(super) struct Folded {
+pub(super) struct RolledUp {
     pub(super) findings: Vec<Finding>,
     /// Its objects.
     pub(super) objects: u64,
@@ -35,7 +35,7 @@ pub(super) struct Folded {
     known: BTreeMap<(RecorderId, Generation), u64>,
     /// Logs that may go on, as they are marked.
     open: BTreeSet<(RecorderId, Generation)>,
-    /// Commits that could not be read when they were folded.
+    /// Commits that could not be read when they were rolled up.
     hidden: BTreeSet<CommitId>,
     newest: Option<Root>,
 }
@@ -55,50 +55,50 @@ impl Listing {
     }
 }
 
-impl Folded {
+impl RolledUp {
     /// Reads all but what is of slots.
     ///
     /// # Errors
     /// What the store says.
-    pub(super) async fn read(store: &Store) -> Result<Folded, Failure> {
-        let mut folded = Folded::default();
+    pub(super) async fn read(store: &Store) -> Result<RolledUp, Failure> {
+        let mut rolled_up = RolledUp::default();
         let (folders, objects) = store.names_below(&names::catalog()).await?;
         let of_slot = |folder: &Path| {
             let name = folder.as_ref().strip_prefix("catalog/").unwrap_or_default();
             name == "wide" || name.starts_with("date=")
         };
         let (slots, rows) = folders.into_iter().partition(of_slot);
-        folded.folders = slots;
+        rolled_up.folders = slots;
         let prefixes = rows.into_iter().chain([names::open_logs(), names::boundaries()]);
         let above = stream::iter(objects.into_iter().map(Ok));
         let mut listed = above.chain(stream::iter(prefixes).flat_map(|of| store.list(&of))).boxed();
         let mut roots = BTreeMap::new();
         while let Some(Listed { path, .. }) = listed.try_next().await? {
-            folded.objects += 1;
+            rolled_up.objects += 1;
             if let Some(version) = names::parse_root(&path) {
-                let read = folded.take(&path, versions::read_root(store, version).await)?;
+                let read = rolled_up.take(&path, versions::read_root(store, version).await)?;
                 roots.extend(read.map(|root| (version, root)));
             } else if let Some((recorder, generation)) = names::parse_ended(&path) {
                 let read = versions::read_ended(store, recorder, generation).await;
-                let life = folded.take(&path, read)?;
-                folded.known.extend(life.map(|life| (life.owner(), life.chain().next())));
+                let life = rolled_up.take(&path, read)?;
+                rolled_up.known.extend(life.map(|life| (life.owner(), life.chain().next())));
             } else if let Some(number) = names::parse_boundary(&path) {
-                folded.take(&path, versions::read_boundary(store, number).await)?;
+                rolled_up.take(&path, versions::read_boundary(store, number).await)?;
             } else if let Some(owner) = names::parse_open(&path) {
-                folded.open.insert(owner);
+                rolled_up.open.insert(owner);
             } else {
-                folded.foreign(&path);
+                rolled_up.foreign(&path);
             }
         }
         drop(listed);
-        follow(&mut folded, &roots, names::root, |root| &root.previous);
-        folded.newest = roots.pop_last().map(|(_, root)| root.value);
-        for log in folded.newest.iter().flat_map(|root| &root.logs) {
-            folded.known.insert(log.life.owner(), log.life.chain().next());
+        follow(&mut rolled_up, &roots, names::root, |root| &root.previous);
+        rolled_up.newest = roots.pop_last().map(|(_, root)| root.value);
+        for log in rolled_up.newest.iter().flat_map(|root| &root.logs) {
+            rolled_up.known.insert(log.life.owner(), log.life.chain().next());
         }
-        let hidden = folded.newest.iter().flat_map(Root::hidden);
-        folded.hidden = hidden.filter_map(|gap| gap.commit()).collect();
-        Ok(folded)
+        let hidden = rolled_up.newest.iter().flat_map(Root::hidden);
+        rolled_up.hidden = hidden.filter_map(|gap| gap.commit()).collect();
+        Ok(rolled_up)
     }
 
     /// Lists the objects below one of the folders.
@@ -121,7 +121,7 @@ impl Folded {
         Ok(listing)
     }
 
-    /// Whether what a commit said is folded, so that the commit itself is not missed.
+    /// Whether what a commit said is rolled up, so that the commit itself is not missed.
     pub(super) fn has(&self, commit: &CommitId) -> bool {
         let (recorder, generation, seq) = *commit;
         let known = self.known.get(&(recorder, generation));
@@ -133,7 +133,7 @@ impl Folded {
         self.newest.iter().flat_map(Root::hours)
     }
 
-    /// Compares the lives that logs tell of with those that are stored. What is folded is missed nowhere when the last
+    /// Compares the lives that logs tell of with those that are stored. What is rolled up is missed nowhere when the last
     /// commits of a log are gone. Logs are read before the rest of the catalog, so some may have gone on meanwhile.
     ///
     /// # Errors
@@ -160,9 +160,9 @@ impl Folded {
                     continue;
                 }
                 let what = match known - there {
-                    1 => "it is missing; what it said is folded, so nothing is lost".to_owned(),
+                    1 => "it is missing; what it said is rolled up, so nothing is lost".to_owned(),
                     many => format!(
-                        "it and the {} after it are missing; what they said is folded, so nothing is lost",
+                        "it and the {} after it are missing; what they said is rolled up, so nothing is lost",
                         count(many - 1, "commit")
                     ),
                 };
@@ -285,7 +285,7 @@ impl Folded {
             let commit = names::commit(*recorder, *generation, *seq);
             let many = expected.len() as u64;
             let what = format!(
-                "{} of folded commits {} missing in it, as '{what}' of {commit}",
+                "{} of rolled-up commits {} missing in it, as '{what}' of {commit}",
                 count(many, "fact"),
                 agree(many, "is", "are")
             );
@@ -295,7 +295,7 @@ impl Folded {
         Ok(segments)
     }
 
-    /// What a manifest must say, as the logs do: facts of commits that are folded.
+    /// What a manifest must say, as the logs do: facts of commits that are rolled up.
     fn expected(&self, logged: &[Logged]) -> BTreeSet<Said> {
         let mut expected = BTreeSet::new();
         for Logged { recorder, generation, seq, share, only_objects, .. } in logged {
@@ -324,7 +324,7 @@ impl Folded {
 
 /// Compares versions with the hashes that the ones after them hold.
 fn follow<T>(
-    folded: &mut Folded,
+    rolled_up: &mut RolledUp,
     versions: &BTreeMap<u64, Versioned<T>>,
     name: impl Fn(u64) -> Path,
     previous: impl Fn(&T) -> &str,
@@ -335,7 +335,7 @@ fn follow<T>(
         }
         let path = name(*version);
         let what = "it or the version before it was changed: it does not follow".to_owned();
-        folded.add(&path, what, Severity::Damaged);
+        rolled_up.add(&path, what, Severity::Damaged);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A recorder that is killed leaves a log that says that it may go on, and every reader asks it for
 //! its next commit, for ever. Who records commits at least every few minutes, so after a day
-//! without one nobody will. The folder then makes that commit itself, which says that it is the last.
+//! without one nobody will. The rollup then makes that commit itself, which says that it is the last.
 //! Should the recorder come back after all it finds the number taken, and begins a new life.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use capstan_model::{Failure, Generation, RecorderId, Time};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{AT_ONCE, Folder};
+use super::{AT_ONCE, Rollup};
 use crate::catalog::entry::to_json;
 use crate::catalog::life::Life;
 use crate::catalog::{CommitDraft, Finished, WriterKind};
@@ -20,15 +20,15 @@ use crate::store::{Created, Store, names};
 pub const SILENT: Duration = Duration::from_secs(24 * 3_600);
 
 /// What the last commit of such a log notes.
-pub const NOTE: &str = "ended by a folder, as nothing was committed for a day";
+pub const NOTE: &str = "ended by a rollup, as nothing was committed for a day";
 
-impl Folder {
+impl Rollup {
     /// Ends the logs of recorders that said nothing for so long, by the store's clock; how many.
-    /// The next step folds that. Imports are left alone: they are gone on with.
+    /// The next step rolls up that. Imports are left alone: they are gone on with.
     ///
     /// # Errors
     /// What the store says; calling again is right.
-    pub async fn seal(&mut self, silent: Duration) -> Result<u64, Failure> {
+    pub async fn end_silent(&mut self, silent: Duration) -> Result<u64, Failure> {
         let store = &self.store;
         // It was put by the newest step: what it is dated is not later than now.
         let root = store.head(&names::root(self.root.value.version)).await?;
