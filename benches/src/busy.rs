@@ -11,8 +11,8 @@ use capstan_index::{Field, TermIndexBuilder};
 use capstan_model::coverage::Listened;
 use capstan_model::{Address, Failure, FailureKind, HOUR_NANOS, Hour, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{
-    AddressFilter, Asked, CommitDraft, Layer, LayerEntry, Outcome, Recorder, Rollup, SegmentEntry,
-    Slot, Stay, View, Window, WriterInfo, WriterKind,
+    AddressFilter, Asked, CatalogView, CommitDraft, Layer, LayerEntry, Outcome, Recorder, Rollup,
+    SegmentEntry, Slot, Stay, Window, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::store::{Requests, Store, names};
 use futures::TryStreamExt;
@@ -173,7 +173,7 @@ async fn make(recorders: u64) -> Result<Busy, Failure> {
 impl Busy {
     /// What the catalog says of the hour that is needed to find a host, by who knows nothing.
     async fn ask(&self, host: Option<[u8; 4]>) -> Result<(Window, Requests), Failure> {
-        let view = View::load(&self.store).await?;
+        let view = CatalogView::load(&self.store).await?;
         let loaded = self.store.requests();
         let window = match host.map(Address::v4) {
             None => view.window(RANGE).await?,

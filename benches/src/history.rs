@@ -18,7 +18,7 @@ use capstan_model::packet::Stamp;
 use capstan_model::{Address, Failure, FailureKind, LinkType, Packet, RecorderId, Time, TimeRange};
 use capstan_query_server::export::{self, Export, Order};
 use capstan_query_server::select::Selection;
-use capstan_query_server::snapshot::Snapshot;
+use capstan_query_server::view::StoreView;
 use capstan_storage_engine::catalog::{
     Catalog, Outcome, Recorder, Rollup, Stay, WriterInfo, WriterKind,
 };
@@ -280,10 +280,10 @@ impl History {
         let before = self.store.requests();
         let began = Instant::now();
         let report = runtime.block_on(async {
-            let snapshot = Snapshot::load(self.store.clone()).await?;
+            let view = StoreView::load(self.store.clone()).await?;
             let (to, mut from) = mpsc::channel(16);
             let taken = tokio::spawn(async move { while from.recv().await.is_some() {} });
-            let report = export::export(&snapshot, &what, &to).await?;
+            let report = export::export(&view, &what, &to).await?;
             drop(to);
             let _ = taken.await;
             Ok::<_, Failure>(report)

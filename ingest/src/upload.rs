@@ -568,7 +568,7 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
 #[cfg(test)]
 mod tests {
     use capstan_model::TimeRange;
-    use capstan_storage_engine::catalog::{Rollup, Stay, View, WriterInfo, WriterKind};
+    use capstan_storage_engine::catalog::{CatalogView, Rollup, Stay, WriterInfo, WriterKind};
     use capstan_storage_engine::store::{Location, Options};
 
     use super::*;
@@ -639,7 +639,7 @@ mod tests {
         (2..4).for_each(&mut say);
         uploader.finish().unwrap();
         assert_eq!(committed.ended(), 1);
-        let view = runtime.block_on(View::load(&store)).unwrap();
+        let view = runtime.block_on(CatalogView::load(&store)).unwrap();
         let window = runtime.block_on(view.window(TimeRange::ALL)).unwrap();
         assert_eq!(window.listened.len(), 3);
         assert_eq!((view.notes().count(), view.gaps().len()), (0, 0));

@@ -23,7 +23,7 @@
 //! The file's beginning says what was listened to; its last block, an empty section, says whether anything was
 //! left out (`report`). A file without that was cut off.
 //!
-//! The same snapshot and options give the same bytes.
+//! The same view and options give the same bytes.
 
 mod completeness;
 mod large;
@@ -53,7 +53,7 @@ pub use self::completeness::{Completeness, Lost};
 pub use self::report::{LAST_BLOCK, Report, Skipped, is_ended};
 pub use crate::flight::export::Order;
 use crate::select::Selection;
-use crate::snapshot::{Cost, Snapshot};
+use crate::view::{Cost, StoreView};
 
 /// Memory an export may take for packets, unless said otherwise, bytes.
 pub const MEMORY: usize = 256 << 20;
@@ -94,13 +94,13 @@ impl Export {
 /// The store cannot be reached, the disk is full, or nobody takes the pieces: what was sent
 /// until then is not a whole file.
 pub async fn export(
-    snapshot: &Arc<Snapshot>,
+    view: &Arc<StoreView>,
     what: &Export,
     to: &mpsc::Sender<Bytes>,
 ) -> Result<Report, Failure> {
-    let snapshot = snapshot.begin();
-    let report = merge::run(&snapshot, what, to).await;
-    snapshot.end().await;
+    let view = view.begin();
+    let report = merge::run(&view, what, to).await;
+    view.end().await;
     report
 }
 
@@ -109,19 +109,18 @@ pub async fn export(
 ///
 /// # Errors
 /// A segment cannot be read.
-pub async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost, Failure> {
-    plan::plan(snapshot, what).await
+pub async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, Failure> {
+    plan::plan(view, what).await
 }
 
 /// The file as a stream, made on threads for blocking work as it is taken. Ends with a failure
 /// if the file is not whole, also when only some packets could not be read.
 ///
 /// Dropping the stream stops the work.
-pub fn stream(snapshot: Arc<Snapshot>, what: Export) -> BoxStream<'static, Result<Bytes, Failure>> {
+pub fn stream(view: Arc<StoreView>, what: Export) -> BoxStream<'static, Result<Bytes, Failure>> {
     let (to, from) = mpsc::channel(PIECES);
-    let work = tokio::task::spawn_blocking(move || {
-        Handle::current().block_on(export(&snapshot, &what, &to))
-    });
+    let work =
+        tokio::task::spawn_blocking(move || Handle::current().block_on(export(&view, &what, &to)));
     let pieces =
         stream::unfold(
             from,

@@ -1,8 +1,8 @@
 //! Reading the store: SQL tables, Flight SQL, PCAPNG export.
 //!
-//! * [`snapshot`]: the store at a moment, and segments opened for reading
+//! * [`view`]: the store at a moment, and segments opened for reading
 //! * [`select`]: which flows a question is about
-//! * [`tables`]: SQL tables over a snapshot; [`sessions`]: tables that follow the store
+//! * [`tables`]: SQL tables over a view; [`sessions`]: tables that follow the store
 //! * [`export`]: PCAPNG of a window
 //! * [`questions`]: running questions within limits
 //! * [`flight`]: Arrow Flight SQL; [`http`]: PCAPNG and status over HTTP
@@ -16,5 +16,5 @@ pub mod listen;
 pub mod questions;
 pub mod select;
 pub mod sessions;
-pub mod snapshot;
 pub mod tables;
+pub mod view;

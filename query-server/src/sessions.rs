@@ -31,8 +31,8 @@ use crate::export::{self, Export, Order};
 use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::questions::{Limits, Questions, StoppablePool};
 use crate::select::Selection;
-use crate::snapshot::{CACHE_BYTES, FRESHNESS, Latest, Snapshot};
 use crate::tables;
+use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, StoreView};
 
 /// Consumers of memory that are named when there is no more.
 const NAMED_CONSUMERS: usize = 3;
@@ -78,16 +78,16 @@ impl Default for Options {
 /// A store, as it is now.
 #[derive(Debug)]
 pub struct StoreSessions {
-    latest: Arc<Latest>,
+    latest: Arc<LatestView>,
     options: Options,
     runtime: Arc<RuntimeEnv>,
     questions: Questions,
     tables: Mutex<Option<Tables>>,
 }
 
-/// Tables over a snapshot.
+/// Tables over a view.
 struct Tables {
-    snapshot: Arc<Snapshot>,
+    view: Arc<StoreView>,
     state: SessionState,
 }
 
@@ -103,7 +103,7 @@ impl StoreSessions {
     /// # Errors
     /// What the store says; the place for temporary files cannot be used.
     pub async fn open(store: Store, options: Options) -> Result<StoreSessions, Failure> {
-        let latest = Latest::load(store, options.cache.clone(), options.freshness).await?;
+        let latest = LatestView::load(store, options.cache.clone(), options.freshness).await?;
         StoreSessions::over(Arc::new(latest), options)
     }
 
@@ -111,14 +111,14 @@ impl StoreSessions {
     ///
     /// # Errors
     /// The place for temporary files cannot be used.
-    pub fn over(latest: Arc<Latest>, options: Options) -> Result<StoreSessions, Failure> {
+    pub fn over(latest: Arc<LatestView>, options: Options) -> Result<StoreSessions, Failure> {
         let runtime = runtime(&options)?;
         let questions = Questions::new(options.limits.clone());
         Ok(StoreSessions { latest, options, runtime, questions, tables: Mutex::new(None) })
     }
 
     /// What follows the store.
-    pub fn latest(&self) -> &Arc<Latest> {
+    pub fn latest(&self) -> &Arc<LatestView> {
         &self.latest
     }
 
@@ -151,13 +151,13 @@ impl StoreSessions {
 
     /// The tables of the store as it is now.
     async fn tables(&self) -> Result<SessionState, Failure> {
-        let snapshot = self.latest.get().await?;
+        let view = self.latest.get().await?;
         let mut tables = self.tables.lock().await;
         match &*tables {
-            Some(known) if Arc::ptr_eq(&known.snapshot, &snapshot) => Ok(known.state.clone()),
+            Some(known) if Arc::ptr_eq(&known.view, &view) => Ok(known.state.clone()),
             _ => {
-                let state = make_tables(&snapshot, &self.options, &self.runtime)?;
-                *tables = Some(Tables { snapshot, state: state.clone() });
+                let state = make_tables(&view, &self.options, &self.runtime)?;
+                *tables = Some(Tables { view, state: state.clone() });
                 Ok(state)
             }
         }
@@ -184,7 +184,7 @@ fn runtime(options: &Options) -> Result<Arc<RuntimeEnv>, Failure> {
 }
 
 fn make_tables(
-    snapshot: &Arc<Snapshot>,
+    view: &Arc<StoreView>,
     options: &Options,
     runtime: &Arc<RuntimeEnv>,
 ) -> Result<SessionState, Failure> {
@@ -192,7 +192,7 @@ fn make_tables(
     if let Some(partitions) = options.partitions {
         config = config.with_target_partitions(partitions.max(1));
     }
-    tables::session(snapshot, config, Arc::clone(runtime))
+    tables::session(view, config, Arc::clone(runtime))
 }
 
 #[async_trait]

@@ -47,16 +47,16 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 pub(crate) use self::functions::{leaving_long_values, longest_value, makes_long_values};
 pub(crate) use self::skipped::{Skipped, left_out};
 use crate::questions::Cooperate;
-use crate::snapshot::Snapshot;
+use crate::view::StoreView;
 
-/// The tables of a snapshot and the functions over them, ready for statements.
+/// The tables of a view and the functions over them, ready for statements.
 ///
 /// The state may be used for any number of statements: it is the store at one moment.
 ///
 /// # Errors
 /// None that is known; the query engine may refuse a name.
 pub fn session(
-    snapshot: &Arc<Snapshot>,
+    view: &Arc<StoreView>,
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
 ) -> Result<SessionState, Failure> {
@@ -70,11 +70,11 @@ pub fn session(
         .build();
     let context = SessionContext::new_with_state(state);
     let packets: [(&str, Arc<dyn TableProvider>); 3] = [
-        ("packets", Arc::new(providers::Packets(Arc::clone(snapshot)))),
-        ("flow_parts", Arc::new(providers::FlowParts(Arc::clone(snapshot)))),
-        ("flows", Arc::new(flows::Flows::new(Arc::clone(snapshot)))),
+        ("packets", Arc::new(providers::Packets(Arc::clone(view)))),
+        ("flow_parts", Arc::new(providers::FlowParts(Arc::clone(view)))),
+        ("flows", Arc::new(flows::Flows::new(Arc::clone(view)))),
     ];
-    let catalog = catalog::CatalogTable::all(snapshot)
+    let catalog = catalog::CatalogTable::all(view)
         .map(|(name, table)| -> (_, Arc<dyn TableProvider>) { (name, Arc::new(table)) });
     for (name, table) in packets.into_iter().chain(catalog) {
         context.register_table(name, table).map_err(|error| {

@@ -9,7 +9,7 @@ use capstan_storage_engine::catalog::rollup::roll_up_all;
 use capstan_storage_engine::catalog::rollup::silent::NOTE;
 use capstan_storage_engine::catalog::succession;
 use capstan_storage_engine::catalog::sweep::GRACE;
-use capstan_storage_engine::catalog::{Catalog, Outcome, Rollup, Stay, View};
+use capstan_storage_engine::catalog::{Catalog, CatalogView, Outcome, Rollup, Stay};
 use capstan_storage_engine::store::{Planted, Store, names};
 use futures::TryStreamExt;
 
@@ -137,12 +137,12 @@ fn faults(chance: &Chance) -> Faults {
 async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
     let must = scene.truth.acknowledged();
     let logs = Catalog::load(store).await?;
-    let not_rolled_up = View::load(store).await?.window(TimeRange::ALL).await?;
+    let not_rolled_up = CatalogView::load(store).await?.window(TimeRange::ALL).await?;
     if let Outcome::Fenced { by } = roll_up_all(store, "the last").await? {
         scene.broken(format!("fenced by {by} with nobody left"));
         return Ok(());
     }
-    let view = View::load(store).await?;
+    let view = CatalogView::load(store).await?;
     let window = view.window(TimeRange::ALL).await?;
     if view.waiting().count() > 0 {
         scene.broken("not all is rolled up in the end".to_owned());
@@ -182,7 +182,7 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
 /// Long after, all that was replaced is removed, leases that nobody gave back are, and everything is seen
 /// as before.
 async fn swept(scene: &Scene, store: &Store) -> Result<(), Failure> {
-    let before = View::load(store).await?.window(TimeRange::ALL).await?;
+    let before = CatalogView::load(store).await?.window(TimeRange::ALL).await?;
     tokio::time::sleep(GRACE + HOLDS + Duration::from_secs(1)).await;
     let mut rollup = Rollup::claim(store, "the sweeper", Stay::Leaves).await?;
     rollup.sweep(GRACE).await?;
@@ -193,7 +193,7 @@ async fn swept(scene: &Scene, store: &Store) -> Result<(), Failure> {
     if roots > 5 || leases > 0 {
         scene.broken(format!("{roots} roots and {leases} leases are left when all is over"));
     }
-    let after = View::load(store).await?.window(TimeRange::ALL).await?;
+    let after = CatalogView::load(store).await?.window(TimeRange::ALL).await?;
     if after.segments != before.segments || after.listened != before.listened {
         scene.broken("removing what was replaced changed what is seen".to_owned());
     }

@@ -87,7 +87,7 @@ pub use recorder::Recorder;
 pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
 pub use slot::Slot;
 pub use state::{Catalog, CommitId, Said, Segment, Totals};
-pub use view::{Asked, Lives, View, Window};
+pub use view::{Asked, CatalogView, Lives, Window};
 
 #[cfg(test)]
 mod tests;

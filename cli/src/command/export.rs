@@ -10,7 +10,7 @@ use capstan_query_server::export::{self, Export, LAST_BLOCK, Order, Report};
 use capstan_query_server::flight::ExportRequest;
 use capstan_query_server::flight::client::Client;
 use capstan_query_server::select::Selection;
-use capstan_query_server::snapshot::Snapshot;
+use capstan_query_server::view::StoreView;
 use futures::StreamExt;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
@@ -116,10 +116,10 @@ pub(crate) fn run(
 const PIECES: usize = 4;
 
 async fn from_store(what: Export, path: &Path, settings: &Settings) -> Result<(), Failure> {
-    let snapshot = Snapshot::load(settings.open().await?).await?;
+    let view = StoreView::load(settings.open().await?).await?;
     let mut file = Target::create(path)?;
     let (to, mut from) = mpsc::channel::<Bytes>(PIECES);
-    let exporting = tokio::spawn(async move { export::export(&snapshot, &what, &to).await });
+    let exporting = tokio::spawn(async move { export::export(&view, &what, &to).await });
     while let Some(piece) = from.recv().await {
         file.write(&piece)?;
     }

@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId, TimeRange};
-use capstan_storage_engine::catalog::{Catalog, Gap, GapKind, Import, Segment, Source, View};
+use capstan_storage_engine::catalog::{
+    Catalog, CatalogView, Gap, GapKind, Import, Segment, Source,
+};
 use capstan_storage_engine::fetch::StoreFetch;
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::{self, column};
@@ -46,7 +48,7 @@ impl Stored {
             let what = format!("whether {name} is in {} cannot be told: {newer}", store.place());
             return Err(Failure::new(FailureKind::TooNew, what));
         }
-        let view = View::load(store).await?;
+        let view = CatalogView::load(store).await?;
         let committed: Vec<_> = log.segments(TimeRange::ALL).collect();
         let mut is_whole = holes.is_empty();
         for (recorder, generation, life) in log.lives() {

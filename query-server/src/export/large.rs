@@ -8,7 +8,7 @@ use capstan_storage_engine::segment::reader::{PartReader, Piece, Wants};
 
 use super::read::{Ahead, Beside, Push, Slice};
 use super::records::{Arena, HEADER};
-use crate::snapshot::OpenSegment;
+use crate::view::OpenSegment;
 
 /// Pieces that are on their way while one is put together.
 const AHEAD: usize = 2;

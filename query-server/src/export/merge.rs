@@ -20,7 +20,7 @@ use super::read::{Ahead, Beside, Reading, interfaces};
 use super::run::{Head, Run, Spill};
 use super::{Export, LEAST_MEMORY, Order, Report, Skipped};
 use crate::select::Selection;
-use crate::snapshot::InUse;
+use crate::view::PinnedView;
 
 /// Most bytes of payload and rows that are read and put together at a time.
 const LARGEST_SLICE: usize = 16 << 20;
@@ -67,7 +67,7 @@ impl Active {
 }
 
 struct Merge<'a> {
-    snapshot: &'a Arc<InUse>,
+    view: &'a Arc<PinnedView>,
     what: &'a Export,
     selection: Arc<Selection>,
     everything: bool,
@@ -88,16 +88,16 @@ struct Merge<'a> {
 
 /// Runs an export.
 pub(super) async fn run(
-    snapshot: &Arc<InUse>,
+    view: &Arc<PinnedView>,
     what: &Export,
     to: &Sender<Bytes>,
 ) -> Result<Report, Failure> {
-    let window = snapshot.window_of(what.selection.range, &what.selection.filter()).await?;
+    let window = view.window_of(what.selection.range, &what.selection.filter()).await?;
     let completeness = Completeness::of(&window, what.selection.range);
-    let ranks = ranks(snapshot, &window, what.order).await?;
+    let ranks = ranks(view, &window, what.order).await?;
     let memory = what.memory.max(LEAST_MEMORY);
     let mut merge = Merge {
-        snapshot,
+        view,
         what,
         selection: Arc::new(what.selection.clone()),
         everything: what.selection.is_everything(),
@@ -144,10 +144,10 @@ impl Merge<'_> {
     /// Writes the secrets that segments keep of which nothing else is in the file: what they
     /// decrypt may be.
     async fn write_secrets(&mut self, window: &Window) -> Result<(), Failure> {
-        let snapshot = Arc::clone(self.snapshot);
+        let view = Arc::clone(self.view);
         let opening = secrets(window, &self.pending).into_iter().map(|segment| {
-            let snapshot = Arc::clone(&snapshot);
-            async move { (snapshot.open(&segment).await, segment) }
+            let view = Arc::clone(&view);
+            async move { (view.open(&segment).await, segment) }
         });
         let mut opening = stream::iter(opening).buffered(AT_ONCE);
         while let Some((opened, segment)) = opening.next().await {
@@ -263,11 +263,9 @@ impl Merge<'_> {
 
     /// Starts opening a segment.
     fn open_ahead(&self, segment: &Arc<Segment>) -> Ahead<Reading> {
-        let (snapshot, segment) = (Arc::clone(self.snapshot), Arc::clone(segment));
+        let (view, segment) = (Arc::clone(self.view), Arc::clone(segment));
         let (selection, slice_bytes) = (Arc::clone(&self.selection), self.slice_bytes);
-        Ahead::start(
-            async move { Reading::begin(&snapshot, &segment, &selection, slice_bytes).await },
-        )
+        Ahead::start(async move { Reading::begin(&view, &segment, &selection, slice_bytes).await })
     }
 
     /// Reads the next segment's selected packets into runs, and logs what of it cannot be read.
@@ -324,7 +322,7 @@ impl Merge<'_> {
         if !is_local(&failure) {
             return Err(failure);
         }
-        let failure = self.snapshot.explain(failure);
+        let failure = self.view.explain(failure);
         let segment = segment.entry.name.clone();
         self.report.skipped.push(Skipped { segment, packets, failure });
         Ok(())

@@ -8,7 +8,7 @@ use capstan_storage_engine::catalog::{Segment, Window};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Export, Order};
-use crate::snapshot::Snapshot;
+use crate::view::StoreView;
 
 /// Requests that are sent side by side before the first packet.
 pub(super) const AT_ONCE: usize = 16;
@@ -46,7 +46,7 @@ pub(super) type Ranks = BTreeMap<(RecorderId, Generation), u32>;
 /// # Errors
 /// What the store says.
 pub(super) async fn ranks(
-    snapshot: &Snapshot,
+    view: &StoreView,
     window: &Window,
     order: Order,
 ) -> Result<Ranks, Failure> {
@@ -54,7 +54,7 @@ pub(super) async fn ranks(
     if order == Order::Recorded {
         let recorders: BTreeSet<RecorderId> = lives.iter().map(|(recorder, _)| *recorder).collect();
         let began = recorders.into_iter().map(async |recorder| {
-            Ok::<_, Failure>((recorder, snapshot.began(recorder, window).await?))
+            Ok::<_, Failure>((recorder, view.began(recorder, window).await?))
         });
         let began: BTreeMap<RecorderId, Option<Time>> =
             stream::iter(began).buffer_unordered(AT_ONCE).try_collect().await?;

@@ -9,12 +9,12 @@ use super::Export;
 use super::merge::slice_bytes;
 use super::order::{Pending, pending, ranks, secrets};
 use super::read::Reading;
-use crate::snapshot::{Cost, Plan, Snapshot};
+use crate::view::{Cost, Plan, StoreView};
 
 /// See [`super::plan`].
-pub(super) async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost, Failure> {
-    let window = snapshot.window_of(what.selection.range, &what.selection.filter()).await?;
-    let ranks = ranks(snapshot, &window, what.order).await?;
+pub(super) async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, Failure> {
+    let window = view.window_of(what.selection.range, &what.selection.filter()).await?;
+    let ranks = ranks(view, &window, what.order).await?;
     let slice_bytes = slice_bytes(what.memory);
     let range = what.selection.range;
     let mut cost = Cost::default();
@@ -29,7 +29,7 @@ pub(super) async fn plan(snapshot: &Arc<Snapshot>, what: &Export) -> Result<Cost
         if let Some(index) = segment.entry.layer(Layer::Index) {
             plan.whole(Layer::Index, index.bytes);
         }
-        let mut reading = Reading::begin(snapshot, &segment, &what.selection, slice_bytes).await?;
+        let mut reading = Reading::begin(view, &segment, &what.selection, slice_bytes).await?;
         reading.plan_flows(&what.selection, &mut plan)?;
         while let Some(slice) = reading.next(range, slice_bytes).await? {
             slice.plan(&reading.open, slice_bytes, &mut plan)?;

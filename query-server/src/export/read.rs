@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::records::{Arena, HEADER, Record};
 use crate::select::Selection;
-use crate::snapshot::{OpenSegment, Plan, Snapshot};
+use crate::view::{OpenSegment, Plan, StoreView};
 
 /// Flow rows read at a time. They are wide, and a segment of tiny flows has very many.
 const FLOWS_AT_ONCE: usize = 128 << 10;
@@ -115,12 +115,12 @@ impl Reading {
     /// # Errors
     /// The segment cannot be read.
     pub(super) async fn begin(
-        snapshot: &Snapshot,
+        view: &StoreView,
         segment: &Segment,
         selection: &Selection,
         slice_bytes: u64,
     ) -> Result<Reading, Failure> {
-        let open = snapshot.open(segment).await?;
+        let open = view.open(segment).await?;
         let matches = selection.filter().evaluate(open.segment())?;
         let (left, unknown) = (batches(&matches.flows), matches.unknown.len());
         let mut reading = Reading { open, unknown, left, slices: VecDeque::new() };

@@ -17,7 +17,7 @@ use capstan_storage_engine::segment::Layer;
 use futures::TryStreamExt;
 
 use super::*;
-use crate::snapshot::testing::*;
+use crate::view::testing::*;
 
 #[tokio::test]
 async fn hours_that_are_passed_over_still_say_what_was_listened_to() {
@@ -26,9 +26,9 @@ async fn hours_that_are_passed_over_still_say_what_was_listened_to() {
         Selection { ips: vec![Address::v4([10, 0, 0, 2])], ..Selection::of_range(TimeRange::ALL) };
     let mut found = Vec::new();
     for selection in [host, Selection::of_range(TimeRange::ALL)] {
-        let snapshot = Snapshot::load(store.clone()).await.unwrap();
+        let view = StoreView::load(store.clone()).await.unwrap();
         let before = store.requests();
-        let (_, report) = run(&snapshot, &Export::new(selection, Order::Time)).await;
+        let (_, report) = run(&view, &Export::new(selection, Order::Time)).await;
         let bytes = (store.requests() - before).bytes_read;
         found.push((report.packets, bytes, report.completeness));
     }
@@ -39,7 +39,7 @@ async fn hours_that_are_passed_over_still_say_what_was_listened_to() {
 }
 
 /// The whole file and the report.
-async fn run(snapshot: &Arc<Snapshot>, what: &Export) -> (Vec<u8>, Report) {
+async fn run(view: &Arc<StoreView>, what: &Export) -> (Vec<u8>, Report) {
     let (to, mut from) = mpsc::channel::<Bytes>(2);
     let collect = async move {
         let mut file = Vec::new();
@@ -49,7 +49,7 @@ async fn run(snapshot: &Arc<Snapshot>, what: &Export) -> (Vec<u8>, Report) {
         file
     };
     let work = async move {
-        let report = export(snapshot, what, &to).await;
+        let report = export(view, what, &to).await;
         drop(to);
         report
     };
@@ -94,9 +94,9 @@ fn has_host(data: &[u8], host: u8) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_packets_come_in_order_of_time() {
     let given = traffic(1, 5_000, 1_000_000, 1_000);
-    let snapshot = snapshot_of(Recording::of(1), given.clone()).await;
-    assert!(segments(&snapshot).await.len() > 2);
-    let (file, report) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+    let view = view_of(Recording::of(1), given.clone()).await;
+    assert!(segments(&view).await.len() > 2);
+    let (file, report) = run(&view, &of(Selection::default(), Order::Time)).await;
     assert_eq!(plain(&packets(&read(&file))), by_time(&given));
     assert_eq!((report.packets, report.skipped.len(), report.spilled), (5_000, 0, 0));
     assert!(report.completeness.is_complete());
@@ -115,8 +115,8 @@ async fn recorders_are_merged_and_equal_times_go_by_recorder() {
         record(&store, Recording::of(recorder), given).await;
     }
     all.sort();
-    let snapshot = Snapshot::load(store).await.unwrap();
-    let (file, _) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+    let view = StoreView::load(store).await.unwrap();
+    let (file, _) = run(&view, &of(Selection::default(), Order::Time)).await;
     let got: Vec<Vec<u8>> = packets(&read(&file)).into_iter().map(|packet| packet.data).collect();
     assert!(got == all.into_iter().map(|packet| packet.3).collect::<Vec<_>>());
     // One interface a recorder, in the order of their first packets.
@@ -131,13 +131,13 @@ async fn little_memory_gives_the_same_bytes() {
         let recording = Recording { segment_bytes: 1 << 20, ..Recording::of(recorder) };
         record(&store, recording, traffic(recorder, 6_000, 1_000_000, 1_000)).await;
     }
-    let snapshot = Snapshot::load(store).await.unwrap();
+    let view = StoreView::load(store).await.unwrap();
     for order in [Order::Time, Order::Recorded] {
         let much = of(Selection::default(), order);
         let little = Export { memory: LEAST_MEMORY, ..much.clone() };
-        let (file, report) = run(&snapshot, &much).await;
+        let (file, report) = run(&view, &much).await;
         assert_eq!((report.spilled, report.packets), (0, 36_000));
-        let (same, report) = run(&snapshot, &little).await;
+        let (same, report) = run(&view, &little).await;
         assert!(report.spilled > 0, "{order:?}");
         assert!(file == same, "{order:?}");
     }
@@ -146,7 +146,7 @@ async fn little_memory_gives_the_same_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_and_hosts_are_cut_out() {
     let given = traffic(1, 4_000, 0, 1_000);
-    let snapshot = snapshot_of(Recording::of(1), given.clone()).await;
+    let view = view_of(Recording::of(1), given.clone()).await;
     let range = TimeRange { start: Time(1_000_000), end: Time(3_000_000) };
     for (ips, ports) in [(vec![], vec![]), (vec![7], vec![]), (vec![7, 101], vec![53])] {
         let selection = Selection {
@@ -164,12 +164,12 @@ async fn a_window_and_hosts_are_cut_out() {
             })
             .collect();
         assert!(!expected.is_empty() && expected.len() < 3_000);
-        let (file, report) = run(&snapshot, &of(selection, Order::Time)).await;
+        let (file, report) = run(&view, &of(selection, Order::Time)).await;
         assert_eq!(plain(&packets(&read(&file))), expected);
         assert_eq!(report.packets, expected.len() as u64);
     }
     let nobody = Selection { ips: vec![Address::v4([9; 4])], ..Selection::default() };
-    let (file, report) = run(&snapshot, &of(nobody, Order::Time)).await;
+    let (file, report) = run(&view, &of(nobody, Order::Time)).await;
     assert_eq!((report.packets, report.segments), (0, 0));
     assert!(read(&file).is_empty(), "a file without packets is still one");
 }
@@ -219,8 +219,8 @@ fn mixed() -> Vec<Given> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recorded_order_gives_a_capture_back() {
-    let snapshot = snapshot_of(Recording::of(1), mixed()).await;
-    let (file, report) = run(&snapshot, &of(Selection::default(), Order::Recorded)).await;
+    let view = view_of(Recording::of(1), mixed()).await;
+    let (file, report) = run(&view, &of(Selection::default(), Order::Recorded)).await;
     assert_eq!(read(&file), mixed());
     assert_eq!((report.packets, report.blocks_left_out), (3, 0));
 }
@@ -235,7 +235,7 @@ async fn the_first_bytes_come_before_most_segments_are_opened() {
     roll_up_all(&store, "test").await.unwrap();
     for order in [Order::Recorded, Order::Time] {
         let what = of(Selection::default(), order);
-        let snapshot = Snapshot::load(store.clone()).await.unwrap();
+        let view = StoreView::load(store.clone()).await.unwrap();
         let before = store.requests();
         let (to, mut from) = mpsc::channel::<Bytes>(1);
         let first = async {
@@ -245,7 +245,7 @@ async fn the_first_bytes_come_before_most_segments_are_opened() {
             asked
         };
         let work = async {
-            let report = export(&snapshot, &what, &to).await;
+            let report = export(&view, &what, &to).await;
             drop(to);
             report
         };
@@ -258,7 +258,7 @@ async fn the_first_bytes_come_before_most_segments_are_opened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interface_without_packets_comes_with_the_whole_only() {
-    let snapshot = snapshot_of(Recording::of(1), mixed()).await;
+    let view = view_of(Recording::of(1), mixed()).await;
     let interfaces = |file: &[u8]| {
         let all = read(file).into_iter();
         let names = all.filter_map(|given| match given {
@@ -269,10 +269,10 @@ async fn an_interface_without_packets_comes_with_the_whole_only() {
         names.sort();
         names
     };
-    let (file, _) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+    let (file, _) = run(&view, &of(Selection::default(), Order::Time)).await;
     assert_eq!(interfaces(&file), ["", "eth0", "idle"]);
     let range = TimeRange { start: Time(5_500_000_000), end: Time::MAX };
-    let (file, _) = run(&snapshot, &of(Selection::of_range(range), Order::Time)).await;
+    let (file, _) = run(&view, &of(Selection::of_range(range), Order::Time)).await;
     assert_eq!(interfaces(&file), ["eth0"]);
 }
 
@@ -288,8 +288,8 @@ async fn secrets_come_with_every_part_of_their_capture() {
     record(&store, Recording::of(1), given).await;
     // Another capture has nothing to do with it.
     record(&store, Recording::of(2), traffic(2, 100, 9_000_000_000, 1_000)).await;
-    let snapshot = Snapshot::load(store.clone()).await.unwrap();
-    assert!(segments(&snapshot).await.iter().filter(|of| of.entry.secrets).count() == 1);
+    let view = StoreView::load(store.clone()).await.unwrap();
+    assert!(segments(&view).await.iter().filter(|of| of.entry.secrets).count() == 1);
     let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
     for (range, secrets) in [
         (TimeRange::ALL, 1),
@@ -299,9 +299,9 @@ async fn secrets_come_with_every_part_of_their_capture() {
     ] {
         for order in [Order::Time, Order::Recorded] {
             let what = of(Selection::of_range(range), order);
-            let cold = Snapshot::load(store.clone()).await.unwrap();
+            let cold = StoreView::load(store.clone()).await.unwrap();
             let cost = plan(&cold, &what).await.unwrap();
-            let cold = Snapshot::load(store.clone()).await.unwrap();
+            let cold = StoreView::load(store.clone()).await.unwrap();
             let before = store.requests();
             let (file, report) = run(&cold, &what).await;
             assert_eq!((store.requests() - before).gets, cost.requests);
@@ -319,9 +319,9 @@ async fn secrets_come_with_every_part_of_their_capture() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_come_with_a_part_and_what_is_about_the_whole_does_not() {
-    let snapshot = snapshot_of(Recording::of(1), mixed()).await;
+    let view = view_of(Recording::of(1), mixed()).await;
     let range = TimeRange { start: Time(5_500_000_000), end: Time::MAX };
-    let (file, _) = run(&snapshot, &of(Selection::of_range(range), Order::Time)).await;
+    let (file, _) = run(&view, &of(Selection::of_range(range), Order::Time)).await;
     let kinds: Vec<Option<u32>> = read(&file)
         .iter()
         .filter_map(|given| match given {
@@ -339,13 +339,13 @@ async fn packets_without_a_time_come_first_and_only_of_all_time() {
     let data = udp((1, 2), (1, 2), b"when?");
     let (length, stamp) = (data.len() as u32, Stamp::None);
     given.push(Given::Packet(Owned { interface: 0, stamp, length, data, options: vec![] }));
-    let snapshot = snapshot_of(Recording::of(1), given.clone()).await;
-    let (file, _) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+    let view = view_of(Recording::of(1), given.clone()).await;
+    let (file, _) = run(&view, &of(Selection::default(), Order::Time)).await;
     let got = plain(&packets(&read(&file)));
     assert_eq!((got[0].0, got.len()), (Stamp::None, 51));
     assert_eq!(got, by_time(&given));
     let range = TimeRange { start: Time(0), end: Time::MAX };
-    let (file, _) = run(&snapshot, &of(Selection::of_range(range), Order::Time)).await;
+    let (file, _) = run(&view, &of(Selection::of_range(range), Order::Time)).await;
     assert_eq!(packets(&read(&file)).len(), 50);
 }
 
@@ -353,11 +353,11 @@ async fn packets_without_a_time_come_first_and_only_of_all_time() {
 async fn a_damaged_block_costs_its_own_flows_only() {
     let recording = || Recording { segment_bytes: 2 << 20, ..Recording::of(1) };
     let given = traffic(1, 20_000, 0, 1_000);
-    let snapshot = snapshot_of(recording(), given.clone()).await;
-    damage(&snapshot, 1, Layer::Head).await;
-    let (file, report) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+    let view = view_of(recording(), given.clone()).await;
+    damage(&view, 1, Layer::Head).await;
+    let (file, report) = run(&view, &of(Selection::default(), Order::Time)).await;
     let missing: u64 = report.skipped.iter().map(|part| part.packets).sum();
-    let segment = &segments(&snapshot).await[1];
+    let segment = &segments(&view).await[1];
     assert!(missing > 0 && missing < segment.entry.packets, "{missing}");
     assert_eq!(report.packets + missing, 20_000);
     let failure = report.failure().unwrap();
@@ -375,15 +375,15 @@ async fn a_damaged_block_costs_its_own_flows_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_is_gone_is_named_and_the_rest_exported() {
     for layer in [Layer::Index, Layer::Flows, Layer::Packets] {
-        let snapshot = snapshot_of(Recording::of(1), traffic(1, 4_000, 0, 1_000)).await;
-        let segments = segments(&snapshot).await;
-        delete(&snapshot, 1, layer).await;
-        let (_, report) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+        let view = view_of(Recording::of(1), traffic(1, 4_000, 0, 1_000)).await;
+        let segments = segments(&view).await;
+        delete(&view, 1, layer).await;
+        let (_, report) = run(&view, &of(Selection::default(), Order::Time)).await;
         let missing: u64 = report.skipped.iter().map(|part| part.packets).sum();
         assert_eq!(missing, segments[1].entry.packets, "{layer:?}");
         assert!(report.skipped.iter().all(|part| part.segment == segments[1].entry.name));
         assert_eq!(report.packets + missing, 4_000);
-        let failed = stream(snapshot, of(Selection::default(), Order::Time));
+        let failed = stream(view, of(Selection::default(), Order::Time));
         assert_eq!(failed.try_collect::<Vec<_>>().await.unwrap_err().kind(), FailureKind::Damaged);
     }
 }
@@ -400,8 +400,8 @@ async fn losses_are_in_the_header_and_at_their_interface() {
         note: String::new(),
     };
     let recording = Recording { kind: WriterKind::Live, losses: vec![loss], ..Recording::of(1) };
-    let snapshot = snapshot_of(recording, traffic(1, 20, 0, 1_000)).await;
-    let (file, report) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+    let view = view_of(recording, traffic(1, 20, 0, 1_000)).await;
+    let (file, report) = run(&view, &of(Selection::default(), Order::Time)).await;
     assert_eq!(report.completeness.packets_lost(), 17);
     let text = String::from_utf8_lossy(&file);
     // At the beginning, and as the last word.
@@ -420,7 +420,7 @@ async fn losses_are_in_the_header_and_at_their_interface() {
     assert!(statistics[0].body.windows(12).any(|w| w == [7, 0, 8, 0, 17, 0, 0, 0, 0, 0, 0, 0]));
     // A window without the loss does not have it, and one beyond what was heard says so.
     let range = TimeRange { start: Time(10_000), end: Time(90_000) };
-    let (file, report) = run(&snapshot, &of(Selection::of_range(range), Order::Time)).await;
+    let (file, report) = run(&view, &of(Selection::of_range(range), Order::Time)).await;
     assert_eq!(report.completeness.packets_lost(), 0);
     assert_eq!(report.completeness.unknown.len(), 1);
     assert!(String::from_utf8_lossy(&file).contains("unknown whether anybody listened from"));
@@ -440,9 +440,9 @@ async fn the_plan_is_what_a_cold_export_asks_for() {
     for selection in [Selection::default(), narrow] {
         for memory in [LEAST_MEMORY, MEMORY] {
             let what = Export { memory, ..of(selection.clone(), Order::Time) };
-            let cold = Snapshot::load(store.clone()).await.unwrap();
+            let cold = StoreView::load(store.clone()).await.unwrap();
             let cost = plan(&cold, &what).await.unwrap();
-            let cold = Snapshot::load(store.clone()).await.unwrap();
+            let cold = StoreView::load(store.clone()).await.unwrap();
             let before = store.requests();
             run(&cold, &what).await;
             let asked = store.requests() - before;
@@ -459,26 +459,26 @@ async fn the_plan_is_what_a_cold_export_asks_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_known_is_counted() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 100, 0, 1_000)).await;
+    let view = view_of(Recording::of(1), traffic(1, 100, 0, 1_000)).await;
     let selection = Selection { namespaces: vec!["shop".into()], ..Selection::default() };
-    let (_, report) = run(&snapshot, &of(selection, Order::Time)).await;
+    let (_, report) = run(&view, &of(selection, Order::Time)).await;
     assert_eq!((report.packets, report.unknown), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn giving_an_export_up_stops_it() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 30_000, 0, 1_000)).await;
+    let view = view_of(Recording::of(1), traffic(1, 30_000, 0, 1_000)).await;
     let (to, from) = mpsc::channel(1);
     drop(from);
-    let given_up = export(&snapshot, &of(Selection::default(), Order::Time), &to).await;
+    let given_up = export(&view, &of(Selection::default(), Order::Time), &to).await;
     assert_eq!(given_up.unwrap_err().kind(), FailureKind::Interrupted);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_tools_read_the_file() {
-    let snapshot = snapshot_of(Recording::of(1), mixed()).await;
+    let view = view_of(Recording::of(1), mixed()).await;
     for order in [Order::Time, Order::Recorded] {
-        let (file, _) = run(&snapshot, &of(Selection::default(), order)).await;
+        let (file, _) = run(&view, &of(Selection::default(), order)).await;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("export.pcapng");
         std::fs::write(&path, &file).unwrap();
@@ -537,8 +537,8 @@ async fn real_captures_come_back_whole() {
                 _ => {}
             }
         }
-        let snapshot = snapshot_of(Recording::of(1), given.clone()).await;
-        let (file, report) = run(&snapshot, &of(Selection::default(), Order::Recorded)).await;
+        let view = view_of(Recording::of(1), given.clone()).await;
+        let (file, report) = run(&view, &of(Selection::default(), Order::Recorded)).await;
         assert!(report.skipped.is_empty() && report.cut == 0, "{}", path.display());
         let (expected, got) = (packets(&given), packets(&read(&file)));
         assert_eq!(expected.len(), got.len(), "{}", path.display());
@@ -548,7 +548,7 @@ async fn real_captures_come_back_whole() {
             assert_eq!((expected.length, &expected.data), (got.length, &got.data), "{path}");
             assert_eq!(expected.options, got.options, "{path}");
         }
-        let (_, by_time) = run(&snapshot, &of(Selection::default(), Order::Time)).await;
+        let (_, by_time) = run(&view, &of(Selection::default(), Order::Time)).await;
         assert_eq!(by_time.packets, expected.len() as u64);
         *compared.entry("captures").or_default() += 1;
         *compared.entry("packets").or_default() += expected.len();

@@ -6,7 +6,7 @@ use capstan_model::{Failure, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Life};
 use serde::Serialize;
 
-use crate::snapshot::Snapshot;
+use crate::view::StoreView;
 
 /// The answer of `/api/v1/status`. Times are RFC 3339, UTC.
 #[derive(Debug, Serialize)]
@@ -62,9 +62,9 @@ impl Status {
     ///
     /// # Errors
     /// What the store says.
-    pub(super) async fn of(snapshot: &Snapshot, range: TimeRange) -> Result<Status, Failure> {
-        let window = snapshot.window(range).await?;
-        let lives = snapshot.lives().await?;
+    pub(super) async fn of(view: &StoreView, range: TimeRange) -> Result<Status, Failure> {
+        let window = view.window(range).await?;
+        let lives = view.lives().await?;
         let mut gaps = window.gaps.clone();
         let known = |gaps: &[Gap], gap: &Gap| gaps.iter().any(|of| of.object == gap.object);
         for gap in lives.gaps {
@@ -75,7 +75,7 @@ impl Status {
         let words = gaps.iter().map(Gap::to_string);
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION"),
-            store: snapshot.store().place().to_owned(),
+            store: view.store().place().to_owned(),
             segments: 0,
             packets: 0,
             flow_parts: 0,
@@ -85,7 +85,7 @@ impl Status {
             last: None,
             layers: BTreeMap::new(),
             writers: lives.lives.iter().map(|life| Writer::of(life)).collect(),
-            problems: words.chain(snapshot.notes().map(str::to_owned)).collect(),
+            problems: words.chain(view.notes().map(str::to_owned)).collect(),
             hidden: gaps.iter().map(Hidden::of).collect(),
         };
         let (mut first, mut last) = (None, None);

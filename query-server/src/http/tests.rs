@@ -13,12 +13,12 @@ use crate::export::Order;
 use crate::questions::Limits;
 use crate::select::Selection;
 use crate::sessions::Options;
-use crate::snapshot::Snapshot;
-use crate::snapshot::testing::*;
+use crate::view::StoreView;
+use crate::view::testing::*;
 
 /// The status line and headers, and the body as it came.
-async fn ask(snapshot: &Snapshot, target: &str) -> (String, Vec<u8>) {
-    let (store, cache) = (snapshot.store().clone(), Cache::in_memory(1 << 20));
+async fn ask(view: &StoreView, target: &str) -> (String, Vec<u8>) {
+    let (store, cache) = (view.store().clone(), Cache::in_memory(1 << 20));
     let options = Options { freshness: Duration::ZERO, cache, ..Options::default() };
     ask_from(Arc::new(StoreSessions::open(store, options).await.unwrap()), target).await
 }
@@ -58,9 +58,9 @@ fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_is_a_file_with_a_name() {
     let given = traffic(1, 3_000, 0, 1_000_000);
-    let snapshot = snapshot_of(Recording::of(1), given).await;
+    let view = view_of(Recording::of(1), given).await;
     let target = "/api/v1/export.pcapng?from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:02Z";
-    let (head, body) = ask(&snapshot, target).await;
+    let (head, body) = ask(&view, target).await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(head.contains("application/x-pcapng"));
     assert!(head.contains("filename=\"capstan-19700101T000001Z-19700101T000002Z.pcapng\""));
@@ -71,10 +71,10 @@ async fn a_window_is_a_file_with_a_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_not_whole_is_broken_off() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 9_000, 0, 1_000_000)).await;
-    let last = segments(&snapshot).await.len() - 1;
-    damage(&snapshot, last, Layer::Head).await;
-    let (head, body) = ask(&snapshot, "/api/v1/export.pcapng").await;
+    let view = view_of(Recording::of(1), traffic(1, 9_000, 0, 1_000_000)).await;
+    let last = segments(&view).await.len() - 1;
+    damage(&view, last, Layer::Head).await;
+    let (head, body) = ask(&view, "/api/v1/export.pcapng").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(body.len() > 1_000_000);
     assert!(unchunk(&body).is_none(), "the last chunk must be missing");
@@ -82,7 +82,7 @@ async fn a_file_that_is_not_whole_is_broken_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_request_is_said_in_json() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 10, 0, 1_000)).await;
+    let view = view_of(Recording::of(1), traffic(1, 10, 0, 1_000)).await;
     for (target, status, word) in [
         ("/api/v1/export.pcapng?ip=10.0.0", "400", "10.0.0"),
         ("/api/v1/export.pcapng?from=now&to=-1h", "400", "upside down"),
@@ -93,7 +93,7 @@ async fn what_is_wrong_with_a_request_is_said_in_json() {
         ("/api/v1/status?ip=10.0.0.1", "400", "known are from, to"),
         ("/api/v1/nothing", "404", "nothing at this address"),
     ] {
-        let (head, body) = ask(&snapshot, target).await;
+        let (head, body) = ask(&view, target).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert!(answer["error"].as_str().unwrap().contains(word), "{answer}");
@@ -103,26 +103,26 @@ async fn what_is_wrong_with_a_request_is_said_in_json() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_is_told() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 5_000_000_000, 1_000)).await;
-    let (head, body) = ask(&snapshot, "/api/v1/status").await;
+    let view = view_of(Recording::of(1), traffic(1, 500, 5_000_000_000, 1_000)).await;
+    let (head, body) = ask(&view, "/api/v1/status").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(status["packets"], 500);
-    assert_eq!(status["segments"], segments(&snapshot).await.len());
+    assert_eq!(status["segments"], segments(&view).await.len());
     assert!(status["layers"]["body"]["objects"].as_u64().unwrap() > 0);
     assert_eq!(status["writers"][0]["kind"], "import");
     assert!(status["first"].as_str().unwrap().starts_with("1970-01-01T00:00:0"));
-    let (_, body) = ask(&snapshot, "/api/v1/status?to=1970-01-01T00:00:04Z").await;
+    let (_, body) = ask(&view, "/api/v1/status?to=1970-01-01T00:00:04Z").await;
     let before: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((&before["packets"], &before["first"]), (&0.into(), &serde_json::Value::Null));
-    let (head, body) = ask(&snapshot, "/metrics").await;
+    let (head, body) = ask(&view, "/metrics").await;
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
     let metrics = String::from_utf8(body).unwrap();
     let value = |name: &str| -> f64 {
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_else(|| panic!("{name}: {metrics}")).trim().parse().unwrap()
     };
-    let requests = snapshot.store().requests();
+    let requests = view.store().requests();
     assert_eq!(value("capstan_store_requests_total{kind=\"put\"}"), requests.puts as f64);
     assert_eq!(value("capstan_store_bytes_total{direction=\"read\"}"), requests.bytes_read as f64);
     assert!(value("capstan_store_cost_usd_total") > 0.0);
@@ -131,18 +131,18 @@ async fn the_state_is_told() {
     {
         assert_eq!(value(&format!("capstan_cache_{name}")), 0.0);
     }
-    let (head, body) = ask(&snapshot, "/healthz").await;
+    let (head, body) = ask(&view, "/healthz").await;
     assert!(head.starts_with("HTTP/1.1 200 "));
     assert_eq!(body, b"ok\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exports_share_one_budget_and_one_too_many_is_told_to_come_again() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 3_000, 0, 1_000_000)).await;
+    let view = view_of(Recording::of(1), traffic(1, 3_000, 0, 1_000_000)).await;
     let limits =
         Limits { memory: 64 << 20, patience: Duration::from_millis(100), ..Limits::default() };
     let options = Options { freshness: Duration::ZERO, limits, ..Options::default() };
-    let sessions = StoreSessions::open(snapshot.store().clone(), options).await.unwrap();
+    let sessions = StoreSessions::open(view.store().clone(), options).await.unwrap();
     let sessions = Arc::new(sessions);
     let mut held = Vec::new();
     let refused = loop {

@@ -9,7 +9,7 @@ use super::*;
 use crate::flight::Sessions;
 use crate::flight::local::Local;
 use crate::sessions::{Options, StoreSessions};
-use crate::snapshot::testing::{self, Recording, record, traffic};
+use crate::view::testing::{self, Recording, record, traffic};
 
 /// How long anything may take before a test gives up on it.
 const LONG: Duration = Duration::from_secs(60);

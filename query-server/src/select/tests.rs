@@ -6,7 +6,7 @@ use capstan_storage_engine::segment::flows::FlowRow;
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::testing::*;
+use crate::view::testing::*;
 
 fn host(number: u8) -> Address {
     Address::v4([10, 0, 0, number])
@@ -52,13 +52,13 @@ fn filters() -> impl Strategy<Value = FlowFilter> {
 #[test]
 fn any_filter_selects_what_it_says_and_prunes_nothing_it_selects() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let snapshot = runtime.block_on(snapshot_of(Recording::of(1), traffic(1, 2_000, 0, 1_000)));
-    let segments = runtime.block_on(segments(&snapshot));
+    let view = runtime.block_on(view_of(Recording::of(1), traffic(1, 2_000, 0, 1_000)));
+    let segments = runtime.block_on(segments(&view));
     let opened: Vec<_> = segments
         .iter()
         .map(|segment| {
             runtime.block_on(async {
-                let open = snapshot.open(segment).await.unwrap();
+                let open = view.open(segment).await.unwrap();
                 let all = open.segment().all_flows();
                 let rows = open.segment().read_flows(&*open, &all).await.unwrap();
                 (open, rows)
@@ -86,9 +86,9 @@ async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
         at(2, udp((1, 3), (5_000, 53), b"x")),
         at(3, udp((2, 3), (5_000, 54), b"x")),
     ];
-    let snapshot = snapshot_of(Recording::of(1), given).await;
-    let segment = &segments(&snapshot).await[0];
-    let open = snapshot.open(segment).await.unwrap();
+    let view = view_of(Recording::of(1), given).await;
+    let segment = &segments(&view).await[0];
+    let open = view.open(segment).await.unwrap();
     let count =
         |selection: Selection| selection.filter().evaluate(open.segment()).unwrap().flows.len();
     let of = |ips: &[u8], ports: &[u16], protocols: &[Protocol]| Selection {
@@ -112,9 +112,9 @@ async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
 
 #[tokio::test]
 async fn who_is_not_known_is_not_nobody() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 200, 0, 1_000)).await;
-    let segment = &segments(&snapshot).await[0];
-    let open = snapshot.open(segment).await.unwrap();
+    let view = view_of(Recording::of(1), traffic(1, 200, 0, 1_000)).await;
+    let segment = &segments(&view).await[0];
+    let open = view.open(segment).await.unwrap();
     let shop = || FlowFilter::from(Term::pod("shop/web-0"));
     let all = open.segment().all_flows();
     let evaluate = |filter: FlowFilter| filter.evaluate(open.segment()).unwrap();
@@ -135,8 +135,8 @@ async fn who_is_not_known_is_not_nobody() {
 
 #[tokio::test]
 async fn the_range_prunes_too() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 200, 10_000, 1_000)).await;
-    let segment = &segments(&snapshot).await[0];
+    let view = view_of(Recording::of(1), traffic(1, 200, 10_000, 1_000)).await;
+    let segment = &segments(&view).await[0];
     let within = |start, end| {
         Selection::of_range(TimeRange { start: Time(start), end: Time(end) })
             .may_match(&segment.entry)

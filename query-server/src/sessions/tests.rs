@@ -12,7 +12,7 @@ use super::*;
 use crate::flight::client::{Answer, Client};
 use crate::flight::export::Order;
 use crate::flight::local::Local;
-use crate::snapshot::testing::{self, Recording, record, traffic};
+use crate::view::testing::{self, Recording, record, traffic};
 
 fn options(freshness: Duration) -> Options {
     Options { freshness, partitions: Some(2), ..Options::default() }

@@ -26,12 +26,12 @@ use super::explain;
 use super::predicate::{self, Table};
 use super::scan::external;
 use super::skipped::note;
-use crate::snapshot::Snapshot;
+use crate::view::StoreView;
 
 /// A table made of the catalog when it is asked for.
 #[derive(Debug)]
 pub(super) struct CatalogTable {
-    snapshot: Arc<Snapshot>,
+    view: Arc<StoreView>,
     schema: SchemaRef,
     source: Source,
     rows: Rows,
@@ -39,7 +39,7 @@ pub(super) struct CatalogTable {
 
 /// What rows are made of.
 struct Contents {
-    snapshot: Arc<Snapshot>,
+    view: Arc<StoreView>,
     /// What the catalog says about the time that is asked about.
     window: Arc<Window>,
     /// All lives, for the table that has a row for each.
@@ -49,7 +49,7 @@ struct Contents {
 /// The columns of a table.
 type Rows = fn(&Contents) -> Vec<ArrayRef>;
 
-/// What a table's rows are made of beside the snapshot.
+/// What a table's rows are made of beside the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// What the catalog says about a stretch of time.
@@ -59,12 +59,12 @@ enum Source {
     /// All lives.
     Lives,
     /// Nothing.
-    Snapshot,
+    View,
 }
 
 impl CatalogTable {
     /// Every such table, by name.
-    pub(super) fn all(snapshot: &Arc<Snapshot>) -> impl Iterator<Item = (&'static str, Self)> {
+    pub(super) fn all(view: &Arc<StoreView>) -> impl Iterator<Item = (&'static str, Self)> {
         let tables: [(&str, Columns, Source, Rows); 7] = [
             ("segments", segments::SEGMENTS, Source::Window, segments::segments),
             ("files", segments::FILES, Source::Window, segments::files),
@@ -72,11 +72,11 @@ impl CatalogTable {
             ("coverage", coverage::COVERAGE, Source::Window, coverage::coverage),
             ("writers", writers::WRITERS, Source::Lives, writers::writers),
             ("problems", writers::PROBLEMS, Source::Problems, writers::problems),
-            ("store", writers::STORE, Source::Snapshot, writers::store),
+            ("store", writers::STORE, Source::View, writers::store),
         ];
         tables.into_iter().map(|(name, columns, source, rows)| {
-            let snapshot = Arc::clone(snapshot);
-            (name, CatalogTable { snapshot, schema: schema(columns), source, rows })
+            let view = Arc::clone(view);
+            (name, CatalogTable { view, schema: schema(columns), source, rows })
         })
     }
 }
@@ -167,22 +167,22 @@ impl TableProvider for CatalogTable {
         filters: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let snapshot = Arc::clone(&self.snapshot);
+        let view = Arc::clone(&self.view);
         let (mut window, mut lives) = (Arc::<Window>::default(), Lives::default());
         match self.source {
             Source::Window | Source::Problems => {
                 let asked = predicate::push(filters, Table::Catalog)?.window;
                 let range = asked.map_or(TimeRange::ALL, |asked| around(asked.range()));
-                window = snapshot.window(range).await.map_err(external)?;
+                window = view.window(range).await.map_err(external)?;
             }
-            Source::Lives => lives = snapshot.lives().await.map_err(external)?,
-            Source::Snapshot => {}
+            Source::Lives => lives = view.lives().await.map_err(external)?,
+            Source::View => {}
         }
         if self.source != Source::Problems && !explain::is_shown(session) {
             note(session, &window.gaps)?;
             note(session, &lives.gaps)?;
         }
-        let columns = (self.rows)(&Contents { snapshot, window, lives });
+        let columns = (self.rows)(&Contents { view, window, lives });
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         let schema = Arc::clone(&self.schema);
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, projection.cloned())?;

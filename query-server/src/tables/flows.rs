@@ -34,7 +34,7 @@ use datafusion::prelude::coalesce;
 use super::columns::FlowColumn;
 use super::predicate::{self, Table};
 use super::providers::{FlowParts, chosen};
-use crate::snapshot::Snapshot;
+use crate::view::StoreView;
 
 /// A row a flow.
 #[derive(Debug)]
@@ -93,8 +93,8 @@ fn columns() -> Vec<FlowColumn> {
 }
 
 impl Flows {
-    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
-        Flows { parts: Arc::new(FlowParts(snapshot)) }
+    pub(super) fn new(view: Arc<StoreView>) -> Self {
+        Flows { parts: Arc::new(FlowParts(view)) }
     }
 }
 

@@ -16,15 +16,15 @@ use super::packets::PacketRequest;
 use super::predicate::{self, Pushed, Table};
 use super::scan::{Request, ScanExec};
 use super::skipped;
-use crate::snapshot::Snapshot;
+use crate::view::StoreView;
 
 /// A row a packet.
 #[derive(Debug)]
-pub(super) struct Packets(pub(super) Arc<Snapshot>);
+pub(super) struct Packets(pub(super) Arc<StoreView>);
 
 /// A row a flow part.
 #[derive(Debug)]
-pub(super) struct FlowParts(pub(super) Arc<Snapshot>);
+pub(super) struct FlowParts(pub(super) Arc<StoreView>);
 
 /// The columns of a projection.
 pub(super) fn chosen<T: Copy>(all: &[T], projection: Option<&Vec<usize>>) -> Result<Vec<T>> {
@@ -45,13 +45,13 @@ pub(super) fn supports(
 }
 
 async fn scan(
-    snapshot: &Arc<Snapshot>,
+    view: &Arc<StoreView>,
     request: Request,
     session: &dyn Session,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let partitions = session.config().target_partitions();
-    let scan = ScanExec::new(snapshot.begin(), request, partitions, limit).await?;
+    let scan = ScanExec::new(view.begin(), request, partitions, limit).await?;
     if explain::is_shown(session) {
         return Ok(Arc::new(scan.plan().await?));
     }

@@ -35,7 +35,7 @@ use super::packets::PacketRequest;
 use super::skipped::Skipped;
 use super::window::Window;
 use crate::select::FlowFilter;
-use crate::snapshot::{Cost, InUse};
+use crate::view::{Cost, PinnedView};
 
 /// Segments whose index and flows are read at a time to tell what a query will cost.
 const PLANNED_AT_ONCE: usize = 8;
@@ -121,7 +121,7 @@ struct Planned {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct ScanExec {
-    snapshot: Arc<InUse>,
+    view: Arc<PinnedView>,
     request: Request,
     /// Segments of each partition.
     groups: Vec<Vec<Arc<Segment>>>,
@@ -145,13 +145,13 @@ impl ScanExec {
     /// # Errors
     /// What the store says when hours are asked about for the first time.
     pub(super) async fn new(
-        snapshot: Arc<InUse>,
+        view: Arc<PinnedView>,
         request: Request,
         partitions: usize,
         limit: Option<usize>,
     ) -> Result<ScanExec> {
         let range = request.window().map_or(TimeRange::ALL, Window::range);
-        let hours = snapshot.segments_of(range, request.flows()).await.map_err(external)?;
+        let hours = view.segments_of(range, request.flows()).await.map_err(external)?;
         let mut considered = 0;
         let mut degraded = 0;
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
@@ -175,7 +175,7 @@ impl ScanExec {
         )
         .with_scheduling_type(SchedulingType::Cooperative);
         Ok(ScanExec {
-            snapshot,
+            view,
             request,
             groups,
             considered,
@@ -206,7 +206,7 @@ impl ScanExec {
     pub(super) async fn plan(mut self) -> Result<ScanExec> {
         let segments: Vec<_> = self.segments().cloned().collect();
         let costs = stream::iter(segments)
-            .map(|segment| cost(Arc::clone(&self.snapshot), self.request.clone(), segment))
+            .map(|segment| cost(Arc::clone(&self.view), self.request.clone(), segment))
             .buffered(PLANNED_AT_ONCE);
         let planned = costs
             .try_fold(Planned::default(), |mut sum, cost| async move {
@@ -283,7 +283,7 @@ impl DisplayAs for ScanExec {
             )?;
             let requests =
                 Requests { gets: cost.requests, bytes_read: cost.bytes, ..Requests::default() };
-            let usd = self.snapshot.store().prices().of(&requests);
+            let usd = self.view.store().prices().of(&requests);
             if usd > 0.0 {
                 write!(f, " usd={usd:.8}")?;
             }
@@ -376,7 +376,7 @@ impl ExecutionPlan for ScanExec {
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
         Some(Arc::new(ScanExec {
-            snapshot: Arc::clone(&self.snapshot),
+            view: Arc::clone(&self.view),
             request: self.request.clone(),
             groups: self.groups.clone(),
             considered: self.considered,

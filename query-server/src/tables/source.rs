@@ -10,7 +10,7 @@ use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::reader::Fetch;
 
-use crate::snapshot::{Cost, OpenSegment, Plan};
+use crate::view::{Cost, OpenSegment, Plan};
 
 /// An opened segment that counts what is fetched of it.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capstan_model::Failure;
-use capstan_storage_engine::catalog::View;
+use capstan_storage_engine::catalog::CatalogView;
 use capstan_storage_engine::catalog::lease::keep;
 use capstan_storage_engine::catalog::sweep::GRACE;
 use capstan_storage_engine::store::{Store, names};
@@ -18,7 +18,7 @@ pub(crate) async fn hold(scene: Scene, chance: Chance, name: String) {
         let store = scene.patient_store(&chance, skew(&chance)).await;
         tokio::time::sleep(chance.millis(500..600_000)).await;
         let wounds = scene.wounds();
-        let view = match View::load(&store).await {
+        let view = match CatalogView::load(&store).await {
             Ok(view) => view,
             Err(failure) => {
                 scene.check("a reader that begins", &failure);
@@ -54,7 +54,7 @@ pub(crate) async fn hold(scene: Scene, chance: Chance, name: String) {
 async fn look(
     scene: &Scene,
     store: &Store,
-    view: &View,
+    view: &CatalogView,
     holds: &AtomicBool,
     name: &str,
 ) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use capstan_model::{Failure, Hour, TimeRange};
-use capstan_storage_engine::catalog::View;
+use capstan_storage_engine::catalog::CatalogView;
 use capstan_storage_engine::repair::{self, Action, Options, Report, repair};
 use capstan_storage_engine::store::Store;
 use capstan_storage_engine::verify::{self, Finding, Severity};
@@ -90,7 +90,7 @@ async fn look(scene: &Scene, store: &Store) -> Result<(), Failure> {
             scene.broken(format!("after a repair: {text}"));
         }
     }
-    let view = View::load(store).await?;
+    let view = CatalogView::load(store).await?;
     let gaps = view.gaps().iter().map(ToString::to_string);
     for problem in view.notes().map(str::to_owned).chain(gaps) {
         scene.broken(format!("after a repair: {problem}"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use capstan_model::{Failure, Time, TimeRange};
-use capstan_storage_engine::catalog::{View, Window};
+use capstan_storage_engine::catalog::{CatalogView, Window};
 use capstan_storage_engine::store::Store;
 
 use super::{Scene, Wounds, skew};
@@ -12,7 +12,7 @@ use crate::truth::{Counts, has_all, minute_of};
 
 /// A view and what was seen with it.
 struct Seen {
-    view: View,
+    view: CatalogView,
     counts: Counts,
     wounds: Wounds,
 }
@@ -56,7 +56,7 @@ async fn look(
     let (must, wounds) = (scene.truth.acknowledged(), scene.wounds());
     let view = match before {
         Some(before) => before.view.refresh().await?,
-        None => View::load(store).await?,
+        None => CatalogView::load(store).await?,
     };
     // Long after, sometimes: others may have gone on since.
     tokio::time::sleep(chance.millis(0..100_000)).await;
@@ -93,7 +93,7 @@ async fn look(
 }
 
 /// What a view shows of all of time.
-async fn all(scene: &Scene, view: &View) -> Result<Option<Counts>, Failure> {
+async fn all(scene: &Scene, view: &CatalogView) -> Result<Option<Counts>, Failure> {
     let window = view.window(TimeRange::ALL).await?;
     problems(scene, view, &window);
     match scene.truth.seen(&window) {
@@ -106,7 +106,7 @@ async fn all(scene: &Scene, view: &View) -> Result<Option<Counts>, Failure> {
 }
 
 /// Nothing is damaged here, so nothing may look so.
-fn problems(scene: &Scene, view: &View, window: &Window) {
+fn problems(scene: &Scene, view: &CatalogView, window: &Window) {
     let gaps = window.gaps.iter().map(ToString::to_string);
     for problem in view.notes().map(str::to_owned).chain(gaps) {
         scene.broken(format!("a reader was told: {problem}"));

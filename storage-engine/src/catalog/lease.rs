@@ -22,7 +22,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 
 use super::versions;
-use super::view::View;
+use super::view::CatalogView;
 use crate::store::{Listed, Store, names};
 
 /// How long a lease holds after it was made, by the store's clock.
@@ -97,7 +97,7 @@ pub struct Lease {
 impl Lease {
     /// For a view, where what was replaced stays for `grace`. Nothing is kept before it is
     /// [renewed](Lease::renew) for the first time.
-    pub fn of(view: &View, grace: Duration) -> Lease {
+    pub fn of(view: &CatalogView, grace: Duration) -> Lease {
         let store = view.store().clone();
         Lease {
             reader: store.nonce(),
@@ -178,7 +178,7 @@ impl Lease {
 /// # Errors
 /// As [`Lease::renew`], but for a store that is away: that is waited for.
 pub async fn keep(
-    view: &View,
+    view: &CatalogView,
     grace: Duration,
     holds: &AtomicBool,
     done: impl Future,

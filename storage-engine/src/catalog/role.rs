@@ -14,7 +14,7 @@ use capstan_model::{Failure, Generation, RecorderId};
 use super::rollup::silent::SILENT;
 use super::rollup::{Outcome, Rollup, Stay, roll_up_all};
 use super::sweep::GRACE;
-use super::view::View;
+use super::view::CatalogView;
 use crate::store::{Store, names};
 
 /// Time between two steps of the process that rolls up, and between two looks of one that does not.
@@ -43,7 +43,7 @@ pub(crate) fn is_abandoned(before: &Look, now: &Look) -> bool {
 }
 
 async fn look(store: &Store) -> Result<Look, Failure> {
-    let view = View::load(store).await?;
+    let view = CatalogView::load(store).await?;
     Ok(Look { root: view.root().version, waiting: view.waiting().collect() })
 }
 
@@ -117,7 +117,7 @@ async fn roll_up(rollup: &mut Rollup, steps: &mut u32) -> Result<Option<String>,
 /// # Errors
 /// What the store says. Nothing is lost then.
 pub async fn roll_up_before_leaving(store: &Store, holder: &str) -> Result<(), Failure> {
-    let view = View::load(store).await?;
+    let view = CatalogView::load(store).await?;
     let mut waiting = view.waiting();
     let Some((recorder, generation, next)) = waiting.next() else { return Ok(()) };
     if view.root().keeps {
@@ -170,7 +170,7 @@ mod tests {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let every = Duration::from_millis(5);
         let kept = tokio::spawn(run_rollup(store.clone(), "stays".to_owned(), every, stopped));
-        while View::load(&store).await.unwrap().waiting().count() > 0 {
+        while CatalogView::load(&store).await.unwrap().waiting().count() > 0 {
             tokio::time::sleep(every).await;
         }
         let root = versions::newest_root(&store, None).await.unwrap().value;
@@ -178,7 +178,7 @@ mod tests {
         recorder.commit(draft("b", 1)).await.unwrap();
         drop(stop);
         kept.await.unwrap();
-        assert_eq!(View::load(&store).await.unwrap().waiting().count(), 0);
+        assert_eq!(CatalogView::load(&store).await.unwrap().waiting().count(), 0);
     }
 
     #[tokio::test]
@@ -190,11 +190,11 @@ mod tests {
         for number in 0..2 {
             recorder.commit(draft(&format!("s{number}"), number)).await.unwrap();
             roll_up_before_leaving(&store, "import").await.unwrap();
-            assert_eq!(View::load(&store).await.unwrap().waiting().count(), 0);
+            assert_eq!(CatalogView::load(&store).await.unwrap().waiting().count(), 0);
         }
         Rollup::claim(&store, "stays", Stay::Keeps).await.unwrap();
         recorder.commit(draft("s3", 3)).await.unwrap();
         roll_up_before_leaving(&store, "import").await.unwrap();
-        assert_eq!(View::load(&store).await.unwrap().waiting().count(), 1);
+        assert_eq!(CatalogView::load(&store).await.unwrap().waiting().count(), 1);
     }
 }

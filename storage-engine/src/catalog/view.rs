@@ -1,8 +1,8 @@
 //! The catalog as readers see it: the newest root, the logs tailed from where it says, and the
 //! manifests of the hours that a question is about.
 //!
-//! A [`View`] is of one moment and never changes; [`View::refresh`] makes the next. What it costs
-//! to make one follows the number of open logs; what a [`View::window`] costs follows the hours
+//! A [`CatalogView`] is of one moment and never changes; [`CatalogView::refresh`] makes the next. What it costs
+//! to make one follows the number of open logs; what a [`CatalogView::window`] costs follows the hours
 //! asked for. Neither grows with the history.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,7 @@ pub struct Lives {
 
 /// The catalog at a moment.
 #[derive(Debug, Clone)]
-pub struct View {
+pub struct CatalogView {
     store: Store,
     root: Arc<Versioned<Root>>,
     /// What commits say that the root does not know, and the lives of all open logs.
@@ -109,14 +109,14 @@ pub struct Window {
     pub(super) newcomers: BTreeMap<(RecorderId, Generation), u64>,
 }
 
-impl View {
+impl CatalogView {
     /// The catalog as it is now.
     ///
     /// # Errors
-    /// What the store says. Damaged objects are no errors: see [`View::gaps`] and [`View::notes`].
-    pub async fn load(store: &Store) -> Result<View, Failure> {
+    /// What the store says. Damaged objects are no errors: see [`CatalogView::gaps`] and [`CatalogView::notes`].
+    pub async fn load(store: &Store) -> Result<CatalogView, Failure> {
         let nothing = Versioned { value: Root::empty(), sha256: String::new() };
-        let view = View {
+        let view = CatalogView {
             store: store.clone(),
             root: Arc::new(nothing),
             tail: Arc::default(),
@@ -135,12 +135,12 @@ impl View {
     /// The catalog as it is now, what is known already shared with this view.
     ///
     /// # Errors
-    /// As [`View::load`]; this view stays good.
-    pub async fn refresh(&self) -> Result<View, Failure> {
+    /// As [`CatalogView::load`]; this view stays good.
+    pub async fn refresh(&self) -> Result<CatalogView, Failure> {
         self.next((!self.is_patched).then(|| (*self.root).clone())).await
     }
 
-    async fn next(&self, known: Option<Versioned<Root>>) -> Result<View, Failure> {
+    async fn next(&self, known: Option<Versioned<Root>>) -> Result<CatalogView, Failure> {
         let store = &self.store;
         // Names of logs first: one that is not there any more has ended, and the root says so.
         let mut open = open_logs(store).await?;
@@ -183,7 +183,7 @@ impl View {
                 Versioned { value, sha256: root.sha256 }
             }
         };
-        Ok(View {
+        Ok(CatalogView {
             root: Arc::new(root),
             tail: Arc::new(tail),
             gaps: Arc::new(gaps),
@@ -248,7 +248,7 @@ impl View {
     }
 
     /// Whether two views are of the same state.
-    pub fn is_same(&self, other: &View) -> bool {
+    pub fn is_same(&self, other: &CatalogView) -> bool {
         self.root.value.version == other.root.value.version
             && self.gaps == other.gaps
             && self.notes == other.notes

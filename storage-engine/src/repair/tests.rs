@@ -10,7 +10,7 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::catalog::{Segment, SegmentEntry, View, Window};
+use crate::catalog::{CatalogView, Segment, SegmentEntry, Window};
 use crate::store::Store;
 use crate::testing::{full, golden, growing, names};
 use crate::verify::{self, Finding};
@@ -50,7 +50,7 @@ async fn found(store: &Store) -> Vec<Finding> {
 }
 
 async fn window(store: &Store) -> Window {
-    View::load(store).await.unwrap().window(TimeRange::ALL).await.unwrap()
+    CatalogView::load(store).await.unwrap().window(TimeRange::ALL).await.unwrap()
 }
 
 /// What can be asked of a store: names of segments, who recorded them, packets; and statements.
@@ -225,7 +225,7 @@ async fn not_rolled_up() -> (Arc<InMemory>, Store, Vec<String>) {
 #[tokio::test]
 async fn a_commit_that_is_lost_or_changed_counts_no_more_once_all_it_named_is_named_again() {
     let packets = async |store: &Store| {
-        let window = View::load(store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+        let window = CatalogView::load(store).await.unwrap().window(TimeRange::ALL).await.unwrap();
         let names: BTreeSet<_> = window.segments.iter().map(|of| of.entry.name.clone()).collect();
         assert_eq!(names.len(), window.segments.len(), "a segment is there twice");
         let packets: u64 = window.segments.iter().map(|of| of.entry.packets).sum();
@@ -284,7 +284,7 @@ async fn a_commit_whose_segments_may_be_among_those_that_are_left_is_still_misse
     let options = Options { nobody_writes: true, ..Options::default() };
     let report = repair(&store, &options, &Heard::default()).await.unwrap();
     assert!(report.beyond > 1, "{report:?}");
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     assert!(view.gaps().iter().any(|gap| gap.object == with_segments[0]), "{:?}", view.gaps());
 }
 

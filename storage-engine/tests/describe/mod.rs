@@ -6,7 +6,9 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use capstan_model::TimeRange;
-use capstan_storage_engine::catalog::{Catalog, Segment as Known, SegmentEntry, View, manifest};
+use capstan_storage_engine::catalog::{
+    Catalog, CatalogView, Segment as Known, SegmentEntry, manifest,
+};
 use capstan_storage_engine::fetch::StoreFetch;
 use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::index_layer::{IndexLayer, Section};
@@ -33,7 +35,7 @@ pub(crate) async fn describe(store: &Store) -> Described {
     let mut sources = Vec::new();
     let (mut flows, mut shape) = (BTreeSet::new(), BTreeSet::new());
     shape.insert(format!("store {}", store.format().format));
-    let view = View::load(store).await.expect("a view");
+    let view = CatalogView::load(store).await.expect("a view");
     if view.root().version > 0 {
         assert_eq!(view.waiting().count(), 0, "all is rolled up");
         shape.insert(format!("root {}", view.root().format));

@@ -14,7 +14,7 @@ use crate::export::output::unwanted;
 use crate::export::read::{Ahead, Beside, Fetched, Reading, Slice};
 use crate::export::records::Arena;
 use crate::export::run::Run;
-use crate::snapshot::OpenSegment;
+use crate::view::OpenSegment;
 
 /// What is read next of a segment.
 enum Coming {

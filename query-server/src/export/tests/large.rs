@@ -25,15 +25,15 @@ pub(super) fn one_large_flow(packets: u32) -> Vec<Given> {
 async fn a_flow_larger_than_a_slice_comes_in_pieces() {
     let recording = Recording { segment_bytes: 6 << 20, ..Recording::of(1) };
     let given = one_large_flow(20_000);
-    let snapshot = snapshot_of(recording, given.clone()).await;
-    assert_eq!(crate::snapshot::testing::segments(&snapshot).await.len(), 3);
+    let view = view_of(recording, given.clone()).await;
+    assert_eq!(crate::view::testing::segments(&view).await.len(), 3);
     let window = TimeRange { start: Time(3_000_000), end: Time(17_000_000) };
     for order in [Order::Time, Order::Recorded] {
         for range in [TimeRange::ALL, window] {
             let much = of(Selection::of_range(range), order);
             let little = Export { memory: LEAST_MEMORY, ..much.clone() };
-            let (file, report) = run(&snapshot, &much).await;
-            let (same, of_little) = run(&snapshot, &little).await;
+            let (file, report) = run(&view, &much).await;
+            let (same, of_little) = run(&view, &little).await;
             assert!(file == same, "{order:?}");
             assert!(of_little.spilled > 0 && report.skipped.is_empty());
             let mut expected = by_time(&given);
@@ -47,10 +47,10 @@ async fn a_flow_larger_than_a_slice_comes_in_pieces() {
 async fn damage_in_a_large_flow_costs_what_comes_behind_it() {
     let recording = Recording { segment_bytes: 64 << 20, ..Recording::of(1) };
     let given = one_large_flow(20_000);
-    let snapshot = snapshot_of(recording, given.clone()).await;
-    damage(&snapshot, 0, Layer::Body).await;
+    let view = view_of(recording, given.clone()).await;
+    damage(&view, 0, Layer::Body).await;
     let what = Export { memory: LEAST_MEMORY, ..of(Selection::default(), Order::Time) };
-    let (file, report) = run(&snapshot, &what).await;
+    let (file, report) = run(&view, &what).await;
     let missing: u64 = report.skipped.iter().map(|part| part.packets).sum();
     // The damage is in the middle, and the other flow has no body.
     assert!((8_000..13_000).contains(&missing), "{missing}");

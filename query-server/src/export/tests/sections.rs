@@ -113,9 +113,9 @@ async fn sections_of_one_source_are_sections_of_the_file() {
     // In one segment, and in several that each say of which section they are.
     for segment_bytes in [1 << 20, 2_000] {
         let recording = Recording { segment_bytes, ..Recording::of(1) };
-        let snapshot = snapshot_of(recording, two_sections(100)).await;
+        let view = view_of(recording, two_sections(100)).await;
         for order in [Order::Time, Order::Recorded] {
-            let (file, _) = run(&snapshot, &of(Selection::default(), order)).await;
+            let (file, _) = run(&view, &of(Selection::default(), order)).await;
             let found = sections(&file);
             let [first, second] = &found[..] else { panic!("{order:?} {found:#?}") };
             for (section, expected) in [(first, FIRST), (second, SECOND)] {
@@ -141,7 +141,7 @@ async fn sections_of_one_source_are_sections_of_the_file() {
         // A part from the middle of a section is of that section.
         for (start, expected) in [(50_000_000, FIRST), (150_000_000, SECOND)] {
             let range = TimeRange { start: Time(start), end: Time(start + 10_000_000) };
-            let (file, _) = run(&snapshot, &of(Selection::of_range(range), Order::Time)).await;
+            let (file, _) = run(&view, &of(Selection::of_range(range), Order::Time)).await;
             let found = sections(&file);
             let section = found.last().unwrap();
             assert_eq!((section.times.len(), section.interfaces.len()), (10, 1));
@@ -163,16 +163,16 @@ async fn sources_that_are_mixed_in_time_share_a_section_that_tells_of_all() {
     };
     record(&store, Recording::of(1), mixed(FIRST, 0)).await;
     record(&store, Recording::of(2), mixed(FIRST, 1_000)).await;
-    let snapshot = Snapshot::load(store.clone()).await.unwrap();
+    let view = StoreView::load(store.clone()).await.unwrap();
     let all = of(Selection::default(), Order::Time);
-    let found = sections(&run(&snapshot, &all).await.0);
+    let found = sections(&run(&view, &all).await.0);
     assert_eq!((found.len(), found[0].times.len()), (1, 400));
     assert!(found[0].has(2, "PDP-11") && found[0].has(4, "first"), "{:?}", found[0].options);
     // Another machine, and a recording that says nothing of its own.
     record(&store, Recording::of(3), mixed(SECOND, 2_000)).await;
     record(&store, Recording::of(4), traffic(1, 200, 3_000, 1_000_000)).await;
-    let snapshot = Snapshot::load(store.clone()).await.unwrap();
-    let found = sections(&run(&snapshot, &all).await.0);
+    let view = StoreView::load(store.clone()).await.unwrap();
+    let found = sections(&run(&view, &all).await.0);
     assert!(found.len() <= 2, "{found:#?}");
     let last = found.last().unwrap();
     for text in ["hardware: PDP-11", "hardware: VAX", "application: first", "application: second"] {
@@ -182,7 +182,7 @@ async fn sources_that_are_mixed_in_time_share_a_section_that_tells_of_all() {
     assert_eq!(found.iter().map(|section| section.times.len()).sum::<usize>(), 800);
     // As recorded each is in a section of its own.
     let recorded = of(Selection::default(), Order::Recorded);
-    let found = sections(&run(&snapshot, &recorded).await.0);
+    let found = sections(&run(&view, &recorded).await.0);
     let machines: Vec<Option<&str>> = found
         .iter()
         .map(|section| section.options.iter().find(|(code, _)| *code == 2).map(|(_, text)| &**text))

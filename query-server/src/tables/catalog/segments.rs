@@ -86,7 +86,7 @@ pub(super) fn segments(contents: &Contents) -> Vec<ArrayRef> {
 }
 
 pub(super) fn files(contents: &Contents) -> Vec<ArrayRef> {
-    let cluster = &contents.snapshot.store().format().cluster;
+    let cluster = &contents.view.store().format().cluster;
     let all: Vec<(&Segment, Layer, &LayerEntry)> = contents
         .window
         .segments

@@ -78,7 +78,7 @@ pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
 
 pub(super) fn problems(contents: &Contents) -> Vec<ArrayRef> {
     let gaps = || contents.window.gaps.iter();
-    let notes: Vec<&str> = contents.snapshot.notes().collect();
+    let notes: Vec<&str> = contents.view.notes().collect();
     let none = || notes.iter().map(|_| None);
     let time = |of: fn(TimeRange) -> Time| {
         times(gaps().map(|gap| gap.about.range().map(|range| of(range).0)).chain(none()))
@@ -101,7 +101,7 @@ pub(super) fn problems(contents: &Contents) -> Vec<ArrayRef> {
 }
 
 pub(super) fn store(contents: &Contents) -> Vec<ArrayRef> {
-    let store = contents.snapshot.store();
+    let store = contents.view.store();
     let one = |text: &str| texts(std::iter::once(Some(text.to_owned())));
     vec![one(store.place()), one(&store.format().cluster)]
 }

@@ -10,8 +10,8 @@ use datafusion::prelude::SessionContext;
 
 use super::*;
 use crate::flight::session_config;
-use crate::snapshot::testing::{Recording, snapshot_of, traffic};
 use crate::tables::session;
+use crate::view::testing::{Recording, traffic, view_of};
 
 /// Functions whose values are about as long as what they are given, or of a fixed length.
 const PLAIN: &str = "\
@@ -48,8 +48,8 @@ const WINDOWS: &str = "\
     cume_dist dense_rank first_value lag last_value lead nth_value ntile percent_rank rank row_number";
 
 async fn context() -> SessionContext {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 100, 0, 1_000)).await;
-    let state = session(&snapshot, session_config(), Arc::new(RuntimeEnv::default()));
+    let view = view_of(Recording::of(1), traffic(1, 100, 0, 1_000)).await;
+    let state = session(&view, session_config(), Arc::new(RuntimeEnv::default()));
     SessionContext::new_with_state(state.expect("tables"))
 }
 

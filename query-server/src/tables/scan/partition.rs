@@ -14,18 +14,18 @@ use datafusion::physical_plan::metrics::{
 };
 
 use super::{Request, ScanExec};
-use crate::snapshot::{Cost, InUse, Snapshot};
 use crate::tables::flow_rows::Constants;
 use crate::tables::packets::{PacketReader, Selected};
 use crate::tables::skipped::Skipped;
 use crate::tables::source::Counted;
+use crate::view::{Cost, PinnedView, StoreView};
 
 /// Rows of one batch at most.
 const BATCH_ROWS: usize = 8_192;
 
-async fn open(snapshot: &Snapshot, segment: &Segment) -> Result<(Counted, Constants), Failure> {
-    let was_kept = snapshot.is_kept(segment);
-    let source = Counted::new(snapshot.open(segment).await?, was_kept);
+async fn open(view: &StoreView, segment: &Segment) -> Result<(Counted, Constants), Failure> {
+    let was_kept = view.is_kept(segment);
+    let source = Counted::new(view.open(segment).await?, was_kept);
     let terms = source.open().segment().terms();
     let mut identity = false;
     for field in [Field::Namespace, Field::Pod] {
@@ -54,11 +54,11 @@ fn named(segment: &str, failure: Failure) -> Failure {
 /// # Errors
 /// What the store says.
 pub(super) async fn cost(
-    snapshot: Arc<InUse>,
+    view: Arc<PinnedView>,
     request: Request,
     segment: Arc<Segment>,
 ) -> Result<Cost, Failure> {
-    let (source, constants) = open(&snapshot, &segment).await?;
+    let (source, constants) = open(&view, &segment).await?;
     match request {
         Request::Packets(request) => {
             let selected = Selected::of(source, constants, &request).await?;
@@ -81,13 +81,13 @@ enum Rows {
 impl Rows {
     /// Opens a segment and fetches what its first rows need.
     async fn start(
-        snapshot: Arc<InUse>,
+        view: Arc<PinnedView>,
         request: Request,
         segment: Arc<Segment>,
         memory: MemoryReservation,
     ) -> Result<Rows, Failure> {
         let start = async {
-            let (source, constants) = open(&snapshot, &segment).await?;
+            let (source, constants) = open(&view, &segment).await?;
             match request {
                 Request::Packets(request) => {
                     let selected = Selected::of(source, constants, &request).await?;
@@ -136,7 +136,7 @@ type Opening = (Arc<Segment>, SpawnedTask<Result<Rows, Failure>>);
 
 /// One partition while it is read.
 pub(super) struct Partition {
-    snapshot: Arc<InUse>,
+    view: Arc<PinnedView>,
     request: Request,
     /// Segments still to be opened, the next one last.
     segments: Vec<Arc<Segment>>,
@@ -198,7 +198,7 @@ impl Partition {
     ) -> Self {
         segments.reverse();
         Partition {
-            snapshot: Arc::clone(&scan.snapshot),
+            view: Arc::clone(&scan.view),
             request: scan.request.clone(),
             segments,
             opening: None,
@@ -215,7 +215,7 @@ impl Partition {
     fn open_next(&mut self) {
         if let Some(segment) = self.segments.pop() {
             let rows = Rows::start(
-                Arc::clone(&self.snapshot),
+                Arc::clone(&self.view),
                 self.request.clone(),
                 Arc::clone(&segment),
                 self.memory.new_empty(),
@@ -244,7 +244,7 @@ impl Partition {
                         self.rows = None;
                     }
                     Err(failure) => {
-                        skip(&self.snapshot, self.skipped.as_deref(), rows.entry(), failure)?;
+                        skip(&self.view, self.skipped.as_deref(), rows.entry(), failure)?;
                         if !rows.goes_on() {
                             self.rows = None;
                         }
@@ -262,7 +262,7 @@ impl Partition {
             match rows {
                 Ok(rows) => self.rows = Some(rows),
                 Err(failure) => {
-                    skip(&self.snapshot, self.skipped.as_deref(), &segment.entry, failure)?;
+                    skip(&self.view, self.skipped.as_deref(), &segment.entry, failure)?;
                 }
             }
             // With a limit the next segment is perhaps not needed at all.
@@ -289,12 +289,12 @@ impl Partition {
 
 /// Goes on without what cannot be read, if that can be noted.
 fn skip(
-    snapshot: &InUse,
+    view: &PinnedView,
     skipped: Option<&Skipped>,
     entry: &SegmentEntry,
     failure: Failure,
 ) -> Result<(), Failure> {
-    let failure = snapshot.explain(failure);
+    let failure = view.explain(failure);
     match skipped {
         Some(skipped) if Skipped::may_skip(&failure) => {
             skipped.add(entry, &failure);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use datafusion::arrow::datatypes::DataType;
 
 use super::fixture::tables;
-use crate::snapshot::Snapshot;
-use crate::snapshot::testing;
+use crate::view::StoreView;
+use crate::view::testing;
 
 /// Columns and their types by table, as the page lists them.
 fn documented() -> BTreeMap<String, BTreeSet<(String, String)>> {
@@ -53,7 +53,7 @@ async fn every_column_is_documented_with_its_type() {
     let flows = documented["flows"].clone();
     documented.entry("flow_parts".to_owned()).or_default().extend(flows);
     let store = testing::store().await;
-    let context = tables(&Snapshot::load(store).await.expect("a store"));
+    let context = tables(&StoreView::load(store).await.expect("a store"));
     for table in [
         "packets",
         "flows",

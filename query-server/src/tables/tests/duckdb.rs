@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::fixture::capture;
 use crate::flight::{self, Sessions};
 use crate::sessions::{self, StoreSessions};
-use crate::snapshot::testing::{Recording, record, traffic};
+use crate::view::testing::{Recording, record, traffic};
 
 /// The script's exit code when something it needs is not installed.
 const SKIPPED: i32 = 77;

@@ -6,8 +6,8 @@ use capstan_storage_engine::store::Store;
 use datafusion::arrow::array::AsArray;
 
 use super::fixture::{ask, number, tables};
-use crate::snapshot::Snapshot;
-use crate::snapshot::testing::{self, Recording, record, traffic};
+use crate::view::StoreView;
+use crate::view::testing::{self, Recording, record, traffic};
 
 async fn a_store() -> Store {
     let store = testing::store().await;
@@ -16,10 +16,10 @@ async fn a_store() -> Store {
     store
 }
 
-/// The plan of a statement, from a snapshot that has opened nothing.
+/// The plan of a statement, from a view that has opened nothing.
 async fn plan(store: &Store, sql: &str) -> String {
-    let snapshot = Snapshot::load(store.clone()).await.expect("a store");
-    let rows = ask(&tables(&snapshot), &format!("EXPLAIN {sql}")).await;
+    let view = StoreView::load(store.clone()).await.expect("a store");
+    let rows = ask(&tables(&view), &format!("EXPLAIN {sql}")).await;
     let (kinds, texts) = (rows.column(0).as_string::<i32>(), rows.column(1).as_string::<i32>());
     let plans = kinds.iter().zip(texts).filter(|(kind, _)| *kind == Some("physical_plan"));
     plans.filter_map(|(_, text)| text).collect()
@@ -39,9 +39,9 @@ async fn what_the_catalog_knows_is_not_asked_of_the_store() {
     let sql = "SELECT count(*) FROM packets";
     let plan = plan(&store, sql).await;
     assert!(!plan.contains("CapstanScan"), "{plan}");
-    let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+    let view = StoreView::load(store.clone()).await.expect("a store");
     let before = store.requests();
-    ask(&tables(&snapshot), sql).await;
+    ask(&tables(&view), sql).await;
     assert_eq!((store.requests() - before).gets, 0);
 }
 
@@ -74,14 +74,14 @@ async fn a_plan_says_what_will_be_asked_of_the_store() {
     ] {
         let plan = plan(&store, sql).await;
         assert_eq!(plan.matches("CapstanScan").count(), 1, "{plan}");
-        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let view = StoreView::load(store.clone()).await.expect("a store");
         let before = store.requests();
-        ask(&tables(&snapshot), sql).await;
+        ask(&tables(&view), sql).await;
         let asked = store.requests() - before;
         assert_eq!(asked.gets, told(&plan, "requests"), "{sql}\n{plan}");
         assert_eq!(asked.bytes_read, told(&plan, "bytes"), "{sql}\n{plan}");
         assert_eq!((asked.lists, asked.heads), (0, 0));
-        let cold = Snapshot::load(store.clone()).await.expect("a store");
+        let cold = StoreView::load(store.clone()).await.expect("a store");
         let rows = ask(&tables(&cold), &format!("EXPLAIN ANALYZE {sql}")).await;
         let text: String = rows.column(1).as_string::<i32>().iter().flatten().collect();
         // What was not read has no count.
@@ -96,9 +96,9 @@ async fn the_catalog_is_asked_without_the_store() {
     for table in ["segments", "files", "protocols", "coverage", "writers", "problems", "store"] {
         let sql = format!("SELECT * FROM {table}");
         assert!(!plan(&store, &sql).await.contains("CapstanScan"));
-        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let view = StoreView::load(store.clone()).await.expect("a store");
         let before = store.requests();
-        ask(&tables(&snapshot), &sql).await;
+        ask(&tables(&view), &sql).await;
         assert_eq!((store.requests() - before).gets, 0, "{table}");
     }
 }
@@ -117,9 +117,9 @@ async fn a_plan_says_the_most_where_reading_may_stop_early_or_read_once() {
         let sum = |name: &str| -> u64 {
             plan.split("CapstanScan").skip(1).map(|scan| told(scan, name)).sum()
         };
-        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let view = StoreView::load(store.clone()).await.expect("a store");
         let before = store.requests();
-        ask(&tables(&snapshot), sql).await;
+        ask(&tables(&view), sql).await;
         let asked = store.requests() - before;
         assert!(asked.gets > 0 && asked.gets < sum("requests"), "{sql}: {asked:?}\n{plan}");
         assert!(asked.bytes_read < sum("bytes"), "{sql}: {asked:?}\n{plan}");
@@ -130,9 +130,9 @@ async fn a_plan_says_the_most_where_reading_may_stop_early_or_read_once() {
 async fn nothing_is_read_that_nobody_asks_for() {
     let store = a_store().await;
     let cost = async |sql: &str| {
-        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+        let view = StoreView::load(store.clone()).await.expect("a store");
         let before = store.requests();
-        ask(&tables(&snapshot), sql).await;
+        ask(&tables(&view), sql).await;
         (store.requests() - before).bytes_read
     };
     assert_eq!(cost("SELECT count(*) FROM packets").await, 0);
@@ -141,8 +141,8 @@ async fn nothing_is_read_that_nobody_asks_for() {
     assert_eq!(cost("SELECT count(*) FROM packets WHERE host('192.168.0.1')").await, 0);
     assert_eq!(cost("SELECT count(*) FROM packets WHERE time > '2020-01-01'").await, 0);
     let index: u64 = {
-        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
-        number(&tables(&snapshot), "SELECT sum(index_bytes) FROM segments").await as u64
+        let view = StoreView::load(store.clone()).await.expect("a store");
+        number(&tables(&view), "SELECT sum(index_bytes) FROM segments").await as u64
     };
     let lengths = cost("SELECT sum(length) FROM packets").await;
     let headers = cost("SELECT count(header) FROM packets").await;
@@ -196,8 +196,8 @@ async fn segments_that_were_passed_over_unread_are_told() {
     let text = plan(&store, sql).await;
     let (read, passed_over) = (told(&text, "segments"), told(&text, "passed_over"));
     assert!(passed_over > 300 && read + passed_over == 1_200, "{text}");
-    let snapshot = Snapshot::load(store.clone()).await.expect("a store");
-    assert_eq!(number(&tables(&snapshot), sql).await, 600);
+    let view = StoreView::load(store.clone()).await.expect("a store");
+    assert_eq!(number(&tables(&view), sql).await, 600);
     let text = plan(&store, "SELECT count(*) FROM packets WHERE NOT host('10.0.0.2')").await;
     assert!(!text.contains("passed_over") && told(&text, "segments") == 1_200, "{text}");
 }
@@ -205,9 +205,9 @@ async fn segments_that_were_passed_over_unread_are_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_read_is_shown_after_running() {
     let store = a_store().await;
-    let snapshot = Snapshot::load(store.clone()).await.expect("a store");
+    let view = StoreView::load(store.clone()).await.expect("a store");
     let before = store.requests();
-    let rows = ask(&tables(&snapshot), "EXPLAIN ANALYZE SELECT sum(length) FROM packets").await;
+    let rows = ask(&tables(&view), "EXPLAIN ANALYZE SELECT sum(length) FROM packets").await;
     let asked = store.requests() - before;
     let text: String = rows.column(1).as_string::<i32>().iter().flatten().collect();
     assert!(text.contains(&format!("requests={}", asked.gets)), "{text}");
@@ -224,8 +224,8 @@ async fn the_same_question_asks_the_store_once_and_its_plan_says_so() {
     ] {
         let cold = plan(&store, sql).await;
         assert_eq!(told(&cold, "cached"), 0, "{cold}");
-        let snapshot = Snapshot::load(store.clone()).await.expect("a store");
-        let context = tables(&snapshot);
+        let view = StoreView::load(store.clone()).await.expect("a store");
+        let context = tables(&view);
         let first = ask(&context, sql).await;
         let before = store.requests();
         assert_eq!(ask(&context, sql).await, first);
@@ -249,10 +249,10 @@ async fn a_query_that_needs_too_much_memory_is_refused() {
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
     use datafusion::prelude::SessionContext;
     let store = a_store().await;
-    let snapshot: Arc<Snapshot> = Snapshot::load(store).await.expect("a store");
+    let view: Arc<StoreView> = StoreView::load(store).await.expect("a store");
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(64 << 10, 1.0).build_arc();
     let config = crate::flight::session_config().with_target_partitions(1);
-    let state = crate::tables::session(&snapshot, config, runtime.expect("a runtime"));
+    let state = crate::tables::session(&view, config, runtime.expect("a runtime"));
     let context = SessionContext::new_with_state(state.expect("tables"));
     let (kind, words) = super::fixture::refused(&context, "SELECT count(data) FROM packets").await;
     assert_eq!(kind, capstan_model::FailureKind::Full, "{words}");

@@ -15,14 +15,14 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionContext;
 
 use crate::flight::session_config;
-use crate::snapshot::Snapshot;
-use crate::snapshot::testing::{Given, Owned};
+use crate::view::StoreView;
+use crate::view::testing::{Given, Owned};
 
-/// Tables over a snapshot, read by two threads.
-pub(super) fn tables(snapshot: &Arc<Snapshot>) -> SessionContext {
+/// Tables over a view, read by two threads.
+pub(super) fn tables(view: &Arc<StoreView>) -> SessionContext {
     let config = session_config().with_target_partitions(2);
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(256 << 20, 1.0).build_arc();
-    let state = crate::tables::session(snapshot, config, runtime.expect("a runtime"));
+    let state = crate::tables::session(view, config, runtime.expect("a runtime"));
     SessionContext::new_with_state(state.expect("tables"))
 }
 

@@ -4,9 +4,9 @@ use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::{Time, TimeRange};
 
 use super::fixture::{ask, capture, lines, number, tables};
-use crate::snapshot::Snapshot;
-use crate::snapshot::testing::{
-    self, Given, Recording, at, ethernet, packets, record, snapshot_of, traffic, udp,
+use crate::view::StoreView;
+use crate::view::testing::{
+    self, Given, Recording, at, ethernet, packets, record, traffic, udp, view_of,
 };
 
 const SECOND: i64 = 1_000_000_000;
@@ -37,7 +37,7 @@ fn second(second: i64) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parts_are_merged_as_their_columns_say() {
-    let tables = tables(&snapshot_of(by_seconds(), long_flows()).await);
+    let tables = tables(&view_of(by_seconds(), long_flows()).await);
     assert!(number(&tables, "SELECT count(*) FROM flow_parts").await > 10);
     let sql = "SELECT source_ip, packets, packets_forward, bytes, payload_forward, opened, ended, \
                protocol, tcp_flags_forward \
@@ -56,7 +56,7 @@ async fn parts_are_merged_as_their_columns_say() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_window_merges_the_parts_that_touch_it() {
-    let tables = tables(&snapshot_of(by_seconds(), long_flows()).await);
+    let tables = tables(&view_of(by_seconds(), long_flows()).await);
     let (from, to) = (second(100), second(200));
     let window = format!("first_time < {to} AND last_time >= {from}");
     let parts = format!("SELECT sum(packets) FROM flow_parts WHERE {window}");
@@ -86,7 +86,7 @@ async fn a_window_merges_the_parts_that_touch_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conditions_on_merged_values_see_all_parts() {
-    let tables = tables(&snapshot_of(by_seconds(), long_flows()).await);
+    let tables = tables(&view_of(by_seconds(), long_flows()).await);
     for (condition, flows) in [
         ("packets = 300", 1),
         ("bytes > 100 AND packets < 10", 1),
@@ -114,7 +114,7 @@ async fn flows_of_real_captures_add_up() {
         let bytes: u64 = packets(&given).iter().map(|packet| u64::from(packet.length)).sum();
         let count = packets(&given).len();
         let recording = Recording { segment_bytes: 8 << 10, ..Recording::of(9) };
-        let tables = tables(&snapshot_of(recording, given).await);
+        let tables = tables(&view_of(recording, given).await);
         for table in ["flows", "flow_parts"] {
             let sql = format!("SELECT sum(packets), sum(bytes) FROM {table}");
             assert_eq!(lines(&tables, &sql).await, [format!("{count} {bytes}")], "{name}");
@@ -144,9 +144,9 @@ async fn the_catalog_can_be_asked() {
     };
     let recording = Recording { losses: vec![loss], ..by_seconds() };
     record(&store, recording, traffic(5, 1_000, 0, SECOND / 100)).await;
-    let snapshot = Snapshot::load(store).await.expect("a store");
-    let tables = tables(&snapshot);
-    let segments = crate::snapshot::testing::segments(&snapshot).await.len() as i64;
+    let view = StoreView::load(store).await.expect("a store");
+    let tables = tables(&view);
+    let segments = crate::view::testing::segments(&view).await.len() as i64;
     assert_eq!(number(&tables, "SELECT count(*) FROM segments").await, segments);
     let sql = "SELECT sum(packets), sum(flow_parts) - (SELECT count(*) FROM flow_parts), \
                min(stored_bytes - index_bytes - flows_bytes - packets_bytes - head_bytes - body_bytes) \

@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use super::fixture::rows;
 use crate::flight::local::Local;
 use crate::sessions::{Options, StoreSessions};
-use crate::snapshot::testing::{self, Recording, record, traffic};
+use crate::view::testing::{self, Recording, record, traffic};
 
 async fn local() -> Local {
     let store = testing::store().await;

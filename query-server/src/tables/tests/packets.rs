@@ -6,7 +6,7 @@ use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 
 use super::fixture::{ask, capture, lines, number, refused, tables};
-use crate::snapshot::testing::{self, Given, Owned, Recording, packets, snapshot_of, traffic};
+use crate::view::testing::{self, Given, Owned, Recording, packets, traffic, view_of};
 
 fn small_segments() -> Recording {
     Recording { segment_bytes: 64 << 10, ..Recording::of(7) }
@@ -22,7 +22,7 @@ async fn expect_all(recording: Recording, given: Vec<Given>) {
             _ => None,
         })
         .collect();
-    let tables = tables(&snapshot_of(recording, given).await);
+    let tables = tables(&view_of(recording, given).await);
     let all = ask(&tables, "SELECT * FROM packets ORDER BY ordinal").await;
     assert_eq!(all.num_rows(), sent.len());
     let text = |name: &str, row: usize| {
@@ -124,7 +124,7 @@ async fn every_column_of_real_captures_is_what_was_captured() {
 async fn bytes_can_be_measured_and_compared() {
     let given = traffic(6, 500, 0, 10);
     let bytes: usize = packets(&given).iter().map(|packet| packet.data.len()).sum();
-    let tables = tables(&snapshot_of(small_segments(), given).await);
+    let tables = tables(&view_of(small_segments(), given).await);
     let sql = "SELECT sum(octet_length(data)), sum(octet_length(header) + octet_length(payload)), \
                max(octet_length(flow_id)), octet_length('ä'), octet_length(X'00ff80'), octet_length(NULL) \
                FROM packets";
@@ -142,7 +142,7 @@ async fn a_window_cuts_packets_at_both_ends() {
         .filter_map(|packet| packet.stamp.time())
         .map(|time| time.0)
         .collect();
-    let tables = tables(&snapshot_of(small_segments(), given).await);
+    let tables = tables(&view_of(small_segments(), given).await);
     let stamp = |nanos: i64| format!("arrow_cast({nanos}, 'Timestamp(Nanosecond, Some(\"UTC\"))')");
     for (from, to) in [(5_000, 9_000), (0, 1_000), (1_000, 1_010), (20_990, 40_000), (9, 3)] {
         let inside = times.iter().filter(|time| from <= **time && **time < to).count() as i64;
@@ -164,7 +164,7 @@ async fn packets_without_a_time_are_there_unless_time_is_asked_for() {
     let mut timeless = packets(&given)[0].clone();
     timeless.stamp = capstan_model::packet::Stamp::None;
     given.push(Given::Packet(timeless));
-    let tables = tables(&snapshot_of(small_segments(), given).await);
+    let tables = tables(&view_of(small_segments(), given).await);
     assert_eq!(number(&tables, "SELECT count(*) FROM packets").await, 11);
     assert_eq!(number(&tables, "SELECT count(*) FROM packets WHERE time IS NULL").await, 1);
     for condition in ["time >= '1970-01-01'", "time < '2200-01-01T00:00:00Z'"] {
@@ -175,7 +175,7 @@ async fn packets_without_a_time_are_there_unless_time_is_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_gives_so_many_rows_and_all_different() {
-    let tables = tables(&snapshot_of(small_segments(), traffic(4, 4_000, 0, 10)).await);
+    let tables = tables(&view_of(small_segments(), traffic(4, 4_000, 0, 10)).await);
     for limit in [0, 1, 7, 3_999, 4_000, 5_000] {
         for columns in ["ordinal", "ordinal, data"] {
             let sql = format!(
@@ -198,10 +198,10 @@ async fn a_damaged_segment_is_an_error_that_names_it_and_not_a_short_answer() {
         (Layer::Index, "SELECT * FROM flows WHERE port(53)"),
         (Layer::Head, "SELECT count(data) FROM packets"),
     ] {
-        let snapshot = snapshot_of(small_segments(), given.clone()).await;
-        testing::damage(&snapshot, 1, layer).await;
-        let damaged = &crate::snapshot::testing::segments(&snapshot).await[1];
-        let (kind, words) = refused(&tables(&snapshot), sql).await;
+        let view = view_of(small_segments(), given.clone()).await;
+        testing::damage(&view, 1, layer).await;
+        let damaged = &crate::view::testing::segments(&view).await[1];
+        let (kind, words) = refused(&tables(&view), sql).await;
         assert_eq!(kind, FailureKind::Damaged, "{sql}: {words}");
         assert!(words.contains(&damaged.entry.name), "{sql}: {words}");
     }
@@ -211,9 +211,9 @@ async fn a_damaged_segment_is_an_error_that_names_it_and_not_a_short_answer() {
         (Layer::Flows, "SELECT * FROM flows"),
         (Layer::Head, "SELECT count(data) FROM packets"),
     ] {
-        let snapshot = snapshot_of(small_segments(), given.clone()).await;
-        testing::delete(&snapshot, 1, layer).await;
-        let (kind, words) = refused(&tables(&snapshot), sql).await;
+        let view = view_of(small_segments(), given.clone()).await;
+        testing::delete(&view, 1, layer).await;
+        let (kind, words) = refused(&tables(&view), sql).await;
         assert_eq!(kind, FailureKind::NotFound, "{sql}: {words}");
     }
 }
@@ -221,8 +221,8 @@ async fn a_damaged_segment_is_an_error_that_names_it_and_not_a_short_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_without_packets_answers_with_none() {
     let store = testing::store().await;
-    let snapshot = crate::snapshot::Snapshot::load(store).await.expect("an empty store");
-    let tables = tables(&snapshot);
+    let view = crate::view::StoreView::load(store).await.expect("an empty store");
+    let tables = tables(&view);
     for table in [
         "packets",
         "flows",

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use capstan_model::FailureKind;
 
 use super::fixture::{lines, number, refused, tables};
-use crate::snapshot::Snapshot;
-use crate::snapshot::testing::{Given, Recording, at, ethernet, snapshot_of, udp};
+use crate::view::StoreView;
+use crate::view::testing::{Given, Recording, at, ethernet, udp, view_of};
 
 /// A packet as the conditions see it: hosts, ports, length.
 type Seen = ((u8, u8), (u16, u16), usize);
@@ -31,11 +31,11 @@ fn conversations() -> (Vec<Given>, Vec<Seen>) {
     (given, seen)
 }
 
-async fn store(given: Vec<Given>) -> Arc<Snapshot> {
+async fn store(given: Vec<Given>) -> Arc<StoreView> {
     let recording = Recording { segment_bytes: 32 << 10, ..Recording::of(3) };
-    let snapshot = snapshot_of(recording, given).await;
-    assert!(crate::snapshot::testing::segments(&snapshot).await.len() > 3);
-    snapshot
+    let view = view_of(recording, given).await;
+    assert!(crate::view::testing::segments(&view).await.len() > 3);
+    view
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

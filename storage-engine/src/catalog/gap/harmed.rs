@@ -14,7 +14,7 @@ use super::GapKind;
 use crate::catalog::rollup::tests::{HOUR, recorder};
 use crate::catalog::rollup::{Rollup, Stay};
 use crate::catalog::tests::{RECORDER, draft, memory, seconds};
-use crate::catalog::{CommitDraft, Finished, View, Window};
+use crate::catalog::{CatalogView, CommitDraft, Finished, Window};
 use crate::store::{Store, checked, names};
 
 /// What happens to an object.
@@ -99,7 +99,7 @@ fn segments(window: &Window) -> BTreeSet<String> {
 async fn no_harm_to_an_object_goes_unsaid() {
     let (objects, store) = busy().await;
     let ranges = [TimeRange::ALL, Hour(0).range().unwrap(), Hour(1).range().unwrap()];
-    let before = View::load(&store).await.unwrap();
+    let before = CatalogView::load(&store).await.unwrap();
     assert_eq!((before.gaps().len(), before.notes().count()), (0, 0));
     let mut expected = Vec::new();
     for range in ranges {
@@ -136,7 +136,7 @@ async fn no_harm_to_an_object_goes_unsaid() {
                 }
                 None => objects.delete(&full).await.unwrap(),
             }
-            let view = View::load(&store).await.unwrap();
+            let view = CatalogView::load(&store).await.unwrap();
             for (range, expected) in ranges.into_iter().zip(&expected) {
                 let what = format!("{name} {harm:?} {range:?}");
                 let window = view.window(range).await.unwrap();
@@ -185,12 +185,12 @@ async fn no_harm_to_an_object_goes_unsaid() {
 #[tokio::test]
 async fn without_any_root_all_is_told_and_that_there_may_be_more() {
     let (_, store) = busy().await;
-    let expected = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+    let expected = CatalogView::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
     let roots: Vec<_> = store.list(&names::roots()).try_collect().await.unwrap();
     let (newest, before) = (&roots[roots.len() - 1], &roots[roots.len() - 2]);
     // One root: what it said is in the logs.
     store.delete(&newest.path).await.unwrap();
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let window = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!((segments(&window), &window.gaps[..]), (segments(&expected), &[][..]));
     // Two: a life may have begun and ended in them.
@@ -198,7 +198,7 @@ async fn without_any_root_all_is_told_and_that_there_may_be_more() {
     for root in &roots[..roots.len() - 2] {
         store.delete(&root.path).await.unwrap();
     }
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let window = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!(segments(&window), segments(&expected));
     let [gap] = &window.gaps[..] else { panic!("{:?}", window.gaps) };
@@ -207,6 +207,6 @@ async fn without_any_root_all_is_told_and_that_there_may_be_more() {
     let new = memory().await;
     let mut recorder = recorder(&new, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
-    let window = View::load(&new).await.unwrap().window(TimeRange::ALL).await.unwrap();
+    let window = CatalogView::load(&new).await.unwrap().window(TimeRange::ALL).await.unwrap();
     assert_eq!((window.segments.len(), window.gaps.len()), (1, 0));
 }

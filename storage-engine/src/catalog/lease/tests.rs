@@ -70,7 +70,7 @@ async fn leases(store: &Store) -> usize {
 async fn what_a_leased_root_names_stays_until_it_is_given_back() {
     let store = memory().await;
     let (mut recorder, mut rollup) = rolled_up(&store, 6).await;
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let named = view.root().slots.clone();
     assert!(named.iter().any(|of| matches!(of.slot, Slot::Hour(_))));
     let mut lease = Lease::of(&view, Duration::from_secs(3_600));
@@ -105,7 +105,7 @@ async fn what_a_leased_root_names_stays_until_it_is_given_back() {
 async fn a_lease_of_what_was_removed_is_refused_with_words() {
     let store = memory().await;
     let (mut recorder, mut rollup) = rolled_up(&store, 2).await;
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     roll_up(&mut recorder, &mut rollup, 2..12).await;
     rollup.sweep(Duration::ZERO).await.unwrap();
     let mut lease = Lease::of(&view, Duration::from_secs(3_600));
@@ -115,7 +115,7 @@ async fn a_lease_of_what_was_removed_is_refused_with_words() {
     lease.give_back().await;
     assert_eq!(leases(&store).await, 0);
     // Replaced longer ago than half a grace of next to nothing.
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     roll_up(&mut recorder, &mut rollup, 12..13).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let late = Lease::of(&view, Duration::from_millis(10)).renew().await;
@@ -126,7 +126,7 @@ async fn a_lease_of_what_was_removed_is_refused_with_words() {
 async fn only_what_is_read_for_long_is_leased() {
     let store = memory().await;
     let (_recorder, _rollup) = rolled_up(&store, 2).await;
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let holds = AtomicBool::new(false);
     let before = store.requests();
     keep(&view, Duration::from_secs(3_600), &holds, async {}).await.unwrap();

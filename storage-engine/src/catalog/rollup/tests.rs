@@ -11,7 +11,9 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::catalog::tests::{RECORDER, draft, live, memory, seconds, segment};
-use crate::catalog::{About, CommitDraft, Finished, GapKind, Recorder, SegmentEntry, View, Window};
+use crate::catalog::{
+    About, CatalogView, CommitDraft, Finished, GapKind, Recorder, SegmentEntry, Window,
+};
 
 pub(in crate::catalog) const HOUR: i64 = 3_600;
 
@@ -35,7 +37,7 @@ pub(in crate::catalog) fn names_in(window: &Window) -> Vec<&str> {
 }
 
 pub(in crate::catalog) async fn window(store: &Store, range: TimeRange) -> Window {
-    let view = View::load(store).await.unwrap();
+    let view = CatalogView::load(store).await.unwrap();
     assert_eq!(view.notes().collect::<Vec<_>>(), [""; 0]);
     let window = view.window(range).await.unwrap();
     assert_eq!(window.gaps, []);
@@ -84,7 +86,7 @@ async fn a_life_that_ended_is_not_looked_for_any_more() {
     step(&mut rollup).await;
     assert!(rollup.root().logs.is_empty());
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
-    let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
+    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives;
     assert_eq!((lives.len(), lives[0].packets(), lives[0].commits()), (1, 10, 2));
     assert!(lives[0].finished().is_some_and(|end| end.complete));
 
@@ -104,7 +106,7 @@ async fn a_view_is_of_its_moment_whatever_is_rolled_up_later() {
     let mut rollup = rollup(&store).await;
     step(&mut rollup).await;
     a.commit(draft("a1", 2)).await.unwrap();
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
 
     a.commit(draft("a2", 3)).await.unwrap();
     let mut late = recorder(&store, 2).await;
@@ -252,7 +254,7 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
     };
     let newest = rollup.root().version;
     change(&names::root(newest)).await;
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let notes: Vec<_> = view.notes().collect();
     assert!(notes[0].contains(names::root(newest).as_ref()), "{notes:?}");
     let all = view.window(TimeRange::ALL).await.unwrap();
@@ -264,7 +266,7 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
     let hour = Slot::Hour(Hour(0));
     let version = versions::newest_manifest(&store, hour, 0).await.unwrap().value.version;
     change(&names::manifest(hour, version)).await;
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let first = view.window(seconds(0, 60)).await.unwrap();
     assert_eq!(
         names_in(&first),
@@ -294,7 +296,7 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
     let mut rollup = rollup(&store).await;
     assert_eq!(step(&mut rollup).await.commits, 2);
     assert_eq!(rollup.root().logs[0].life.chain().next(), 2);
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let [damaged, newer] = view.gaps() else { panic!("{:?}", view.gaps()) };
     assert!(damaged.what.contains("/00000000000000000001 is damaged"), "{damaged}");
     assert!(newer.what.contains("/00000000000000000002 was written by a newer"), "{newer}");
@@ -304,7 +306,7 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
     // Its writer is of this version after all: who can read it rolls it up.
     objects.put(&full(2), good.into()).await.unwrap();
     step(&mut rollup).await;
-    let all = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+    let all = CatalogView::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
     assert_eq!(names_in(&all), ["a0", "a2"]);
 }
 
@@ -340,7 +342,7 @@ async fn replaced_versions_are_removed_and_who_slept_finds_out() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     let mut asleep = rollup(&store).await;
-    let early = View::load(&store).await.unwrap();
+    let early = CatalogView::load(&store).await.unwrap();
     let mut rollup = rollup(&store).await;
     for number in 0..12 {
         recorder.commit(draft(&format!("s{number:02}"), number)).await.unwrap();
@@ -373,7 +375,7 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
     store.delete(&names::commit(RECORDER, Generation(1), 1)).await.unwrap();
     let mut rollup = rollup(&store).await;
     assert_eq!(step(&mut rollup).await.logs, 1);
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     let [gap] = view.gaps() else { panic!("{:?}", view.gaps()) };
     assert!(gap.what.contains("is missing, though later commits"), "{gap}");
     assert_eq!(gap.kind, GapKind::Missing);
@@ -400,7 +402,7 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     let sealed = rollup.end_silent(silent).await.unwrap();
     assert!(sealed >= 1, "{sealed}");
     assert!(step(&mut rollup).await.ended >= 1);
-    let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
+    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives;
     let life = lives.iter().find(|life| life.owner().0 == RECORDER).unwrap();
     assert!(life.finished().is_some_and(|end| !end.complete));
     assert!(life.notes().contains(silent::NOTE));
@@ -419,7 +421,7 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     assert_eq!(of(2).count(), 2, "packets keep the life they were captured in");
     step(&mut rollup).await;
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "late", "later", "b"]);
-    let lives = View::load(&store).await.unwrap().lives().await.unwrap().lives;
+    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives;
     let life = lives.iter().find(|life| life.owner() == (RECORDER, Generation(2))).unwrap();
     assert_eq!(life.writer().unwrap().info.resumes, Some(Generation(1)));
     assert!(life.notes().iter().all(|note| note.starts_with("goes on from a log")));
@@ -445,7 +447,7 @@ async fn an_ended_life_that_is_gone_is_put_anew_before_the_root_forgets_it() {
     let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
     // Nothing was ever put of the two segments.
     assert_eq!(again, crate::repair::Report { beyond: 2, ..Default::default() });
-    assert_eq!(View::load(&store).await.unwrap().lives().await.unwrap().lives.len(), 2);
+    assert_eq!(CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives.len(), 2);
 }
 
 #[tokio::test]
@@ -459,12 +461,12 @@ async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
             recorder.commit(draft(&format!("a{number}"), number)).await.unwrap();
             step(&mut rollup).await;
         }
-        let asked = View::load(&store).await.unwrap();
+        let asked = CatalogView::load(&store).await.unwrap();
         for version in lost..=3 {
             store.delete(&names::manifest(hour, version)).await.unwrap();
         }
         // Until then it is missed, and nothing is put in its place.
-        let now = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+        let now = CatalogView::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
         assert!(now.gaps[0].what.contains("is missing"), "{:?}", now.gaps);
         recorder.commit(draft("a3", 3)).await.unwrap();
         let mut other = self::rollup(&store).await;

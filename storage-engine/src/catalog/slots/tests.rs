@@ -8,7 +8,7 @@ use crate::catalog::rollup::tests::{HOUR, Silent, names_in, recorder, window};
 use crate::catalog::rollup::{Rollup, Stay, roll_up_all};
 use crate::catalog::root::Step;
 use crate::catalog::tests::{draft, memory, seconds};
-use crate::catalog::{AddressFilter, Asked, GapKind, Slot, View, Window, versions};
+use crate::catalog::{AddressFilter, Asked, CatalogView, GapKind, Slot, Window, versions};
 use crate::store::{Created, Store, names};
 
 /// Six hundred segments in each of two hours, those of an hour with one address: 10.0.0.1 or 10.0.0.2.
@@ -33,7 +33,7 @@ async fn two_busy_hours() -> Store {
 async fn segments_of_hours_without_an_address_are_passed_over() {
     let store = two_busy_hours().await;
     let ask = async |range, address: u8, statements| {
-        let view = View::load(&store).await.unwrap();
+        let view = CatalogView::load(&store).await.unwrap();
         let before = store.requests();
         let addresses = |of: &AddressFilter| of.may_hold(Address::v4([10, 0, 0, address]));
         let asked = Asked { range, addresses: Some(&addresses), statements };
@@ -113,7 +113,7 @@ async fn a_part_that_is_gone_is_made_again_with_the_one_that_was_put_with_it() {
         let parts = listed.iter().filter(|of| of.path.as_ref().ends_with(lost));
         let part = parts.map(|of| &of.path).next().expect("there are some");
         store.delete(part).await.unwrap();
-        let left = View::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+        let left = CatalogView::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
         let [gap] = &left.gaps[..] else { panic!("{lost}: {:?}", left.gaps) };
         assert!(gap.object == part.to_string() && gap.kind == GapKind::Missing, "{gap}");
         let options = crate::repair::Options::default();
@@ -148,10 +148,10 @@ async fn delete_manifests(store: &Store, slot: Slot) {
 async fn the_manifest_of_an_hour_that_changed_long_ago_is_missed() {
     let store = hours_with_a_segment(300).await;
     let (lost, slot) = (Hour(3), Slot::Hour(Hour(3)));
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     assert_eq!(view.root().slot(slot), None, "the root does not name it any more");
     delete_manifests(&store, slot).await;
-    let view = View::load(&store).await.unwrap();
+    let view = CatalogView::load(&store).await.unwrap();
     for range in [lost.range().unwrap(), TimeRange::ALL] {
         let window = view.window(range).await.unwrap();
         let [gap] = &window.gaps[..] else { panic!("{:?}", window.gaps) };
@@ -190,7 +190,7 @@ async fn a_manifest_is_missed_that_an_older_root_names_where_the_newest_cannot_b
     let after = newest.advance(Step::default(), String::new(), "nonce".to_owned());
     let path = names::root(after.version);
     assert_eq!(store.create(&path, "{".into()).await.unwrap(), Created::Created);
-    let ask = async |range| View::load(&store).await.unwrap().window(range).await.unwrap();
+    let ask = async |range| CatalogView::load(&store).await.unwrap().window(range).await.unwrap();
     let sound = ask(TimeRange::ALL).await;
     assert_eq!((sound.segments.len(), sound.gaps.len()), (2, 0), "{:?}", sound.gaps);
     delete_manifests(&store, Slot::Hour(Hour(1))).await;

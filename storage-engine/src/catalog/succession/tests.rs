@@ -105,10 +105,10 @@ async fn an_ended_log_can_be_rolled_up() {
     drop(begin(&store, 1).await);
     store.delete(&names::open(RECORDER, Generation(1))).await.unwrap();
     assert_eq!(found(&store).await, (Some(2), 1));
-    let view = crate::catalog::View::load(&store).await.unwrap();
+    let view = crate::catalog::CatalogView::load(&store).await.unwrap();
     assert_eq!(view.waiting().count(), 1);
     crate::catalog::rollup::roll_up_all(&store, "me").await.unwrap();
-    assert_eq!(crate::catalog::View::load(&store).await.unwrap().waiting().count(), 0);
+    assert_eq!(crate::catalog::CatalogView::load(&store).await.unwrap().waiting().count(), 0);
 }
 
 #[tokio::test]

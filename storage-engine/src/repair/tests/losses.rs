@@ -298,7 +298,7 @@ async fn tried(seed: u64) -> Result<(), String> {
         return told(format!("before the repair, nothing says that {silent:?} are missing"));
     }
 
-    let lives = View::load(&store).await.unwrap().lives().await.unwrap();
+    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap();
     if lives.lives.len() < LIVES && lives.gaps.is_empty() {
         let many = LIVES - lives.lives.len();
         return told(format!("before the repair, nothing says that {many} lives are missing"));

@@ -1,4 +1,4 @@
-//! A snapshot that is never much older than it is allowed to be.
+//! A view that is never much older than it is allowed to be.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::store::Store;
 use tokio::sync::Mutex;
 
-use super::Snapshot;
+use super::StoreView;
 
 /// How old the answer of a server may be, unless said otherwise.
 pub const FRESHNESS: Duration = Duration::from_secs(1);
 
-/// Keeps the newest snapshot of a store. Those who ask while it is being refreshed wait for
+/// Keeps the newest view of a store. Those who ask while it is being refreshed wait for
 /// that and share the outcome.
 #[derive(Debug)]
-pub struct Latest {
+pub struct LatestView {
     store: Store,
     cache: Cache,
     freshness: Duration,
@@ -25,20 +25,24 @@ pub struct Latest {
 
 #[derive(Debug)]
 struct State {
-    snapshot: Arc<Snapshot>,
+    view: Arc<StoreView>,
     loaded: Instant,
 }
 
-impl Latest {
-    /// Loads a store, to be read through a cache; later snapshots are at most `freshness` old when they are given.
+impl LatestView {
+    /// Loads a store, to be read through a cache; later views are at most `freshness` old when they are given.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn load(store: Store, cache: Cache, freshness: Duration) -> Result<Latest, Failure> {
+    pub async fn load(
+        store: Store,
+        cache: Cache,
+        freshness: Duration,
+    ) -> Result<LatestView, Failure> {
         let loaded = Instant::now();
-        let snapshot = Snapshot::load_with(store.clone(), cache.clone()).await?;
-        let state = Mutex::new(State { snapshot, loaded });
-        Ok(Latest { store, cache, freshness, state })
+        let view = StoreView::load_with(store.clone(), cache.clone()).await?;
+        let state = Mutex::new(State { view, loaded });
+        Ok(LatestView { store, cache, freshness, state })
     }
 
     /// The store.
@@ -51,40 +55,40 @@ impl Latest {
         &self.cache
     }
 
-    /// The store as it is now, or was [`Latest::load`]'s `freshness` ago at the most.
+    /// The store as it is now, or was [`LatestView::load`]'s `freshness` ago at the most.
     ///
     /// # Errors
     /// What the store says; the next call tries again.
-    pub async fn get(&self) -> Result<Arc<Snapshot>, Failure> {
+    pub async fn get(&self) -> Result<Arc<StoreView>, Failure> {
         let mut state = self.state.lock().await;
         // What counts is when asking began.
         let now = Instant::now();
         if now.duration_since(state.loaded) >= self.freshness {
-            state.snapshot = state.snapshot.refresh().await?;
+            state.view = state.view.refresh().await?;
             state.loaded = now;
         }
-        Ok(Arc::clone(&state.snapshot))
+        Ok(Arc::clone(&state.view))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::testing::{self, Recording, record, traffic};
+    use crate::view::testing::{self, Recording, record, traffic};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn those_who_ask_within_the_time_ask_the_store_once() {
         let store = testing::store().await;
         record(&store, Recording::of(1), traffic(1, 100, 0, 1_000)).await;
         let (cache, hour) = (Cache::in_memory(0), Duration::from_secs(3_600));
-        let latest = Latest::load(store.clone(), cache.clone(), hour).await.unwrap();
+        let latest = LatestView::load(store.clone(), cache.clone(), hour).await.unwrap();
         let before = store.requests();
         let all = futures::future::join_all((0..20).map(|_| latest.get())).await;
         let first = latest.get().await.unwrap();
         assert!(all.iter().all(|one| Arc::ptr_eq(one.as_ref().unwrap(), &first)));
         assert_eq!(store.requests() - before, store.requests() - store.requests());
 
-        let fresh = Latest::load(store.clone(), cache, Duration::ZERO).await.unwrap();
+        let fresh = LatestView::load(store.clone(), cache, Duration::ZERO).await.unwrap();
         let known = fresh.get().await.unwrap();
         assert!(Arc::ptr_eq(&known, &fresh.get().await.unwrap()), "nothing was committed");
         record(&store, Recording::of(2), traffic(2, 100, 0, 1_000)).await;

@@ -1,4 +1,4 @@
-//! Snapshots of stores made by the pipeline.
+//! StoreViews of stores made by the pipeline.
 
 use capstan_model::FailureKind;
 use capstan_storage_engine::cache::{CacheSettings, DiskSettings};
@@ -14,15 +14,15 @@ fn cost_of(requests: Requests) -> (u64, u64) {
     (requests.gets, requests.bytes_read)
 }
 
-async fn packets_of(snapshot: &Snapshot) -> u64 {
-    snapshot.lives().await.unwrap().lives.iter().map(|life| life.packets()).sum()
+async fn packets_of(view: &StoreView) -> u64 {
+    view.lives().await.unwrap().lives.iter().map(|life| life.packets()).sum()
 }
 
 #[tokio::test]
-async fn a_snapshot_stays_as_it_is_and_the_next_one_sees_more() {
+async fn a_view_stays_as_it_is_and_the_next_one_sees_more() {
     let store = store().await;
     record(&store, Recording::of(1), traffic(1, 2_000, 1_000, 10)).await;
-    let first = Snapshot::load(store.clone()).await.unwrap();
+    let first = StoreView::load(store.clone()).await.unwrap();
     let count = segments(&first).await.len();
     assert!(count > 1);
     assert_eq!(packets_of(&first).await, 2_000);
@@ -34,37 +34,36 @@ async fn a_snapshot_stays_as_it_is_and_the_next_one_sees_more() {
     assert_eq!(segments(&first).await.len(), count);
     assert!(segments(&second).await.len() > count);
     assert_eq!(packets_of(&second).await, 3_000);
-    let loaded = Snapshot::load(store).await.unwrap();
+    let loaded = StoreView::load(store).await.unwrap();
     assert_eq!(segments(&loaded).await, segments(&second).await);
     assert_eq!(second.notes().count(), 0);
 }
 
 #[tokio::test]
 async fn segments_and_coverage_are_cut_to_the_range() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 3_000, 0, 1_000)).await;
+    let view = view_of(Recording::of(1), traffic(1, 3_000, 0, 1_000)).await;
     let early = TimeRange { start: Time(0), end: Time(1_000) };
     let late = TimeRange { start: Time(4_000_000), end: Time::MAX };
-    let (early, late) =
-        (snapshot.window(early).await.unwrap(), snapshot.window(late).await.unwrap());
+    let (early, late) = (view.window(early).await.unwrap(), view.window(late).await.unwrap());
     assert_eq!((early.segments.len(), late.segments.len()), (1, 0));
     assert!(!early.listened.is_empty() && late.listened.is_empty());
 }
 
 #[tokio::test]
 async fn a_question_waits_for_no_other_one() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
+    let view = view_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
     let all = |range| Question { range, flows: FlowFilter::all(), statements: true };
     let (slow, quick) = (TimeRange::ALL, TimeRange { start: Time(0), end: Time(1_000) });
-    let asked = snapshot.place(&all(slow));
+    let asked = view.place(&all(slow));
     let never = tokio::spawn(async move {
         asked.get_or_init(std::future::pending).await;
     });
     tokio::task::yield_now().await;
     let longest = std::time::Duration::from_secs(30);
-    let window = tokio::time::timeout(longest, snapshot.window(quick)).await;
+    let window = tokio::time::timeout(longest, view.window(quick)).await;
     assert_eq!(window.expect("it waits for the slow one").unwrap().segments.len(), 1);
     // Who asks the same waits for it, and asks by itself when that is given up.
-    let same = snapshot.window(slow);
+    let same = view.window(slow);
     never.abort();
     let window = tokio::time::timeout(longest, same).await;
     assert!(!window.expect("it asks by itself").unwrap().segments.is_empty());
@@ -72,45 +71,45 @@ async fn a_question_waits_for_no_other_one() {
 
 #[tokio::test]
 async fn opening_takes_one_get_and_the_second_time_none() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
-    let segment = &segments(&snapshot).await[0];
-    let before = snapshot.store().requests();
-    let (a, b) = futures::future::join(snapshot.open(segment), snapshot.open(segment)).await;
+    let view = view_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
+    let segment = &segments(&view).await[0];
+    let before = view.store().requests();
+    let (a, b) = futures::future::join(view.open(segment), view.open(segment)).await;
     assert!(Arc::ptr_eq(&a.unwrap(), &b.unwrap()));
     let index = segment.entry.layer(Layer::Index).unwrap().bytes;
-    assert_eq!(cost_of(snapshot.store().requests() - before), (1, index));
-    let next = snapshot.refresh().await.unwrap();
-    let before = snapshot.store().requests();
+    assert_eq!(cost_of(view.store().requests() - before), (1, index));
+    let next = view.refresh().await.unwrap();
+    let before = view.store().requests();
     next.open(segment).await.unwrap();
-    assert_eq!((snapshot.store().requests() - before).gets, 0);
+    assert_eq!((view.store().requests() - before).gets, 0);
 }
 
 #[tokio::test]
 async fn an_index_layer_that_is_not_the_committed_one_is_refused() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
-    let segment = &segments(&snapshot).await[0];
-    damage(&snapshot, 0, Layer::Index).await;
-    let failure = snapshot.open(segment).await.unwrap_err();
+    let view = view_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
+    let segment = &segments(&view).await[0];
+    damage(&view, 0, Layer::Index).await;
+    let failure = view.open(segment).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Damaged);
     assert!(failure.to_string().contains(&segment.entry.name));
-    delete(&snapshot, 0, Layer::Index).await;
-    assert_eq!(snapshot.open(segment).await.unwrap_err().kind(), FailureKind::NotFound);
+    delete(&view, 0, Layer::Index).await;
+    assert_eq!(view.open(segment).await.unwrap_err().kind(), FailureKind::NotFound);
 }
 
 #[tokio::test]
 async fn what_is_planned_is_what_is_asked_for() {
     let recording = Recording { segment_bytes: 8 << 20, ..Recording::of(1) };
-    let snapshot = snapshot_of(recording, traffic(1, 30_000, 0, 1_000)).await;
-    let segment = &segments(&snapshot).await[0];
-    let open = snapshot.open(segment).await.unwrap();
+    let view = view_of(recording, traffic(1, 30_000, 0, 1_000)).await;
+    let segment = &segments(&view).await[0];
+    let open = view.open(segment).await.unwrap();
     let reader = open.segment();
     for flows in [reader.all_flows(), [0, 5, 90].into_iter().collect()] {
         // Pages of the first scan are read again for the second one.
         let cold = Cache::in_memory(0);
-        let snapshot = Snapshot::load_with(snapshot.store().clone(), cold).await.unwrap();
-        let open = snapshot.open(segment).await.unwrap();
+        let view = StoreView::load_with(view.store().clone(), cold).await.unwrap();
+        let open = view.open(segment).await.unwrap();
         let mut plan = Plan::default();
-        let before = snapshot.store().requests();
+        let before = view.store().requests();
         open.plan_scan(&mut plan, reader.scan_flows(&flows, None).unwrap()).unwrap();
         let rows = reader.read_flows(&*open, &flows).await.unwrap();
         let payload = reader.plan_payload(&rows);
@@ -122,15 +121,15 @@ async fn what_is_planned_is_what_is_asked_for() {
         reader.read_payload(&*open, &payload).await.unwrap();
         let cost = plan.cost();
         assert!(cost.requests > 0 && cost.objects >= 3);
-        assert_eq!(cost_of(snapshot.store().requests() - before), (cost.requests, cost.bytes));
+        assert_eq!(cost_of(view.store().requests() - before), (cost.requests, cost.bytes));
     }
 }
 
 #[tokio::test]
 async fn bytes_outside_a_layer_are_not_asked_for() {
-    let snapshot = snapshot_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
-    let segment = &segments(&snapshot).await[0];
-    let open = snapshot.open(segment).await.unwrap();
+    let view = view_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
+    let segment = &segments(&view).await[0];
+    let open = view.open(segment).await.unwrap();
     let outside = open.fetch(Layer::Head, std::slice::from_ref(&(0..u64::MAX))).await.unwrap_err();
     assert_eq!(outside.kind(), FailureKind::Damaged);
 }
@@ -155,12 +154,12 @@ async fn what_was_read_is_not_asked_for_again_not_even_after_a_restart() {
         Cache::open(CacheSettings { memory: 16 << 20, disk }).await.unwrap()
     };
     let read = async |cache: &Cache| {
-        let snapshot = Snapshot::load_with(store.clone(), cache.clone()).await.unwrap();
-        let listed = segments(&snapshot).await;
+        let view = StoreView::load_with(store.clone(), cache.clone()).await.unwrap();
+        let listed = segments(&view).await;
         let before = store.requests();
         let mut all = String::new();
         for segment in &listed {
-            let open = snapshot.open(segment).await.unwrap();
+            let open = view.open(segment).await.unwrap();
             all += &read_all_of(&open).await;
         }
         cache.settle().await;
@@ -181,11 +180,11 @@ async fn what_was_read_is_not_asked_for_again_not_even_after_a_restart() {
 #[tokio::test]
 async fn a_warm_cache_is_told_in_the_plan_and_asks_for_less_than_planned() {
     let recording = Recording { segment_bytes: 8 << 20, ..Recording::of(1) };
-    let snapshot = snapshot_of(recording, traffic(1, 30_000, 0, 1_000)).await;
-    let segment = &segments(&snapshot).await[0];
-    assert!(!snapshot.is_kept(segment));
-    let open = snapshot.open(segment).await.unwrap();
-    assert!(snapshot.is_kept(segment));
+    let view = view_of(recording, traffic(1, 30_000, 0, 1_000)).await;
+    let segment = &segments(&view).await[0];
+    assert!(!view.is_kept(segment));
+    let open = view.open(segment).await.unwrap();
+    assert!(view.is_kept(segment));
     let reader = open.segment();
     let rows = reader.read_flows(&*open, &reader.all_flows()).await.unwrap();
     let cost = |rows: &[_]| {
@@ -198,8 +197,8 @@ async fn a_warm_cache_is_told_in_the_plan_and_asks_for_less_than_planned() {
     reader.read_payload(&*open, &reader.plan_payload(some)).await.unwrap();
     let (all, some) = (cost(&rows), cost(some));
     assert!(some.cached > 0 && all.cached == some.cached && all.bytes > all.cached);
-    let before = snapshot.store().requests();
+    let before = view.store().requests();
     reader.read_payload(&*open, &reader.plan_payload(&rows)).await.unwrap();
-    let asked = cost_of(snapshot.store().requests() - before);
+    let asked = cost_of(view.store().requests() - before);
     assert!(asked.0 <= all.requests && asked.1 <= all.bytes - all.cached, "{asked:?} {all:?}");
 }

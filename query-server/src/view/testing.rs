@@ -19,7 +19,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
 use tokio::runtime::Handle;
 
-use super::Snapshot;
+use super::StoreView;
 
 /// Something a source gives, owned.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,10 +75,10 @@ pub(crate) async fn store() -> Store {
 }
 
 /// A store with one recording.
-pub(crate) async fn snapshot_of(recording: Recording, given: Vec<Given>) -> Arc<Snapshot> {
+pub(crate) async fn view_of(recording: Recording, given: Vec<Given>) -> Arc<StoreView> {
     let store = store().await;
     record(&store, recording, given).await;
-    Snapshot::load(store).await.unwrap()
+    StoreView::load(store).await.unwrap()
 }
 
 /// Puts what is given through the pipeline into segments, and commits them.
@@ -240,9 +240,9 @@ pub(crate) fn packets(given: &[Given]) -> Vec<Owned> {
 }
 
 /// Changes one byte in the middle of a layer of the segment with that number in the catalog.
-pub(crate) async fn damage(snapshot: &Snapshot, number: usize, layer: Layer) {
-    let path = layer_path(snapshot, number, layer).await;
-    let objects = snapshot.store().objects();
+pub(crate) async fn damage(view: &StoreView, number: usize, layer: Layer) {
+    let path = layer_path(view, number, layer).await;
+    let objects = view.store().objects();
     let mut bytes = objects.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x55;
@@ -250,16 +250,16 @@ pub(crate) async fn damage(snapshot: &Snapshot, number: usize, layer: Layer) {
 }
 
 /// Deletes a layer.
-pub(crate) async fn delete(snapshot: &Snapshot, number: usize, layer: Layer) {
-    let path = layer_path(snapshot, number, layer).await;
-    snapshot.store().objects().delete(&path).await.unwrap();
+pub(crate) async fn delete(view: &StoreView, number: usize, layer: Layer) {
+    let path = layer_path(view, number, layer).await;
+    view.store().objects().delete(&path).await.unwrap();
 }
 
 /// Every segment, as the catalog lists them.
-pub(crate) async fn segments(snapshot: &Snapshot) -> Vec<Arc<Segment>> {
-    snapshot.window(TimeRange::ALL).await.unwrap().segments.clone()
+pub(crate) async fn segments(view: &StoreView) -> Vec<Arc<Segment>> {
+    view.window(TimeRange::ALL).await.unwrap().segments.clone()
 }
 
-async fn layer_path(snapshot: &Snapshot, number: usize, layer: Layer) -> Path {
-    segments(snapshot).await[number].path(layer)
+async fn layer_path(view: &StoreView, number: usize, layer: Layer) -> Path {
+    segments(view).await[number].path(layer)
 }

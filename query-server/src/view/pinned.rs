@@ -1,4 +1,4 @@
-//! A snapshot that somebody is being answered from: what it names stays until the answer is done.
+//! A view that somebody is being answered from: what it names stays until the answer is done.
 //!
 //! What newer versions have replaced is removed after an hour, so an answer that takes longer leases what it
 //! reads. One that does not take a quarter of that asks the store for nothing.
@@ -14,7 +14,7 @@ use capstan_storage_engine::catalog::sweep::GRACE;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::Snapshot;
+use super::StoreView;
 
 /// Answers that begin within this time share a lease. Later ones get one of their own: in a row of short
 /// ones that never ends each would look like a long one.
@@ -22,48 +22,48 @@ const SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
-pub struct InUse {
-    snapshot: Arc<Snapshot>,
+pub struct PinnedView {
+    view: Arc<StoreView>,
     began: Instant,
     grace: Duration,
-    /// What the snapshot names is leased.
+    /// What the view names is leased.
     holds: Arc<AtomicBool>,
     done: oneshot::Sender<()>,
     keeper: JoinHandle<()>,
 }
 
-impl Snapshot {
+impl StoreView {
     /// Begins to answer from it; when the last clone is dropped, or ended, nothing is kept for
     /// that any more.
-    pub fn begin(self: &Arc<Self>) -> Arc<InUse> {
-        let mut known = self.in_use.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub fn begin(self: &Arc<Self>) -> Arc<PinnedView> {
+        let mut known = self.pinned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let young = known.upgrade().filter(|of| of.began.elapsed() < SHARED_FOR);
         young.unwrap_or_else(|| {
-            let new = Arc::new(InUse::of(Arc::clone(self), GRACE));
+            let new = Arc::new(PinnedView::of(Arc::clone(self), GRACE));
             *known = Arc::downgrade(&new);
             new
         })
     }
 }
 
-impl Deref for InUse {
-    type Target = Snapshot;
+impl Deref for PinnedView {
+    type Target = StoreView;
 
-    fn deref(&self) -> &Snapshot {
-        &self.snapshot
+    fn deref(&self) -> &StoreView {
+        &self.view
     }
 }
 
-impl InUse {
-    fn of(snapshot: Arc<Snapshot>, grace: Duration) -> InUse {
+impl PinnedView {
+    fn of(view: Arc<StoreView>, grace: Duration) -> PinnedView {
         let (done, ended) = oneshot::channel();
         let holds = Arc::new(AtomicBool::new(false));
-        let (view, shared) = (snapshot.view.clone(), Arc::clone(&snapshot.shared));
+        let (catalog, shared) = (view.catalog.clone(), Arc::clone(&view.shared));
         let kept = Arc::clone(&holds);
         // Others may share it, so it must outlive the threads of who began it.
-        let home = snapshot.shared.home.clone();
+        let home = view.shared.home.clone();
         let keeper = home.spawn(async move {
-            match lease::keep(&view, grace, &kept, ended).await {
+            match lease::keep(&catalog, grace, &kept, ended).await {
                 Err(failure) if failure.kind() == FailureKind::Permission => {
                     if !shared.was_refused.swap(true, Ordering::Relaxed) {
                         tracing::warn!(
@@ -76,7 +76,7 @@ impl InUse {
                 Ok(()) => {}
             }
         });
-        InUse { snapshot, began: Instant::now(), grace, holds, done, keeper }
+        PinnedView { view, began: Instant::now(), grace, holds, done, keeper }
     }
 
     /// Says of something that is missing that it was removed meanwhile, if it may have been.
@@ -97,7 +97,7 @@ impl InUse {
     /// Ends it, and waits until what was leased is given back if this was the last clone: for who is about to
     /// leave.
     pub(crate) async fn end(self: Arc<Self>) {
-        if let Some(InUse { done, keeper, .. }) = Arc::into_inner(self) {
+        if let Some(PinnedView { done, keeper, .. }) = Arc::into_inner(self) {
             drop(done);
             // If it crashed there is nothing to wait for.
             let _ = keeper.await;
@@ -117,52 +117,52 @@ mod tests {
     use crate::flight::export::Order;
     use crate::flight::session_config;
     use crate::select::Selection;
-    use crate::snapshot::testing::{self, Recording, record, traffic};
+    use crate::view::testing::{self, Recording, record, traffic};
 
-    async fn snapshot() -> Arc<Snapshot> {
+    async fn view() -> Arc<StoreView> {
         let store = testing::store().await;
         record(&store, Recording::of(1), traffic(1, 100, 0, 1_000)).await;
-        Snapshot::load(store).await.unwrap()
+        StoreView::load(store).await.unwrap()
     }
 
-    async fn leases(snapshot: &Snapshot) -> usize {
-        let listed = snapshot.store().list(&names::leases());
+    async fn leases(view: &StoreView) -> usize {
+        let listed = view.store().list(&names::leases());
         listed.try_collect::<Vec<_>>().await.unwrap().len()
     }
 
     #[tokio::test]
     async fn a_long_answer_leases_what_it_reads_and_gives_it_back() {
-        let snapshot = snapshot().await;
-        let long = Arc::new(InUse::of(Arc::clone(&snapshot), Duration::from_secs(2)));
+        let view = view().await;
+        let long = Arc::new(PinnedView::of(Arc::clone(&view), Duration::from_secs(2)));
         let other = Arc::clone(&long);
-        while leases(&snapshot).await == 0 {
+        while leases(&view).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         long.end().await;
-        assert_eq!(leases(&snapshot).await, 1, "somebody still reads");
+        assert_eq!(leases(&view).await, 1, "somebody still reads");
         other.end().await;
-        assert_eq!(leases(&snapshot).await, 0);
+        assert_eq!(leases(&view).await, 0);
     }
 
     #[tokio::test]
     async fn a_short_answer_costs_nothing() {
-        let snapshot = snapshot().await;
-        let before = snapshot.store().requests();
-        let (one, other) = (snapshot.begin(), snapshot.begin());
+        let view = view().await;
+        let before = view.store().requests();
+        let (one, other) = (view.begin(), view.begin());
         assert!(Arc::ptr_eq(&one, &other));
         drop(one);
         other.end().await;
-        let again = snapshot.begin();
+        let again = view.begin();
         tokio::task::yield_now().await;
         drop(again);
-        assert_eq!(snapshot.store().requests(), before);
+        assert_eq!(view.store().requests(), before);
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn statements_and_exports_are_uses_until_they_are_done() {
-        let snapshot = snapshot().await;
-        let is_in_use = || snapshot.in_use.lock().unwrap().upgrade().is_some();
-        let state = crate::tables::session(&snapshot, session_config(), Arc::default());
+        let view = view().await;
+        let is_in_use = || view.pinned.lock().unwrap().upgrade().is_some();
+        let state = crate::tables::session(&view, session_config(), Arc::default());
         let context = SessionContext::new_with_state(state.unwrap());
         assert!(!is_in_use());
         let frame = context.sql("SELECT ordinal FROM packets").await.unwrap();
@@ -174,7 +174,7 @@ mod tests {
 
         // Nobody takes the second piece.
         let what = Export::new(Selection::of_range(TimeRange::ALL), Order::Time);
-        let mut file = export::stream(Arc::clone(&snapshot), what);
+        let mut file = export::stream(Arc::clone(&view), what);
         file.try_next().await.unwrap();
         drop(file);
         while is_in_use() {
@@ -184,11 +184,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_removed_meanwhile_is_not_just_missing() {
-        let snapshot = snapshot().await;
+        let view = view().await;
         let missing = || Failure::new(FailureKind::NotFound, "x is not there");
-        let young = snapshot.begin();
+        let young = view.begin();
         assert_eq!(young.explain(missing()).to_string(), "x is not there");
-        let old = InUse::of(Arc::clone(&snapshot), Duration::ZERO);
+        let old = PinnedView::of(Arc::clone(&view), Duration::ZERO);
         assert!(old.explain(missing()).to_string().starts_with("removed while it was being read"));
         let damaged = old.explain(Failure::new(FailureKind::Damaged, "y is damaged"));
         assert_eq!(damaged.to_string(), "y is damaged");

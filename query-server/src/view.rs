@@ -1,19 +1,19 @@
 //! The store at a moment: what the catalog says, and segments opened for reading.
 //!
-//! A [`Snapshot`] never changes, so all parts of one answer are of one moment.
-//! [`Snapshot::refresh`] makes the next one, and costs little when nothing was committed.
-//! Opened segments are shared by all snapshots of a store.
+//! A [`StoreView`] never changes, so all parts of one answer are of one moment.
+//! [`StoreView::refresh`] makes the next one, and costs little when nothing was committed.
+//! Opened segments are shared by all views of a store.
 //!
 //! * [`plan`]: which requests are sent for some byte ranges, and what that costs
 //! * `open`: one opened segment; `opened`: those kept open; `objects`: the way to their bytes, through the cache
-//! * `latest`: the newest snapshot
-//! * `in_use`: keeping what a snapshot names while an answer is made from it
+//! * `latest`: the newest view
+//! * `pinned`: keeping what a view names while an answer is made from it
 
-mod in_use;
 mod latest;
 mod objects;
 mod open;
 mod opened;
+mod pinned;
 pub mod plan;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,16 +26,18 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
-use capstan_storage_engine::catalog::{self, AddressFilter, Asked, Lives, Segment, View, Window};
+use capstan_storage_engine::catalog::{
+    self, AddressFilter, Asked, CatalogView, Lives, Segment, Window,
+};
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-pub use self::in_use::InUse;
-pub use self::latest::{FRESHNESS, Latest};
+pub use self::latest::{FRESHNESS, LatestView};
 use self::objects::Objects;
 pub use self::open::OpenSegment;
 use self::opened::Opened;
+pub use self::pinned::PinnedView;
 pub use self::plan::{Cost, Plan};
 use crate::select::FlowFilter;
 
@@ -50,12 +52,12 @@ const WINDOWS: usize = 4;
 
 /// The store at a moment; see the module.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct StoreView {
     shared: Arc<Shared>,
-    view: View,
+    catalog: CatalogView,
     /// Windows that are known or being asked for, the newest first.
     windows: std::sync::Mutex<VecDeque<(Question, Place)>>,
-    in_use: std::sync::Mutex<Weak<InUse>>,
+    pinned: std::sync::Mutex<Weak<PinnedView>>,
 }
 
 /// Where a window comes to be known.
@@ -69,7 +71,7 @@ struct Question {
     statements: bool,
 }
 
-/// What all snapshots of a store have in common.
+/// What all views of a store have in common.
 #[derive(Debug)]
 struct Shared {
     objects: Arc<Objects>,
@@ -80,42 +82,42 @@ struct Shared {
     home: Handle,
 }
 
-impl Snapshot {
-    fn of(shared: Arc<Shared>, view: View) -> Arc<Snapshot> {
-        let (windows, in_use) = (std::sync::Mutex::default(), std::sync::Mutex::default());
-        Arc::new(Snapshot { shared, view, windows, in_use })
+impl StoreView {
+    fn of(shared: Arc<Shared>, catalog: CatalogView) -> Arc<StoreView> {
+        let (windows, pinned) = (std::sync::Mutex::default(), std::sync::Mutex::default());
+        Arc::new(StoreView { shared, catalog, windows, pinned })
     }
 
     /// Reads the catalog of a store, for one question.
     ///
     /// # Errors
-    /// What the store says. Damaged entries are no errors: see [`Window::gaps`] and [`Snapshot::notes`].
-    pub async fn load(store: Store) -> Result<Arc<Snapshot>, Failure> {
-        Snapshot::load_with(store, Cache::in_memory(CACHE_BYTES)).await
+    /// What the store says. Damaged entries are no errors: see [`Window::gaps`] and [`StoreView::notes`].
+    pub async fn load(store: Store) -> Result<Arc<StoreView>, Failure> {
+        StoreView::load_with(store, Cache::in_memory(CACHE_BYTES)).await
     }
 
-    /// As [`Snapshot::load`], with a cache for what is read of segments.
+    /// As [`StoreView::load`], with a cache for what is read of segments.
     ///
     /// # Errors
-    /// As [`Snapshot::load`].
-    pub async fn load_with(store: Store, cache: Cache) -> Result<Arc<Snapshot>, Failure> {
-        let view = View::load(&store).await?;
+    /// As [`StoreView::load`].
+    pub async fn load_with(store: Store, cache: Cache) -> Result<Arc<StoreView>, Failure> {
+        let catalog = CatalogView::load(&store).await?;
         let objects = Arc::new(Objects::new(store, cache));
         let (opened, was_refused) = (Opened::new(OPENED_BYTES), AtomicBool::new(false));
         let home = Handle::current();
-        Ok(Snapshot::of(Arc::new(Shared { objects, opened, was_refused, home }), view))
+        Ok(StoreView::of(Arc::new(Shared { objects, opened, was_refused, home }), catalog))
     }
 
-    /// The store as it is now: this snapshot itself if nothing was committed since.
+    /// The store as it is now: this view itself if nothing was committed since.
     ///
     /// # Errors
-    /// What the store says; this snapshot stays good.
-    pub async fn refresh(self: &Arc<Self>) -> Result<Arc<Snapshot>, Failure> {
-        let view = self.view.refresh().await?;
-        if view.is_same(&self.view) {
+    /// What the store says; this view stays good.
+    pub async fn refresh(self: &Arc<Self>) -> Result<Arc<StoreView>, Failure> {
+        let catalog = self.catalog.refresh().await?;
+        if catalog.is_same(&self.catalog) {
             return Ok(Arc::clone(self));
         }
-        Ok(Snapshot::of(Arc::clone(&self.shared), view))
+        Ok(StoreView::of(Arc::clone(&self.shared), catalog))
     }
 
     /// The store it is of.
@@ -132,10 +134,10 @@ impl Snapshot {
         self.ask(Question { range, flows: FlowFilter::all(), statements: true }).await
     }
 
-    /// As [`Snapshot::window`], but segments without such flows may be missing.
+    /// As [`StoreView::window`], but segments without such flows may be missing.
     ///
     /// # Errors
-    /// As [`Snapshot::window`].
+    /// As [`StoreView::window`].
     pub async fn window_of(
         &self,
         range: TimeRange,
@@ -144,10 +146,10 @@ impl Snapshot {
         self.ask(Question { range, flows: flows.clone(), statements: true }).await
     }
 
-    /// As [`Snapshot::window_of`], but nothing is said of what was listened to and lost.
+    /// As [`StoreView::window_of`], but nothing is said of what was listened to and lost.
     ///
     /// # Errors
-    /// As [`Snapshot::window`].
+    /// As [`StoreView::window`].
     pub async fn segments_of(
         &self,
         range: TimeRange,
@@ -163,7 +165,7 @@ impl Snapshot {
         let asking = async || {
             let addresses = |filter: &AddressFilter| flows.may_be_among(filter);
             let asked = Asked { range, addresses: Some(&addresses), statements };
-            self.view.window_of(asked).await.map(Arc::new)
+            self.catalog.window_of(asked).await.map(Arc::new)
         };
         window.get_or_try_init(asking).await.cloned()
     }
@@ -186,7 +188,7 @@ impl Snapshot {
     /// # Errors
     /// What the store says.
     pub async fn lives(&self) -> Result<Lives, Failure> {
-        self.view.lives().await
+        self.catalog.lives().await
     }
 
     /// When a recorder began its first life, by its own clock; none if that cannot be read.
@@ -208,10 +210,10 @@ impl Snapshot {
 
     /// What is wrong with the catalog and hides nothing, in words; a [`Window`] has what is hidden of it.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
-        self.view.notes()
+        self.catalog.notes()
     }
 
-    /// Opens a segment: one GET of its `index` layer, or none if that [is kept](Snapshot::is_kept).
+    /// Opens a segment: one GET of its `index` layer, or none if that [is kept](StoreView::is_kept).
     ///
     /// # Errors
     /// What the store says; of kind `Damaged` if the layer is not what was committed.
