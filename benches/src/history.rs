@@ -224,7 +224,7 @@ impl History {
     fn roll_up(&mut self, runtime: &Runtime) -> Result<(), Failure> {
         runtime.block_on(async {
             let rolled_up = |rollup: &Rollup| {
-                rollup.root().logs.first().map_or(0, |log| log.life.chain().next())
+                rollup.root().logs.first().map_or(0, |log| log.state.chain().next())
             };
             // The upload goes on beside.
             while (rolled_up(&self.rollup) as i64) < self.segments {

@@ -48,10 +48,10 @@ fn ask(catalog: &Catalog) {
         assert!(totals.segments <= catalog.segments(TimeRange::ALL).count() as u64);
         let _ = (catalog.coverage(range).count(), catalog.losses(range).count());
     }
-    for (recorder, generation, life) in catalog.lives() {
-        assert!(catalog.life((recorder, generation)).is_some());
-        let _ = (life.commits(), life.packets(), life.last_commit(), life.notes().len());
+    for (recorder, generation, state) in catalog.generations() {
+        assert!(catalog.state((recorder, generation)).is_some());
+        let _ = (state.commits(), state.packets(), state.last_commit(), state.notes().len());
     }
-    assert!(catalog.imports().len() <= catalog.lives().count());
-    assert!(catalog.open_logs().count() <= catalog.lives().count());
+    assert!(catalog.imports().len() <= catalog.generations().count());
+    assert!(catalog.open_logs().count() <= catalog.generations().count());
 }

@@ -137,7 +137,7 @@ fn stopped(plan: &Plan, packets: u64, failure: Failure) -> Failure {
     Failure::caused_by(kind, what, failure)
 }
 
-/// Begins a life in the store, with nothing read yet.
+/// Begins a generation in the store, with nothing read yet.
 fn start(
     store: &Store,
     plan: &Plan,

@@ -64,7 +64,7 @@ pub struct Settings {
     pub timeouts: Timeouts,
 }
 
-/// Counters of a pipeline's life.
+/// Counters of a pipeline's generation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Packets met, stored or skipped.

@@ -241,7 +241,7 @@ impl Log {
         Log { recorder, newest, signs }
     }
 
-    /// Appends a commit; gives the life whose it became.
+    /// Appends a commit; gives the generation whose it became.
     async fn append(&self, draft: CommitDraft) -> Result<Generation, Failure> {
         let mut recorder = self.recorder.lock().await;
         let _commit: Commit = recorder.commit(draft).await?;
@@ -262,7 +262,7 @@ fn note_newest(newest: &Mutex<Instant>) {
     *newest.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
 }
 
-/// Signs of life of an import: an empty commit whenever nothing else was committed for a while.
+/// Signs of generation of an import: an empty commit whenever nothing else was committed for a while.
 struct Signs {
     recorder: Arc<tokio::sync::Mutex<Recorder>>,
     newest: Arc<Mutex<Instant>>,
@@ -302,10 +302,10 @@ impl Signs {
 struct Worker {
     store: Store,
     id: RecorderId,
-    /// In which life it began: segments are named by it.
+    /// In which generation it began: segments are named by it.
     began: Generation,
     log: Log,
-    /// In which life it commits.
+    /// In which generation it commits.
     generation: Generation,
     flow_generation: Generation,
     rule: CommitRule,

@@ -10,8 +10,8 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecorderId(pub u64);
 
-/// The how-manieth life of a recorder. Each start takes the next one, so two
-/// lives never write one name. Only 24 bits are used (see [`FlowId`]).
+/// Number of a generation of a recorder, from 1. Each start takes the next one, so two
+/// generations never write one name. Only 24 bits are used (see [`FlowId`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u32);
 
@@ -20,7 +20,7 @@ pub struct Generation(pub u32);
 pub struct PacketId {
     /// Who captured it.
     pub recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     pub generation: Generation,
     /// Its place in capture order, from 0.
     pub ordinal: u64,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn flow_ids_of_one_life_sort_by_counter() {
+    fn flow_ids_of_one_generation_sort_by_counter() {
         let of = |counter| FlowId::new(RecorderId(1), Generation(2), counter);
         assert!(of(255) < of(256));
         assert_eq!(of(FlowId::MAX_COUNTER).counter(), FlowId::MAX_COUNTER);

@@ -27,7 +27,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::catalog::{
-    self, AddressFilter, Asked, CatalogView, Lives, Segment, Window,
+    self, AddressFilter, Asked, CatalogView, Generations, Segment, Window,
 };
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
@@ -183,15 +183,15 @@ impl StoreView {
         window
     }
 
-    /// Every life of every recorder.
+    /// Every generation of every recorder.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn lives(&self) -> Result<Lives, Failure> {
-        self.catalog.lives().await
+    pub async fn generations(&self) -> Result<Generations, Failure> {
+        self.catalog.generations().await
     }
 
-    /// When a recorder began its first life, by its own clock; none if that cannot be read.
+    /// When a recorder began its first generation, by its own clock; none if that cannot be read.
     ///
     /// # Errors
     /// What the store says.

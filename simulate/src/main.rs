@@ -53,7 +53,7 @@ enum Fault {
     NoBoundary,
     /// What readers lease is removed all the same
     NoLeases,
-    /// Who goes on with an import does not end the life before
+    /// Who goes on with an import does not end the generation before
     NoFence,
 }
 

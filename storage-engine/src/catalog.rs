@@ -1,6 +1,6 @@
 //! The catalog: what is in a store, as facts that are created once and never changed.
 //!
-//! A recorder registers each of its lives as a *writer* and then appends *commits* to a log
+//! A recorder registers each of its generations as a *writer* and then appends *commits* to a log
 //! of its own, numbered from 0 without gaps:
 //!
 //! ```text
@@ -21,7 +21,7 @@
 //! catalog/date=…/hour=…/part-<name>        facts that a manifest names, when they are many
 //! catalog/wide/<version>                   a Manifest: what is of very many hours
 //! catalog/roots/<version>                  the Root: positions in open logs, epoch
-//! catalog/lives/<recorder>/<generation>    a life that has ended
+//! catalog/lives/<recorder>/<generation>    a generation that has ended
 //! boundary/<number>                        versions of the root up to some number may be gone
 //! lease/<reader>-<root>-<number>           empty: somebody reads as of that root
 //! ```
@@ -32,7 +32,7 @@
 //! Pure, a log being a row of byte strings to them:
 //!
 //! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment or an hour may hold
-//! * [`chain`]: following one log, step by step; [`life`]: what that comes to
+//! * [`chain`]: following one log, step by step; [`generation`]: what that comes to
 //! * [`slot`]: where in time a fact is kept; [`facts`]: commits taken apart by slot
 //! * [`gap`]: an object that cannot be used, and which questions that concerns
 //! * [`manifest`], [`part`], [`root`]: what is rolled up, the steps from one version to the next, and what
@@ -54,9 +54,9 @@ pub mod entry;
 pub mod facts;
 pub mod filter;
 pub mod gap;
+pub mod generation;
 pub mod hours;
 pub mod lease;
-pub mod life;
 mod load;
 pub mod manifest;
 pub mod part;
@@ -80,14 +80,14 @@ pub use entry::{
 };
 pub use filter::AddressFilter;
 pub use gap::{About, Gap, GapKind};
+pub use generation::{GenerationState, Import};
 pub use lease::Lease;
-pub use life::{Import, Life};
 pub use load::writer;
 pub use recorder::Recorder;
 pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
 pub use slot::Slot;
 pub use state::{Catalog, CommitId, Said, Segment, Totals};
-pub use view::{Asked, CatalogView, Lives, Window};
+pub use view::{Asked, CatalogView, Generations, Window};
 
 #[cfg(test)]
 mod tests;

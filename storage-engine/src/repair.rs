@@ -3,7 +3,7 @@
 //! The logs are the truth, and all that is rolled up can be made from them; where a log has holes, the
 //! segments themselves say what they are. So a repair
 //!
-//! 1. puts roots, manifests, boundaries and ended lives anew that cannot be read or lack facts;
+//! 1. puts roots, manifests, boundaries and ended generations anew that cannot be read or lack facts;
 //! 2. names segments whose commits are lost: in a log of its own, as theirs is not its to write;
 //! 3. rolls up all that.
 //!
@@ -14,7 +14,7 @@
 //! * [`adopt`]: which segments nobody names are to be named (pure), and their entries
 //! * `survey`: what there is; `named`: the segments of it, on disk by slot
 //! * `doubt`: which commits are in doubt (pure)
-//! * `forgotten`: lives that no root names any more
+//! * `forgotten`: generations that no root names any more
 //! * `log`: what a repair commits
 //! * [`action`]: what is asked, done, and told
 //! * [`run`]: doing it

@@ -46,12 +46,12 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
             assert_eq!(status[nothing], serde_json::json!([]), "{status}");
         }
 
-        // A second life goes on beside the first.
+        // A second generation goes on beside the first.
         let recorder = listening(&mut record(&store, &[]));
         cable.send(10);
         said("record", &recorder.stop(), 0, &[]);
-        let lives = "select count(*), count(distinct recorder), max(generation) from packets";
-        assert_eq!(numeric(&store, lives), [5_010, 1, 2]);
+        let generations = "select count(*), count(distinct recorder), max(generation) from packets";
+        assert_eq!(numeric(&store, generations), [5_010, 1, 2]);
     });
 }
 

@@ -162,7 +162,7 @@ pub(crate) fn run(
 fn name(action: &Action) -> &'static str {
     match action {
         Action::Boundary(_) => "boundary",
-        Action::Life(..) => "life",
+        Action::Generation(..) => "generation",
         Action::Root { .. } => "root",
         Action::Manifest { .. } => "manifest",
         Action::Removed(_) => "removed",

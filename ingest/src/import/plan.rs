@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind, Generation, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::succession::{self, Standing};
-use capstan_storage_engine::catalog::{Catalog, Import, Life, Source, SourceMark};
+use capstan_storage_engine::catalog::{Catalog, GenerationState, Import, Source, SourceMark};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::Store;
 use roaring::RoaringTreemap;
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Plan {
     pub(super) recorder: RecorderId,
-    /// The life in which it is imported, if no other process takes it first; none for a stream.
+    /// The generation in which it is imported, if no other process takes it first; none for a stream.
     pub(super) next: Option<Generation>,
     /// The file; none for a stream.
     pub(super) known: Option<Known>,
@@ -50,7 +50,7 @@ impl Plan {
     }
 }
 
-/// A recorder that may have imported a file, all of whose lives have ended.
+/// A recorder that may have imported a file, all of whose generations have ended.
 struct Writers {
     recorder: RecorderId,
     catalog: Catalog,
@@ -184,8 +184,8 @@ async fn ended(
     options: &ImportOptions,
     watch: &dyn Watch,
 ) -> Result<Writers, Failure> {
-    let waiting = |life: &Life, at_most| {
-        let info = life.writer().map(|writer| &writer.info);
+    let waiting = |state: &GenerationState, at_most| {
+        let info = state.writer().map(|writer| &writer.info);
         watch.waiting(
             info.map_or("", |info| &info.host),
             info.map(|info| info.started_at),
@@ -194,7 +194,7 @@ async fn ended(
     };
     let segments = |catalog: &Catalog| catalog.segments(TimeRange::ALL).count();
     loop {
-        // Before a life is ended: its last commit would stand where one is missing.
+        // Before a generation is ended: its last commit would stand where one is missing.
         let log = Catalog::load_recorder(store, recorder).await?;
         let stored = Stored::look(store, name, recorder, &log).await?;
         let look = succession::look(store, recorder, options.dead_after, &waiting);
@@ -212,7 +212,7 @@ async fn ended(
             }
             // More was committed meanwhile.
             Standing::Free { .. } => {}
-            Standing::Alive(life) => return Err(busy(store, name, &life)),
+            Standing::Alive(state) => return Err(busy(store, name, &state)),
         }
     }
 }
@@ -235,19 +235,19 @@ fn read_of(import: &Import) -> u64 {
     import.source_read.as_ref().map_or(0, |mark| mark.bytes)
 }
 
-fn busy(store: &Store, name: &str, life: &Life) -> Failure {
+fn busy(store: &Store, name: &str, state: &GenerationState) -> Failure {
     let mut what = format!("{name} is being imported into {} by another process", store.place());
-    if let Some(writer) = life.writer() {
+    if let Some(writer) = state.writer() {
         what += &format!(" on {}, since {}", writer.info.host, writer.info.started_at);
         if let Some(source) = writer.info.source.as_ref().filter(|source| source.name != name) {
             what += &format!(", as {}", source.name);
         }
     }
-    what += &format!("; it has committed {} packets so far. Nothing was imported", life.packets());
+    what += &format!("; it has committed {} packets so far. Nothing was imported", state.packets());
     Failure::new(FailureKind::Busy, what)
 }
 
-/// Another process took the life that was planned.
+/// Another process took the generation that was planned.
 pub(super) fn overtaken(store: &Store, name: &str) -> Failure {
     let what = format!(
         "another process began to import {name} into {} at the same moment. Nothing was imported by this one",
@@ -285,20 +285,19 @@ fn in_part(
     }
     let source = Source { name: name.to_owned(), bytes: known.bytes, sketch: known.sketch.clone() };
     let import = found.unwrap_or_else(|| stored::nameless(*recorder, source));
-    // Of a life that says nothing of itself it is not known which import it belongs to, unless there is one only.
-    let lives: RangeInclusive<Generation> = match imports.len() {
-        0 | 1 => {
-            stored::all_lives(catalog).unwrap_or(import.first_generation..=import.last_generation)
-        }
+    // Of a generation that says nothing of itself it is not known which import it belongs to, unless there is one only.
+    let generations: RangeInclusive<Generation> = match imports.len() {
+        0 | 1 => stored::all_generations(catalog)
+            .unwrap_or(import.first_generation..=import.last_generation),
         _ => import.first_generation..=import.last_generation,
     };
     let mut scattered = RoaringTreemap::new();
-    for (_, of) in ordinals.iter().filter(|(generation, _)| lives.contains(generation)) {
+    for (_, of) in ordinals.iter().filter(|(generation, _)| generations.contains(generation)) {
         scattered |= of;
     }
     let packets = scattered.len();
-    let before = stored::in_part(import, &lives, packets);
-    if stored::total(catalog, &lives) == Some(packets) {
+    let before = stored::in_part(import, &generations, packets);
+    if stored::total(catalog, &generations) == Some(packets) {
         return Err(already_there(store, name, &before));
     }
     Ok(Some(Plan {
@@ -341,10 +340,10 @@ async fn scattered(
     import: &Import,
 ) -> Result<RoaringTreemap, Failure> {
     let mut found = RoaringTreemap::new();
-    let lives = import.first_generation..=import.last_generation;
+    let generations = import.first_generation..=import.last_generation;
     for segment in catalog.segments(TimeRange::ALL) {
         if segment.recorder != import.recorder
-            || !lives.contains(&segment.generation)
+            || !generations.contains(&segment.generation)
             || segment.entry.last_ordinal < import.next_ordinal
         {
             continue;

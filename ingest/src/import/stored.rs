@@ -15,7 +15,7 @@ use capstan_storage_engine::segment::reader::Segment as Opened;
 use capstan_storage_engine::store::Store;
 use roaring::RoaringTreemap;
 
-/// Ordinals of packets, by the life that they were captured in.
+/// Ordinals of packets, by the generation that they were captured in.
 pub(super) type Ordinals = BTreeMap<Generation, RoaringTreemap>;
 
 /// What can be had of the packets that a recorder imported.
@@ -40,7 +40,7 @@ impl Stored {
         recorder: RecorderId,
         log: &Catalog,
     ) -> Result<Stored, Failure> {
-        if log.lives().next().is_none() {
+        if log.generations().next().is_none() {
             return Ok(Stored::AsCommitted);
         }
         let holes: Vec<Gap> = log.problems().iter().filter_map(|problem| problem.gap()).collect();
@@ -51,10 +51,10 @@ impl Stored {
         let view = CatalogView::load(store).await?;
         let committed: Vec<_> = log.segments(TimeRange::ALL).collect();
         let mut is_whole = holes.is_empty();
-        for (recorder, generation, life) in log.lives() {
+        for (recorder, generation, state) in log.generations() {
             // What was rolled up was there.
             let rolled_up = view.rolled_up((recorder, generation)).await?;
-            is_whole &= life.writer().is_some() && rolled_up <= life.commits();
+            is_whole &= state.writer().is_some() && rolled_up <= state.commits();
         }
         let ranges = if is_whole { ranges(&committed) } else { vec![TimeRange::ALL] };
         let (mut found, mut gaps) = (Vec::new(), Vec::new());
@@ -161,18 +161,22 @@ pub(super) async fn ordinals(
     Ok(all)
 }
 
-/// Every life of a log.
-pub(super) fn all_lives(log: &Catalog) -> Option<RangeInclusive<Generation>> {
-    let lives = || log.lives().map(|(_, generation, _)| generation);
-    Some(lives().min()?..=lives().max()?)
+/// Every generation of a log.
+pub(super) fn all_generations(log: &Catalog) -> Option<RangeInclusive<Generation>> {
+    let generations = || log.generations().map(|(_, generation, _)| generation);
+    Some(generations().min()?..=generations().max()?)
 }
 
 /// An import whose log cannot be read whole, as one that is gone on with: the first packet may be missing.
 /// `known` is what can be told of it.
-pub(super) fn in_part(known: Import, lives: &RangeInclusive<Generation>, packets: u64) -> Import {
+pub(super) fn in_part(
+    known: Import,
+    generations: &RangeInclusive<Generation>,
+    packets: u64,
+) -> Import {
     Import {
-        first_generation: *lives.start(),
-        last_generation: *lives.end(),
+        first_generation: *generations.start(),
+        last_generation: *generations.end(),
         complete: false,
         packets,
         next_ordinal: 0,
@@ -180,14 +184,14 @@ pub(super) fn in_part(known: Import, lives: &RangeInclusive<Generation>, packets
     }
 }
 
-/// Packets that a whole import has, if one of its lives said that it was complete.
-pub(super) fn total(log: &Catalog, lives: &RangeInclusive<Generation>) -> Option<u64> {
-    let of_it = log.lives().filter(|(_, generation, _)| lives.contains(generation));
-    let ends = of_it.filter_map(|(.., life)| life.finished());
+/// Packets that a whole import has, if one of its generations said that it was complete.
+pub(super) fn total(log: &Catalog, generations: &RangeInclusive<Generation>) -> Option<u64> {
+    let of_it = log.generations().filter(|(_, generation, _)| generations.contains(generation));
+    let ends = of_it.filter_map(|(.., state)| state.finished());
     ends.filter(|end| end.complete).map(|end| end.packets_total).max()
 }
 
-/// What stands for an import of which no life can be read.
+/// What stands for an import of which no generation can be read.
 pub(super) fn nameless(recorder: RecorderId, source: Source) -> Import {
     Import {
         source,

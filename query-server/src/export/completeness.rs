@@ -31,7 +31,7 @@ pub struct Completeness {
 pub struct Lost {
     /// Who lost it.
     pub recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     pub generation: Generation,
     /// Where, if it can be told.
     pub interface: Option<u32>,

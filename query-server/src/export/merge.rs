@@ -49,7 +49,7 @@ struct Source {
 /// What runs of one segment have in common.
 #[derive(Debug)]
 struct Active {
-    life: u32,
+    state: u32,
     blocks: VecDeque<Block>,
     /// How many packets come before the next block; `u64::MAX` if there is none.
     next_block: u64,
@@ -112,8 +112,8 @@ pub(super) async fn run(
         spill: Spill::new(what.spill.clone()),
         output: {
             let recorded = what.order == Order::Recorded;
-            let lives_apart = recorded || ranks.len() <= 1;
-            Output::new(section(what, &completeness), recorded, lives_apart, to)
+            let generations_apart = recorded || ranks.len() <= 1;
+            Output::new(section(what, &completeness), recorded, generations_apart, to)
         },
         report: Report { remarks: what.selection.remarks(), ..Report::default() },
     };
@@ -123,7 +123,7 @@ pub(super) async fn run(
         merge.output.declare_all();
     }
     let tail = std::mem::take(&mut merge.tail);
-    tail.iter().for_each(|(life, block)| merge.output.block(*life, block));
+    tail.iter().for_each(|(state, block)| merge.output.block(*state, block));
     merge.output.losses(&completeness.losses, |lost| {
         ranks.get(&(lost.recorder, lost.generation)).copied()
     })?;
@@ -158,7 +158,7 @@ impl Merge<'_> {
                     continue;
                 }
             };
-            // Secrets are not about an interface, so whose life it is does not matter.
+            // Secrets are not about an interface, so whose generation it is does not matter.
             let secret = |block: &&Block| block.block_type == block_type::DECRYPTION_SECRETS;
             blocks.iter().filter(secret).for_each(|block| self.output.secret(block));
             if self.output.is_full() {
@@ -181,9 +181,9 @@ impl Merge<'_> {
         }
     }
 
-    fn position(&self, head: Head, life: u32) -> Position {
+    fn position(&self, head: Head, state: u32) -> Position {
         let time = if self.what.order == Order::Time { head.time } else { None };
-        Position { time, life, ordinal: head.ordinal }
+        Position { time, state, ordinal: head.ordinal }
     }
 
     /// Writes packets of the run with the least one, up to where another run, or a segment not
@@ -198,11 +198,11 @@ impl Merge<'_> {
         let Some(mut source) = self.sources.get_mut(place).and_then(Option::take) else {
             return Ok(());
         };
-        let Some(life) = self.active.get(source.segment).map(|active| active.life) else {
+        let Some(state) = self.active.get(source.segment).map(|active| active.state) else {
             return Ok(());
         };
         while let Some(head) = source.run.head() {
-            let position = self.position(head, life);
+            let position = self.position(head, state);
             if limit.is_some_and(|limit| position > limit) {
                 self.heap.push(Reverse((position, place)));
                 if let Some(slot) = self.sources.get_mut(place) {
@@ -214,7 +214,7 @@ impl Merge<'_> {
                 self.write_blocks(source.segment, Some(head.ordinal));
             }
             if let Some(record) = source.run.record() {
-                self.output.packet(life, &record)?;
+                self.output.packet(state, &record)?;
             }
             source.run.advance()?;
             if self.output.is_full() {
@@ -244,14 +244,14 @@ impl Merge<'_> {
             if block.block_type == block_type::SECTION_HEADER {
                 // It says something of packets only.
                 if ordinal.is_some() {
-                    self.output.block(active.life, &block);
+                    self.output.block(active.state, &block);
                 }
                 continue;
             }
             if helps || (self.everything && ordinal.is_some()) {
-                self.output.block(active.life, &block);
+                self.output.block(active.state, &block);
             } else if self.everything {
-                self.tail.push((active.life, block));
+                self.tail.push((active.state, block));
             }
         }
     }
@@ -303,15 +303,15 @@ impl Merge<'_> {
                 Beside { interfaces: interfaces(&reading.open), ..Beside::default() }
             }
         };
-        self.output.describe(from.life, &beside.interfaces);
+        self.output.describe(from.state, &beside.interfaces);
         for source in self.sources.iter_mut().flatten() {
             source.run.compact();
         }
         let blocks = std::mem::take(&mut beside.blocks);
-        self.output.expect_blocks(from.life, blocks.iter());
+        self.output.expect_blocks(from.state, blocks.iter());
         let next_block = blocks.front().map_or(u64::MAX, |block| block.before);
         let place = self.active.len();
-        self.active.push(Active { life: from.life, blocks, next_block, runs: 1 });
+        self.active.push(Active { state: from.state, blocks, next_block, runs: 1 });
         self.read(&mut reading, &segment, &beside, place).await?;
         self.end_run(place);
         Ok(())

@@ -18,7 +18,7 @@ pub(super) const AT_ONCE: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
     pub(super) time: Option<Time>,
-    pub(super) life: u32,
+    pub(super) state: u32,
     pub(super) ordinal: u64,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn secrets(window: &Window, chosen: &VecDeque<Pending>) -> Vec<Arc<Se
     of_chosen.filter(|of| !names.contains(&*of.entry.name)).cloned().collect()
 }
 
-/// The ranks of lives: what packets of the same time are ordered by, or of the recorded order.
+/// The ranks of generations: what packets of the same time are ordered by, or of the recorded order.
 pub(super) type Ranks = BTreeMap<(RecorderId, Generation), u32>;
 
 /// The ranks of all who say something of a window.
@@ -50,20 +50,21 @@ pub(super) async fn ranks(
     window: &Window,
     order: Order,
 ) -> Result<Ranks, Failure> {
-    let mut lives: Vec<(RecorderId, Generation)> = window.writers.keys().copied().collect();
+    let mut generations: Vec<(RecorderId, Generation)> = window.writers.keys().copied().collect();
     if order == Order::Recorded {
-        let recorders: BTreeSet<RecorderId> = lives.iter().map(|(recorder, _)| *recorder).collect();
+        let recorders: BTreeSet<RecorderId> =
+            generations.iter().map(|(recorder, _)| *recorder).collect();
         let began = recorders.into_iter().map(async |recorder| {
             Ok::<_, Failure>((recorder, view.began(recorder, window).await?))
         });
         let began: BTreeMap<RecorderId, Option<Time>> =
             stream::iter(began).buffer_unordered(AT_ONCE).try_collect().await?;
-        let began = |life: &(RecorderId, Generation)| {
-            began.get(&life.0).copied().flatten().unwrap_or(Time::MAX)
+        let began = |state: &(RecorderId, Generation)| {
+            began.get(&state.0).copied().flatten().unwrap_or(Time::MAX)
         };
-        lives.sort_unstable_by_key(|life| (began(life), life.0, life.1));
+        generations.sort_unstable_by_key(|state| (began(state), state.0, state.1));
     }
-    Ok(lives.into_iter().zip(0..).collect())
+    Ok(generations.into_iter().zip(0..).collect())
 }
 
 /// The segments that may hold packets of a selection, by where their first packet comes.
@@ -80,10 +81,10 @@ pub(super) fn pending(window: &Window, what: &Export, ranks: &Ranks) -> VecDeque
                 Order::Time if !timeless => segment.entry.first.map(|time| time.max(range.start)),
                 _ => None,
             };
-            let life = ranks.get(&(segment.recorder, segment.generation)).copied();
+            let state = ranks.get(&(segment.recorder, segment.generation)).copied();
             let from = Position {
                 time,
-                life: life.unwrap_or(u32::MAX),
+                state: state.unwrap_or(u32::MAX),
                 ordinal: segment.entry.first_ordinal,
             };
             Pending { from, segment: Arc::clone(segment) }

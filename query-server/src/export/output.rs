@@ -22,7 +22,7 @@ const PIECE: usize = 1 << 20;
 /// Room beside a piece for the packet that fills it, bytes.
 const SLACK: usize = 64 << 10;
 
-/// An interface of a life: the life's rank in the export, and its number there.
+/// An interface of a generation: the generation's rank in the export, and its number there.
 pub(super) type Point = (u32, u32);
 
 /// The file, and where it goes.
@@ -31,17 +31,17 @@ pub(super) struct Output<'a> {
     writer: PcapngWriter,
     buffer: Vec<u8>,
     to: &'a Sender<Bytes>,
-    /// With the first interface of a life all are written that were described, in their own order.
+    /// With the first interface of a generation all are written that were described, in their own order.
     /// A segment describes what its recorder knew when its first packets came, so the order is the
     /// recorder's, though segments are opened as they are due.
-    whole_lives: bool,
-    /// Packets of one life come together, so that each can be in a section of its own.
-    lives_apart: bool,
-    /// The life of the packet before.
-    life: Option<u32>,
-    /// What the section of its source says that packets of a life are of.
+    whole_generations: bool,
+    /// Packets of one generation come together, so that each can be in a section of its own.
+    generations_apart: bool,
+    /// The generation of the packet before.
+    state: Option<u32>,
+    /// What the section of its source says that packets of a generation are of.
     sections: BTreeMap<u32, SourceSection>,
-    /// Lives of which one has several sections: their interfaces are written as they are needed.
+    /// Generations of which one has several sections: their interfaces are written as they are needed.
     several_sections: BTreeSet<u32>,
     described: BTreeMap<Point, Interface>,
     /// What each interface in the file is numbered there.
@@ -62,8 +62,8 @@ impl<'a> Output<'a> {
     /// Begins the file.
     pub(super) fn new(
         section: Section,
-        whole_lives: bool,
-        lives_apart: bool,
+        whole_generations: bool,
+        generations_apart: bool,
         to: &'a Sender<Bytes>,
     ) -> Output<'a> {
         let mut buffer = Vec::with_capacity(PIECE + SLACK);
@@ -72,9 +72,9 @@ impl<'a> Output<'a> {
             writer,
             buffer,
             to,
-            whole_lives,
-            lives_apart,
-            life: None,
+            whole_generations,
+            generations_apart,
+            state: None,
             sections: BTreeMap::new(),
             several_sections: BTreeSet::new(),
             described: BTreeMap::new(),
@@ -94,9 +94,9 @@ impl<'a> Output<'a> {
     }
 
     /// Learns of interfaces; those known already stay as they are.
-    pub(super) fn describe(&mut self, life: u32, interfaces: &BTreeMap<u32, Interface>) {
+    pub(super) fn describe(&mut self, state: u32, interfaces: &BTreeMap<u32, Interface>) {
         for (number, interface) in interfaces {
-            self.described.entry((life, *number)).or_insert_with(|| interface.clone());
+            self.described.entry((state, *number)).or_insert_with(|| interface.clone());
         }
     }
 
@@ -119,7 +119,7 @@ impl<'a> Output<'a> {
             return Some(*number);
         }
         let whole = (point.0, 0)..=(point.0, u32::MAX);
-        let is_whole = self.whole_lives && !self.several_sections.contains(&point.0);
+        let is_whole = self.whole_generations && !self.several_sections.contains(&point.0);
         self.declare(if is_whole { whole } else { point..=point });
         self.numbers.get(&point).copied()
     }
@@ -137,15 +137,15 @@ impl<'a> Output<'a> {
     /// # Errors
     /// Its interface was not described.
     #[inline]
-    pub(super) fn packet(&mut self, life: u32, record: &Record<'_>) -> Result<(), Failure> {
+    pub(super) fn packet(&mut self, state: u32, record: &Record<'_>) -> Result<(), Failure> {
         let unknown = || {
             let what = format!("a packet names interface {}, which is unknown", record.interface);
             Failure::new(FailureKind::Damaged, what)
         };
-        if self.life != Some(life) {
-            self.begin_life(life);
+        if self.state != Some(state) {
+            self.begin_generation(state);
         }
-        let interface = self.number_of((life, record.interface)).ok_or_else(unknown)?;
+        let interface = self.number_of((state, record.interface)).ok_or_else(unknown)?;
         let mut packet = Packet {
             interface,
             stamp: record.stamp,
@@ -166,35 +166,39 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Goes over to packets of another life.
+    /// Goes over to packets of another generation.
     #[cold]
-    fn begin_life(&mut self, life: u32) {
-        self.life = Some(life);
-        if self.lives_apart {
-            let section = self.sections.get(&life).cloned();
+    fn begin_generation(&mut self, state: u32) {
+        self.state = Some(state);
+        if self.generations_apart {
+            let section = self.sections.get(&state).cloned();
             self.writer.sources(section.into_iter().collect(), &mut self.buffer);
         }
     }
 
-    /// Learns what blocks of a life are to come.
-    pub(super) fn expect_blocks<'b>(&mut self, life: u32, blocks: impl Iterator<Item = &'b Block>) {
-        let known = self.sections.get(&life).cloned();
+    /// Learns what blocks of a generation are to come.
+    pub(super) fn expect_blocks<'b>(
+        &mut self,
+        state: u32,
+        blocks: impl Iterator<Item = &'b Block>,
+    ) {
+        let known = self.sections.get(&state).cloned();
         let mut sections: Vec<_> =
             known.into_iter().chain(blocks.filter_map(SourceSection::of)).collect();
         sections.dedup();
         if sections.len() > 1 {
-            self.several_sections.insert(life);
+            self.several_sections.insert(state);
         }
     }
 
-    /// The packets of a life that follow are of another section of its source.
-    fn section(&mut self, life: u32, section: SourceSection) {
-        self.sections.insert(life, section);
-        if self.lives_apart {
-            self.begin_life(life);
+    /// The packets of a generation that follow are of another section of its source.
+    fn section(&mut self, state: u32, section: SourceSection) {
+        self.sections.insert(state, section);
+        if self.generations_apart {
+            self.begin_generation(state);
             return;
         }
-        // Packets of all lives lie in one section, which names all that was said.
+        // Packets of all generations lie in one section, which names all that was said.
         let mut all: Vec<SourceSection> = Vec::new();
         for section in self.sections.values() {
             if !all.contains(section) {
@@ -219,16 +223,16 @@ impl<'a> Output<'a> {
     }
 
     /// Writes a block that came with a source.
-    pub(super) fn block(&mut self, life: u32, block: &Block) {
+    pub(super) fn block(&mut self, state: u32, block: &Block) {
         if let Some(section) = SourceSection::of(block) {
-            return self.section(life, section);
+            return self.section(state, section);
         }
-        if self.whole_lives && !self.several_sections.contains(&life) {
-            self.declare((life, 0)..=(life, u32::MAX));
+        if self.whole_generations && !self.several_sections.contains(&state) {
+            self.declare((state, 0)..=(state, u32::MAX));
         }
         let there = block.body.first_chunk().copied().map(u32::from_le_bytes);
         let statistics = block.block_type == block_type::INTERFACE_STATISTICS;
-        let point = there.filter(|_| statistics).map(|number| (life, number));
+        let point = there.filter(|_| statistics).map(|number| (state, number));
         let number = point.and_then(|point| self.find_or_declare(point));
         match self.writer.block(block, |_| number, &mut self.buffer) {
             Fate::Written => self.counted.extend(point),
@@ -239,18 +243,19 @@ impl<'a> Output<'a> {
     }
 
     /// Writes what was lost at the interfaces of this file, where their sources' own
-    /// statistics are not in it. `life_of` gives the rank of a life.
+    /// statistics are not in it. `generation_of` gives the rank of a generation.
     ///
     /// # Errors
     /// None that can happen: the interfaces are there.
     pub(super) fn losses(
         &mut self,
         losses: &[Lost],
-        life_of: impl Fn(&Lost) -> Option<u32>,
+        generation_of: impl Fn(&Lost) -> Option<u32>,
     ) -> Result<(), Failure> {
         let mut counts: BTreeMap<Point, Statistics> = BTreeMap::new();
         for lost in losses {
-            let Some(point) = life_of(lost).and_then(|life| self.only_point(life, lost.interface))
+            let Some(point) =
+                generation_of(lost).and_then(|state| self.only_point(state, lost.interface))
             else {
                 continue;
             };
@@ -287,12 +292,12 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// The point a loss is at: where it says, or the only one of its life in this file.
-    fn only_point(&self, life: u32, interface: Option<u32>) -> Option<Point> {
+    /// The point a loss is at: where it says, or the only one of its generation in this file.
+    fn only_point(&self, state: u32, interface: Option<u32>) -> Option<Point> {
         if let Some(interface) = interface {
-            return Some((life, interface));
+            return Some((state, interface));
         }
-        let mut points = self.numbers.keys().filter(|point| point.0 == life);
+        let mut points = self.numbers.keys().filter(|point| point.0 == state);
         let only = points.next().copied();
         only.filter(|_| points.next().is_none())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use capstan_model::{Failure, TimeRange};
-use capstan_storage_engine::catalog::{Gap, Life};
+use capstan_storage_engine::catalog::{Gap, GenerationState};
 use serde::Serialize;
 
 use crate::view::StoreView;
@@ -64,10 +64,10 @@ impl Status {
     /// What the store says.
     pub(super) async fn of(view: &StoreView, range: TimeRange) -> Result<Status, Failure> {
         let window = view.window(range).await?;
-        let lives = view.lives().await?;
+        let generations = view.generations().await?;
         let mut gaps = window.gaps.clone();
         let known = |gaps: &[Gap], gap: &Gap| gaps.iter().any(|of| of.object == gap.object);
-        for gap in lives.gaps {
+        for gap in generations.gaps {
             if !known(&gaps, &gap) {
                 gaps.push(gap);
             }
@@ -84,7 +84,7 @@ impl Status {
             first: None,
             last: None,
             layers: BTreeMap::new(),
-            writers: lives.lives.iter().map(|life| Writer::of(life)).collect(),
+            writers: generations.generations.iter().map(|state| Writer::of(state)).collect(),
             problems: words.chain(view.notes().map(str::to_owned)).collect(),
             hidden: gaps.iter().map(Hidden::of).collect(),
         };
@@ -123,19 +123,19 @@ impl Hidden {
 }
 
 impl Writer {
-    fn of(life: &Life) -> Writer {
-        let info = life.writer().map(|writer| &writer.info);
-        let (recorder, generation) = life.owner();
+    fn of(state: &GenerationState) -> Writer {
+        let info = state.writer().map(|writer| &writer.info);
+        let (recorder, generation) = state.owner();
         Writer {
             recorder: recorder.to_string(),
             generation: generation.0,
             kind: info.map(|info| info.kind),
             description: info.map(|info| info.description.clone()).unwrap_or_default(),
             started_at: info.map(|info| info.started_at.to_string()),
-            last_commit: life.last_commit().map(|time| time.to_string()),
-            finished: life.finished().is_some(),
-            packets: life.packets(),
-            packets_lost: life.packets_lost(),
+            last_commit: state.last_commit().map(|time| time.to_string()),
+            finished: state.finished().is_some(),
+            packets: state.packets(),
+            packets_lost: state.packets_lost(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use capstan_model::{Time, TimeRange};
-use capstan_storage_engine::catalog::{Lives, Window};
+use capstan_storage_engine::catalog::{Generations, Window};
 use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
     TimestampNanosecondArray,
@@ -42,8 +42,8 @@ struct Contents {
     view: Arc<StoreView>,
     /// What the catalog says about the time that is asked about.
     window: Arc<Window>,
-    /// All lives, for the table that has a row for each.
-    lives: Lives,
+    /// All generations, for the table that has a row for each.
+    generations: Generations,
 }
 
 /// The columns of a table.
@@ -56,8 +56,8 @@ enum Source {
     Window,
     /// What it cannot say about one: that is no less whole for it.
     Problems,
-    /// All lives.
-    Lives,
+    /// All generations.
+    Generations,
     /// Nothing.
     View,
 }
@@ -70,7 +70,7 @@ impl CatalogTable {
             ("files", segments::FILES, Source::Window, segments::files),
             ("protocols", segments::PROTOCOLS, Source::Window, segments::protocols),
             ("coverage", coverage::COVERAGE, Source::Window, coverage::coverage),
-            ("writers", writers::WRITERS, Source::Lives, writers::writers),
+            ("writers", writers::WRITERS, Source::Generations, writers::writers),
             ("problems", writers::PROBLEMS, Source::Problems, writers::problems),
             ("store", writers::STORE, Source::View, writers::store),
         ];
@@ -168,21 +168,21 @@ impl TableProvider for CatalogTable {
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let view = Arc::clone(&self.view);
-        let (mut window, mut lives) = (Arc::<Window>::default(), Lives::default());
+        let (mut window, mut generations) = (Arc::<Window>::default(), Generations::default());
         match self.source {
             Source::Window | Source::Problems => {
                 let asked = predicate::push(filters, Table::Catalog)?.window;
                 let range = asked.map_or(TimeRange::ALL, |asked| around(asked.range()));
                 window = view.window(range).await.map_err(external)?;
             }
-            Source::Lives => lives = view.lives().await.map_err(external)?,
+            Source::Generations => generations = view.generations().await.map_err(external)?,
             Source::View => {}
         }
         if self.source != Source::Problems && !explain::is_shown(session) {
             note(session, &window.gaps)?;
-            note(session, &lives.gaps)?;
+            note(session, &generations.gaps)?;
         }
-        let columns = (self.rows)(&Contents { view, window, lives });
+        let columns = (self.rows)(&Contents { view, window, generations });
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         let schema = Arc::clone(&self.schema);
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, projection.cloned())?;

@@ -15,7 +15,7 @@ fn cost_of(requests: Requests) -> (u64, u64) {
 }
 
 async fn packets_of(view: &StoreView) -> u64 {
-    view.lives().await.unwrap().lives.iter().map(|life| life.packets()).sum()
+    view.generations().await.unwrap().generations.iter().map(|state| state.packets()).sum()
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use capstan_model::coverage::Listened;
 use capstan_model::{FailureKind, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::succession::{self, DEAD_AFTER, Standing};
 use capstan_storage_engine::catalog::{
-    CommitDraft, Finished, Life, Recorder, SegmentEntry, Source, Window, WriterInfo, WriterKind,
+    CommitDraft, Finished, GenerationState, Recorder, SegmentEntry, Source, Window, WriterInfo,
+    WriterKind,
 };
 use capstan_storage_engine::store::Store;
 
@@ -26,7 +27,7 @@ pub(crate) async fn import(scene: Scene, chance: Chance) {
     loop {
         tokio::time::sleep(chance.millis(0..20_000)).await;
         let store = scene.patient_store(&chance, skew(&chance)).await;
-        let waiting = |_: &Life, _: Duration| ();
+        let waiting = |_: &GenerationState, _: Duration| ();
         match succession::look(&store, IMPORT, DEAD_AFTER, &waiting).await {
             Ok(Standing::Alive(_)) => scene.tell(|| "an importer gives way".to_owned()),
             Ok(Standing::Free { catalog, next }) => {
@@ -62,7 +63,7 @@ fn info(store: &Store, resumes: Option<capstan_model::Generation>) -> WriterInfo
     }
 }
 
-/// One life, from a packet on: until the end, until it is killed, or until another one has gone on.
+/// One generation, from a packet on: until the end, until it is killed, or until another one has gone on.
 async fn go_on(scene: &Scene, chance: &Chance, mut recorder: Recorder, mut read: u64) {
     let owner = (recorder.recorder(), recorder.generation());
     let name = format!("{}-{}", owner.0, owner.1);

@@ -38,7 +38,7 @@ pub(crate) async fn record(scene: Scene, chance: Chance, id: RecorderId) {
     }
 }
 
-/// One life.
+/// One generation.
 async fn live(scene: &Scene, chance: &Chance, mut recorder: Recorder) {
     let mut owner = (recorder.recorder(), recorder.generation());
     let name = format!("{}-{}", owner.0, owner.1);

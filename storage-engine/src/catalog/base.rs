@@ -1,10 +1,10 @@
 //! The root that a view begins with: the newest one; where that cannot be read, an older one and what can be
 //! told without.
 //!
-//! What an older root does not know is in the logs that it names and in those that are open. Only of lives
+//! What an older root does not know is in the logs that it names and in those that are open. Only of generations
 //! that were taken in after it and have ended since nobody can tell whether all of their commits could be
 //! rolled up. The root that takes a log in is never the one that says it ended, so with a single root lost there
-//! are no such lives.
+//! are no such generations.
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};

@@ -31,7 +31,7 @@ pub(crate) struct Logged {
     /// Whose commit.
     #[serde(with = "recorder_hex")]
     pub(crate) recorder: RecorderId,
-    /// Of which life.
+    /// Of which generation.
     #[serde(with = "generation_number")]
     pub(crate) generation: Generation,
     /// Its number.

@@ -21,7 +21,7 @@ use crate::store::{checked, names};
 /// raised when an older reader would misread them; new fields leave it as it is.
 pub const FORMAT: u32 = 2;
 
-/// A life of a recorder: `writers/<recorder>/<generation>`.
+/// A generation of a recorder: `writers/<recorder>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
     /// The format number, [`FORMAT`].
@@ -29,7 +29,7 @@ pub struct Writer {
     /// Who.
     #[serde(with = "recorder_hex")]
     pub recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     #[serde(with = "generation_number")]
     pub generation: Generation,
     /// What the writer says of itself.
@@ -118,7 +118,7 @@ pub struct Commit {
     /// Whose log.
     #[serde(with = "recorder_hex")]
     pub recorder: RecorderId,
-    /// Which life's.
+    /// Which generation's.
     #[serde(with = "generation_number")]
     pub generation: Generation,
     /// Its number, from 0 without gaps.
@@ -157,7 +157,7 @@ pub struct CommitDraft {
     /// import that is all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_read: Option<SourceMark>,
-    /// Set in the last commit of a life.
+    /// Set in the last commit of a generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
     /// Of a repair: names of commits that cannot be read, or are not what was written. They count no more:
@@ -176,12 +176,12 @@ impl CommitDraft {
     }
 }
 
-/// How a life ended.
+/// How a generation ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finished {
     /// All that was to be recorded or imported is committed.
     pub complete: bool,
-    /// Packets of the whole life (for an import: of its source, up to where it was read, over all lives); 0 if
+    /// Packets of the whole generation (for an import: of its source, up to where it was read, over all generations); 0 if
     /// another process ended an import.
     pub packets_total: u64,
 }
@@ -230,13 +230,13 @@ pub struct SegmentEntry {
     pub owner: Option<Owner>,
 }
 
-/// A life of a recorder.
+/// A generation of a recorder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Who.
     #[serde(with = "recorder_hex")]
     pub recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     #[serde(with = "generation_number")]
     pub generation: Generation,
 }

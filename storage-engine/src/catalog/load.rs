@@ -35,7 +35,7 @@ impl Catalog {
         Catalog::load_from(store, None).await
     }
 
-    /// Reads what one recorder wrote, in all its lives: as many requests as it has entries,
+    /// Reads what one recorder wrote, in all its generations: as many requests as it has entries,
     /// however much else there is.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Catalog {
         let mut unknown: Vec<(RecorderId, Generation)> = listed
             .iter()
             .filter_map(|object| names::parse_writer(&object.path))
-            .filter(|owner| self.life(*owner).is_none())
+            .filter(|owner| self.state(*owner).is_none())
             .collect();
         unknown.sort_unstable();
         let mut read = stream::iter(unknown)
@@ -117,7 +117,7 @@ impl Catalog {
     }
 }
 
-/// What a life says of itself; none if that is not there or cannot be read.
+/// What a generation says of itself; none if that is not there or cannot be read.
 ///
 /// # Errors
 /// What the store says.

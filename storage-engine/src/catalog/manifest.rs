@@ -56,13 +56,13 @@ pub struct Manifest {
     pub held: Facts,
 }
 
-/// A life that says something of a slot.
+/// A generation that says something of a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contributor {
     /// Who.
     #[serde(with = "recorder_hex")]
     pub recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     #[serde(with = "generation_number")]
     pub generation: Generation,
     /// The version of the root that took it in. A reader whose root is older does not know it.
@@ -79,9 +79,9 @@ pub struct Contributor {
 pub struct SlotCommit {
     /// Whose.
     pub recorder: RecorderId,
-    /// Which life's.
+    /// Which generation's.
     pub generation: Generation,
-    /// The version of the root that took that life in.
+    /// The version of the root that took that generation in.
     pub admitted: u64,
     /// What it says of itself.
     pub info: Option<WriterInfo>,
@@ -117,7 +117,7 @@ impl Manifest {
     }
 
     /// The next version, with commits that are not in it yet; none if all are. The commits of one
-    /// life come in the order of their numbers, and all since what was rolled up last. `previous`
+    /// generation come in the order of their numbers, and all since what was rolled up last. `previous`
     /// is the SHA-256 of this version.
     pub fn roll_up(
         &self,
@@ -290,11 +290,11 @@ impl Manifest {
                 return broken("commits of a contributor were taken back");
             }
         }
-        let mut lives: Vec<_> =
+        let mut generations: Vec<_> =
             self.contributors.iter().map(|of| (of.recorder, of.generation)).collect();
-        lives.sort_unstable();
-        if lives.windows(2).any(|pair| pair[0] == pair[1]) {
-            return broken("a life contributes twice");
+        generations.sort_unstable();
+        if generations.windows(2).any(|pair| pair[0] == pair[1]) {
+            return broken("a generation contributes twice");
         }
         self.check_held()?;
         if let (Some(now), Some(then)) = (self.filter(), before.filter())

@@ -1,7 +1,7 @@
 //! Appending to a log of one's own.
 //!
-//! An import whose log was ended stops: another process may go on with it ([`succession`]). A recorder that was away for more than a day finds that its log was [ended](super::rollup::silent). It begins a new life then, and
-//! commits there what it still has to. What it captures stays of the life in which it began: ids of packets go on
+//! An import whose log was ended stops: another process may go on with it ([`succession`]). A recorder that was away for more than a day finds that its log was [ended](super::rollup::silent). It begins a new generation then, and
+//! commits there what it still has to. What it captures stays of the generation in which it began: ids of packets go on
 //! from where they were, and each segment says whose it is.
 
 use bytes::Bytes;
@@ -17,12 +17,12 @@ use super::rollup::silent;
 use super::succession;
 use crate::store::{Created, Store, names};
 
-/// A recorder in one of its lives: the only one who may append to its log.
+/// A recorder in one of its generations: the only one who may append to its log.
 #[derive(Debug)]
 pub struct Recorder {
     store: Store,
     info: WriterInfo,
-    /// The life in which it began, to which what it captures belongs.
+    /// The generation in which it began, to which what it captures belongs.
     first: Generation,
     chain: Chain,
     /// A commit that was sent and whose fate is not known.
@@ -35,7 +35,7 @@ pub struct Recorder {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WhenEnded {
-    /// It goes on in a new life: nobody else can record what it has.
+    /// It goes on in a new generation: nobody else can record what it has.
     BeginAgain,
     /// It stops: what it has not committed can be read again, and another process may be doing so.
     Stop,
@@ -50,7 +50,7 @@ struct Pending {
 }
 
 impl Recorder {
-    /// Begins a life: takes the next generation that nobody has.
+    /// Begins a generation: takes the next generation that nobody has.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Recorder {
         Ok(Recorder::of(store, info, chain, WhenEnded::BeginAgain))
     }
 
-    /// Begins the life with this number, after [`succession::look`] has found that all earlier ones have ended; none if another
+    /// Begins the generation with this number, after [`succession::look`] has found that all earlier ones have ended; none if another
     /// process was faster. Its work can be gone on with by others, so it must show a [sign of life](Recorder::sign)
     /// every [`succession::SIGN_EVERY`].
     ///
@@ -111,12 +111,12 @@ impl Recorder {
         self.chain.owner().0
     }
 
-    /// In which life it began: what it captures is named by it.
+    /// In which generation it began: what it captures is named by it.
     pub fn began(&self) -> Generation {
         self.first
     }
 
-    /// In which life: another one after its log was ended while it was away.
+    /// In which generation: another one after its log was ended while it was away.
     pub fn generation(&self) -> Generation {
         self.chain.owner().1
     }
@@ -131,7 +131,7 @@ impl Recorder {
     ///
     /// [`FailureKind::Usage`] if the draft contradicts itself or the log is finished;
     /// [`FailureKind::Busy`] if another process writes or has ended this log, after which nothing
-    /// can be committed in this life; else what the store says.
+    /// can be committed in this generation; else what the store says.
     pub async fn commit(&mut self, draft: CommitDraft) -> Result<Commit, Failure> {
         if self.lost.is_some() {
             return Err(self.not_ours());
@@ -158,7 +158,7 @@ impl Recorder {
         self.commit(draft).await.map(drop)
     }
 
-    /// A draft as the next commit of the life that it is in now.
+    /// A draft as the next commit of the generation that it is in now.
     fn next(&self, draft: CommitDraft) -> Result<Pending, Failure> {
         let (recorder, generation) = self.chain.owner();
         let mut content = draft.clone();
@@ -238,7 +238,7 @@ impl Recorder {
         }
     }
 
-    /// Begins a new life, whose first commit is the pending one.
+    /// Begins a new generation, whose first commit is the pending one.
     async fn begin_again(&mut self) -> Result<(), Failure> {
         let (recorder, before) = self.chain.owner();
         let info =

@@ -5,7 +5,7 @@
 //!
 //! 1. new logs are taken in: a root that names them, from its first commit on;
 //! 2. each open log is followed, and what its commits say is put into manifests, slot by slot;
-//! 3. lives that have ended are stored;
+//! 3. generations that have ended are stored;
 //! 4. a root that says how far all this has come.
 //!
 //! When it breaks off anywhere, the next rollup does the same again from the last root and passes over
@@ -23,7 +23,7 @@ use super::chain::{read_writer, sorted_out};
 use super::entry::sha256_hex;
 use super::facts::split;
 use super::gap::Gap;
-use super::life::Life;
+use super::generation::GenerationState;
 use super::manifest::{Manifest, SlotCommit};
 use super::root::{Root, Step};
 use super::slot::Slot;
@@ -61,7 +61,7 @@ pub struct RollupStats {
     pub commits: u64,
     /// Manifests that were put.
     pub manifests: u64,
-    /// Lives that ended.
+    /// Generations that ended.
     pub ended: u64,
     /// Some log has more commits than one step takes.
     pub more: bool,
@@ -116,7 +116,7 @@ pub struct Swept {
 
 /// A log that was followed, as far as a step takes it.
 struct Followed {
-    life: Life,
+    state: GenerationState,
     by_slot: Vec<(Slot, SlotCommit)>,
     commits: u64,
     problems: Vec<String>,
@@ -217,7 +217,7 @@ impl Rollup {
         let taken_in = self.take_in(new.copied().collect(), &mut step.problems).await?;
         if !taken_in.is_empty() {
             rolled_up.logs = taken_in.len() as u64;
-            let taken_in = Step { lives: taken_in, ..Step::default() };
+            let taken_in = Step { generations: taken_in, ..Step::default() };
             if self.advance(taken_in).await?.is_err() {
                 return Ok(Err(Fenced));
             }
@@ -234,22 +234,22 @@ impl Rollup {
                 by_slot.entry(slot).or_default().push(commit);
             }
             if followed.commits > 0 {
-                step.lives.push(followed.life);
+                step.generations.push(followed.state);
             }
         }
         #[cfg(feature = "planted")]
-        if self.store.planted(Planted::RootFirst) && !step.lives.is_empty() {
-            let lives = std::mem::take(&mut step.lives);
-            if self.advance(Step { lives, ..Step::default() }).await?.is_err() {
+        if self.store.planted(Planted::RootFirst) && !step.generations.is_empty() {
+            let generations = std::mem::take(&mut step.generations);
+            if self.advance(Step { generations, ..Step::default() }).await?.is_err() {
                 return Ok(Err(Fenced));
             }
         }
         let Ok(slots) = self.roll_up(by_slot).await? else { return Ok(Err(Fenced)) };
         rolled_up.manifests = slots.len() as u64;
         step.slots = slots;
-        for life in step.lives.iter().filter(|life| life.chain().finished()) {
-            versions::put_ended(&self.store, life).await?;
-            step.ended.insert(life.owner());
+        for state in step.generations.iter().filter(|state| state.chain().finished()) {
+            versions::put_ended(&self.store, state).await?;
+            step.ended.insert(state.owner());
             rolled_up.ended += 1;
         }
         if !step.is_empty() && self.advance(step).await?.is_err() {
@@ -291,7 +291,7 @@ impl Rollup {
     }
 
     fn ended(&self) -> impl Iterator<Item = (RecorderId, Generation)> {
-        self.root.value.logs.iter().filter(|log| log.ended).map(|log| log.life.owner())
+        self.root.value.logs.iter().filter(|log| log.ended).map(|log| log.state.owner())
     }
 
     /// Puts the next root.
@@ -310,12 +310,12 @@ impl Rollup {
         Ok(Ok(()))
     }
 
-    /// Lives that no root named so far.
+    /// Generations that no root named so far.
     async fn take_in(
         &self,
         owners: Vec<(RecorderId, Generation)>,
         problems: &mut Vec<String>,
-    ) -> Result<Vec<Life>, Failure> {
+    ) -> Result<Vec<GenerationState>, Failure> {
         let store = &self.store;
         let mut read = stream::iter(owners)
             .map(|(recorder, generation)| async move {
@@ -327,23 +327,23 @@ impl Rollup {
                 Ok::<_, Failure>(Some(begin(store, recorder, generation).await?))
             })
             .buffered(AT_ONCE);
-        let mut lives = Vec::new();
+        let mut generations = Vec::new();
         while let Some(begun) = read.try_next().await? {
-            let Some((life, found)) = begun else { continue };
+            let Some((state, found)) = begun else { continue };
             problems.extend(found);
-            lives.push(life);
+            generations.push(state);
         }
-        Ok(lives)
+        Ok(generations)
     }
 
     /// Follows all logs that may go on.
     async fn follow(&mut self) -> Result<Vec<Followed>, Failure> {
         let gaps = self.steps.is_multiple_of(GAPS_EVERY);
         self.steps = self.steps.wrapping_add(1);
-        let open = self.root.value.logs.iter().filter(|log| !log.life.chain().finished());
-        let open: Vec<_> = open.map(|log| (log.admitted, log.life.clone())).collect();
+        let open = self.root.value.logs.iter().filter(|log| !log.state.chain().finished());
+        let open: Vec<_> = open.map(|log| (log.admitted, log.state.clone())).collect();
         stream::iter(open)
-            .map(|(admitted, life)| follow(&self.store, admitted, life, gaps))
+            .map(|(admitted, state)| follow(&self.store, admitted, state, gaps))
             .buffered(AT_ONCE)
             .try_collect()
             .await
@@ -402,12 +402,12 @@ pub(crate) async fn open_logs(
         .await
 }
 
-/// A life before its first commit, and what is wrong with its writer, in words.
+/// A generation before its first commit, and what is wrong with its writer, in words.
 pub(crate) async fn begin(
     store: &Store,
     recorder: RecorderId,
     generation: Generation,
-) -> Result<(Life, Vec<String>), Failure> {
+) -> Result<(GenerationState, Vec<String>), Failure> {
     let mut problems = Vec::new();
     let (writer, chain) = match store.get_if_present(&names::writer(recorder, generation)).await? {
         Some(bytes) => read_writer(recorder, generation, &bytes, &mut problems),
@@ -417,7 +417,10 @@ pub(crate) async fn begin(
             (None, Chain::new(recorder, generation, None))
         }
     };
-    Ok((Life::new(writer, chain), problems.iter().map(|problem| with_causes(problem)).collect()))
+    Ok((
+        GenerationState::new(writer, chain),
+        problems.iter().map(|problem| with_causes(problem)).collect(),
+    ))
 }
 
 /// Follows one log until it ends, or for as many commits as a step takes. `gaps`: goes on behind
@@ -425,30 +428,30 @@ pub(crate) async fn begin(
 async fn follow(
     store: &Store,
     admitted: u64,
-    mut life: Life,
+    mut state: GenerationState,
     gaps: bool,
 ) -> Result<Followed, Failure> {
-    let (recorder, generation) = life.owner();
+    let (recorder, generation) = state.owner();
     let mut by_slot = Vec::new();
     let (mut found, mut replaced) = (Vec::new(), Vec::new());
     let mut commits = 0;
     let mut more = false;
-    while !life.chain().finished() {
+    while !state.chain().finished() {
         if commits == COMMITS as u64 {
             more = true;
             break;
         }
-        let seq = life.chain().next();
+        let seq = state.chain().next();
         let path = names::commit(recorder, generation, seq);
         let Some(bytes) = store.get_if_present(&path).await? else {
             let later = if gaps { behind_gap(store, &path).await? } else { None };
             let Some(later) = later else { break };
-            life.skip(later - 1, &mut found);
+            state.skip(later - 1, &mut found);
             commits += 1;
             continue;
         };
         let mut of_commit = Vec::new();
-        let mut next = life.clone();
+        let mut next = state.clone();
         let commit = next.follow(seq, &bytes, &mut of_commit);
         if of_commit.iter().any(|problem| matches!(problem, Problem::TooNew { .. })) {
             // A newer version will roll it up. Readers go on to meet it in the log.
@@ -456,10 +459,10 @@ async fn follow(
         }
         found.extend(of_commit);
         commits += 1;
-        life = next;
+        state = next;
         let Some(commit) = commit else { continue };
         replaced.extend(commit.content.replaces.iter().cloned());
-        let info = life.writer().map(|writer| writer.info.clone());
+        let info = state.writer().map(|writer| writer.info.clone());
         let sha256 = sha256_hex(&bytes);
         by_slot.extend(split(commit.content).into_iter().map(|(slot, share)| {
             let (info, sha256) = (info.clone(), sha256.clone());
@@ -467,7 +470,7 @@ async fn follow(
         }));
     }
     let (gaps, problems) = sorted_out(&found);
-    Ok(Followed { life, by_slot, commits, problems, gaps, replaced, more })
+    Ok(Followed { state, by_slot, commits, problems, gaps, replaced, more })
 }
 
 /// The first commit that is there behind one that is not; none if that is the end of its log, or it

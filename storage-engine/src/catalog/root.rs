@@ -16,8 +16,8 @@ use capstan_model::{Generation, Hour, RecorderId};
 use serde::{Deserialize, Serialize};
 
 use super::gap::{About, Gap};
+use super::generation::GenerationState;
 use super::hours::Hours;
-use super::life::Life;
 use super::manifest::{Broken, Contributor};
 use super::slot::Slot;
 use crate::store::names;
@@ -77,11 +77,12 @@ pub struct Root {
 pub struct OpenLog {
     /// The version of the root that took it in.
     pub admitted: u64,
-    /// Its last commit is rolled up, and what it came to is stored as an ended life: nobody need
+    /// Its last commit is rolled up, and what it came to is stored as an ended generation: nobody need
     /// look at it any more.
     pub ended: bool,
     /// What its commits up to the rolled up one add up to.
-    pub life: Life,
+    #[serde(rename = "life")]
+    pub state: GenerationState,
 }
 
 /// The newest manifest of a slot.
@@ -98,8 +99,8 @@ pub struct SlotVersion {
 /// What a rollup has done since the root before.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// Lives that were followed further, or are new.
-    pub lives: Vec<Life>,
+    /// Generations that were followed further, or are new.
+    pub generations: Vec<GenerationState>,
     /// Those whose last commit is rolled up.
     pub ended: BTreeSet<(RecorderId, Generation)>,
     /// Ended ones that nobody finds any more.
@@ -129,7 +130,7 @@ pub(crate) struct Mending {
     pub(crate) boundary: u64,
     /// Logs that are to be named and are not, before their first commit, and when each was taken in, if that is
     /// known.
-    pub(crate) logs: Vec<(Life, Option<u64>)>,
+    pub(crate) logs: Vec<(GenerationState, Option<u64>)>,
     /// The wide slot's manifest, which everybody reads.
     pub(crate) wide: Option<u64>,
     /// Hours that have a manifest.
@@ -139,8 +140,8 @@ pub(crate) struct Mending {
 impl Step {
     /// Whether nothing was done.
     pub fn is_empty(&self) -> bool {
-        let Step { lives, ended, gone, slots, problems, gaps, replaced, boundary } = self;
-        lives.is_empty()
+        let Step { generations, ended, gone, slots, problems, gaps, replaced, boundary } = self;
+        generations.is_empty()
             && ended.is_empty()
             && gone.is_empty()
             && slots.is_empty()
@@ -197,20 +198,20 @@ impl Root {
     /// The version after a step.
     pub fn advance(&self, step: Step, previous: String, nonce: String) -> Root {
         let mut next = self.next(previous, nonce);
-        for life in step.lives {
-            let owner = life.owner();
+        for state in step.generations {
+            let owner = state.owner();
             match next.place(owner) {
-                Ok(place) => next.logs[place].life = life,
+                Ok(place) => next.logs[place].state = state,
                 Err(place) => {
-                    let log = OpenLog { admitted: next.version, ended: false, life };
+                    let log = OpenLog { admitted: next.version, ended: false, state };
                     next.logs.insert(place, log);
                 }
             }
         }
         for log in &mut next.logs {
-            log.ended |= step.ended.contains(&log.life.owner());
+            log.ended |= step.ended.contains(&log.state.owner());
         }
-        next.logs.retain(|log| !log.ended || !step.gone.contains(&log.life.owner()));
+        next.logs.retain(|log| !log.ended || !step.gone.contains(&log.state.owner()));
         for (slot, version) in step.slots {
             if let (Slot::Hour(hour), Some(hours)) = (slot, &mut next.hours) {
                 hours.insert(hour);
@@ -243,10 +244,10 @@ impl Root {
         let (holder, keeps) = ("repair".to_owned(), false);
         let before = self.clone();
         let mut next = Root { version, previous, nonce, epoch, holder, keeps, boundary, ..before };
-        for (life, admitted) in logs {
-            if let Err(place) = next.place(life.owner()) {
+        for (state, admitted) in logs {
+            if let Err(place) = next.place(state.owner()) {
                 let admitted = admitted.unwrap_or(version);
-                next.logs.insert(place, OpenLog { admitted, ended: false, life });
+                next.logs.insert(place, OpenLog { admitted, ended: false, state });
             }
         }
         // Which slots changed since is not known.
@@ -284,13 +285,18 @@ impl Root {
     }
 
     /// The root as which manifests are read when newer ones up to `version` cannot be: the newest manifests
-    /// count, which are not older than those that are named, of lives that were taken in until then and are not
+    /// count, which are not older than those that are named, of generations that were taken in until then and are not
     /// open, all that they say.
-    pub(crate) fn patched(&self, version: u64, wide: Option<u64>, open: Vec<Life>) -> Root {
+    pub(crate) fn patched(
+        &self,
+        version: u64,
+        wide: Option<u64>,
+        open: Vec<GenerationState>,
+    ) -> Root {
         let mut next = self.clone();
-        for life in open {
-            if let Err(place) = next.place(life.owner()) {
-                next.logs.insert(place, OpenLog { admitted: version, ended: false, life });
+        for state in open {
+            if let Err(place) = next.place(state.owner()) {
+                next.logs.insert(place, OpenLog { admitted: version, ended: false, state });
             }
         }
         next.version = version;
@@ -319,7 +325,7 @@ impl Root {
     }
 
     fn place(&self, owner: (RecorderId, Generation)) -> Result<usize, usize> {
-        self.logs.binary_search_by_key(&owner, |log| log.life.owner())
+        self.logs.binary_search_by_key(&owner, |log| log.state.owner())
     }
 
     /// A log that it names.
@@ -347,8 +353,8 @@ impl Root {
     /// reader of this root does not meet them when tailing the log.
     pub fn known(&self, contributor: &Contributor) -> u64 {
         match self.log((contributor.recorder, contributor.generation)) {
-            Some(log) => log.life.chain().next(),
-            // A life that was taken in and is not named any more has ended.
+            Some(log) => log.state.chain().next(),
+            // A generation that was taken in and is not named any more has ended.
             None if contributor.admitted <= self.version => u64::MAX,
             None => 0,
         }
@@ -380,29 +386,29 @@ impl Root {
         if !self.replaced.is_superset(&before.replaced) {
             return broken("a commit that was replaced counts again");
         }
-        let owners: Vec<_> = self.logs.iter().map(|log| log.life.owner()).collect();
+        let owners: Vec<_> = self.logs.iter().map(|log| log.state.owner()).collect();
         if owners.windows(2).any(|pair| pair[0] >= pair[1]) {
             return broken("logs are not in order");
         }
         for then in &before.logs {
-            match self.log(then.life.owner()) {
+            match self.log(then.state.owner()) {
                 None if then.ended => {}
                 None => return broken("a log that may go on is gone"),
                 Some(now) if now.admitted != then.admitted || then.ended && !now.ended => {
                     return broken("a log that ended goes on, or one is taken in twice");
                 }
-                Some(now) if now.life.chain().next() < then.life.chain().next() => {
+                Some(now) if now.state.chain().next() < then.state.chain().next() => {
                     return broken("rolled-up commits were taken back");
                 }
                 Some(_) => {}
             }
         }
         for log in &self.logs {
-            let new = before.log(log.life.owner()).is_none();
-            if new && (log.admitted != self.version || log.life.chain().next() != 0) {
+            let new = before.log(log.state.owner()).is_none();
+            if new && (log.admitted != self.version || log.state.chain().next() != 0) {
                 return broken("a log is rolled up in the step that takes it in");
             }
-            if log.ended && !log.life.chain().finished() {
+            if log.ended && !log.state.chain().finished() {
                 return broken("a log ended that did not say so");
             }
         }
@@ -427,13 +433,13 @@ mod tests {
     use super::*;
     use crate::catalog::Chain;
 
-    fn life(recorder: u64) -> Life {
-        Life::new(None, Chain::new(RecorderId(recorder), Generation(1), None))
+    fn state(recorder: u64) -> GenerationState {
+        GenerationState::new(None, Chain::new(RecorderId(recorder), Generation(1), None))
     }
 
     /// As if the next commits of a log had been followed.
-    fn followed(life: &Life, next: u64, finished: bool) -> Life {
-        let mut json = serde_json::to_value(life).unwrap();
+    fn followed(state: &GenerationState, next: u64, finished: bool) -> GenerationState {
+        let mut json = serde_json::to_value(state).unwrap();
         json["chain"]["next"] = next.into();
         json["chain"]["finished"] = finished.into();
         serde_json::from_value(json).unwrap()
@@ -459,15 +465,15 @@ mod tests {
         let claimed =
             Root::empty().claim("me".to_owned(), true, None, String::new(), String::new());
         claimed.check(&Root::empty()).unwrap();
-        let taken = step(&claimed, Step { lives: vec![life(7)], ..Step::default() });
+        let taken = step(&claimed, Step { generations: vec![state(7)], ..Step::default() });
         assert_eq!((taken.version, taken.epoch, taken.logs[0].admitted), (2, 1, 2));
         assert_eq!(taken.known(&contributor(7, 2)), 0);
 
-        let lives = vec![followed(&life(7), 3, true)];
+        let generations = vec![followed(&state(7), 3, true)];
         let slots = vec![(slot(1), 1), (Slot::Wide, 1)];
         let owner = (RecorderId(7), Generation(1));
         let ended = [owner].into();
-        let rolled_up = step(&taken, Step { lives, slots, ended, ..Step::default() });
+        let rolled_up = step(&taken, Step { generations, slots, ended, ..Step::default() });
         assert_eq!(rolled_up.known(&contributor(7, 2)), 3);
         assert_eq!((rolled_up.slot(slot(1)), rolled_up.slot(slot(2))), (Some(1), None));
         assert!(rolled_up.has_hour(Hour(1)) && !rolled_up.has_hour(Hour(2)));
@@ -498,10 +504,10 @@ mod tests {
     fn what_must_not_be_is_found() {
         let slots = vec![(slot(1), 2)];
         let before =
-            step(&Root::empty(), Step { lives: vec![life(1), life(2)], ..Step::default() });
+            step(&Root::empty(), Step { generations: vec![state(1), state(2)], ..Step::default() });
         let before = step(
             &before,
-            Step { lives: vec![followed(&life(1), 5, true)], slots, ..Step::default() },
+            Step { generations: vec![followed(&state(1), 5, true)], slots, ..Step::default() },
         );
         let good = before.advance(Step::default(), String::new(), String::new());
         good.check(&before).unwrap();
@@ -526,15 +532,15 @@ mod tests {
             })
             .contains("is gone")
         );
-        assert!(bad(|root| root.logs[0].life = life(1)).contains("taken back"));
+        assert!(bad(|root| root.logs[0].state = state(1)).contains("taken back"));
         assert!(bad(|root| root.logs[0].admitted = 0).contains("taken in twice"));
         assert!(bad(|root| root.logs[1].ended = true).contains("did not say so"));
         assert!(bad(|root| root.slots.clear()).contains("not named"));
         assert!(bad(|root| root.hours = Some(Hours::default())).contains("not known any more"));
         assert!(bad(|root| root.slots[0].version = 1).contains("taken back"));
         let new = |root: &mut Root| {
-            let life = followed(&life(3), 1, false);
-            root.logs.push(OpenLog { admitted: root.version, ended: false, life });
+            let state = followed(&state(3), 1, false);
+            root.logs.push(OpenLog { admitted: root.version, ended: false, state });
         };
         assert!(bad(new).contains("in the step that takes it in"));
         let raised = Root { boundary: 1, ..before.clone() };

@@ -9,13 +9,13 @@ use object_store::path::Path;
 
 use super::chain::{Chain, Problem, read_writer};
 use super::entry::{Layer, SegmentEntry};
-use super::life::{Import, Life, imports};
+use super::generation::{GenerationState, Import, imports};
 use crate::store::names;
 
 /// What is in a store, as far as its logs were followed.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    lives: BTreeMap<(RecorderId, Generation), Life>,
+    generations: BTreeMap<(RecorderId, Generation), GenerationState>,
     segments: Vec<Arc<Segment>>,
     listened: Vec<Said<Listened>>,
     losses: Vec<Said<Loss>>,
@@ -23,7 +23,7 @@ pub struct Catalog {
     replaced: BTreeSet<CommitId>,
 }
 
-/// A commit: whose, of which life, and its number.
+/// A commit: whose, of which generation, and its number.
 pub type CommitId = (RecorderId, Generation, u64);
 
 /// A statement of a commit and whose it is.
@@ -31,7 +31,7 @@ pub type CommitId = (RecorderId, Generation, u64);
 pub struct Said<T> {
     /// Who said it.
     pub recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     pub generation: Generation,
     /// In which commit.
     pub seq: u64,
@@ -44,7 +44,7 @@ pub struct Said<T> {
 pub struct Segment {
     /// Who recorded it.
     pub recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     pub generation: Generation,
     /// In which commit.
     pub seq: u64,
@@ -80,20 +80,24 @@ impl Catalog {
     /// Takes in a writer.
     pub fn add_writer(&mut self, recorder: RecorderId, generation: Generation, bytes: &[u8]) {
         let (writer, chain) = read_writer(recorder, generation, bytes, &mut self.problems);
-        self.lives.entry((recorder, generation)).or_insert_with(|| Life::new(writer, chain));
+        self.generations
+            .entry((recorder, generation))
+            .or_insert_with(|| GenerationState::new(writer, chain));
     }
 
-    /// Lives that others followed so far, to go on with them; what their commits said until then is left
+    /// Generations that others followed so far, to go on with them; what their commits said until then is left
     /// to them.
-    pub(crate) fn of_lives(lives: impl IntoIterator<Item = Life>) -> Catalog {
-        let lives = lives.into_iter().map(|life| (life.owner(), life)).collect();
-        Catalog { lives, ..Catalog::default() }
+    pub(crate) fn of_generations(
+        generations: impl IntoIterator<Item = GenerationState>,
+    ) -> Catalog {
+        let generations = generations.into_iter().map(|state| (state.owner(), state)).collect();
+        Catalog { generations, ..Catalog::default() }
     }
 
-    /// Takes in a life that others followed so far; what its commits said until then is left to
+    /// Takes in a generation that others followed so far; what its commits said until then is left to
     /// them.
-    pub(crate) fn add_life(&mut self, life: Life) {
-        self.lives.entry(life.owner()).or_insert(life);
+    pub(crate) fn add_generation(&mut self, state: GenerationState) {
+        self.generations.entry(state.owner()).or_insert(state);
     }
 
     /// Takes in a commit. Those of one log come in the order of their numbers; numbers
@@ -105,15 +109,15 @@ impl Catalog {
         seq: u64,
         bytes: &[u8],
     ) {
-        let life = self.lives.entry((recorder, generation)).or_insert_with(|| {
+        let state = self.generations.entry((recorder, generation)).or_insert_with(|| {
             let object = names::commit(recorder, generation, seq).to_string();
             self.problems.push(Problem::NoWriter { object });
-            Life::new(None, Chain::new(recorder, generation, None))
+            GenerationState::new(None, Chain::new(recorder, generation, None))
         });
-        if seq < life.chain().next() {
+        if seq < state.chain().next() {
             return;
         }
-        if let Some(commit) = life.follow(seq, bytes, &mut self.problems) {
+        if let Some(commit) = state.follow(seq, bytes, &mut self.problems) {
             let content = commit.content;
             self.replaced.extend(content.replaced());
             fn said<T>(owner: (RecorderId, Generation), seq: u64) -> impl Fn(T) -> Said<T> {
@@ -130,29 +134,31 @@ impl Catalog {
 
     /// Notes that a commit which was there is gone.
     pub fn add_missing(&mut self, recorder: RecorderId, generation: Generation, seq: u64) {
-        if let Some(life) = self.lives.get_mut(&(recorder, generation))
-            && seq >= life.chain().next()
+        if let Some(state) = self.generations.get_mut(&(recorder, generation))
+            && seq >= state.chain().next()
         {
-            life.skip(seq, &mut self.problems);
+            state.skip(seq, &mut self.problems);
         }
     }
 
-    /// A life, if it is known.
-    pub fn life(&self, owner: (RecorderId, Generation)) -> Option<&Life> {
-        self.lives.get(&owner)
+    /// A generation, if it is known.
+    pub fn state(&self, owner: (RecorderId, Generation)) -> Option<&GenerationState> {
+        self.generations.get(&owner)
     }
 
-    /// Every life, by recorder and generation.
-    pub fn lives(&self) -> impl Iterator<Item = (RecorderId, Generation, &Life)> {
-        self.lives.iter().map(|((recorder, generation), life)| (*recorder, *generation, life))
+    /// Every generation, by recorder and generation.
+    pub fn generations(&self) -> impl Iterator<Item = (RecorderId, Generation, &GenerationState)> {
+        self.generations
+            .iter()
+            .map(|((recorder, generation), state)| (*recorder, *generation, state))
     }
 
     /// The next commit to ask for, of each log that may go on.
     pub fn open_logs(&self) -> impl Iterator<Item = (RecorderId, Generation, u64)> {
-        self.lives
+        self.generations
             .iter()
-            .filter(|(_, life)| !life.chain().finished())
-            .map(|((recorder, generation), life)| (*recorder, *generation, life.chain().next()))
+            .filter(|(_, state)| !state.chain().finished())
+            .map(|((recorder, generation), state)| (*recorder, *generation, state.chain().next()))
     }
 
     /// Commits that a repair has replaced: they count no more.
@@ -184,7 +190,7 @@ impl Catalog {
 
     /// The imports of files; see [`imports`].
     pub fn imports(&self) -> Vec<Import> {
-        imports(self.lives.values())
+        imports(self.generations.values())
     }
 
     /// Sums over the segments of a range.

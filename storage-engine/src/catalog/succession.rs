@@ -1,13 +1,13 @@
-//! Which process may go on with the work of a recorder that has several lives, one after the other: an import.
+//! Which process may go on with the work of a recorder that has several generations, one after the other: an import.
 //!
 //! Two rules make sure that two processes never commit the same packets:
 //!
-//! 1. A life begins only when all earlier lives have ended, each with a last commit that says so. Its number is the next one,
+//! 1. A generation begins only when all earlier generations have ended, each with a last commit that says so. Its number is the next one,
 //!    created if absent ([`Recorder::succeed`](super::Recorder::succeed)): of those who see the same state exactly one gets it.
-//! 2. Who goes on from a life that has not ended ends it: it creates the next commit of that log, as the last one. A process that
+//! 2. Who goes on from a generation that has not ended ends it: it creates the next commit of that log, as the last one. A process that
 //!    was only paused finds its number taken and stops. Whether it is dead need not be known for certain.
 //!
-//! Nobody ends a life that shows signs of life: it commits something every [`SIGN_EVERY`], if only an empty commit. How long it has
+//! Nobody ends a generation that shows signs of life: it commits something every [`SIGN_EVERY`], if only an empty commit. How long it has
 //! been silent is measured by the store's clock up to now, and by the duration of the wait from now on, so clocks that differ do no harm.
 
 use std::time::Duration;
@@ -17,38 +17,38 @@ use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 
 use super::chain::Problem;
 use super::entry::{CommitDraft, Finished, to_json};
-use super::life::Life;
+use super::generation::GenerationState;
 use super::state::Catalog;
 use crate::store::{Created, Store, names};
 
-/// Time between two commits of a life that others may go on from.
+/// Time between two commits of a generation that others may go on from.
 pub const SIGN_EVERY: Duration = Duration::from_secs(3);
 
-/// How long such a life may be silent before it is taken for dead.
+/// How long such a generation may be silent before it is taken for dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(15);
 
 /// Time between two looks for a sign of life.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How the note of the last commit begins with which a life was ended by its successor.
+/// How the note of the last commit begins with which a generation was ended by its successor.
 pub const NOTE: &str = "ended by another process that goes on with it";
 
 /// What a recorder wrote so far, and whether its work can be gone on with.
 #[derive(Debug)]
 pub enum Standing {
-    /// All its lives have ended.
+    /// All its generations have ended.
     Free {
         /// What they wrote.
         catalog: Catalog,
-        /// The next life's number.
+        /// The next generation's number.
         next: Generation,
     },
-    /// A life goes on.
-    Alive(Box<Life>),
+    /// A generation goes on.
+    Alive(Box<GenerationState>),
 }
 
-/// Looks at the lives of a recorder and ends those that are dead: that have not ended and were silent for `dead_after`. `waiting` is
-/// told which life is waited for and for how long at most.
+/// Looks at the generations of a recorder and ends those that are dead: that have not ended and were silent for `dead_after`. `waiting` is
+/// told which generation is waited for and for how long at most.
 ///
 /// # Errors
 /// What the store says; [`FailureKind::TooNew`] if a newer version wrote some of it.
@@ -56,38 +56,39 @@ pub async fn look(
     store: &Store,
     recorder: RecorderId,
     dead_after: Duration,
-    waiting: &impl Fn(&Life, Duration),
+    waiting: &impl Fn(&GenerationState, Duration),
 ) -> Result<Standing, Failure> {
     loop {
         let mut catalog = Catalog::load_recorder(store, recorder).await?;
         catalog.follow(store, false).await?;
         is_known(store, &catalog)?;
-        let open: Vec<Life> = catalog
-            .lives()
-            .filter(|(_, _, life)| !life.chain().finished())
-            .map(|(_, _, life)| life.clone())
+        let open: Vec<GenerationState> = catalog
+            .generations()
+            .filter(|(_, _, state)| !state.chain().finished())
+            .map(|(_, _, state)| state.clone())
             .collect();
         let mut moved = false;
-        for life in open {
-            if says_more(store, &life, dead_after, waiting).await? {
-                let (_, generation) = life.owner();
+        for state in open {
+            if says_more(store, &state, dead_after, waiting).await? {
+                let (_, generation) = state.owner();
                 let mut now = Catalog::load_recorder(store, recorder).await?;
                 now.follow(store, false).await?;
-                match now.life((recorder, generation)) {
-                    Some(life) if !life.chain().finished() => {
-                        return Ok(Standing::Alive(Box::new(life.clone())));
+                match now.state((recorder, generation)) {
+                    Some(state) if !state.chain().finished() => {
+                        return Ok(Standing::Alive(Box::new(state.clone())));
                     }
                     _ => moved = true,
                 }
                 break;
             }
-            if !end(store, &mut catalog, &life, dead_after).await? {
+            if !end(store, &mut catalog, &state, dead_after).await? {
                 moved = true;
                 break;
             }
         }
         if !moved {
-            let highest = catalog.lives().map(|(_, generation, _)| generation.0).max().unwrap_or(0);
+            let highest =
+                catalog.generations().map(|(_, generation, _)| generation.0).max().unwrap_or(0);
             let next = Generation(highest.saturating_add(1));
             return Ok(Standing::Free { catalog, next });
         }
@@ -103,21 +104,21 @@ fn is_known(store: &Store, catalog: &Catalog) -> Result<(), Failure> {
     })
 }
 
-/// Waits until a life has been silent for that long; true as soon as it says something.
+/// Waits until a generation has been silent for that long; true as soon as it says something.
 async fn says_more(
     store: &Store,
-    life: &Life,
+    state: &GenerationState,
     dead_after: Duration,
-    waiting: &impl Fn(&Life, Duration),
+    waiting: &impl Fn(&GenerationState, Duration),
 ) -> Result<bool, Failure> {
-    let (recorder, generation) = life.owner();
-    let next = names::commit(recorder, generation, life.chain().next());
-    let silent = if dead_after.is_zero() { dead_after } else { silent_for(store, life).await? };
+    let (recorder, generation) = state.owner();
+    let next = names::commit(recorder, generation, state.chain().next());
+    let silent = if dead_after.is_zero() { dead_after } else { silent_for(store, state).await? };
     let mut left = dead_after.saturating_sub(silent);
     if left.is_zero() {
         return Ok(false);
     }
-    waiting(life, left);
+    waiting(state, left);
     loop {
         if store.head(&next).await?.is_some() {
             return Ok(true);
@@ -131,10 +132,10 @@ async fn says_more(
     }
 }
 
-/// How long ago a life wrote its last entry, by the store's clock; nothing if that cannot be told.
-async fn silent_for(store: &Store, life: &Life) -> Result<Duration, Failure> {
-    let (recorder, generation) = life.owner();
-    let last = match life.chain().next().checked_sub(1) {
+/// How long ago a generation wrote its last entry, by the store's clock; nothing if that cannot be told.
+async fn silent_for(store: &Store, state: &GenerationState) -> Result<Duration, Failure> {
+    let (recorder, generation) = state.owner();
+    let last = match state.chain().next().checked_sub(1) {
         Some(last) => names::commit(recorder, generation, last),
         None => names::writer(recorder, generation),
     };
@@ -148,19 +149,19 @@ async fn silent_for(store: &Store, life: &Life) -> Result<Duration, Failure> {
     Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
 }
 
-/// Ends a life, in the store and in what is known of it; false if it said something meanwhile.
+/// Ends a generation, in the store and in what is known of it; false if it said something meanwhile.
 async fn end(
     store: &Store,
     catalog: &mut Catalog,
-    life: &Life,
+    state: &GenerationState,
     silent: Duration,
 ) -> Result<bool, Failure> {
-    let (recorder, generation) = life.owner();
+    let (recorder, generation) = state.owner();
     #[cfg(feature = "planted")]
     if store.planted(crate::store::Planted::NoFence) {
         return Ok(true);
     }
-    let chain = life.chain();
+    let chain = state.chain();
     let draft = CommitDraft {
         next_ordinal: chain.next_ordinal(),
         finished: Some(Finished { complete: false, packets_total: 0 }),

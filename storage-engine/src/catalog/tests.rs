@@ -108,9 +108,9 @@ async fn what_is_committed_is_read_again() {
         "data/date=1970-01-01/hour=01/b/packets.parquet"
     );
     assert_eq!(found.hours(), [Hour(1)]);
-    let (_, _, life) = catalog.lives().next().unwrap();
-    assert_eq!(life.writer().unwrap().info, live());
-    assert_eq!((life.commits(), life.packets()), (2, 20));
+    let (_, _, state) = catalog.generations().next().unwrap();
+    assert_eq!(state.writer().unwrap().info, live());
+    assert_eq!((state.commits(), state.packets()), (2, 20));
     let totals = catalog.totals(TimeRange::ALL);
     assert_eq!((totals.segments, totals.packets, totals.wire_bytes), (2, 20, 3_000));
     assert_eq!(totals.layers["body"], (2, 200));
@@ -155,7 +155,10 @@ async fn coverage_and_losses_are_kept() {
     let lost = |range| catalog.losses(range).map(|l| l.what.clone()).collect::<Vec<_>>();
     assert_eq!(lost(seconds(5, 6)), std::slice::from_ref(&loss));
     assert_eq!(lost(seconds(6, 7)), []);
-    assert_eq!(catalog.lives().next().unwrap().2.notes(), &["started late".to_owned()].into());
+    assert_eq!(
+        catalog.generations().next().unwrap().2.notes(),
+        &["started late".to_owned()].into()
+    );
 }
 
 #[tokio::test]
@@ -192,7 +195,7 @@ async fn an_import_can_be_gone_on_with() {
 }
 
 #[tokio::test]
-async fn counters_of_two_lives_do_not_overflow() {
+async fn counters_of_two_generations_do_not_overflow() {
     let store = memory().await;
     let vast = || {
         let last_ordinal = u64::MAX;

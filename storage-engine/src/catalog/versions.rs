@@ -1,4 +1,4 @@
-//! Reading and putting versions: roots, manifests, parts, ended lives. The one place where
+//! Reading and putting versions: roots, manifests, parts, ended generations. The one place where
 //! objects of `catalog/` are created.
 //!
 //! What is put is checked against what it follows before it is sent, always.
@@ -10,8 +10,8 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::entry::sha256_hex;
+use super::generation::GenerationState;
 use super::hours::Hours;
-use super::life::Life;
 use super::manifest::{self, Broken, Manifest};
 use super::part::{Part, PartContent};
 use super::root::{self, Root};
@@ -35,11 +35,12 @@ pub(crate) struct Boundary {
     pub(crate) nonce: String,
 }
 
-/// An ended life: `catalog/lives/<recorder>/<generation>`.
+/// An ended generation: `catalog/lives/<recorder>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) format: u32,
-    pub(crate) life: Life,
+    #[serde(rename = "life")]
+    pub(crate) state: GenerationState,
     pub(crate) nonce: String,
 }
 
@@ -315,22 +316,22 @@ pub(crate) async fn read_part(
     read.map_err(|error| unreadable(&path, error))
 }
 
-/// A life that has ended, if that is stored.
+/// A generation that has ended, if that is stored.
 pub(crate) async fn read_ended(
     store: &Store,
     recorder: RecorderId,
     generation: Generation,
-) -> Result<Option<Life>, Failure> {
-    let path = names::life(recorder, generation);
+) -> Result<Option<GenerationState>, Failure> {
+    let path = names::ended_generation(recorder, generation);
     let Some(read) = read::<Ended>(store, &path, manifest::FORMAT).await? else { return Ok(None) };
-    check_name(&path, read.value.life.owner() == (recorder, generation))?;
-    Ok(Some(read.value.life))
+    check_name(&path, read.value.state.owner() == (recorder, generation))?;
+    Ok(Some(read.value.state))
 }
 
-/// Stores a life that has ended. Two who do so say the same.
-pub(crate) async fn put_ended(store: &Store, life: &Life) -> Result<(), Failure> {
-    let (recorder, generation) = life.owner();
-    let path = names::life(recorder, generation);
-    let ended = Ended { format: manifest::FORMAT, life: life.clone(), nonce: store.nonce() };
+/// Stores a generation that has ended. Two who do so say the same.
+pub(crate) async fn put_ended(store: &Store, state: &GenerationState) -> Result<(), Failure> {
+    let (recorder, generation) = state.owner();
+    let path = names::ended_generation(recorder, generation);
+    let ended = Ended { format: manifest::FORMAT, state: state.clone(), nonce: store.nonce() };
     create(store, &path, ended).await.map(|_| ())
 }

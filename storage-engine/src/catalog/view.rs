@@ -20,7 +20,7 @@ use super::chain::{Chain, sorted_out};
 use super::entry::{WriterInfo, WriterKind};
 use super::filter::AddressFilter;
 use super::gap::{About, Gap, GapKind};
-use super::life::Life;
+use super::generation::GenerationState;
 use super::rollup::{FIRST_FORMAT, begin, open_logs};
 use super::root::Root;
 use super::slots::Slots;
@@ -34,14 +34,14 @@ const AT_ONCE: usize = 32;
 /// Refreshes after which it is looked again whether logs go on behind commits that are missing.
 const GAPS_EVERY: u32 = 32;
 
-/// Lives by who lived them.
-type Known = BTreeMap<(RecorderId, Generation), Arc<Life>>;
+/// Generations by their ids.
+type Known = BTreeMap<(RecorderId, Generation), Arc<GenerationState>>;
 
-/// Every life there ever was.
+/// Every generation there ever was.
 #[derive(Debug, Clone, Default)]
-pub struct Lives {
+pub struct Generations {
     /// By recorder and generation.
-    pub lives: Vec<Arc<Life>>,
+    pub generations: Vec<Arc<GenerationState>>,
     /// Those that cannot be read, and what commits hide.
     pub gaps: Vec<Gap>,
 }
@@ -51,7 +51,7 @@ pub struct Lives {
 pub struct CatalogView {
     store: Store,
     root: Arc<Versioned<Root>>,
-    /// What commits say that the root does not know, and the lives of all open logs.
+    /// What commits say that the root does not know, and the generations of all open logs.
     tail: Arc<Catalog>,
     slots: Arc<Slots>,
     ended: Arc<Mutex<Known>>,
@@ -146,7 +146,7 @@ impl CatalogView {
         let mut open = open_logs(store).await?;
         let Base { root, newer, gap, note } = Base::find(store, known).await?;
         if newer.is_some() {
-            // A life that was taken in by a root that cannot be read is open, or has ended and is rolled up.
+            // A generation that was taken in by a root that cannot be read is open, or has ended and is rolled up.
             open.extend(open_logs(store).await?);
         }
         let mut notes: BTreeSet<String> = note.into_iter().collect();
@@ -155,12 +155,12 @@ impl CatalogView {
         let mut tail = if is_same {
             (*self.tail).clone()
         } else {
-            Catalog::of_lives(root.value.logs.iter().map(|log| log.life.clone()))
+            Catalog::of_generations(root.value.logs.iter().map(|log| log.state.clone()))
         };
-        let new = open.into_iter().filter(|owner| tail.life(*owner).is_none());
-        for (life, found) in self.begin(new.collect()).await? {
+        let new = open.into_iter().filter(|owner| tail.state(*owner).is_none());
+        for (state, found) in self.begin(new.collect()).await? {
             notes.extend(found);
-            tail.add_life(life);
+            tail.add_generation(state);
         }
         let age = self.age.wrapping_add(1);
         tail.follow(store, self.age.is_multiple_of(GAPS_EVERY)).await?;
@@ -176,10 +176,10 @@ impl CatalogView {
         let root = match newer {
             None => root,
             Some(newer) => {
-                let lives = tail.lives().map(|(recorder, generation, _)| {
-                    Life::new(None, Chain::new(recorder, generation, None))
+                let generations = tail.generations().map(|(recorder, generation, _)| {
+                    GenerationState::new(None, Chain::new(recorder, generation, None))
                 });
-                let value = root.value.patched(newer.version, newer.wide, lives.collect());
+                let value = root.value.patched(newer.version, newer.wide, generations.collect());
                 Versioned { value, sha256: root.sha256 }
             }
         };
@@ -195,11 +195,11 @@ impl CatalogView {
         })
     }
 
-    /// Lives that the root does not name, before their first commit, and what is wrong with them.
+    /// Generations that the root does not name, before their first commit, and what is wrong with them.
     async fn begin(
         &self,
         owners: Vec<(RecorderId, Generation)>,
-    ) -> Result<Vec<(Life, Vec<String>)>, Failure> {
+    ) -> Result<Vec<(GenerationState, Vec<String>)>, Failure> {
         let store = &self.store;
         let read = stream::iter(owners).map(|(recorder, generation)| async move {
             // Without a first commit nothing was committed, or it was all removed since: then the name
@@ -240,10 +240,10 @@ impl CatalogView {
 
     /// Logs with commits that are not rolled up, and the number of the first of these.
     pub fn waiting(&self) -> impl Iterator<Item = (RecorderId, Generation, u64)> {
-        self.tail.lives().filter_map(|(recorder, generation, life)| {
+        self.tail.generations().filter_map(|(recorder, generation, state)| {
             let log = self.root.value.log((recorder, generation));
-            let rolled_up = log.map_or(0, |log| log.life.chain().next());
-            (life.chain().next() > rolled_up).then_some((recorder, generation, rolled_up))
+            let rolled_up = log.map_or(0, |log| log.state.chain().next());
+            (state.chain().next() > rolled_up).then_some((recorder, generation, rolled_up))
         })
     }
 
@@ -252,7 +252,7 @@ impl CatalogView {
         self.root.value.version == other.root.value.version
             && self.gaps == other.gaps
             && self.notes == other.notes
-            && self.tail.lives().eq(other.tail.lives())
+            && self.tail.generations().eq(other.tail.generations())
     }
 
     /// All that the catalog says about a range.
@@ -275,8 +275,8 @@ impl CatalogView {
         }
         self.gaps.iter().for_each(|gap| window.add_gap(Some(gap), &range));
         self.look_for_newer_root(&mut window).await?;
-        for (recorder, generation, life) in self.tail.lives() {
-            let info = life.writer().map(|writer| writer.info.clone());
+        for (recorder, generation, state) in self.tail.generations() {
+            let info = state.writer().map(|writer| writer.info.clone());
             window.writers.insert((recorder, generation), info);
         }
         let counts =
@@ -301,7 +301,7 @@ impl CatalogView {
     /// are lost, and what they said.
     async fn look_for_newer_root(&self, window: &mut Window) -> Result<(), Failure> {
         let newcomers = std::mem::take(&mut window.newcomers).into_iter();
-        let unknown = newcomers.filter(|(owner, _)| self.tail.life(*owner).is_none());
+        let unknown = newcomers.filter(|(owner, _)| self.tail.state(*owner).is_none());
         let Some(newest) = unknown.map(|(_, admitted)| admitted).max() else { return Ok(()) };
         if newest <= self.seen.load(Ordering::Relaxed) {
             return Ok(());
@@ -329,18 +329,18 @@ impl CatalogView {
     /// What the store says.
     pub async fn rolled_up(&self, owner: (RecorderId, Generation)) -> Result<u64, Failure> {
         if let Some(log) = self.root.value.log(owner) {
-            return Ok(log.life.chain().next());
+            return Ok(log.state.chain().next());
         }
         match versions::read_ended(&self.store, owner.0, owner.1).await {
-            Ok(life) => Ok(life.map_or(0, |life| life.chain().next())),
+            Ok(state) => Ok(state.map_or(0, |state| state.chain().next())),
             Err(failure) if GapKind::of(&failure).is_some() => Ok(0),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Ended lives that are not among those that are stored as such. What each writer says of itself stays, so that one
+    /// Ended generations that are not among those that are stored as such. What each writer says of itself stays, so that one
     /// which neither goes on nor has ended is missed.
-    async fn lost_lives(
+    async fn lost_generations(
         &self,
         ended: &BTreeSet<(RecorderId, Generation)>,
     ) -> Result<Vec<Gap>, Failure> {
@@ -349,7 +349,7 @@ impl CatalogView {
             return Ok(Vec::new());
         }
         let mut lost = owners(store, &names::writers(None), names::parse_writer).await?;
-        lost.retain(|owner| self.tail.life(*owner).is_none() && !ended.contains(owner));
+        lost.retain(|owner| self.tail.state(*owner).is_none() && !ended.contains(owner));
         if lost.is_empty() {
             return Ok(Vec::new());
         }
@@ -358,7 +358,7 @@ impl CatalogView {
         for (recorder, generation) in lost.difference(&open) {
             // Of one that was killed before its first commit there is nothing to say. It was marked as open before that,
             // and is stored as ended before the mark goes. A listing may not show yet what was put just now.
-            let path = names::life(*recorder, *generation);
+            let path = names::ended_generation(*recorder, *generation);
             let log = names::log_of(*recorder, *generation);
             let mark = names::open(*recorder, *generation);
             let is_lost = store.list(&log).next().await.transpose()?.is_some()
@@ -372,16 +372,16 @@ impl CatalogView {
         Ok(gaps)
     }
 
-    /// Every life there ever was: as many requests as have ended since this was asked last.
+    /// Every generation there ever was: as many requests as have ended since this was asked last.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn lives(&self) -> Result<Lives, Failure> {
+    pub async fn generations(&self) -> Result<Generations, Failure> {
         let store = &self.store;
-        let listed = owners(store, &names::lives(), names::parse_ended).await?;
+        let listed = owners(store, &names::ended_generations(), names::parse_ended).await?;
         let known = || self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gaps = self.gaps.to_vec();
-        gaps.extend(self.lost_lives(&listed).await?);
+        gaps.extend(self.lost_generations(&listed).await?);
         let unknown: Vec<_> = {
             let known = known();
             listed.into_iter().filter(|owner| !known.contains_key(owner)).collect()
@@ -389,12 +389,12 @@ impl CatalogView {
         let mut read = stream::iter(unknown)
             .map(|(recorder, generation)| async move {
                 let read = versions::read_ended(store, recorder, generation).await;
-                (names::life(recorder, generation), read)
+                (names::ended_generation(recorder, generation), read)
             })
             .buffered(AT_ONCE);
-        while let Some((path, life)) = read.next().await {
-            match life {
-                Ok(life) => known().extend(life.map(|life| (life.owner(), Arc::new(life)))),
+        while let Some((path, state)) = read.next().await {
+            match state {
+                Ok(state) => known().extend(state.map(|state| (state.owner(), Arc::new(state)))),
                 Err(failure) => match GapKind::of(&failure) {
                     Some(kind) => {
                         let what = with_causes(&failure);
@@ -404,16 +404,16 @@ impl CatalogView {
                 },
             }
         }
-        let mut lives = known().clone();
+        let mut generations = known().clone();
         // What this view followed itself is of its moment.
-        for (recorder, generation, life) in self.tail.lives() {
-            lives.insert((recorder, generation), Arc::new(life.clone()));
+        for (recorder, generation, state) in self.tail.generations() {
+            generations.insert((recorder, generation), Arc::new(state.clone()));
         }
-        Ok(Lives { lives: lives.into_values().collect(), gaps })
+        Ok(Generations { generations: generations.into_values().collect(), gaps })
     }
 }
 
-/// The lives that objects below a folder are named by.
+/// The generations that objects below a folder are named by.
 async fn owners(
     store: &Store,
     folder: &Path,

@@ -8,7 +8,7 @@ use roaring::RoaringTreemap;
 
 use super::chain::{Chain, Problem, is_changed, read_writer};
 use super::entry::{Commit, sha256_hex};
-use super::life::Life;
+use super::generation::GenerationState;
 use super::state::CommitId;
 use crate::store::{Store, names};
 
@@ -18,8 +18,8 @@ const AT_ONCE: usize = 32;
 /// What all logs come to but for what their commits say of times.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
-    /// Every life: about a kilobyte each.
-    pub(crate) lives: BTreeMap<(RecorderId, Generation), Life>,
+    /// Every generation: about a kilobyte each.
+    pub(crate) generations: BTreeMap<(RecorderId, Generation), GenerationState>,
     /// What is wrong.
     pub(crate) problems: Vec<Problem>,
     /// Commits that a repair has replaced.
@@ -29,7 +29,7 @@ pub(crate) struct Walked {
 /// A commit that was read.
 #[derive(Debug)]
 pub(crate) struct Met {
-    /// Whose, of which life, and its number.
+    /// Whose, of which generation, and its number.
     pub(crate) id: CommitId,
     /// SHA-256 of its bytes, hex.
     pub(crate) sha256: String,
@@ -92,9 +92,9 @@ pub(crate) async fn walk(
                 (None, Chain::new(recorder, generation, None))
             }
         };
-        let life = Life::new(writer, chain);
-        let life = follow(store, life, seqs, &mut walked, &mut met).await?;
-        walked.lives.insert((recorder, generation), life);
+        let state = GenerationState::new(writer, chain);
+        let state = follow(store, state, seqs, &mut walked, &mut met).await?;
+        walked.generations.insert((recorder, generation), state);
     }
     Ok(walked)
 }
@@ -102,12 +102,12 @@ pub(crate) async fn walk(
 /// Follows one log.
 async fn follow(
     store: &Store,
-    mut life: Life,
+    mut state: GenerationState,
     seqs: RoaringTreemap,
     walked: &mut Walked,
     met: &mut impl FnMut(Met) -> Result<(), Failure>,
-) -> Result<Life, Failure> {
-    let (recorder, generation) = life.owner();
+) -> Result<GenerationState, Failure> {
+    let (recorder, generation) = state.owner();
     let mut read = stream::iter(seqs)
         .map(|seq| async move {
             let bytes = store.get_if_present(&names::commit(recorder, generation, seq)).await?;
@@ -116,18 +116,18 @@ async fn follow(
         .buffered(AT_ONCE);
     while let Some((seq, bytes)) = read.try_next().await? {
         let Some(bytes) = bytes else {
-            if seq >= life.chain().next() {
-                life.skip(seq, &mut walked.problems);
+            if seq >= state.chain().next() {
+                state.skip(seq, &mut walked.problems);
             }
             continue;
         };
         let known = walked.problems.len();
-        if let Some(commit) = life.follow(seq, &bytes, &mut walked.problems) {
+        if let Some(commit) = state.follow(seq, &bytes, &mut walked.problems) {
             let is_changed = is_changed(&walked.problems[known..]);
             walked.replaced.extend(commit.content.replaced());
             let (id, sha256) = ((recorder, generation, seq), sha256_hex(&bytes));
             met(Met { id, sha256, commit, is_changed })?;
         }
     }
-    Ok(life)
+    Ok(state)
 }

@@ -27,8 +27,8 @@ pub struct Options {
 pub enum Action {
     /// A boundary was put anew.
     Boundary(u64),
-    /// An ended life was put anew from its log.
-    Life(RecorderId, Generation),
+    /// An ended generation was put anew from its log.
+    Generation(RecorderId, Generation),
     /// A root was put.
     Root {
         /// Its version.
@@ -100,8 +100,12 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::Boundary(number) => write!(f, "{}: written again", names::boundary(*number)),
-            Action::Life(recorder, generation) => {
-                write!(f, "{}: written again from its log", names::life(*recorder, *generation))
+            Action::Generation(recorder, generation) => {
+                write!(
+                    f,
+                    "{}: written again from its log",
+                    names::ended_generation(*recorder, *generation)
+                )
             }
             Action::Root { version, from: 0, logs } => write!(
                 f,

@@ -93,7 +93,7 @@ impl fmt::Display for Why {
 pub struct Log {
     /// What kind of recorder it is of, if that can be read.
     pub kind: Option<WriterKind>,
-    /// The first life of the import that it is of, if that can be told.
+    /// The first generation of the import that it is of, if that can be told.
     pub import: Option<Generation>,
     /// A commit of it is missing or damaged, and what it said is not rolled up.
     pub has_hole: bool,
@@ -110,9 +110,9 @@ pub struct Log {
 pub struct Taken {
     /// Its name.
     pub segment: String,
-    /// In which life of the recorder it was made.
+    /// In which generation of the recorder it was made.
     pub generation: Generation,
-    /// The first life of the import that this one is of, if that can be told.
+    /// The first generation of the import that this one is of, if that can be told.
     pub import: Option<Generation>,
     /// Lowest ordinal.
     pub first: u64,
@@ -141,9 +141,9 @@ pub struct Unnamed {
 pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<(), Why> {
     let Unnamed { holds, young, is_in_doubt } = unnamed;
     let (kind, import) = (log.and_then(|log| log.kind), log.and_then(|log| log.import));
-    // Each packet of one life goes into one segment. A later life of the same import may have read it again, with the
+    // Each packet of one generation goes into one segment. A later generation of the same import may have read it again, with the
     // same ordinal and time. Other imports, of a file that begins alike or once more of the same one, are of other
-    // packets. A recorder on an interface begins at 0 in each life: its packets are others, too.
+    // packets. A recorder on an interface begins at 0 in each generation: its packets are others, too.
     let is_other = |of: &Taken| of.import.zip(import).is_some_and(|(theirs, ours)| theirs != ours);
     let may_share = |of: &&Taken| {
         of.generation != holds.generation
@@ -429,14 +429,14 @@ mod tests {
         assert_eq!(judged(false, Some(&nameless), &[taken(1, 0, 300)]), may_be_double);
         let no_time = Taken { times: None, ..taken(1, 0, 300) };
         assert_eq!(judged(false, Some(&import), &[no_time]), double);
-        // Lives of a recorder on an interface have the same ordinals, and other packets.
+        // Generations of a recorder on an interface have the same ordinals, and other packets.
         let live = log(WriterKind::Live, false, false);
         assert_eq!(judged(false, Some(&live), &[taken(1, 0, 300)]), Ok(()));
         // The same packet has the same time.
         let later = Taken { times: Some((Time(200), Time(300))), ..taken(1, 0, 300) };
         assert_eq!(judged(false, None, &[later]), Ok(()));
         assert_eq!(judged(false, None, &[taken(3, 200, 300), taken(1, 0, 99)]), Ok(()));
-        // Hours of one life that are open at once share ranges, and no packet.
+        // Hours of one generation that are open at once share ranges, and no packet.
         assert_eq!(judged(false, None, &[taken(2, 50, 300)]), Ok(()));
     }
 

@@ -6,7 +6,7 @@ use super::adopt::Log;
 use super::survey::{Owner, Survey};
 use crate::catalog::rollup::silent;
 use crate::catalog::root::Root;
-use crate::catalog::{About, CommitId, Gap, GapKind, Life, Problem};
+use crate::catalog::{About, CommitId, Gap, GapKind, GenerationState, Problem};
 use crate::store::names;
 
 /// Commits that cannot be read, or are not what was written, and whose facts no manifest has as they were.
@@ -47,21 +47,21 @@ pub(super) fn doubtful(survey: &Survey, was_sound: bool, forgotten: &BTreeSet<Ow
 /// What is known of each log.
 pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<Owner, Log> {
     let mut logs: BTreeMap<Owner, Log> = BTreeMap::new();
-    for (owner, life) in &survey.logs.lives {
+    for (owner, state) in &survey.logs.generations {
         let log = Log {
             kind: survey.kinds.of(owner),
             import: survey.kinds.import(*owner),
             has_hole: false,
             is_cut: false,
             // Who was away when its log was ended could not say what else it had.
-            finished: life.chain().finished() && !life.notes().contains(silent::NOTE),
-            next_ordinal: life.chain().next_ordinal(),
+            finished: state.chain().finished() && !state.notes().contains(silent::NOTE),
+            next_ordinal: state.chain().next_ordinal(),
         };
         logs.insert(*owner, log);
     }
     for id in doubtful.keys() {
         let owner = (id.0, id.1);
-        let commits = survey.logs.lives.get(&owner).map_or(0, Life::commits);
+        let commits = survey.logs.generations.get(&owner).map_or(0, GenerationState::commits);
         if let Some(log) = logs.get_mut(&owner) {
             log.has_hole = true;
             log.is_cut |= id.2.saturating_add(1) >= commits;

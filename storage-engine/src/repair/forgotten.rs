@@ -1,18 +1,18 @@
-//! Lives that no root names any more, although manifests have what their first commits said.
+//! Generations that no root names any more, although manifests have what their first commits said.
 
 use capstan_model::Failure;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::survey::Owner;
-use crate::catalog::Life;
+use crate::catalog::GenerationState;
 use crate::catalog::rollup::begin;
 use crate::store::{Store, names};
 
 /// GETs in flight.
 const AT_ONCE: usize = 32;
 
-/// A life whose first `commits` commits are rolled up, with what can still be read of them. Its last commit is left
-/// to be rolled up, so that whoever rolls it up ends the life as always.
+/// A generation whose first `commits` commits are rolled up, with what can still be read of them. Its last commit is left
+/// to be rolled up, so that whoever rolls it up ends the generation as always.
 ///
 /// # Errors
 /// What the store says.
@@ -20,9 +20,9 @@ pub(super) async fn as_rolled_up(
     store: &Store,
     owner: Owner,
     commits: u64,
-) -> Result<Life, Failure> {
+) -> Result<GenerationState, Failure> {
     let (recorder, generation) = owner;
-    let (mut life, _) = begin(store, recorder, generation).await?;
+    let (mut state, _) = begin(store, recorder, generation).await?;
     // What is wrong with these commits hides nothing: manifests have what they said.
     let mut hides_nothing = Vec::new();
     let mut read = stream::iter(0..commits)
@@ -33,15 +33,15 @@ pub(super) async fn as_rolled_up(
         .buffered(AT_ONCE);
     while let Some((seq, bytes)) = read.try_next().await? {
         let Some(bytes) = bytes else { continue };
-        let mut next = life.clone();
+        let mut next = state.clone();
         next.follow(seq, &bytes, &mut hides_nothing);
         if next.chain().finished() {
-            return Ok(life);
+            return Ok(state);
         }
-        life = next;
+        state = next;
     }
-    if life.chain().next() < commits {
-        life.skip(commits.saturating_sub(1), &mut hides_nothing);
+    if state.chain().next() < commits {
+        state.skip(commits.saturating_sub(1), &mut hides_nothing);
     }
-    Ok(life)
+    Ok(state)
 }

@@ -21,13 +21,13 @@ pub(super) struct Named {
     /// Who recorded it.
     #[serde(rename = "r", with = "recorder_hex")]
     recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     #[serde(rename = "g", with = "generation_number")]
     generation: Generation,
     /// Whose commit names it. That is another one if the segment was repaired.
     #[serde(rename = "br", with = "recorder_hex")]
     by_recorder: RecorderId,
-    /// In which life.
+    /// In which generation.
     #[serde(rename = "bg", with = "generation_number")]
     by_generation: Generation,
     /// In which commit.
@@ -88,8 +88,8 @@ type ByRecorder = BTreeMap<RecorderId, Vec<Taken>>;
 #[derive(Debug)]
 pub(super) struct NamedSegments {
     slots: BySlot<Named>,
-    /// Lives that have segments.
-    lives: BTreeMap<RecorderId, BTreeSet<Generation>>,
+    /// Generations that have segments.
+    generations: BTreeMap<RecorderId, BTreeSet<Generation>>,
     /// Slots that are compared with at the moment.
     loaded: BTreeMap<Slot, ByRecorder>,
 }
@@ -100,8 +100,8 @@ impl NamedSegments {
     /// # Errors
     /// A temporary file cannot be made.
     pub(super) fn new() -> Result<NamedSegments, Failure> {
-        let (lives, loaded) = (BTreeMap::new(), BTreeMap::new());
-        Ok(NamedSegments { slots: BySlot::new()?, lives, loaded })
+        let (generations, loaded) = (BTreeMap::new(), BTreeMap::new());
+        Ok(NamedSegments { slots: BySlot::new()?, generations, loaded })
     }
 
     /// Adds one: to the slots of its packets, and to the hour in which its objects lie.
@@ -109,7 +109,7 @@ impl NamedSegments {
     /// # Errors
     /// The temporary file cannot be written.
     pub(super) fn add(&mut self, segment: &Segment) -> Result<(), Failure> {
-        self.lives.entry(segment.recorder).or_default().insert(segment.generation);
+        self.generations.entry(segment.recorder).or_default().insert(segment.generation);
         let named = Named::of(segment);
         let mut slots: BTreeSet<Slot> = Slot::of_segment(&segment.entry).into_iter().collect();
         slots.insert(Slot::Hour(segment.entry.hour));
@@ -140,21 +140,21 @@ impl NamedSegments {
         Ok(all)
     }
 
-    /// Segments that may have packets which a life recorded in some hours, and another life of its recorder, too.
+    /// Segments that may have packets which a generation recorded in some hours, and another generation of its recorder, too.
     /// Those that only a commit in doubt names do not count.
     ///
     /// A packet has the same time whenever its capture is imported, so both segments are in its hour or wide.
     ///
     /// # Errors
     /// The temporary file cannot be read.
-    pub(super) fn of_other_lives(
+    pub(super) fn of_other_generations(
         &mut self,
         (recorder, generation): (RecorderId, Generation),
         hours: &[Hour],
         in_doubt: impl Fn(&CommitId) -> bool,
     ) -> Result<Vec<Taken>, Failure> {
-        let lives = self.lives.get(&recorder).into_iter().flatten();
-        if lives.filter(|of| **of != generation).count() == 0 {
+        let generations = self.generations.get(&recorder).into_iter().flatten();
+        if generations.filter(|of| **of != generation).count() == 0 {
             return Ok(Vec::new());
         }
         let mut taken = Vec::new();
@@ -212,16 +212,16 @@ mod tests {
 
     fn found(named: &mut NamedSegments, generation: u32, hours: &[i32]) -> Vec<String> {
         let hours: Vec<_> = hours.iter().copied().map(Hour).collect();
-        let life = (RECORDER, Generation(generation));
+        let state = (RECORDER, Generation(generation));
         let in_doubt = |commit: &CommitId| commit.2 == 666;
-        let taken = named.of_other_lives(life, &hours, in_doubt).unwrap();
+        let taken = named.of_other_generations(state, &hours, in_doubt).unwrap();
         let mut names: Vec<_> = taken.into_iter().map(|of| of.segment).collect();
         names.sort();
         names
     }
 
     #[test]
-    fn segments_of_other_lives_are_found_by_the_hours_of_their_packets() {
+    fn segments_of_other_generations_are_found_by_the_hours_of_their_packets() {
         let mut named = NamedSegments::new().unwrap();
         named.add(&segment(1, &[10], 0, 9)).unwrap();
         // Nobody else recorded anything.

@@ -35,7 +35,7 @@ struct Repair<'a, W> {
     options: &'a Options,
     watch: &'a W,
     report: Report,
-    /// Lives of which it is not known what their writers said.
+    /// Generations of which it is not known what their writers said.
     nameless: BTreeSet<Owner>,
 }
 
@@ -167,28 +167,28 @@ impl<W: Watch> Repair<'_, W> {
         Ok(())
     }
 
-    /// Puts boundaries, ended lives and the root anew where they cannot be used. False if
+    /// Puts boundaries, ended generations and the root anew where they cannot be used. False if
     /// another one put a root.
     async fn mend_root(&mut self, survey: &mut Survey) -> Result<bool, Failure> {
         let store = self.store;
         let real = !self.options.dry_run;
-        for (recorder, generation) in survey.lost_lives() {
+        for (recorder, generation) in survey.lost_generations() {
             let of_root = survey
                 .roots
                 .readable
                 .as_ref()
-                .and_then(|root| root.log((recorder, generation)).map(|log| &log.life));
-            let of_log = survey.logs.lives.get(&(recorder, generation));
+                .and_then(|root| root.log((recorder, generation)).map(|log| &log.state));
+            let of_log = survey.logs.generations.get(&(recorder, generation));
             let mut known = of_log.into_iter().chain(of_root);
-            let ended = known.find(|life| life.chain().finished()).cloned();
+            let ended = known.find(|state| state.chain().finished()).cloned();
             if real {
-                store.delete(&names::life(recorder, generation)).await?;
-                if let Some(life) = &ended {
-                    versions::put_ended(store, life).await?;
+                store.delete(&names::ended_generation(recorder, generation)).await?;
+                if let Some(state) = &ended {
+                    versions::put_ended(store, state).await?;
                 }
             }
-            self.did(Action::Life(recorder, generation));
-            survey.lives.insert((recorder, generation), ended);
+            self.did(Action::Generation(recorder, generation));
+            survey.generations.insert((recorder, generation), ended);
         }
 
         self.end_forgotten(survey).await?;
@@ -206,7 +206,8 @@ impl<W: Watch> Repair<'_, W> {
             }
             self.did(Action::Boundary(number));
         }
-        let nothing_rolled_up = newest == 0 && survey.slots.is_empty() && survey.lives.is_empty();
+        let nothing_rolled_up =
+            newest == 0 && survey.slots.is_empty() && survey.generations.is_empty();
         if !(is_newest || nothing_rolled_up) || !homeless.is_empty() {
             let base = readable.unwrap_or_else(Root::empty);
             let root = self.put_root(survey, &base, &homeless).await?;
@@ -217,22 +218,23 @@ impl<W: Watch> Repair<'_, W> {
         Ok(true)
     }
 
-    /// Stores lives of imports and repairs as ended whose last commits are lost though they were rolled up. Whoever
+    /// Stores generations of imports and repairs as ended whose last commits are lost though they were rolled up. Whoever
     /// goes on with an import looks into its log. A recorder on an interface may still live: its log stays open.
     async fn end_forgotten(&mut self, survey: &mut Survey) -> Result<(), Failure> {
         for owner in survey.homeless() {
             let commits = survey.counted(&owner);
             let may_live = matches!(survey.kinds.of(&owner), None | Some(WriterKind::Live));
-            let is_whole = survey.logs.lives.get(&owner).is_some_and(|of| of.commits() >= commits);
+            let is_whole =
+                survey.logs.generations.get(&owner).is_some_and(|of| of.commits() >= commits);
             if commits == 0 || may_live || is_whole {
                 continue;
             }
-            let life = as_rolled_up(self.store, owner, commits).await?;
+            let state = as_rolled_up(self.store, owner, commits).await?;
             if !self.options.dry_run {
-                versions::put_ended(self.store, &life).await?;
+                versions::put_ended(self.store, &state).await?;
             }
-            self.did(Action::Life(owner.0, owner.1));
-            survey.lives.insert(owner, Some(life));
+            self.did(Action::Generation(owner.0, owner.1));
+            survey.generations.insert(owner, Some(state));
         }
         Ok(())
     }
@@ -264,11 +266,11 @@ impl<W: Watch> Repair<'_, W> {
         let mut logs = Vec::new();
         let unnamed = survey.open.iter().filter(|owner| base.log(**owner).is_none());
         for owner in homeless.iter().chain(unnamed) {
-            let mut life = as_rolled_up(self.store, *owner, survey.counted(owner)).await?;
+            let mut state = as_rolled_up(self.store, *owner, survey.counted(owner)).await?;
             if self.nameless.contains(owner) {
-                life.forget_writer();
+                state.forget_writer();
             }
-            logs.push((life, survey.admitted.get(owner).copied()));
+            logs.push((state, survey.admitted.get(owner).copied()));
         }
         let many = logs.len() as u64;
         let manifests = || survey.slots.values().filter_map(|of| of.row.readable.as_ref());
@@ -418,12 +420,12 @@ impl<W: Watch> Repair<'_, W> {
             let Some(share) = split(commit.content).remove(&slot) else { continue };
             let known = survey.admitted.get(&owner).copied();
             let named = root.log(owner).map(|log| log.admitted);
-            let life = survey.logs.lives.get(&owner);
+            let state = survey.logs.generations.get(&owner);
             read.push(SlotCommit {
                 recorder,
                 generation,
                 admitted: known.or(named).unwrap_or(root.version),
-                info: life.and_then(|life| life.writer()).map(|writer| writer.info.clone()),
+                info: state.and_then(|state| state.writer()).map(|writer| writer.info.clone()),
                 seq,
                 sha256: sha256_hex(&bytes),
                 share,
@@ -507,7 +509,7 @@ impl<W: Watch> Repair<'_, W> {
         }
     }
 
-    /// The commits that count no more: all segments of their lives that nothing else names were judged, and
+    /// The commits that count no more: all segments of their generations that nothing else names were judged, and
     /// none was left that may yet be named.
     fn replaced(&mut self, doubtful: &Doubtful, left: &BTreeSet<Owner>) -> Vec<String> {
         let mut replaced = Vec::new();
@@ -548,7 +550,7 @@ impl<W: Watch> Repair<'_, W> {
         };
         let owner = opened.owner();
         let in_doubt = |commit: &CommitId| doubtful.contains_key(commit);
-        let mut taken = named.of_other_lives(owner, &opened.hours(), in_doubt)?;
+        let mut taken = named.of_other_generations(owner, &opened.hours(), in_doubt)?;
         taken.iter_mut().for_each(|of| of.import = kinds.import((owner.0, of.generation)));
         let unnamed = Unnamed { holds: opened.holds(), young, is_in_doubt };
         if let Err(why) = judge(&unnamed, logs.get(&owner), &taken) {

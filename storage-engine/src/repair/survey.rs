@@ -1,6 +1,6 @@
 //! What there is of a catalog, readable or not.
 //!
-//! What is kept of it in memory is some bytes a commit, and about a kilobyte a life and a slot.
+//! What is kept of it in memory is some bytes a commit, and about a kilobyte a generation and a slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -19,13 +19,13 @@ use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::walk::{Walked, walk};
-use crate::catalog::{CommitId, Gap, GapKind, Life, Problem, Segment, Slot, WriterKind};
+use crate::catalog::{CommitId, Gap, GapKind, GenerationState, Problem, Segment, Slot, WriterKind};
 use crate::store::{Store, names};
 
-/// A life of a recorder.
+/// A generation of a recorder.
 pub(super) type Owner = (RecorderId, Generation);
 
-/// Numbers of commits, by the life they are of.
+/// Numbers of commits, by the generation they are of.
 pub(super) type Commits = BTreeMap<Owner, RoaringTreemap>;
 
 /// A row of versions.
@@ -46,7 +46,7 @@ pub(super) struct Row<T> {
 pub(super) struct ManifestSurvey {
     pub(super) version: u64,
     pub(super) epoch: u64,
-    /// Commits that it says it has of each life.
+    /// Commits that it says it has of each generation.
     counted: BTreeMap<Owner, u64>,
 }
 
@@ -60,21 +60,21 @@ pub(super) struct SlotSurvey {
     present: Commits,
 }
 
-/// What kind of recorder each life is of, and which life it goes on with.
+/// What kind of recorder each generation is of, and which generation it goes on with.
 #[derive(Debug, Default)]
 pub(super) struct Kinds(BTreeMap<Owner, (WriterKind, Option<Generation>)>);
 
 impl Kinds {
-    /// What kind of recorder a life is of, if anything says so.
+    /// What kind of recorder a generation is of, if anything says so.
     pub(super) fn of(&self, owner: &Owner) -> Option<WriterKind> {
         self.0.get(owner).map(|(kind, _)| *kind)
     }
 
-    /// The first life of the import that a life is of; none if a life between them says nothing of itself.
+    /// The first generation of the import that a generation is of; none if a generation between them says nothing of itself.
     pub(super) fn import(&self, (recorder, generation): Owner) -> Option<Generation> {
         let mut first = generation;
         while let Some(before) = self.0.get(&(recorder, first))?.1 {
-            // A life goes on with an earlier one.
+            // A generation goes on with an earlier one.
             first = Some(before).filter(|before| *before < first)?;
         }
         Some(first)
@@ -90,13 +90,13 @@ pub(super) struct Survey {
     logged: BTreeMap<Slot, Commits>,
     pub(super) roots: Row<Root>,
     pub(super) slots: BTreeMap<Slot, SlotSurvey>,
-    /// Ended lives; none where the object cannot be read.
-    pub(super) lives: BTreeMap<Owner, Option<Life>>,
+    /// Ended generations; none where the object cannot be read.
+    pub(super) generations: BTreeMap<Owner, Option<GenerationState>>,
     /// Logs that are marked as open.
     pub(super) open: BTreeSet<Owner>,
     /// Boundaries; none where the object cannot be read.
     pub(super) boundaries: BTreeMap<u64, Option<u64>>,
-    /// When lives were taken in, by the root's versions, as manifests say.
+    /// When generations were taken in, by the root's versions, as manifests say.
     pub(super) admitted: BTreeMap<Owner, u64>,
     /// Segments that logs or manifests name.
     pub(super) named: NamedSegments,
@@ -105,16 +105,16 @@ pub(super) struct Survey {
     /// Versions of manifests that the newest readable root names; of hours that had one and have none, and that it
     /// does not name, a version that is not lower than theirs was.
     pub(super) named_versions: BTreeMap<Slot, u64>,
-    /// How many commits of a life manifests count.
+    /// How many commits of a generation manifests count.
     counted: BTreeMap<Owner, u64>,
-    /// What kind of recorder a life is of and which life it goes on with, as logs, manifests, roots and ended lives
+    /// What kind of recorder a generation is of and which generation it goes on with, as logs, manifests, roots and ended generations
     /// say.
     pub(super) kinds: Kinds,
     /// Commits whose checksums are wrong, with the SHA-256 of the bytes that they have now.
     changed: BTreeMap<CommitId, String>,
     /// Those of them that were rolled up with these bytes.
     rolled_up_changed: BTreeSet<CommitId>,
-    /// Lives that committed while the catalog was read: their logs are longer than what was read of them.
+    /// Generations that committed while the catalog was read: their logs are longer than what was read of them.
     grown: BTreeSet<Owner>,
 }
 
@@ -186,12 +186,12 @@ impl Survey {
             segments.try_for_each(|of| named.add(&of))
         })
         .await?;
-        let (mut roots, mut lives, mut slots) =
+        let (mut roots, mut generations, mut slots) =
             (BTreeSet::new(), BTreeSet::new(), BTreeMap::<Slot, BTreeSet<u64>>::new());
         let mut listed = store.list(&names::catalog());
         while let Some(object) = listed.try_next().await? {
             roots.extend(names::parse_root(&object.path));
-            lives.extend(names::parse_ended(&object.path));
+            generations.extend(names::parse_ended(&object.path));
             if let Some((slot, version)) = names::parse_manifest(&object.path) {
                 slots.entry(slot).or_default().insert(version);
             }
@@ -203,7 +203,7 @@ impl Survey {
             logged,
             roots: Row::read(store, roots, names::root, read).await?.map(|root| root),
             slots: BTreeMap::new(),
-            lives: BTreeMap::new(),
+            generations: BTreeMap::new(),
             open: BTreeSet::new(),
             boundaries: BTreeMap::new(),
             admitted: BTreeMap::new(),
@@ -216,9 +216,9 @@ impl Survey {
             rolled_up_changed: BTreeSet::new(),
             grown: BTreeSet::new(),
         };
-        for (recorder, generation) in lives {
-            let life = sound(versions::read_ended(store, recorder, generation).await)?;
-            survey.lives.insert((recorder, generation), life);
+        for (recorder, generation) in generations {
+            let state = sound(versions::read_ended(store, recorder, generation).await)?;
+            survey.generations.insert((recorder, generation), state);
         }
         if let Some(root) = &survey.roots.readable {
             survey.named_versions = root.slots.iter().map(|of| (of.slot, of.version)).collect();
@@ -244,13 +244,18 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Takes in what kinds of recorders lives are of.
+    /// Takes in what kinds of recorders generations are of.
     fn take_kinds(&mut self) {
-        let of_root = self.roots.readable.iter().flat_map(|root| &root.logs).map(|log| &log.life);
-        let known = self.logs.lives.values().chain(of_root).chain(self.lives.values().flatten());
-        let kind = |life: &Life| {
-            let info = &life.writer()?.info;
-            Some((life.owner(), (info.kind, info.resumes)))
+        let of_root = self.roots.readable.iter().flat_map(|root| &root.logs).map(|log| &log.state);
+        let known = self
+            .logs
+            .generations
+            .values()
+            .chain(of_root)
+            .chain(self.generations.values().flatten());
+        let kind = |state: &GenerationState| {
+            let info = &state.writer()?.info;
+            Some((state.owner(), (info.kind, info.resumes)))
         };
         self.kinds = Kinds(known.filter_map(kind).collect());
     }
@@ -366,30 +371,31 @@ impl Survey {
         Ok(())
     }
 
-    /// Lives that have ended and are not stored as such: their objects cannot be read, or are gone while the
+    /// Generations that have ended and are not stored as such: their objects cannot be read, or are gone while the
     /// root, which is about to forget them, names them still.
-    pub(super) fn lost_lives(&self) -> BTreeSet<Owner> {
-        let unreadable = self.lives.iter().filter(|(_, life)| life.is_none());
+    pub(super) fn lost_generations(&self) -> BTreeSet<Owner> {
+        let unreadable = self.generations.iter().filter(|(_, state)| state.is_none());
         let root = self.roots.readable.as_ref();
         let ended = root.into_iter().flat_map(|root| &root.logs).filter(|log| log.ended);
-        let gone =
-            ended.map(|log| log.life.owner()).filter(|owner| !self.lives.contains_key(owner));
+        let gone = ended
+            .map(|log| log.state.owner())
+            .filter(|owner| !self.generations.contains_key(owner));
         unreadable.map(|(owner, _)| *owner).chain(gone).collect()
     }
 
-    /// Lives of which neither the root nor an ended life nor a mark says anything: nobody finds their
+    /// Generations of which neither the root nor an ended generation nor a mark says anything: nobody finds their
     /// logs.
     pub(super) fn homeless(&self) -> BTreeSet<Owner> {
         let root = self.roots.readable.as_ref();
         let known = |owner: &Owner| {
             self.open.contains(owner)
-                || self.lives.get(owner).is_some_and(Option::is_some)
+                || self.generations.get(owner).is_some_and(Option::is_some)
                 || root.is_some_and(|root| root.log(*owner).is_some())
         };
-        self.logs.lives.keys().copied().filter(|owner| !known(owner)).collect()
+        self.logs.generations.keys().copied().filter(|owner| !known(owner)).collect()
     }
 
-    /// Lives that no root names, and of which manifests have facts.
+    /// Generations that no root names, and of which manifests have facts.
     pub(super) fn forgotten(&self) -> BTreeSet<Owner> {
         let root = self.roots.readable.as_ref();
         let is_unnamed = |owner: &Owner| root.is_none_or(|root| root.log(*owner).is_none());
@@ -424,12 +430,12 @@ impl Survey {
             && self.named_versions.iter().all(|(slot, version)| self.newest(*slot) >= *version)
     }
 
-    /// How many commits of a life manifests count; 0 if none says anything of it.
+    /// How many commits of a generation manifests count; 0 if none says anything of it.
     pub(super) fn counted(&self, owner: &Owner) -> u64 {
         self.counted.get(owner).copied().unwrap_or(0)
     }
 
-    /// Lives whose writer's object is missing, or is not what was written.
+    /// Generations whose writer's object is missing, or is not what was written.
     pub(super) fn bad_writers(&self) -> BTreeSet<Owner> {
         let owner = |problem: &Problem| match problem {
             Problem::NoWriter { .. } | Problem::TooNew { .. } => None,
@@ -443,19 +449,19 @@ impl Survey {
                 |of: &Problem| matches!(of, Problem::TooNew { object, .. } if *object == path);
             self.logs.problems.iter().any(is_it)
         };
-        let unread = self.logs.lives.iter().filter(|(_, life)| life.writer().is_none());
+        let unread = self.logs.generations.iter().filter(|(_, state)| state.writer().is_none());
         let unread = unread.map(|(owner, _)| *owner).filter(|owner| !too_new(owner));
         changed.chain(unread).collect()
     }
 
-    /// What a life says of itself, as the rolled-up catalog keeps it; if that can be checked, also as its damaged object
+    /// What a generation says of itself, as the rolled-up catalog keeps it; if that can be checked, also as its damaged object
     /// says it.
     pub(super) fn writers(&self, owner: &Owner, is_checked: bool) -> impl Iterator<Item = &Writer> {
         let of_root = self.roots.readable.as_ref().and_then(|root| root.log(*owner));
-        let ended = self.lives.get(owner).and_then(Option::as_ref);
-        let of_log = self.logs.lives.get(owner).filter(|_| is_checked);
-        let lives = of_root.map(|log| &log.life).into_iter().chain(ended).chain(of_log);
-        lives.filter_map(Life::writer)
+        let ended = self.generations.get(owner).and_then(Option::as_ref);
+        let of_log = self.logs.generations.get(owner).filter(|_| is_checked);
+        let generations = of_root.map(|log| &log.state).into_iter().chain(ended).chain(of_log);
+        generations.filter_map(GenerationState::writer)
     }
 
     /// Commits that are not what was written, though what was written is rolled up.
@@ -476,22 +482,26 @@ impl Survey {
         !self.rolled_up_changed.contains(id) && self.slots.values().any(has)
     }
 
-    /// Lives whose logs are shorter than what was rolled up of them, and the first commit that is missing.
+    /// Generations whose logs are shorter than what was rolled up of them, and the first commit that is missing.
     pub(super) fn cut_logs(&self) -> impl Iterator<Item = CommitId> + '_ {
         let root = self.roots.readable.as_ref();
-        let ended = self.logs.lives.iter().filter(|(owner, _)| !self.grown.contains(owner));
-        ended.filter_map(move |(owner, life)| {
+        let ended = self.logs.generations.iter().filter(|(owner, _)| !self.grown.contains(owner));
+        ended.filter_map(move |(owner, state)| {
             let of_root = root.map_or(0, |root| self.rolled_up(root, owner));
-            let next = life.commits();
+            let next = state.commits();
             (next < self.counted(owner).max(of_root)).then_some((owner.0, owner.1, next))
         })
     }
 
-    /// How many commits of a life `root` says are rolled up.
+    /// How many commits of a generation `root` says are rolled up.
     pub(super) fn rolled_up(&self, root: &Root, owner: &Owner) -> u64 {
         match root.log(*owner) {
-            Some(log) => log.life.chain().next(),
-            None => self.lives.get(owner).and_then(Option::as_ref).map_or(0, Life::commits),
+            Some(log) => log.state.chain().next(),
+            None => self
+                .generations
+                .get(owner)
+                .and_then(Option::as_ref)
+                .map_or(0, GenerationState::commits),
         }
     }
 
@@ -503,13 +513,13 @@ impl Survey {
             let found = self.slots.get(slot);
             for (owner, logged) in logged {
                 let counted = found.map_or(0, |found| found.counted(owner));
-                let mut of_life = logged.clone();
-                of_life.remove_range(self.rolled_up(root, owner).max(counted)..);
+                let mut of_generation = logged.clone();
+                of_generation.remove_range(self.rolled_up(root, owner).max(counted)..);
                 if let Some(present) = found.and_then(|found| found.present.get(owner)) {
-                    of_life -= present;
+                    of_generation -= present;
                 }
-                if !of_life.is_empty() {
-                    missing.entry(*slot).or_default().insert(*owner, of_life);
+                if !of_generation.is_empty() {
+                    missing.entry(*slot).or_default().insert(*owner, of_generation);
                 }
             }
         }
@@ -524,7 +534,7 @@ impl SlotSurvey {
             || self.row.readable.as_ref().map_or(0, |of| of.version) < self.row.newest
     }
 
-    /// Commits of a life that the manifest says it has.
+    /// Commits of a generation that the manifest says it has.
     fn counted(&self, owner: &Owner) -> u64 {
         let manifest = self.row.readable.as_ref();
         manifest.and_then(|of| of.counted.get(owner)).copied().unwrap_or(0)

@@ -25,15 +25,15 @@ pub fn writers(recorder: Option<RecorderId>) -> Path {
 
 /// Takes the name of a writer apart.
 pub fn parse_writer(path: &Path) -> Option<(RecorderId, Generation)> {
-    parse_life(path.as_ref().strip_prefix("writers/")?)
+    parse_generation(path.as_ref().strip_prefix("writers/")?)
 }
 
 /// `<recorder>/<generation8>`.
-fn parse_life(text: &str) -> Option<(RecorderId, Generation)> {
-    life_of(text, '/')
+fn parse_generation(text: &str) -> Option<(RecorderId, Generation)> {
+    generation_of(text, '/')
 }
 
-fn life_of(text: &str, between: char) -> Option<(RecorderId, Generation)> {
+fn generation_of(text: &str, between: char) -> Option<(RecorderId, Generation)> {
     let (recorder, generation) = text.split_once(between)?;
     Some((hex16(recorder)?, Generation(digits(generation, 8)?.try_into().ok()?)))
 }
@@ -51,15 +51,15 @@ pub fn log(recorder: Option<RecorderId>) -> Path {
     }
 }
 
-/// `log/<recorder>/<generation8>`, below which the commits of a life lie.
+/// `log/<recorder>/<generation8>`, below which the commits of a generation lie.
 pub fn log_of(recorder: RecorderId, generation: Generation) -> Path {
     Path::from(format!("log/{recorder}/{generation}"))
 }
 
 /// Takes the name of a commit apart.
 pub fn parse_commit(path: &Path) -> Option<(RecorderId, Generation, u64)> {
-    let (life, seq) = path.as_ref().strip_prefix("log/")?.rsplit_once('/')?;
-    let (recorder, generation) = parse_life(life)?;
+    let (state, seq) = path.as_ref().strip_prefix("log/")?.rsplit_once('/')?;
+    let (recorder, generation) = parse_generation(state)?;
     Some((recorder, generation, digits(seq, 20)?))
 }
 
@@ -96,7 +96,7 @@ pub fn open_logs() -> Path {
 
 /// Takes the name of an open log apart.
 pub fn parse_open(path: &Path) -> Option<(RecorderId, Generation)> {
-    life_of(path.as_ref().strip_prefix("open/")?, '-')
+    generation_of(path.as_ref().strip_prefix("open/")?, '-')
 }
 
 /// `catalog`.
@@ -140,19 +140,19 @@ pub fn parse_root(path: &Path) -> Option<u64> {
     digits(path.as_ref().strip_prefix("catalog/roots/")?, 20)
 }
 
-/// `catalog/lives/<recorder>/<generation8>`: a life whose log has ended and is rolled up.
-pub fn life(recorder: RecorderId, generation: Generation) -> Path {
+/// `catalog/lives/<recorder>/<generation8>`: a generation whose log has ended and is rolled up.
+pub fn ended_generation(recorder: RecorderId, generation: Generation) -> Path {
     Path::from(format!("catalog/lives/{recorder}/{generation}"))
 }
 
-/// `catalog/lives`, below which the ended lives of all recorders lie.
-pub fn lives() -> Path {
+/// `catalog/lives`, below which the ended generations of all recorders lie.
+pub fn ended_generations() -> Path {
     Path::from("catalog/lives")
 }
 
-/// Takes the name of an ended life apart.
+/// Takes the name of an ended generation apart.
 pub fn parse_ended(path: &Path) -> Option<(RecorderId, Generation)> {
-    parse_life(path.as_ref().strip_prefix("catalog/lives/")?)
+    parse_generation(path.as_ref().strip_prefix("catalog/lives/")?)
 }
 
 /// Takes the name of a part apart: its slot and name.
@@ -275,10 +275,10 @@ mod tests {
         assert_eq!(parse_root(&root(9)), Some(9));
         assert_eq!(parse_boundary(&boundary(3)), Some(3));
         assert_eq!(parse_manifest(&root(9)), None);
-        let life_of = (RECORDER, Generation(7));
-        assert_eq!(parse_open(&open(RECORDER, Generation(7))), Some(life_of));
-        assert_eq!(parse_ended(&life(RECORDER, Generation(7))), Some(life_of));
-        assert_eq!(parse_root(&life(RECORDER, Generation(7))), None);
+        let generation_of = (RECORDER, Generation(7));
+        assert_eq!(parse_open(&open(RECORDER, Generation(7))), Some(generation_of));
+        assert_eq!(parse_ended(&ended_generation(RECORDER, Generation(7))), Some(generation_of));
+        assert_eq!(parse_root(&ended_generation(RECORDER, Generation(7))), None);
         let reader = "0123456789abcdef".repeat(2);
         assert_eq!(parse_lease(&lease(&reader, 7, 3)), Some(7));
         for name in ["lease/1-2-3", "lease", "open/1-2-3"] {

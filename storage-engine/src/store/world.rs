@@ -38,7 +38,7 @@ pub enum Planted {
     NoBoundary,
     /// What readers lease is removed all the same.
     NoLeases,
-    /// Who goes on with an import does not end the life before.
+    /// Who goes on with an import does not end the generation before.
     NoFence,
 }
 

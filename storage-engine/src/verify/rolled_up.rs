@@ -14,7 +14,7 @@ use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{CommitId, Life, Segment, Slot};
+use crate::catalog::{CommitId, GenerationState, Segment, Slot};
 use crate::store::{Listed, Store, names};
 
 /// Objects that are read at a time.
@@ -80,8 +80,8 @@ impl RolledUp {
                 roots.extend(read.map(|root| (version, root)));
             } else if let Some((recorder, generation)) = names::parse_ended(&path) {
                 let read = versions::read_ended(store, recorder, generation).await;
-                let life = rolled_up.take(&path, read)?;
-                rolled_up.known.extend(life.map(|life| (life.owner(), life.chain().next())));
+                let state = rolled_up.take(&path, read)?;
+                rolled_up.known.extend(state.map(|state| (state.owner(), state.chain().next())));
             } else if let Some(number) = names::parse_boundary(&path) {
                 rolled_up.take(&path, versions::read_boundary(store, number).await)?;
             } else if let Some(owner) = names::parse_open(&path) {
@@ -94,7 +94,7 @@ impl RolledUp {
         follow(&mut rolled_up, &roots, names::root, |root| &root.previous);
         rolled_up.newest = roots.pop_last().map(|(_, root)| root.value);
         for log in rolled_up.newest.iter().flat_map(|root| &root.logs) {
-            rolled_up.known.insert(log.life.owner(), log.life.chain().next());
+            rolled_up.known.insert(log.state.owner(), log.state.chain().next());
         }
         let hidden = rolled_up.newest.iter().flat_map(Root::hidden);
         rolled_up.hidden = hidden.filter_map(|gap| gap.commit()).collect();
@@ -133,27 +133,31 @@ impl RolledUp {
         self.newest.iter().flat_map(Root::hours)
     }
 
-    /// Compares the lives that logs tell of with those that are stored. What is rolled up is missed nowhere when the last
+    /// Compares the generations that logs tell of with those that are stored. What is rolled up is missed nowhere when the last
     /// commits of a log are gone. Logs are read before the rest of the catalog, so some may have gone on meanwhile.
     ///
     /// # Errors
     /// What the store says.
-    pub(super) async fn check_lives<'a>(
+    pub(super) async fn check_generations<'a>(
         &mut self,
         store: &Store,
-        lives: impl IntoIterator<Item = &'a Life>,
+        generations: impl IntoIterator<Item = &'a GenerationState>,
     ) -> Result<(), Failure> {
-        for life in lives {
-            let (recorder, generation) = life.owner();
-            let Some(known) = self.known.get(&life.owner()).copied() else {
+        for state in generations {
+            let (recorder, generation) = state.owner();
+            let Some(known) = self.known.get(&state.owner()).copied() else {
                 // Before its first commit nobody looks for a log.
-                if life.commits() > 0 && !self.open.contains(&life.owner()) {
+                if state.commits() > 0 && !self.open.contains(&state.owner()) {
                     let what = "it is missing, and nothing else names its log".to_owned();
-                    self.add(&names::life(recorder, generation), what, Severity::Damaged);
+                    self.add(
+                        &names::ended_generation(recorder, generation),
+                        what,
+                        Severity::Damaged,
+                    );
                 }
                 continue;
             };
-            let there = life.commits();
+            let there = state.commits();
             if there < known {
                 let first = names::commit(recorder, generation, there);
                 if store.head(&first).await?.is_some() {

@@ -14,7 +14,9 @@ use super::{content, listing};
 use crate::catalog::by_slot::{BySlot, Logged};
 use crate::catalog::rollup::FIRST_FORMAT;
 use crate::catalog::walk::walk;
-use crate::catalog::{CommitId, LayerEntry, Life, Segment as CatalogSegment, SegmentEntry, Slot};
+use crate::catalog::{
+    CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, Slot,
+};
 use crate::segment::Layer;
 use crate::segment::reader::Segment;
 use crate::store::{Listed, Store, names, present};
@@ -119,8 +121,8 @@ pub async fn verify(
         if met.is_changed { Ok(()) } else { logs.keep(met) }
     })
     .await?;
-    report.logs = walked.lives.len() as u64;
-    report.commits = walked.lives.values().map(Life::commits).sum();
+    report.logs = walked.generations.len() as u64;
+    report.commits = walked.generations.values().map(GenerationState::commits).sum();
     let mut rolled_up = RolledUp::read(store).await?;
     for problem in &walked.problems {
         let hidden = problem.gap().and_then(|gap| gap.commit());
@@ -129,7 +131,7 @@ pub async fn verify(
         report.take(&Finding::of_log(problem, is_rolled_up, is_replaced), watch);
     }
     if store.format().format >= FIRST_FORMAT {
-        rolled_up.check_lives(store, walked.lives.values()).await?;
+        rolled_up.check_generations(store, walked.generations.values()).await?;
     }
     watch.begin(bytes);
 

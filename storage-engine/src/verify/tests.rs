@@ -111,7 +111,7 @@ async fn a_missing_commit_that_is_rolled_up_is_no_loss() {
         let good = objects.get(&full(log)).await.unwrap().bytes().await.unwrap();
         objects.delete(&full(log)).await.unwrap();
         let (report, findings) = check(&store, true).await;
-        // Of a log's last commit nobody can tell that it was there, but the life that ended.
+        // Of a log's last commit nobody can tell that it was there, but the generation that ended.
         let of_log = findings.iter().filter(|found| found.object == *log).count();
         assert!(of_log == 1 || log.ends_with("01"), "{findings:?}");
         assert!(report.worst() <= Some(Severity::Damaged) && report.orphans.0 == 0);

@@ -105,8 +105,8 @@ async fn assert_log(store: &Store, generation: Generation, commits: u64) {
     }
     let catalog = Catalog::load(store).await.unwrap();
     assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
-    let lives: Vec<_> = catalog.lives().map(|(_, _, life)| life.commits()).collect();
-    assert_eq!(lives, [commits]);
+    let generations: Vec<_> = catalog.generations().map(|(_, _, state)| state.commits()).collect();
+    assert_eq!(generations, [commits]);
 }
 
 /// Bytes that are not the same all over.

@@ -32,7 +32,7 @@ async fn keys_that_may_only_read_open_and_read_and_nothing_else() {
     let read = reader.open("prod").await.unwrap();
     assert_eq!(read.get(&path).await.unwrap(), body(100));
     assert_eq!(read.head(&Path::from("data/none")).await.unwrap(), None);
-    assert_eq!(Catalog::load(&read).await.unwrap().lives().count(), 1);
+    assert_eq!(Catalog::load(&read).await.unwrap().generations().count(), 1);
     // What is there already need not be made.
     assert_eq!(reader.make("prod").await.unwrap().format(), store.format());
 

@@ -117,7 +117,7 @@ async fn a_server_that_goes_away_for_a_while_costs_nothing() {
 }
 
 #[tokio::test]
-async fn two_lives_behind_bad_networks_do_not_write_each_others_log() {
+async fn two_generations_behind_bad_networks_do_not_write_each_others_log() {
     in_time(async {
         use Mishap::*;
         let mishaps = [None, AnswerLost, BusyAfterwards];
@@ -136,8 +136,9 @@ async fn two_lives_behind_bad_networks_do_not_write_each_others_log() {
         }
         let catalog = Catalog::load(&straight).await.unwrap();
         assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
-        let lives: Vec<_> = catalog.lives().map(|(_, _, life)| life.commits()).collect();
-        assert_eq!(lives, [5, 5]);
+        let generations: Vec<_> =
+            catalog.generations().map(|(_, _, state)| state.commits()).collect();
+        assert_eq!(generations, [5, 5]);
     })
     .await;
 }

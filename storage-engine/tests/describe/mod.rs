@@ -47,10 +47,10 @@ pub(crate) async fn describe(store: &Store) -> Described {
     let mut logged: Vec<_> = catalog.segments(TimeRange::ALL).cloned().collect();
     logged.sort_by_key(|of| (of.recorder, of.generation, of.seq, of.entry.first_ordinal));
     assert_eq!(window.segments, logged);
-    for (recorder, generation, life) in catalog.lives() {
-        let writer = life.writer().expect("a writer");
+    for (recorder, generation, state) in catalog.generations() {
+        let writer = state.writer().expect("a writer");
         shape.insert(format!("writer {}", writer.format));
-        assert!(life.finished().is_some_and(|finished| finished.complete), "{writer:?}");
+        assert!(state.finished().is_some_and(|finished| finished.complete), "{writer:?}");
         let source = writer.info.source.as_ref().expect("an import");
         let mut lines = BTreeSet::new();
         for known in catalog.segments(TimeRange::ALL) {

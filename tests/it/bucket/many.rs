@@ -14,17 +14,17 @@ use crate::running::Running;
 use crate::sandbox::{self, Own};
 use crate::tools::number_of;
 
-const LIVES: &str = "select recorder, generation, count(*), count(distinct ordinal), min(ordinal), \
+const GENERATIONS: &str = "select recorder, generation, count(*), count(distinct ordinal), min(ordinal), \
                      max(ordinal) from packets group by recorder, generation";
 
-/// Packets of each life, after checking that they are numbered from 0 without a hole, each once.
-fn lives(bucket: &Bucket, proxy: Option<&Proxy>) -> BTreeMap<String, u64> {
-    let mut question = in_csv(bucket.store(), LIVES);
+/// Packets of each generation, after checking that they are numbered from 0 without a hole, each once.
+fn generations(bucket: &Bucket, proxy: Option<&Proxy>) -> BTreeMap<String, u64> {
+    let mut question = in_csv(bucket.store(), GENERATIONS);
     if let Some(proxy) = proxy {
         behind(proxy, &mut question);
     }
     let text = answer(&mut question);
-    let life = |line: &str| {
+    let state = |line: &str| {
         let words: Vec<&str> = line.split(',').collect();
         let [recorder, generation, packets, distinct, first, last] = words[..] else {
             panic!("six columns: {line}")
@@ -35,16 +35,16 @@ fn lives(bucket: &Bucket, proxy: Option<&Proxy>) -> BTreeMap<String, u64> {
         assert_eq!(number(last) + 1, number(packets), "a hole: {line}");
         (format!("{recorder}-{generation}"), number(packets))
     };
-    text.lines().skip(1).map(life).collect()
+    text.lines().skip(1).map(state).collect()
 }
 
 /// Asks again and again, and checks that nothing that was seen is gone; how many answers it were.
 fn read(bucket: &Bucket, proxy: &Proxy, done: &AtomicBool) -> u64 {
     let (mut before, mut answers) = (BTreeMap::new(), 0);
     while !done.load(Ordering::Relaxed) {
-        let now = lives(bucket, Some(proxy));
-        for (life, packets) in &before {
-            assert!(now.get(life) >= Some(packets), "{life} had {packets} packets: {now:?}");
+        let now = generations(bucket, Some(proxy));
+        for (state, packets) in &before {
+            assert!(now.get(state) >= Some(packets), "{state} had {packets} packets: {now:?}");
         }
         (before, answers) = (now, answers + 1);
     }
@@ -91,12 +91,12 @@ fn every_packet_of_many_recorders_is_there_once() {
     if !is_run {
         return;
     }
-    let lives = lives(&bucket, None);
-    let stored = lives.values().sum::<u64>();
+    let generations = generations(&bucket, None);
+    let stored = generations.values().sum::<u64>();
     let lost = lost(bucket.store());
     println!("{many} recorders, {sent} packets, {lost} dropped, {answers} answers meanwhile");
     // Where there are more recorders than processors the kernel may have to drop some.
-    assert_eq!((lives.len() as u64, stored + lost), (many, sent));
+    assert_eq!((generations.len() as u64, stored + lost), (many, sent));
     assert_eq!(numeric(bucket.store(), "select count(data) from packets"), [stored]);
     assert!(answers > 0);
     answer(over(bucket.store(), "verify").arg("--deep"));

@@ -1,5 +1,5 @@
 //! Recordings that are killed: what was committed stays, what was not is not said to have been heard,
-//! and the next recording goes on in a life of its own.
+//! and the next recording goes on in a generation of its own.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -80,24 +80,24 @@ impl Recordings<'_> {
         new
     }
 
-    /// Checks that coverage says what is so, where so many of the last run are stored. How many lives there
+    /// Checks that coverage says what is so, where so many of the last run are stored. How many generations there
     /// are.
     fn covered(&self, stored: u32) -> u64 {
         // What was stored was heard, nothing was lost, and what is not stored is not said to have been heard.
         let missed = self.sent.get().get((stored / BATCH) as usize).map_or(Time::MAX, |sent| *sent);
         let sql = format!(
-            "select (select count(distinct generation) from packets) as lives, \
+            "select (select count(distinct generation) from packets) as generations, \
              (select count(*) from coverage where kind <> 'listened') as others, \
              (select count(*) from coverage where end_time > to_timestamp_nanos({})) as later, \
              (select count(*) from packets p where not exists (select 1 from coverage c \
               where c.start_time <= p.time and p.time < c.end_time)) as outside",
             missed.0
         );
-        let [lives, others, later, outside] = numeric(self.place.store(), &sql)[..] else {
+        let [generations, others, later, outside] = numeric(self.place.store(), &sql)[..] else {
             panic!("four columns")
         };
         assert_eq!([others, later, outside], [0; 3]);
-        lives
+        generations
     }
 
     /// Checks what a run left, and that the next one goes on.
@@ -105,7 +105,7 @@ impl Recordings<'_> {
         answer(&mut over(self.place.store(), "verify"));
         let stored = self.new_ones();
         assert!(stored.iter().copied().eq(first(number)..first(number) + stored.len() as u32));
-        let lives = self.covered(stored.len() as u32);
+        let generations = self.covered(stored.len() as u32);
         if !run.is_killed() {
             said("record", &run.output, 0, &[]);
             assert_eq!(stored.len() as u32, 2 * BATCH);
@@ -114,7 +114,7 @@ impl Recordings<'_> {
         let again = self.record(Kill::Never, next, |cable, _| cable.send(10));
         said("record", &again.output, 0, &[]);
         assert_eq!(self.new_ones(), Vec::from_iter(next..next + 10));
-        assert_eq!(self.covered(2 * BATCH), lives + 1);
+        assert_eq!(self.covered(2 * BATCH), generations + 1);
     }
 }
 

@@ -174,7 +174,7 @@ impl Merge<'_> {
         let Some(active) = self.active.get_mut(segment) else { return };
         let Some(head) = run.head() else { return };
         active.runs += 1;
-        let position = self.position(head, self.active.get(segment).map_or(0, |a| a.life));
+        let position = self.position(head, self.active.get(segment).map_or(0, |a| a.state));
         let free = self.sources.iter().position(Option::is_none);
         let place = free.unwrap_or(self.sources.len());
         let source = Some(Source { run, segment });

@@ -1,7 +1,7 @@
 //! `writers`, `problems`, `store`: who wrote, and what is wrong with it.
 
 use capstan_model::{Time, TimeRange};
-use capstan_storage_engine::catalog::{Life, WriterInfo};
+use capstan_storage_engine::catalog::{GenerationState, WriterInfo};
 use datafusion::arrow::array::ArrayRef;
 
 use super::{Columns, Contents, Kind, flags, larges, smalls, texts, times};
@@ -36,43 +36,43 @@ const NOTE: &str = "note";
 
 pub(super) const STORE: Columns = &[("place", Kind::Text, false), ("cluster", Kind::Text, false)];
 
-fn info(life: &Life) -> Option<&WriterInfo> {
-    life.writer().map(|writer| &writer.info)
+fn info(state: &GenerationState) -> Option<&WriterInfo> {
+    state.writer().map(|writer| &writer.info)
 }
 
 /// Known once a source was read to its end.
-fn source_sha256(life: &Life) -> Option<String> {
-    let complete = life.finished().is_some_and(|end| end.complete);
-    life.source_read().filter(|_| complete).map(|mark| mark.sha256.clone())
+fn source_sha256(state: &GenerationState) -> Option<String> {
+    let complete = state.finished().is_some_and(|end| end.complete);
+    state.source_read().filter(|_| complete).map(|mark| mark.sha256.clone())
 }
 
 /// A source that is damaged was not imported whole, although nothing more can be had of it.
-fn is_complete(life: &Life) -> bool {
-    let damaged = life.source_read().is_some_and(|mark| mark.damaged);
-    !damaged && life.finished().is_some_and(|end| end.complete)
+fn is_complete(state: &GenerationState) -> bool {
+    let damaged = state.source_read().is_some_and(|mark| mark.damaged);
+    !damaged && state.finished().is_some_and(|end| end.complete)
 }
 
 pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
-    let all = || contents.lives.lives.iter().map(|life| &**life);
+    let all = || contents.generations.generations.iter().map(|state| &**state);
     let text = |of: fn(&WriterInfo) -> &str| {
-        texts(all().map(|life| info(life).map(|info| of(info).to_owned())))
+        texts(all().map(|state| info(state).map(|info| of(info).to_owned())))
     };
-    let source = || all().map(|life| info(life).and_then(|info| info.source.as_ref()));
+    let source = || all().map(|state| info(state).and_then(|info| info.source.as_ref()));
     vec![
-        texts(all().map(|life| Some(life.owner().0.to_string()))),
-        smalls(all().map(|life| Some(life.owner().1.0))),
+        texts(all().map(|state| Some(state.owner().0.to_string()))),
+        smalls(all().map(|state| Some(state.owner().1.0))),
         text(|info| info.kind.name()),
         text(|info| &info.description),
         text(|info| &info.host),
         texts(all().map(source_sha256)),
         larges(source().map(|source| source.map(|source| source.bytes))),
-        smalls(all().map(|life| info(life)?.resumes.map(|generation| generation.0))),
-        times(all().map(|life| info(life).map(|info| info.started_at.0))),
-        times(all().map(|life| life.last_commit().map(|time| time.0))),
-        larges(all().map(|life| Some(life.commits()))),
-        larges(all().map(|life| Some(life.packets()))),
-        flags(all().map(|life| Some(life.finished().is_some()))),
-        flags(all().map(|life| Some(is_complete(life)))),
+        smalls(all().map(|state| info(state)?.resumes.map(|generation| generation.0))),
+        times(all().map(|state| info(state).map(|info| info.started_at.0))),
+        times(all().map(|state| state.last_commit().map(|time| time.0))),
+        larges(all().map(|state| Some(state.commits()))),
+        larges(all().map(|state| Some(state.packets()))),
+        flags(all().map(|state| Some(state.finished().is_some()))),
+        flags(all().map(|state| Some(is_complete(state)))),
     ]
 }
 

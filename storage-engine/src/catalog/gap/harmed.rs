@@ -193,7 +193,7 @@ async fn without_any_root_all_is_told_and_that_there_may_be_more() {
     let view = CatalogView::load(&store).await.unwrap();
     let window = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!((segments(&window), &window.gaps[..]), (segments(&expected), &[][..]));
-    // Two: a life may have begun and ended in them.
+    // Two: a generation may have begun and ended in them.
     store.delete(&before.path).await.unwrap();
     for root in &roots[..roots.len() - 2] {
         store.delete(&root.path).await.unwrap();

@@ -3,7 +3,7 @@
 //! A recorder that is killed leaves a log that says that it may go on, and every reader asks it for
 //! its next commit, for ever. Who records commits at least every few minutes, so after a day
 //! without one nobody will. The rollup then makes that commit itself, which says that it is the last.
-//! Should the recorder come back after all it finds the number taken, and begins a new life.
+//! Should the recorder come back after all it finds the number taken, and begins a new generation.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{AT_ONCE, Rollup};
 use crate::catalog::entry::to_json;
-use crate::catalog::life::Life;
+use crate::catalog::generation::GenerationState;
 use crate::catalog::{CommitDraft, Finished, WriterKind};
 use crate::store::{Created, Store, names};
 
@@ -33,16 +33,16 @@ impl Rollup {
         // It was put by the newest step: what it is dated is not later than now.
         let root = store.head(&names::root(self.root.value.version)).await?;
         let Some(now) = root.map(|root| root.modified) else { return Ok(0) };
-        let may_be = |life: &Life| {
-            let is_live = life.writer().is_some_and(|of| of.info.kind == WriterKind::Live);
+        let may_be = |state: &GenerationState| {
+            let is_live = state.writer().is_some_and(|of| of.info.kind == WriterKind::Live);
             // By its own clock, which costs nothing to ask. Its log says the rest.
-            let heard = life.last_commit().or(life.writer().map(|of| of.info.started_at));
+            let heard = state.last_commit().or(state.writer().map(|of| of.info.started_at));
             let old = heard.is_none_or(|heard| heard.saturating_add(silent) < store.now());
-            is_live && old && !life.chain().finished()
+            is_live && old && !state.chain().finished()
         };
-        let logs = self.root.value.logs.iter().map(|log| &log.life).filter(|life| may_be(life));
+        let logs = self.root.value.logs.iter().map(|log| &log.state).filter(|state| may_be(state));
         let ended = stream::iter(logs.cloned().collect::<Vec<_>>())
-            .map(|life| async move { end(store, &life, now, silent).await })
+            .map(|state| async move { end(store, &state, now, silent).await })
             .buffered(AT_ONCE)
             .try_fold(0, |all, ended| async move { Ok(all + u64::from(ended)) });
         ended.await
@@ -50,16 +50,21 @@ impl Rollup {
 }
 
 /// Ends a log if its last entry is that old; whether it did.
-async fn end(store: &Store, life: &Life, now: Time, silent: Duration) -> Result<bool, Failure> {
-    let (recorder, generation) = life.owner();
+async fn end(
+    store: &Store,
+    state: &GenerationState,
+    now: Time,
+    silent: Duration,
+) -> Result<bool, Failure> {
+    let (recorder, generation) = state.owner();
     // Of a log whose last entry is lost its own clock tells.
-    let last = last_entry(store, life, recorder, generation).await?;
-    let Some(last) = last.or(life.last_commit()) else { return Ok(false) };
+    let last = last_entry(store, state, recorder, generation).await?;
+    let Some(last) = last.or(state.last_commit()) else { return Ok(false) };
     if last.saturating_add(silent) >= now {
         return Ok(false);
     }
-    let finished = Some(Finished { complete: false, packets_total: life.packets() });
-    let chain = life.chain();
+    let finished = Some(Finished { complete: false, packets_total: state.packets() });
+    let chain = state.chain();
     let draft = CommitDraft {
         next_ordinal: chain.next_ordinal(),
         finished,
@@ -75,11 +80,11 @@ async fn end(store: &Store, life: &Life, now: Time, silent: Duration) -> Result<
 /// When the last entry of a log was made, by the store's clock; none if it cannot be told.
 async fn last_entry(
     store: &Store,
-    life: &Life,
+    state: &GenerationState,
     recorder: RecorderId,
     generation: Generation,
 ) -> Result<Option<Time>, Failure> {
-    let path = match life.chain().next().checked_sub(1) {
+    let path = match state.chain().next().checked_sub(1) {
         Some(last) => names::commit(recorder, generation, last),
         None => names::writer(recorder, generation),
     };

@@ -44,7 +44,7 @@ pub(in crate::catalog) async fn window(store: &Store, range: TimeRange) -> Windo
     window
 }
 
-/// The last commit of a life.
+/// The last commit of a generation.
 fn end() -> CommitDraft {
     let finished = Some(Finished { complete: true, packets_total: 0 });
     CommitDraft { finished, ..CommitDraft::default() }
@@ -75,7 +75,7 @@ async fn the_rolled_up_catalog_says_what_the_logs_say() {
 }
 
 #[tokio::test]
-async fn a_life_that_ended_is_not_looked_for_any_more() {
+async fn a_generation_that_ended_is_not_looked_for_any_more() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
@@ -86,9 +86,10 @@ async fn a_life_that_ended_is_not_looked_for_any_more() {
     step(&mut rollup).await;
     assert!(rollup.root().logs.is_empty());
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
-    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives;
-    assert_eq!((lives.len(), lives[0].packets(), lives[0].commits()), (1, 10, 2));
-    assert!(lives[0].finished().is_some_and(|end| end.complete));
+    let generations =
+        CatalogView::load(&store).await.unwrap().generations().await.unwrap().generations;
+    assert_eq!((generations.len(), generations[0].packets(), generations[0].commits()), (1, 10, 2));
+    assert!(generations[0].finished().is_some_and(|end| end.complete));
 
     // A name that shows up again is no new log.
     store.put_new(&names::open(RECORDER, Generation(1)), Vec::new()).await.unwrap();
@@ -295,7 +296,7 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
     objects.put(&full(2), "{\"format\":99}".into()).await.unwrap();
     let mut rollup = rollup(&store).await;
     assert_eq!(step(&mut rollup).await.commits, 2);
-    assert_eq!(rollup.root().logs[0].life.chain().next(), 2);
+    assert_eq!(rollup.root().logs[0].state.chain().next(), 2);
     let view = CatalogView::load(&store).await.unwrap();
     let [damaged, newer] = view.gaps() else { panic!("{:?}", view.gaps()) };
     assert!(damaged.what.contains("/00000000000000000001 is damaged"), "{damaged}");
@@ -402,11 +403,12 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     let sealed = rollup.end_silent(silent).await.unwrap();
     assert!(sealed >= 1, "{sealed}");
     assert!(step(&mut rollup).await.ended >= 1);
-    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives;
-    let life = lives.iter().find(|life| life.owner().0 == RECORDER).unwrap();
-    assert!(life.finished().is_some_and(|end| !end.complete));
-    assert!(life.notes().contains(silent::NOTE));
-    // It comes back, and goes on in a life of its own.
+    let generations =
+        CatalogView::load(&store).await.unwrap().generations().await.unwrap().generations;
+    let state = generations.iter().find(|state| state.owner().0 == RECORDER).unwrap();
+    assert!(state.finished().is_some_and(|end| !end.complete));
+    assert!(state.notes().contains(silent::NOTE));
+    // It comes back, and goes on in a generation of its own.
     let commit = recorder.commit(draft("late", 1)).await.unwrap();
     assert_eq!(
         (commit.generation, recorder.generation(), commit.seq),
@@ -418,13 +420,15 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     let of =
         |generation: u32| all.segments.iter().filter(move |of| of.by.1 == Generation(generation));
     assert!(of(2).all(|of| of.recorder == RECORDER && of.generation == Generation(1)));
-    assert_eq!(of(2).count(), 2, "packets keep the life they were captured in");
+    assert_eq!(of(2).count(), 2, "packets keep the generation they were captured in");
     step(&mut rollup).await;
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "late", "later", "b"]);
-    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives;
-    let life = lives.iter().find(|life| life.owner() == (RECORDER, Generation(2))).unwrap();
-    assert_eq!(life.writer().unwrap().info.resumes, Some(Generation(1)));
-    assert!(life.notes().iter().all(|note| note.starts_with("goes on from a log")));
+    let generations =
+        CatalogView::load(&store).await.unwrap().generations().await.unwrap().generations;
+    let state =
+        generations.iter().find(|state| state.owner() == (RECORDER, Generation(2))).unwrap();
+    assert_eq!(state.writer().unwrap().info.resumes, Some(Generation(1)));
+    assert!(state.notes().iter().all(|note| note.starts_with("goes on from a log")));
 }
 
 pub(in crate::catalog) struct Silent;
@@ -432,7 +436,7 @@ pub(in crate::catalog) struct Silent;
 impl crate::repair::Watch for Silent {}
 
 #[tokio::test]
-async fn an_ended_life_that_is_gone_is_put_anew_before_the_root_forgets_it() {
+async fn an_ended_generation_that_is_gone_is_put_anew_before_the_root_forgets_it() {
     let store = memory().await;
     let (mut ends, mut stays) = (recorder(&store, 0).await, recorder(&store, 1).await);
     let mut rollup = rollup(&store).await;
@@ -440,14 +444,17 @@ async fn an_ended_life_that_is_gone_is_put_anew_before_the_root_forgets_it() {
     ends.commit(CommitDraft { finished: end().finished, ..draft("e", 1) }).await.unwrap();
     step(&mut rollup).await;
     assert!(rollup.root().logs.iter().any(|log| log.ended));
-    store.delete(&names::life(RECORDER, Generation(1))).await.unwrap();
+    store.delete(&names::ended_generation(RECORDER, Generation(1))).await.unwrap();
     let options = crate::repair::Options::default();
     let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
     assert_eq!(report.repaired, 1);
     let again = crate::repair::repair(&store, &options, &Silent).await.unwrap();
     // Nothing was ever put of the two segments.
     assert_eq!(again, crate::repair::Report { beyond: 2, ..Default::default() });
-    assert_eq!(CatalogView::load(&store).await.unwrap().lives().await.unwrap().lives.len(), 2);
+    assert_eq!(
+        CatalogView::load(&store).await.unwrap().generations().await.unwrap().generations.len(),
+        2
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::catalog::entry::{Finished, Writer};
 use crate::catalog::tests::{RECORDER, draft, import, memory};
 use crate::catalog::{Recorder, WriterInfo};
 
-/// How long a life may be silent here.
+/// How long a generation may be silent here.
 const SILENT: Duration = Duration::from_millis(300);
 
 fn info(resumes: Option<Generation>) -> WriterInfo {
@@ -20,10 +20,10 @@ async fn begin(store: &Store, generation: u32) -> Option<Recorder> {
     Recorder::succeed(store, RECORDER, Generation(generation), info(None)).await.unwrap()
 }
 
-/// What a look finds: the number of the next life, or none if one lives; and how many it waited for.
+/// What a look finds: the number of the next generation, or none if one lives; and how many it waited for.
 async fn found(store: &Store) -> (Option<u32>, u64) {
     let waits = AtomicU64::new(0);
-    let waiting = |_: &Life, _| {
+    let waiting = |_: &GenerationState, _| {
         waits.fetch_add(1, Ordering::Relaxed);
     };
     let standing = look(store, RECORDER, SILENT, &waiting).await.unwrap();
@@ -48,7 +48,7 @@ async fn of_many_who_begin_at_once_one_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_that_shows_signs_is_left_alone() {
+async fn a_generation_that_shows_signs_is_left_alone() {
     let store = memory().await;
     let mut recorder = begin(&store, 1).await.unwrap();
     let living = tokio::spawn({
@@ -82,7 +82,7 @@ async fn what_is_silent_is_ended_and_finds_out() {
         successor.commit(draft("c", 0)).await.unwrap();
         let catalog = Catalog::load(&store).await.unwrap();
         assert!(catalog.problems().is_empty());
-        let ended = catalog.life((RECORDER, Generation(1))).unwrap();
+        let ended = catalog.state((RECORDER, Generation(1))).unwrap();
         assert!(ended.chain().finished() && !ended.finished().unwrap().complete);
         assert_eq!(ended.commits(), commits + 1);
     }
@@ -112,12 +112,12 @@ async fn an_ended_log_can_be_rolled_up() {
 }
 
 #[tokio::test]
-async fn a_life_that_was_silent_for_long_is_not_waited_for() {
+async fn a_generation_that_was_silent_for_long_is_not_waited_for() {
     let store = memory().await;
     drop(begin(&store, 1).await);
     // By the store's clock, which here is this machine's.
     tokio::time::sleep(Duration::from_millis(30)).await;
-    let waiting = |_: &Life, _| panic!("it waits");
+    let waiting = |_: &GenerationState, _| panic!("it waits");
     let standing = look(&store, RECORDER, Duration::from_millis(20), &waiting).await.unwrap();
     assert!(matches!(standing, Standing::Free { next: Generation(2), .. }));
 }
@@ -132,7 +132,7 @@ async fn what_a_newer_version_wrote_is_not_gone_on_with() {
     writer.generation = Generation(2);
     let bytes = to_json(&writer).unwrap();
     let _created = store.create(&names::writer(RECORDER, Generation(2)), bytes).await.unwrap();
-    let waiting = |_: &Life, _| ();
+    let waiting = |_: &GenerationState, _| ();
     let failure = look(&store, RECORDER, SILENT, &waiting).await.expect_err("too new");
     assert_eq!(failure.kind(), FailureKind::TooNew);
 }

@@ -19,8 +19,8 @@ use crate::segment::builder::{SegmentBuilder, Writer};
 use crate::store::names as paths;
 use crate::testing::key;
 
-/// Lives of recorders.
-const LIVES: usize = 6;
+/// Generations of recorders.
+const GENERATIONS: usize = 6;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -47,14 +47,14 @@ impl Maker {
     /// A segment of packets with these ordinals, one a second from a time on, put into the store.
     async fn segment(
         &mut self,
-        life: (u64, u32),
+        state: (u64, u32),
         ordinals: std::ops::Range<u64>,
         hour: i64,
     ) -> SegmentEntry {
-        let writer = Writer { recorder: RecorderId(life.0), generation: Generation(life.1) };
+        let writer = Writer { recorder: RecorderId(state.0), generation: Generation(state.1) };
         let name = format!("{}-{}-{:08}", writer.recorder, writer.generation, ordinals.start);
         let mut builder = SegmentBuilder::new(writer).unwrap();
-        let key = FlowKey { source: Address::v4([10, 0, 0, life.0 as u8]), ..key() };
+        let key = FlowKey { source: Address::v4([10, 0, 0, state.0 as u8]), ..key() };
         let part = builder.open_part(FlowId::new(writer.recorder, writer.generation, 0), key);
         for ordinal in ordinals.clone() {
             let mut headers = Headers::default();
@@ -142,7 +142,7 @@ fn info(kind: WriterKind, source: &str, resumes: Option<u32>) -> WriterInfo {
     }
 }
 
-/// A store with imports and recordings of several lives, most of it rolled up.
+/// A store with imports and recordings of several generations, most of it rolled up.
 async fn made() -> (Arc<InMemory>, Made) {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
@@ -184,7 +184,7 @@ async fn made() -> (Arc<InMemory>, Made) {
     maker.commit(&mut import, vec![last], Some(true)).await;
     maker.roll_up().await;
 
-    // A recorder that was started again: its packets are numbered from 0 in each life.
+    // A recorder that was started again: its packets are numbered from 0 in each generation.
     let mut live =
         Recorder::start(&store, RecorderId(0xc), info(WriterKind::Live, "", None)).await.unwrap();
     for (from, hour) in [(0, 10), (10, 11)] {
@@ -298,10 +298,12 @@ async fn tried(seed: u64) -> Result<(), String> {
         return told(format!("before the repair, nothing says that {silent:?} are missing"));
     }
 
-    let lives = CatalogView::load(&store).await.unwrap().lives().await.unwrap();
-    if lives.lives.len() < LIVES && lives.gaps.is_empty() {
-        let many = LIVES - lives.lives.len();
-        return told(format!("before the repair, nothing says that {many} lives are missing"));
+    let generations = CatalogView::load(&store).await.unwrap().generations().await.unwrap();
+    if generations.generations.len() < GENERATIONS && generations.gaps.is_empty() {
+        let many = GENERATIONS - generations.generations.len();
+        return told(format!(
+            "before the repair, nothing says that {many} generations are missing"
+        ));
     }
 
     let options = Options { remove_waste: chance.below(2) == 0, ..NOW };

@@ -1,4 +1,4 @@
-//! One life of a recorder: who it is, how far its log was followed, and what its commits add up to.
+//! One generation of a recorder: who it is, how far its log was followed, and what its commits add up to.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::chain::{Chain, Problem, is_changed};
 use super::entry::{Commit, Finished, Source, SourceMark, Writer, WriterKind};
 
-/// Notes that are kept of one life.
+/// Notes that are kept of one generation.
 const NOTES: usize = 64;
 
 /// See the module. What the commits say of segments, listening and losses is kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Life {
+pub struct GenerationState {
     writer: Option<Writer>,
     chain: Chain,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,9 +29,9 @@ pub struct Life {
     last_commit: Option<Time>,
 }
 
-impl Life {
-    pub(crate) fn new(writer: Option<Writer>, chain: Chain) -> Life {
-        Life {
+impl GenerationState {
+    pub(crate) fn new(writer: Option<Writer>, chain: Chain) -> GenerationState {
+        GenerationState {
             writer,
             chain,
             finished: None,
@@ -44,7 +44,7 @@ impl Life {
         }
     }
 
-    /// Takes the commit with number `seq`, at or after that of [`Life::chain`]. What is wrong goes to
+    /// Takes the commit with number `seq`, at or after that of [`Generation::chain`]. What is wrong goes to
     /// `problems`; what the commit says is returned if it can be read at all.
     pub(crate) fn follow(
         &mut self,
@@ -142,16 +142,16 @@ impl Life {
     }
 }
 
-/// How far an import of one source has come, over all lives that worked on it.
+/// How far an import of one source has come, over all generations that worked on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// What was imported, as the last life found it.
+    /// What was imported, as the last generation found it.
     pub source: Source,
     /// Who imports it.
     pub recorder: RecorderId,
-    /// The life that began it; the flow ids of all its lives carry this one.
+    /// The generation that began it; the flow ids of all its generations carry this one.
     pub first_generation: Generation,
-    /// The life that worked on it last.
+    /// The generation that worked on it last.
     pub last_generation: Generation,
     /// All of it is committed.
     pub complete: bool,
@@ -165,51 +165,51 @@ pub struct Import {
     pub source_read: Option<SourceMark>,
     /// Of so many of the source's first packets it is said what was listened to and lost.
     pub stated: u64,
-    /// How far the source had been read each time that an earlier life had imported all of it. It has grown since.
+    /// How far the source had been read each time that an earlier generation had imported all of it. It has grown since.
     pub earlier: Vec<SourceMark>,
 }
 
-/// The imports of files, from lives in the order of recorders and generations; the earliest first. What they have read of their files
+/// The imports of files, from generations in the order of recorders and generations; the earliest first. What they have read of their files
 /// is told by [`Import::source_read`].
-pub fn imports<'a>(lives: impl IntoIterator<Item = &'a Life>) -> Vec<Import> {
+pub fn imports<'a>(generations: impl IntoIterator<Item = &'a GenerationState>) -> Vec<Import> {
     let mut imports: Vec<Import> = Vec::new();
-    for life in lives {
-        let (recorder, generation) = life.owner();
-        let Some(writer) = &life.writer else { continue };
+    for state in generations {
+        let (recorder, generation) = state.owner();
+        let Some(writer) = &state.writer else { continue };
         let Some(source) = &writer.info.source else { continue };
         if writer.info.kind != WriterKind::Import {
             continue;
         }
-        // Lives are in order, so what is resumed was met before.
-        let stated = life.finished.as_ref().map_or(0, |of| of.packets_total);
+        // Generations are in order, so what is resumed was met before.
+        let stated = state.finished.as_ref().map_or(0, |of| of.packets_total);
         let resumed = imports.iter_mut().find(|import| {
             import.recorder == recorder && Some(import.last_generation) == writer.info.resumes
         });
         match resumed {
             Some(import) => {
-                // A file that has grown is gone on with although the life before was complete.
+                // A file that has grown is gone on with although the generation before was complete.
                 if import.complete {
                     import.earlier.extend(import.source_read.clone());
                 }
                 import.source = source.clone();
                 import.last_generation = generation;
-                import.complete = life.is_complete();
-                import.packets = import.packets.saturating_add(life.packets);
-                import.next_ordinal = import.next_ordinal.max(life.chain.next_ordinal());
-                import.next_flow = import.next_flow.max(life.next_flow);
+                import.complete = state.is_complete();
+                import.packets = import.packets.saturating_add(state.packets);
+                import.next_ordinal = import.next_ordinal.max(state.chain.next_ordinal());
+                import.next_flow = import.next_flow.max(state.next_flow);
                 import.stated = import.stated.max(stated);
-                import.source_read = life.source_read.clone().or(import.source_read.take());
+                import.source_read = state.source_read.clone().or(import.source_read.take());
             }
             None => imports.push(Import {
                 source: source.clone(),
                 recorder,
                 first_generation: generation,
                 last_generation: generation,
-                complete: life.is_complete(),
-                packets: life.packets,
-                next_ordinal: life.chain.next_ordinal(),
-                next_flow: life.next_flow,
-                source_read: life.source_read.clone(),
+                complete: state.is_complete(),
+                packets: state.packets,
+                next_ordinal: state.chain.next_ordinal(),
+                next_flow: state.next_flow,
+                source_read: state.source_read.clone(),
                 stated,
                 earlier: Vec::new(),
             }),
