@@ -12,7 +12,7 @@ use capstan_model::coverage::Listened;
 use capstan_model::{Address, Failure, FailureKind, HOUR_NANOS, Hour, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{
     AddressFilter, Asked, CatalogView, CommitDraft, Layer, LayerEntry, Outcome, Recorder, Rollup,
-    SegmentEntry, Slot, Stay, Window, WriterInfo, WriterKind,
+    SegmentEntry, Stay, TimeSlot, Window, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::store::{Requests, Store, names};
 use futures::TryStreamExt;
@@ -188,7 +188,7 @@ impl Busy {
 
     /// Length of the newest manifest.
     async fn manifest(&self) -> Result<u64, Failure> {
-        let slot = names::slot(Slot::Hour(HOUR));
+        let slot = names::slot(TimeSlot::Hour(HOUR));
         let listed: Vec<_> = self.store.list(&slot).try_collect().await?;
         let newest =
             listed.iter().filter_map(|of| Some((names::parse_manifest(&of.path)?.1, of.bytes)));

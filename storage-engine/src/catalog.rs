@@ -85,7 +85,7 @@ pub use lease::Lease;
 pub use load::writer;
 pub use recorder::Recorder;
 pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
-pub use slot::Slot;
+pub use slot::TimeSlot;
 pub use state::{Catalog, CommitId, Said, Segment, Totals};
 pub use view::{Asked, CatalogView, Generations, Window};
 

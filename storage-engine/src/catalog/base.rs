@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use super::gap::{About, Gap, GapKind};
 use super::rollup::FIRST_FORMAT;
 use super::root::Root;
-use super::slot::Slot;
+use super::slot::TimeSlot;
 use super::versions::{self, Versioned};
 use crate::store::{Store, names};
 
@@ -134,5 +134,5 @@ async fn is_rolled_up(store: &Store) -> Result<bool, Failure> {
 }
 
 async fn newest_wide(store: &Store) -> Result<Option<u64>, Failure> {
-    Ok(versions::listed_manifests(store, Slot::Wide).await?.pop().map(|(version, _)| version))
+    Ok(versions::listed_manifests(store, TimeSlot::Wide).await?.pop().map(|(version, _)| version))
 }

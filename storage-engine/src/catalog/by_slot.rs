@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{generation_number, recorder_hex};
-use super::facts::{Share, split};
-use super::slot::Slot;
+use super::facts::{SlotFacts, split};
+use super::slot::TimeSlot;
 use super::state::Segment;
 use super::walk::Met;
 
@@ -39,7 +39,7 @@ pub(crate) struct Logged {
     /// SHA-256 of its bytes, hex.
     pub(crate) sha256: String,
     /// What.
-    pub(crate) share: Share,
+    pub(crate) facts: SlotFacts,
     /// The slot has the segments' objects, and its manifest does not say so: these are too wide.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) only_objects: bool,
@@ -48,8 +48,8 @@ pub(crate) struct Logged {
 impl Logged {
     /// The segments that it names.
     pub(crate) fn into_segments(self) -> impl Iterator<Item = Segment> {
-        let Logged { recorder, generation, seq, share, .. } = self;
-        let segments = share.segments.into_iter();
+        let Logged { recorder, generation, seq, facts, .. } = self;
+        let segments = facts.segments.into_iter();
         segments.map(move |entry| Segment::of(recorder, generation, seq, entry))
     }
 }
@@ -60,7 +60,7 @@ pub(crate) struct BySlot<T> {
     /// It has no name, so nothing is left of it.
     file: File,
     end: u64,
-    slots: BTreeMap<Slot, Kept>,
+    slots: BTreeMap<TimeSlot, Kept>,
     buffered: usize,
     records: PhantomData<T>,
 }
@@ -92,7 +92,7 @@ impl<T: Serialize + DeserializeOwned> BySlot<T> {
     ///
     /// # Errors
     /// The temporary file cannot be written.
-    pub(crate) fn push(&mut self, slot: Slot, record: &T) -> Result<(), Failure> {
+    pub(crate) fn push(&mut self, slot: TimeSlot, record: &T) -> Result<(), Failure> {
         let kept = self.slots.entry(slot).or_default();
         let before = kept.buffer.len();
         serde_json::to_writer(&mut kept.buffer, record).map_err(|error| failed(error.into()))?;
@@ -118,7 +118,7 @@ impl<T: Serialize + DeserializeOwned> BySlot<T> {
     }
 
     /// The slots that have records.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+    pub(crate) fn slots(&self) -> impl Iterator<Item = TimeSlot> {
         self.slots.keys().copied()
     }
 
@@ -126,7 +126,7 @@ impl<T: Serialize + DeserializeOwned> BySlot<T> {
     ///
     /// # Errors
     /// The temporary file cannot be read.
-    pub(crate) fn read(&self, slot: Slot) -> Result<Vec<T>, Failure> {
+    pub(crate) fn read(&self, slot: TimeSlot) -> Result<Vec<T>, Failure> {
         self.slots.get(&slot).map_or_else(|| Ok(Vec::new()), |kept| self.read_kept(kept))
     }
 
@@ -134,7 +134,7 @@ impl<T: Serialize + DeserializeOwned> BySlot<T> {
     ///
     /// # Errors
     /// The temporary file cannot be read.
-    pub(crate) fn take(&mut self, slot: Slot) -> Result<Vec<T>, Failure> {
+    pub(crate) fn take(&mut self, slot: TimeSlot) -> Result<Vec<T>, Failure> {
         let Some(kept) = self.slots.remove(&slot) else { return Ok(Vec::new()) };
         self.buffered -= kept.buffer.len();
         self.read_kept(&kept)
@@ -166,10 +166,10 @@ impl BySlot<Logged> {
         for entry in &met.commit.content.segments {
             self.keep_objects(&Segment::of(recorder, generation, seq, entry.clone()))?;
         }
-        for (slot, share) in split(met.commit.content) {
+        for (slot, facts) in split(met.commit.content) {
             let sha256 = met.sha256.clone();
             let only_objects = false;
-            self.push(slot, &Logged { recorder, generation, seq, sha256, share, only_objects })?;
+            self.push(slot, &Logged { recorder, generation, seq, sha256, facts, only_objects })?;
         }
         Ok(())
     }
@@ -179,14 +179,14 @@ impl BySlot<Logged> {
     /// # Errors
     /// The temporary file cannot be written.
     pub(crate) fn keep_objects(&mut self, segment: &Segment) -> Result<(), Failure> {
-        let slot = Slot::Hour(segment.entry.hour);
-        if Slot::of_segment(&segment.entry).contains(&slot) {
+        let slot = TimeSlot::Hour(segment.entry.hour);
+        if TimeSlot::of_segment(&segment.entry).contains(&slot) {
             return Ok(());
         }
-        let share = Share { segments: vec![segment.entry.clone()], ..Share::default() };
+        let facts = SlotFacts { segments: vec![segment.entry.clone()], ..SlotFacts::default() };
         let ((recorder, generation), seq) = (segment.by, segment.seq);
         let (sha256, only_objects) = (String::new(), true);
-        self.push(slot, &Logged { recorder, generation, seq, sha256, share, only_objects })
+        self.push(slot, &Logged { recorder, generation, seq, sha256, facts, only_objects })
     }
 }
 

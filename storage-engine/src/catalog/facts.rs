@@ -7,11 +7,11 @@ use capstan_model::{Time, TimeRange};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{CommitDraft, SegmentEntry};
-use super::slot::Slot;
+use super::slot::TimeSlot;
 
 /// What one commit says of one slot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share {
+pub struct SlotFacts {
     /// Segments that lie there, or touch it.
     pub segments: Vec<SegmentEntry>,
     /// When and where was listened.
@@ -21,31 +21,31 @@ pub struct Share {
 }
 
 /// Takes a commit apart. Every fact is in at least one slot.
-pub fn split(content: CommitDraft) -> BTreeMap<Slot, Share> {
-    let mut shares: BTreeMap<Slot, Share> = BTreeMap::new();
+pub fn split(content: CommitDraft) -> BTreeMap<TimeSlot, SlotFacts> {
+    let mut by_slot: BTreeMap<TimeSlot, SlotFacts> = BTreeMap::new();
     for segment in content.segments {
-        for slot in Slot::of_segment(&segment) {
-            shares.entry(slot).or_default().segments.push(segment.clone());
+        for slot in TimeSlot::of_segment(&segment) {
+            by_slot.entry(slot).or_default().segments.push(segment.clone());
         }
     }
     for listened in content.listened {
-        for slot in Slot::of_range(&listened.range) {
-            shares.entry(slot).or_default().listened.push(listened.clone());
+        for slot in TimeSlot::of_range(&listened.range) {
+            by_slot.entry(slot).or_default().listened.push(listened.clone());
         }
     }
     for loss in content.losses {
-        for slot in Slot::of_range(&loss.range) {
-            shares.entry(slot).or_default().losses.push(loss.clone());
+        for slot in TimeSlot::of_range(&loss.range) {
+            by_slot.entry(slot).or_default().losses.push(loss.clone());
         }
     }
-    shares
+    by_slot
 }
 
 /// The slots that [`split`] finds in a commit, without copying its facts.
-pub(crate) fn slots_of(content: &CommitDraft) -> BTreeSet<Slot> {
-    let segments = content.segments.iter().flat_map(Slot::of_segment);
-    let listened = content.listened.iter().flat_map(|of| Slot::of_range(&of.range));
-    let losses = content.losses.iter().flat_map(|of| Slot::of_range(&of.range));
+pub(crate) fn slots_of(content: &CommitDraft) -> BTreeSet<TimeSlot> {
+    let segments = content.segments.iter().flat_map(TimeSlot::of_segment);
+    let listened = content.listened.iter().flat_map(|of| TimeSlot::of_range(&of.range));
+    let losses = content.losses.iter().flat_map(|of| TimeSlot::of_range(&of.range));
     segments.chain(listened).chain(losses).collect()
 }
 
@@ -75,14 +75,14 @@ pub struct Facts {
 
 impl Facts {
     /// Takes in what a commit says.
-    pub(crate) fn push(&mut self, by: u32, seq: u64, sha256: String, share: Share) {
+    pub(crate) fn push(&mut self, by: u32, seq: u64, sha256: String, facts: SlotFacts) {
         fn stated<T>(by: u32, seq: u64) -> impl Fn(T) -> Stated<T> {
             move |fact| Stated { by, seq, fact }
         }
         self.commits.push(stated(by, seq)(sha256));
-        self.segments.extend(share.segments.into_iter().map(stated(by, seq)));
-        self.listened.extend(share.listened.into_iter().map(stated(by, seq)));
-        self.losses.extend(share.losses.into_iter().map(stated(by, seq)));
+        self.segments.extend(facts.segments.into_iter().map(stated(by, seq)));
+        self.listened.extend(facts.listened.into_iter().map(stated(by, seq)));
+        self.losses.extend(facts.losses.into_iter().map(stated(by, seq)));
     }
 
     /// How many there are.

@@ -11,7 +11,7 @@ use capstan_model::{Failure, FailureKind, TimeRange};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use super::slot::Slot;
+use super::slot::TimeSlot;
 use super::state::CommitId;
 use crate::store::names;
 
@@ -75,10 +75,10 @@ pub enum About {
 
 impl About {
     /// The times of a slot.
-    pub(crate) fn slot(slot: Slot) -> About {
+    pub(crate) fn slot(slot: TimeSlot) -> About {
         match slot {
-            Slot::Wide => About::AnyTime,
-            Slot::Hour(hour) => hour.range().map_or(About::NoTime, About::Times),
+            TimeSlot::Wide => About::AnyTime,
+            TimeSlot::Hour(hour) => hour.range().map_or(About::NoTime, About::Times),
         }
     }
 
@@ -165,9 +165,9 @@ mod tests {
             end: Time((hour + 1) * HOUR_NANOS),
         };
         for (about, first, second, all) in [
-            (About::slot(Slot::Hour(Hour(1))), false, true, true),
-            (About::slot(Slot::Hour(Hour::UNKNOWN)), false, false, true),
-            (About::slot(Slot::Wide), true, true, true),
+            (About::slot(TimeSlot::Hour(Hour(1))), false, true, true),
+            (About::slot(TimeSlot::Hour(Hour::UNKNOWN)), false, false, true),
+            (About::slot(TimeSlot::Wide), true, true, true),
         ] {
             let touched = [hour(0), hour(1), TimeRange::ALL].map(|asked| about.touches(&asked));
             assert_eq!(touched, [first, second, all], "{about:?}");

@@ -15,10 +15,10 @@ use capstan_model::{Generation, RecorderId, TimeRange};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{WriterInfo, generation_number, recorder_hex};
-use super::facts::{Facts, Share};
+use super::facts::{Facts, SlotFacts};
 use super::filter::AddressFilter;
 use super::part::{Holds, Part, PartContent};
-use super::slot::Slot;
+use super::slot::TimeSlot;
 
 /// The format of manifests and parts that is written, and the newest one that is read.
 pub const FORMAT: u32 = 1;
@@ -32,7 +32,7 @@ pub struct Manifest {
     /// The format number, [`FORMAT`].
     pub format: u32,
     /// What it is about.
-    pub slot: Slot,
+    pub slot: TimeSlot,
     /// Its number, from 1 without gaps.
     pub version: u64,
     /// SHA-256 of the version before, hex; empty for the first.
@@ -90,7 +90,7 @@ pub struct SlotCommit {
     /// SHA-256 of its bytes, hex.
     pub sha256: String,
     /// What it says.
-    pub share: Share,
+    pub facts: SlotFacts,
 }
 
 /// Why a manifest, a root or a step from one to the next is not right.
@@ -100,7 +100,7 @@ pub struct Broken(pub &'static str);
 
 impl Manifest {
     /// Before the first version: nothing.
-    pub fn empty(slot: Slot) -> Manifest {
+    pub fn empty(slot: TimeSlot) -> Manifest {
         Manifest {
             format: FORMAT,
             slot,
@@ -135,7 +135,7 @@ impl Manifest {
                 continue;
             }
             contributor.next = commit.seq.saturating_add(1);
-            next.held.push(by, commit.seq, commit.sha256.clone(), commit.share.clone());
+            next.held.push(by, commit.seq, commit.sha256.clone(), commit.facts.clone());
             changed = true;
         }
         next.version = self.version.saturating_add(1);
@@ -163,7 +163,7 @@ impl Manifest {
             let by = next.contributor(commit);
             if let Some(contributor) = next.contributors.get_mut(by as usize) {
                 contributor.next = contributor.next.max(commit.seq.saturating_add(1));
-                next.held.push(by, commit.seq, commit.sha256.clone(), commit.share.clone());
+                next.held.push(by, commit.seq, commit.sha256.clone(), commit.facts.clone());
             }
         }
         Manifest { version: newest.saturating_add(1), epoch, previous, nonce, ..next }
@@ -350,7 +350,7 @@ mod tests {
     use crate::catalog::SegmentEntry;
     use crate::catalog::tests::segment;
 
-    const SLOT: Slot = Slot::Hour(Hour(0));
+    const SLOT: TimeSlot = TimeSlot::Hour(Hour(0));
 
     fn commit(recorder: u64, seq: u64) -> SlotCommit {
         let range = TimeRange { start: Time(seq as i64), end: Time(HOUR_NANOS) };
@@ -362,7 +362,7 @@ mod tests {
             info: None,
             seq,
             sha256: format!("{recorder}-{seq}"),
-            share: Share { listened, ..Share::default() },
+            facts: SlotFacts { listened, ..SlotFacts::default() },
         }
     }
 
@@ -407,7 +407,7 @@ mod tests {
         let busy = |from: u64, filter: Option<AddressFilter>| {
             let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
             let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
-            commits[0].share.segments.push(segment);
+            commits[0].facts.segments.push(segment);
             commits
         };
         let address = |last: u8| Address::v4([10, 0, 0, last]);
@@ -444,7 +444,7 @@ mod tests {
         let busy = |from: u64, filter: Option<AddressFilter>| {
             let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
             let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
-            commits[0].share.segments.push(segment);
+            commits[0].facts.segments.push(segment);
             commits
         };
         let is_there = |of: &Manifest, number: u32| {
@@ -476,7 +476,7 @@ mod tests {
             change(&mut manifest);
             manifest.check(&first).expect_err("broken").0
         };
-        assert!(bad(|m| m.slot = Slot::Wide).contains("another slot"));
+        assert!(bad(|m| m.slot = TimeSlot::Wide).contains("another slot"));
         assert!(bad(|m| m.version = 5).contains("follow"));
         assert!(bad(|m| m.epoch = 0).contains("older epoch"));
         assert!(bad(|m| m.contributors.clear()).contains("is gone"));

@@ -4,7 +4,7 @@ use capstan_model::Time;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
-use super::slot::Slot;
+use super::slot::TimeSlot;
 
 /// An object with facts: `catalog/<slot>/part-<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub struct PartContent {
     /// The format number, [`FORMAT`](super::manifest::FORMAT).
     pub format: u32,
     /// The slot whose manifest names it.
-    pub slot: Slot,
+    pub slot: TimeSlot,
     /// The facts. Contributors are the manifest's.
     pub facts: Facts,
 }

@@ -26,7 +26,7 @@ use super::gap::Gap;
 use super::generation::GenerationState;
 use super::manifest::{Manifest, SlotCommit};
 use super::root::{Root, Step};
-use super::slot::Slot;
+use super::slot::TimeSlot;
 use super::sweep;
 use super::versions::{self, Versioned};
 use super::{Chain, Problem};
@@ -87,9 +87,9 @@ pub struct Rollup {
     /// The newest boundary.
     boundary: u64,
     /// The newest manifests of slots that changed in the step before.
-    manifests: BTreeMap<Slot, Versioned<Manifest>>,
+    manifests: BTreeMap<TimeSlot, Versioned<Manifest>>,
     /// Slots that changed since replaced versions were removed last.
-    unswept: BTreeSet<Slot>,
+    unswept: BTreeSet<TimeSlot>,
     /// Steps so far.
     steps: u32,
 }
@@ -117,7 +117,7 @@ pub struct Swept {
 /// A log that was followed, as far as a step takes it.
 struct Followed {
     state: GenerationState,
-    by_slot: Vec<(Slot, SlotCommit)>,
+    by_slot: Vec<(TimeSlot, SlotCommit)>,
     commits: u64,
     problems: Vec<String>,
     gaps: Vec<Gap>,
@@ -223,7 +223,7 @@ impl Rollup {
             }
         }
 
-        let mut by_slot: BTreeMap<Slot, Vec<SlotCommit>> = BTreeMap::new();
+        let mut by_slot: BTreeMap<TimeSlot, Vec<SlotCommit>> = BTreeMap::new();
         for followed in self.follow().await? {
             rolled_up.commits += followed.commits;
             rolled_up.more |= followed.more;
@@ -352,8 +352,8 @@ impl Rollup {
     /// Puts commits into the manifests of their slots; gives the manifests that there are now.
     async fn roll_up(
         &mut self,
-        by_slot: BTreeMap<Slot, Vec<SlotCommit>>,
-    ) -> Result<Result<Vec<(Slot, u64)>, Fenced>, Failure> {
+        by_slot: BTreeMap<TimeSlot, Vec<SlotCommit>>,
+    ) -> Result<Result<Vec<(TimeSlot, u64)>, Fenced>, Failure> {
         let known = std::mem::take(&mut self.manifests);
         let mut put = stream::iter(by_slot)
             .map(|(slot, commits)| {
@@ -464,9 +464,9 @@ async fn follow(
         replaced.extend(commit.content.replaces.iter().cloned());
         let info = state.writer().map(|writer| writer.info.clone());
         let sha256 = sha256_hex(&bytes);
-        by_slot.extend(split(commit.content).into_iter().map(|(slot, share)| {
+        by_slot.extend(split(commit.content).into_iter().map(|(slot, facts)| {
             let (info, sha256) = (info.clone(), sha256.clone());
-            (slot, SlotCommit { recorder, generation, admitted, info, seq, sha256, share })
+            (slot, SlotCommit { recorder, generation, admitted, info, seq, sha256, facts })
         }));
     }
     let (gaps, problems) = sorted_out(&found);
@@ -497,7 +497,7 @@ pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u
 async fn roll_up(
     store: &Store,
     epoch: u64,
-    slot: Slot,
+    slot: TimeSlot,
     commits: Vec<SlotCommit>,
     known: Option<Versioned<Manifest>>,
     named: u64,

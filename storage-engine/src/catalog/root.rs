@@ -19,7 +19,7 @@ use super::gap::{About, Gap};
 use super::generation::GenerationState;
 use super::hours::Hours;
 use super::manifest::{Broken, Contributor};
-use super::slot::Slot;
+use super::slot::TimeSlot;
 use crate::store::names;
 
 /// The format of roots that is written, and the newest one that is read.
@@ -89,7 +89,7 @@ pub struct OpenLog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotVersion {
     /// Of what.
-    pub slot: Slot,
+    pub slot: TimeSlot,
     /// Its version.
     pub version: u64,
     /// The version of the root that first named it.
@@ -106,7 +106,7 @@ pub struct Step {
     /// Ended ones that nobody finds any more.
     pub gone: BTreeSet<(RecorderId, Generation)>,
     /// Manifests that were put.
-    pub slots: Vec<(Slot, u64)>,
+    pub slots: Vec<(TimeSlot, u64)>,
     /// What was wrong and hides nothing, in words.
     pub problems: Vec<String>,
     /// What hides facts.
@@ -213,7 +213,7 @@ impl Root {
         }
         next.logs.retain(|log| !log.ended || !step.gone.contains(&log.state.owner()));
         for (slot, version) in step.slots {
-            if let (Slot::Hour(hour), Some(hours)) = (slot, &mut next.hours) {
+            if let (TimeSlot::Hour(hour), Some(hours)) = (slot, &mut next.hours) {
                 hours.insert(hour);
             }
             let named = SlotVersion { slot, version, since: next.version };
@@ -251,7 +251,7 @@ impl Root {
             }
         }
         // Which slots changed since is not known.
-        let named = |of| SlotVersion { slot: Slot::Wide, version: of, since: version };
+        let named = |of| SlotVersion { slot: TimeSlot::Wide, version: of, since: version };
         next.slots = wide.map(named).into_iter().collect();
         next.unnamed_since = version;
         hours.extend(self.hours());
@@ -301,8 +301,8 @@ impl Root {
         }
         next.version = version;
         if let Some(wide) = wide {
-            let of_wide = SlotVersion { slot: Slot::Wide, version: wide, since: version };
-            match next.slots.binary_search_by_key(&Slot::Wide, |of| of.slot) {
+            let of_wide = SlotVersion { slot: TimeSlot::Wide, version: wide, since: version };
+            match next.slots.binary_search_by_key(&TimeSlot::Wide, |of| of.slot) {
                 Ok(place) if next.slots[place].version < wide => next.slots[place] = of_wide,
                 Ok(_) => {}
                 Err(place) => next.slots.insert(place, of_wide),
@@ -315,13 +315,13 @@ impl Root {
     /// Leaves out the slots that did not change for longest. The wide one stays: everybody reads it.
     fn forget_slots(&mut self) {
         let mut since: Vec<u64> =
-            self.slots.iter().filter(|of| of.slot != Slot::Wide).map(|of| of.since).collect();
+            self.slots.iter().filter(|of| of.slot != TimeSlot::Wide).map(|of| of.since).collect();
         let Some(over) = since.len().checked_sub(SLOTS).filter(|over| *over > 0) else { return };
         since.sort_unstable();
         // Of those that changed with one version all are named, or none: that keeps the word
         // about those that are not named short.
         self.unnamed_since = since[over - 1];
-        self.slots.retain(|of| of.slot == Slot::Wide || of.since > since[over - 1]);
+        self.slots.retain(|of| of.slot == TimeSlot::Wide || of.since > since[over - 1]);
     }
 
     fn place(&self, owner: (RecorderId, Generation)) -> Result<usize, usize> {
@@ -344,7 +344,7 @@ impl Root {
     }
 
     /// The manifest of a slot; none if it changed too long ago to be named.
-    pub fn slot(&self, slot: Slot) -> Option<u64> {
+    pub fn slot(&self, slot: TimeSlot) -> Option<u64> {
         let place = self.slots.binary_search_by_key(&slot, |of| of.slot).ok()?;
         self.slots.get(place).map(|of| of.version)
     }
@@ -451,8 +451,8 @@ mod tests {
         next
     }
 
-    fn slot(hour: i32) -> Slot {
-        Slot::Hour(Hour(hour))
+    fn slot(hour: i32) -> TimeSlot {
+        TimeSlot::Hour(Hour(hour))
     }
 
     fn contributor(recorder: u64, admitted: u64) -> Contributor {
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(taken.known(&contributor(7, 2)), 0);
 
         let generations = vec![followed(&state(7), 3, true)];
-        let slots = vec![(slot(1), 1), (Slot::Wide, 1)];
+        let slots = vec![(slot(1), 1), (TimeSlot::Wide, 1)];
         let owner = (RecorderId(7), Generation(1));
         let ended = [owner].into();
         let rolled_up = step(&taken, Step { generations, slots, ended, ..Step::default() });
@@ -487,12 +487,12 @@ mod tests {
     #[test]
     fn slots_that_did_not_change_for_long_are_not_named() {
         let mut root =
-            step(&Root::empty(), Step { slots: vec![(Slot::Wide, 1)], ..Step::default() });
+            step(&Root::empty(), Step { slots: vec![(TimeSlot::Wide, 1)], ..Step::default() });
         for hour in 0..SLOTS as i32 + 3 {
             root = step(&root, Step { slots: vec![(slot(hour), 1)], ..Step::default() });
         }
         assert_eq!((root.slot(slot(2)), root.slot(slot(3))), (None, Some(1)));
-        assert_eq!(root.slot(Slot::Wide), Some(1));
+        assert_eq!(root.slot(TimeSlot::Wide), Some(1));
         assert_eq!(root.unnamed_since, 4);
         // Many in one step: none of them, and not some.
         let slots = (0..SLOTS as i32 + 1).map(|hour| (slot(1_000 + hour), 1)).collect();

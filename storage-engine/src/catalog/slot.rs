@@ -13,7 +13,7 @@ const HOURS: i64 = 24;
 
 /// What one row of manifests is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Slot {
+pub enum TimeSlot {
     /// An hour; [`Hour::UNKNOWN`] has the packets without a time.
     Hour(Hour),
     /// What touches so many hours that it would be in too many manifests, and what readers of
@@ -21,28 +21,28 @@ pub enum Slot {
     Wide,
 }
 
-impl Slot {
+impl TimeSlot {
     /// `date=…/hour=…`, or `wide`.
     pub fn path(self) -> String {
         match self {
-            Slot::Hour(hour) => hour.path(),
-            Slot::Wide => "wide".to_owned(),
+            TimeSlot::Hour(hour) => hour.path(),
+            TimeSlot::Wide => "wide".to_owned(),
         }
     }
 
     /// Takes a path apart.
-    pub fn from_path(path: &str) -> Option<Slot> {
+    pub fn from_path(path: &str) -> Option<TimeSlot> {
         match path {
-            "wide" => Some(Slot::Wide),
-            _ => Hour::from_path(path).map(Slot::Hour),
+            "wide" => Some(TimeSlot::Wide),
+            _ => Hour::from_path(path).map(TimeSlot::Hour),
         }
     }
 
     /// Whether a question about a range concerns what is in it.
     pub fn touches(self, range: &TimeRange) -> bool {
         match self {
-            Slot::Wide => true,
-            Slot::Hour(hour) => {
+            TimeSlot::Wide => true,
+            TimeSlot::Hour(hour) => {
                 range.is_all() || hour.range().is_some_and(|of| of.intersect(range).is_some())
             }
         }
@@ -50,49 +50,49 @@ impl Slot {
 
     /// The slots a segment is kept in. One with decryption secrets is wide, too: packets of other
     /// hours may need them.
-    pub fn of_segment(segment: &SegmentEntry) -> Vec<Slot> {
+    pub fn of_segment(segment: &SegmentEntry) -> Vec<TimeSlot> {
         let hours = segment.hours();
-        let mut slots: Vec<Slot> = hours.iter().copied().map(Slot::Hour).collect();
+        let mut slots: Vec<TimeSlot> = hours.iter().copied().map(TimeSlot::Hour).collect();
         if slots.len() as i64 > HOURS {
             slots.clear();
         }
         if slots.is_empty() || segment.secrets {
-            slots.push(Slot::Wide);
+            slots.push(TimeSlot::Wide);
         }
         slots
     }
 
     /// The slots that a fact about a range is kept in. A range without length is a moment.
-    pub fn of_range(range: &TimeRange) -> Vec<Slot> {
+    pub fn of_range(range: &TimeRange) -> Vec<TimeSlot> {
         if *range == UNKNOWN_TIME {
-            return vec![Slot::Hour(Hour::UNKNOWN)];
+            return vec![TimeSlot::Hour(Hour::UNKNOWN)];
         }
         let last = Time(range.end.0.saturating_sub(1)).max(range.start);
         let (first, last) = (range.start.hour(), last.hour());
         if i64::from(last.0) - i64::from(first.0) >= HOURS {
-            return vec![Slot::Wide];
+            return vec![TimeSlot::Wide];
         }
-        (first.0..=last.0).map(|hour| Slot::Hour(Hour(hour))).collect()
+        (first.0..=last.0).map(|hour| TimeSlot::Hour(Hour(hour))).collect()
     }
 }
 
-impl fmt::Display for Slot {
+impl fmt::Display for TimeSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path())
     }
 }
 
-impl Serialize for Slot {
+impl Serialize for TimeSlot {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Slot {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Slot, D::Error> {
+impl<'de> Deserialize<'de> for TimeSlot {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<TimeSlot, D::Error> {
         let path = String::deserialize(from)?;
         let unknown = || serde::de::Error::custom(format!("'{path}' is no hour"));
-        Slot::from_path(&path).ok_or_else(unknown)
+        TimeSlot::from_path(&path).ok_or_else(unknown)
     }
 }
 
@@ -108,35 +108,35 @@ mod tests {
 
     #[test]
     fn a_range_is_kept_in_the_hours_it_touches_or_beside_them() {
-        let hour = |hour| Slot::Hour(Hour(hour));
-        assert_eq!(Slot::of_range(&range(0, 1)), [hour(0)]);
-        assert_eq!(Slot::of_range(&range(5, 5)), [hour(0)]);
-        assert_eq!(Slot::of_range(&range(HOUR - 1, HOUR + 1)), [hour(0), hour(1)]);
-        assert_eq!(Slot::of_range(&range(0, HOUR)), [hour(0)]);
-        assert_eq!(Slot::of_range(&range(0, 24 * HOUR)).len(), 24);
-        assert_eq!(Slot::of_range(&range(0, 24 * HOUR + 1)), [Slot::Wide]);
-        assert_eq!(Slot::of_range(&TimeRange::ALL), [Slot::Wide]);
-        assert_eq!(Slot::of_range(&UNKNOWN_TIME), [Slot::Hour(Hour::UNKNOWN)]);
+        let hour = |hour| TimeSlot::Hour(Hour(hour));
+        assert_eq!(TimeSlot::of_range(&range(0, 1)), [hour(0)]);
+        assert_eq!(TimeSlot::of_range(&range(5, 5)), [hour(0)]);
+        assert_eq!(TimeSlot::of_range(&range(HOUR - 1, HOUR + 1)), [hour(0), hour(1)]);
+        assert_eq!(TimeSlot::of_range(&range(0, HOUR)), [hour(0)]);
+        assert_eq!(TimeSlot::of_range(&range(0, 24 * HOUR)).len(), 24);
+        assert_eq!(TimeSlot::of_range(&range(0, 24 * HOUR + 1)), [TimeSlot::Wide]);
+        assert_eq!(TimeSlot::of_range(&TimeRange::ALL), [TimeSlot::Wide]);
+        assert_eq!(TimeSlot::of_range(&UNKNOWN_TIME), [TimeSlot::Hour(Hour::UNKNOWN)]);
     }
 
     #[test]
     fn every_slot_of_a_fact_is_read_by_who_asks_about_it() {
         for (start, end) in [(0, 1), (-HOUR, HOUR), (0, 100 * HOUR), (i64::MIN, i64::MAX)] {
             let fact = range(start, end);
-            for slot in Slot::of_range(&fact) {
+            for slot in TimeSlot::of_range(&fact) {
                 assert!(slot.touches(&fact), "{slot}");
             }
         }
-        assert!(!Slot::Hour(Hour::UNKNOWN).touches(&range(0, HOUR)));
-        assert!(Slot::Hour(Hour::UNKNOWN).touches(&TimeRange::ALL));
+        assert!(!TimeSlot::Hour(Hour::UNKNOWN).touches(&range(0, HOUR)));
+        assert!(TimeSlot::Hour(Hour::UNKNOWN).touches(&TimeRange::ALL));
     }
 
     #[test]
     fn slots_are_said_by_their_path() {
-        for slot in [Slot::Wide, Slot::Hour(Hour(14)), Slot::Hour(Hour::UNKNOWN)] {
+        for slot in [TimeSlot::Wide, TimeSlot::Hour(Hour(14)), TimeSlot::Hour(Hour::UNKNOWN)] {
             let json = serde_json::to_string(&slot).unwrap();
-            assert_eq!(serde_json::from_str::<Slot>(&json).unwrap(), slot);
+            assert_eq!(serde_json::from_str::<TimeSlot>(&json).unwrap(), slot);
         }
-        assert!(serde_json::from_str::<Slot>("\"root\"").is_err());
+        assert!(serde_json::from_str::<TimeSlot>("\"root\"").is_err());
     }
 }

@@ -15,7 +15,7 @@ use super::gap::{About, Gap, GapKind};
 use super::manifest::Manifest;
 use super::part::{Holds, Part};
 use super::root::Root;
-use super::slot::Slot;
+use super::slot::TimeSlot;
 use super::state::{CommitId, Said, Segment};
 use super::versions;
 use super::view::{Asked, Window};
@@ -44,7 +44,7 @@ pub(super) struct Slots {
 
 #[derive(Debug, Default)]
 struct Kept {
-    slots: BTreeMap<Slot, Known>,
+    slots: BTreeMap<TimeSlot, Known>,
     /// Facts of all of them.
     facts: u64,
     uses: u64,
@@ -110,24 +110,24 @@ impl Slots {
         }
         let range = asked.range;
         let mut chosen = Vec::new();
-        let mut missing: Vec<(Slot, u64)> = Vec::new();
+        let mut missing: Vec<(TimeSlot, u64)> = Vec::new();
         let mut listed: BTreeSet<Hour> = BTreeSet::new();
         for slot in wanted(store, root, range).await? {
             let named = root.slot(slot);
-            let exact = named.filter(|_| !is_patched || slot == Slot::Wide);
+            let exact = named.filter(|_| !is_patched || slot == TimeSlot::Wide);
             match (self.fresh(root, slot, exact), exact, slot) {
                 (Some(read), ..) => chosen.push(read),
                 (None, Some(version), _) => missing.push((slot, version)),
-                (None, None, Slot::Hour(hour)) => {
+                (None, None, TimeSlot::Hour(hour)) => {
                     listed.insert(hour);
                 }
                 // The wide one is always named, if there is one.
-                (None, None, Slot::Wide) => {}
+                (None, None, TimeSlot::Wide) => {}
             }
         }
         let there = list(store, &listed).await?;
         for hour in listed {
-            let slot = Slot::Hour(hour);
+            let slot = TimeSlot::Hour(hour);
             let newest = there.get(&slot).copied().max(root.slot(slot));
             match newest {
                 Some(version) => missing.push((slot, version)),
@@ -154,7 +154,7 @@ impl Slots {
     }
 
     /// What is known of a slot, if it is not older than a root, which may name its version.
-    fn fresh(&self, root: &Root, slot: Slot, named: Option<u64>) -> Option<Arc<Read>> {
+    fn fresh(&self, root: &Root, slot: TimeSlot, named: Option<u64>) -> Option<Arc<Read>> {
         let mut kept = self.kept();
         kept.uses += 1;
         let now = kept.uses;
@@ -184,38 +184,42 @@ impl Slots {
 }
 
 /// The slots a question may concern.
-async fn wanted(store: &Store, root: &Root, range: TimeRange) -> Result<BTreeSet<Slot>, Failure> {
+async fn wanted(
+    store: &Store,
+    root: &Root,
+    range: TimeRange,
+) -> Result<BTreeSet<TimeSlot>, Failure> {
     let day = |time: Time| time.0.div_euclid(24 * HOUR_NANOS);
     let last = Time(range.end.0.saturating_sub(1)).max(range.start);
-    let mut wanted: BTreeSet<Slot> = [Slot::Wide].into();
+    let mut wanted: BTreeSet<TimeSlot> = [TimeSlot::Wide].into();
     if day(last) - day(range.start) < DAYS_ASKED {
         let hours = range.start.hour().0..=last.hour().0;
-        wanted.extend(hours.map(|hour| Slot::Hour(Hour(hour))));
+        wanted.extend(hours.map(|hour| TimeSlot::Hour(Hour(hour))));
         return Ok(wanted);
     }
     // A listing may not show yet what the root names, and what is lost it shows no more.
     let named = root.slots.iter().map(|of| of.slot);
     wanted.extend(named.filter(|slot| slot.touches(&range)));
     let of_root = root.hours.iter().flat_map(|of| of.within(range.start.hour(), last.hour()));
-    wanted.extend(of_root.map(Slot::Hour));
+    wanted.extend(of_root.map(TimeSlot::Hour));
     if range.is_all() && root.has_hour(Hour::UNKNOWN) {
-        wanted.insert(Slot::Hour(Hour::UNKNOWN));
+        wanted.insert(TimeSlot::Hour(Hour::UNKNOWN));
     }
     let (days, _) = store.names_below(&names::catalog()).await?;
     for path in days {
         let Some(day) = path.as_ref().strip_prefix("catalog/") else { continue };
         if let Some(first) = Hour::from_path(&format!("{day}/hour=00")) {
-            let hours = (first.0..first.0.saturating_add(24)).map(Hour).map(Slot::Hour);
+            let hours = (first.0..first.0.saturating_add(24)).map(Hour).map(TimeSlot::Hour);
             wanted.extend(hours.filter(|slot| slot.touches(&range)));
         } else if range.is_all() && format!("{day}/hour=unknown") == Hour::UNKNOWN.path() {
-            wanted.insert(Slot::Hour(Hour::UNKNOWN));
+            wanted.insert(TimeSlot::Hour(Hour::UNKNOWN));
         }
     }
     Ok(wanted)
 }
 
 /// The newest manifests of hours, of those that have any.
-async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<BTreeMap<Slot, u64>, Failure> {
+async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<BTreeMap<TimeSlot, u64>, Failure> {
     let mut days: BTreeMap<String, Vec<Hour>> = BTreeMap::new();
     for hour in hours {
         let path = hour.path();
@@ -227,17 +231,17 @@ async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<BTreeMap<Slot, u6
         if hours.len() > HOURS_LISTED {
             prefixes.push(names::catalog().join(day));
         } else {
-            prefixes.extend(hours.into_iter().map(|hour| names::slot(Slot::Hour(hour))));
+            prefixes.extend(hours.into_iter().map(|hour| names::slot(TimeSlot::Hour(hour))));
         }
     }
-    let mut newest: BTreeMap<Slot, u64> = BTreeMap::new();
+    let mut newest: BTreeMap<TimeSlot, u64> = BTreeMap::new();
     let mut listed = stream::iter(prefixes)
         .map(|prefix| async move { store.list(&prefix).try_collect::<Vec<_>>().await })
         .buffered(AT_ONCE);
     while let Some(objects) = listed.try_next().await? {
         for object in objects {
             let Some((slot, version)) = names::parse_manifest(&object.path) else { continue };
-            if matches!(slot, Slot::Hour(hour) if hours.contains(&hour)) {
+            if matches!(slot, TimeSlot::Hour(hour) if hours.contains(&hour)) {
                 let known = newest.entry(slot).or_default();
                 *known = version.max(*known);
             }
@@ -248,7 +252,7 @@ async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<BTreeMap<Slot, u6
 
 /// Reads a manifest that is there; a later one if it was removed, an earlier one if it cannot be used: then
 /// what it says is hidden.
-async fn read(store: &Store, slot: Slot, version: u64) -> Result<Read, Failure> {
+async fn read(store: &Store, slot: TimeSlot, version: u64) -> Result<Read, Failure> {
     let mut gap = None;
     let (mut at, mut lowest) = (version, version.saturating_sub(OLDER));
     while at > lowest {
@@ -278,8 +282,8 @@ async fn read(store: &Store, slot: Slot, version: u64) -> Result<Read, Failure> 
 async fn choose(store: &Store, read: Arc<Read>, asked: Asked<'_>) -> Result<Chosen, Failure> {
     let manifest = &read.manifest;
     // The wide one also has segments with secrets, which those of others may need.
-    let segments =
-        manifest.slot == Slot::Wide || asked.addresses.is_none_or(|such| manifest.may_hold(such));
+    let segments = manifest.slot == TimeSlot::Wide
+        || asked.addresses.is_none_or(|such| manifest.may_hold(such));
     let mut passed_over = 0;
     let mut chosen: Vec<Part> = Vec::new();
     for part in manifest.parts(asked.range) {
@@ -309,7 +313,7 @@ impl Read {
     }
 
     /// In place of one that was there and is not any more.
-    fn gone(slot: Slot) -> Read {
+    fn gone(slot: TimeSlot) -> Read {
         let path = names::slot(slot);
         let what = format!("{path} is missing: no version of its manifest is there");
         let gap = Gap::new(&path, GapKind::Missing, About::slot(slot), what);

@@ -17,7 +17,7 @@ use object_store::path::Path;
 
 use super::lease::Leases;
 use super::root::Root;
-use super::slot::Slot;
+use super::slot::TimeSlot;
 use super::versions;
 use crate::store::{Listed, Store};
 
@@ -50,7 +50,7 @@ impl Kept {
 
     /// The lowest version of a slot's manifest that a leased root names. It may have been replaced before that
     /// root was made: by a rollup that did not come to naming the next one.
-    fn manifest(&self, slot: Slot) -> Option<u64> {
+    fn manifest(&self, slot: TimeSlot) -> Option<u64> {
         self.leased.as_ref().and_then(|(root, _)| root.slot(slot))
     }
 }
@@ -109,7 +109,7 @@ pub(crate) async fn look(store: &Store, grace: Duration) -> Result<Option<Look>,
 /// Removes replaced manifests of a slot: how many, and whether some are left for later.
 pub(crate) async fn manifests(
     store: &Store,
-    slot: Slot,
+    slot: TimeSlot,
     kept: &Kept,
 ) -> Result<(u64, bool), Failure> {
     let versions = versions::listed_manifests(store, slot).await?;

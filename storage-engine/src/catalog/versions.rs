@@ -15,7 +15,7 @@ use super::hours::Hours;
 use super::manifest::{self, Broken, Manifest};
 use super::part::{Part, PartContent};
 use super::root::{self, Root};
-use super::slot::Slot;
+use super::slot::TimeSlot;
 use crate::store::{Created, Listed, Store, checked, names};
 
 /// A version, and the SHA-256 of its bytes, hex: what the next one names.
@@ -162,7 +162,7 @@ pub(crate) async fn listed_roots(store: &Store) -> Result<Vec<(u64, Listed)>, Fa
 /// The versions of a slot's manifest that are there, ascending.
 pub(crate) async fn listed_manifests(
     store: &Store,
-    slot: Slot,
+    slot: TimeSlot,
 ) -> Result<Vec<(u64, Listed)>, Failure> {
     let version = |path: &Path| names::parse_manifest(path).map(|(_, version)| version);
     listed(store, &names::slot(slot), version).await
@@ -173,7 +173,7 @@ pub(crate) async fn hours(store: &Store) -> Result<Hours, Failure> {
     let mut hours = Hours::default();
     let mut listed = store.list(&names::catalog());
     while let Some(object) = listed.try_next().await? {
-        if let Some((Slot::Hour(hour), _)) = names::parse_manifest(&object.path) {
+        if let Some((TimeSlot::Hour(hour), _)) = names::parse_manifest(&object.path) {
             hours.insert(hour);
         }
     }
@@ -224,7 +224,7 @@ pub(crate) async fn read_boundary(store: &Store, number: u64) -> Result<Option<u
 /// A version of a manifest, if it is there.
 pub(crate) async fn read_manifest(
     store: &Store,
-    slot: Slot,
+    slot: TimeSlot,
     version: u64,
 ) -> Result<Option<Versioned<Manifest>>, Failure> {
     let path = names::manifest(slot, version);
@@ -238,7 +238,7 @@ pub(crate) async fn read_manifest(
 /// The newest manifest of a slot, from one that is not newer: 0 if none is known to be there.
 pub(crate) async fn newest_manifest(
     store: &Store,
-    slot: Slot,
+    slot: TimeSlot,
     known: u64,
 ) -> Result<Versioned<Manifest>, Failure> {
     let listed = || async {
@@ -268,7 +268,7 @@ pub(crate) async fn newest_manifest(
 }
 
 /// What is said of a manifest that is not there, and no newer one is.
-pub(crate) fn gone(slot: Slot, version: u64) -> Failure {
+pub(crate) fn gone(slot: TimeSlot, version: u64) -> Failure {
     let what = format!("{} is missing", names::manifest(slot, version));
     Failure::new(FailureKind::NotFound, what)
 }
@@ -302,7 +302,7 @@ pub(crate) async fn put_manifest(
 /// The facts of a part.
 pub(crate) async fn read_part(
     store: &Store,
-    slot: Slot,
+    slot: TimeSlot,
     part: &Part,
 ) -> Result<PartContent, Failure> {
     let path = names::part(slot, &part.name);

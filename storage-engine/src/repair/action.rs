@@ -6,7 +6,7 @@ use capstan_model::words::{agree, count};
 use capstan_model::{Generation, RecorderId};
 
 use super::adopt::Why;
-use crate::catalog::Slot;
+use crate::catalog::TimeSlot;
 use crate::store::names;
 
 /// What is to be done.
@@ -41,7 +41,7 @@ pub enum Action {
     /// A manifest was put.
     Manifest {
         /// Of what.
-        slot: Slot,
+        slot: TimeSlot,
         /// Commits that were put into it.
         commits: u64,
         /// Commits that say something of it and cannot be read either.

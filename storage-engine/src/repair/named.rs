@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::adopt::Taken;
 use crate::catalog::by_slot::BySlot;
 use crate::catalog::entry::{generation_number, recorder_hex};
-use crate::catalog::{CommitId, Segment, Slot};
+use crate::catalog::{CommitId, Segment, TimeSlot};
 use crate::segment::Layer;
 
 /// A segment that a commit names.
@@ -91,7 +91,7 @@ pub(super) struct NamedSegments {
     /// Generations that have segments.
     generations: BTreeMap<RecorderId, BTreeSet<Generation>>,
     /// Slots that are compared with at the moment.
-    loaded: BTreeMap<Slot, ByRecorder>,
+    loaded: BTreeMap<TimeSlot, ByRecorder>,
 }
 
 impl NamedSegments {
@@ -111,8 +111,9 @@ impl NamedSegments {
     pub(super) fn add(&mut self, segment: &Segment) -> Result<(), Failure> {
         self.generations.entry(segment.recorder).or_default().insert(segment.generation);
         let named = Named::of(segment);
-        let mut slots: BTreeSet<Slot> = Slot::of_segment(&segment.entry).into_iter().collect();
-        slots.insert(Slot::Hour(segment.entry.hour));
+        let mut slots: BTreeSet<TimeSlot> =
+            TimeSlot::of_segment(&segment.entry).into_iter().collect();
+        slots.insert(TimeSlot::Hour(segment.entry.hour));
         for slot in slots {
             self.slots.push(slot, &named)?;
             if let Some(loaded) = self.loaded.get_mut(&slot) {
@@ -125,8 +126,8 @@ impl NamedSegments {
     /// The hours in which objects of segments lie, or should.
     pub(super) fn hours(&self) -> impl Iterator<Item = Hour> + '_ {
         self.slots.slots().filter_map(|slot| match slot {
-            Slot::Hour(hour) => Some(hour),
-            Slot::Wide => None,
+            TimeSlot::Hour(hour) => Some(hour),
+            TimeSlot::Wide => None,
         })
     }
 
@@ -135,7 +136,7 @@ impl NamedSegments {
     /// # Errors
     /// The temporary file cannot be read.
     pub(super) fn of_hour(&self, hour: Hour) -> Result<Vec<Named>, Failure> {
-        let mut all = self.slots.read(Slot::Hour(hour))?;
+        let mut all = self.slots.read(TimeSlot::Hour(hour))?;
         all.retain(|of| of.hour == hour);
         Ok(all)
     }
@@ -158,7 +159,7 @@ impl NamedSegments {
             return Ok(Vec::new());
         }
         let mut taken = Vec::new();
-        for slot in hours.iter().copied().map(Slot::Hour).chain([Slot::Wide]) {
+        for slot in hours.iter().copied().map(TimeSlot::Hour).chain([TimeSlot::Wide]) {
             if let Entry::Vacant(place) = self.loaded.entry(slot) {
                 let mut loaded = ByRecorder::new();
                 let sure = self.slots.read(slot)?.into_iter().filter(|of| !in_doubt(&of.commit()));

@@ -22,7 +22,7 @@ use crate::catalog::manifest::{Manifest, SlotCommit};
 use crate::catalog::rollup::{FIRST_FORMAT, MendingSlot};
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
-use crate::catalog::{CommitId, Rollup, Segment, SegmentEntry, Slot, Stay, WriterKind};
+use crate::catalog::{CommitId, Rollup, Segment, SegmentEntry, Stay, TimeSlot, WriterKind};
 use crate::segment::Layer;
 use crate::store::{Listed, Store, checked, names};
 use crate::verify::run::hours_with_data;
@@ -282,7 +282,7 @@ impl<W: Watch> Repair<'_, W> {
         let admitted = survey.admitted.values().max().copied().unwrap_or(0);
         // A number that was never used: who knows an older one may still go on from there.
         let newest = survey.roots.newest.max(admitted).max(below);
-        let wide = survey.slots.get(&Slot::Wide).and_then(|of| of.row.readable.as_ref());
+        let wide = survey.slots.get(&TimeSlot::Wide).and_then(|of| of.row.readable.as_ref());
         let previous = match newest == survey.roots.newest {
             true => survey.roots.newest_sha256.clone(),
             false => String::new(),
@@ -343,7 +343,7 @@ impl<W: Watch> Repair<'_, W> {
         &mut self,
         survey: &Survey,
         root: &Root,
-        missing: &BTreeMap<Slot, Commits>,
+        missing: &BTreeMap<TimeSlot, Commits>,
         doubtful: &Doubtful,
     ) -> Result<bool, Failure> {
         let steps = missing.values().flat_map(BTreeMap::values).map(RoaringTreemap::len).sum();
@@ -377,7 +377,7 @@ impl<W: Watch> Repair<'_, W> {
     async fn mending(
         &self,
         survey: &Survey,
-        slot: Slot,
+        slot: TimeSlot,
         commits: Vec<SlotCommit>,
     ) -> Result<Option<MendingSlot>, Failure> {
         let found = survey.slots.get(&slot);
@@ -403,7 +403,7 @@ impl<W: Watch> Repair<'_, W> {
         &self,
         survey: &Survey,
         root: &Root,
-        slot: Slot,
+        slot: TimeSlot,
         commits: &Commits,
     ) -> Result<(Vec<SlotCommit>, u64), Failure> {
         let (mut read, mut lost) = (Vec::new(), 0);
@@ -417,7 +417,7 @@ impl<W: Watch> Repair<'_, W> {
                 lost += 1;
                 continue;
             };
-            let Some(share) = split(commit.content).remove(&slot) else { continue };
+            let Some(facts) = split(commit.content).remove(&slot) else { continue };
             let known = survey.admitted.get(&owner).copied();
             let named = root.log(owner).map(|log| log.admitted);
             let state = survey.logs.generations.get(&owner);
@@ -428,7 +428,7 @@ impl<W: Watch> Repair<'_, W> {
                 info: state.and_then(|state| state.writer()).map(|writer| writer.info.clone()),
                 seq,
                 sha256: sha256_hex(&bytes),
-                share,
+                facts,
             });
         }
         Ok((read, lost))

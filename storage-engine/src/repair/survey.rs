@@ -19,7 +19,9 @@ use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::walk::{Walked, walk};
-use crate::catalog::{CommitId, Gap, GapKind, GenerationState, Problem, Segment, Slot, WriterKind};
+use crate::catalog::{
+    CommitId, Gap, GapKind, GenerationState, Problem, Segment, TimeSlot, WriterKind,
+};
 use crate::store::{Store, names};
 
 /// A generation of a recorder.
@@ -87,9 +89,9 @@ pub(super) struct Survey {
     /// What all logs come to.
     pub(super) logs: Walked,
     /// Commits that say something of a slot, as the logs do.
-    logged: BTreeMap<Slot, Commits>,
+    logged: BTreeMap<TimeSlot, Commits>,
     pub(super) roots: Row<Root>,
-    pub(super) slots: BTreeMap<Slot, SlotSurvey>,
+    pub(super) slots: BTreeMap<TimeSlot, SlotSurvey>,
     /// Ended generations; none where the object cannot be read.
     pub(super) generations: BTreeMap<Owner, Option<GenerationState>>,
     /// Logs that are marked as open.
@@ -104,7 +106,7 @@ pub(super) struct Survey {
     pub(super) named_by_changed: Vec<Segment>,
     /// Versions of manifests that the newest readable root names; of hours that had one and have none, and that it
     /// does not name, a version that is not lower than theirs was.
-    pub(super) named_versions: BTreeMap<Slot, u64>,
+    pub(super) named_versions: BTreeMap<TimeSlot, u64>,
     /// How many commits of a generation manifests count.
     counted: BTreeMap<Owner, u64>,
     /// What kind of recorder a generation is of and which generation it goes on with, as logs, manifests, roots and ended generations
@@ -167,7 +169,7 @@ impl Survey {
     /// touched.
     pub(super) async fn take(store: &Store) -> Result<Survey, Failure> {
         let mut named = NamedSegments::new()?;
-        let mut logged = BTreeMap::<Slot, Commits>::new();
+        let mut logged = BTreeMap::<TimeSlot, Commits>::new();
         let mut named_by_changed = Vec::new();
         let logs = walk(store, |met| {
             let (recorder, generation, seq) = met.id;
@@ -187,7 +189,7 @@ impl Survey {
         })
         .await?;
         let (mut roots, mut generations, mut slots) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeMap::<Slot, BTreeSet<u64>>::new());
+            (BTreeSet::new(), BTreeSet::new(), BTreeMap::<TimeSlot, BTreeSet<u64>>::new());
         let mut listed = store.list(&names::catalog());
         while let Some(object) = listed.try_next().await? {
             roots.extend(names::parse_root(&object.path));
@@ -222,7 +224,7 @@ impl Survey {
         }
         if let Some(root) = &survey.roots.readable {
             survey.named_versions = root.slots.iter().map(|of| (of.slot, of.version)).collect();
-            let gone = root.hours().map(Slot::Hour).filter(|slot| !slots.contains_key(slot));
+            let gone = root.hours().map(TimeSlot::Hour).filter(|slot| !slots.contains_key(slot));
             // A slot gets at most one version with each root.
             for slot in gone {
                 survey.named_versions.entry(slot).or_insert(root.version);
@@ -275,7 +277,7 @@ impl Survey {
     async fn take_slot(
         &mut self,
         store: &Store,
-        slot: Slot,
+        slot: TimeSlot,
         there: BTreeSet<u64>,
     ) -> Result<(), Failure> {
         let name = |version| names::manifest(slot, version);
@@ -410,15 +412,15 @@ impl Survey {
 
     /// Hours that have a manifest, readable or not.
     pub(super) fn hours(&self) -> Hours {
-        let hour = |slot: &Slot| match slot {
-            Slot::Hour(hour) => Some(*hour),
-            Slot::Wide => None,
+        let hour = |slot: &TimeSlot| match slot {
+            TimeSlot::Hour(hour) => Some(*hour),
+            TimeSlot::Wide => None,
         };
         self.slots.keys().filter_map(hour).collect()
     }
 
     /// The highest version of a slot's manifest that is there, readable or not; 0 if there is none.
-    pub(super) fn newest(&self, slot: Slot) -> u64 {
+    pub(super) fn newest(&self, slot: TimeSlot) -> u64 {
         self.slots.get(&slot).map_or(0, |found| found.row.newest)
     }
 
@@ -507,8 +509,8 @@ impl Survey {
 
     /// Commits by slot that `root`, or the slot's manifest, says are rolled up, and whose facts are in none
     /// that can be read.
-    pub(super) fn missing(&self, root: &Root) -> BTreeMap<Slot, Commits> {
-        let mut missing = BTreeMap::<Slot, Commits>::new();
+    pub(super) fn missing(&self, root: &Root) -> BTreeMap<TimeSlot, Commits> {
+        let mut missing = BTreeMap::<TimeSlot, Commits>::new();
         for (slot, logged) in &self.logged {
             let found = self.slots.get(slot);
             for (owner, logged) in logged {

@@ -3,7 +3,7 @@
 use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId};
 use object_store::path::Path;
 
-use crate::catalog::Slot;
+use crate::catalog::TimeSlot;
 
 /// `format`: says that this is a store, and of which format.
 pub fn format() -> Path {
@@ -105,23 +105,23 @@ pub fn catalog() -> Path {
 }
 
 /// `catalog/<slot>`, below which a slot's manifests and their parts lie.
-pub fn slot(slot: Slot) -> Path {
+pub fn slot(slot: TimeSlot) -> Path {
     Path::from(format!("catalog/{}", slot.path()))
 }
 
 /// `catalog/<slot>/<version20>`.
-pub fn manifest(slot: Slot, version: u64) -> Path {
+pub fn manifest(slot: TimeSlot, version: u64) -> Path {
     Path::from(format!("catalog/{}/{version:020}", slot.path()))
 }
 
 /// Takes the name of a manifest apart.
-pub fn parse_manifest(path: &Path) -> Option<(Slot, u64)> {
+pub fn parse_manifest(path: &Path) -> Option<(TimeSlot, u64)> {
     let (slot, version) = path.as_ref().strip_prefix("catalog/")?.rsplit_once('/')?;
-    Some((Slot::from_path(slot)?, digits(version, 20)?))
+    Some((TimeSlot::from_path(slot)?, digits(version, 20)?))
 }
 
 /// `catalog/<slot>/part-<name>`.
-pub fn part(slot: Slot, name: &str) -> Path {
+pub fn part(slot: TimeSlot, name: &str) -> Path {
     Path::from(format!("catalog/{}/part-{name}", slot.path()))
 }
 
@@ -156,9 +156,9 @@ pub fn parse_ended(path: &Path) -> Option<(RecorderId, Generation)> {
 }
 
 /// Takes the name of a part apart: its slot and name.
-pub fn parse_part(path: &Path) -> Option<(Slot, String)> {
+pub fn parse_part(path: &Path) -> Option<(TimeSlot, String)> {
     let (slot, name) = path.as_ref().strip_prefix("catalog/")?.rsplit_once('/')?;
-    Some((Slot::from_path(slot)?, name.strip_prefix("part-")?.to_owned()))
+    Some((TimeSlot::from_path(slot)?, name.strip_prefix("part-")?.to_owned()))
 }
 
 /// `boundary`.
@@ -265,13 +265,13 @@ mod tests {
 
     #[test]
     fn names_of_the_catalog_go_there_and_back() {
-        for slot in [Slot::Hour(Hour(14)), Slot::Hour(Hour::UNKNOWN), Slot::Wide] {
+        for slot in [TimeSlot::Hour(Hour(14)), TimeSlot::Hour(Hour::UNKNOWN), TimeSlot::Wide] {
             assert_eq!(parse_manifest(&manifest(slot, 7)), Some((slot, 7)));
             assert_eq!(parse_manifest(&part(slot, "a")), None);
             assert_eq!(parse_part(&part(slot, "a")), Some((slot, "a".to_owned())));
             assert_eq!(parse_part(&manifest(slot, 7)), None);
         }
-        assert_eq!(manifest(Slot::Wide, 1).as_ref(), "catalog/wide/00000000000000000001");
+        assert_eq!(manifest(TimeSlot::Wide, 1).as_ref(), "catalog/wide/00000000000000000001");
         assert_eq!(parse_root(&root(9)), Some(9));
         assert_eq!(parse_boundary(&boundary(3)), Some(3));
         assert_eq!(parse_manifest(&root(9)), None);

@@ -14,7 +14,7 @@ use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{CommitId, GenerationState, Segment, Slot};
+use crate::catalog::{CommitId, GenerationState, Segment, TimeSlot};
 use crate::store::{Listed, Store, names};
 
 /// Objects that are read at a time.
@@ -43,13 +43,13 @@ pub(super) struct RolledUp {
 /// The objects of some slots.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    manifests: BTreeMap<Slot, BTreeSet<u64>>,
-    parts: BTreeMap<(Slot, String), Listed>,
+    manifests: BTreeMap<TimeSlot, BTreeSet<u64>>,
+    parts: BTreeMap<(TimeSlot, String), Listed>,
 }
 
 impl Listing {
     /// Those of which there is something.
-    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = TimeSlot> {
         let parts = self.parts.keys().map(|(slot, _)| *slot);
         self.manifests.keys().copied().chain(parts)
     }
@@ -218,7 +218,7 @@ impl RolledUp {
     pub(super) async fn check_slot(
         &mut self,
         store: &Store,
-        slot: Slot,
+        slot: TimeSlot,
         listing: &mut Listing,
         logged: &[Logged],
     ) -> Result<Vec<Segment>, Failure> {
@@ -226,7 +226,7 @@ impl RolledUp {
         let mut segments = Vec::new();
         let Some(there) = listing.manifests.remove(&slot) else {
             let has = |hour| self.newest.as_ref().is_some_and(|root| root.has_hour(hour));
-            let is_known = matches!(slot, Slot::Hour(hour) if has(hour));
+            let is_known = matches!(slot, TimeSlot::Hour(hour) if has(hour));
             if is_known || !expected.is_empty() {
                 let what = match expected.len() as u64 {
                     0 => "it is missing, as are all versions after it".to_owned(),
@@ -302,13 +302,13 @@ impl RolledUp {
     /// What a manifest must say, as the logs do: facts of commits that are rolled up.
     fn expected(&self, logged: &[Logged]) -> BTreeSet<Said> {
         let mut expected = BTreeSet::new();
-        for Logged { recorder, generation, seq, share, only_objects, .. } in logged {
+        for Logged { recorder, generation, seq, facts, only_objects, .. } in logged {
             if *only_objects || !self.has(&(*recorder, *generation, *seq)) {
                 continue;
             }
-            let segments = share.segments.iter().map(|of| of.name.clone());
-            let listened = share.listened.iter().map(|of| format!("{of:?}"));
-            let losses = share.losses.iter().map(|of| format!("{of:?}"));
+            let segments = facts.segments.iter().map(|of| of.name.clone());
+            let listened = facts.listened.iter().map(|of| format!("{of:?}"));
+            let losses = facts.losses.iter().map(|of| format!("{of:?}"));
             let said = segments.chain(listened).chain(losses);
             expected.extend(said.map(|what| (*recorder, *generation, *seq, what)));
         }
@@ -316,8 +316,8 @@ impl RolledUp {
     }
 
     /// Parts that nothing names. Somebody may be about to.
-    fn orphans(&mut self, store: &Store, slot: Slot, listing: &mut Listing) {
-        let of_slot = |(of, _): &(Slot, String), _: &mut Listed| *of == slot;
+    fn orphans(&mut self, store: &Store, slot: TimeSlot, listing: &mut Listing) {
+        let of_slot = |(of, _): &(TimeSlot, String), _: &mut Listed| *of == slot;
         self.findings.extend(listing.parts.extract_if(.., of_slot).map(|(_, part)| {
             let young = store.now() < part.modified.saturating_add(super::listing::YOUNG);
             let what = What::Orphan { bytes: part.bytes, young };

@@ -15,7 +15,7 @@ use crate::catalog::by_slot::{BySlot, Logged};
 use crate::catalog::rollup::FIRST_FORMAT;
 use crate::catalog::walk::walk;
 use crate::catalog::{
-    CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, Slot,
+    CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, TimeSlot,
 };
 use crate::segment::Layer;
 use crate::segment::reader::Segment;
@@ -138,8 +138,8 @@ pub async fn verify(
     let mut check =
         Check { store, options, watch, report, logs, rolled_up, replaced: walked.replaced };
     // First what is wide, whose objects lie in hours.
-    let wide = [Slot::Wide].into();
-    let mut goes_on = check.folder(&names::slot(Slot::Wide), wide).await?;
+    let wide = [TimeSlot::Wide].into();
+    let mut goes_on = check.folder(&names::slot(TimeSlot::Wide), wide).await?;
     for (folder, hours) in check.days().await? {
         goes_on = goes_on && check.folder(&folder, hours).await?;
     }
@@ -165,7 +165,11 @@ struct Check<'a, W> {
 impl<W: Watch> Check<'_, W> {
     /// Checks the slots below a folder of the rolled-up catalog, and the objects of its hours; false when it is to
     /// stop.
-    async fn folder(&mut self, folder: &Path, mut slots: BTreeSet<Slot>) -> Result<bool, Failure> {
+    async fn folder(
+        &mut self,
+        folder: &Path,
+        mut slots: BTreeSet<TimeSlot>,
+    ) -> Result<bool, Failure> {
         let Check { store, options, watch, report, logs, rolled_up, replaced } = self;
         let mut listing = rolled_up.list(store, folder).await?;
         slots.extend(listing.slots());
@@ -178,15 +182,15 @@ impl<W: Watch> Check<'_, W> {
             named.extend(logged.into_iter().flat_map(Logged::into_segments));
             named.retain(|of| !replaced.contains(&(of.by.0, of.by.1, of.seq)));
             match slot {
-                Slot::Wide => named.iter().try_for_each(|of| logs.keep_objects(of))?,
-                Slot::Hour(hour) if is_asked_for(hour, options.range) => {
+                TimeSlot::Wide => named.iter().try_for_each(|of| logs.keep_objects(of))?,
+                TimeSlot::Hour(hour) if is_asked_for(hour, options.range) => {
                     let segments = of_hour(named, hour);
                     if !check_hour(store, hour, &segments, options.deep, *watch, report).await? {
                         report.stopped_in = Some(hour);
                         return Ok(false);
                     }
                 }
-                Slot::Hour(_) => {}
+                TimeSlot::Hour(_) => {}
             }
         }
         Ok(true)
@@ -194,20 +198,20 @@ impl<W: Watch> Check<'_, W> {
 
     /// The days that the rolled-up catalog, the logs or objects are about, and the hours of the latter two; in the
     /// order of hours.
-    async fn days(&self) -> Result<Vec<(Path, BTreeSet<Slot>)>, Failure> {
-        let mut days: BTreeMap<Path, BTreeSet<Slot>> = BTreeMap::new();
+    async fn days(&self) -> Result<Vec<(Path, BTreeSet<TimeSlot>)>, Failure> {
+        let mut days: BTreeMap<Path, BTreeSet<TimeSlot>> = BTreeMap::new();
         days.extend(self.rolled_up.folders.iter().map(|folder| (folder.clone(), BTreeSet::new())));
-        days.remove(&names::slot(Slot::Wide));
-        let of_data = hours_with_data(self.store).await?.into_iter().map(Slot::Hour);
-        let of_root = self.rolled_up.hours().map(Slot::Hour);
+        days.remove(&names::slot(TimeSlot::Wide));
+        let of_data = hours_with_data(self.store).await?.into_iter().map(TimeSlot::Hour);
+        let of_root = self.rolled_up.hours().map(TimeSlot::Hour);
         for slot in
-            self.logs.slots().chain(of_data).chain(of_root).filter(|slot| *slot != Slot::Wide)
+            self.logs.slots().chain(of_data).chain(of_root).filter(|slot| *slot != TimeSlot::Wide)
         {
             let path = slot.path();
             let day = path.split_once('/').map_or(path.as_str(), |(day, _)| day);
             days.entry(names::catalog().join(day)).or_default().insert(slot);
         }
-        let unknown = names::slot(Slot::Hour(Hour::UNKNOWN));
+        let unknown = names::slot(TimeSlot::Hour(Hour::UNKNOWN));
         let mut days: Vec<_> = days.into_iter().collect();
         days.sort_by_key(|(folder, _)| !unknown.as_ref().starts_with(folder.as_ref()));
         Ok(days)

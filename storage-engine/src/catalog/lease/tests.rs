@@ -3,7 +3,7 @@
 use super::*;
 use crate::catalog::rollup::{Rollup, Stay};
 use crate::catalog::tests::{RECORDER, draft, live, memory};
-use crate::catalog::{Recorder, Slot};
+use crate::catalog::{Recorder, TimeSlot};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -72,7 +72,7 @@ async fn what_a_leased_root_names_stays_until_it_is_given_back() {
     let (mut recorder, mut rollup) = rolled_up(&store, 6).await;
     let view = CatalogView::load(&store).await.unwrap();
     let named = view.root().slots.clone();
-    assert!(named.iter().any(|of| matches!(of.slot, Slot::Hour(_))));
+    assert!(named.iter().any(|of| matches!(of.slot, TimeSlot::Hour(_))));
     let mut lease = Lease::of(&view, Duration::from_secs(3_600));
     lease.renew().await.unwrap();
     roll_up(&mut recorder, &mut rollup, 6..20).await;

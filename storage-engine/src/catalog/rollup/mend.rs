@@ -8,7 +8,7 @@ use super::Rollup;
 use crate::catalog::gap::Gap;
 use crate::catalog::manifest::{Manifest, SlotCommit};
 use crate::catalog::root::Step;
-use crate::catalog::slot::Slot;
+use crate::catalog::slot::TimeSlot;
 use crate::catalog::versions;
 
 /// A slot whose manifest is to be put anew.
@@ -31,7 +31,10 @@ impl Rollup {
     ///
     /// # Errors
     /// What the store says.
-    pub(crate) async fn mend(&self, slot: &MendingSlot) -> Result<Option<(Slot, u64)>, Failure> {
+    pub(crate) async fn mend(
+        &self,
+        slot: &MendingSlot,
+    ) -> Result<Option<(TimeSlot, u64)>, Failure> {
         let MendingSlot { base, newest, previous, unreadable, commits } = slot;
         let (epoch, nonce) = (self.root.value.epoch, self.store.nonce());
         let next = base.mended(*newest, unreadable, commits, epoch, previous.clone(), nonce);
@@ -48,7 +51,7 @@ impl Rollup {
     /// What the store says.
     pub(crate) async fn name_mended(
         &mut self,
-        slots: Vec<(Slot, u64)>,
+        slots: Vec<(TimeSlot, u64)>,
         gaps: Vec<Gap>,
     ) -> Result<bool, Failure> {
         let step = Step { slots, gaps, ..Step::default() };

@@ -204,7 +204,7 @@ async fn many_commits_take_many_steps_and_parts() {
     let outcome = roll_up_all(&store, "test").await.unwrap();
     let Outcome::Done(rolled_up) = outcome else { panic!("fenced") };
     assert_eq!((rolled_up.commits, rolled_up.logs), (700, 1));
-    let manifest = versions::newest_manifest(&store, Slot::Hour(Hour(0)), 0).await.unwrap();
+    let manifest = versions::newest_manifest(&store, TimeSlot::Hour(Hour(0)), 0).await.unwrap();
     assert_eq!((manifest.value.version, manifest.value.parts.len()), (3, 2));
     let all = window(&store, TimeRange::ALL).await;
     assert_eq!(all.segments.len(), 700);
@@ -264,7 +264,7 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
 
     // The same change again takes it back.
     change(&names::root(newest)).await;
-    let hour = Slot::Hour(Hour(0));
+    let hour = TimeSlot::Hour(Hour(0));
     let version = versions::newest_manifest(&store, hour, 0).await.unwrap().value.version;
     change(&names::manifest(hour, version)).await;
     let view = CatalogView::load(&store).await.unwrap();
@@ -459,7 +459,7 @@ async fn an_ended_generation_that_is_gone_is_put_anew_before_the_root_forgets_it
 
 #[tokio::test]
 async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
-    let hour = Slot::Hour(Hour(0));
+    let hour = TimeSlot::Hour(Hour(0));
     for lost in [2, 3] {
         let store = memory().await;
         let mut recorder = recorder(&store, 0).await;

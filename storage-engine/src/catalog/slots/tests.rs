@@ -8,7 +8,7 @@ use crate::catalog::rollup::tests::{HOUR, Silent, names_in, recorder, window};
 use crate::catalog::rollup::{Rollup, Stay, roll_up_all};
 use crate::catalog::root::Step;
 use crate::catalog::tests::{draft, memory, seconds};
-use crate::catalog::{AddressFilter, Asked, CatalogView, GapKind, Slot, Window, versions};
+use crate::catalog::{AddressFilter, Asked, CatalogView, GapKind, TimeSlot, Window, versions};
 use crate::store::{Created, Store, names};
 
 /// Six hundred segments in each of two hours, those of an hour with one address: 10.0.0.1 or 10.0.0.2.
@@ -82,7 +82,7 @@ async fn a_manifest_that_hides_segments_is_found_and_repaired() {
         found.iter().any(|what| what.contains("pass its segments over"))
     };
     assert!(!hides().await);
-    let hour = Slot::Hour(Hour(1));
+    let hour = TimeSlot::Hour(Hour(1));
     let newest = versions::newest_manifest(&store, hour, 0).await.unwrap();
     let mut wrong = newest.value.clone();
     wrong.version += 1;
@@ -138,7 +138,7 @@ async fn hours_with_a_segment(many: i64) -> Store {
     store
 }
 
-async fn delete_manifests(store: &Store, slot: Slot) {
+async fn delete_manifests(store: &Store, slot: TimeSlot) {
     for (version, _) in versions::listed_manifests(store, slot).await.unwrap() {
         store.delete(&names::manifest(slot, version)).await.unwrap();
     }
@@ -147,7 +147,7 @@ async fn delete_manifests(store: &Store, slot: Slot) {
 #[tokio::test]
 async fn the_manifest_of_an_hour_that_changed_long_ago_is_missed() {
     let store = hours_with_a_segment(300).await;
-    let (lost, slot) = (Hour(3), Slot::Hour(Hour(3)));
+    let (lost, slot) = (Hour(3), TimeSlot::Hour(Hour(3)));
     let view = CatalogView::load(&store).await.unwrap();
     assert_eq!(view.root().slot(slot), None, "the root does not name it any more");
     delete_manifests(&store, slot).await;
@@ -193,7 +193,7 @@ async fn a_manifest_is_missed_that_an_older_root_names_where_the_newest_cannot_b
     let ask = async |range| CatalogView::load(&store).await.unwrap().window(range).await.unwrap();
     let sound = ask(TimeRange::ALL).await;
     assert_eq!((sound.segments.len(), sound.gaps.len()), (2, 0), "{:?}", sound.gaps);
-    delete_manifests(&store, Slot::Hour(Hour(1))).await;
+    delete_manifests(&store, TimeSlot::Hour(Hour(1))).await;
     for range in [Hour(1).range().unwrap(), TimeRange::ALL] {
         let short = ask(range).await;
         let [gap] = &short.gaps[..] else { panic!("{:?}", short.gaps) };
