@@ -2,17 +2,17 @@
 //!
 //! A [`StoreView`] never changes, so all parts of one answer are of one moment.
 //! [`StoreView::refresh`] makes the next one, and costs little when nothing was committed.
-//! Opened segments are shared by all views of a store.
+//! OpenCache segments are shared by all views of a store.
 //!
 //! * [`plan`]: which requests are sent for some byte ranges, and what that costs
-//! * `open`: one opened segment; `opened`: those kept open; `objects`: the way to their bytes, through the cache
+//! * `open`: one opened segment; `open_cache`: those kept open; `objects`: the way to their bytes, through the cache
 //! * `latest`: the newest view
 //! * `pinned`: keeping what a view names while an answer is made from it
 
 mod latest;
 mod objects;
 mod open;
-mod opened;
+mod open_cache;
 mod pinned;
 pub mod plan;
 #[cfg(test)]
@@ -36,13 +36,13 @@ use tokio::sync::OnceCell;
 pub use self::latest::{FRESHNESS, LatestView};
 use self::objects::Objects;
 pub use self::open::OpenSegment;
-use self::opened::Opened;
+use self::open_cache::OpenCache;
 pub use self::pinned::PinnedView;
 pub use self::plan::{Cost, Plan};
 use crate::select::FlowFilter;
 
 /// Memory for opened segments, bytes.
-const OPENED_BYTES: usize = 64 << 20;
+const OPEN_CACHE_BYTES: usize = 64 << 20;
 
 /// Memory for pieces of objects where no cache is given, bytes: what one question reads twice.
 pub const CACHE_BYTES: usize = 8 << 20;
@@ -75,7 +75,7 @@ struct Question {
 #[derive(Debug)]
 struct Shared {
     objects: Arc<Objects>,
-    opened: Opened<OpenSegment>,
+    opened: OpenCache<OpenSegment>,
     /// It was told that the store lets this process lease nothing.
     was_refused: AtomicBool,
     /// Where the store was opened: tasks that may outlive a question run there.
@@ -103,7 +103,7 @@ impl StoreView {
     pub async fn load_with(store: Store, cache: Cache) -> Result<Arc<StoreView>, Failure> {
         let catalog = CatalogView::load(&store).await?;
         let objects = Arc::new(Objects::new(store, cache));
-        let (opened, was_refused) = (Opened::new(OPENED_BYTES), AtomicBool::new(false));
+        let (opened, was_refused) = (OpenCache::new(OPEN_CACHE_BYTES), AtomicBool::new(false));
         let home = Handle::current();
         Ok(StoreView::of(Arc::new(Shared { objects, opened, was_refused, home }), catalog))
     }

@@ -1,12 +1,12 @@
 //! One cache for pieces of data objects: in memory, and on a local disk where there is one.
 //!
-//! Kept are *extents*: a page of a Parquet layer, a payload block, a whole `index` layer. A question
+//! WeightedCache are *extents*: a page of a Parquet layer, a payload block, a whole `index` layer. A question
 //! is answered from those that are kept, and the others are asked of the store; who comes meanwhile
 //! waits for them instead of asking too. Data objects are never rewritten, so nothing that is kept
 //! can be out of date. Objects of the catalog do not come here: they are found by asking whether there are newer
 //! ones.
 //!
-//! * Memory keeps what was fetched, and lets it go by [`Kept`]'s rule, which a scan does not upset.
+//! * Memory keeps what was fetched, and lets it go by [`WeightedCache`]'s rule, which a scan does not upset.
 //! * The disk keeps what was asked for twice, and `index` layers from the first time on. So it holds
 //!   nothing that a scan read in passing.
 //! * What comes from the store is kept if its checksum is right, and what comes from the disk is used if it is:
@@ -14,11 +14,11 @@
 
 mod disk;
 mod extent;
-mod flights;
 mod found;
-mod kept;
+mod in_flight;
 mod runs;
 mod seen;
+mod weighted;
 
 use std::future::Future;
 use std::ops::Range;
@@ -32,11 +32,11 @@ use self::disk::Disk;
 pub use self::disk::DiskSettings;
 use self::extent::Key;
 pub use self::extent::{Check, Extent, Object};
-use self::flights::{Flight, Flights};
 use self::found::{Found, Missing};
-pub use self::kept::Kept;
+use self::in_flight::{Fetching, InFlight};
 pub use self::runs::Runs;
 use self::seen::Seen;
+pub use self::weighted::WeightedCache;
 
 /// What comes in one go and is more than this part of the memory is not kept there: it would
 /// only be copied to be thrown away.
@@ -59,11 +59,11 @@ pub struct Cache {
 
 #[derive(Debug)]
 struct Shared {
-    memory: Kept<Key, Bytes>,
+    memory: WeightedCache<Key, Bytes>,
     disk: Option<Arc<Disk>>,
     /// What the disk is going to keep when it is asked for again.
     seen: Mutex<Seen>,
-    flights: Arc<Flights>,
+    in_flight: Arc<InFlight>,
     counters: Counters,
 }
 
@@ -139,10 +139,10 @@ impl Cache {
 
     fn of(memory: usize, disk: Option<Arc<Disk>>) -> Cache {
         let shared = Shared {
-            memory: Kept::new(memory),
+            memory: WeightedCache::new(memory),
             seen: Mutex::new(Seen::new(disk.as_ref().map_or(0, |disk| disk.room()))),
             disk,
-            flights: Arc::default(),
+            in_flight: Arc::default(),
             counters: Counters::default(),
         };
         Cache { shared: Arc::new(shared) }
@@ -262,7 +262,7 @@ impl Shared {
         F: Future<Output = Result<Runs, Failure>> + Send + 'static,
     {
         let keys: Vec<Key> = missing.keys().copied().collect();
-        let boarded = self.flights.board(&keys, |key| match self.memory.get(key) {
+        let boarded = self.in_flight.join(&keys, |key| match self.memory.get(key) {
             Some(bytes) => {
                 found.keep(*key, bytes);
                 missing.remove(key);
@@ -271,17 +271,18 @@ impl Shared {
             }
             None => false,
         });
-        let own = boarded.flight.keys().iter().filter_map(|key| missing.remove_entry(key));
+        let own = boarded.fetching.keys().iter().filter_map(|key| missing.remove_entry(key));
         let own: Vec<(Key, Extent)> = own.map(|(key, extent)| (key, extent.clone())).collect();
         let ranges: Vec<_> = own.iter().map(|(_, extent)| extent.range.clone()).collect();
         if !own.is_empty() {
             count(&self.counters.misses, own.len());
-            let flight = fly(Arc::clone(self), boarded.flight, keep, own, get(ranges.clone()));
+            let fetching =
+                fetch(Arc::clone(self), boarded.fetching, keep, own, get(ranges.clone()));
             // A task of its own: others may wait for it while this one waits for something else.
-            let landed = tokio::spawn(flight).await.map_err(|error| {
+            let arrived = tokio::spawn(fetching).await.map_err(|error| {
                 Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
             })?;
-            found.add(landed?);
+            found.add(arrived?);
         }
         drop(boarded.waiting);
         for (key, waiting) in boarded.others {
@@ -323,21 +324,21 @@ impl Shared {
 }
 
 /// Fetches, keeps and hands round, unless all who wait go away.
-async fn fly(
+async fn fetch(
     shared: Arc<Shared>,
-    flight: Flight,
+    fetching: Fetching,
     keep: Keep,
     extents: Vec<(Key, Extent)>,
-    fetching: impl Future<Output = Result<Runs, Failure>>,
+    bytes: impl Future<Output = Result<Runs, Failure>>,
 ) -> Result<Arc<Runs>, Failure> {
     let came = tokio::select! {
-        came = fetching => Arc::new(came?),
-        () = flight.abandoned() => {
+        came = bytes => Arc::new(came?),
+        () = fetching.abandoned() => {
             return Err(Failure::new(FailureKind::Interrupted, "nobody waits any more"));
         }
     };
     shared.keep(keep, &extents, &came);
-    flight.land(Arc::clone(&came));
+    fetching.arrive(Arc::clone(&came));
     Ok(came)
 }
 

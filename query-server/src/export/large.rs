@@ -6,7 +6,7 @@ use std::sync::Arc;
 use capstan_model::{Failure, FailureKind, TimeRange};
 use capstan_storage_engine::segment::reader::{PartReader, Piece, Wants};
 
-use super::read::{Ahead, Beside, Push, Slice};
+use super::read::{Prefetch, Push, SegmentExtras, Slice};
 use super::records::{Arena, HEADER};
 use crate::view::OpenSegment;
 
@@ -14,7 +14,7 @@ use crate::view::OpenSegment;
 const AHEAD: usize = 2;
 
 /// Bytes a packet may take beside its payload: record, raw ticks, headers.
-const BESIDE_PAYLOAD: usize = HEADER + 8 + 128;
+const PACKET_OVERHEAD: usize = HEADER + 8 + 128;
 
 /// See the module.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct LargePart {
     part: PartReader,
     /// Pieces that were not asked for yet.
     pieces: VecDeque<Piece>,
-    coming: VecDeque<Ahead<Vec<u8>>>,
+    coming: VecDeque<Prefetch<Vec<u8>>>,
 }
 
 impl LargePart {
@@ -52,7 +52,7 @@ impl LargePart {
     /// Bytes that the packets which [`LargePart::assemble`] puts together next may take.
     pub(super) fn size(&self) -> usize {
         let (packets, payload) = self.part.at_hand();
-        packets.saturating_mul(BESIDE_PAYLOAD).saturating_add(payload)
+        packets.saturating_mul(PACKET_OVERHEAD).saturating_add(payload)
     }
 
     /// Puts the packets inside the range together, as far as what was read reaches; says what
@@ -63,7 +63,7 @@ impl LargePart {
     pub(super) fn assemble(
         &mut self,
         range: TimeRange,
-        beside: &Beside,
+        beside: &SegmentExtras,
         arena: &mut Arena,
     ) -> Result<Option<Wants>, Failure> {
         arena.expect(self.part.at_hand().0, self.size());
@@ -83,7 +83,7 @@ impl LargePart {
         {
             let open = Arc::clone(&self.open);
             let read = async move { open.segment().read_piece(&*open, &piece).await };
-            self.coming.push_back(Ahead::start(read));
+            self.coming.push_back(Prefetch::start(read));
         }
         match wants {
             Wants::Rows => self.part.read_rows(&*self.open).await?,

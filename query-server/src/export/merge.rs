@@ -16,7 +16,7 @@ use tokio::sync::mpsc::Sender;
 use super::completeness::Completeness;
 use super::order::{AT_ONCE, Pending, Position, pending, ranks, secrets};
 use super::output::{Output, section};
-use super::read::{Ahead, Beside, Reading, interfaces};
+use super::read::{Prefetch, Reading, SegmentExtras, interfaces};
 use super::run::{Head, Run, Spill};
 use super::{Export, LEAST_MEMORY, Order, Report, Skipped};
 use crate::select::Selection;
@@ -75,7 +75,7 @@ struct Merge<'a> {
     slice_bytes: u64,
     pending: VecDeque<Pending>,
     /// The next segment, being opened.
-    next: Option<Ahead<Reading>>,
+    next: Option<Prefetch<Reading>>,
     active: Vec<Active>,
     sources: Vec<Option<Source>>,
     heap: BinaryHeap<Reverse<(Position, usize)>>,
@@ -151,7 +151,7 @@ impl Merge<'_> {
         });
         let mut opening = stream::iter(opening).buffered(AT_ONCE);
         while let Some((opened, segment)) = opening.next().await {
-            let blocks = match opened.and_then(|open| Beside::of(&open)) {
+            let blocks = match opened.and_then(|open| SegmentExtras::of(&open)) {
                 Ok(beside) => beside.blocks,
                 Err(failure) => {
                     self.skip(&segment, 0, failure)?;
@@ -262,10 +262,12 @@ impl Merge<'_> {
     }
 
     /// Starts opening a segment.
-    fn open_ahead(&self, segment: &Arc<Segment>) -> Ahead<Reading> {
+    fn open_ahead(&self, segment: &Arc<Segment>) -> Prefetch<Reading> {
         let (view, segment) = (Arc::clone(self.view), Arc::clone(segment));
         let (selection, slice_bytes) = (Arc::clone(&self.selection), self.slice_bytes);
-        Ahead::start(async move { Reading::begin(&view, &segment, &selection, slice_bytes).await })
+        Prefetch::start(
+            async move { Reading::begin(&view, &segment, &selection, slice_bytes).await },
+        )
     }
 
     /// Reads the next segment's selected packets into runs, and logs what of it cannot be read.
@@ -295,12 +297,12 @@ impl Merge<'_> {
         };
         self.report.segments += 1;
         self.report.unknown += u64::from(reading.unknown > 0);
-        let mut beside = match Beside::of(&reading.open) {
+        let mut beside = match SegmentExtras::of(&reading.open) {
             Ok(beside) => beside,
             Err(failure) => {
                 // Packets are worth more than what stands beside them.
                 self.skip(&segment, 0, failure)?;
-                Beside { interfaces: interfaces(&reading.open), ..Beside::default() }
+                SegmentExtras { interfaces: interfaces(&reading.open), ..SegmentExtras::default() }
             }
         };
         self.output.describe(from.state, &beside.interfaces);

@@ -25,13 +25,13 @@ const ROW_BYTES: u64 = 128;
 
 /// A task that ends with whoever waits for it.
 #[derive(Debug)]
-pub(super) struct Ahead<T>(JoinHandle<Result<T, Failure>>);
+pub(super) struct Prefetch<T>(JoinHandle<Result<T, Failure>>);
 
-impl<T: Send + 'static> Ahead<T> {
+impl<T: Send + 'static> Prefetch<T> {
     pub(super) fn start(
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
-    ) -> Ahead<T> {
-        Ahead(tokio::spawn(work))
+    ) -> Prefetch<T> {
+        Prefetch(tokio::spawn(work))
     }
 
     pub(super) async fn wait(mut self) -> Result<T, Failure> {
@@ -41,7 +41,7 @@ impl<T: Send + 'static> Ahead<T> {
     }
 }
 
-impl<T> Drop for Ahead<T> {
+impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -76,7 +76,7 @@ pub(super) struct Fetched {
 
 /// What a segment holds beside packets.
 #[derive(Debug, Default)]
-pub(super) struct Beside {
+pub(super) struct SegmentExtras {
     /// Options of single packets, by ordinal.
     pub(super) options: Vec<(u64, Vec<u8>)>,
     /// Blocks, by how many packets came before.
@@ -85,17 +85,17 @@ pub(super) struct Beside {
     pub(super) interfaces: BTreeMap<u32, Interface>,
 }
 
-impl Beside {
+impl SegmentExtras {
     /// Takes them from the `index` layer.
     ///
     /// # Errors
     /// They are damaged.
-    pub(super) fn of(open: &OpenSegment) -> Result<Beside, Failure> {
+    pub(super) fn of(open: &OpenSegment) -> Result<SegmentExtras, Failure> {
         let extras = open.segment().extras()?;
         let (mut options, mut blocks) = (extras.packet_options, extras.blocks);
         options.sort_by_key(|(ordinal, _)| *ordinal);
         blocks.sort_by_key(|block| block.before);
-        Ok(Beside { options, blocks: blocks.into(), interfaces: interfaces(open) })
+        Ok(SegmentExtras { options, blocks: blocks.into(), interfaces: interfaces(open) })
     }
 
     fn options_of(&self, ordinal: u64) -> &[u8] {
@@ -315,7 +315,7 @@ impl Fetched {
         &self,
         slice: &Slice,
         range: TimeRange,
-        beside: &Beside,
+        beside: &SegmentExtras,
         arena: &mut Arena,
     ) -> Result<(), Failure> {
         let (packets, bytes) = self.size(range);
@@ -337,14 +337,18 @@ impl Fetched {
 /// Packets on their way into an arena.
 pub(super) struct Push<'a> {
     range: TimeRange,
-    beside: &'a Beside,
+    beside: &'a SegmentExtras,
     arena: &'a mut Arena,
     /// An interface that the segment does not describe.
     stranger: Option<u32>,
 }
 
 impl<'a> Push<'a> {
-    pub(super) fn new(range: TimeRange, beside: &'a Beside, arena: &'a mut Arena) -> Push<'a> {
+    pub(super) fn new(
+        range: TimeRange,
+        beside: &'a SegmentExtras,
+        arena: &'a mut Arena,
+    ) -> Push<'a> {
         Push { range, beside, arena, stranger: None }
     }
 

@@ -16,7 +16,7 @@ use super::threads::Shared;
 
 /// What the process may allocate beside questions and exports while these run, beyond what it
 /// had before: what caches and opened segments may grow by, bytes.
-const BESIDE: usize = 256 << 20;
+const PROCESS_OVERHEAD: usize = 256 << 20;
 
 /// What is known of one question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) fn victim(
     };
     let ending = sum(true);
     let over = sum(false).saturating_add(reserved) > budget
-        || process.saturating_sub(ending) > budget.saturating_add(BESIDE);
+        || process.saturating_sub(ending) > budget.saturating_add(PROCESS_OVERHEAD);
     if !over {
         return None;
     }
@@ -128,8 +128,8 @@ mod tests {
             (vec![runs(400), ends(5_000)], 0, 5_400, None),
             (vec![runs(1_001), ends(5_000)], 0, 6_001, Some(0)),
             // Nobody seems to hold it.
-            (vec![runs(10), runs(20)], 0, BESIDE + 1_000, None),
-            (vec![runs(10), runs(20)], 0, BESIDE + 1_001, Some(1)),
+            (vec![runs(10), runs(20)], 0, PROCESS_OVERHEAD + 1_000, None),
+            (vec![runs(10), runs(20)], 0, PROCESS_OVERHEAD + 1_001, Some(1)),
         ] {
             assert_eq!(victim(&questions, reserved, process, budget), expected, "{questions:?}");
         }

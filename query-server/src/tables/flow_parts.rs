@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use super::columns::FlowColumn;
 use super::flow_rows::{self, Constants, FlowRows, unexpected};
-use super::source::Counted;
+use super::source::CountingFetch;
 use super::window::Window;
 use crate::select::FlowFilter;
 
@@ -34,7 +34,7 @@ impl FlowRequest {
     /// The rows of a segment. The `flows` layer is small: it is read at once.
     pub(super) async fn read(
         &self,
-        source: &Counted,
+        source: &CountingFetch,
         constants: &Constants,
     ) -> Result<RecordBatch, Failure> {
         let segment = source.open().segment();

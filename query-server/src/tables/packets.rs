@@ -23,7 +23,7 @@ use self::slices::{Place, flow_rows as flow_rows_of, places, slices, total};
 use super::columns::{FlowColumn, PacketColumn};
 use super::flow_rows::{self, Constants, FlowRows};
 use super::packet_rows;
-use super::source::Counted;
+use super::source::CountingFetch;
 use super::window::Window;
 use crate::select::FlowFilter;
 
@@ -117,7 +117,7 @@ fn cut(window: Option<Window>, entry: &SegmentEntry) -> Option<Window> {
 /// fetched yet.
 #[derive(Debug)]
 pub(super) struct Selected {
-    source: Counted,
+    source: CountingFetch,
     /// What packets have to be held against.
     window: Option<Window>,
     depth: Depth,
@@ -131,7 +131,7 @@ pub(super) struct Selected {
 impl Selected {
     /// Asks the index and reads what has to be known of flows.
     pub(super) async fn of(
-        source: Counted,
+        source: CountingFetch,
         constants: Constants,
         request: &PacketRequest,
     ) -> Result<Selected, Failure> {
@@ -191,7 +191,7 @@ impl Selected {
         Ok(())
     }
 
-    pub(super) fn source(&self) -> &Counted {
+    pub(super) fn source(&self) -> &CountingFetch {
         &self.source
     }
 

@@ -14,7 +14,7 @@ use crate::view::{Cost, OpenSegment, Plan};
 
 /// An opened segment that counts what is fetched of it.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct CountingFetch {
     open: Arc<OpenSegment>,
     counts: Mutex<Counts>,
 }
@@ -27,7 +27,7 @@ struct Counts {
     sent: Plan,
 }
 
-impl Counted {
+impl CountingFetch {
     /// Counts from the `index` layer on, which was read whole to open it, unless it was kept
     /// before.
     pub(super) fn new(open: Arc<OpenSegment>, was_kept: bool) -> Self {
@@ -38,7 +38,7 @@ impl Counted {
             true => counts.asked.cached(index),
             false => counts.sent.whole(Layer::Index, index),
         }
-        Counted { open, counts: Mutex::new(counts) }
+        CountingFetch { open, counts: Mutex::new(counts) }
     }
 
     pub(super) fn open(&self) -> &Arc<OpenSegment> {
@@ -68,7 +68,7 @@ impl Counted {
 }
 
 #[async_trait]
-impl Fetch for Counted {
+impl Fetch for CountingFetch {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
         self.plan(|plan| self.open.plan_fetch(plan, layer, ranges));
         let read = self.open.read(layer, ranges).await?;
@@ -79,17 +79,17 @@ impl Fetch for Counted {
 
 /// Ranges of one layer that were fetched before, to be read again in parts.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct PrefetchedRanges {
     /// Ascending, apart from each other.
     parts: Vec<(u64, Bytes)>,
 }
 
-impl Held {
+impl PrefetchedRanges {
     /// What was fetched.
     pub(super) fn new(ranges: &[Range<u64>], bytes: Vec<Bytes>) -> Self {
         let mut parts: Vec<_> = ranges.iter().map(|range| range.start).zip(bytes).collect();
         parts.sort_unstable_by_key(|(start, _)| *start);
-        Held { parts }
+        PrefetchedRanges { parts }
     }
 
     fn get(&self, range: &Range<u64>) -> Option<Bytes> {
@@ -103,7 +103,7 @@ impl Held {
 }
 
 #[async_trait]
-impl Fetch for Held {
+impl Fetch for PrefetchedRanges {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
         ranges
             .iter()
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn parts_of_what_is_held_are_given_and_no_more() {
-        let held = Held::new(
+        let held = PrefetchedRanges::new(
             &[100..110, 10..14],
             vec![Bytes::from_static(b"0123456789"), Bytes::from_static(b"abcd")],
         );

@@ -126,7 +126,7 @@ async fn those_who_want_the_same_at_once_send_one_request() {
     let before = world.store.requests();
     futures::future::join(world.read(&cache, 10..14), world.read(&cache, 10..16)).await;
     assert_eq!((world.store.requests() - before).bytes_read, 6 * PIECE);
-    assert_eq!(cache.shared.flights.count(), 0);
+    assert_eq!(cache.shared.in_flight.count(), 0);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn who_waits_for_one_that_fails_tries_for_itself() {
     let (failed, gets) = futures::future::join(fails, world.read(&cache, [0])).await;
     assert_eq!(failed.unwrap_err().kind(), FailureKind::Unavailable);
     assert_eq!(gets, 1);
-    assert_eq!(cache.shared.flights.count(), 0);
+    assert_eq!(cache.shared.in_flight.count(), 0);
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn a_flight_goes_on_for_those_who_wait_and_ends_when_nobody_does() {
     let read = cache.read(world.object(), Keep::AsAsked, &ranges, get);
     assert!(tokio::time::timeout(Duration::from_millis(5), read).await.is_err());
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(cache.shared.flights.count(), 0);
+    assert_eq!(cache.shared.in_flight.count(), 0);
     assert_eq!(world.read(&cache, [0]).await, 1);
 }
 

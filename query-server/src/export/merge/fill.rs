@@ -11,7 +11,7 @@ use super::{Merge, Source, is_local};
 use crate::export::Order;
 use crate::export::large::LargePart;
 use crate::export::output::unwanted;
-use crate::export::read::{Ahead, Beside, Fetched, Reading, Slice};
+use crate::export::read::{Fetched, Prefetch, Reading, SegmentExtras, Slice};
 use crate::export::records::Arena;
 use crate::export::run::Run;
 use crate::view::OpenSegment;
@@ -19,7 +19,7 @@ use crate::view::OpenSegment;
 /// What is read next of a segment.
 enum Coming {
     /// Some flows, on their way.
-    Slice(Slice, Ahead<Fetched>),
+    Slice(Slice, Prefetch<Fetched>),
     /// One flow part that is larger than a slice.
     Large(Slice),
 }
@@ -28,7 +28,7 @@ enum Coming {
 struct Filling<'a> {
     open: &'a Arc<OpenSegment>,
     segment: &'a Segment,
-    beside: &'a Beside,
+    beside: &'a SegmentExtras,
     arena: Arena,
     /// Its place among those that are merged.
     place: usize,
@@ -40,7 +40,7 @@ impl Merge<'_> {
         &mut self,
         reading: &mut Reading,
         segment: &Segment,
-        beside: &Beside,
+        beside: &SegmentExtras,
         place: usize,
     ) -> Result<(), Failure> {
         let open = &Arc::clone(&reading.open);
@@ -54,7 +54,7 @@ impl Merge<'_> {
                     }
                     Ok(Some(slice)) => {
                         let (open, to_fetch) = (Arc::clone(open), slice.clone());
-                        let fetch = Ahead::start(async move { to_fetch.fetch(&open).await });
+                        let fetch = Prefetch::start(async move { to_fetch.fetch(&open).await });
                         coming.push_back(Coming::Slice(slice, fetch));
                     }
                     Ok(None) => break,

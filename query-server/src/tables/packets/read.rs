@@ -17,7 +17,7 @@ use super::{Depth, PacketRequest, Selected};
 use crate::tables::columns::PacketColumn;
 use crate::tables::flow_rows::{empty_columns, unexpected};
 use crate::tables::packet_rows::{Decoded, Decoder};
-use crate::tables::source::{Counted, Held};
+use crate::tables::source::{CountingFetch, PrefetchedRanges};
 
 impl Selected {
     /// Fetches what the first rows need.
@@ -51,10 +51,10 @@ impl Selected {
                 let held = match self.scan(&request)?.step()? {
                     Step::Needs(ranges) => {
                         let bytes = self.fetch(&ranges, &memory).await?;
-                        Held::new(&ranges, bytes)
+                        PrefetchedRanges::new(&ranges, bytes)
                     }
                     // Without rows there is nothing to hold.
-                    Step::Rows(_) | Step::End => Held::default(),
+                    Step::Rows(_) | Step::End => PrefetchedRanges::default(),
                 };
                 let mut slices = slices(self.places());
                 slices.reverse();
@@ -101,7 +101,7 @@ enum From {
     /// Columns and headers.
     Scan { first: Option<RecordBatch>, scan: Scan },
     /// Payload, by slices of flows, the next one last.
-    Slices { held: Held, slices: Vec<Range<usize>>, ready: Vec<RecordBatch> },
+    Slices { held: PrefetchedRanges, slices: Vec<Range<usize>>, ready: Vec<RecordBatch> },
 }
 
 /// Rows of one batch that are only counted.
@@ -152,7 +152,7 @@ impl PacketReader {
         matches!(&self.from, From::Slices { slices, .. } if !slices.is_empty())
     }
 
-    pub(in crate::tables) fn source(&self) -> &Counted {
+    pub(in crate::tables) fn source(&self) -> &CountingFetch {
         &self.selected.source
     }
 

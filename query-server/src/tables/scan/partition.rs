@@ -17,15 +17,15 @@ use super::{Request, ScanExec};
 use crate::tables::flow_rows::Constants;
 use crate::tables::packets::{PacketReader, Selected};
 use crate::tables::skipped::Skipped;
-use crate::tables::source::Counted;
+use crate::tables::source::CountingFetch;
 use crate::view::{Cost, PinnedView, StoreView};
 
 /// Rows of one batch at most.
 const BATCH_ROWS: usize = 8_192;
 
-async fn open(view: &StoreView, segment: &Segment) -> Result<(Counted, Constants), Failure> {
+async fn open(view: &StoreView, segment: &Segment) -> Result<(CountingFetch, Constants), Failure> {
     let was_kept = view.is_kept(segment);
-    let source = Counted::new(view.open(segment).await?, was_kept);
+    let source = CountingFetch::new(view.open(segment).await?, was_kept);
     let terms = source.open().segment().terms();
     let mut identity = false;
     for field in [Field::Namespace, Field::Pod] {
@@ -75,7 +75,7 @@ pub(super) async fn cost(
 /// The rows of one segment, about to be read.
 enum Rows {
     Packets(Box<PacketReader>),
-    FlowParts(Option<RecordBatch>, Counted),
+    FlowParts(Option<RecordBatch>, CountingFetch),
 }
 
 impl Rows {

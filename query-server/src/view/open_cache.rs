@@ -1,4 +1,4 @@
-//! Opened segments, kept so that their `index` layers are not parsed again. The cache has bytes; this
+//! OpenCache segments, kept so that their `index` layers are not parsed again. The cache has bytes; this
 //! has what was made of them, and so the cache has none of these bytes in memory. Who asks for one
 //! that is being opened waits for it.
 
@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use capstan_storage_engine::cache::Kept;
+use capstan_storage_engine::cache::WeightedCache;
 use tokio::sync::OnceCell;
 
 /// Values by name, within a budget; see the module.
 #[derive(Debug)]
-pub(super) struct Opened<T: Send + Sync + 'static> {
-    kept: Kept<Arc<str>, Arc<T>>,
+pub(super) struct OpenCache<T: Send + Sync + 'static> {
+    kept: WeightedCache<Arc<str>, Arc<T>>,
     opening: Mutex<HashMap<Arc<str>, Cell<T>>>,
 }
 
@@ -20,14 +20,14 @@ type Cell<T> = Arc<OnceCell<Arc<T>>>;
 
 /// One who opens, or waits for who does. Whoever is done first, or gives up, takes the name out again.
 struct Opening<'a, T: Send + Sync + 'static> {
-    of: &'a Opened<T>,
+    of: &'a OpenCache<T>,
     name: Arc<str>,
     cell: Cell<T>,
 }
 
-impl<T: Send + Sync + 'static> Opened<T> {
+impl<T: Send + Sync + 'static> OpenCache<T> {
     pub(super) fn new(budget: usize) -> Self {
-        Opened { kept: Kept::new(budget), opening: Mutex::default() }
+        OpenCache { kept: WeightedCache::new(budget), opening: Mutex::default() }
     }
 
     fn opening(&self) -> MutexGuard<'_, HashMap<Arc<str>, Cell<T>>> {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    async fn get(opened: &Opened<String>, name: &str, count: &AtomicUsize) -> Arc<String> {
+    async fn get(opened: &OpenCache<String>, name: &str, count: &AtomicUsize) -> Arc<String> {
         let open = || async {
             count.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_at_once_share_one_opening() {
-        let (opened, count) = (Opened::new(1_000), AtomicUsize::new(0));
+        let (opened, count) = (OpenCache::new(1_000), AtomicUsize::new(0));
         let all = (0..8).map(|_| get(&opened, "a", &count));
         futures::future::join_all(all).await;
         get(&opened, "a", &count).await;
@@ -105,7 +105,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_larger_than_all_room_is_given_and_not_kept() {
-        let (opened, count) = (Opened::new(5), AtomicUsize::new(0));
+        let (opened, count) = (OpenCache::new(5), AtomicUsize::new(0));
         for _ in 0..2 {
             assert_eq!(*get(&opened, "a", &count).await, "a");
         }
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_not_kept_and_neither_is_who_gave_up() {
-        let opened: Opened<String> = Opened::new(1_000);
+        let opened: OpenCache<String> = OpenCache::new(1_000);
         let failed = opened.get("a", || async { Err("away") }).await;
         assert_eq!(failed, Err("away"));
         let never = opened.get("a", std::future::pending::<Result<_, &str>>);

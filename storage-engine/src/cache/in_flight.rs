@@ -8,71 +8,71 @@ use tokio::sync::watch;
 use super::extent::Key;
 use super::runs::Runs;
 
-/// Tells those who wait when a flight has landed; dropped unsaid if it failed.
-type Landing = watch::Sender<Option<Arc<Runs>>>;
+/// Tells those who wait what was fetched; dropped without a word if that failed.
+type Announcer = watch::Sender<Option<Arc<Runs>>>;
 
-/// Keys that are on their way, and with which flight.
+/// Requests in flight, by key: who wants the same waits for them (single flight).
 #[derive(Debug, Default)]
-pub(super) struct Flights {
-    by_key: Mutex<BTreeMap<Key, Arc<Landing>>>,
+pub(super) struct InFlight {
+    by_key: Mutex<BTreeMap<Key, Arc<Announcer>>>,
 }
 
 /// Some keys that one task fetches. Whoever drops it lets others try for themselves.
 #[derive(Debug)]
-pub(super) struct Flight {
-    flights: Arc<Flights>,
+pub(super) struct Fetching {
+    in_flight: Arc<InFlight>,
     keys: Vec<Key>,
-    landing: Arc<Landing>,
+    announcer: Arc<Announcer>,
 }
 
-/// Waits for a flight.
+/// Waits for a request of another one.
 #[derive(Debug)]
 pub(super) struct Waiting(watch::Receiver<Option<Arc<Runs>>>);
 
 /// Who fetches what is missing.
 #[derive(Debug)]
-pub(super) struct Boarded {
-    /// A new flight, perhaps for no key.
-    pub(super) flight: Flight,
+pub(super) struct Joined {
+    /// A new request, perhaps for no key.
+    pub(super) fetching: Fetching,
     /// Who asks waits for it too, and by that alone keeps it up.
     pub(super) waiting: Waiting,
     /// What others fetch.
     pub(super) others: Vec<(Key, Waiting)>,
 }
 
-impl Flights {
-    fn by_key(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Landing>>> {
+impl InFlight {
+    fn by_key(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Announcer>>> {
         // What is guarded makes sense after every statement.
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Divides keys into those that somebody fetches already and those of a new flight.
-    /// Those that have `landed` by now are in neither.
-    pub(super) fn board(
+    /// Divides keys into those that somebody fetches already and those of a new request.
+    /// Those that have `arrived` by now are in neither.
+    pub(super) fn join(
         self: &Arc<Self>,
         keys: &[Key],
-        mut landed: impl FnMut(&Key) -> bool,
-    ) -> Boarded {
+        mut arrived: impl FnMut(&Key) -> bool,
+    ) -> Joined {
         let (sender, receiver) = watch::channel(None);
-        let landing = Arc::new(sender);
+        let announcer = Arc::new(sender);
         let (mut own, mut others) = (Vec::new(), Vec::new());
         let mut by_key = self.by_key();
         for key in keys {
-            // Asked while no flight can end: one that did has kept what it brought.
-            if landed(key) {
+            // Asked while no request can end: one that did has kept what it brought.
+            if arrived(key) {
                 continue;
             }
             match by_key.get(key) {
                 Some(other) => others.push((*key, Waiting(other.subscribe()))),
                 None => {
-                    by_key.insert(*key, Arc::clone(&landing));
+                    by_key.insert(*key, Arc::clone(&announcer));
                     own.push(*key);
                 }
             }
         }
         drop(by_key);
-        let flight = Flight { flights: Arc::clone(self), keys: own, landing };
-        Boarded { flight, waiting: Waiting(receiver), others }
+        let fetching = Fetching { in_flight: Arc::clone(self), keys: own, announcer };
+        Joined { fetching, waiting: Waiting(receiver), others }
     }
 
     /// Keys on their way.
@@ -82,27 +82,27 @@ impl Flights {
     }
 }
 
-impl Flight {
+impl Fetching {
     pub(super) fn keys(&self) -> &[Key] {
         &self.keys
     }
 
     /// Ends when nobody waits any more.
     pub(super) async fn abandoned(&self) {
-        self.landing.closed().await;
+        self.announcer.closed().await;
     }
 
     /// Gives what came to all who wait.
-    pub(super) fn land(self, came: Arc<Runs>) {
-        self.landing.send_replace(Some(came));
+    pub(super) fn arrive(self, came: Arc<Runs>) {
+        self.announcer.send_replace(Some(came));
     }
 }
 
-impl Drop for Flight {
+impl Drop for Fetching {
     fn drop(&mut self) {
-        let mut by_key = self.flights.by_key();
+        let mut by_key = self.in_flight.by_key();
         for key in &self.keys {
-            if by_key.get(key).is_some_and(|landing| Arc::ptr_eq(landing, &self.landing)) {
+            if by_key.get(key).is_some_and(|announcer| Arc::ptr_eq(announcer, &self.announcer)) {
                 by_key.remove(key);
             }
         }
@@ -110,7 +110,7 @@ impl Drop for Flight {
 }
 
 impl Waiting {
-    /// What came; none if the flight failed.
+    /// What came; none if the fetching failed.
     pub(super) async fn wait(mut self) -> Option<Arc<Runs>> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|came| came.clone())
     }

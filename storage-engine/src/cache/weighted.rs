@@ -12,7 +12,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 /// goes from there unless it was asked for again meanwhile, or soon after. So a scan, however long,
 /// passes through that tenth, while an LRU would give up everything for it. Of the algorithms that do
 /// this it is the one whose hits change nothing but a counter.
-pub struct Kept<K, V> {
+pub struct WeightedCache<K, V> {
     values: Cache<K, Weighed<V>, ByWeight>,
 }
 
@@ -32,28 +32,28 @@ impl<K, V> Weighter<K, Weighed<V>> for ByWeight {
 }
 
 /// What a value takes beside its own weight: key, counters, links, room to grow; measured.
-const BESIDE: usize = 256;
+const ENTRY_OVERHEAD: usize = 256;
 
 /// The part of the room that is for what was asked for more than once.
-const ASKED_AGAIN: f64 = 0.9;
+const HOT_PART: f64 = 0.9;
 
 /// What a value is taken to weigh, to say how many keys of those that went are remembered.
-const USUAL: usize = 32 * 1024;
+const TYPICAL_WEIGHT: usize = 32 * 1024;
 
-impl<K: Eq + Hash, V: Clone> Kept<K, V> {
+impl<K: Eq + Hash, V: Clone> WeightedCache<K, V> {
     /// Nothing yet, and at most `budget` bytes.
     #[allow(clippy::expect_used)] // The builder wants two figures, and both are given.
     pub fn new(budget: usize) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(budget as u64)
-            .estimated_items_capacity(budget / USUAL)
-            .hot_allocation(ASKED_AGAIN)
+            .estimated_items_capacity(budget / TYPICAL_WEIGHT)
+            .hot_allocation(HOT_PART)
             // More would each have a part of the budget, and large values no place in it.
             .shards(1)
             .build()
             .expect("complete");
         let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Kept { values: Cache::with_options(options, ByWeight, hasher, lifecycle) }
+        WeightedCache { values: Cache::with_options(options, ByWeight, hasher, lifecycle) }
     }
 
     /// The value of that key, if it is kept: it was asked for once more.
@@ -68,7 +68,7 @@ impl<K: Eq + Hash, V: Clone> Kept<K, V> {
 
     /// Keeps a value of so many bytes, unless it alone is more than nine tenths of the room.
     pub fn insert(&self, key: K, value: V, bytes: usize) {
-        self.values.insert(key, Weighed { value, weight: bytes.saturating_add(BESIDE) });
+        self.values.insert(key, Weighed { value, weight: bytes.saturating_add(ENTRY_OVERHEAD) });
     }
 
     /// The most that is kept, bytes.
@@ -82,7 +82,7 @@ impl<K: Eq + Hash, V: Clone> Kept<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V: Clone> Debug for Kept<K, V> {
+impl<K: Eq + Hash, V: Clone> Debug for WeightedCache<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} bytes", self.bytes(), self.budget())
     }
@@ -92,11 +92,11 @@ impl<K: Eq + Hash, V: Clone> Debug for Kept<K, V> {
 mod tests {
     use super::*;
 
-    const VALUE: usize = 1_000 - BESIDE;
+    const VALUE: usize = 1_000 - ENTRY_OVERHEAD;
 
     #[test]
     fn what_is_kept_stays_within_the_budget() {
-        let kept = Kept::new(10_000);
+        let kept = WeightedCache::new(10_000);
         for key in 0..100 {
             kept.insert(key, key, VALUE);
             assert!(kept.bytes() <= 10_000);
@@ -109,17 +109,18 @@ mod tests {
     #[test]
     fn what_a_value_takes_beside_itself_is_counted() {
         // Keys and values as the cache has them, in a place that was full for long.
-        let kept: Kept<[u64; 4], bytes::Bytes> = Kept::new(10_000 * BESIDE);
+        let kept: WeightedCache<[u64; 4], bytes::Bytes> =
+            WeightedCache::new(10_000 * ENTRY_OVERHEAD);
         (0..100_000).for_each(|key| kept.insert([key; 4], bytes::Bytes::new(), 0));
         let used = kept.values.memory_used().total();
         // What `Bytes` and the allocator have beside the bytes.
         let per_value = used / kept.values.len() + 48;
-        assert!(kept.values.len() > 9_000 && per_value <= BESIDE, "{per_value}");
+        assert!(kept.values.len() > 9_000 && per_value <= ENTRY_OVERHEAD, "{per_value}");
     }
 
     #[test]
     fn a_scan_of_twenty_times_the_room_leaves_what_was_asked_for_again() {
-        let kept = Kept::new(100_000);
+        let kept = WeightedCache::new(100_000);
         for round in 0..3 {
             for key in 0..60 {
                 if round == 0 {
