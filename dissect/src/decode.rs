@@ -11,7 +11,7 @@ pub use tunnels::tunnels;
 use capstan_model::headers::{Field, FieldKind, MAX_FIELDS, Network, Outer, Tunnel};
 use capstan_model::{Address, Headers, LinkType};
 
-use crate::walk::{Kind, Layer, Stop, Visit, Walk};
+use crate::walk::{Header, HeaderKind, Stop, Visit, Walk};
 
 /// Decodes the headers at the front of `data`.
 ///
@@ -21,7 +21,7 @@ use crate::walk::{Kind, Layer, Stop, Visit, Walk};
 /// innermost IP header that is whole; a tunnel whose inner packet is not
 /// understood is a flow between the tunnel's ends.
 ///
-/// Never allocates; reads at most [`crate::walk::MAX_LAYERS`] headers.
+/// Never allocates; reads at most [`crate::walk::MAX_HEADERS`] headers.
 pub fn decode(link: LinkType, data: &[u8], wire_length: u32) -> Headers {
     let mut headers = Headers::default();
     fill(&mut headers, link, data, wire_length);
@@ -64,8 +64,8 @@ struct State {
 impl Visit for Fold<'_> {
     // Every call names a different kind, for which all but one arm falls away.
     #[inline(always)]
-    fn layer(&mut self, layer: Layer, limit: usize) {
-        take(self.headers, layer, limit, &mut self.state);
+    fn header(&mut self, header: Header, limit: usize) {
+        take(self.headers, header, limit, &mut self.state);
     }
 }
 
@@ -77,32 +77,32 @@ fn mapped(address: u32) -> Address {
 }
 
 #[inline(always)]
-fn take(headers: &mut Headers, layer: Layer, limit: usize, state: &mut State) {
-    let Layer { start, end, kind } = layer;
+fn take(headers: &mut Headers, header: Header, limit: usize, state: &mut State) {
+    let Header { start, end, kind } = header;
     match kind {
-        Kind::Link | Kind::Snap | Kind::ControlWord | Kind::Pppoe => {}
-        Kind::Mpls { label } => {
+        HeaderKind::Link | HeaderKind::Snap | HeaderKind::ControlWord | HeaderKind::Pppoe => {}
+        HeaderKind::Mpls { label } => {
             let is_entropy = std::mem::replace(&mut state.entropy, label == ENTROPY_FOLLOWS);
             if label >= FIRST_OWN_LABEL && !is_entropy {
                 headers.labels = encapsulation::label(headers.labels, label);
             }
         }
-        Kind::Erspan { session, vlan } => {
+        HeaderKind::Erspan { session, vlan } => {
             headers.labels = encapsulation::session(headers.labels, session, vlan);
         }
-        Kind::Vlan { id } => {
+        HeaderKind::Vlan { id } => {
             if let Some(outer) = headers.vlan.replace(id) {
                 headers.encapsulation = encapsulation::vlan(headers.encapsulation, outer);
             }
         }
-        Kind::Arp { addresses: None } => {}
-        Kind::Arp { addresses: Some((sender, target)) } => {
+        HeaderKind::Arp { addresses: None } => {}
+        HeaderKind::Arp { addresses: Some((sender, target)) } => {
             enter(headers, state);
             headers.network = Network::Arp;
             headers.source = Address::v4(sender);
             headers.destination = Address::v4(target);
         }
-        Kind::Ipv4 { source, destination, protocol, fragment } => {
+        HeaderKind::Ipv4 { source, destination, protocol, fragment } => {
             enter(headers, state);
             headers.network = Network::V4;
             headers.source = mapped(source);
@@ -116,7 +116,7 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, state: &mut State) {
                 (FieldKind::Ipv4Checksum, start + 10),
             ]);
         }
-        Kind::Ipv6 { source, destination, protocol } => {
+        HeaderKind::Ipv6 { source, destination, protocol } => {
             enter(headers, state);
             headers.network = Network::V6;
             headers.source = Address::v6(source);
@@ -124,12 +124,12 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, state: &mut State) {
             headers.ip_protocol = protocol;
             headers.push_field(FieldKind::Ipv6Length, start + 4);
         }
-        Kind::Extension { protocol } => headers.ip_protocol = protocol,
-        Kind::FragmentExtension { protocol, fragment } => {
+        HeaderKind::Extension { protocol } => headers.ip_protocol = protocol,
+        HeaderKind::FragmentExtension { protocol, fragment } => {
             headers.ip_protocol = protocol;
             headers.fragment = fragment;
         }
-        Kind::Tcp { source_port, destination_port, tcp, timestamp } => {
+        HeaderKind::Tcp { source_port, destination_port, tcp, timestamp } => {
             transport(headers, (source_port, destination_port), limit, end);
             headers.tcp = Some(tcp);
             headers.push_fields([
@@ -143,25 +143,25 @@ fn take(headers: &mut Headers, layer: Layer, limit: usize, state: &mut State) {
                 headers.push_fields([(FieldKind::TcpTimestamp, at), (FieldKind::TcpEcho, at + 4)]);
             }
         }
-        Kind::Udp { source_port, destination_port } => {
+        HeaderKind::Udp { source_port, destination_port } => {
             transport(headers, (source_port, destination_port), limit, end);
             headers
                 .push_fields([(FieldKind::UdpLength, start + 4), (FieldKind::Checksum, start + 6)]);
         }
-        Kind::Sctp { source_port, destination_port } => {
+        HeaderKind::Sctp { source_port, destination_port } => {
             transport(headers, (source_port, destination_port), limit, end);
         }
-        Kind::Ports { source_port, destination_port } => {
+        HeaderKind::Ports { source_port, destination_port } => {
             (headers.source_port, headers.destination_port) = (source_port, destination_port);
         }
-        Kind::Icmp { echo } => {
+        HeaderKind::Icmp { echo } => {
             let identifier = echo.unwrap_or(0);
             transport(headers, (identifier, identifier), limit, end);
             headers.push_field(FieldKind::Checksum, start + 2);
         }
-        Kind::Vxlan { vni } => carry(headers, state, Tunnel::Vxlan, Some(vni)),
-        Kind::Geneve { vni } => carry(headers, state, Tunnel::Geneve, Some(vni)),
-        Kind::Gre { key } => carry(headers, state, Tunnel::Gre, key),
+        HeaderKind::Vxlan { vni } => carry(headers, state, Tunnel::Vxlan, Some(vni)),
+        HeaderKind::Geneve { vni } => carry(headers, state, Tunnel::Geneve, Some(vni)),
+        HeaderKind::Gre { key } => carry(headers, state, Tunnel::Gre, key),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A packet's headers, one after the other, outermost first.
 //!
 //! [`Walk`] is a small state machine: it knows which header comes [`Next`],
-//! where it starts and where the datagram round it ends, and gives a [`Layer`]
+//! where it starts and where the datagram round it ends, and gives a [`Header`]
 //! for each header that is whole and makes sense. It stops for good at the first
 //! byte that is payload, cut off or contradictory ([`Stop`]).
 //!
@@ -19,7 +19,7 @@ use capstan_model::headers::Fragment;
 
 /// Most headers one walk gives. Real packets have a dozen at most; a longer
 /// stack is somebody's attempt to make decoding expensive.
-pub const MAX_LAYERS: u8 = 32;
+pub const MAX_HEADERS: u8 = 32;
 
 /// Most IP headers one walk gives, so at most one fewer tunnels.
 pub const MAX_IP_HEADERS: u8 = 8;
@@ -70,25 +70,25 @@ pub enum Stop {
     Truncated,
     /// The next header contradicts itself or the length of the datagram it is in.
     Malformed,
-    /// [`MAX_LAYERS`] or [`MAX_IP_HEADERS`] were given, or the headers reach
+    /// [`MAX_HEADERS`] or [`MAX_IP_HEADERS`] were given, or the headers reach
     /// past what a 16-bit offset can say.
     TooDeep,
 }
 
 /// One header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layer {
+pub struct Header {
     /// Offset of its first byte from the start of the data.
     pub start: usize,
     /// Offset of the first byte after it (options and extensions of its own included).
     pub end: usize,
     /// What it is.
-    pub kind: Kind,
+    pub kind: HeaderKind,
 }
 
 /// What a header is, with the fields that matter further on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum HeaderKind {
     /// Ethernet, Linux cooked, BSD loopback, PPP framing: a link header.
     Link,
     /// An IEEE 802.1Q or 802.1ad tag; `start` is at its identifier, after the
@@ -212,8 +212,8 @@ pub enum Kind {
 /// Is shown a packet's headers, outermost first.
 pub trait Visit {
     /// One whole header, or the ports of one that is not. `limit` is where the innermost datagram that says its
-    /// own length ends, which may be `layer` itself.
-    fn layer(&mut self, layer: Layer, limit: usize);
+    /// own length ends, which may be `header` itself.
+    fn header(&mut self, header: Header, limit: usize);
 }
 
 /// A walk over the headers of one packet: an iterator that can be asked where it
@@ -225,7 +225,7 @@ pub struct Walk<'a> {
     offset: usize,
     limit: usize,
     ethertype: u16,
-    layers: u8,
+    headers: u8,
     ip_headers: u8,
     state: Result<Next, Stop>,
 }
@@ -243,7 +243,7 @@ impl<'a> Walk<'a> {
     /// there. `limit` is where the datagram round it ends (may be past `data`).
     #[inline]
     pub fn at(next: Next, data: &'a [u8], offset: usize, limit: usize) -> Self {
-        Walk { data, offset, limit, ethertype: 0, layers: 0, ip_headers: 0, state: Ok(next) }
+        Walk { data, offset, limit, ethertype: 0, headers: 0, ip_headers: 0, state: Ok(next) }
     }
 
     /// Where the next header, or the payload, starts.
@@ -349,14 +349,19 @@ impl<'a> Walk<'a> {
     /// Ends the header at hand after `length` bytes, which were checked, and
     /// shows it.
     #[inline]
-    fn give(&mut self, visit: &mut impl Visit, length: usize, kind: Kind) -> Result<(), Stop> {
+    fn give(
+        &mut self,
+        visit: &mut impl Visit,
+        length: usize,
+        kind: HeaderKind,
+    ) -> Result<(), Stop> {
         let (start, end) = (self.offset, self.offset + length);
-        if self.layers >= MAX_LAYERS || end > usize::from(u16::MAX) {
+        if self.headers >= MAX_HEADERS || end > usize::from(u16::MAX) {
             return Err(Stop::TooDeep);
         }
-        self.layers += 1;
+        self.headers += 1;
         self.offset = end;
-        visit.layer(Layer { start, end, kind }, self.limit);
+        visit.header(Header { start, end, kind }, self.limit);
         Ok(())
     }
 
@@ -368,21 +373,21 @@ impl<'a> Walk<'a> {
 }
 
 impl Iterator for Walk<'_> {
-    type Item = Layer;
+    type Item = Header;
 
-    fn next(&mut self) -> Option<Layer> {
+    fn next(&mut self) -> Option<Header> {
         let mut given = Given(None);
         self.state = self.read(self.state.ok()?, &mut given);
         given.0
     }
 }
 
-/// Keeps the layer it is shown.
-struct Given(Option<Layer>);
+/// Keeps the header it is shown.
+struct Given(Option<Header>);
 
 impl Visit for Given {
-    fn layer(&mut self, layer: Layer, _limit: usize) {
-        self.0 = Some(layer);
+    fn header(&mut self, header: Header, _limit: usize) {
+        self.0 = Some(header);
     }
 }
 

@@ -7,7 +7,7 @@ mod captures;
 use std::collections::BTreeMap;
 
 use capstan_dissect::decode;
-use capstan_dissect::walk::{Kind, Stop, Walk};
+use capstan_dissect::walk::{HeaderKind, Stop, Walk};
 use capstan_model::headers::{FieldKind, Network};
 use capstan_model::{Address, Headers, LinkType};
 use captures::Packet;
@@ -23,17 +23,17 @@ struct Outermost {
 
 fn ours(packet: &Packet) -> Outermost {
     let mut found = Outermost::default();
-    for layer in Walk::new(packet.link, &packet.data, packet.wire_length) {
-        let addresses = match layer.kind {
-            Kind::Ipv4 { source, destination, .. } => {
+    for header in Walk::new(packet.link, &packet.data, packet.wire_length) {
+        let addresses = match header.kind {
+            HeaderKind::Ipv4 { source, destination, .. } => {
                 let address = |number: u32| Address::v4(number.to_be_bytes());
                 Some((address(source), address(destination)))
             }
-            Kind::Ipv6 { source, destination, .. } => {
+            HeaderKind::Ipv6 { source, destination, .. } => {
                 Some((Address::v6(source), Address::v6(destination)))
             }
-            Kind::Tcp { source_port, destination_port, .. }
-            | Kind::Udp { source_port, destination_port } => {
+            HeaderKind::Tcp { source_port, destination_port, .. }
+            | HeaderKind::Udp { source_port, destination_port } => {
                 found.ports = Some((source_port, destination_port));
                 break;
             }
@@ -83,18 +83,22 @@ fn theirs(packet: &Packet) -> Option<Outermost> {
 fn reason(packet: &Packet, ours: &Outermost, theirs: &Outermost) -> Option<&'static str> {
     const MACSEC: [u8; 2] = [0x88, 0xe5];
     let mut walk = Walk::new(packet.link, &packet.data, packet.wire_length);
-    let layers: Vec<_> = walk.by_ref().collect();
-    let has = |wanted: fn(&Kind) -> bool| layers.iter().any(|layer| wanted(&layer.kind));
+    let headers: Vec<_> = walk.by_ref().collect();
+    let has = |wanted: fn(&HeaderKind) -> bool| headers.iter().any(|header| wanted(&header.kind));
     let more_here = theirs.addresses.is_none() || theirs.ports.is_none();
     let more_there = ours.addresses.is_none() || ours.ports.is_none();
-    if more_here && has(|kind| matches!(kind, Kind::Mpls { .. } | Kind::Pppoe | Kind::Snap)) {
+    if more_here
+        && has(|kind| {
+            matches!(kind, HeaderKind::Mpls { .. } | HeaderKind::Pppoe | HeaderKind::Snap)
+        })
+    {
         return Some("it knows no MPLS, PPPoE and SNAP");
     }
     let is_fragment = has(|kind| {
         matches!(
             kind,
-            Kind::Ipv4 { fragment: Some(_), .. }
-                | Kind::FragmentExtension { fragment: Some(_), .. }
+            HeaderKind::Ipv4 { fragment: Some(_), .. }
+                | HeaderKind::FragmentExtension { fragment: Some(_), .. }
         )
     });
     if more_here && is_fragment {

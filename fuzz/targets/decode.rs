@@ -1,17 +1,17 @@
 //! Packet headers: link type (u16), length on the wire (u32), bytes.
 #![no_main]
 
-use capstan_dissect::walk::{Layer, Visit, Walk};
+use capstan_dissect::walk::{Header, Visit, Walk};
 use capstan_fuzz::input::Take;
 use capstan_model::LinkType;
 use capstan_storage_engine::segment::template::{self, Ends, Template};
 use libfuzzer_sys::fuzz_target;
 
-struct Collect(Vec<Layer>);
+struct Collect(Vec<Header>);
 
 impl Visit for Collect {
-    fn layer(&mut self, layer: Layer, _limit: usize) {
-        self.0.push(layer);
+    fn header(&mut self, header: Header, _limit: usize) {
+        self.0.push(header);
     }
 }
 
@@ -31,12 +31,12 @@ fuzz_target!(|input: &[u8]| {
         assert!(end <= prefix, "a field outside the prefix");
     }
 
-    // Layer by layer is the same as all at once.
+    // Header by header is the same as all at once.
     let (mut all, mut step) = (Collect(Vec::new()), Walk::new(link, data, wire_length));
     let mut walk = Walk::new(link, data, wire_length);
     let stop = walk.run(&mut all);
-    let layers: Vec<Layer> = step.by_ref().collect();
-    assert_eq!(layers, all.0);
+    let headers: Vec<Header> = step.by_ref().collect();
+    assert_eq!(headers, all.0);
     assert_eq!((step.state(), step.offset()), (Err(stop), walk.offset()));
     assert_eq!(walk.offset(), prefix);
 

@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use capstan_dissect::walk::{Kind, Next, Walk};
+use capstan_dissect::walk::{HeaderKind, Next, Walk};
 use capstan_ingest::source::{Event, PacketSource, SourceError, open};
 use capstan_model::headers::tcp_flags::{ACK, SYN};
 use capstan_model::{Address, LinkType};
@@ -144,20 +144,20 @@ impl Counter {
                     return self.follow(inner, data, addresses, depth + 1);
                 }
             }
-            let Some(layer) = walk.next() else {
+            let Some(header) = walk.next() else {
                 return;
             };
-            let (fragment, next) = match layer.kind {
-                Kind::Ipv4 { source, destination, protocol, fragment } => {
+            let (fragment, next) = match header.kind {
+                HeaderKind::Ipv4 { source, destination, protocol, fragment } => {
                     let address = |number: u32| Address::v4(number.to_be_bytes());
                     addresses = (address(source), address(destination));
                     (fragment, Next::Ipv4Payload(protocol))
                 }
-                Kind::Ipv6 { source, destination, .. } => {
+                HeaderKind::Ipv6 { source, destination, .. } => {
                     addresses = (Address::v6(source), Address::v6(destination));
                     continue;
                 }
-                Kind::FragmentExtension { protocol, fragment } => {
+                HeaderKind::FragmentExtension { protocol, fragment } => {
                     (fragment, Next::Ipv6Payload(protocol))
                 }
                 _ => continue,
@@ -166,7 +166,7 @@ impl Counter {
                 continue;
             };
             // Cut by the snap length: it cannot be put together and is read as it is.
-            let Some(bytes) = data.get(layer.end..walk.limit()) else {
+            let Some(bytes) = data.get(header.end..walk.limit()) else {
                 continue;
             };
             let key = DatagramKey { addresses, next, id: fragment.id };

@@ -4,7 +4,7 @@ use capstan_model::headers::{Datagram, Fragment};
 use capstan_model::{Headers, LinkType};
 
 use super::{Fold, State};
-use crate::walk::{Kind, Visit, Walk};
+use crate::walk::{HeaderKind, Visit, Walk};
 
 /// Shows the datagrams that a packet holds the first fragments of, the outer ones of tunnels
 /// included: later fragments of them have none of the headers inside. There are some if
@@ -17,11 +17,12 @@ pub fn first_fragments(
 ) {
     let mut headers = Headers::default();
     let mut fold = Fold { headers: &mut headers, state: State::default() };
-    for layer in Walk::new(link, data, wire_length) {
-        fold.layer(layer, data.len());
+    for header in Walk::new(link, data, wire_length) {
+        fold.header(header, data.len());
         // As it is named here its later fragments are: what is inside says more.
         let begins = |fragment: Option<Fragment>| fragment.is_some_and(|piece| piece.offset == 0);
-        if let Kind::Ipv4 { fragment, .. } | Kind::FragmentExtension { fragment, .. } = layer.kind
+        if let HeaderKind::Ipv4 { fragment, .. } | HeaderKind::FragmentExtension { fragment, .. } =
+            header.kind
             && begins(fragment)
             && let Some(datagram) = fold.headers.datagram()
         {

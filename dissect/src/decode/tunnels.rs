@@ -4,17 +4,19 @@ use capstan_model::headers::{Network, Outer, Tunnel};
 use capstan_model::{Headers, LinkType};
 
 use super::{Fold, State};
-use crate::walk::{Kind, Visit, Walk};
+use crate::walk::{HeaderKind, Visit, Walk};
 
 /// Shows the ends of every tunnel that a packet is in, outermost first. There are more than one if
 /// [`Headers::between`] is set; at most [`crate::walk::MAX_IP_HEADERS`] less one.
 pub fn tunnels(link: LinkType, data: &[u8], wire_length: u32, mut visit: impl FnMut(Outer)) {
     let mut headers = Headers::default();
     let mut fold = Fold { headers: &mut headers, state: State::default() };
-    for layer in Walk::new(link, data, wire_length) {
+    for header in Walk::new(link, data, wire_length) {
         let is_network = matches!(
-            layer.kind,
-            Kind::Ipv4 { .. } | Kind::Ipv6 { .. } | Kind::Arp { addresses: Some(_) }
+            header.kind,
+            HeaderKind::Ipv4 { .. }
+                | HeaderKind::Ipv6 { .. }
+                | HeaderKind::Arp { addresses: Some(_) }
         );
         // What was the innermost network header so far is a tunnel's.
         if is_network && matches!(fold.headers.network, Network::V4 | Network::V6) {
@@ -26,6 +28,6 @@ pub fn tunnels(link: LinkType, data: &[u8], wire_length: u32, mut visit: impl Fn
                 tunnel: fold.state.tunnel.unwrap_or(Tunnel::IpInIp),
             });
         }
-        fold.layer(layer, data.len());
+        fold.header(header, data.len());
     }
 }

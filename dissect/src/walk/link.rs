@@ -2,7 +2,7 @@
 
 use capstan_model::LinkType;
 
-use super::{Kind, Next, Stop, Visit, Walk};
+use super::{HeaderKind, Next, Stop, Visit, Walk};
 use crate::bytes::be16;
 
 /// Ethertypes that are decoded.
@@ -49,7 +49,7 @@ impl Walk<'_> {
         let header = self.need::<14>()?;
         let ethertype = u16::from_be_bytes([header[12], header[13]]);
         self.note_ethertype(ethertype);
-        self.give(visit, 14, Kind::Link)?;
+        self.give(visit, 14, HeaderKind::Link)?;
         Ok(Next::Ethertype(ethertype))
     }
 
@@ -66,7 +66,7 @@ impl Walk<'_> {
         let protocol = be16(self.data, self.offset + protocol_at).ok_or(Stop::Truncated)?;
         let state = if protocol == 4 { Ok(Next::Llc) } else { named(protocol) };
         self.note_ethertype(protocol);
-        self.give(visit, length, Kind::Link)?;
+        self.give(visit, length, HeaderKind::Link)?;
         state
     }
 
@@ -87,7 +87,7 @@ impl Walk<'_> {
         if let Ok(Next::Ethertype(ethertype)) = state {
             self.note_ethertype(ethertype);
         }
-        self.give(visit, 4, Kind::Link)?;
+        self.give(visit, 4, HeaderKind::Link)?;
         state
     }
 
@@ -119,7 +119,11 @@ impl Walk<'_> {
         let tag = self.need::<4>()?;
         let ethertype = u16::from_be_bytes([tag[2], tag[3]]);
         self.note_ethertype(ethertype);
-        self.give(visit, 4, Kind::Vlan { id: u16::from_be_bytes([tag[0], tag[1]]) & 0x0fff })?;
+        self.give(
+            visit,
+            4,
+            HeaderKind::Vlan { id: u16::from_be_bytes([tag[0], tag[1]]) & 0x0fff },
+        )?;
         Ok(Next::Ethertype(ethertype))
     }
 
@@ -130,7 +134,7 @@ impl Walk<'_> {
             Ok(&[0xaa, 0xaa, 0x03, 0x00, 0x00, oui, high, low]) if oui == 0x00 || oui == 0xf8 => {
                 let ethertype = u16::from_be_bytes([high, low]);
                 self.note_ethertype(ethertype);
-                self.give(visit, 8, Kind::Snap)?;
+                self.give(visit, 8, HeaderKind::Snap)?;
                 named(ethertype)
             }
             _ => Err(Stop::Payload),
@@ -140,7 +144,7 @@ impl Walk<'_> {
     pub(super) fn mpls(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
         let entry = u32::from_be_bytes(*self.need::<4>()?);
         let bottom = entry & 0x100 != 0;
-        self.give(visit, 4, Kind::Mpls { label: entry >> 12 })?;
+        self.give(visit, 4, HeaderKind::Mpls { label: entry >> 12 })?;
         Ok(if bottom { Next::MplsPayload } else { Next::Mpls })
     }
 
@@ -154,7 +158,7 @@ impl Walk<'_> {
         match first >> 4 {
             0 if self.surely_ethernet(4) => {
                 self.need::<4>()?;
-                self.give(visit, 4, Kind::ControlWord)?;
+                self.give(visit, 4, HeaderKind::ControlWord)?;
                 Ok(Next::Ethernet)
             }
             4 if length_at(2).is_none_or(fits) => self.ipv4(visit),
@@ -196,7 +200,7 @@ impl Walk<'_> {
         let state = if code == 0 { Ok(Next::PppProtocol) } else { Err(Stop::Payload) };
         let end = self.offset + 6 + usize::from(u16::from_be_bytes([high, low]));
         self.limit = self.limit.min(end);
-        self.give(visit, 6, Kind::Pppoe)?;
+        self.give(visit, 6, HeaderKind::Pppoe)?;
         state
     }
 
@@ -223,7 +227,7 @@ impl Walk<'_> {
             [0x0f | 0x8f, 0x00, high, low] => {
                 let ethertype = u16::from_be_bytes([high, low]);
                 self.note_ethertype(ethertype);
-                self.give(visit, 4, Kind::Link)?;
+                self.give(visit, 4, HeaderKind::Link)?;
                 named(ethertype)
             }
             _ => self.ppp(visit),
@@ -247,7 +251,7 @@ impl Walk<'_> {
             0x0281 | 0x0283 => Ok(Next::Mpls),
             _ => Err(Stop::Payload),
         };
-        self.give(visit, length, Kind::Link)?;
+        self.give(visit, length, HeaderKind::Link)?;
         state
     }
 

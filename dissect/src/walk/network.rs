@@ -2,7 +2,7 @@
 
 use capstan_model::headers::Fragment;
 
-use super::{Kind, MAX_IP_HEADERS, Next, Stop, Visit, Walk};
+use super::{HeaderKind, MAX_IP_HEADERS, Next, Stop, Visit, Walk};
 
 /// IP protocol numbers that are decoded (iana.org/assignments/protocol-numbers).
 pub(super) mod protocol {
@@ -34,7 +34,7 @@ impl Walk<'_> {
             (Some(sender), Some(target)) if is_ipv4 => Some((sender, target)),
             _ => None,
         };
-        self.give(visit, length, Kind::Arp { addresses })?;
+        self.give(visit, length, HeaderKind::Arp { addresses })?;
         Err(Stop::Payload)
     }
 
@@ -71,7 +71,7 @@ impl Walk<'_> {
         self.give(
             visit,
             header_length,
-            Kind::Ipv4 {
+            HeaderKind::Ipv4 {
                 source: u32::from_be_bytes(part(header, 12)),
                 destination: u32::from_be_bytes(part(header, 16)),
                 protocol,
@@ -95,7 +95,7 @@ impl Walk<'_> {
         }
         let (source, destination) = (part(header, 8), part(header, 24));
         let protocol = header[6];
-        self.give(visit, 40, Kind::Ipv6 { source, destination, protocol })?;
+        self.give(visit, 40, HeaderKind::Ipv6 { source, destination, protocol })?;
         Ok(Next::Ipv6Payload(protocol))
     }
 
@@ -137,7 +137,7 @@ impl Walk<'_> {
         let length = base + usize::from(count) * unit;
         self.check(length)?;
         let next = if in_ipv6 { Next::Ipv6Payload(protocol) } else { Next::Ipv4Payload(protocol) };
-        self.give(visit, length, Kind::Extension { protocol })?;
+        self.give(visit, length, HeaderKind::Extension { protocol })?;
         Ok(next)
     }
 
@@ -149,7 +149,7 @@ impl Walk<'_> {
             u32::from(offset_and_more & 0xfff8),
             offset_and_more & 1 != 0,
         );
-        self.give(visit, 8, Kind::FragmentExtension { protocol, fragment })?;
+        self.give(visit, 8, HeaderKind::FragmentExtension { protocol, fragment })?;
         after_fragment(fragment, Next::Ipv6Payload(protocol))
     }
 

@@ -4,24 +4,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::*;
 
-fn kinds(link: LinkType, data: &[u8]) -> (Vec<Kind>, Stop) {
+fn kinds(link: LinkType, data: &[u8]) -> (Vec<HeaderKind>, Stop) {
     let mut walk = Walk::new(link, data, data.len() as u32);
-    let kinds = walk.by_ref().map(|layer| layer.kind).collect();
-    (kinds, walk.state().expect_err("a walk that gave all its layers has stopped"))
+    let kinds = walk.by_ref().map(|header| header.kind).collect();
+    (kinds, walk.state().expect_err("a walk that gave all its headers has stopped"))
 }
 
-const UDP_DNS: Kind = Kind::Udp { source_port: 5000, destination_port: 53 };
+const UDP_DNS: HeaderKind = HeaderKind::Udp { source_port: 5000, destination_port: 53 };
 
 fn number(address: [u8; 4]) -> u32 {
     u32::from_be_bytes(address)
 }
 
-fn v4(protocol: u8) -> Kind {
-    Kind::Ipv4 { source: number(A), destination: number(B), protocol, fragment: None }
+fn v4(protocol: u8) -> HeaderKind {
+    HeaderKind::Ipv4 { source: number(A), destination: number(B), protocol, fragment: None }
 }
 
-fn v6(protocol: u8) -> Kind {
-    Kind::Ipv6 { source: A6, destination: B6, protocol }
+fn v6(protocol: u8) -> HeaderKind {
+    HeaderKind::Ipv6 { source: A6, destination: B6, protocol }
 }
 
 fn dns() -> Vec<u8> {
@@ -32,8 +32,9 @@ fn dns() -> Vec<u8> {
 fn vlan_tags_stack() {
     let frame = ethernet(0x88a8, &tag(0xe064, 0x9100, &tag(7, 0x8100, &tag(5, 0x0800, &dns()))));
     let (kinds, stop) = kinds(LinkType::ETHERNET, &frame);
-    let tags = [Kind::Vlan { id: 100 }, Kind::Vlan { id: 7 }, Kind::Vlan { id: 5 }];
-    assert_eq!(kinds, [&[Kind::Link], &tags[..], &[v4(17), UDP_DNS]].concat());
+    let tags =
+        [HeaderKind::Vlan { id: 100 }, HeaderKind::Vlan { id: 7 }, HeaderKind::Vlan { id: 5 }];
+    assert_eq!(kinds, [&[HeaderKind::Link], &tags[..], &[v4(17), UDP_DNS]].concat());
     assert_eq!(stop, Stop::Payload);
 }
 
@@ -43,20 +44,20 @@ fn snap_carries_an_ethertype_and_other_llc_is_payload() {
     let mut frame = ethernet(u16::try_from(snap.len()).unwrap(), &snap);
     frame.extend([0; 9]);
     let (found, _) = kinds(LinkType::ETHERNET, &frame);
-    assert_eq!(found, [Kind::Link, Kind::Snap, v4(17), UDP_DNS]);
+    assert_eq!(found, [HeaderKind::Link, HeaderKind::Snap, v4(17), UDP_DNS]);
     let spanning_tree = ethernet(38, &[0x42; 38]);
-    assert_eq!(kinds(LinkType::ETHERNET, &spanning_tree), (vec![Kind::Link], Stop::Payload));
+    assert_eq!(kinds(LinkType::ETHERNET, &spanning_tree), (vec![HeaderKind::Link], Stop::Payload));
 }
 
 #[test]
 fn ports_stand_where_the_rest_of_their_header_is_cut_or_wrong() {
-    let ports = Kind::Ports { source_port: 5000, destination_port: 80 };
+    let ports = HeaderKind::Ports { source_port: 5000, destination_port: 80 };
     let whole = [0x13, 0x88, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0xa0, 2, 0, 0, 0, 0, 0, 0];
     // A first fragment that ends in the header, and one whose options are missing.
     for (protocol, length) in [(6, 16), (6, 20), (17, 4), (132, 11)] {
         let frame = ethernet(0x0800, &ipv4(protocol, &whole[..length]));
         let (found, stop) = kinds(LinkType::ETHERNET, &frame);
-        assert_eq!(found, [Kind::Link, v4(protocol), ports], "{protocol}");
+        assert_eq!(found, [HeaderKind::Link, v4(protocol), ports], "{protocol}");
         assert_ne!(stop, Stop::Payload);
         let headers = crate::decode(LinkType::ETHERNET, &frame, frame.len() as u32);
         assert_eq!((headers.source_port, headers.destination_port), (5000, 80));
@@ -71,14 +72,14 @@ fn ports_stand_where_the_rest_of_their_header_is_cut_or_wrong() {
         assert_eq!((found.last(), stop), (Some(&ports), Stop::Malformed));
     }
     let cut = ethernet(0x0800, &ipv4(6, &whole[..3]));
-    assert_eq!(kinds(LinkType::ETHERNET, &cut), (vec![Kind::Link, v4(6)], Stop::Truncated));
+    assert_eq!(kinds(LinkType::ETHERNET, &cut), (vec![HeaderKind::Link, v4(6)], Stop::Truncated));
 }
 
 #[test]
 fn reverse_arp_has_addresses_too() {
     let arp = join(&[&[0, 1, 8, 0, 6, 4, 0, 3], &[2; 6], &A, &[4; 6], &B]);
     let (found, _) = kinds(LinkType::ETHERNET, &ethernet(0x8035, &arp));
-    assert_eq!(found, [Kind::Link, Kind::Arp { addresses: Some((A, B)) }]);
+    assert_eq!(found, [HeaderKind::Link, HeaderKind::Arp { addresses: Some((A, B)) }]);
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn every_decoded_link_type_leads_to_ip() {
 #[test]
 fn loopback_headers_of_every_system_and_byte_order() {
     let six = ipv6(17, &udp(5000, 53, b""));
-    let cases: [(u32, &[u8], Option<Kind>); 12] = [
+    let cases: [(u32, &[u8], Option<HeaderKind>); 12] = [
         (2, &dns(), Some(v4(17))),
         (24, &six, Some(v6(17))),
         (28, &six, Some(v6(17))),
@@ -133,9 +134,9 @@ fn loopback_headers_of_every_system_and_byte_order() {
         for header in [family.to_be_bytes(), family.to_le_bytes()] {
             for link in [LinkType::NULL, LinkType::LOOP] {
                 let (found, stop) = kinds(link, &join(&[&header, packet]));
-                let expected: Vec<Kind> = match network {
-                    Some(network) => vec![Kind::Link, network, UDP_DNS],
-                    None => vec![Kind::Link],
+                let expected: Vec<HeaderKind> = match network {
+                    Some(network) => vec![HeaderKind::Link, network, UDP_DNS],
+                    None => vec![HeaderKind::Link],
                 };
                 assert_eq!((found, stop), (expected, Stop::Payload), "{link:?} {header:x?}");
             }
@@ -143,7 +144,7 @@ fn loopback_headers_of_every_system_and_byte_order() {
     }
     let tagged = join(&[&[0, 0, 0x81, 0], &tag(5, 0x0800, &dns())]);
     let (found, _) = kinds(LinkType::NULL, &tagged);
-    assert_eq!(found, [Kind::Link, Kind::Vlan { id: 5 }, v4(17), UDP_DNS]);
+    assert_eq!(found, [HeaderKind::Link, HeaderKind::Vlan { id: 5 }, v4(17), UDP_DNS]);
     let headers = crate::decode(LinkType::NULL, &tagged, tagged.len() as u32);
     assert_eq!((headers.ethertype, headers.vlan), (0x0800, Some(5)));
     assert_eq!(kinds(LinkType::NULL, &[0, 0, 0]), (vec![], Stop::Truncated));
@@ -155,19 +156,23 @@ fn pppoe_bounds_what_it_carries() {
     let length = u16::try_from(ppp.len()).unwrap().to_be_bytes();
     let session = join(&[&[0x11, 0, 0, 9], &length, &ppp, b"padding"]);
     let (found, _) = kinds(LinkType::ETHERNET, &ethernet(0x8864, &session));
-    assert_eq!(found, [Kind::Link, Kind::Pppoe, Kind::Link, v4(17), UDP_DNS]);
+    assert_eq!(found, [HeaderKind::Link, HeaderKind::Pppoe, HeaderKind::Link, v4(17), UDP_DNS]);
 }
 
 #[test]
 fn mpls_guesses_what_follows_the_bottom() {
     let labels = [0x00, 0x06, 0x40, 64, 0x00, 0x0c, 0x81, 64];
-    let stack = [Kind::Link, Kind::Mpls { label: 100 }, Kind::Mpls { label: 200 }];
+    let stack =
+        [HeaderKind::Link, HeaderKind::Mpls { label: 100 }, HeaderKind::Mpls { label: 200 }];
     let inner = ethernet(0x0800, &dns());
-    let cases: [(Vec<u8>, Vec<Kind>); 5] = [
+    let cases: [(Vec<u8>, Vec<HeaderKind>); 5] = [
         (dns(), vec![v4(17), UDP_DNS]),
         (ipv6(59, b""), vec![v6(59)]),
-        (inner.clone(), vec![Kind::Link, v4(17), UDP_DNS]),
-        (join(&[&[0, 0, 0, 1], &inner]), vec![Kind::ControlWord, Kind::Link, v4(17), UDP_DNS]),
+        (inner.clone(), vec![HeaderKind::Link, v4(17), UDP_DNS]),
+        (
+            join(&[&[0, 0, 0, 1], &inner]),
+            vec![HeaderKind::ControlWord, HeaderKind::Link, v4(17), UDP_DNS],
+        ),
         (vec![0x10, 0, 0, 7, 1, 2, 3], vec![]),
     ];
     for (payload, expected) in cases {
@@ -183,12 +188,15 @@ fn arp_is_whole_or_not_there() {
     let frame = ethernet(0x0806, &join(&[&arp, &[0; 18]]));
     let mut walk = Walk::new(LinkType::ETHERNET, &frame, 60);
     let last = walk.by_ref().last().unwrap();
-    assert_eq!(last, Layer { start: 14, end: 42, kind: Kind::Arp { addresses: Some((A, B)) } });
-    assert_eq!(kinds(LinkType::ETHERNET, &frame[..41]), (vec![Kind::Link], Stop::Truncated));
+    assert_eq!(
+        last,
+        Header { start: 14, end: 42, kind: HeaderKind::Arp { addresses: Some((A, B)) } }
+    );
+    assert_eq!(kinds(LinkType::ETHERNET, &frame[..41]), (vec![HeaderKind::Link], Stop::Truncated));
     // Of another protocol: understood, but without addresses.
     let other = join(&[&[0, 1, 8, 0, 6, 3, 0, 1], &[0; 18]]);
     let (found, _) = kinds(LinkType::ETHERNET, &ethernet(0x0806, &other));
-    assert_eq!(found, [Kind::Link, Kind::Arp { addresses: None }]);
+    assert_eq!(found, [HeaderKind::Link, HeaderKind::Arp { addresses: None }]);
 }
 
 #[test]
@@ -206,11 +214,11 @@ fn ipv6_extension_headers_chain() {
     let fragment = Some(Fragment { id: 9, offset: 0, more: true });
     let expected = [
         v6(0),
-        Kind::Extension { protocol: 43 },
-        Kind::Extension { protocol: 60 },
-        Kind::Extension { protocol: 51 },
-        Kind::Extension { protocol: 44 },
-        Kind::FragmentExtension { protocol: 17, fragment },
+        HeaderKind::Extension { protocol: 43 },
+        HeaderKind::Extension { protocol: 60 },
+        HeaderKind::Extension { protocol: 51 },
+        HeaderKind::Extension { protocol: 44 },
+        HeaderKind::FragmentExtension { protocol: 17, fragment },
         UDP_DNS,
     ];
     assert_eq!(found, expected);
@@ -223,12 +231,15 @@ fn a_later_fragment_has_no_transport() {
     let fragment = Some(Fragment { id: 0x1234, offset: 1480, more: true });
     assert_eq!(
         found,
-        [Kind::Ipv4 { source: number(A), destination: number(B), protocol: 17, fragment }]
+        [HeaderKind::Ipv4 { source: number(A), destination: number(B), protocol: 17, fragment }]
     );
     assert_eq!(stop, Stop::Payload);
     let alone = ipv6(44, &join(&[&[17, 0, 0, 0, 0, 0, 0, 9], &udp(5000, 53, b"")]));
     let (found, _) = kinds(LinkType::RAW, &alone);
-    assert_eq!(found[1..], [Kind::FragmentExtension { protocol: 17, fragment: None }, UDP_DNS]);
+    assert_eq!(
+        found[1..],
+        [HeaderKind::FragmentExtension { protocol: 17, fragment: None }, UDP_DNS]
+    );
 }
 
 #[test]
@@ -243,7 +254,7 @@ fn lengths_that_cannot_be_are_malformed() {
         assert_eq!(kinds(LinkType::IPV4, &data), (vec![], Stop::Malformed));
     }
     // Of a transport header that cannot be, the ports stand and no more.
-    let ports = |data: &[u8]| Kind::Ports {
+    let ports = |data: &[u8]| HeaderKind::Ports {
         source_port: u16::from_be_bytes([data[20], data[21]]),
         destination_port: u16::from_be_bytes([data[22], data[23]]),
     };
@@ -290,7 +301,7 @@ fn the_time_stamp_option_is_found_wherever_it_stands() {
         let last = Walk::new(LinkType::IPV4, &data, 0).last().unwrap();
         assert_eq!(last.end, 40 + options.len());
         match last.kind {
-            Kind::Tcp { timestamp, source_port: 4096, destination_port: 80, tcp } => {
+            HeaderKind::Tcp { timestamp, source_port: 4096, destination_port: 80, tcp } => {
                 assert_eq!(timestamp, expected, "{options:?}");
                 assert_eq!((tcp.seq, tcp.ack, tcp.flags, tcp.window), (1, 2, 0x18, 512));
             }
@@ -305,9 +316,9 @@ fn icmp_echo_has_an_identifier_and_errors_have_none() {
     let error = ipv4(1, &[3, 1, 0, 0, 0x77, 0x88, 0, 1]);
     let echo6 = ipv6(58, &[129, 0, 0, 0, 0x77, 0x88, 0, 1]);
     let stray6 = ipv4(58, &[129, 0, 0, 0, 0x77, 0x88, 0, 1]);
-    let expected = Kind::Icmp { echo: Some(0x7788) };
+    let expected = HeaderKind::Icmp { echo: Some(0x7788) };
     assert_eq!(kinds(LinkType::RAW, &echo).0[1], expected);
-    assert_eq!(kinds(LinkType::RAW, &error).0[1], Kind::Icmp { echo: None });
+    assert_eq!(kinds(LinkType::RAW, &error).0[1], HeaderKind::Icmp { echo: None });
     assert_eq!(kinds(LinkType::RAW, &echo6).0[1], expected);
     assert_eq!(kinds(LinkType::RAW, &stray6).0.len(), 1, "ICMPv6 belongs into IPv6");
 }
@@ -323,17 +334,33 @@ fn tunnels_open() {
         join(&[&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1], &[0x10, 9, 0x10, 10, 0, 0, 0, 0], &inner]);
     let erspan3 = join(&[&[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1], &[0; 11], &[1], &[0; 8], &inner]);
     let pptp = join(&[&[0x30, 1, 0x88, 0x0b], &[0; 8], &[0xff, 3, 0, 0x21], &dns()]);
-    let gre = |key| Kind::Gre { key };
-    let cases: [(u8, Vec<u8>, Vec<Kind>); 10] = [
-        (17, udp(1, 4789, &vxlan(42, &inner)), vec![Kind::Vxlan { vni: 42 }, Kind::Link]),
-        (17, udp(1, 8472, &vxlan(42, &inner)), vec![Kind::Vxlan { vni: 42 }, Kind::Link]),
-        (17, udp(1, 6081, &geneve), vec![Kind::Geneve { vni: 9 }, Kind::Link]),
+    let gre = |key| HeaderKind::Gre { key };
+    let cases: [(u8, Vec<u8>, Vec<HeaderKind>); 10] = [
+        (
+            17,
+            udp(1, 4789, &vxlan(42, &inner)),
+            vec![HeaderKind::Vxlan { vni: 42 }, HeaderKind::Link],
+        ),
+        (
+            17,
+            udp(1, 8472, &vxlan(42, &inner)),
+            vec![HeaderKind::Vxlan { vni: 42 }, HeaderKind::Link],
+        ),
+        (17, udp(1, 6081, &geneve), vec![HeaderKind::Geneve { vni: 9 }, HeaderKind::Link]),
         (47, gre_all, vec![gre(Some(5))]),
-        (47, gre_bridge, vec![gre(None), Kind::Link]),
-        (47, erspan1, vec![gre(None), Kind::Link]),
-        (47, erspan2, vec![gre(None), Kind::Erspan { session: 10, vlan: 9 }, Kind::Link]),
-        (47, erspan3, vec![gre(None), Kind::Erspan { session: 0, vlan: 0 }, Kind::Link]),
-        (47, pptp, vec![gre(None), Kind::Link]),
+        (47, gre_bridge, vec![gre(None), HeaderKind::Link]),
+        (47, erspan1, vec![gre(None), HeaderKind::Link]),
+        (
+            47,
+            erspan2,
+            vec![gre(None), HeaderKind::Erspan { session: 10, vlan: 9 }, HeaderKind::Link],
+        ),
+        (
+            47,
+            erspan3,
+            vec![gre(None), HeaderKind::Erspan { session: 0, vlan: 0 }, HeaderKind::Link],
+        ),
+        (47, pptp, vec![gre(None), HeaderKind::Link]),
         (4, dns(), vec![]),
     ];
     for (protocol, payload, carrier) in cases {
@@ -341,7 +368,7 @@ fn tunnels_open() {
         let mut expected = vec![v6(protocol)];
         if let (17, [0, 1, high, low, ..]) = (protocol, &payload[..]) {
             let destination_port = u16::from_be_bytes([*high, *low]);
-            expected.push(Kind::Udp { source_port: 1, destination_port });
+            expected.push(HeaderKind::Udp { source_port: 1, destination_port });
         }
         expected.extend(carrier);
         expected.extend([v4(17), UDP_DNS]);
@@ -376,7 +403,7 @@ fn nesting_is_bounded() {
     assert_eq!((found.len(), stop), (usize::from(MAX_IP_HEADERS), Stop::TooDeep));
     let tags = [0x81, 0x00, 0x00, 0x01].repeat(1000);
     let (found, stop) = kinds(LinkType::ETHERNET, &join(&[&[0; 12], &tags]));
-    assert_eq!((found.len(), stop), (usize::from(MAX_LAYERS), Stop::TooDeep));
+    assert_eq!((found.len(), stop), (usize::from(MAX_HEADERS), Stop::TooDeep));
     // A walk that starts far inside may reach what 16 bits cannot say.
     let far = join(&[&[0; 65_500], &dns()]);
     let mut walk = Walk::at(Next::Ip, &far, 65_500, far.len());
@@ -415,15 +442,15 @@ proptest! {
         let mut walk = Walk::new(LinkType(link), &data, wire);
         let mut end = 0;
         let mut count = 0;
-        for layer in walk.by_ref() {
-            prop_assert_eq!(layer.start, end);
-            let may_be_empty = matches!(layer.kind, Kind::Link | Kind::Ports { .. });
-            prop_assert!(layer.end > layer.start || may_be_empty);
-            end = layer.end;
+        for header in walk.by_ref() {
+            prop_assert_eq!(header.start, end);
+            let may_be_empty = matches!(header.kind, HeaderKind::Link | HeaderKind::Ports { .. });
+            prop_assert!(header.end > header.start || may_be_empty);
+            end = header.end;
             count += 1;
         }
         prop_assert!(end <= data.len());
-        prop_assert!(count <= usize::from(MAX_LAYERS));
+        prop_assert!(count <= usize::from(MAX_HEADERS));
         prop_assert!(walk.state().is_err());
         prop_assert_eq!(walk.next(), None);
     }
@@ -435,12 +462,12 @@ proptest! {
         let wire = data.len() as u32;
         let whole: Vec<_> = Walk::new(LinkType::ETHERNET, &data, wire).collect();
         let part: Vec<_> = Walk::new(LinkType::ETHERNET, &data[..cut], wire).collect();
-        let guesses = whole.iter().any(|layer| matches!(layer.kind, Kind::Mpls { .. }));
-        for (layer, of_whole) in part.iter().zip(&whole) {
+        let guesses = whole.iter().any(|header| matches!(header.kind, HeaderKind::Mpls { .. }));
+        for (header, of_whole) in part.iter().zip(&whole) {
             // What looks ahead (echo identifiers, MPLS payload) may see less.
             // Of a transport header only the ports may be left.
-            let looks_ahead = guesses || matches!(layer.kind, Kind::Icmp { .. } | Kind::Ports { .. });
-            prop_assert!(layer == of_whole || looks_ahead);
+            let looks_ahead = guesses || matches!(header.kind, HeaderKind::Icmp { .. } | HeaderKind::Ports { .. });
+            prop_assert!(header == of_whole || looks_ahead);
         }
         prop_assert!(part.len() <= whole.len() || guesses);
     }

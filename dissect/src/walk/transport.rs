@@ -2,7 +2,7 @@
 
 use capstan_model::headers::Tcp;
 
-use super::{Kind, Next, Stop, Visit, Walk};
+use super::{HeaderKind, Next, Stop, Visit, Walk};
 
 /// TCP option kinds (RFC 9293 section 3.1, RFC 7323 section 3.2).
 const OPTION_END: u8 = 0;
@@ -25,7 +25,7 @@ impl Walk<'_> {
         let start = self.offset;
         let options = self.data.get(start + 20..start + length).unwrap_or_default();
         let timestamp = timestamp_option(options).map(|at| start + 20 + at);
-        let kind = Kind::Tcp {
+        let kind = HeaderKind::Tcp {
             source_port: u16::from_be_bytes([header[0], header[1]]),
             destination_port: u16::from_be_bytes([header[2], header[3]]),
             tcp: Tcp {
@@ -56,7 +56,10 @@ impl Walk<'_> {
         self.give(
             visit,
             8,
-            Kind::Udp { source_port: u16::from_be_bytes([header[0], header[1]]), destination_port },
+            HeaderKind::Udp {
+                source_port: u16::from_be_bytes([header[0], header[1]]),
+                destination_port,
+            },
         )?;
         Ok(Next::UdpPayload(destination_port))
     }
@@ -69,7 +72,7 @@ impl Walk<'_> {
         self.give(
             visit,
             12,
-            Kind::Sctp {
+            HeaderKind::Sctp {
                 source_port: u16::from_be_bytes([header[0], header[1]]),
                 destination_port: u16::from_be_bytes([header[2], header[3]]),
             },
@@ -84,7 +87,7 @@ impl Walk<'_> {
         let Ok(&[high, low, other_high, other_low]) = self.need::<4>() else {
             return stop;
         };
-        let kind = Kind::Ports {
+        let kind = HeaderKind::Ports {
             source_port: u16::from_be_bytes([high, low]),
             destination_port: u16::from_be_bytes([other_high, other_low]),
         };
@@ -103,7 +106,7 @@ impl Walk<'_> {
             (true, Some(high), Some(low)) => Some(u16::from_be_bytes([high, low])),
             _ => None,
         };
-        self.give(visit, 4, Kind::Icmp { echo })?;
+        self.give(visit, 4, HeaderKind::Icmp { echo })?;
         Err(Stop::Payload)
     }
 }

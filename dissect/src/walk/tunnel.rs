@@ -1,7 +1,7 @@
 //! VXLAN, GENEVE, GRE and ERSPAN: headers that carry another packet.
 
 use super::link::{ethertype, named};
-use super::{Kind, Next, Stop, Visit, Walk};
+use super::{HeaderKind, Next, Stop, Visit, Walk};
 
 /// UDP ports tunnels are sent to. 8472 is where Linux sends VXLAN unless told
 /// otherwise (and so flannel and Cilium do).
@@ -43,7 +43,7 @@ impl Walk<'_> {
         self.give(
             visit,
             8,
-            Kind::Vxlan { vni: u32::from_be_bytes([0, header[4], header[5], header[6]]) },
+            HeaderKind::Vxlan { vni: u32::from_be_bytes([0, header[4], header[5], header[6]]) },
         )?;
         Ok(Next::Ethernet)
     }
@@ -61,7 +61,7 @@ impl Walk<'_> {
         self.give(
             visit,
             length,
-            Kind::Geneve { vni: u32::from_be_bytes([0, header[4], header[5], header[6]]) },
+            HeaderKind::Geneve { vni: u32::from_be_bytes([0, header[4], header[5], header[6]]) },
         )?;
         named(ethertype)
     }
@@ -119,7 +119,7 @@ impl Walk<'_> {
             _ => named(ethertype),
         };
         self.note_ethertype(ethertype);
-        self.give(visit, length, Kind::Gre { key })?;
+        self.give(visit, length, HeaderKind::Gre { key })?;
         state
     }
 
@@ -146,7 +146,7 @@ impl Walk<'_> {
             _ => named(ethertype),
         };
         self.note_ethertype(ethertype);
-        self.give(visit, length, Kind::Gre { key: None })?;
+        self.give(visit, length, HeaderKind::Gre { key: None })?;
         state
     }
 
@@ -174,7 +174,7 @@ impl Walk<'_> {
 }
 
 /// What the first four bytes of both kinds of ERSPAN header say.
-fn erspan<const N: usize>(header: &[u8; N]) -> Kind {
+fn erspan<const N: usize>(header: &[u8; N]) -> HeaderKind {
     let half = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    Kind::Erspan { session: half(2) & 0x03ff, vlan: half(0) & 0x0fff }
+    HeaderKind::Erspan { session: half(2) & 0x03ff, vlan: half(0) & 0x0fff }
 }
