@@ -4,7 +4,7 @@
 use capstan_dissect::walk::{Header, Visit, Walk};
 use capstan_fuzz::input::Take;
 use capstan_model::LinkType;
-use capstan_storage_engine::segment::template::{self, Ends, Template};
+use capstan_storage_engine::segment::template::{self, Endpoints, Template};
 use libfuzzer_sys::fuzz_target;
 
 struct Collect(Vec<Header>);
@@ -41,15 +41,15 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(walk.offset(), prefix);
 
     let mut bytes = Vec::new();
-    let (values, set) = template::cut(&headers, data, wire_length, &mut bytes);
-    let ends = Ends {
+    let (values, set) = template::split(&headers, data, wire_length, &mut bytes);
+    let ends = Endpoints {
         source: headers.source,
         destination: headers.destination,
         source_port: headers.source_port,
         destination_port: headers.destination_port,
     };
     let mut shared = Vec::new();
-    template::without_ends(&bytes, &ends, &mut shared);
+    template::without_endpoints(&bytes, &ends, &mut shared);
     for bytes in [bytes, shared] {
         let template = Template::parse(&bytes).expect("just cut");
         assert_eq!((template.set(), template.prefix_length()), (set, prefix));

@@ -2,7 +2,7 @@
 #![no_main]
 
 use capstan_fuzz::input::Take;
-use capstan_storage_engine::segment::template::{Ends, FieldValues, Template};
+use capstan_storage_engine::segment::template::{Endpoints, FieldValues, Template};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
         checksum: take.u16(),
         ..FieldValues::default()
     };
-    let ends = Ends { source_port: take.u16(), ..Ends::default() };
+    let ends = Endpoints { source_port: take.u16(), ..Endpoints::default() };
     let Ok(template) = Template::parse(take.rest()) else { return };
     let mut back = vec![1, 2, 3];
     if template.fill(&values, &ends, wire_length, &mut back).is_ok() {

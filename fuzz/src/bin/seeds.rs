@@ -126,7 +126,7 @@ impl Seeds {
         self.add("decode", &put.0)?;
         let headers = capstan_dissect::decode(link, data, wire);
         let mut bytes = Vec::new();
-        template::cut(&headers, data, wire, &mut bytes);
+        template::split(&headers, data, wire, &mut bytes);
         let mut put = Put::default();
         put.raw(&wire.to_le_bytes()).raw(&[0; 12]).raw(&bytes);
         self.add("template", &put.0)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use capstan_model::{Address, Failure};
 use capstan_storage_engine::segment::Corrupt;
 use capstan_storage_engine::segment::reader::{Fetch, Segment};
-use capstan_storage_engine::segment::template::Ends;
+use capstan_storage_engine::segment::template::Endpoints;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch,
     RecordBatchOptions, StringViewArray, StringViewBuilder, UInt16Array, UInt32Array,
@@ -171,14 +171,14 @@ impl FlowRows {
     }
 
     /// The ends of the packets that go forward, which [`ENDS`] say.
-    pub(super) fn ends(&self) -> Result<Vec<Ends>, Corrupt> {
+    pub(super) fn ends(&self) -> Result<Vec<Endpoints>, Corrupt> {
         if self.len() == 0 {
             return Ok(Vec::new());
         }
         let (source, destination) = (self.bytes16("source")?, self.bytes16("destination")?);
         let (source_port, destination_port) =
             (self.ports("source_port")?, self.ports("destination_port")?);
-        let ends = |row: usize| Ends {
+        let ends = |row: usize| Endpoints {
             source: address(source.value(row)),
             destination: address(destination.value(row)),
             source_port: source_port.value(row),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use capstan_model::{Address, Failure, LinkType};
 use capstan_storage_engine::segment::packets::{ReadRow, Rebuilder, RowReader, column};
-use capstan_storage_engine::segment::template::Ends;
+use capstan_storage_engine::segment::template::Endpoints;
 use capstan_storage_engine::segment::{Corrupt, index_layer::Meta};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch,
@@ -79,7 +79,7 @@ pub(super) struct Decoder {
     /// Flow numbers by position.
     flows: Vec<u32>,
     /// Of packets forward, by position; empty if nobody asked for headers.
-    ends: Vec<Ends>,
+    ends: Vec<Endpoints>,
     templates: Templates,
     tcp: TcpReader,
     reader: RowReader,

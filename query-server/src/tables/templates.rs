@@ -9,7 +9,7 @@ use capstan_model::{Address, Direction, LinkType};
 use capstan_storage_engine::segment::Corrupt;
 use capstan_storage_engine::segment::packets::wire_payload;
 use capstan_storage_engine::segment::predict::{Deltas, Predictor};
-use capstan_storage_engine::segment::template::{Ends, FieldValues, Template};
+use capstan_storage_engine::segment::template::{Endpoints, FieldValues, Template};
 use datafusion::arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use datafusion::arrow::datatypes::Int32Type;
 
@@ -137,7 +137,7 @@ impl Templates {
         let values = FieldValues { trailer: row.trailer, ..FieldValues::default() };
         let mut prefix = Vec::with_capacity(known.template.prefix_length());
         // What is asked of it does not depend on the innermost ends.
-        known.template.fill(&values, &Ends::unspecified(), row.length, &mut prefix)?;
+        known.template.fill(&values, &Endpoints::unspecified(), row.length, &mut prefix)?;
         let headers = decode(link, &prefix, row.length);
         let outer = headers.outer.map(|outer| (outer.source, outer.destination));
         let is_fragment = headers.fragment.is_some_and(|fragment| fragment.offset > 0);

@@ -26,7 +26,7 @@ use super::packets::{self, Context, PacketRow, Rows};
 use super::payload::{PayloadLayer, PayloadWriter};
 use super::predict::Predictor;
 use super::tabular::Written;
-use super::template::{Cut, Cutter, Dictionary};
+use super::template::{Dictionary, HeaderSplitter, SplitHeader};
 use super::{BODY_BLOCK, HEAD_BLOCK, HEAD_CUTOFF, Layer};
 
 /// Why a segment could not be sealed: only a lack of memory or a fault of a library.
@@ -100,7 +100,7 @@ pub struct SegmentBuilder {
     last_interface: Option<u32>,
     hours: BTreeSet<Hour>,
     encoder: Encoder,
-    cutter: Cutter,
+    splitter: HeaderSplitter,
     captured_bytes: u64,
     wire_bytes: u64,
     compressed_bytes: usize,
@@ -156,7 +156,7 @@ impl SegmentBuilder {
             last_interface: None,
             hours: BTreeSet::new(),
             encoder: Encoder::new()?,
-            cutter: Cutter::default(),
+            splitter: HeaderSplitter::default(),
             captured_bytes: 0,
             wire_bytes: 0,
             compressed_bytes: 0,
@@ -237,8 +237,8 @@ impl SegmentBuilder {
         let open = &mut self.parts[number.0 as usize];
         let template = &mut open.last_template[direction as usize];
         let known = self.templates.get(*template);
-        let Cut { values, set, template: new } =
-            self.cutter.cut(headers, packet.data, packet.length, known);
+        let SplitHeader { values, set, template: new } =
+            self.splitter.split(headers, packet.data, packet.length, known);
         if let Some(new) = new {
             *template = self.templates.number_of(new, set);
         }

@@ -15,7 +15,7 @@ use capstan_model::{Direction, Time};
 use super::Corrupt;
 use super::predict::{Deltas, Predictor};
 use super::tabular::{self, Column, Packing, Version};
-use super::template::{Ends, FieldValues, Template};
+use super::template::{Endpoints, FieldValues, Template};
 pub use rows::Rows;
 pub use writer::{Context, write};
 
@@ -385,7 +385,7 @@ impl Rebuilder {
         &mut self,
         row: &PacketRow,
         templates: &Templates,
-        ends: Ends,
+        ends: Endpoints,
         into: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
         let template = templates.get(row.template).ok_or_else(no_template)?;

@@ -9,20 +9,20 @@
 //!
 //! Bytes: a count, per field its kind (1 byte) and offset (2 bytes,
 //! little-endian) in ascending order of offset, then the prefix with zeros in
-//! place of the fields. What is stored leaves out the [ends](Ends) of the flow, too,
+//! place of the fields. What is stored leaves out the [ends](Endpoints) of the flow, too,
 //! as fields of kinds of their own.
 
-mod cutter;
 mod dictionary;
-mod ends;
+mod endpoints;
+mod splitter;
 
 use capstan_model::Headers;
 use capstan_model::headers::{Field, FieldKind, MAX_FIELDS};
 
-pub use self::cutter::{Cut, Cutter};
 pub use self::dictionary::Dictionary;
-use self::ends::EndKind;
-pub use self::ends::{Ends, without_ends};
+use self::endpoints::EndKind;
+pub use self::endpoints::{Endpoints, without_endpoints};
+pub use self::splitter::{HeaderSplitter, SplitHeader};
 use super::Corrupt;
 
 /// Bytes that name a field: its kind and its offset.
@@ -94,7 +94,7 @@ impl FieldValues {
 /// Cuts the fields out of a packet's prefix: the template goes into `template`
 /// (cleared first), the values and the set of fields cut out are returned.
 #[inline]
-pub fn cut(
+pub fn split(
     headers: &Headers,
     data: &[u8],
     wire_length: u32,
@@ -309,7 +309,7 @@ impl Template {
     pub fn fill(
         &self,
         values: &FieldValues,
-        ends: &Ends,
+        ends: &Endpoints,
         wire_length: u32,
         into: &mut Vec<u8>,
     ) -> Result<(), Corrupt> {
@@ -401,11 +401,11 @@ mod tests {
 
     fn rebuild(headers: &Headers, data: &[u8]) -> (Vec<u8>, FieldSet) {
         let mut template = Vec::new();
-        let (values, set) = cut(headers, data, data.len() as u32, &mut template);
+        let (values, set) = split(headers, data, data.len() as u32, &mut template);
         let parsed = Template::parse(&template).unwrap();
         assert_eq!(parsed.set(), set);
         let mut back = Vec::new();
-        parsed.fill(&values, &Ends::default(), data.len() as u32, &mut back).unwrap();
+        parsed.fill(&values, &Endpoints::default(), data.len() as u32, &mut back).unwrap();
         (back, set)
     }
 
@@ -421,13 +421,13 @@ mod tests {
     fn two_packets_of_a_direction_share_a_template() {
         let (headers, mut data) = padded_ack();
         let (mut one, mut two) = (Vec::new(), Vec::new());
-        cut(&headers, &data, 60, &mut one);
+        split(&headers, &data, 60, &mut one);
         data[18] ^= 0xff;
         data[39] ^= 0xff;
         data[47] |= 1;
         let sum = ipv4_checksum(&data, 24).unwrap() as u16;
         data[24..26].copy_from_slice(&sum.to_be_bytes());
-        cut(&headers, &data, 60, &mut two);
+        split(&headers, &data, 60, &mut two);
         assert_eq!(one, two);
     }
 
@@ -450,10 +450,10 @@ mod tests {
         ) {
             let headers = headers_of(&data, fields);
             let mut template = Vec::new();
-            let (values, _) = cut(&headers, &data, length, &mut template);
+            let (values, _) = split(&headers, &data, length, &mut template);
             let mut back = Vec::new();
             let template = Template::parse(&template).unwrap();
-            template.fill(&values, &Ends::default(), length, &mut back).unwrap();
+            template.fill(&values, &Endpoints::default(), length, &mut back).unwrap();
             prop_assert_eq!(back, data);
         }
 
@@ -461,7 +461,7 @@ mod tests {
         fn hostile_templates_never_panic(bytes: Vec<u8>, length: u32, trailer: i32) {
             if let Ok(template) = Template::parse(&bytes) {
                 let values = FieldValues { trailer, ..FieldValues::default() };
-                let _ = template.fill(&values, &Ends::default(), length, &mut Vec::new());
+                let _ = template.fill(&values, &Endpoints::default(), length, &mut Vec::new());
             }
         }
     }

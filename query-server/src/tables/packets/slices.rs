@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use capstan_model::{Failure, FlowId, FlowKey, FlowPart};
 use capstan_storage_engine::segment::flows::{FlowRow, Placement};
-use capstan_storage_engine::segment::template::Ends;
+use capstan_storage_engine::segment::template::Endpoints;
 
 use crate::tables::flow_rows::FlowRows;
 
@@ -22,7 +22,7 @@ pub(super) struct Place {
     pub(super) packets: u64,
     placement: Placement,
     /// Of its packets forward; nobody's if that was not read.
-    ends: Ends,
+    ends: Endpoints,
 }
 
 impl Place {
@@ -79,7 +79,7 @@ pub(super) fn places(flows: &FlowRows) -> Result<Vec<Place>, Failure> {
 /// segment wants to know to read them.
 pub(super) fn flow_rows(places: &[Place]) -> Vec<FlowRow> {
     let row = |place: &Place| {
-        let Ends { source, destination, source_port, destination_port } = place.ends;
+        let Endpoints { source, destination, source_port, destination_port } = place.ends;
         let key = FlowKey {
             source,
             destination,
@@ -125,7 +125,7 @@ mod tests {
 
     fn flow(packets: u64, payload: u64) -> Place {
         let placement = Placement { body_bytes: payload, ..Placement::default() };
-        Place { packets, placement, ends: Ends::default() }
+        Place { packets, placement, ends: Endpoints::default() }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use parquet::errors::ParquetError;
 use super::{BACKWARD, HAS_TICKS, NO_TIME, PacketRow, VERSION, columns};
 use crate::segment::flows::FlowRow;
 use crate::segment::tabular::{self, Written};
-use crate::segment::template::{Dictionary, Ends, FieldSet, without_ends};
+use crate::segment::template::{Dictionary, Endpoints, FieldSet, without_endpoints};
 
 /// Rows turned into columns at a time: few enough to stay in a processor's cache while every
 /// column takes its part.
@@ -88,11 +88,11 @@ impl<'a> SharedTemplates<'a> {
     }
 
     fn meet(&mut self, row: &PacketRow, direction: Direction) -> u32 {
-        let ends = self.flows.get(row.flow as usize).map(|flow| Ends::of(&flow.part.key));
+        let ends = self.flows.get(row.flow as usize).map(|flow| Endpoints::of(&flow.part.key));
         let ends = ends.unwrap_or_default().towards(direction);
         let cut = self.cut.get(row.template).unwrap_or_default();
         let set = self.cut.set(row.template).unwrap_or_default();
-        without_ends(cut, &ends, &mut self.scratch);
+        without_endpoints(cut, &ends, &mut self.scratch);
         let number = self.templates.number_of(&self.scratch, set);
         if let Some(met) = self.met.get_mut(row.template as usize) {
             *met = Some((row.flow, direction, number));

@@ -6,7 +6,7 @@ use super::payload::Payload;
 use crate::segment::Corrupt;
 use crate::segment::flows::FlowRow;
 use crate::segment::packets::{ReadRow, Rebuilder, RowReader};
-use crate::segment::template::Ends;
+use crate::segment::template::Endpoints;
 
 /// Packet rows of some flow parts, in stored order, and their templates.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl PacketRows {
         let mut packet = Vec::new();
         let mut at = 0;
         for (ordinal, flow) in flow_ordinals.iter().zip(flows) {
-            let (place, ends) = (&flow.placement, Ends::of(&flow.part.key));
+            let (place, ends) = (&flow.placement, Endpoints::of(&flow.part.key));
             let head = payload
                 .head(place.head_offset, u64::from(place.head_bytes))
                 .ok_or_else(|| bad("head payload is missing"))?;

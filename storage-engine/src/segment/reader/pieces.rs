@@ -13,7 +13,7 @@ use super::{Fetch, Scan, Segment, Step};
 use crate::segment::block::BlockDirectory;
 use crate::segment::flows::FlowRow;
 use crate::segment::packets::{ReadRow, Rebuilder, RowReader};
-use crate::segment::template::Ends;
+use crate::segment::template::Endpoints;
 use crate::segment::{Corrupt, Layer};
 
 /// Some of a part's payload: consecutive blocks of one layer that are fetched together.
@@ -30,7 +30,7 @@ pub struct Piece {
 pub struct PartReader {
     ordinal: u32,
     /// Of a packet that goes forward.
-    ends: Ends,
+    ends: Endpoints,
     scan: Scan,
     reader: RowReader,
     rebuilder: Rebuilder,
@@ -108,7 +108,7 @@ impl Segment {
         let place = &flow.placement;
         Ok(PartReader {
             ordinal,
-            ends: Ends::of(&flow.part.key),
+            ends: Endpoints::of(&flow.part.key),
             scan: self.scan_packets(std::slice::from_ref(flow), None)?,
             reader: RowReader::default(),
             rebuilder: Rebuilder::default(),

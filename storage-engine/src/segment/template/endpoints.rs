@@ -10,7 +10,7 @@ use super::{MAX_FIELDS, NAME, numbered};
 
 /// Who sent a packet to whom, as its innermost headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ends {
+pub struct Endpoints {
     /// The sender.
     pub source: Address,
     /// The receiver.
@@ -21,26 +21,26 @@ pub struct Ends {
     pub destination_port: u16,
 }
 
-impl Ends {
+impl Endpoints {
     /// Those of nobody, which fit every header: for who wants to know something else of it.
-    pub fn unspecified() -> Ends {
+    pub fn unspecified() -> Endpoints {
         let nobody = Address::v4([0; 4]);
-        Ends { source: nobody, destination: nobody, source_port: 0, destination_port: 0 }
+        Endpoints { source: nobody, destination: nobody, source_port: 0, destination_port: 0 }
     }
 
     /// Those of a packet that goes forward in the flow of that key.
-    pub fn of(key: &FlowKey) -> Ends {
+    pub fn of(key: &FlowKey) -> Endpoints {
         let FlowKey { source, destination, source_port, destination_port, .. } = *key;
-        Ends { source, destination, source_port, destination_port }
+        Endpoints { source, destination, source_port, destination_port }
     }
 
     /// Those of a packet that goes that way, where these are of one that goes forward.
     #[inline]
     #[must_use]
-    pub fn towards(self, direction: Direction) -> Ends {
+    pub fn towards(self, direction: Direction) -> Endpoints {
         match direction {
             Direction::Forward => self,
-            Direction::Backward => Ends {
+            Direction::Backward => Endpoints {
                 source: self.destination,
                 destination: self.source,
                 source_port: self.destination_port,
@@ -81,7 +81,7 @@ impl EndKind {
 
     /// Writes them to the front of `to`; false if no header can have such ends.
     #[inline]
-    pub(super) fn write(self, ends: &Ends, to: &mut [u8; WIDEST]) -> bool {
+    pub(super) fn write(self, ends: &Endpoints, to: &mut [u8; WIDEST]) -> bool {
         match self {
             EndKind::V4 => {
                 for (half, address) in to.chunks_exact_mut(4).zip([ends.source, ends.destination]) {
@@ -105,7 +105,7 @@ impl EndKind {
     }
 
     /// Whether they stand at an offset of a prefix.
-    fn stands(self, ends: &Ends, at: usize, prefix: &[u8]) -> bool {
+    fn stands(self, ends: &Endpoints, at: usize, prefix: &[u8]) -> bool {
         let mut bytes = [0; WIDEST];
         self.write(ends, &mut bytes)
             && prefix.get(at..at + self.width()) == Some(&bytes[..self.width()])
@@ -114,7 +114,7 @@ impl EndKind {
 
 /// Takes the ends out of a template that [`super::cut`] made, as far as they stand where the
 /// innermost headers have them: what is left goes into `into` (cleared first).
-pub fn without_ends(template: &[u8], ends: &Ends, into: &mut Vec<u8>) {
+pub fn without_endpoints(template: &[u8], ends: &Endpoints, into: &mut Vec<u8>) {
     into.clear();
     let names = template.first().map_or(0, |count| NAME * usize::from(*count));
     let Some((names, prefix)) = template.get(1..).and_then(|rest| rest.split_at_checked(names))

@@ -1,12 +1,12 @@
 use proptest::prelude::*;
 
 use super::super::tests::{headers_of, padded_ack};
-use super::super::{FieldValues, Template, cut};
+use super::super::{FieldValues, Template, split};
 use super::*;
 
 /// The ends of [`padded_ack`].
-fn ends() -> Ends {
-    Ends {
+fn ends() -> Endpoints {
+    Endpoints {
         source: Address::v4([10, 0, 0, 1]),
         destination: Address::v4([10, 0, 0, 2]),
         source_port: 80,
@@ -15,9 +15,14 @@ fn ends() -> Ends {
 }
 
 /// The template without the ends, and the prefix that it stands for.
-fn shared(template: &[u8], ends: &Ends, values: &FieldValues, length: u32) -> (Vec<u8>, Vec<u8>) {
+fn shared(
+    template: &[u8],
+    ends: &Endpoints,
+    values: &FieldValues,
+    length: u32,
+) -> (Vec<u8>, Vec<u8>) {
     let (mut shared, mut back) = (Vec::new(), Vec::new());
-    without_ends(template, ends, &mut shared);
+    without_endpoints(template, ends, &mut shared);
     Template::parse(&shared).unwrap().fill(values, ends, length, &mut back).unwrap();
     (shared, back)
 }
@@ -26,7 +31,7 @@ fn shared(template: &[u8], ends: &Ends, values: &FieldValues, length: u32) -> (V
 fn flows_between_others_share_a_template_and_each_comes_back() {
     let (headers, mut data) = padded_ack();
     let (mut one, mut two) = (Vec::new(), Vec::new());
-    let (values, _) = cut(&headers, &data, 60, &mut one);
+    let (values, _) = split(&headers, &data, 60, &mut one);
     let (first, back) = shared(&one, &ends(), &values, 60);
     assert_eq!(back, data[..54]);
     // Its ends are named where they stand, between the other fields.
@@ -34,10 +39,10 @@ fn flows_between_others_share_a_template_and_each_comes_back() {
 
     data[29] = 7;
     data[36..38].copy_from_slice(&443_u16.to_be_bytes());
-    let others = Ends { source: Address::v4([10, 0, 0, 7]), destination_port: 443, ..ends() };
+    let others = Endpoints { source: Address::v4([10, 0, 0, 7]), destination_port: 443, ..ends() };
     let sum = super::super::ipv4_checksum(&data, 24).unwrap() as u16;
     data[24..26].copy_from_slice(&sum.to_be_bytes());
-    let (values, _) = cut(&headers, &data, 60, &mut two);
+    let (values, _) = split(&headers, &data, 60, &mut two);
     let (second, back) = shared(&two, &others, &values, 60);
     assert_eq!(back, data[..54]);
     assert_ne!(one, two);
@@ -48,16 +53,16 @@ fn flows_between_others_share_a_template_and_each_comes_back() {
 fn ends_that_are_others_stay() {
     let (headers, data) = padded_ack();
     let mut template = Vec::new();
-    let (values, _) = cut(&headers, &data, 60, &mut template);
-    let left_out = |ends: &Ends| {
+    let (values, _) = split(&headers, &data, 60, &mut template);
+    let left_out = |ends: &Endpoints| {
         let (shared, back) = shared(&template, ends, &values, 60);
         assert_eq!(back, data[..54]);
         Template::parse(&shared).unwrap().ends
     };
     // The other way round, a port that a fragment hid, an address that is no IPv4 one.
     assert_eq!(left_out(&ends().towards(Direction::Backward)), []);
-    assert_eq!(left_out(&Ends { source_port: 0, ..ends() }), [(EndKind::V4, 26)]);
-    let v6 = Ends { source: Address::v6([7; 16]), ..ends() };
+    assert_eq!(left_out(&Endpoints { source_port: 0, ..ends() }), [(EndKind::V4, 26)]);
+    let v6 = Endpoints { source: Address::v6([7; 16]), ..ends() };
     assert_eq!(left_out(&v6), [(EndKind::Ports, 34)]);
 }
 
@@ -65,14 +70,14 @@ fn ends_that_are_others_stay() {
 fn addresses_that_cannot_stand_there_are_damage() {
     let (headers, data) = padded_ack();
     let (mut template, mut stored) = (Vec::new(), Vec::new());
-    let (values, _) = cut(&headers, &data, 60, &mut template);
-    without_ends(&template, &ends(), &mut stored);
-    let v6 = Ends { source: Address::v6([7; 16]), ..ends() };
+    let (values, _) = split(&headers, &data, 60, &mut template);
+    without_endpoints(&template, &ends(), &mut stored);
+    let v6 = Endpoints { source: Address::v6([7; 16]), ..ends() };
     let error = Template::parse(&stored).unwrap().fill(&values, &v6, 60, &mut Vec::new());
     assert_eq!(error.unwrap_err().what, "a field cannot be computed back");
     // Nobody's ends can stand anywhere.
     let mut back = Vec::new();
-    let nobody = Ends::unspecified();
+    let nobody = Endpoints::unspecified();
     Template::parse(&stored).unwrap().fill(&values, &nobody, 60, &mut back).unwrap();
     assert_eq!((&back[26..38], &back[38..]), (&[0; 12][..], &data[38..54]));
 }
@@ -99,8 +104,8 @@ fn of_a_tunnel_the_inner_ends_are_left_out() {
     }
     let headers = headers_of(&data, fields.map(|(kind, at)| (kind as u8, at)).to_vec());
     let mut template = Vec::new();
-    let (values, _) = cut(&headers, &data, length, &mut template);
-    let inner = Ends { source, destination, source_port: 53, destination_port: 54 };
+    let (values, _) = split(&headers, &data, length, &mut template);
+    let inner = Endpoints { source, destination, source_port: 53, destination_port: 54 };
     let (stored, back) = shared(&template, &inner, &values, length);
     assert_eq!(back, data);
     assert_eq!(Template::parse(&stored).unwrap().ends, [(EndKind::V6, 58), (EndKind::Ports, 90)]);
@@ -126,7 +131,7 @@ proptest! {
             false => slice(at).first_chunk().map(|bytes| Address::v6(*bytes)),
         };
         let port = |at: usize| slice(at).first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
-        let ends = Ends {
+        let ends = Endpoints {
             source: address(at).unwrap_or_default(),
             destination: address(at + if is_v4 { 4 } else { 16 }).unwrap_or_default(),
             source_port: port(ports).unwrap_or(1),
@@ -144,16 +149,16 @@ proptest! {
         });
         let headers = headers_of(&data, fields.collect());
         let mut template = Vec::new();
-        let (values, _) = cut(&headers, &data, length, &mut template);
+        let (values, _) = split(&headers, &data, length, &mut template);
         let (_, back) = shared(&template, &ends, &values, length);
         prop_assert_eq!(back, data);
     }
 
     #[test]
     fn no_bytes_are_too_much(template: Vec<u8>, port: u16) {
-        let ends = Ends { source_port: port, destination_port: port, ..Ends::default() };
+        let ends = Endpoints { source_port: port, destination_port: port, ..Endpoints::default() };
         let mut into = vec![9];
-        without_ends(&template, &ends, &mut into);
+        without_endpoints(&template, &ends, &mut into);
         prop_assert!(into.len() >= template.len());
     }
 }

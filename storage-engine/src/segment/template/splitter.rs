@@ -7,7 +7,7 @@
 use capstan_model::Headers;
 use capstan_model::headers::{Field, FieldKind};
 
-use super::{FieldSet, FieldValues, NAME, cut, follows, innermost_end, is_computed};
+use super::{FieldSet, FieldValues, NAME, follows, innermost_end, is_computed, split};
 
 /// Shapes that are kept. Real traffic has a dozen or two.
 const SHAPES: usize = 32;
@@ -17,7 +17,7 @@ const NOWHERE: u16 = u16::MAX;
 
 /// Where the fields of a prefix lie, all of which a template leaves out.
 #[derive(Debug)]
-struct Shape {
+struct HeaderShape {
     fields: Vec<Field>,
     /// What the template begins with: the fields' names.
     names: Vec<u8>,
@@ -32,16 +32,16 @@ struct Shape {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Cutter {
-    shapes: Vec<Shape>,
+pub struct HeaderSplitter {
+    shapes: Vec<HeaderShape>,
     /// The one that fitted last.
     last: usize,
     scratch: Vec<u8>,
 }
 
-/// What [`Cutter::cut`] comes to.
+/// What [`HeaderSplitter::split`] comes to.
 #[derive(Debug)]
-pub struct Cut<'a> {
+pub struct SplitHeader<'a> {
     /// The values that columns hold.
     pub values: FieldValues,
     /// The fields that the template leaves out.
@@ -50,41 +50,42 @@ pub struct Cut<'a> {
     pub template: Option<&'a [u8]>,
 }
 
-impl Cutter {
-    /// As [`cut`]. `known` is a template that this packet's may be the same as.
+impl HeaderSplitter {
+    /// As [`split`]. `known` is a template that this packet's may be the same as.
     #[inline]
-    pub fn cut(
+    pub fn split(
         &mut self,
         headers: &Headers,
         data: &[u8],
         wire_length: u32,
         known: Option<&[u8]>,
-    ) -> Cut<'_> {
+    ) -> SplitHeader<'_> {
         let prefix = &data[..usize::from(headers.prefix).min(data.len())];
         let shape = self.shape(headers, prefix);
         if let (Some(shape), Some(known)) = (shape, known)
             && let Some(values) = shape.values(prefix, wire_length)
             && shape.is_of(prefix, known)
         {
-            return Cut { values, set: shape.set, template: None };
+            return SplitHeader { values, set: shape.set, template: None };
         }
         let has_shape = shape.is_some();
-        let (values, set) = cut(headers, data, wire_length, &mut self.scratch);
+        let (values, set) = split(headers, data, wire_length, &mut self.scratch);
         if !has_shape
             && self.shapes.len() < SHAPES
-            && let Some(shape) = Shape::of(headers, prefix.len(), set, &self.scratch)
+            && let Some(shape) = HeaderShape::of(headers, prefix.len(), set, &self.scratch)
         {
             self.shapes.push(shape);
         }
         let template = (known != Some(self.scratch.as_slice())).then_some(self.scratch.as_slice());
-        Cut { values, set, template }
+        SplitHeader { values, set, template }
     }
 
     /// The shape of a prefix, if it is known.
     #[inline]
-    fn shape(&mut self, headers: &Headers, prefix: &[u8]) -> Option<&Shape> {
-        let fits =
-            |shape: &Shape| shape.mask.len() == prefix.len() && shape.fields == headers.fields();
+    fn shape(&mut self, headers: &Headers, prefix: &[u8]) -> Option<&HeaderShape> {
+        let fits = |shape: &HeaderShape| {
+            shape.mask.len() == prefix.len() && shape.fields == headers.fields()
+        };
         if !self.shapes.get(self.last).is_some_and(fits) {
             self.last = self.shapes.iter().position(fits)?;
         }
@@ -92,9 +93,9 @@ impl Cutter {
     }
 }
 
-impl Shape {
-    /// The shape of a prefix of which [`cut`] made a template; none if that keeps a field.
-    fn of(headers: &Headers, prefix: usize, set: FieldSet, template: &[u8]) -> Option<Shape> {
+impl HeaderShape {
+    /// The shape of a prefix of which [`split`] made a template; none if that keeps a field.
+    fn of(headers: &Headers, prefix: usize, set: FieldSet, template: &[u8]) -> Option<HeaderShape> {
         let fields = headers.fields();
         let (names, _) = template.split_at_checked(1 + NAME * fields.len())?;
         if usize::from(names[0]) != fields.len() {
@@ -107,7 +108,7 @@ impl Shape {
             mask.get_mut(offset..offset + field.kind.width())?.fill(0);
             offsets[field.kind as usize] = field.offset;
         }
-        Some(Shape {
+        Some(HeaderShape {
             fields: fields.to_vec(),
             names: names.to_vec(),
             set,
@@ -171,12 +172,12 @@ mod tests {
 
     /// Cuts one after the other, each as it is cut alone; how often nothing was put together.
     fn agree(packets: &[(Headers, Vec<u8>, u32)]) -> usize {
-        let mut cutter = Cutter::default();
+        let mut splitter = HeaderSplitter::default();
         let (mut known, mut same): (Option<Vec<u8>>, _) = (None, 0);
         for (headers, data, length) in packets {
             let mut expected = Vec::new();
-            let (values, set) = cut(headers, data, *length, &mut expected);
-            let found = cutter.cut(headers, data, *length, known.as_deref());
+            let (values, set) = split(headers, data, *length, &mut expected);
+            let found = splitter.split(headers, data, *length, known.as_deref());
             assert_eq!((found.values, found.set), (values, set));
             same += usize::from(found.template.is_none());
             let found = found.template.or(known.as_deref()).map(<[u8]>::to_vec);
