@@ -20,7 +20,7 @@ use super::*;
 use crate::view::testing::*;
 
 #[tokio::test]
-async fn hours_that_are_passed_over_still_say_what_was_listened_to() {
+async fn hours_that_are_pruned_still_say_what_was_listened_to() {
     let store = busy_hours().await;
     let host =
         Selection { ips: vec![Address::v4([10, 0, 0, 2])], ..Selection::of_range(TimeRange::ALL) };

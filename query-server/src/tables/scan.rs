@@ -127,8 +127,8 @@ pub(super) struct ScanExec {
     groups: Vec<Vec<Arc<Segment>>>,
     /// Segments of the hours that are asked about, but for those passed over.
     considered: usize,
-    /// See [`capstan_storage_engine::catalog::Window::passed_over`].
-    passed_over: u64,
+    /// See [`capstan_storage_engine::catalog::Window::pruned_by_manifest`].
+    pruned_by_manifest: u64,
     /// Segments that have lost the layer with the rows.
     degraded: usize,
     /// What the catalog hides that may have rows.
@@ -179,7 +179,7 @@ impl ScanExec {
             request,
             groups,
             considered,
-            passed_over: hours.passed_over,
+            pruned_by_manifest: hours.pruned_by_manifest,
             degraded,
             gaps: hours.gaps.clone(),
             limit,
@@ -267,10 +267,10 @@ impl DisplayAs for ScanExec {
         if let Some(limit) = self.limit {
             write!(f, "{separator}limit={limit}")?;
         }
-        let pruned = self.considered - chosen - self.degraded;
-        write!(f, "{separator}segments={} pruned={pruned}", self.considered)?;
-        if self.passed_over > 0 {
-            write!(f, " passed_over={}", self.passed_over)?;
+        let pruned_by_entry = self.considered - chosen - self.degraded;
+        write!(f, "{separator}segments={} pruned_by_entry={pruned_by_entry}", self.considered)?;
+        if self.pruned_by_manifest > 0 {
+            write!(f, " pruned_by_manifest={}", self.pruned_by_manifest)?;
         }
         if self.degraded > 0 {
             write!(f, " degraded={}", self.degraded)?;
@@ -380,7 +380,7 @@ impl ExecutionPlan for ScanExec {
             request: self.request.clone(),
             groups: self.groups.clone(),
             considered: self.considered,
-            passed_over: self.passed_over,
+            pruned_by_manifest: self.pruned_by_manifest,
             degraded: self.degraded,
             gaps: self.gaps.clone(),
             limit,

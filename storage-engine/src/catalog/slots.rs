@@ -87,7 +87,7 @@ pub(super) struct Chosen {
     read: Arc<Read>,
     parts: Vec<Arc<Loaded>>,
     /// Segments in parts that are not needed.
-    passed_over: u64,
+    pruned_by_manifest: u64,
 }
 
 impl Slots {
@@ -284,11 +284,11 @@ async fn choose(store: &Store, read: Arc<Read>, asked: Asked<'_>) -> Result<Chos
     // The wide one also has segments with secrets, which those of others may need.
     let segments = manifest.slot == TimeSlot::Wide
         || asked.addresses.is_none_or(|such| manifest.may_hold(such));
-    let mut passed_over = 0;
+    let mut pruned_by_manifest = 0;
     let mut chosen: Vec<Part> = Vec::new();
     for part in manifest.parts(asked.range) {
         match part.holds {
-            Holds::Segments if !segments => passed_over += part.facts,
+            Holds::Segments if !segments => pruned_by_manifest += part.facts,
             Holds::Statements if !asked.statements => {}
             _ => chosen.push(part.clone()),
         }
@@ -298,7 +298,7 @@ async fn choose(store: &Store, read: Arc<Read>, asked: Asked<'_>) -> Result<Chos
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
-    Ok(Chosen { read, parts, passed_over })
+    Ok(Chosen { read, parts, pruned_by_manifest })
 }
 
 impl Read {
@@ -388,7 +388,7 @@ impl Chosen {
         window: &mut Window,
     ) {
         let (manifest, range) = (&self.read.manifest, asked.range);
-        window.passed_over += self.passed_over;
+        window.pruned_by_manifest += self.pruned_by_manifest;
         let known: Vec<u64> =
             manifest.contributors.iter().map(|contributor| root.known(contributor)).collect();
         for contributor in &manifest.contributors {

@@ -102,7 +102,7 @@ pub struct Window {
     pub writers: BTreeMap<(RecorderId, Generation), Option<WriterInfo>>,
     /// Segments of its hours that were passed over together, as none of them has the addresses asked for.
     /// One that touches several hours counts in each.
-    pub passed_over: u64,
+    pub pruned_by_manifest: u64,
     /// What it should say and does not, as objects of the catalog cannot be used.
     pub gaps: Vec<Gap>,
     /// Who says something in its hours and was taken in after its root, and by which version.

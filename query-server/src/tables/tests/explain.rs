@@ -174,7 +174,7 @@ async fn a_plan_tells_what_was_pushed_down_and_pruned() {
     let all = plan(&store, "SELECT ordinal FROM packets").await;
     assert!(told(&text, "segments") < told(&all, "segments"), "{text}");
     let nobody = plan(&store, "SELECT ordinal FROM packets WHERE host('192.0.2.77')").await;
-    assert_eq!(told(&nobody, "pruned"), told(&all, "segments"), "{nobody}");
+    assert_eq!(told(&nobody, "pruned_by_entry"), told(&all, "segments"), "{nobody}");
     // 400 millionths of a dollar for a thousand of them.
     let usd = text.split(" usd=").nth(1).and_then(|rest| rest.get(..10));
     let usd: f64 = usd.and_then(|text| text.parse().ok()).expect("a price");
@@ -190,16 +190,16 @@ async fn a_plan_tells_what_was_pushed_down_and_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn segments_that_were_passed_over_unread_are_told() {
+async fn segments_that_a_manifest_rules_out_are_told() {
     let store = testing::busy_hours().await;
     let sql = "SELECT count(*) FROM packets WHERE host('10.0.0.2')";
     let text = plan(&store, sql).await;
-    let (read, passed_over) = (told(&text, "segments"), told(&text, "passed_over"));
-    assert!(passed_over > 300 && read + passed_over == 1_200, "{text}");
+    let (read, pruned_by_manifest) = (told(&text, "segments"), told(&text, "pruned_by_manifest"));
+    assert!(pruned_by_manifest > 300 && read + pruned_by_manifest == 1_200, "{text}");
     let view = StoreView::load(store.clone()).await.expect("a store");
     assert_eq!(number(&tables(&view), sql).await, 600);
     let text = plan(&store, "SELECT count(*) FROM packets WHERE NOT host('10.0.0.2')").await;
-    assert!(!text.contains("passed_over") && told(&text, "segments") == 1_200, "{text}");
+    assert!(!text.contains("pruned_by_manifest") && told(&text, "segments") == 1_200, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

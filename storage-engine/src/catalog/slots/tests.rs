@@ -30,7 +30,7 @@ async fn two_busy_hours() -> Store {
 }
 
 #[tokio::test]
-async fn segments_of_hours_without_an_address_are_passed_over() {
+async fn segments_of_hours_without_an_address_are_pruned() {
     let store = two_busy_hours().await;
     let ask = async |range, address: u8, statements| {
         let view = CatalogView::load(&store).await.unwrap();
@@ -44,25 +44,32 @@ async fn segments_of_hours_without_an_address_are_passed_over() {
     let before = store.requests();
     let all = window(&store, TimeRange::ALL).await;
     let whole = (store.requests() - before).bytes_read;
-    assert_eq!((all.segments.len(), all.listened.len(), all.passed_over), (1_200, 1_200, 0));
+    assert_eq!((all.segments.len(), all.listened.len(), all.pruned_by_manifest), (1_200, 1_200, 0));
 
     let (there, bytes) = ask(TimeRange::ALL, 2, true).await;
-    assert!(there.passed_over > 300 && bytes < whole, "{bytes} of {whole}");
-    assert_eq!(there.segments.len() as u64 + there.passed_over, 1_200);
+    assert!(there.pruned_by_manifest > 300 && bytes < whole, "{bytes} of {whole}");
+    assert_eq!(there.segments.len() as u64 + there.pruned_by_manifest, 1_200);
     let second = |window: &Window| names_in(window).iter().filter(|of| of.starts_with('1')).count();
     assert_eq!(second(&there), 600);
     assert_eq!(there.listened, all.listened, "what was listened to is no matter of addresses");
     assert_eq!(there.writers, all.writers);
 
     let (nowhere, bytes_nowhere) = ask(TimeRange::ALL, 9, true).await;
-    assert!(nowhere.passed_over > there.passed_over && bytes_nowhere < bytes);
+    assert!(nowhere.pruned_by_manifest > there.pruned_by_manifest && bytes_nowhere < bytes);
     assert_eq!(nowhere.listened, all.listened);
     let (bare, bytes) = ask(TimeRange::ALL, 9, false).await;
     assert!(bare.listened.is_empty() && bytes < bytes_nowhere, "{bytes} of {bytes_nowhere}");
-    assert_eq!((bare.passed_over, bare.writers), (nowhere.passed_over, nowhere.writers));
+    assert_eq!(
+        (bare.pruned_by_manifest, bare.writers),
+        (nowhere.pruned_by_manifest, nowhere.writers)
+    );
     // What touches the time asked for is passed over, and no more.
     let (minute, _) = ask(seconds(0, 60), 9, true).await;
-    assert!(minute.passed_over < nowhere.passed_over, "{}", minute.passed_over);
+    assert!(
+        minute.pruned_by_manifest < nowhere.pruned_by_manifest,
+        "{}",
+        minute.pruned_by_manifest
+    );
 }
 
 #[tokio::test]
