@@ -20,7 +20,7 @@ pub(crate) use self::reader::read;
 pub(crate) use self::recorder::record;
 pub(crate) use self::rollup::roll_up;
 use crate::bucket::{Bucket, Shared};
-use crate::chance::{Chance, Clock, Machine};
+use crate::chance::{Chance, Clock, SimulatedEnv};
 use crate::truth::Truth;
 
 /// How long a request may be on its way that has met damage.
@@ -77,7 +77,7 @@ impl Scene {
     /// The store as a machine sees it whose clock is that far off.
     pub(crate) async fn store(&self, chance: &Chance, skew: i64) -> Result<Store, Failure> {
         let world =
-            Machine { clock: self.clock, skew, chance: chance.clone(), planted: self.planted };
+            SimulatedEnv { clock: self.clock, skew, chance: chance.clone(), planted: self.planted };
         Store::simulated(Arc::new(Shared(Arc::clone(&self.bucket))), "sim", Arc::new(world)).await
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use capstan_model::Time;
-use capstan_storage_engine::store::{Planted, World};
+use capstan_storage_engine::store::{Env, Planted};
 use tokio::time::Instant;
 
 /// When every simulation begins: 2026-03-01, by the clock of the bucket.
@@ -64,7 +64,7 @@ impl Clock {
 
 /// A machine: its clock may be wrong.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub(crate) struct SimulatedEnv {
     pub(crate) clock: Clock,
     /// How far its clock is off, nanoseconds.
     pub(crate) skew: i64,
@@ -72,7 +72,7 @@ pub(crate) struct Machine {
     pub(crate) planted: Option<Planted>,
 }
 
-impl World for Machine {
+impl Env for SimulatedEnv {
     fn now(&self) -> Time {
         Time(self.clock.now().0.saturating_add(self.skew))
     }

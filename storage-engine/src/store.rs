@@ -27,6 +27,7 @@ use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 pub(crate) mod checked;
 mod counting;
+mod env;
 mod failure;
 mod folder;
 mod format;
@@ -39,21 +40,20 @@ mod prices;
 mod probe;
 mod read;
 mod s3;
-mod world;
 
 pub use counting::{Counting, Requests};
+#[cfg(feature = "planted")]
+pub use env::Planted;
+pub use env::{Env, nonce, now};
 pub use format::{FORMAT, Format};
 pub use location::Location;
 pub use prices::Prices;
 pub use s3::{ProfileFile, S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
-#[cfg(feature = "planted")]
-pub use world::Planted;
-pub use world::{World, nonce, now};
 
+use env::SystemEnv;
 use failure::failure;
 use patience::{Limits, Means, Tried, Waiting};
 use place::{Access, Place};
-use world::Machine;
 
 /// GETs in flight of one [`Store::get_ranges`].
 const RANGES_AT_ONCE: usize = 16;
@@ -175,7 +175,7 @@ impl Store {
     /// As for [`Store::open_or_create`].
     pub async fn on(objects: Arc<dyn ObjectStore>, cluster: &str) -> Result<Store, Failure> {
         names::check_cluster(cluster)?;
-        Store::simulated(objects, cluster, Arc::new(Machine)).await
+        Store::simulated(objects, cluster, Arc::new(SystemEnv)).await
     }
 
     /// As [`Store::on`], with less patience than usual.
@@ -184,7 +184,7 @@ impl Store {
         objects: Arc<dyn ObjectStore>,
         cluster: &str,
     ) -> Result<Store, Failure> {
-        Place::simulated(objects, Arc::new(Machine)).hurried().open_or_create(cluster).await
+        Place::simulated(objects, Arc::new(SystemEnv)).hurried().open_or_create(cluster).await
     }
 
     /// As [`Store::on`], with a clock and chance of its own.
@@ -195,10 +195,10 @@ impl Store {
     pub async fn simulated(
         objects: Arc<dyn ObjectStore>,
         cluster: &str,
-        world: Arc<dyn World>,
+        env: Arc<dyn Env>,
     ) -> Result<Store, Failure> {
         names::check_cluster(cluster)?;
-        Place::simulated(objects, world).open_or_create(cluster).await
+        Place::simulated(objects, env).open_or_create(cluster).await
     }
 
     /// Whether somebody waits for this store, which does not answer or refuses: then whoever is asked
@@ -209,25 +209,25 @@ impl Store {
 
     /// The time, by this machine's clock.
     pub fn now(&self) -> Time {
-        self.means.world.now()
+        self.means.env.now()
     }
 
     /// 32 hex digits that no other process and no other call has: they mark whose write an
     /// object is. Unique, not secret.
     pub fn nonce(&self) -> String {
-        world::nonce_of(&*self.means.world)
+        env::nonce_of(&*self.means.env)
     }
 
     /// A wait between half of `full` and `full`, so that many who failed together do not come back
     /// together.
     pub(crate) fn jitter(&self, full: Duration) -> Duration {
-        world::jitter_of(&*self.means.world, full)
+        env::jitter_of(&*self.means.env, full)
     }
 
     /// Whether a fault is to be made.
     #[cfg(feature = "planted")]
     pub(crate) fn planted(&self, fault: Planted) -> bool {
-        self.means.world.planted() == Some(fault)
+        self.means.env.planted() == Some(fault)
     }
 
     /// The objects by name relative to the cluster, counted; for readers that speak

@@ -14,21 +14,21 @@ use crate::store::Store;
 const PIECE: u64 = 1_000;
 
 /// A store with one object, and the ways to read it.
-struct World {
+struct Fixture {
     store: Store,
     path: Path,
     bytes: Bytes,
 }
 
-impl World {
+impl Fixture {
     /// An object of so many pieces.
-    async fn new(pieces: u64) -> World {
+    async fn new(pieces: u64) -> Fixture {
         let store = Store::on(Arc::new(InMemory::new()), "test").await.unwrap();
         let path = Path::from("data/object");
         let byte = |number: u64| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
         let bytes: Bytes = (0..pieces * PIECE).map(byte).collect();
         store.put_new(&path, vec![bytes.clone()]).await.unwrap();
-        World { store, path, bytes }
+        Fixture { store, path, bytes }
     }
 
     fn slice(&self, range: &Range<u64>) -> Bytes {
@@ -88,56 +88,56 @@ impl World {
 
 #[tokio::test]
 async fn the_second_time_nothing_is_asked_of_the_store() {
-    let (world, cache) = (World::new(20).await, Cache::in_memory(100_000));
-    assert_eq!(world.read(&cache, 0..10).await, 1);
-    assert_eq!(world.read(&cache, 0..10).await, 0);
-    assert_eq!(world.read(&cache, [3, 9, 4]).await, 0);
+    let (fixture, cache) = (Fixture::new(20).await, Cache::in_memory(100_000));
+    assert_eq!(fixture.read(&cache, 0..10).await, 1);
+    assert_eq!(fixture.read(&cache, 0..10).await, 0);
+    assert_eq!(fixture.read(&cache, [3, 9, 4]).await, 0);
     let counts = cache.counts();
     assert_eq!((counts.misses, counts.from_memory), (10, 13));
     // The memory is that of the pieces alone, not of the request that they came with.
     assert!((10_000..15_000).contains(&counts.memory_bytes), "{counts:?}");
-    let kept: Vec<_> = (8..12).map(|number| world.piece(number)).collect();
-    assert_eq!(cache.bytes_kept(world.object(), kept.iter()), 2 * PIECE);
+    let kept: Vec<_> = (8..12).map(|number| fixture.piece(number)).collect();
+    assert_eq!(cache.bytes_kept(fixture.object(), kept.iter()), 2 * PIECE);
 }
 
 #[tokio::test]
 async fn only_what_is_missing_is_asked_for() {
-    let (world, cache) = (World::new(20).await, Cache::in_memory(100_000));
-    world.read(&cache, [2, 3, 7]).await;
+    let (fixture, cache) = (Fixture::new(20).await, Cache::in_memory(100_000));
+    fixture.read(&cache, [2, 3, 7]).await;
     // One range of ten pieces, of which three are there.
-    let range: Vec<_> = (0..10).map(|number| world.piece(number)).collect();
-    let read = world.try_read(&cache, Keep::AsAsked, std::slice::from_ref(&range)).await.unwrap();
+    let range: Vec<_> = (0..10).map(|number| fixture.piece(number)).collect();
+    let read = fixture.try_read(&cache, Keep::AsAsked, std::slice::from_ref(&range)).await.unwrap();
     let fetched: u64 = read.fetched.iter().map(|range| range.end - range.start).sum();
     assert_eq!((read.fetched.len(), fetched), (7, 7 * PIECE));
-    assert_eq!(read.bytes[0], world.slice(&(0..10 * PIECE)));
-    assert_eq!(world.read_as(&cache, Keep::AsAsked, &[range, vec![world.piece(1)]]).await, 0);
+    assert_eq!(read.bytes[0], fixture.slice(&(0..10 * PIECE)));
+    assert_eq!(fixture.read_as(&cache, Keep::AsAsked, &[range, vec![fixture.piece(1)]]).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_want_the_same_at_once_send_one_request() {
-    let (world, cache) = (World::new(20).await, Cache::in_memory(100_000));
-    let before = world.store.requests().gets;
-    let all = (0..8).map(|_| world.read(&cache, 0..5));
+    let (fixture, cache) = (Fixture::new(20).await, Cache::in_memory(100_000));
+    let before = fixture.store.requests().gets;
+    let all = (0..8).map(|_| fixture.read(&cache, 0..5));
     futures::future::join_all(all).await;
-    assert_eq!(world.store.requests().gets - before, 1);
+    assert_eq!(fixture.store.requests().gets - before, 1);
     let counts = cache.counts();
     assert_eq!((counts.misses, counts.from_flight + counts.from_memory), (5, 35));
     // Those who want more ask for what is more.
-    let before = world.store.requests();
-    futures::future::join(world.read(&cache, 10..14), world.read(&cache, 10..16)).await;
-    assert_eq!((world.store.requests() - before).bytes_read, 6 * PIECE);
+    let before = fixture.store.requests();
+    futures::future::join(fixture.read(&cache, 10..14), fixture.read(&cache, 10..16)).await;
+    assert_eq!((fixture.store.requests() - before).bytes_read, 6 * PIECE);
     assert_eq!(cache.shared.in_flight.count(), 0);
 }
 
 #[tokio::test]
 async fn who_waits_for_one_that_fails_tries_for_itself() {
-    let (world, cache) = (World::new(4).await, Cache::in_memory(100_000));
-    let (object, ranges) = (world.object(), [vec![world.piece(0)]]);
+    let (fixture, cache) = (Fixture::new(4).await, Cache::in_memory(100_000));
+    let (object, ranges) = (fixture.object(), [vec![fixture.piece(0)]]);
     let fails = cache.read(object, Keep::AsAsked, &ranges, |_| async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         Err(Failure::new(FailureKind::Unavailable, "away"))
     });
-    let (failed, gets) = futures::future::join(fails, world.read(&cache, [0])).await;
+    let (failed, gets) = futures::future::join(fails, fixture.read(&cache, [0])).await;
     assert_eq!(failed.unwrap_err().kind(), FailureKind::Unavailable);
     assert_eq!(gets, 1);
     assert_eq!(cache.shared.in_flight.count(), 0);
@@ -145,10 +145,10 @@ async fn who_waits_for_one_that_fails_tries_for_itself() {
 
 #[tokio::test]
 async fn a_flight_goes_on_for_those_who_wait_and_ends_when_nobody_does() {
-    let (world, cache) = (World::new(4).await, Cache::in_memory(100_000));
-    let ranges = [vec![world.piece(0)]];
+    let (fixture, cache) = (Fixture::new(4).await, Cache::in_memory(100_000));
+    let ranges = [vec![fixture.piece(0)]];
     let slow = |milliseconds| {
-        let bytes = world.slice(&(0..PIECE));
+        let bytes = fixture.slice(&(0..PIECE));
         let get = move |missing: Vec<Range<u64>>| {
             let bytes = bytes.clone();
             async move {
@@ -156,11 +156,11 @@ async fn a_flight_goes_on_for_those_who_wait_and_ends_when_nobody_does() {
                 Ok(Runs::new(&missing, vec![bytes]))
             }
         };
-        let read = cache.read(world.object(), Keep::AsAsked, &ranges, get);
+        let read = cache.read(fixture.object(), Keep::AsAsked, &ranges, get);
         tokio::time::timeout(Duration::from_millis(5), read)
     };
     // Who began it gives up; who came later has what it brings.
-    let (gave_up, gets) = futures::future::join(slow(50), world.read(&cache, [0])).await;
+    let (gave_up, gets) = futures::future::join(slow(50), fixture.read(&cache, [0])).await;
     assert!(gave_up.is_err() && gets == 0);
 
     let (cache, hour) = (Cache::in_memory(100_000), 3_600_000);
@@ -168,44 +168,44 @@ async fn a_flight_goes_on_for_those_who_wait_and_ends_when_nobody_does() {
         tokio::time::sleep(Duration::from_millis(hour)).await;
         Ok(Runs::default())
     };
-    let read = cache.read(world.object(), Keep::AsAsked, &ranges, get);
+    let read = cache.read(fixture.object(), Keep::AsAsked, &ranges, get);
     assert!(tokio::time::timeout(Duration::from_millis(5), read).await.is_err());
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(cache.shared.in_flight.count(), 0);
-    assert_eq!(world.read(&cache, [0]).await, 1);
+    assert_eq!(fixture.read(&cache, [0]).await, 1);
 }
 
 #[tokio::test]
 async fn what_is_wrong_or_missing_in_the_store_is_not_kept() {
-    let (world, cache) = (World::new(4).await, Cache::in_memory(100_000));
-    let wrong = Extent { check: Check::Crc32c { skip: 0, crc: 7 }, ..world.piece(1) };
+    let (fixture, cache) = (Fixture::new(4).await, Cache::in_memory(100_000));
+    let wrong = Extent { check: Check::Crc32c { skip: 0, crc: 7 }, ..fixture.piece(1) };
     for _ in 0..2 {
         let ranges = [vec![wrong.clone()]];
         // Who reads it is to say what is wrong with it.
-        assert_eq!(world.read_as(&cache, Keep::AsAsked, &ranges).await, 1);
+        assert_eq!(fixture.read_as(&cache, Keep::AsAsked, &ranges).await, 1);
     }
-    let outside = Extent { range: 3 * PIECE..5 * PIECE, ..world.piece(3) };
-    let failure = world.try_read(&cache, Keep::AsAsked, &[vec![outside]]).await.unwrap_err();
+    let outside = Extent { range: 3 * PIECE..5 * PIECE, ..fixture.piece(3) };
+    let failure = fixture.try_read(&cache, Keep::AsAsked, &[vec![outside]]).await.unwrap_err();
     assert_eq!(failure.kind(), FailureKind::Damaged);
-    let nothing = world.try_read(&cache, Keep::AsAsked, &[vec![]]).await.unwrap();
+    let nothing = fixture.try_read(&cache, Keep::AsAsked, &[vec![]]).await.unwrap();
     assert_eq!(nothing.bytes, [Bytes::new()]);
     assert_eq!(cache.counts().memory_bytes, 0);
 }
 
 #[tokio::test]
 async fn a_scan_of_twenty_times_the_memory_leaves_what_is_hot() {
-    let (world, cache) = (World::new(2_100).await, Cache::in_memory(125_000));
+    let (fixture, cache) = (Fixture::new(2_100).await, Cache::in_memory(125_000));
     for _ in 0..3 {
-        world.read(&cache, 0..10).await;
-        world.read(&cache, 30..50).await;
+        fixture.read(&cache, 0..10).await;
+        fixture.read(&cache, 30..50).await;
     }
     for number in (100..2_100).step_by(10) {
-        assert_eq!(world.read(&cache, number..number + 10).await, 1);
+        assert_eq!(fixture.read(&cache, number..number + 10).await, 1);
     }
     // In one go it does not even pass through.
     let before = cache.counts().memory_bytes;
-    world.read(&cache, 100..2_100).await;
+    fixture.read(&cache, 100..2_100).await;
     assert_eq!(cache.counts().memory_bytes, before);
-    assert_eq!(world.read(&cache, 0..10).await, 0);
-    assert_eq!(world.read(&cache, 30..50).await, 0);
+    assert_eq!(fixture.read(&cache, 0..10).await, 0);
+    assert_eq!(fixture.read(&cache, 30..50).await, 0);
 }

@@ -33,7 +33,7 @@ use object_store::{
 };
 
 use self::below::Below;
-use super::world::nonce;
+use super::env::nonce;
 
 const STORE: &str = "folder";
 

@@ -14,9 +14,9 @@ use capstan_model::{Failure, FailureKind};
 use object_store::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::env::{Env, jitter_of};
 use super::failure::{failure, no_answer, refusal};
 use super::s3::renew::{Refusal, Renewing};
-use super::world::{World, jitter_of};
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,7 @@ pub(super) struct Means {
     pub(super) waits: Arc<Waits>,
     /// Those that requests are signed with.
     pub(super) credentials: Option<Arc<Renewing>>,
-    pub(super) world: Arc<dyn World>,
+    pub(super) env: Arc<dyn Env>,
 }
 
 /// One operation, over all its tries.
@@ -352,7 +352,7 @@ impl<'a> Waiting<'a> {
         let wait = self.means.patience.wait_after(self.tries);
         self.tries += 1;
         self.silent = if tried.silent { self.silent + 1 } else { 0 };
-        sleep(jitter_of(&*self.means.world, wait)).await;
+        sleep(jitter_of(&*self.means.env, wait)).await;
         Ok(())
     }
 

@@ -8,11 +8,11 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 
+use super::env::{Env, SystemEnv, nonce_of};
 use super::failure::{failure, is_missing_bucket};
 use super::folder::Folder;
 use super::patience::{Means, USUAL};
 use super::s3::Connected;
-use super::world::{Machine, World, nonce_of};
 use super::{Counting, Created, Format, Location, Options, Prices, Store, checked, names, probe};
 
 /// Whether a place may be made.
@@ -55,7 +55,7 @@ impl Place {
         access: Access,
     ) -> Result<Place, Failure> {
         let text = location.to_string();
-        let world: Arc<dyn World> = Arc::new(Machine);
+        let env: Arc<dyn Env> = Arc::new(SystemEnv);
         let (patience, waits) = (USUAL, Arc::default());
         match location {
             Location::Folder(path) => {
@@ -75,7 +75,7 @@ impl Place {
                     ordered: false,
                     access,
                     prices: Prices::FREE,
-                    means: Means { patience, waits, credentials: None, world },
+                    means: Means { patience, waits, credentials: None, env },
                 })
             }
             Location::S3 { bucket, prefix } => {
@@ -93,14 +93,14 @@ impl Place {
                     ordered: true,
                     access,
                     prices: options.prices,
-                    means: Means { patience, waits, credentials: Some(credentials), world },
+                    means: Means { patience, waits, credentials: Some(credentials), env },
                 })
             }
         }
     }
 
     /// On any object store.
-    pub(super) fn simulated(root: Arc<dyn ObjectStore>, world: Arc<dyn World>) -> Place {
+    pub(super) fn simulated(root: Arc<dyn ObjectStore>, env: Arc<dyn Env>) -> Place {
         Place {
             text: root.to_string(),
             root,
@@ -109,7 +109,7 @@ impl Place {
             ordered: false,
             access: Access::Create,
             prices: Prices::default(),
-            means: Means { patience: USUAL, waits: Arc::default(), credentials: None, world },
+            means: Means { patience: USUAL, waits: Arc::default(), credentials: None, env },
         }
     }
 
@@ -142,11 +142,11 @@ impl Place {
         place: String,
     ) -> Store {
         let scoped = PrefixStore::new(Arc::clone(root), prefix);
-        let world = &*self.means.world;
+        let env = &*self.means.env;
         Store {
             objects: Arc::new(Counting::new(scoped)),
             place: place.into(),
-            format: Arc::new(Format::new(cluster, world.now(), nonce_of(world))),
+            format: Arc::new(Format::new(cluster, env.now(), nonce_of(env))),
             remote: self.remote,
             ordered: self.ordered,
             prices: self.prices,

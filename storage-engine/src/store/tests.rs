@@ -255,7 +255,7 @@ async fn a_create_whose_answer_is_doubtful_is_settled_by_reading() {
         (vec![Forbidden], Err(FailureKind::Permission)),
     ] {
         let objects = Arc::new(Unreliable::default());
-        let place = Place::simulated(Arc::clone(&objects) as _, Arc::new(Machine)).hurried();
+        let place = Place::simulated(Arc::clone(&objects) as _, Arc::new(SystemEnv)).hurried();
         let store = place.open_or_create("prod").await.unwrap();
         objects.will(mishaps.clone());
         let outcome = store.create(&Path::from("log/0"), nonce().into()).await;

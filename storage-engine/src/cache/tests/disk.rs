@@ -26,37 +26,37 @@ fn files(folder: &FilePath) -> Vec<std::path::PathBuf> {
 
 #[tokio::test]
 async fn what_was_asked_for_twice_is_there_after_a_restart() {
-    let (world, folder) = (World::new(40).await, tempfile::tempdir().unwrap());
+    let (fixture, folder) = (Fixture::new(40).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 100_000).await;
     for _ in 0..2 {
-        world.read(&cache, 0..10).await;
+        fixture.read(&cache, 0..10).await;
     }
-    world.read(&cache, 20..30).await;
+    fixture.read(&cache, 20..30).await;
     cache.settle().await;
     assert_eq!(files(folder.path()).len(), 10);
     drop(cache);
     let cache = on_disk(folder.path(), 100_000).await;
     assert_eq!(cache.counts().disk_bytes, 10 * 4_096);
-    assert_eq!(world.read(&cache, 0..10).await, 0);
-    assert_eq!(world.read(&cache, 20..30).await, 1);
+    assert_eq!(fixture.read(&cache, 0..10).await, 0);
+    assert_eq!(fixture.read(&cache, 20..30).await, 1);
     let counts = cache.counts();
     assert_eq!((counts.from_disk, counts.misses), (10, 10));
     // Now they are in memory, too.
-    world.read(&cache, 0..10).await;
+    fixture.read(&cache, 0..10).await;
     assert_eq!(cache.counts().from_memory, 10);
 }
 
 #[tokio::test]
 async fn without_memory_the_disk_serves_the_third_time_and_an_index_layer_the_second() {
-    let (world, folder) = (World::new(40).await, tempfile::tempdir().unwrap());
+    let (fixture, folder) = (Fixture::new(40).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 0).await;
     for expected in [1, 1, 0, 0] {
-        assert_eq!(world.read(&cache, [0, 1]).await, expected);
+        assert_eq!(fixture.read(&cache, [0, 1]).await, expected);
         cache.settle().await;
     }
-    let index = [vec![world.piece(7)]];
+    let index = [vec![fixture.piece(7)]];
     for expected in [1, 0] {
-        assert_eq!(world.read_as(&cache, Keep::OnDisk, &index).await, expected);
+        assert_eq!(fixture.read_as(&cache, Keep::OnDisk, &index).await, expected);
         cache.settle().await;
     }
     assert_eq!(cache.counts().memory_bytes, 0);
@@ -64,7 +64,7 @@ async fn without_memory_the_disk_serves_the_third_time_and_an_index_layer_the_se
 
 #[tokio::test]
 async fn a_damaged_file_is_a_miss_that_is_counted() {
-    let (world, folder) = (World::new(4).await, tempfile::tempdir().unwrap());
+    let (fixture, folder) = (Fixture::new(4).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 0).await;
     let spoil: [fn(&mut Vec<u8>); 5] = [
         |bytes| bytes[500] ^= 1,
@@ -79,16 +79,16 @@ async fn a_damaged_file_is_a_miss_that_is_counted() {
         },
     ];
     for _ in 0..2 {
-        world.read(&cache, [0]).await;
+        fixture.read(&cache, [0]).await;
     }
     for (number, spoil) in spoil.iter().enumerate() {
         cache.settle().await;
-        assert_eq!(world.read(&cache, [0]).await, 0);
+        assert_eq!(fixture.read(&cache, [0]).await, 0);
         let [file] = &files(folder.path())[..] else { panic!("one file") };
         let mut bytes = std::fs::read(file).unwrap();
         spoil(&mut bytes);
         std::fs::write(file, bytes).unwrap();
-        assert_eq!(world.read(&cache, [0]).await, 1);
+        assert_eq!(fixture.read(&cache, [0]).await, 1);
         assert_eq!(cache.counts().corrupt, number as u64 + 1);
     }
     assert_eq!(cache.counts().failed, 0);
@@ -96,25 +96,25 @@ async fn a_damaged_file_is_a_miss_that_is_counted() {
 
 #[tokio::test]
 async fn files_stay_within_their_room_and_a_scan_leaves_them() {
-    let (world, folder) = (World::new(600).await, tempfile::tempdir().unwrap());
+    let (fixture, folder) = (Fixture::new(600).await, tempfile::tempdir().unwrap());
     let cache = open(folder.path(), 0, 20 * 4_096).await.unwrap();
     for _ in 0..2 {
         for number in 0..10 {
-            world.read(&cache, [number]).await;
+            fixture.read(&cache, [number]).await;
         }
     }
     cache.settle().await;
     for number in 100..600 {
-        world.read(&cache, [number]).await;
+        fixture.read(&cache, [number]).await;
     }
     cache.settle().await;
     for number in 0..10 {
-        assert_eq!(world.read(&cache, [number]).await, 0);
+        assert_eq!(fixture.read(&cache, [number]).await, 0);
     }
     for _ in 0..2 {
         for number in 100..130 {
-            world.read(&cache, [number]).await;
-            world.read(&cache, [number]).await;
+            fixture.read(&cache, [number]).await;
+            fixture.read(&cache, [number]).await;
             cache.settle().await;
         }
     }
@@ -128,14 +128,14 @@ async fn files_stay_within_their_room_and_a_scan_leaves_them() {
 
 #[tokio::test]
 async fn a_disk_that_cannot_be_written_costs_requests_and_nothing_else() {
-    let (world, folder) = (World::new(10).await, tempfile::tempdir().unwrap());
+    let (fixture, folder) = (Fixture::new(10).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 0).await;
     // As it is when the disk is full; root may write where rights say no.
     let ours = folder.path().join("capstan-cache-1");
     std::fs::remove_dir_all(&ours).unwrap();
     std::fs::write(&ours, "no folder").unwrap();
     for _ in 0..3 {
-        assert_eq!(world.read(&cache, [0, 1]).await, 1);
+        assert_eq!(fixture.read(&cache, [0, 1]).await, 1);
         cache.settle().await;
     }
     let counts = cache.counts();
@@ -146,11 +146,11 @@ async fn a_disk_that_cannot_be_written_costs_requests_and_nothing_else() {
 
 #[tokio::test]
 async fn the_folder_is_ours_alone() {
-    let (world, folder) = (World::new(4).await, tempfile::tempdir().unwrap());
+    let (fixture, folder) = (Fixture::new(4).await, tempfile::tempdir().unwrap());
     let named = folder.path().join("a/b");
     let cache = on_disk(&named, 0).await;
     for _ in 0..2 {
-        world.read(&cache, [0]).await;
+        fixture.read(&cache, [0]).await;
     }
     cache.settle().await;
     for path in [&named, &named.join("capstan-cache-1")] {
@@ -215,10 +215,10 @@ async fn a_link_in_place_of_a_folder_or_file_of_the_cache_is_not_followed() {
     }
 
     // A file that is staged goes into no link, and one that is read is none.
-    let (world, named) = (World::new(4).await, scratch.path().join("cache"));
+    let (fixture, named) = (Fixture::new(4).await, scratch.path().join("cache"));
     let cache = on_disk(&named, 0).await;
     for _ in 0..2 {
-        world.read(&cache, [0]).await;
+        fixture.read(&cache, [0]).await;
     }
     cache.settle().await;
     let [file] = &files(&named)[..] else { panic!("one file") };
@@ -226,7 +226,7 @@ async fn a_link_in_place_of_a_folder_or_file_of_the_cache_is_not_followed() {
     std::os::unix::fs::symlink(&letter, file).unwrap();
     std::os::unix::fs::symlink(&letter, file.with_extension("new")).unwrap();
     for _ in 0..3 {
-        world.read(&cache, [0]).await;
+        fixture.read(&cache, [0]).await;
         cache.settle().await;
     }
     assert!(untouched());

@@ -12,9 +12,9 @@ use object_store::{
 };
 
 use super::*;
+use crate::store::env::{SystemEnv, jitter_of};
 use crate::store::place::Place;
 use crate::store::unreliable::{Mishap, Unreliable};
-use crate::store::world::{Machine, jitter_of};
 
 /// How a server lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl ObjectStore for Lying {
         match self.lie {
             Lie::Overwrites => self.inner.put_opts(location, payload, options).await,
             Lie::LooksThenWrites { reach_within, writes_after } => {
-                tokio::time::sleep(jitter_of(&Machine, reach_within * 2) - reach_within).await;
+                tokio::time::sleep(jitter_of(&SystemEnv, reach_within * 2) - reach_within).await;
                 if is_taken().await {
                     return Err(taken(location));
                 }
@@ -106,7 +106,7 @@ impl ObjectStore for Lying {
 
 /// A store on these objects that is not made yet, with little patience.
 fn store_on(objects: Arc<dyn ObjectStore>) -> Store {
-    Place::simulated(objects, Arc::new(Machine)).hurried().cluster("prod")
+    Place::simulated(objects, Arc::new(SystemEnv)).hurried().cluster("prod")
 }
 
 async fn probed(objects: Arc<dyn ObjectStore>) -> std::result::Result<(), Failure> {
@@ -207,7 +207,7 @@ async fn lost_answers_and_missing_rights_are_no_dropped_condition() {
         let objects = Arc::new(Unreliable::default());
         Store::on(Arc::clone(&objects) as _, "prod").await.unwrap();
         objects.will(mishaps.clone());
-        let place = Place::simulated(objects, Arc::new(Machine)).hurried();
+        let place = Place::simulated(objects, Arc::new(SystemEnv)).hurried();
         place
             .open_or_create("prod")
             .await

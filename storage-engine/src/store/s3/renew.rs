@@ -12,7 +12,7 @@ use object_store::aws::AwsCredential;
 use tokio::time::Instant;
 
 use super::fetch::{Fetched, NoCredentials, Source};
-use crate::store::world::now;
+use crate::store::env::now;
 
 /// Credentials are fetched anew this long before they expire, or at half of their life.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(300);

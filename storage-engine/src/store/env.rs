@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use capstan_model::Time;
 
 /// Time and chance.
-pub trait World: fmt::Debug + Send + Sync {
+pub trait Env: fmt::Debug + Send + Sync {
     /// The time.
     fn now(&self) -> Time;
 
@@ -44,9 +44,9 @@ pub enum Planted {
 
 /// This machine's clock, and what the system gives.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Machine;
+pub(crate) struct SystemEnv;
 
-impl World for Machine {
+impl Env for SystemEnv {
     #[allow(clippy::disallowed_methods)] // Here, and nowhere else.
     fn now(&self) -> Time {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -66,25 +66,25 @@ impl World for Machine {
 }
 
 /// 32 hex digits that no other call has: they mark whose write an object is.
-pub(crate) fn nonce_of(world: &dyn World) -> String {
-    format!("{:016x}{:016x}", world.draw(), world.draw())
+pub(crate) fn nonce_of(env: &dyn Env) -> String {
+    format!("{:016x}{:016x}", env.draw(), env.draw())
 }
 
 /// A wait between half of `full` and `full`, so that many who failed together do not
 /// come back together.
-pub(crate) fn jitter_of(world: &dyn World, full: Duration) -> Duration {
+pub(crate) fn jitter_of(env: &dyn Env, full: Duration) -> Duration {
     let half = full / 2;
-    half + half.mul_f64((world.draw() % 1_024) as f64 / 1_024.0)
+    half + half.mul_f64((env.draw() % 1_024) as f64 / 1_024.0)
 }
 
 /// As a store's nonces are, for names that are of no store.
 pub fn nonce() -> String {
-    nonce_of(&Machine)
+    nonce_of(&SystemEnv)
 }
 
 /// The time of this machine's clock.
 pub fn now() -> Time {
-    Machine.now()
+    SystemEnv.now()
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_million_draws_differ() {
-        let mut seen: Vec<u64> = (0..1_000_000).map(|_| Machine.draw()).collect();
+        let mut seen: Vec<u64> = (0..1_000_000).map(|_| SystemEnv.draw()).collect();
         seen.sort_unstable();
         seen.dedup();
         // Two of a million 64-bit numbers are equal with a chance of 3 in 100 million.
@@ -105,7 +105,7 @@ mod tests {
     fn jitter_stays_in_its_bounds() {
         let full = Duration::from_millis(100);
         for _ in 0..1_000 {
-            let wait = jitter_of(&Machine, full);
+            let wait = jitter_of(&SystemEnv, full);
             assert!(wait >= full / 2 && wait <= full);
         }
     }
