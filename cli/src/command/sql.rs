@@ -1,5 +1,6 @@
 //! `capstan sql`.
 
+mod duration;
 mod nested;
 mod people;
 

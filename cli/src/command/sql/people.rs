@@ -6,6 +6,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use comfy_table::{ColumnConstraint, Table, Width, presets};
 
+use super::duration;
 use crate::output::{Keep, agree, count, visible};
 
 /// Rows that are laid out together. The columns of the first page keep their width in those after it.
@@ -68,7 +69,11 @@ impl People {
             .collect::<Result<Vec<_>, _>>()?;
         let mut text = String::new();
         for row in 0..batch.num_rows() {
-            let cells = columns.iter().map(|column| column.value(row).try_to_string());
+            let cells = batch.columns().iter().zip(&columns);
+            let cells = cells.map(|(column, other)| match duration::value(column, row) {
+                Some(text) => Ok(text),
+                None => other.value(row).try_to_string(),
+            });
             let cells = cells.collect::<Result<Vec<_>, _>>()?;
             let cells = cells.iter().map(|cell| self.cell(cell)).collect();
             self.rows += 1;
