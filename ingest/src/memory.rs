@@ -72,6 +72,16 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Gives freed memory back to the system, which the allocator keeps for later otherwise.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes a number and touches nothing but memory that is free, under the allocator's own locks.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Freed memory that may lie unused at the top of the heap, bytes.
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 256 << 20;
@@ -93,6 +103,7 @@ const FROM_HEAP: libc::c_int = 32 << 20;
 /// `arenas` should be 1 for a process of few threads; 2 for one that unpacks or serves with many.
 #[cfg_attr(not(target_env = "gnu"), allow(unused_variables))]
 pub fn settle(arenas: u8) {
+    account::set_trim(trim);
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers and touches nothing but the allocator's own settings, under
     // its own lock. It refuses numbers it does not like, which leaves all as it was.

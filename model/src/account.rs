@@ -12,6 +12,7 @@
 //! Nothing here allocates, takes a lock or runs when a thread ends: the allocator calls it.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 
 /// Slots there are, the one for nobody included.
@@ -24,6 +25,7 @@ static HELD: [AtomicIsize; SLOTS] = [const { AtomicIsize::new(0) }; SLOTS];
 /// Pieces below this are never too much: what is allocated while others wait for a lock is small.
 const SMALL: usize = 1 << 20;
 
+static TRIM: OnceLock<fn()> = OnceLock::new();
 static BUDGET: AtomicUsize = AtomicUsize::new(usize::MAX);
 static REFUSED: [AtomicUsize; SLOTS] = [const { AtomicUsize::new(0) }; SLOTS];
 static STOPPED: [AtomicBool; SLOTS] = [const { AtomicBool::new(false) }; SLOTS];
@@ -88,6 +90,19 @@ impl Slot {
     /// Whether what this slot works on is to end.
     pub fn is_stopped(self) -> bool {
         STOPPED.get(self.0).is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+/// Says how the allocator gives freed memory back to the system. The first to say so counts.
+pub fn set_trim(trim: fn()) {
+    let _ = TRIM.set(trim);
+}
+
+/// Gives memory that was freed and is kept for later back to the system, if the allocator can. Takes some
+/// milliseconds for each hundred megabytes.
+pub fn trim() {
+    if let Some(trim) = TRIM.get() {
+        trim();
     }
 }
 

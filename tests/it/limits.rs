@@ -105,6 +105,12 @@ fn too_long() -> Vec<String> {
             format!("select [a{n}, a{n}] as a{} from ({sql})", n + 1)
         })
     };
+    let window = |call: &str, from: &str| {
+        format!(
+            "select max(n) from (select {call} over (order by value rows between {from} and current row)) as n \
+             from (select value, repeat('x', 1000) as x from generate_series(1, 20000)))"
+        )
+    };
     vec![
         format!("select length(concat({}))", long.join(", ")),
         format!("select length({})", long.join(" || ")),
@@ -115,6 +121,8 @@ fn too_long() -> Vec<String> {
         format!("select named_struct('a', {})", long.join(", 'b', ")),
         "select length(replace(repeat('ab', 30000000), 'b', 'cccccccc'))".to_owned(),
         format!("select array_length(a18) from ({})", doubled("repeat('x', 1000)", 18)),
+        window("length(string_agg(x, ',')", "unbounded preceding"),
+        window("array_length(array_agg(x)", "10000 preceding"),
         {
             let copies = ["upper", "reverse", "lower", "initcap"].iter().flat_map(|function| {
                 (0..8).map(move |n| format!("{function}(left(a, 6000000{n}))"))

@@ -42,6 +42,9 @@ pub fn wait_for_all(longest: Duration) {
     let _ = changed.wait_timeout_while(running, longest, |running| *running > 0);
 }
 
+/// Freed memory that the allocator may keep for the next question, bytes.
+const LEFT_BEHIND: usize = 128 << 20;
+
 /// What all questions share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     pub(super) reserved: AtomicUsize,
     registry: Mutex<Registry>,
     pub(super) changed: Condvar,
+    /// The most that the process had allocated since freed memory was given back last, bytes.
+    most: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +80,8 @@ impl Shared {
         account::set_budget(limits.memory);
         let turns = Arc::new(Semaphore::new(limits.running.max(1)));
         let (reserved, registry) = (AtomicUsize::new(0), Mutex::default());
-        Shared { limits, turns, reserved, registry, changed: Condvar::new() }
+        let (changed, most) = (Condvar::new(), AtomicUsize::new(0));
+        Shared { limits, turns, reserved, registry, changed, most }
     }
 
     pub(super) fn running(&self) -> usize {
@@ -203,12 +209,26 @@ impl Shared {
             registry.running.values().map(|running| Arc::clone(&running.question)).collect();
         let idle = registry.idle;
         drop(registry);
+        self.most.fetch_max(account::allocated(), Ordering::Relaxed);
+        let is_any_over = !over.is_empty();
         for thread in over {
             // A panic was reported where it happened.
             let _ = thread.join();
         }
+        if is_any_over {
+            self.trim();
+        }
         self.check(&questions, idle);
         true
+    }
+
+    /// Gives memory back to the system that large questions left behind.
+    fn trim(&self) {
+        let now = account::allocated();
+        if self.most.load(Ordering::Relaxed).saturating_sub(now) > LEFT_BEHIND {
+            account::trim();
+            self.most.store(now, Ordering::Relaxed);
+        }
     }
 
     fn check(&self, questions: &[Arc<Question>], idle: usize) {
@@ -257,13 +277,16 @@ impl Shared {
         held.map(|held| usize::try_from(held).unwrap_or(0)).sum()
     }
 
-    /// Takes a part of the budget, if it is there.
+    /// Takes a part of the budget, if it is there. A quarter is left for queries: exports whose clients are slow
+    /// keep what they reserved for minutes.
     pub(super) fn reserve(shared: &Arc<Shared>, bytes: usize) -> Option<Reserved> {
         let held = shared.held();
         let fits = |reserved: usize| {
             let sum = reserved.saturating_add(bytes);
             // One always fits, or nothing ever would where the budget is small.
-            (reserved == 0 || sum.saturating_add(held) <= shared.limits.memory).then_some(sum)
+            let all = shared.limits.memory;
+            let fits = sum <= all - all / 4 && sum.saturating_add(held) <= all;
+            (reserved == 0 || fits).then_some(sum)
         };
         shared.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         Some(Reserved { shared: Arc::clone(shared), bytes })

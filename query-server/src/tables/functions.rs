@@ -8,7 +8,8 @@
 //! `octet_length(…)` is the query engine's own, for captured bytes, too. `guarded` limits those of its
 //! functions that make long values of short ones, `made` tells how long,
 //! `planning` when they are made. `limit` puts limits where a statement has none, `concat` is the
-//! operator `||` with one, `number` limits what is read as a number.
+//! operator `||` with one, `number` limits what is read as a number. `window` has aggregates over windows hear that
+//! their query was stopped.
 
 mod concat;
 mod guarded;
@@ -18,6 +19,7 @@ mod number;
 mod planning;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{concat, guarded, number};
+use super::{concat, guarded, number, window};
 
 /// The rule; see the module.
 #[derive(Debug)]
@@ -87,7 +87,10 @@ impl Limit {
                 Some(func) => Transformed::yes(call(Arc::new(func), of.args)),
                 None => Transformed::no(Expr::ScalarFunction(of)),
             },
-            other => Transformed::no(other),
+            mut other => match window::stoppable_call(&mut other) {
+                true => Transformed::yes(other),
+                false => Transformed::no(other),
+            },
         }
     }
 }
