@@ -146,11 +146,11 @@ async fn make(recorders: u64) -> Result<Busy, Failure> {
             addresses.iter().for_each(|address| index.add(Field::Ip, &address.0, segments));
             segments += 1;
             recorder
-                .commit(CommitDraft {
-                    segments: vec![segment(node, number, range, &addresses)],
-                    listened: vec![Listened { range, interfaces: vec![0] }],
-                    ..CommitDraft::default()
-                })
+                .commit(CommitDraft::recorded(
+                    [segment(node, number, range, &addresses)],
+                    [Listened { range, interfaces: vec![0] }],
+                    [],
+                ))
                 .await?;
         }
         if number % STEP == STEP - 1 {

@@ -15,14 +15,15 @@ use capstan_ingest::upload::{CommitRule, Statement, Uploader};
 use capstan_model::coverage::Listened;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
-use capstan_model::{Address, Failure, FailureKind, LinkType, Packet, RecorderId, Time, TimeRange};
+use capstan_model::{
+    Address, Failure, FailureKind, GenerationId, LinkType, Packet, RecorderId, Time, TimeRange,
+};
 use capstan_query_server::export::{self, Export, Order};
 use capstan_query_server::select::Selection;
 use capstan_query_server::view::StoreView;
 use capstan_storage_engine::catalog::{
     Catalog, Outcome, Recorder, Rollup, Stay, WriterInfo, WriterKind,
 };
-use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::{Location, Options, Requests, Store};
 use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
@@ -161,7 +162,8 @@ impl History {
             let rollup = Rollup::claim(&store, "history", Stay::Keeps).await?;
             Ok::<_, Failure>((store, recorder, rollup))
         })?;
-        let writer = Writer { recorder: recorder.recorder(), generation: recorder.generation() };
+        let writer =
+            GenerationId { recorder: recorder.recorder(), generation: recorder.generation() };
         let settings = Settings {
             writer,
             flow_generation: writer.generation,

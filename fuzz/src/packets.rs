@@ -21,8 +21,8 @@ use capstan_model::block::block_type;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::time::HOUR_NANOS;
-use capstan_model::{Block, Generation, LinkType, Packet, RecorderId, Time};
-use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder, Writer};
+use capstan_model::{Block, Generation, GenerationId, LinkType, Packet, RecorderId, Time};
+use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
 
 use crate::input::{Put, Take};
 use crate::segment::{self, Stored};
@@ -199,7 +199,7 @@ pub fn seal(recording: &Recording) -> Vec<SealedSegment> {
 
 fn run(recording: &Recording) -> (Keep, usize) {
     let settings = Settings {
-        writer: Writer { recorder: RecorderId(7), generation: GENERATION },
+        writer: GenerationId { recorder: RecorderId(7), generation: GENERATION },
         flow_generation: GENERATION,
         policy: recording.policy,
         timeouts: Timeouts::default(),

@@ -2,7 +2,7 @@
 #![no_main]
 
 use capstan_fuzz::input::Take;
-use capstan_model::{Generation, RecorderId, Time, TimeRange};
+use capstan_model::{Generation, GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Catalog, Layer};
 use libfuzzer_sys::fuzz_target;
 
@@ -11,15 +11,15 @@ fuzz_target!(|input: &[u8]| {
     let mut catalog = Catalog::new();
     while !take.is_empty() {
         let kind = take.u8();
-        let (recorder, generation) =
-            (RecorderId(u64::from(kind & 1) + 7), Generation(u32::from(kind >> 1 & 1) + 1));
+        let recorder = RecorderId(u64::from(kind & 1) + 7);
+        let of = GenerationId::new(recorder, Generation(u32::from(kind >> 1 & 1) + 1));
         let seq = u64::from(kind >> 4);
         // The last number there is, too.
         let seq = if seq == 15 { u64::MAX } else { seq };
         match kind >> 2 & 3 {
-            0 => catalog.add_writer(recorder, generation, take.short()),
-            1 | 2 => catalog.add_commit(recorder, generation, seq, take.short()),
-            _ => catalog.add_missing(recorder, generation, seq),
+            0 => catalog.add_writer(of, take.short()),
+            1 | 2 => catalog.add_commit(of, seq, take.short()),
+            _ => catalog.add_missing(of, seq),
         }
     }
     ask(&catalog);
@@ -48,8 +48,8 @@ fn ask(catalog: &Catalog) {
         assert!(totals.segments <= catalog.segments(TimeRange::ALL).count() as u64);
         let _ = (catalog.coverage(range).count(), catalog.losses(range).count());
     }
-    for (recorder, generation, state) in catalog.generations() {
-        assert!(catalog.state((recorder, generation)).is_some());
+    for (of, state) in catalog.generations() {
+        assert!(catalog.state(of).is_some());
         let _ = (state.commits(), state.packets(), state.last_commit(), state.notes().len());
     }
     assert!(catalog.imports().len() <= catalog.generations().count());

@@ -17,9 +17,8 @@ use std::time::Duration;
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::packet::MAX_CAPTURED;
 use capstan_model::words::agree;
-use capstan_model::{Failure, FailureKind, Time};
+use capstan_model::{Failure, FailureKind, GenerationId, Time};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
-use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 
@@ -174,7 +173,7 @@ fn start(
     )?;
     let committed = uploader.committed();
     let settings = Settings {
-        writer: Writer { recorder: plan.recorder, generation },
+        writer: GenerationId { recorder: plan.recorder, generation },
         flow_generation,
         policy: SealPolicy::import(),
         timeouts: Timeouts::default(),

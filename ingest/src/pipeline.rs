@@ -14,8 +14,8 @@ use capstan_dissect::label as labels;
 use capstan_model::block::block_type;
 use capstan_model::headers::Outer;
 use capstan_model::link::{Interface, LinkType};
-use capstan_model::{Block, Direction, Generation, Headers, Packet, Protocol};
-use capstan_storage_engine::segment::builder::{SegmentBuilder, Writer};
+use capstan_model::{Block, Direction, Generation, GenerationId, Headers, Packet, Protocol};
+use capstan_storage_engine::segment::builder::SegmentBuilder;
 
 use crate::flow_table::{Flow, FlowTable, Found, Timeouts, can_be_labelled};
 use open::OpenSegments;
@@ -55,7 +55,7 @@ pub enum PipelineError<E> {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The recorder and the generation that packet ids carry.
-    pub writer: Writer,
+    pub writer: GenerationId,
     /// The generation that flow ids carry: an import that goes on keeps its first one.
     pub flow_generation: Generation,
     /// When open segments are sealed.

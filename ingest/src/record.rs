@@ -7,9 +7,8 @@
 use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
-use capstan_model::{Failure, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
-use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::{self, Store};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
@@ -102,7 +101,7 @@ pub fn run(
     )?;
     let committed = uploader.committed();
     let settings = Settings {
-        writer: Writer { recorder: id, generation },
+        writer: GenerationId { recorder: id, generation },
         flow_generation: generation,
         policy: SealPolicy::live(options.commit_every),
         timeouts: Timeouts::default(),

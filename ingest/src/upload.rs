@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time};
 use capstan_storage_engine::catalog::{
-    AddressFilter, Commit, CommitDraft, Finished, LayerEntry, Recorder, SegmentEntry, succession,
+    AddressFilter, Commit, CommitDraft, Fact, Finished, LayerEntry, Recorder, SegmentEntry,
+    succession,
 };
 use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
 use capstan_storage_engine::store::{Store, names};
@@ -356,17 +357,18 @@ impl Worker {
             match job {
                 Job::Segment(builder, resume) => {
                     let entry = self.upload(*builder)?;
-                    self.draft.segments.push(entry);
+                    self.draft.facts.push(Fact::Segment(entry));
                     self.resume(resume);
                     if self.rule == CommitRule::EachSegment {
                         self.commit()?;
                     }
                 }
                 Job::Statement(statement, resume) => {
-                    self.draft.listened.extend(statement.listened);
-                    self.draft.losses.extend(statement.losses);
-                    self.draft.finished = statement.finished;
-                    self.draft.note = statement.note;
+                    let Statement { listened, losses, finished, note } = *statement;
+                    self.draft.facts.extend(listened.into_iter().map(Fact::Listened));
+                    self.draft.facts.extend(losses.into_iter().map(Fact::Loss));
+                    self.draft.finished = finished;
+                    self.draft.note = note;
                     self.resume(resume);
                     self.commit()?;
                 }
@@ -410,14 +412,10 @@ impl Worker {
         let mut draft = std::mem::take(&mut self.draft);
         draft.source_read = self.import.as_ref().map(|import| import.progress.mark());
         let resume = Resume { next_ordinal: draft.next_ordinal, next_flow: draft.next_flow };
-        let packets: u64 = draft.segments.iter().map(|segment| segment.packets).sum();
-        let bytes: u64 = draft
-            .segments
-            .iter()
-            .flat_map(|segment| &segment.layers)
-            .map(|layer| layer.bytes)
-            .sum();
-        let segments = draft.segments.len() as u64;
+        let packets: u64 = draft.segments().map(|segment| segment.packets).sum();
+        let layers = draft.segments().flat_map(|segment| &segment.layers);
+        let bytes: u64 = layers.map(|layer| layer.bytes).sum();
+        let segments = draft.segments().count() as u64;
         let (log, patience) = (&self.log, Patience::of(self.rule));
         let committing = patience.keep_trying(async || log.append(draft.clone()).await);
         let committing = unless_stopped(&self.store, || self.is_stopped(), committing);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// One life-long identity of a capturing process, or of one imported source.
 ///
 /// 8 bytes: the first bytes of a SHA-256 over what makes the recorder unique
@@ -14,6 +16,15 @@ pub struct RecorderId(pub u64);
 /// generations never write one name. Only 24 bits are used (see [`FlowId`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u32);
+
+/// One incarnation of a recorder: which recorder, and the how-many-th of its starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GenerationId {
+    /// The recorder.
+    pub recorder: RecorderId,
+    /// Its generation.
+    pub generation: Generation,
+}
 
 /// A packet's name for ever: its recorder, generation and place in capture order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +45,13 @@ pub struct FlowId(pub [u8; 16]);
 impl Generation {
     /// The largest generation a flow id has room for.
     pub const MAX: Generation = Generation((1 << 24) - 1);
+}
+
+impl GenerationId {
+    /// A generation of a recorder.
+    pub const fn new(recorder: RecorderId, generation: Generation) -> Self {
+        GenerationId { recorder, generation }
+    }
 }
 
 impl FlowId {
@@ -73,6 +91,38 @@ impl FlowId {
 impl fmt::Display for RecorderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.recorder, self.generation)
+    }
+}
+
+/// As 16 hex digits.
+impl Serialize for RecorderId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RecorderId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// As a number.
+impl Serialize for Generation {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u32(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Generation {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        u32::deserialize(from).map(Generation)
     }
 }
 

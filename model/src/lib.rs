@@ -36,7 +36,7 @@ pub use block::Block;
 pub use failure::{Failure, FailureKind};
 pub use flow::{Direction, FlowEnd, FlowKey, FlowPart};
 pub use headers::Headers;
-pub use id::{FlowId, Generation, PacketId, RecorderId};
+pub use id::{FlowId, Generation, GenerationId, PacketId, RecorderId};
 pub use link::LinkType;
 pub use packet::Packet;
 pub use protocol::Protocol;

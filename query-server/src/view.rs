@@ -20,11 +20,12 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, Weak};
 
-use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, Generation, GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::catalog::{
     self, AddressFilter, Asked, CatalogView, Generations, Segment, Window,
@@ -200,10 +201,10 @@ impl StoreView {
         recorder: RecorderId,
         window: &Window,
     ) -> Result<Option<Time>, Failure> {
-        let first = Generation(1);
-        let info = match window.writers.get(&(recorder, first)) {
+        let first = GenerationId::new(recorder, Generation(1));
+        let info = match window.writers.get(&first) {
             Some(known) => known.clone(),
-            None => catalog::writer(self.store(), recorder, first).await?,
+            None => catalog::writer(self.store(), first).await?,
         };
         Ok(info.map(|info| info.started_at))
     }
@@ -219,18 +220,29 @@ impl StoreView {
     /// What the store says; of kind `Damaged` if the layer is not what was committed.
     pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
         let Shared { objects, opened, .. } = &*self.shared;
-        let entry = &segment.entry;
+        let entry = segment.now();
         let open = || async {
-            let segment = OpenSegment::open(entry, objects).await?;
+            let segment = OpenSegment::open(&entry, objects).await?;
             let weight = segment.segment().memory();
             Ok((segment, weight))
         };
-        opened.get(&entry.name, open).await
+        opened.get(&opened_as(segment), open).await
     }
 
     /// Whether a segment is open, or the cache has its `index` layer.
     pub fn is_kept(&self, segment: &Segment) -> bool {
         let Shared { objects, opened, .. } = &*self.shared;
-        opened.contains(&segment.entry.name) || OpenSegment::is_kept(&segment.entry, objects)
+        opened.contains(&opened_as(segment)) || OpenSegment::is_kept(&segment.now(), objects)
     }
+}
+
+/// What an opened segment is kept by: its name, and what it has now. A view that knows of a layer that was retired does
+/// not read it, and one that does not may.
+fn opened_as(segment: &Segment) -> Cow<'_, str> {
+    let name = &segment.entry.name;
+    if segment.state.is_none() {
+        return Cow::Borrowed(name);
+    }
+    let layers: Vec<&str> = segment.layers().map(|layer| layer.sha256.as_str()).collect();
+    Cow::Owned(format!("{name} {}", layers.join(" ")))
 }

@@ -158,14 +158,14 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
             if let Err(what) = has_all(&seen, &must, "that were acknowledged, in the end") {
                 scene.broken(what);
             }
-            for (recorder, generation, state) in logs.generations() {
-                let found = seen.get(&(recorder, generation)).copied().unwrap_or(0);
+            for (of, state) in logs.generations() {
+                let found = seen.get(&of).copied().unwrap_or(0);
                 // With the last one a rollup or a successor ended the log: it says nothing.
                 let ended = |note: &String| note == NOTE || note.starts_with(succession::NOTE);
                 let commits = state.commits() - u64::from(state.notes().iter().any(ended));
                 if found != commits {
                     scene.broken(format!(
-                        "{recorder}-{generation}: {found} commits are rolled up of {commits} in the log"
+                        "{of}: {found} commits are rolled up of {commits} in the log"
                     ));
                 }
             }

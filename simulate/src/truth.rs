@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use capstan_model::{Generation, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{CommitDraft, SegmentEntry, Window};
+use capstan_model::{Generation, GenerationId, Time, TimeRange};
+use capstan_storage_engine::catalog::{CommitDraft, Fact, SegmentEntry, Window};
 
 /// Whose log.
-pub(crate) type Owner = (RecorderId, Generation);
+pub(crate) type Owner = GenerationId;
 
 /// A commit that was tried.
 #[derive(Debug, Clone)]
@@ -70,16 +70,16 @@ impl Truth {
                 return Err(format!("segment {} is there twice", segment.entry.name));
             }
         }
-        let mut seen: BTreeMap<Owner, BTreeMap<u64, CommitDraft>> = BTreeMap::new();
+        let mut seen: BTreeMap<Owner, BTreeMap<u64, Vec<Fact>>> = BTreeMap::new();
         for segment in &window.segments {
-            let log = seen.entry(segment.by).or_default();
+            let log = seen.entry(segment.by.of).or_default();
             // Whose packets they are is no matter here: it is another one's after a log was ended.
             let entry = SegmentEntry { owner: None, ..segment.entry.clone() };
-            log.entry(segment.seq).or_default().segments.push(entry);
+            log.entry(segment.by.seq).or_default().push(Fact::Segment(entry));
         }
         for said in &window.listened {
-            let log = seen.entry((said.recorder, said.generation)).or_default();
-            log.entry(said.seq).or_default().listened.push(said.what.clone());
+            let log = seen.entry(said.by).or_default();
+            log.entry(said.seq).or_default().push(Fact::Listened(said.fact.clone()));
         }
         self.with(|all| {
             let mut counts = Counts::new();
@@ -90,9 +90,7 @@ impl Truth {
                         return Err(format!("{owner:?}: nobody made commit {seq}"));
                     };
                     // Every commit here says when was listened.
-                    if found.segments != tried.draft.segments
-                        || found.listened != tried.draft.listened
-                    {
+                    if *found != tried.draft.facts {
                         return Err(format!("{owner:?}: commit {seq} is there in part or changed"));
                     }
                 }
@@ -114,7 +112,7 @@ impl Truth {
             let mut names = BTreeSet::new();
             for (owner, count) in counts {
                 let tried = tried_in(all, *owner).iter().take(*count as usize);
-                let segments = tried.flat_map(|tried| &tried.draft.segments);
+                let segments = tried.flat_map(|tried| tried.draft.segments());
                 let touching = segments.filter(|segment| segment.touches(&range));
                 names.extend(touching.map(|segment| segment.name.clone()));
             }
@@ -134,7 +132,7 @@ fn tried_in(all: &BTreeMap<Owner, Vec<Tried>>, owner: Owner) -> &[Tried] {
     if let Some(tried) = all.get(&owner) {
         return tried;
     }
-    let before = all.range((owner.0, Generation(0))..owner).next_back();
+    let before = all.range(GenerationId::new(owner.recorder, Generation(0))..owner).next_back();
     let last = before.and_then(|(_, tried)| tried.last()).filter(|last| !last.acknowledged);
     last.map_or(&[][..], std::slice::from_ref)
 }

@@ -33,7 +33,8 @@
 //!
 //! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment or an hour may hold
 //! * [`chain`]: following one log, step by step; [`generation`]: what that comes to
-//! * [`slot`]: where in time a fact is kept; [`facts`]: commits taken apart by slot
+//! * [`fact`]: one statement of a commit; [`slot`]: where in time it is kept; [`facts`]: commits taken apart by slot
+//! * [`segment_state`]: what a segment has now, from what was said of it
 //! * [`gap`]: an object that cannot be used, and which questions that concerns
 //! * [`manifest`], [`part`], [`root`]: what is rolled up, the steps from one version to the next, and what
 //!   holds of them
@@ -51,6 +52,7 @@ mod base;
 pub(crate) mod by_slot;
 pub mod chain;
 pub mod entry;
+pub mod fact;
 pub mod facts;
 pub mod filter;
 pub mod gap;
@@ -64,6 +66,7 @@ pub mod recorder;
 pub mod role;
 pub mod rollup;
 pub mod root;
+pub(crate) mod segment_state;
 pub mod slot;
 mod slots;
 pub mod state;
@@ -75,9 +78,11 @@ pub(crate) mod walk;
 
 pub use chain::{Chain, Problem};
 pub use entry::{
-    Commit, CommitDraft, Finished, Layer, LayerEntry, Owner, SegmentEntry, Source, SourceMark,
-    Writer, WriterInfo, WriterKind,
+    Commit, CommitDraft, Finished, Layer, LayerEntry, SegmentEntry, Source, SourceMark, Writer,
+    WriterInfo, WriterKind,
 };
+pub use fact::{Change, Fact, What};
+pub use facts::Attributed;
 pub use filter::AddressFilter;
 pub use gap::{About, Gap, GapKind};
 pub use generation::{GenerationState, Import};
@@ -85,8 +90,9 @@ pub use lease::Lease;
 pub use load::writer;
 pub use recorder::Recorder;
 pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
+pub use segment_state::{Retired, SegmentState};
 pub use slot::TimeSlot;
-pub use state::{Catalog, CommitId, Said, Segment, Totals};
+pub use state::{Catalog, CommitId, Segment, Totals};
 pub use view::{Asked, CatalogView, Generations, Window};
 
 #[cfg(test)]

@@ -342,8 +342,8 @@ async fn scattered(
     let mut found = RoaringTreemap::new();
     let generations = import.first_generation..=import.last_generation;
     for segment in catalog.segments(TimeRange::ALL) {
-        if segment.recorder != import.recorder
-            || !generations.contains(&segment.generation)
+        if segment.of.recorder != import.recorder
+            || !generations.contains(&segment.of.generation)
             || segment.entry.last_ordinal < import.next_ordinal
         {
             continue;

@@ -51,16 +51,16 @@ impl Stored {
         let view = CatalogView::load(store).await?;
         let committed: Vec<_> = log.segments(TimeRange::ALL).collect();
         let mut is_whole = holes.is_empty();
-        for (recorder, generation, state) in log.generations() {
+        for (of, state) in log.generations() {
             // What was rolled up was there.
-            let rolled_up = view.rolled_up((recorder, generation)).await?;
+            let rolled_up = view.rolled_up(of).await?;
             is_whole &= state.writer().is_some() && rolled_up <= state.commits();
         }
         let ranges = if is_whole { ranges(&committed) } else { vec![TimeRange::ALL] };
         let (mut found, mut gaps) = (Vec::new(), Vec::new());
         for range in ranges {
             let window = view.window(range).await?;
-            found.extend(window.segments.into_iter().filter(|of| of.recorder == recorder));
+            found.extend(window.segments.into_iter().filter(|of| of.of.recorder == recorder));
             gaps.extend(window.gaps);
         }
         let mut there = BTreeSet::new();
@@ -81,7 +81,7 @@ impl Stored {
         let mut ordinals = Ordinals::new();
         for segment in &found {
             match of_segment(store, segment).await {
-                Ok(of) => *ordinals.entry(segment.generation).or_default() |= of,
+                Ok(of) => *ordinals.entry(segment.of.generation).or_default() |= of,
                 // It cannot be read: its packets are stored once more.
                 Err(failure)
                     if matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound) =>
@@ -163,7 +163,7 @@ pub(super) async fn ordinals(
 
 /// Every generation of a log.
 pub(super) fn all_generations(log: &Catalog) -> Option<RangeInclusive<Generation>> {
-    let generations = || log.generations().map(|(_, generation, _)| generation);
+    let generations = || log.generations().map(|(of, _)| of.generation);
     Some(generations().min()?..=generations().max()?)
 }
 
@@ -186,8 +186,8 @@ pub(super) fn in_part(
 
 /// Packets that a whole import has, if one of its generations said that it was complete.
 pub(super) fn total(log: &Catalog, generations: &RangeInclusive<Generation>) -> Option<u64> {
-    let of_it = log.generations().filter(|(_, generation, _)| generations.contains(generation));
-    let ends = of_it.filter_map(|(.., state)| state.finished());
+    let of_it = log.generations().filter(|(of, _)| generations.contains(&of.generation));
+    let ends = of_it.filter_map(|(_, state)| state.finished());
     ends.filter(|end| end.complete).map(|end| end.packets_total).max()
 }
 

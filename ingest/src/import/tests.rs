@@ -183,7 +183,7 @@ fn an_import_that_has_nothing_to_commit_shows_that_it_lives() {
     let uploader = Uploader::start(store, begun.unwrap().unwrap(), first, rule, None, handle);
     let commits = || {
         let catalog = runtime.block_on(Catalog::load(&place.store)).unwrap();
-        let state = catalog.state((id, first)).unwrap();
+        let state = catalog.state(capstan_model::GenerationId::new(id, first)).unwrap();
         (state.commits(), state.finished().map(|of| of.complete))
     };
     assert_eq!(commits(), (0, None));

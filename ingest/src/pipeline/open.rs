@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use capstan_model::{FlowEnd, FlowId, Hour};
-use capstan_storage_engine::segment::builder::{PartNumber, SegmentBuilder, Writer};
+use capstan_model::{FlowEnd, FlowId, GenerationId, Hour};
+use capstan_storage_engine::segment::builder::{PartNumber, SegmentBuilder};
 use foldhash::fast::RandomState;
 
 use super::policy::{SPAN_HOURS, SealPolicy};
@@ -113,7 +113,7 @@ impl Hours {
 /// All open segments.
 #[derive(Debug)]
 pub(super) struct OpenSegments {
-    writer: Writer,
+    writer: GenerationId,
     policy: SealPolicy,
     next_serial: u64,
     hours: Hours,
@@ -129,7 +129,7 @@ struct Span {
 }
 
 impl OpenSegments {
-    pub(super) fn new(writer: Writer, policy: SealPolicy) -> Self {
+    pub(super) fn new(writer: GenerationId, policy: SealPolicy) -> Self {
         OpenSegments {
             writer,
             policy,

@@ -53,7 +53,7 @@ struct Stored {
 
 fn settings(policy: SealPolicy) -> Settings {
     Settings {
-        writer: Writer { recorder: RecorderId(7), generation: Generation(1) },
+        writer: GenerationId { recorder: RecorderId(7), generation: Generation(1) },
         flow_generation: Generation(1),
         policy,
         timeouts: Timeouts::default(),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use capstan_model::coverage::LossCause;
 use capstan_model::words::count;
-use capstan_model::{Generation, RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{Gap, Window};
+use capstan_model::{GenerationId, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::{Gap, Window, WriterKind};
 
 /// Of what is many, the first are named.
 const NAMED: usize = 8;
@@ -17,7 +17,8 @@ pub struct Completeness {
     /// Moments of the window of which nothing says that anybody listened, or that a live recorder did
     /// which had listened before and did after. Ascending, apart from each other.
     ///
-    /// A window without a start or end begins or ends where listening did.
+    /// A window without a start or end begins or ends where listening did, or the packets of imports do: an import
+    /// that was broken off has not said yet when somebody listened.
     pub unknown: Vec<TimeRange>,
     /// What is known to be missing in the window, added up.
     pub losses: Vec<Lost>,
@@ -30,9 +31,7 @@ pub struct Completeness {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
     /// Who lost it.
-    pub recorder: RecorderId,
-    /// In which generation.
-    pub generation: Generation,
+    pub of: GenerationId,
     /// Where, if it can be told.
     pub interface: Option<u32>,
     /// Why.
@@ -51,13 +50,14 @@ impl Completeness {
         let mut all = Vec::new();
         let mut live: BTreeMap<RecorderId, Vec<TimeRange>> = BTreeMap::new();
         for listened in &said.listened {
-            let range = listened.what.range;
+            let range = listened.fact.range;
             all.push(range);
-            if said.is_live(listened.recorder, listened.generation) {
-                live.entry(listened.recorder).or_default().push(range);
+            if said.is_live(listened.by) {
+                live.entry(listened.by.recorder).or_default().push(range);
             }
         }
-        let mut unknown = gaps(bounded(window, &all), all);
+        let reach: Vec<TimeRange> = all.iter().copied().chain(imported(said)).collect();
+        let mut unknown = gaps(bounded(window, &reach), all);
         for ranges in live.into_values() {
             let own = bounded(TimeRange::ALL, &ranges);
             unknown.extend(
@@ -162,10 +162,9 @@ fn cause_words(cause: LossCause) -> &'static str {
 fn losses(said: &Window) -> Vec<Lost> {
     let mut lost: Vec<Lost> = Vec::new();
     for of in &said.losses {
-        let loss = &of.what;
+        let loss = &of.fact;
         let known = lost.iter_mut().find(|known| {
-            (known.recorder, known.generation) == (of.recorder, of.generation)
-                && (known.interface, known.cause) == (loss.interface, loss.cause)
+            known.of == of.by && (known.interface, known.cause) == (loss.interface, loss.cause)
         });
         match known {
             Some(known) => {
@@ -174,8 +173,7 @@ fn losses(said: &Window) -> Vec<Lost> {
                 known.range = hull(known.range, loss.time());
             }
             None => lost.push(Lost {
-                recorder: of.recorder,
-                generation: of.generation,
+                of: of.by,
                 interface: loss.interface,
                 cause: loss.cause,
                 packets: loss.packets,
@@ -185,6 +183,19 @@ fn losses(said: &Window) -> Vec<Lost> {
         }
     }
     lost
+}
+
+/// When the packets were of which nobody knows that they were recorded live. A live recorder commits packets and
+/// when it listened together, and its newest packets may be later than what it can say so far.
+fn imported(said: &Window) -> impl Iterator<Item = TimeRange> {
+    let is_live = |of: &GenerationId| {
+        let info = said.writers.get(of).and_then(Option::as_ref);
+        info.is_some_and(|info| info.kind == WriterKind::Live)
+    };
+    said.segments.iter().filter(move |segment| !is_live(&segment.of)).filter_map(|segment| {
+        let (start, last) = segment.entry.first.zip(segment.entry.last)?;
+        Some(TimeRange { start, end: Time(last.0.saturating_add(1)) })
+    })
 }
 
 /// From the start of the first to the end of the last, as far as they are known.
@@ -237,6 +248,14 @@ fn union(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use capstan_model::coverage::Listened;
+    use capstan_model::{Generation, RecorderId};
+    use capstan_storage_engine::catalog::{
+        Attributed, CommitId, Segment, SegmentEntry, WriterInfo,
+    };
+
     use super::*;
 
     fn range(start: i64, end: i64) -> TimeRange {
@@ -264,10 +283,53 @@ mod tests {
     }
 
     #[test]
+    fn packets_of_an_import_that_has_not_said_when_it_listened_are_of_an_unknown_time() {
+        let entry = |first: i64, last: i64| -> SegmentEntry {
+            serde_json::from_value(serde_json::json!({
+                "name": format!("{first}"), "hour": 0, "first": first,
+                "last": last, "first_ordinal": 0, "last_ordinal": 1, "packets": 2, "flow_parts": 1,
+                "captured_bytes": 2, "wire_bytes": 2, "layers": [],
+            }))
+            .unwrap()
+        };
+        let of = |recorder| GenerationId::new(RecorderId(recorder), Generation(1));
+        let segment = |recorder, first, last| {
+            let by = CommitId { of: of(recorder), seq: 0 };
+            let entry = entry(first, last);
+            Arc::new(Segment { of: by.of, by, entry, state: None })
+        };
+        let info = |kind| WriterInfo {
+            kind,
+            description: String::new(),
+            host: String::new(),
+            source: None,
+            resumes: None,
+            started_at: Time(0),
+        };
+        let listened = Listened { range: range(10, 20), interfaces: vec![] };
+        let mut window = Window::default();
+        window.segments = vec![segment(1, 11, 18), segment(2, 25, 30), segment(3, 2, 40)];
+        window.listened = vec![Attributed { by: of(1), seq: 0, fact: listened }];
+        window.writers.insert(of(1), Some(info(WriterKind::Live)));
+        window.writers.insert(of(2), Some(info(WriterKind::Import)));
+        // Of the third nothing is known: it may be an import.
+        let unknown = |said: &Window, asked| Completeness::of(said, asked).unknown;
+        assert_eq!(unknown(&window, TimeRange::ALL), [range(2, 10), range(20, 41)]);
+        window.segments.pop();
+        assert_eq!(unknown(&window, TimeRange::ALL), [range(20, 31)]);
+        assert_eq!(
+            unknown(&window, TimeRange { start: Time(5), end: Time::MAX }),
+            [range(5, 10), range(20, 31)]
+        );
+        // The newest packets of a recorder may be later than what it has said so far.
+        window.segments = vec![segment(1, 11, 22)];
+        assert_eq!(unknown(&window, TimeRange::ALL), []);
+    }
+
+    #[test]
     fn losses_and_gaps_are_said() {
         let lost = |cause, packets| Lost {
-            recorder: RecorderId(1),
-            generation: Generation(1),
+            of: GenerationId::new(RecorderId(1), Generation(1)),
             interface: None,
             cause,
             packets,

@@ -124,9 +124,7 @@ pub(super) async fn run(
     }
     let tail = std::mem::take(&mut merge.tail);
     tail.iter().for_each(|(state, block)| merge.output.block(*state, block));
-    merge.output.losses(&completeness.losses, |lost| {
-        ranks.get(&(lost.recorder, lost.generation)).copied()
-    })?;
+    merge.output.losses(&completeness.losses, |lost| ranks.get(&lost.of).copied())?;
     let mut report = merge.report;
     report.packets = merge.output.packets;
     report.cut = merge.output.cut();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use capstan_model::{Failure, Generation, Hour, RecorderId, Time};
+use capstan_model::{Failure, GenerationId, Hour, RecorderId, Time};
 use capstan_storage_engine::catalog::{Segment, Window};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -32,14 +32,14 @@ pub(super) struct Pending {
 
 /// Segments that no packet comes from, with decryption secrets that those which do may need.
 pub(super) fn secrets(window: &Window, chosen: &VecDeque<Pending>) -> Vec<Arc<Segment>> {
-    let recorders: BTreeSet<RecorderId> = chosen.iter().map(|of| of.segment.recorder).collect();
+    let recorders: BTreeSet<RecorderId> = chosen.iter().map(|of| of.segment.of.recorder).collect();
     let names: BTreeSet<&str> = chosen.iter().map(|of| &*of.segment.entry.name).collect();
-    let of_chosen = window.secrets.iter().filter(|of| recorders.contains(&of.recorder));
+    let of_chosen = window.secrets.iter().filter(|of| recorders.contains(&of.of.recorder));
     of_chosen.filter(|of| !names.contains(&*of.entry.name)).cloned().collect()
 }
 
 /// The ranks of generations: what packets of the same time are ordered by, or of the recorded order.
-pub(super) type Ranks = BTreeMap<(RecorderId, Generation), u32>;
+pub(super) type Ranks = BTreeMap<GenerationId, u32>;
 
 /// The ranks of all who say something of a window.
 ///
@@ -50,19 +50,17 @@ pub(super) async fn ranks(
     window: &Window,
     order: Order,
 ) -> Result<Ranks, Failure> {
-    let mut generations: Vec<(RecorderId, Generation)> = window.writers.keys().copied().collect();
+    let mut generations: Vec<GenerationId> = window.writers.keys().copied().collect();
     if order == Order::Recorded {
-        let recorders: BTreeSet<RecorderId> =
-            generations.iter().map(|(recorder, _)| *recorder).collect();
+        let recorders: BTreeSet<RecorderId> = generations.iter().map(|of| of.recorder).collect();
         let began = recorders.into_iter().map(async |recorder| {
             Ok::<_, Failure>((recorder, view.began(recorder, window).await?))
         });
         let began: BTreeMap<RecorderId, Option<Time>> =
             stream::iter(began).buffer_unordered(AT_ONCE).try_collect().await?;
-        let began = |state: &(RecorderId, Generation)| {
-            began.get(&state.0).copied().flatten().unwrap_or(Time::MAX)
-        };
-        generations.sort_unstable_by_key(|state| (began(state), state.0, state.1));
+        let began =
+            |of: &GenerationId| began.get(&of.recorder).copied().flatten().unwrap_or(Time::MAX);
+        generations.sort_unstable_by_key(|of| (began(of), *of));
     }
     Ok(generations.into_iter().zip(0..).collect())
 }
@@ -81,7 +79,7 @@ pub(super) fn pending(window: &Window, what: &Export, ranks: &Ranks) -> VecDeque
                 Order::Time if !timeless => segment.entry.first.map(|time| time.max(range.start)),
                 _ => None,
             };
-            let state = ranks.get(&(segment.recorder, segment.generation)).copied();
+            let state = ranks.get(&segment.of).copied();
             let from = Position {
                 time,
                 state: state.unwrap_or(u32::MAX),

@@ -21,12 +21,12 @@ pub(super) async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, F
     let chosen = pending(&window, what, &ranks);
     for segment in secrets(&window, &chosen) {
         let mut plan = Plan::default();
-        plan.whole(Layer::Index, segment.entry.layer(Layer::Index).map_or(0, |of| of.bytes));
+        plan.whole(Layer::Index, segment.layer(Layer::Index).map_or(0, |of| of.bytes));
         cost += plan.cost();
     }
     for Pending { segment, .. } in chosen {
         let mut plan = Plan::default();
-        if let Some(index) = segment.entry.layer(Layer::Index) {
+        if let Some(index) = segment.layer(Layer::Index) {
             plan.whole(Layer::Index, index.bytes);
         }
         let mut reading = Reading::begin(view, &segment, &what.selection, slice_bytes).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use capstan_model::{Failure, TimeRange};
+use capstan_model::{Failure, GenerationId, TimeRange};
 use capstan_storage_engine::catalog::{Gap, GenerationState};
 use serde::Serialize;
 
@@ -98,7 +98,7 @@ impl Status {
             status.wire_bytes = status.wire_bytes.saturating_add(entry.wire_bytes);
             first = [first, entry.first].into_iter().flatten().min();
             last = last.max(entry.last);
-            for layer in &entry.layers {
+            for layer in segment.layers() {
                 let sums = status.layers.entry(layer.layer.clone()).or_default();
                 sums.objects += 1;
                 sums.bytes = sums.bytes.saturating_add(layer.bytes);
@@ -125,7 +125,7 @@ impl Hidden {
 impl Writer {
     fn of(state: &GenerationState) -> Writer {
         let info = state.writer().map(|writer| &writer.info);
-        let (recorder, generation) = state.owner();
+        let GenerationId { recorder, generation } = state.id();
         Writer {
             recorder: recorder.to_string(),
             generation: generation.0,

@@ -160,7 +160,8 @@ impl ScanExec {
             if !request.may_match(&segment.entry) {
                 continue;
             }
-            if segment.entry.layer(request.layer()).is_none() {
+            let has = |layer| segment.layer(layer).is_some();
+            if !has(request.layer()) || !has(Layer::Index) {
                 degraded += 1;
                 continue;
             }

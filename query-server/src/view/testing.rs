@@ -9,11 +9,12 @@ use capstan_ingest::upload::{CommitRule, Statement, Uploader};
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
-use capstan_model::{Block, HOUR_NANOS, LinkType, Packet, RecorderId, Time, TimeRange};
+use capstan_model::{
+    Block, GenerationId, HOUR_NANOS, LinkType, Packet, RecorderId, Time, TimeRange,
+};
 use capstan_storage_engine::catalog::rollup::roll_up_all;
 use capstan_storage_engine::catalog::{Finished, Recorder, Segment, WriterInfo, WriterKind};
 use capstan_storage_engine::segment::Layer;
-use capstan_storage_engine::segment::builder::Writer;
 use capstan_storage_engine::store::Store;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
@@ -98,7 +99,7 @@ pub(crate) async fn record(store: &Store, recording: Recording, given: Vec<Given
     let uploader =
         Uploader::start(store.clone(), recorder, generation, rule, None, runtime).unwrap();
     let settings = Settings {
-        writer: Writer { recorder: id, generation },
+        writer: GenerationId { recorder: id, generation },
         flow_generation: generation,
         policy: SealPolicy { bytes: recording.segment_bytes, ..SealPolicy::import() },
         timeouts: Timeouts::default(),

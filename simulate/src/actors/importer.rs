@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use capstan_model::coverage::Listened;
-use capstan_model::{FailureKind, RecorderId, Time, TimeRange};
+use capstan_model::{FailureKind, GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::succession::{self, DEAD_AFTER, Standing};
 use capstan_storage_engine::catalog::{
     CommitDraft, Finished, GenerationState, Recorder, SegmentEntry, Source, Window, WriterInfo,
@@ -65,8 +65,8 @@ fn info(store: &Store, resumes: Option<capstan_model::Generation>) -> WriterInfo
 
 /// One generation, from a packet on: until the end, until it is killed, or until another one has gone on.
 async fn go_on(scene: &Scene, chance: &Chance, mut recorder: Recorder, mut read: u64) {
-    let owner = (recorder.recorder(), recorder.generation());
-    let name = format!("{}-{}", owner.0, owner.1);
+    let owner = GenerationId::new(recorder.recorder(), recorder.generation());
+    let name = owner.to_string();
     for number in 0_u64.. {
         tokio::time::sleep(chance.millis(100..3_000)).await;
         if chance.per_mille(30) {
@@ -84,11 +84,9 @@ async fn go_on(scene: &Scene, chance: &Chance, mut recorder: Recorder, mut read:
         let now = scene.clock.now().0;
         let range = TimeRange { start: Time(now - 10), end: Time(now) };
         let draft = CommitDraft {
-            segments,
-            listened: vec![Listened { range, interfaces: Vec::new() }],
             next_ordinal: read,
             finished: ends.then_some(Finished { complete: true, packets_total: read }),
-            ..CommitDraft::default()
+            ..CommitDraft::recorded(segments, [Listened { range, interfaces: Vec::new() }], [])
         };
         scene.truth.tries(owner, &draft);
         let killed = chance.per_mille(20);
@@ -137,7 +135,7 @@ fn part(scene: &Scene, name: &str, first: u64) -> SegmentEntry {
 /// # Errors
 /// Which is not.
 pub(crate) fn is_there_once(window: &Window) -> Result<(), String> {
-    let ours = window.segments.iter().filter(|of| of.recorder == IMPORT).map(|of| &of.entry);
+    let ours = window.segments.iter().filter(|of| of.of.recorder == IMPORT).map(|of| &of.entry);
     let mut parts: Vec<(u64, u64)> = ours.map(|of| (of.first_ordinal, of.last_ordinal)).collect();
     parts.sort_unstable();
     let mut next = 0;

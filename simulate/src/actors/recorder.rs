@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use capstan_model::coverage::Listened;
-use capstan_model::{FailureKind, Hour, RecorderId, Time, TimeRange};
+use capstan_model::{FailureKind, GenerationId, Hour, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{
     CommitDraft, Finished, Layer, LayerEntry, Recorder, SegmentEntry, WriterInfo, WriterKind,
 };
@@ -40,8 +40,8 @@ pub(crate) async fn record(scene: Scene, chance: Chance, id: RecorderId) {
 
 /// One generation.
 async fn live(scene: &Scene, chance: &Chance, mut recorder: Recorder) {
-    let mut owner = (recorder.recorder(), recorder.generation());
-    let name = format!("{}-{}", owner.0, owner.1);
+    let mut owner = GenerationId::new(recorder.recorder(), recorder.generation());
+    let name = owner.to_string();
     for number in 0_u64.. {
         tokio::time::sleep(chance.millis(2_000..20_000)).await;
         if chance.per_mille(5) {
@@ -58,11 +58,13 @@ async fn live(scene: &Scene, chance: &Chance, mut recorder: Recorder) {
         let done = tokio::time::timeout(patience, commit(scene, &mut recorder, draft)).await;
         match done {
             Ok(true) => {
-                let now = (owner.0, recorder.generation());
+                let now = GenerationId::new(owner.recorder, recorder.generation());
                 match now == owner {
                     true => scene.truth.acknowledge(owner),
                     false => {
-                        scene.tell(|| format!("{name} was ended, and goes on as {}", now.1));
+                        scene.tell(|| {
+                            format!("{name} was ended, and goes on as {}", now.generation)
+                        });
                         scene.truth.moved(owner, now);
                         owner = now;
                     }
@@ -111,10 +113,9 @@ fn draft(scene: &Scene, chance: &Chance, name: &str, number: u64) -> CommitDraft
         let timed = !chance.per_mille(20);
         segment(format!("{name}-{number}-{place}"), timed.then_some((first, last)), hours)
     });
-    let segments = segments.collect();
+    let segments: Vec<_> = segments.collect();
     let range = TimeRange { start: Time(now - 10 * SECOND), end: Time(now) };
-    let listened = vec![Listened { range, interfaces: Vec::new() }];
-    CommitDraft { segments, listened, ..CommitDraft::default() }
+    CommitDraft::recorded(segments, [Listened { range, interfaces: Vec::new() }], [])
 }
 
 pub(super) fn segment(name: String, times: Option<(Time, Time)>, hours: Vec<Hour>) -> SegmentEntry {

@@ -9,14 +9,15 @@ use std::io::Read;
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::{Failure, FailureKind, Hour};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::entry::{generation_number, recorder_hex};
-use super::facts::{SlotFacts, split};
+use super::entry::SegmentEntry;
+use super::fact::Fact;
+use super::facts::split;
 use super::slot::TimeSlot;
-use super::state::Segment;
+use super::state::{CommitId, Known};
 use super::walk::Met;
 
 /// Bytes that wait in memory before they are written.
@@ -28,29 +29,22 @@ const LEVEL: i32 = 1;
 /// What one commit says of one slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Logged {
-    /// Whose commit.
-    #[serde(with = "recorder_hex")]
-    pub(crate) recorder: RecorderId,
-    /// Of which generation.
-    #[serde(with = "generation_number")]
-    pub(crate) generation: Generation,
-    /// Its number.
-    pub(crate) seq: u64,
+    /// Which commit.
+    pub(crate) by: CommitId,
     /// SHA-256 of its bytes, hex.
     pub(crate) sha256: String,
     /// What.
-    pub(crate) facts: SlotFacts,
+    pub(crate) facts: Vec<Fact>,
     /// The slot has the segments' objects, and its manifest does not say so: these are too wide.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) only_objects: bool,
 }
 
 impl Logged {
-    /// The segments that it names.
-    pub(crate) fn into_segments(self) -> impl Iterator<Item = Segment> {
-        let Logged { recorder, generation, seq, facts, .. } = self;
-        let segments = facts.segments.into_iter();
-        segments.map(move |entry| Segment::of(recorder, generation, seq, entry))
+    /// The facts, as far as this version knows them.
+    pub(crate) fn into_facts(self) -> impl Iterator<Item = Known> {
+        let Logged { by, facts, .. } = self;
+        facts.into_iter().filter_map(move |fact| Known::of(by, fact))
     }
 }
 
@@ -162,31 +156,51 @@ impl BySlot<Logged> {
     /// # Errors
     /// The temporary file cannot be written.
     pub(crate) fn keep(&mut self, met: Met) -> Result<(), Failure> {
-        let (recorder, generation, seq) = met.id;
-        for entry in &met.commit.content.segments {
-            self.keep_objects(&Segment::of(recorder, generation, seq, entry.clone()))?;
+        let by = met.id;
+        for entry in met.commit.content.segments() {
+            self.keep_far_objects(by, entry)?;
         }
-        for (slot, facts) in split(met.commit.content) {
+        for (slot, facts) in split(met.commit.content.facts) {
             let sha256 = met.sha256.clone();
-            let only_objects = false;
-            self.push(slot, &Logged { recorder, generation, seq, sha256, facts, only_objects })?;
+            self.push(slot, &Logged { by, sha256, facts, only_objects: false })?;
         }
         Ok(())
     }
 
-    /// Keeps that a segment's objects lie in an hour, if it is too wide for that hour's manifest to say so.
+    /// Keeps what is said of segments that are too wide for the manifest of the hour in which their objects lie, for
+    /// that hour.
     ///
     /// # Errors
     /// The temporary file cannot be written.
-    pub(crate) fn keep_objects(&mut self, segment: &Segment) -> Result<(), Failure> {
-        let slot = TimeSlot::Hour(segment.entry.hour);
-        if TimeSlot::of_segment(&segment.entry).contains(&slot) {
+    pub(crate) fn keep_objects(&mut self, wide: Vec<Known>) -> Result<(), Failure> {
+        let mut hours: BTreeMap<&str, Hour> = BTreeMap::new();
+        for fact in &wide {
+            if let Known::Segment(segment) = fact {
+                self.keep_far_objects(segment.by, &segment.entry)?;
+                hours.insert(&segment.entry.name, segment.entry.hour);
+            }
+        }
+        for fact in &wide {
+            let Known::Change(change) = fact else { continue };
+            let Some(hour) = hours.get(change.fact.segment.as_str()) else { continue };
+            if !change.fact.slots.contains(&TimeSlot::Hour(*hour)) {
+                let facts = vec![Fact::Change(change.fact.clone())];
+                self.keep_far(fact.commit(), *hour, facts)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_far_objects(&mut self, by: CommitId, entry: &SegmentEntry) -> Result<(), Failure> {
+        if TimeSlot::of_segment(entry).contains(&TimeSlot::Hour(entry.hour)) {
             return Ok(());
         }
-        let facts = SlotFacts { segments: vec![segment.entry.clone()], ..SlotFacts::default() };
-        let ((recorder, generation), seq) = (segment.by, segment.seq);
-        let (sha256, only_objects) = (String::new(), true);
-        self.push(slot, &Logged { recorder, generation, seq, sha256, facts, only_objects })
+        self.keep_far(by, entry.hour, vec![Fact::Segment(entry.clone())])
+    }
+
+    fn keep_far(&mut self, by: CommitId, hour: Hour, facts: Vec<Fact>) -> Result<(), Failure> {
+        let logged = Logged { by, sha256: String::new(), facts, only_objects: true };
+        self.push(TimeSlot::Hour(hour), &logged)
     }
 }
 

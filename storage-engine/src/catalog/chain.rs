@@ -1,12 +1,13 @@
 //! Following one log: does each entry come right after the one before?
 
+use capstan_model::GenerationId;
 use capstan_model::failure::with_causes;
-use capstan_model::{Generation, RecorderId};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Commit, EntryError, Writer, read, sha256_hex};
 use super::gap::{About, Gap, GapKind};
+use super::state::CommitId;
 use crate::store::{checked, names};
 
 /// Something wrong with the catalog that a reader should hear of. What else there is stays
@@ -108,10 +109,8 @@ pub(crate) fn sorted_out(problems: &[Problem]) -> (Vec<Gap>, Vec<String>) {
 /// How far a log was followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
-    #[serde(with = "super::entry::recorder_hex")]
-    recorder: RecorderId,
-    #[serde(with = "super::entry::generation_number")]
-    generation: Generation,
+    #[serde(flatten)]
+    of: GenerationId,
     /// The number of the next commit.
     next: u64,
     /// SHA-256 of the entry before, hex; none if it is missing or damaged, so that one
@@ -123,14 +122,14 @@ pub struct Chain {
 
 impl Chain {
     /// A log before its first commit; `writer` as its object's bytes, if it is there.
-    pub fn new(recorder: RecorderId, generation: Generation, writer: Option<&[u8]>) -> Chain {
+    pub fn new(of: GenerationId, writer: Option<&[u8]>) -> Chain {
         let previous = writer.map(sha256_hex);
-        Chain { recorder, generation, next: 0, previous, finished: false, next_ordinal: 0 }
+        Chain { of, next: 0, previous, finished: false, next_ordinal: 0 }
     }
 
     /// Whose log it is.
-    pub fn owner(&self) -> (RecorderId, Generation) {
-        (self.recorder, self.generation)
+    pub fn id(&self) -> GenerationId {
+        self.of
     }
 
     /// The number of the next commit.
@@ -159,10 +158,10 @@ impl Chain {
         if seq > self.next {
             self.skip(seq - 1, problems);
         }
-        let name = |seq| names::commit(self.recorder, self.generation, seq).to_string();
+        let name = |seq| names::commit(self.of, seq).to_string();
         let before = match seq.checked_sub(1) {
             Some(before) => name(before),
-            None => names::writer(self.recorder, self.generation).to_string(),
+            None => names::writer(self.of).to_string(),
         };
         let object = name(seq);
         self.next = seq.saturating_add(1);
@@ -197,7 +196,7 @@ impl Chain {
     /// Goes on after `seq`: it and all from [`Chain::next`] on are missing. One report, however
     /// many there are; it names the first.
     pub fn skip(&mut self, seq: u64, problems: &mut Vec<Problem>) {
-        let object = names::commit(self.recorder, self.generation, self.next).to_string();
+        let object = names::commit(self.of, self.next).to_string();
         problems.push(Problem::Missing { object });
         self.previous = None;
         self.next = seq.saturating_add(1);
@@ -205,12 +204,11 @@ impl Chain {
 
     fn read(&self, seq: u64, bytes: &[u8]) -> Result<Commit, EntryError> {
         let commit: Commit = read(bytes)?;
-        if (commit.recorder, commit.generation, commit.seq) != (self.recorder, self.generation, seq)
-        {
-            let says = names::commit(commit.recorder, commit.generation, commit.seq);
+        if commit.id() != (CommitId { of: self.of, seq }) {
+            let says = names::commit(commit.id().of, commit.seq);
             return Err(EntryError::Misnamed(says.to_string()));
         }
-        super::entry::check_segments(&commit.content.segments)?;
+        super::entry::check_segments(&commit.content)?;
         Ok(commit)
     }
 
@@ -227,11 +225,11 @@ impl Chain {
         if content.next_ordinal < self.next_ordinal {
             return Err(EntryError::Order("the next ordinal is lower than in the commit before"));
         }
-        super::entry::check_segments(&content.segments)?;
+        super::entry::check_segments(&content)?;
         Ok(Commit {
-            format: super::entry::FORMAT,
-            recorder: self.recorder,
-            generation: self.generation,
+            format: content.format(),
+            recorder: self.of.recorder,
+            generation: self.of.generation,
             seq: self.next,
             previous: self.previous.clone().unwrap_or_default(),
             nonce,
@@ -243,19 +241,18 @@ impl Chain {
 
 /// Reads a writer found under this name, if it can be read, and begins its log.
 pub(crate) fn read_writer(
-    recorder: RecorderId,
-    generation: Generation,
+    of: GenerationId,
     bytes: &[u8],
     problems: &mut Vec<Problem>,
 ) -> (Option<Writer>, Chain) {
-    let object = names::writer(recorder, generation).to_string();
+    let object = names::writer(of).to_string();
     let (writer, problem) = match read::<Writer>(bytes) {
-        Ok(writer) if (writer.recorder, writer.generation) == (recorder, generation) => {
+        Ok(writer) if writer.of() == of => {
             let changed = checked::is_changed(writer.format, bytes);
             (Some(writer), changed.then_some(Problem::Changed { object }))
         }
         Ok(writer) => {
-            let says = names::writer(writer.recorder, writer.generation).to_string();
+            let says = names::writer(writer.of()).to_string();
             let source = EntryError::Misnamed(says);
             (None, Some(Problem::Damaged { object, source }))
         }
@@ -265,5 +262,5 @@ pub(crate) fn read_writer(
     // The first commit follows from what was written, not from what it became.
     let sound = matches!(problem, None | Some(Problem::TooNew { .. })).then_some(bytes);
     problems.extend(problem);
-    (writer, Chain::new(recorder, generation, sound))
+    (writer, Chain::new(of, sound))
 }

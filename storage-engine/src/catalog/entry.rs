@@ -6,20 +6,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId, Time, TimeRange};
+use capstan_model::{
+    Failure, FailureKind, Generation, GenerationId, Hour, RecorderId, Time, TimeRange,
+};
 use object_store::path::Path;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use super::fact::Fact;
+use super::facts::{Bare, Later, Lists};
 use super::filter::AddressFilter;
 use super::state::CommitId;
 pub use crate::segment::Layer;
 use crate::segment::reader::Segment;
 use crate::store::{checked, names};
 
-/// The format of writers and commits that is written, and the newest one that is read. It is
-/// raised when an older reader would misread them; new fields leave it as it is.
-pub const FORMAT: u32 = 2;
+/// The newest format of writers and commits that is read. It is raised when an older reader would misread them; new
+/// fields leave it as it is. Commits that say what became of segments have it: who does not know that would
+/// miss layers that were retired.
+pub const FORMAT: u32 = 3;
+
+/// The format of writers, and of commits that say no such thing.
+pub(crate) const BEFORE_CHANGES: u32 = 2;
 
 /// A generation of a recorder: `writers/<recorder>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +35,8 @@ pub struct Writer {
     /// The format number, [`FORMAT`].
     pub format: u32,
     /// Who.
-    #[serde(with = "recorder_hex")]
     pub recorder: RecorderId,
     /// In which generation.
-    #[serde(with = "generation_number")]
     pub generation: Generation,
     /// What the writer says of itself.
     #[serde(flatten)]
@@ -39,6 +45,13 @@ pub struct Writer {
     pub capstan_version: String,
     /// Whose create this was.
     pub nonce: String,
+}
+
+impl Writer {
+    /// The generation.
+    pub fn of(&self) -> GenerationId {
+        GenerationId::new(self.recorder, self.generation)
+    }
 }
 
 /// What a writer says of itself.
@@ -56,7 +69,7 @@ pub struct WriterInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// The generation whose unfinished import this one goes on with.
-    #[serde(default, with = "optional_generation", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<Generation>,
     /// When it started, by its own clock.
     pub started_at: Time,
@@ -116,10 +129,8 @@ pub struct Commit {
     /// The format number, [`FORMAT`].
     pub format: u32,
     /// Whose log.
-    #[serde(with = "recorder_hex")]
     pub recorder: RecorderId,
     /// Which generation's.
-    #[serde(with = "generation_number")]
     pub generation: Generation,
     /// Its number, from 0 without gaps.
     pub seq: u64,
@@ -134,42 +145,147 @@ pub struct Commit {
     pub content: CommitDraft,
 }
 
+impl Commit {
+    /// Which one it is.
+    pub fn id(&self) -> CommitId {
+        CommitId { of: GenerationId::new(self.recorder, self.generation), seq: self.seq }
+    }
+}
+
 /// What a commit says, before it has a number.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "StoredDraft")]
 pub struct CommitDraft {
-    /// Segments whose layers are all in the store.
-    #[serde(default)]
-    pub segments: Vec<SegmentEntry>,
-    /// When and where was listened since the commit before, also if nothing came.
-    #[serde(default)]
-    pub listened: Vec<Listened>,
-    /// What is missing, found since the commit before.
-    #[serde(default)]
-    pub losses: Vec<Loss>,
+    /// Segments whose layers are all in the store, when and where was listened since the commit before (also if
+    /// nothing came), what is missing and was found since, and what became of segments.
+    pub facts: Vec<Fact>,
     /// Every packet with a lower ordinal is in a segment of this commit or an earlier one
-    /// (or in [`CommitDraft::losses`]): where an import goes on.
-    #[serde(default)]
+    /// (or in a loss): where an import goes on.
     pub next_ordinal: u64,
     /// The flow counter to go on with.
-    #[serde(default)]
     pub next_flow: u64,
     /// Of an import: how far the source had been read. In the last commit of a complete
     /// import that is all of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_read: Option<SourceMark>,
     /// Set in the last commit of a generation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Finished>,
     /// Of a repair: names of commits that cannot be read, or are not what was written. They count no more:
     /// what this log says of their segments stands instead.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<String>,
     /// Anything a person should know.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
 }
 
+/// A draft as it is stored.
+#[derive(Deserialize)]
+struct StoredDraft {
+    #[serde(default)]
+    segments: Vec<SegmentEntry>,
+    #[serde(default)]
+    listened: Vec<Listened>,
+    #[serde(default)]
+    losses: Vec<Loss>,
+    #[serde(default)]
+    facts: Vec<Later>,
+    #[serde(default)]
+    next_ordinal: u64,
+    #[serde(default)]
+    next_flow: u64,
+    #[serde(default)]
+    source_read: Option<SourceMark>,
+    #[serde(default)]
+    finished: Option<Finished>,
+    #[serde(default)]
+    replaces: Vec<String>,
+    #[serde(default)]
+    note: String,
+}
+
+impl From<StoredDraft> for CommitDraft {
+    fn from(stored: StoredDraft) -> CommitDraft {
+        let StoredDraft { segments, listened, losses, facts: later, .. } = stored;
+        let segments = segments.into_iter().map(Fact::Segment);
+        let listened = listened.into_iter().map(Fact::Listened);
+        let losses = losses.into_iter().map(Fact::Loss);
+        let later = later.into_iter().map(|Later(fact)| fact);
+        CommitDraft {
+            facts: segments.chain(listened).chain(losses).chain(later).collect(),
+            next_ordinal: stored.next_ordinal,
+            next_flow: stored.next_flow,
+            source_read: stored.source_read,
+            finished: stored.finished,
+            replaces: stored.replaces,
+            note: stored.note,
+        }
+    }
+}
+
+impl Serialize for CommitDraft {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Stored<'a> {
+            #[serde(flatten)]
+            lists: Lists<Bare<'a>>,
+            next_ordinal: u64,
+            next_flow: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            source_read: &'a Option<SourceMark>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            finished: &'a Option<Finished>,
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            replaces: &'a [String],
+            #[serde(skip_serializing_if = "str::is_empty")]
+            note: &'a str,
+        }
+        let CommitDraft { next_ordinal, next_flow, source_read, finished, replaces, note, .. } =
+            self;
+        Stored {
+            lists: Lists::of(&self.facts, |fact| fact, |_, bare| bare),
+            next_ordinal: *next_ordinal,
+            next_flow: *next_flow,
+            source_read,
+            finished,
+            replaces,
+            note,
+        }
+        .serialize(to)
+    }
+}
+
 impl CommitDraft {
+    /// What a recorder says.
+    pub fn recorded(
+        segments: impl IntoIterator<Item = SegmentEntry>,
+        listened: impl IntoIterator<Item = Listened>,
+        losses: impl IntoIterator<Item = Loss>,
+    ) -> CommitDraft {
+        let segments = segments.into_iter().map(Fact::Segment);
+        let listened = listened.into_iter().map(Fact::Listened);
+        let losses = losses.into_iter().map(Fact::Loss);
+        CommitDraft {
+            facts: segments.chain(listened).chain(losses).collect(),
+            ..CommitDraft::default()
+        }
+    }
+
+    /// The segments that it names.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
+        self.facts.iter().filter_map(Fact::segment)
+    }
+
+    /// What it says that is missing.
+    pub fn losses(&self) -> impl Iterator<Item = &Loss> {
+        self.facts.iter().filter_map(|fact| match fact {
+            Fact::Loss(loss) => Some(loss),
+            _ => None,
+        })
+    }
+
+    /// The format of a commit that says this: the oldest whose readers are not misled.
+    pub(crate) fn format(&self) -> u32 {
+        if self.facts.iter().any(Fact::is_late) { FORMAT } else { BEFORE_CHANGES }
+    }
+
     /// The commits that it replaces.
     pub(crate) fn replaced(&self) -> impl Iterator<Item = CommitId> {
         self.replaces.iter().filter_map(|name| names::parse_commit(&Path::from(name.as_str())))
@@ -227,18 +343,7 @@ pub struct SegmentEntry {
     pub address_filter: Option<AddressFilter>,
     /// Who recorded it, if that is not whose commit this is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<Owner>,
-}
-
-/// A generation of a recorder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// Who.
-    #[serde(with = "recorder_hex")]
-    pub recorder: RecorderId,
-    /// In which generation.
-    #[serde(with = "generation_number")]
-    pub generation: Generation,
+    pub owner: Option<GenerationId>,
 }
 
 /// One object of a segment.
@@ -376,12 +481,12 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 /// Whether each segment of a draft makes sense on its own and no two have one name.
-pub(crate) fn check_segments(segments: &[SegmentEntry]) -> Result<(), EntryError> {
-    let mut names: Vec<&str> = segments.iter().map(|segment| segment.name.as_str()).collect();
+pub(crate) fn check_segments(draft: &CommitDraft) -> Result<(), EntryError> {
+    let mut names: Vec<&str> = draft.segments().map(|segment| segment.name.as_str()).collect();
     names.sort_unstable();
     let twice: Vec<&str> =
         names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
-    for segment in segments {
+    for segment in draft.segments() {
         let wrong = |what| Err(EntryError::Segment { segment: segment.name.clone(), what });
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if segment.name.is_empty() || !segment.name.chars().all(plain) {
@@ -407,48 +512,4 @@ pub(crate) fn check_segments(segments: &[SegmentEntry]) -> Result<(), EntryError
         }
     }
     Ok(())
-}
-
-pub(crate) mod recorder_hex {
-    use super::{Deserialize, RecorderId};
-    use serde::{Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(id: &RecorderId, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(id)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RecorderId, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-pub(crate) mod generation_number {
-    use super::{Deserialize, Generation};
-    use serde::{Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(g: &Generation, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u32(g.0)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Generation, D::Error> {
-        u32::deserialize(from).map(Generation)
-    }
-}
-
-mod optional_generation {
-    use super::{Deserialize, Generation, Serialize};
-    use serde::{Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(
-        g: &Option<Generation>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        g.map(|g| g.0).serialize(to)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Generation>, D::Error> {
-        Ok(Option::<u32>::deserialize(from)?.map(Generation))
-    }
 }

@@ -1,93 +1,79 @@
 //! Facts of commits, taken apart by slot and put together again.
+//!
+//! In stored objects each of the first kinds has a list of its own (`segments`, `listened`, `losses`), as the first
+//! version wrote them, and all later kinds are in one list, `facts`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capstan_model::Time;
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Time, TimeRange};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
-use super::entry::{CommitDraft, SegmentEntry};
+use super::entry::SegmentEntry;
+use super::fact::{Change, Fact, Unknown};
+use super::part::Holds;
 use super::slot::TimeSlot;
 
-/// What one commit says of one slot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotFacts {
-    /// Segments that lie there, or touch it.
-    pub segments: Vec<SegmentEntry>,
-    /// When and where was listened.
-    pub listened: Vec<Listened>,
-    /// What is missing.
-    pub losses: Vec<Loss>,
-}
-
-/// Takes a commit apart. Every fact is in at least one slot.
-pub fn split(content: CommitDraft) -> BTreeMap<TimeSlot, SlotFacts> {
-    let mut by_slot: BTreeMap<TimeSlot, SlotFacts> = BTreeMap::new();
-    for segment in content.segments {
-        for slot in TimeSlot::of_segment(&segment) {
-            by_slot.entry(slot).or_default().segments.push(segment.clone());
-        }
-    }
-    for listened in content.listened {
-        for slot in TimeSlot::of_range(&listened.range) {
-            by_slot.entry(slot).or_default().listened.push(listened.clone());
-        }
-    }
-    for loss in content.losses {
-        for slot in TimeSlot::of_range(&loss.range) {
-            by_slot.entry(slot).or_default().losses.push(loss.clone());
-        }
-    }
-    by_slot
-}
-
-/// The slots that [`split`] finds in a commit, without copying its facts.
-pub(crate) fn slots_of(content: &CommitDraft) -> BTreeSet<TimeSlot> {
-    let segments = content.segments.iter().flat_map(TimeSlot::of_segment);
-    let listened = content.listened.iter().flat_map(|of| TimeSlot::of_range(&of.range));
-    let losses = content.losses.iter().flat_map(|of| TimeSlot::of_range(&of.range));
-    segments.chain(listened).chain(losses).collect()
-}
-
-/// A fact in a manifest, and whose it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stated<T> {
-    /// Who says it: a place in the manifest's list of contributors.
-    pub by: u32,
+/// Something that a commit says, and which one: of whose log (`by`), and its number there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attributed<T, By = capstan_model::GenerationId> {
+    /// Who says it; in manifests a place in the list of contributors.
+    pub by: By,
     /// In which of its commits.
     pub seq: u64,
     /// What.
     pub fact: T,
 }
 
+impl<T, By> Attributed<T, By> {
+    /// The same of something else.
+    pub(crate) fn map<U>(self, of: impl FnOnce(T) -> U) -> Attributed<U, By> {
+        Attributed { by: self.by, seq: self.seq, fact: of(self.fact) }
+    }
+}
+
+/// Takes facts apart. Every fact is in at least one slot.
+pub fn split(facts: Vec<Fact>) -> BTreeMap<TimeSlot, Vec<Fact>> {
+    let mut by_slot: BTreeMap<TimeSlot, Vec<Fact>> = BTreeMap::new();
+    for fact in facts {
+        let mut slots = fact.slots();
+        let last = slots.pop();
+        for slot in slots {
+            by_slot.entry(slot).or_default().push(fact.clone());
+        }
+        if let Some(slot) = last {
+            by_slot.entry(slot).or_default().push(fact);
+        }
+    }
+    by_slot
+}
+
+/// The slots that [`split`] finds, without copying facts.
+pub(crate) fn slots_of(facts: &[Fact]) -> BTreeSet<TimeSlot> {
+    facts.iter().flat_map(Fact::slots).collect()
+}
+
 /// Facts of many commits about one slot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// SHA-256 of each commit that says something here, hex.
-    pub commits: Vec<Stated<String>>,
-    /// Segments.
-    pub segments: Vec<Stated<SegmentEntry>>,
-    /// When and where was listened.
-    pub listened: Vec<Stated<Listened>>,
-    /// What is missing.
-    pub losses: Vec<Stated<Loss>>,
+    pub commits: Vec<Attributed<String, u32>>,
+    /// What they say.
+    pub facts: Vec<Attributed<Fact, u32>>,
 }
 
 impl Facts {
     /// Takes in what a commit says.
-    pub(crate) fn push(&mut self, by: u32, seq: u64, sha256: String, facts: SlotFacts) {
-        fn stated<T>(by: u32, seq: u64) -> impl Fn(T) -> Stated<T> {
-            move |fact| Stated { by, seq, fact }
-        }
-        self.commits.push(stated(by, seq)(sha256));
-        self.segments.extend(facts.segments.into_iter().map(stated(by, seq)));
-        self.listened.extend(facts.listened.into_iter().map(stated(by, seq)));
-        self.losses.extend(facts.losses.into_iter().map(stated(by, seq)));
+    pub(crate) fn push(&mut self, by: u32, seq: u64, sha256: String, facts: Vec<Fact>) {
+        self.commits.push(Attributed { by, seq, fact: sha256 });
+        self.facts.extend(facts.into_iter().map(|fact| Attributed { by, seq, fact }));
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.commits.len() + self.segments.len() + self.listened.len() + self.losses.len()
+        self.commits.len() + self.facts.len()
     }
 
     /// Whether there are none.
@@ -95,27 +81,34 @@ impl Facts {
         self.len() == 0
     }
 
-    /// The segments, and all else.
-    pub(crate) fn apart(self) -> (Facts, Facts) {
-        let segments = Facts { segments: self.segments, ..Facts::default() };
-        (segments, Facts { segments: Vec::new(), ..self })
+    /// The segments.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
+        self.facts.iter().filter_map(|of| of.fact.segment())
     }
 
-    /// The segments that can be found by their addresses, and the others. There is nothing else here.
-    pub(crate) fn by_filter(self) -> (Facts, Facts) {
-        let has_filter = |of: &Stated<SegmentEntry>| of.fact.address_filter.is_some();
-        let (found, any) = self.segments.into_iter().partition(has_filter);
-        let of = |segments| Facts { segments, ..Facts::default() };
-        (of(found), of(any))
+    /// Whether versions before this one would read them wrongly.
+    pub(crate) fn are_late(&self) -> bool {
+        self.facts.iter().any(|of| of.fact.is_late())
+    }
+
+    /// Takes them apart by the parts that they are moved into: segments that are found by their addresses, what every
+    /// question reads, and the rest.
+    pub(crate) fn apart(self) -> [(Holds, Facts); 3] {
+        let mut parts = [Holds::Segments, Holds::Both, Holds::Statements]
+            .map(|holds| (holds, Facts::default()));
+        for fact in self.facts {
+            let holds = fact.fact.holds();
+            if let Some((_, part)) = parts.iter_mut().find(|(of, _)| *of == holds) {
+                part.facts.push(fact);
+            }
+        }
+        parts[2].1.commits = self.commits;
+        parts
     }
 
     /// From the earliest to the latest time that a fact is about; none if one is about no time.
     pub fn span(&self) -> Option<(Time, Time)> {
-        let of_range = |range: &TimeRange| Some((range.start, range.end));
-        let segments = self.segments.iter().map(|of| of.fact.first.zip(of.fact.last));
-        let listened = self.listened.iter().map(|of| of_range(&of.fact.range));
-        let losses = self.losses.iter().map(|of| of_range(&of.fact.range));
-        segments.chain(listened).chain(losses).reduce(|a, b| {
+        self.facts.iter().map(|of| of.fact.span()).reduce(|a, b| {
             let (a, b) = a.zip(b)?;
             Some((a.0.min(b.0), a.1.max(b.1)))
         })?
@@ -124,45 +117,164 @@ impl Facts {
     /// Whose facts these are, as far as they name contributors.
     pub(crate) fn contributors(&self) -> impl Iterator<Item = u32> {
         let commits = self.commits.iter().map(|of| of.by);
-        let segments = self.segments.iter().map(|of| of.by);
-        let listened = self.listened.iter().map(|of| of.by);
-        let losses = self.losses.iter().map(|of| of.by);
-        commits.chain(segments).chain(listened).chain(losses)
+        commits.chain(self.facts.iter().map(|of| of.by))
+    }
+}
+
+/// A fact as it is stored: its content alone, as the list that it is in tells the kind.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum Bare<'a> {
+    Segment(&'a SegmentEntry),
+    Listened(&'a Listened),
+    Loss(&'a Loss),
+    Change(&'a Change),
+    Unknown(&'a Unknown),
+}
+
+/// Facts in the lists that they are stored in.
+#[derive(Serialize)]
+pub(crate) struct Lists<T: Serialize> {
+    segments: Vec<T>,
+    listened: Vec<T>,
+    losses: Vec<T>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    facts: Vec<T>,
+}
+
+impl<T: Serialize> Lists<T> {
+    /// Puts facts into their lists; `stored` says what is stored of each.
+    pub(crate) fn of<'a, F: 'a>(
+        facts: &'a [F],
+        fact: impl Fn(&'a F) -> &'a Fact,
+        stored: impl Fn(&'a F, Bare<'a>) -> T,
+    ) -> Lists<T> {
+        let (segments, listened, losses, later) = Default::default();
+        let mut lists = Lists { segments, listened, losses, facts: later };
+        for of in facts {
+            let (list, bare) = match fact(of) {
+                Fact::Segment(entry) => (&mut lists.segments, Bare::Segment(entry)),
+                Fact::Listened(listened) => (&mut lists.listened, Bare::Listened(listened)),
+                Fact::Loss(loss) => (&mut lists.losses, Bare::Loss(loss)),
+                Fact::Change(change) => (&mut lists.facts, Bare::Change(change)),
+                Fact::Unknown(unknown) => (&mut lists.facts, Bare::Unknown(unknown)),
+            };
+            list.push(stored(of, bare));
+        }
+        lists
+    }
+}
+
+/// A fact of the list of later kinds.
+pub(crate) struct Later(pub(crate) Fact);
+
+impl<'de> Deserialize<'de> for Later {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Fact::of_json(Value::deserialize(from)?).map(Later).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Facts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Stored<'a> {
+            commits: &'a [Attributed<String, u32>],
+            #[serde(flatten)]
+            lists: Lists<Attributed<Bare<'a>, u32>>,
+        }
+        let attributed =
+            |of: &Attributed<Fact, u32>, fact| Attributed { by: of.by, seq: of.seq, fact };
+        let lists = Lists::of(&self.facts, |of| &of.fact, attributed);
+        Stored { commits: &self.commits, lists }.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Facts {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Stored {
+            commits: Vec<Attributed<String, u32>>,
+            segments: Vec<Attributed<SegmentEntry, u32>>,
+            listened: Vec<Attributed<Listened, u32>>,
+            losses: Vec<Attributed<Loss, u32>>,
+            #[serde(default)]
+            facts: Vec<Attributed<Later, u32>>,
+        }
+        let Stored { commits, segments, listened, losses, facts } = Stored::deserialize(from)?;
+        let segments = segments.into_iter().map(|of| of.map(Fact::Segment));
+        let listened = listened.into_iter().map(|of| of.map(Fact::Listened));
+        let losses = losses.into_iter().map(|of| of.map(Fact::Loss));
+        let later = facts.into_iter().map(|of| of.map(|Later(fact)| fact));
+        let facts = segments.chain(listened).chain(losses).chain(later).collect();
+        Ok(Facts { commits, facts })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use capstan_model::Hour;
     use capstan_model::coverage::LossCause;
+    use capstan_model::{HOUR_NANOS, Hour, TimeRange};
+    use serde_json::json;
 
     use super::*;
     use crate::catalog::tests::segment;
 
-    #[test]
-    fn the_slots_of_a_commit_are_those_it_is_split_into() {
+    fn facts() -> Vec<Fact> {
         let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
-        let hours = |many: i32| (0..many).map(Hour).collect::<Vec<_>>();
         let mut two_hours = segment("two-hours", 0);
-        two_hours.hours = hours(2);
+        two_hours.hours = (0..2).map(Hour).collect();
         let mut with_secrets = segment("with-secrets", 40_000);
         with_secrets.secrets = true;
         let loss = Loss {
             interface: None,
-            range: range(5 * capstan_model::HOUR_NANOS, 7 * capstan_model::HOUR_NANOS),
+            range: range(5 * HOUR_NANOS, 7 * HOUR_NANOS),
             cause: LossCause::SourceDrop,
             packets: 1,
             bytes: 0,
             note: String::new(),
         };
-        let content = CommitDraft {
-            segments: vec![two_hours, with_secrets],
-            listened: vec![Listened { interfaces: vec![0], range: TimeRange::ALL }],
-            losses: vec![loss],
-            ..CommitDraft::default()
-        };
-        let slots = slots_of(&content);
-        assert_eq!(slots.len(), 6, "{slots:?}");
-        assert!(slots.into_iter().eq(split(content).into_keys()));
+        let later = json!({"kind": "named", "slots": ["date=1970-01-01/hour=09"], "x": 1});
+        vec![
+            Fact::Segment(two_hours),
+            Fact::Segment(with_secrets),
+            Fact::Listened(Listened { interfaces: vec![0], range: TimeRange::ALL }),
+            Fact::Loss(loss),
+            Fact::of_json(later).unwrap(),
+        ]
+    }
+
+    #[test]
+    fn the_slots_of_facts_are_those_they_are_split_into() {
+        let slots = slots_of(&facts());
+        assert_eq!(slots.len(), 7, "{slots:?}");
+        assert!(slots.into_iter().eq(split(facts()).into_keys()));
+    }
+
+    #[test]
+    fn facts_are_stored_in_lists_by_kind() {
+        let mut all = Facts::default();
+        all.push(3, 7, "hash".to_owned(), facts());
+        let stored = serde_json::to_value(&all).unwrap();
+        let many = |name: &str| stored[name].as_array().unwrap().len();
+        let lists = ["commits", "segments", "listened", "losses", "facts"];
+        assert_eq!(lists.map(many), [1, 2, 1, 1, 1]);
+        assert_eq!(stored["losses"][0]["by"], 3);
+        assert_eq!(stored["facts"][0]["fact"]["x"], 1);
+        assert_eq!(serde_json::from_value::<Facts>(stored).unwrap(), all);
+        // As versions wrote it that knew no later kinds.
+        all.facts.pop();
+        let stored = serde_json::to_value(&all).unwrap();
+        assert!(stored.get("facts").is_none());
+        assert_eq!(serde_json::from_value::<Facts>(stored).unwrap(), all);
+    }
+
+    #[test]
+    fn every_fact_goes_into_one_part() {
+        let mut all = Facts::default();
+        all.push(0, 0, "hash".to_owned(), facts());
+        let [(_, found), (_, any), (_, statements)] = all.clone().apart();
+        assert_eq!(found.len() + any.len() + statements.len(), all.len());
+        assert!(any.facts.iter().any(|of| matches!(of.fact, Fact::Unknown(_))));
+        assert_eq!((statements.commits.len(), statements.facts.len()), (1, 2));
     }
 }

@@ -176,7 +176,13 @@ mod tests {
 
     #[test]
     fn words_of_earlier_roots_are_told_apart() {
-        let commit = names::commit(capstan_model::RecorderId(1), capstan_model::Generation(1), 7);
+        let commit = names::commit(
+            capstan_model::GenerationId::new(
+                capstan_model::RecorderId(1),
+                capstan_model::Generation(1),
+            ),
+            7,
+        );
         for (rest, kind) in [
             ("is damaged: it cannot be read: EOF", Some(GapKind::Damaged)),
             ("is missing, though later commits of its log are there", Some(GapKind::Missing)),

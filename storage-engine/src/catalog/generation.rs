@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use capstan_model::{Generation, RecorderId, Time};
+use capstan_model::{Generation, GenerationId, RecorderId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Problem, is_changed};
@@ -68,10 +68,10 @@ impl GenerationState {
         }
         self.next_flow = self.next_flow.max(content.next_flow);
         self.last_commit = self.last_commit.max(Some(commit.committed_at));
-        for segment in &content.segments {
+        for segment in content.segments() {
             self.packets = self.packets.saturating_add(segment.packets);
         }
-        for loss in &content.losses {
+        for loss in content.losses() {
             self.packets_lost = self.packets_lost.saturating_add(loss.packets);
         }
         Some(commit)
@@ -87,9 +87,9 @@ impl GenerationState {
         self.writer = None;
     }
 
-    /// Whose it is.
-    pub fn owner(&self) -> (RecorderId, Generation) {
-        self.chain.owner()
+    /// Which one it is.
+    pub fn id(&self) -> GenerationId {
+        self.chain.id()
     }
 
     /// How far its log was followed.
@@ -174,7 +174,7 @@ pub struct Import {
 pub fn imports<'a>(generations: impl IntoIterator<Item = &'a GenerationState>) -> Vec<Import> {
     let mut imports: Vec<Import> = Vec::new();
     for state in generations {
-        let (recorder, generation) = state.owner();
+        let GenerationId { recorder, generation } = state.id();
         let Some(writer) = &state.writer else { continue };
         let Some(source) = &writer.info.source else { continue };
         if writer.info.kind != WriterKind::Import {

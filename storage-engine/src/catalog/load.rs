@@ -6,13 +6,13 @@
 //! each log that may go on is asked for its next number, all logs at once.
 
 use bytes::Bytes;
-use capstan_model::{Failure, Generation, RecorderId};
+use capstan_model::{Failure, GenerationId, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::chain::read_writer;
 use super::entry::WriterInfo;
 use super::rollup::behind_gap;
-use super::state::Catalog;
+use super::state::{Catalog, CommitId};
 use crate::store::{Store, names};
 
 /// GETs in flight.
@@ -23,7 +23,7 @@ const LOOKED_BEHIND: u64 = 2;
 
 /// A writer and what was found after the commits that are known: by number, none where one is missing that
 /// was there.
-type Tail = (RecorderId, Generation, Vec<(u64, Option<Bytes>)>);
+type Tail = (GenerationId, Vec<(u64, Option<Bytes>)>);
 
 impl Catalog {
     /// Reads all of a store's catalog.
@@ -51,20 +51,20 @@ impl Catalog {
         // listed has a writer that is listed.
         let listed: Vec<_> = store.list(&names::log(recorder)).try_collect().await?;
         catalog.add_writers(store, recorder).await?;
-        let mut commits: Vec<(RecorderId, Generation, u64)> =
+        let mut commits: Vec<CommitId> =
             listed.iter().filter_map(|object| names::parse_commit(&object.path)).collect();
         commits.sort_unstable();
         let mut read = stream::iter(commits)
-            .map(|(recorder, generation, seq)| async move {
-                let path = names::commit(recorder, generation, seq);
+            .map(|CommitId { of, seq }| async move {
+                let path = names::commit(of, seq);
                 let bytes = store.get_if_present(&path).await?;
-                Ok::<_, Failure>((recorder, generation, seq, bytes))
+                Ok::<_, Failure>((of, seq, bytes))
             })
             .buffered(AT_ONCE);
-        while let Some((recorder, generation, seq, bytes)) = read.try_next().await? {
+        while let Some((of, seq, bytes)) = read.try_next().await? {
             match bytes {
-                Some(bytes) => catalog.add_commit(recorder, generation, seq, &bytes),
-                None => catalog.add_missing(recorder, generation, seq),
+                Some(bytes) => catalog.add_commit(of, seq, &bytes),
+                None => catalog.add_missing(of, seq),
             }
         }
         Ok(catalog)
@@ -78,14 +78,13 @@ impl Catalog {
     /// What the store says; what was taken in until then stays, and calling again is right.
     pub(crate) async fn follow(&mut self, store: &Store, gaps: bool) -> Result<(), Failure> {
         let open: Vec<_> = self.open_logs().collect();
-        let mut tails = stream::iter(open)
-            .map(|(recorder, generation, next)| tail(store, recorder, generation, next, gaps))
-            .buffer_unordered(AT_ONCE);
-        while let Some((recorder, generation, commits)) = tails.try_next().await? {
+        let mut tails =
+            stream::iter(open).map(|next| tail(store, next, gaps)).buffer_unordered(AT_ONCE);
+        while let Some((of, commits)) = tails.try_next().await? {
             for (seq, bytes) in commits {
                 match bytes {
-                    Some(bytes) => self.add_commit(recorder, generation, seq, &bytes),
-                    None => self.add_missing(recorder, generation, seq),
+                    Some(bytes) => self.add_commit(of, seq, &bytes),
+                    None => self.add_missing(of, seq),
                 }
             }
         }
@@ -98,20 +97,20 @@ impl Catalog {
         recorder: Option<RecorderId>,
     ) -> Result<(), Failure> {
         let listed: Vec<_> = store.list(&names::writers(recorder)).try_collect().await?;
-        let mut unknown: Vec<(RecorderId, Generation)> = listed
+        let mut unknown: Vec<GenerationId> = listed
             .iter()
             .filter_map(|object| names::parse_writer(&object.path))
             .filter(|owner| self.state(*owner).is_none())
             .collect();
         unknown.sort_unstable();
         let mut read = stream::iter(unknown)
-            .map(|(recorder, generation)| async move {
-                let bytes = store.get(&names::writer(recorder, generation)).await?;
-                Ok::<_, Failure>((recorder, generation, bytes))
+            .map(|of| async move {
+                let bytes = store.get(&names::writer(of)).await?;
+                Ok::<_, Failure>((of, bytes))
             })
             .buffered(AT_ONCE);
-        while let Some((recorder, generation, bytes)) = read.try_next().await? {
-            self.add_writer(recorder, generation, &bytes);
+        while let Some((of, bytes)) = read.try_next().await? {
+            self.add_writer(of, &bytes);
         }
         Ok(())
     }
@@ -121,33 +120,27 @@ impl Catalog {
 ///
 /// # Errors
 /// What the store says.
-pub async fn writer(
-    store: &Store,
-    recorder: RecorderId,
-    generation: Generation,
-) -> Result<Option<WriterInfo>, Failure> {
-    let bytes = store.get_if_present(&names::writer(recorder, generation)).await?;
-    let read = bytes.map(|bytes| read_writer(recorder, generation, &bytes, &mut Vec::new()).0);
+pub async fn writer(store: &Store, of: GenerationId) -> Result<Option<WriterInfo>, Failure> {
+    let bytes = store.get_if_present(&names::writer(of)).await?;
+    let read = bytes.map(|bytes| read_writer(of, &bytes, &mut Vec::new()).0);
     Ok(read.flatten().map(|writer| writer.info))
 }
 
 /// The commits from a number on, until one is not there and none behind it either.
 async fn tail(
     store: &Store,
-    recorder: RecorderId,
-    generation: Generation,
-    mut next: u64,
+    CommitId { of, seq: mut next }: CommitId,
     gaps: bool,
 ) -> Result<Tail, Failure> {
     let mut commits = Vec::new();
     loop {
-        let path = names::commit(recorder, generation, next);
+        let path = names::commit(of, next);
         if let Some(bytes) = store.get_if_present(&path).await? {
             commits.push((next, Some(bytes)));
             next += 1;
             continue;
         }
-        if !gaps || !goes_on(store, recorder, generation, next).await? {
+        if !gaps || !goes_on(store, of, next).await? {
             break;
         }
         // It may have come meanwhile, with the one behind it.
@@ -155,19 +148,14 @@ async fn tail(
         commits.push((later - 1, None));
         next = later;
     }
-    Ok((recorder, generation, commits))
+    Ok((of, commits))
 }
 
 /// Whether a log goes on close behind a commit that is not there.
-async fn goes_on(
-    store: &Store,
-    recorder: RecorderId,
-    generation: Generation,
-    missing: u64,
-) -> Result<bool, Failure> {
+async fn goes_on(store: &Store, of: GenerationId, missing: u64) -> Result<bool, Failure> {
     let behind = (1..=LOOKED_BEHIND).map(|more| missing.saturating_add(more));
     let looks = behind.map(|seq| async move {
-        store.head(&names::commit(recorder, generation, seq)).await.map(|found| found.is_some())
+        store.head(&names::commit(of, seq)).await.map(|found| found.is_some())
     });
     let found = futures::future::try_join_all(looks).await?;
     Ok(found.contains(&true))

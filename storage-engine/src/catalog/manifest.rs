@@ -11,17 +11,27 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use capstan_model::{Generation, RecorderId, TimeRange};
+use capstan_model::{Generation, GenerationId, RecorderId, TimeRange};
 use serde::{Deserialize, Serialize};
 
-use super::entry::{WriterInfo, generation_number, recorder_hex};
-use super::facts::{Facts, SlotFacts};
+use super::entry::WriterInfo;
+use super::fact::Fact;
+use super::facts::{Attributed, Facts};
 use super::filter::AddressFilter;
 use super::part::{Holds, Part, PartContent};
 use super::slot::TimeSlot;
 
-/// The format of manifests and parts that is written, and the newest one that is read.
-pub const FORMAT: u32 = 1;
+/// The newest format of manifests and parts that is read. It is written where facts are in them that a reader of
+/// the one before would pass over, and miss.
+pub const FORMAT: u32 = 2;
+
+/// The format of manifests and parts without such facts, and of all other objects of the rolled-up catalog.
+pub(crate) const BEFORE_CHANGES: u32 = 1;
+
+/// The format of an object with these facts.
+fn format(facts: &Facts) -> u32 {
+    if facts.are_late() { FORMAT } else { BEFORE_CHANGES }
+}
 
 /// Facts that a manifest holds itself. More move into a part.
 const HELD_MOST: usize = 1_024;
@@ -60,10 +70,8 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contributor {
     /// Who.
-    #[serde(with = "recorder_hex")]
     pub recorder: RecorderId,
     /// In which generation.
-    #[serde(with = "generation_number")]
     pub generation: Generation,
     /// The version of the root that took it in. A reader whose root is older does not know it.
     pub admitted: u64,
@@ -74,13 +82,18 @@ pub struct Contributor {
     pub next: u64,
 }
 
+impl Contributor {
+    /// Which generation it is.
+    pub fn of(&self) -> GenerationId {
+        GenerationId::new(self.recorder, self.generation)
+    }
+}
+
 /// A commit on its way into a manifest: what it says of this slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotCommit {
     /// Whose.
-    pub recorder: RecorderId,
-    /// Which generation's.
-    pub generation: Generation,
+    pub of: GenerationId,
     /// The version of the root that took that generation in.
     pub admitted: u64,
     /// What it says of itself.
@@ -90,7 +103,7 @@ pub struct SlotCommit {
     /// SHA-256 of its bytes, hex.
     pub sha256: String,
     /// What it says.
-    pub facts: SlotFacts,
+    pub facts: Vec<Fact>,
 }
 
 /// Why a manifest, a root or a step from one to the next is not right.
@@ -102,7 +115,7 @@ impl Manifest {
     /// Before the first version: nothing.
     pub fn empty(slot: TimeSlot) -> Manifest {
         Manifest {
-            format: FORMAT,
+            format: BEFORE_CHANGES,
             slot,
             version: 0,
             previous: String::new(),
@@ -171,13 +184,11 @@ impl Manifest {
 
     /// The place of who made a commit, which is added if it is new.
     fn contributor(&mut self, commit: &SlotCommit) -> u32 {
-        let same = |known: &Contributor| {
-            (known.recorder, known.generation) == (commit.recorder, commit.generation)
-        };
+        let same = |known: &Contributor| known.of() == commit.of;
         let place = self.contributors.iter().position(same).unwrap_or_else(|| {
             self.contributors.push(Contributor {
-                recorder: commit.recorder,
-                generation: commit.generation,
+                recorder: commit.of.recorder,
+                generation: commit.of.generation,
                 admitted: commit.admitted,
                 info: commit.info.clone(),
                 next: 0,
@@ -194,27 +205,23 @@ impl Manifest {
         if self.held.len() <= HELD_MOST {
             return Vec::new();
         }
-        let (segments, statements) = std::mem::take(&mut self.held).apart();
-        let (mut found, mut any) = segments.by_filter();
-        match self.filter_with(&found) {
+        let mut parts = std::mem::take(&mut self.held).apart();
+        let [(_, found), (_, any), _] = &mut parts;
+        match self.filter_with(found) {
             Some(filter) => self.set_filter(filter),
             // Those before are found by theirs still.
-            None if self.filter().is_some() => {
-                any.segments.append(&mut found.segments);
-            }
+            None if self.filter().is_some() => any.facts.append(&mut found.facts),
             None => {}
         }
-        let parts = [(Holds::Segments, found), (Holds::Both, any), (Holds::Statements, statements)];
-        let parts = parts.into_iter();
-        let parts = parts.filter(|(_, facts)| !facts.is_empty());
-        let content = |facts| PartContent { format: FORMAT, slot: self.slot, facts };
+        let parts = parts.into_iter().filter(|(_, facts)| !facts.is_empty());
+        let content = |facts| PartContent { format: format(&facts), slot: self.slot, facts };
         parts.map(|(holds, facts)| (holds, content(facts))).collect()
     }
 
     /// The addresses of the segments in parts, and of these; none if that cannot be told.
     fn filter_with(&self, more: &Facts) -> Option<AddressFilter> {
         let known = self.filter()?;
-        let of_more = more.segments.iter().map(|of| of.fact.address_filter.as_ref());
+        let of_more = more.segments().map(|of| of.address_filter.as_ref());
         let of_more: Vec<&AddressFilter> = of_more.collect::<Option<_>>()?;
         AddressFilter::union(of_more.into_iter().chain([&*known]))
     }
@@ -245,7 +252,7 @@ impl Manifest {
             return true;
         }
         let Some(filter) = self.filter() else { return true };
-        let mut of_segments = facts.segments.iter().map(|of| of.fact.address_filter.as_ref());
+        let mut of_segments = facts.segments().map(|of| of.address_filter.as_ref());
         of_segments.all(|of| of.is_some_and(|of| filter.includes(of)))
     }
 
@@ -281,17 +288,14 @@ impl Manifest {
             return broken("a contributor is gone");
         }
         for (now, then) in self.contributors.iter().zip(&before.contributors) {
-            if (now.recorder, now.generation) != (then.recorder, then.generation)
-                || now.admitted != then.admitted
-            {
+            if now.of() != then.of() || now.admitted != then.admitted {
                 return broken("a contributor became another one");
             }
             if now.next < then.next {
                 return broken("commits of a contributor were taken back");
             }
         }
-        let mut generations: Vec<_> =
-            self.contributors.iter().map(|of| (of.recorder, of.generation)).collect();
+        let mut generations: Vec<_> = self.contributors.iter().map(Contributor::of).collect();
         generations.sort_unstable();
         if generations.windows(2).any(|pair| pair[0] == pair[1]) {
             return broken("a generation contributes twice");
@@ -324,13 +328,14 @@ impl Manifest {
         }
         let of_commit = |by, seq| commits.binary_search(&(by, seq)).is_ok();
         let facts = &self.held;
-        let owned = facts.segments.iter().all(|of| of_commit(of.by, of.seq))
-            && facts.listened.iter().all(|of| of_commit(of.by, of.seq))
-            && facts.losses.iter().all(|of| of_commit(of.by, of.seq));
-        if !owned {
+        if !facts.facts.iter().all(|of| of_commit(of.by, of.seq)) {
             return Err(Broken("a fact is of no commit that is in the manifest"));
         }
-        let late = |of: &&super::facts::Stated<String>| {
+        let strays = |of: &Attributed<Fact, u32>| !of.fact.slots().contains(&self.slot);
+        if facts.facts.iter().any(strays) {
+            return Err(Broken("a fact is in a manifest of a slot that it does not belong to"));
+        }
+        let late = |of: &&Attributed<String, u32>| {
             self.owner(of.by).is_none_or(|contributor| of.seq >= contributor.next)
         };
         if facts.commits.iter().any(|of| late(&of)) {
@@ -354,15 +359,14 @@ mod tests {
 
     fn commit(recorder: u64, seq: u64) -> SlotCommit {
         let range = TimeRange { start: Time(seq as i64), end: Time(HOUR_NANOS) };
-        let listened = vec![Listened { range, interfaces: Vec::new() }];
+        let listened = Listened { range, interfaces: Vec::new() };
         SlotCommit {
-            recorder: RecorderId(recorder),
-            generation: Generation(1),
+            of: GenerationId::new(RecorderId(recorder), Generation(1)),
             admitted: recorder,
             info: None,
             seq,
             sha256: format!("{recorder}-{seq}"),
-            facts: SlotFacts { listened, ..SlotFacts::default() },
+            facts: vec![Fact::Listened(listened)],
         }
     }
 
@@ -407,7 +411,7 @@ mod tests {
         let busy = |from: u64, filter: Option<AddressFilter>| {
             let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
             let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
-            commits[0].facts.segments.push(segment);
+            commits[0].facts.push(Fact::Segment(segment));
             commits
         };
         let address = |last: u8| Address::v4([10, 0, 0, last]);
@@ -444,7 +448,7 @@ mod tests {
         let busy = |from: u64, filter: Option<AddressFilter>| {
             let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
             let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
-            commits[0].facts.segments.push(segment);
+            commits[0].facts.push(Fact::Segment(segment));
             commits
         };
         let is_there = |of: &Manifest, number: u32| {
@@ -483,9 +487,9 @@ mod tests {
         assert!(bad(|m| m.contributors[0].next = 1).contains("taken back"));
         assert!(bad(|m| m.contributors[0].recorder = RecorderId(9)).contains("another one"));
         assert!(bad(|m| m.contributors.push(m.contributors[0].clone())).contains("twice"));
-        assert!(bad(|m| m.held.listened[0].by = 7).contains("nobody"));
+        assert!(bad(|m| m.held.facts[0].by = 7).contains("nobody"));
         assert!(bad(|m| m.held.commits.push(m.held.commits[0].clone())).contains("twice"));
-        assert!(bad(|m| m.held.listened[0].seq = 9).contains("no commit"));
+        assert!(bad(|m| m.held.facts[0].seq = 9).contains("no commit"));
         assert!(bad(|m| m.contributors[0].next = 2).contains("does not count"));
         assert!(bad(|m| m.held = Facts::default()).contains("facts are gone"));
         let with = |of: &Manifest, last: u8| {

@@ -5,14 +5,15 @@
 //! from where they were, and each segment says whose it is.
 
 use bytes::Bytes;
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::{Failure, FailureKind, Generation, GenerationId, RecorderId};
 use futures::TryStreamExt;
 use object_store::path::Path;
 
 use super::chain::Chain;
 use super::entry::{
-    self, Commit, CommitDraft, EntryError, FORMAT, Finished, Owner, Writer, WriterInfo, to_json,
+    self, BEFORE_CHANGES, Commit, CommitDraft, EntryError, Finished, Writer, WriterInfo, to_json,
 };
+use super::fact::Fact;
 use super::rollup::silent;
 use super::succession;
 use crate::store::{Created, Store, names};
@@ -77,12 +78,12 @@ impl Recorder {
         generation: Generation,
         info: WriterInfo,
     ) -> Result<Option<Recorder>, Failure> {
-        let chain = register_as(store, recorder, generation, &info).await?;
+        let chain = register_as(store, GenerationId::new(recorder, generation), &info).await?;
         Ok(chain.map(|chain| Recorder::of(store, info, chain, WhenEnded::Stop)))
     }
 
     fn of(store: &Store, info: WriterInfo, chain: Chain, when_ended: WhenEnded) -> Recorder {
-        let (store, first) = (store.clone(), chain.owner().1);
+        let (store, first) = (store.clone(), chain.id().generation);
         Recorder { store, info, first, chain, pending: None, lost: None, when_ended }
     }
 
@@ -108,7 +109,7 @@ impl Recorder {
 
     /// Who it is.
     pub fn recorder(&self) -> RecorderId {
-        self.chain.owner().0
+        self.chain.id().recorder
     }
 
     /// In which generation it began: what it captures is named by it.
@@ -118,7 +119,7 @@ impl Recorder {
 
     /// In which generation: another one after its log was ended while it was away.
     pub fn generation(&self) -> Generation {
-        self.chain.owner().1
+        self.chain.id().generation
     }
 
     /// Appends a commit. The layers of its segments must be in the store already.
@@ -160,11 +161,15 @@ impl Recorder {
 
     /// A draft as the next commit of the generation that it is in now.
     fn next(&self, draft: CommitDraft) -> Result<Pending, Failure> {
-        let (recorder, generation) = self.chain.owner();
+        let GenerationId { recorder, generation } = self.chain.id();
         let mut content = draft.clone();
         if generation != self.first {
-            let owner = Owner { recorder, generation: self.first };
-            content.segments.iter_mut().for_each(|of| of.owner = of.owner.or(Some(owner)));
+            let owner = GenerationId::new(recorder, self.first);
+            for fact in &mut content.facts {
+                if let Fact::Segment(entry) = fact {
+                    entry.owner = entry.owner.or(Some(owner));
+                }
+            }
             if self.chain.next() == 0 && content.note.is_empty() {
                 content.note = format!("goes on from a log that was {}", silent::NOTE);
             }
@@ -184,8 +189,7 @@ impl Recorder {
     async fn settle(&mut self) -> Result<Option<Commit>, Failure> {
         loop {
             let Some(Pending { commit, bytes, .. }) = &self.pending else { return Ok(None) };
-            let (recorder, generation) = self.chain.owner();
-            let path = names::commit(recorder, generation, commit.seq);
+            let path = names::commit(self.chain.id(), commit.seq);
             match self.store.create(&path, bytes.clone()).await? {
                 Created::Lost => match self.ended_by(&path).await? {
                     Some(note) if note == silent::NOTE && !self.may_be_succeeded() => {
@@ -224,7 +228,7 @@ impl Recorder {
 
     /// Why nothing more can be committed: the note of who has ended the log, if that is what happened.
     fn why_lost(&self, note: Option<String>) -> String {
-        let (recorder, generation) = self.chain.owner();
+        let GenerationId { recorder, generation } = self.chain.id();
         let place = self.store.place();
         match note {
             Some(note) if note == silent::NOTE || note.starts_with(succession::NOTE) => format!(
@@ -240,7 +244,7 @@ impl Recorder {
 
     /// Begins a new generation, whose first commit is the pending one.
     async fn begin_again(&mut self) -> Result<(), Failure> {
-        let (recorder, before) = self.chain.owner();
+        let GenerationId { recorder, generation: before } = self.chain.id();
         let info =
             WriterInfo { resumes: Some(before), started_at: self.store.now(), ..self.info.clone() };
         self.chain = register(&self.store, recorder, &info).await?;
@@ -269,7 +273,9 @@ async fn register(
 ) -> Result<Chain, Failure> {
     let mut generation = next_generation(store, recorder).await?;
     loop {
-        if let Some(chain) = register_as(store, recorder, generation, info).await? {
+        if let Some(chain) =
+            register_as(store, GenerationId::new(recorder, generation), info).await?
+        {
             return Ok(chain);
         }
         generation = Generation(generation.0 + 1);
@@ -279,10 +285,10 @@ async fn register(
 /// Takes this generation: its log, before its first commit; none if another process has it.
 async fn register_as(
     store: &Store,
-    recorder: RecorderId,
-    generation: Generation,
+    of: GenerationId,
     info: &WriterInfo,
 ) -> Result<Option<Chain>, Failure> {
+    let GenerationId { recorder, generation } = of;
     if generation > Generation::MAX {
         return Err(Failure::new(
             FailureKind::Full,
@@ -290,7 +296,7 @@ async fn register_as(
         ));
     }
     let writer = Writer {
-        format: FORMAT,
+        format: BEFORE_CHANGES,
         recorder,
         generation,
         info: info.clone(),
@@ -298,11 +304,11 @@ async fn register_as(
         nonce: store.nonce(),
     };
     let bytes = to_json(&writer)?;
-    match store.create(&names::writer(recorder, generation), bytes.clone()).await? {
+    match store.create(&names::writer(of), bytes.clone()).await? {
         Created::Created => {
             // Whoever looks for logs finds this one before its first commit.
-            store.put_new(&names::open(recorder, generation), Vec::new()).await?;
-            Ok(Some(Chain::new(recorder, generation, Some(&bytes))))
+            store.put_new(&names::open(of), Vec::new()).await?;
+            Ok(Some(Chain::new(of, Some(&bytes))))
         }
         Created::Lost => Ok(None),
     }
@@ -314,7 +320,7 @@ async fn next_generation(store: &Store, recorder: RecorderId) -> Result<Generati
     let highest = taken
         .iter()
         .filter_map(|listed| names::parse_writer(&listed.path))
-        .map(|(_, generation)| generation.0)
+        .map(|of| of.generation.0)
         .max();
     Ok(Generation(highest.map_or(1, |highest| highest.saturating_add(1))))
 }

@@ -9,10 +9,11 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use capstan_model::{Failure, Generation, RecorderId};
+use capstan_model::Failure;
 
 use super::rollup::silent::SILENT;
 use super::rollup::{Outcome, Rollup, Stay, roll_up_all};
+use super::state::CommitId;
 use super::sweep::GRACE;
 use super::view::CatalogView;
 use crate::store::{Store, names};
@@ -32,7 +33,7 @@ pub(crate) struct Look {
     /// The newest root.
     root: u64,
     /// Logs with commits that are not rolled up, and where the rollup has come to in them.
-    waiting: BTreeSet<(RecorderId, Generation, u64)>,
+    waiting: BTreeSet<CommitId>,
 }
 
 /// Whether nobody rolls up: something waits, waited the last time too, and nothing was done meanwhile. Pure.
@@ -119,11 +120,11 @@ async fn roll_up(rollup: &mut Rollup, steps: &mut u32) -> Result<Option<String>,
 pub async fn roll_up_before_leaving(store: &Store, holder: &str) -> Result<(), Failure> {
     let view = CatalogView::load(store).await?;
     let mut waiting = view.waiting();
-    let Some((recorder, generation, next)) = waiting.next() else { return Ok(()) };
+    let Some(CommitId { of, seq }) = waiting.next() else { return Ok(()) };
     if view.root().keeps {
         // The store's own clock says how long ago each was made.
         let root = store.head(&names::root(view.root().version)).await?;
-        let commit = store.head(&names::commit(recorder, generation, next)).await?;
+        let commit = store.head(&names::commit(of, seq)).await?;
         let alive = root
             .zip(commit)
             .is_some_and(|(root, commit)| commit.modified < root.modified.saturating_add(ALIVE));
@@ -138,12 +139,15 @@ pub async fn roll_up_before_leaving(store: &Store, holder: &str) -> Result<(), F
 mod tests {
     use super::*;
     use crate::catalog::Recorder;
+    use capstan_model::{Generation, GenerationId};
+
     use crate::catalog::rollup::Stay;
     use crate::catalog::tests::{RECORDER, draft, live, memory};
     use crate::catalog::versions;
 
     fn seen(root: u64, waiting: &[u64]) -> Look {
-        let log = |next: &u64| (RECORDER, Generation(1), *next);
+        let of = GenerationId::new(RECORDER, Generation(1));
+        let log = |next: &u64| CommitId { of, seq: *next };
         Look { root, waiting: waiting.iter().map(log).collect() }
     }
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use capstan_model::failure::with_causes;
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::{Failure, FailureKind, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
@@ -27,6 +27,7 @@ use super::generation::GenerationState;
 use super::manifest::{Manifest, SlotCommit};
 use super::root::{Root, Step};
 use super::slot::TimeSlot;
+use super::state::CommitId;
 use super::sweep;
 use super::versions::{self, Versioned};
 use super::{Chain, Problem};
@@ -249,7 +250,7 @@ impl Rollup {
         step.slots = slots;
         for state in step.generations.iter().filter(|state| state.chain().finished()) {
             versions::put_ended(&self.store, state).await?;
-            step.ended.insert(state.owner());
+            step.ended.insert(state.id());
             rolled_up.ended += 1;
         }
         if !step.is_empty() && self.advance(step).await?.is_err() {
@@ -290,8 +291,8 @@ impl Rollup {
         Ok(swept)
     }
 
-    fn ended(&self) -> impl Iterator<Item = (RecorderId, Generation)> {
-        self.root.value.logs.iter().filter(|log| log.ended).map(|log| log.state.owner())
+    fn ended(&self) -> impl Iterator<Item = GenerationId> {
+        self.root.value.logs.iter().filter(|log| log.ended).map(|log| log.state.id())
     }
 
     /// Puts the next root.
@@ -313,18 +314,18 @@ impl Rollup {
     /// Generations that no root named so far.
     async fn take_in(
         &self,
-        owners: Vec<(RecorderId, Generation)>,
+        owners: Vec<GenerationId>,
         problems: &mut Vec<String>,
     ) -> Result<Vec<GenerationState>, Failure> {
         let store = &self.store;
         let mut read = stream::iter(owners)
-            .map(|(recorder, generation)| async move {
+            .map(|of| async move {
                 // A listing may show what was removed.
-                if versions::read_ended(store, recorder, generation).await?.is_some() {
-                    store.delete(&names::open(recorder, generation)).await?;
+                if versions::read_ended(store, of).await?.is_some() {
+                    store.delete(&names::open(of)).await?;
                     return Ok(None);
                 }
-                Ok::<_, Failure>(Some(begin(store, recorder, generation).await?))
+                Ok::<_, Failure>(Some(begin(store, of).await?))
             })
             .buffered(AT_ONCE);
         let mut generations = Vec::new();
@@ -376,9 +377,9 @@ impl Rollup {
 
     /// Lets nobody look for logs any more whose end is in the root. Where this is not allowed they
     /// stay, and cost who looks a name.
-    async fn unmark(&self, open: &BTreeSet<(RecorderId, Generation)>) {
-        for (recorder, generation) in self.ended().filter(|owner| open.contains(owner)) {
-            if let Err(failure) = self.store.delete(&names::open(recorder, generation)).await {
+    async fn unmark(&self, open: &BTreeSet<GenerationId>) {
+        for of in self.ended().filter(|owner| open.contains(owner)) {
+            if let Err(failure) = self.store.delete(&names::open(of)).await {
                 tracing::debug!(%failure, "the name of an ended log stays");
             }
         }
@@ -386,9 +387,7 @@ impl Rollup {
 }
 
 /// The logs that may go on, as their writers say.
-pub(crate) async fn open_logs(
-    store: &Store,
-) -> Result<BTreeSet<(RecorderId, Generation)>, Failure> {
+pub(crate) async fn open_logs(store: &Store) -> Result<BTreeSet<GenerationId>, Failure> {
     let first = store.format().format >= FIRST_FORMAT;
     let (prefix, parse): (_, fn(&Path) -> _) = if first {
         (names::open_logs(), names::parse_open)
@@ -405,16 +404,15 @@ pub(crate) async fn open_logs(
 /// A generation before its first commit, and what is wrong with its writer, in words.
 pub(crate) async fn begin(
     store: &Store,
-    recorder: RecorderId,
-    generation: Generation,
+    of: GenerationId,
 ) -> Result<(GenerationState, Vec<String>), Failure> {
     let mut problems = Vec::new();
-    let (writer, chain) = match store.get_if_present(&names::writer(recorder, generation)).await? {
-        Some(bytes) => read_writer(recorder, generation, &bytes, &mut problems),
+    let (writer, chain) = match store.get_if_present(&names::writer(of)).await? {
+        Some(bytes) => read_writer(of, &bytes, &mut problems),
         None => {
-            let object = names::commit(recorder, generation, 0).to_string();
+            let object = names::commit(of, 0).to_string();
             problems.push(Problem::NoWriter { object });
-            (None, Chain::new(recorder, generation, None))
+            (None, Chain::new(of, None))
         }
     };
     Ok((
@@ -431,7 +429,7 @@ async fn follow(
     mut state: GenerationState,
     gaps: bool,
 ) -> Result<Followed, Failure> {
-    let (recorder, generation) = state.owner();
+    let of = state.id();
     let mut by_slot = Vec::new();
     let (mut found, mut replaced) = (Vec::new(), Vec::new());
     let mut commits = 0;
@@ -442,7 +440,7 @@ async fn follow(
             break;
         }
         let seq = state.chain().next();
-        let path = names::commit(recorder, generation, seq);
+        let path = names::commit(of, seq);
         let Some(bytes) = store.get_if_present(&path).await? else {
             let later = if gaps { behind_gap(store, &path).await? } else { None };
             let Some(later) = later else { break };
@@ -464,9 +462,9 @@ async fn follow(
         replaced.extend(commit.content.replaces.iter().cloned());
         let info = state.writer().map(|writer| writer.info.clone());
         let sha256 = sha256_hex(&bytes);
-        by_slot.extend(split(commit.content).into_iter().map(|(slot, facts)| {
+        by_slot.extend(split(commit.content.facts).into_iter().map(|(slot, facts)| {
             let (info, sha256) = (info.clone(), sha256.clone());
-            (slot, SlotCommit { recorder, generation, admitted, info, seq, sha256, facts })
+            (slot, SlotCommit { of, admitted, info, seq, sha256, facts })
         }));
     }
     let (gaps, problems) = sorted_out(&found);
@@ -476,15 +474,14 @@ async fn follow(
 /// The first commit that is there behind one that is not; none if that is the end of its log, or it
 /// came meanwhile.
 pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
-    let Some((recorder, generation, seq)) = names::parse_commit(missing) else { return Ok(None) };
-    let log = names::log_of(recorder, generation);
+    let Some(CommitId { of, seq }) = names::parse_commit(missing) else { return Ok(None) };
+    let log = names::log_of(of);
     let mut after = store.list_after(&log, missing);
     let mut first: Option<u64> = None;
     while let Some(listed) = after.try_next().await? {
         // A listing gives them in any order.
-        if let Some((_, _, later)) = names::parse_commit(&listed.path).filter(|of| of.2 > seq) {
-            first = Some(first.map_or(later, |first| first.min(later)));
-        }
+        let later = names::parse_commit(&listed.path).map(|of| of.seq).filter(|of| *of > seq);
+        first = later.into_iter().chain(first).min();
     }
     // Commits are made one after the other: with a later one there, this one was there or is.
     match first {

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use capstan_model::{Generation, Hour, RecorderId};
+use capstan_model::{GenerationId, Hour};
 use serde::{Deserialize, Serialize};
 
 use super::gap::{About, Gap};
@@ -102,9 +102,9 @@ pub struct Step {
     /// Generations that were followed further, or are new.
     pub generations: Vec<GenerationState>,
     /// Those whose last commit is rolled up.
-    pub ended: BTreeSet<(RecorderId, Generation)>,
+    pub ended: BTreeSet<GenerationId>,
     /// Ended ones that nobody finds any more.
-    pub gone: BTreeSet<(RecorderId, Generation)>,
+    pub gone: BTreeSet<GenerationId>,
     /// Manifests that were put.
     pub slots: Vec<(TimeSlot, u64)>,
     /// What was wrong and hides nothing, in words.
@@ -199,7 +199,7 @@ impl Root {
     pub fn advance(&self, step: Step, previous: String, nonce: String) -> Root {
         let mut next = self.next(previous, nonce);
         for state in step.generations {
-            let owner = state.owner();
+            let owner = state.id();
             match next.place(owner) {
                 Ok(place) => next.logs[place].state = state,
                 Err(place) => {
@@ -209,9 +209,9 @@ impl Root {
             }
         }
         for log in &mut next.logs {
-            log.ended |= step.ended.contains(&log.state.owner());
+            log.ended |= step.ended.contains(&log.state.id());
         }
-        next.logs.retain(|log| !log.ended || !step.gone.contains(&log.state.owner()));
+        next.logs.retain(|log| !log.ended || !step.gone.contains(&log.state.id()));
         for (slot, version) in step.slots {
             if let (TimeSlot::Hour(hour), Some(hours)) = (slot, &mut next.hours) {
                 hours.insert(hour);
@@ -245,7 +245,7 @@ impl Root {
         let before = self.clone();
         let mut next = Root { version, previous, nonce, epoch, holder, keeps, boundary, ..before };
         for (state, admitted) in logs {
-            if let Err(place) = next.place(state.owner()) {
+            if let Err(place) = next.place(state.id()) {
                 let admitted = admitted.unwrap_or(version);
                 next.logs.insert(place, OpenLog { admitted, ended: false, state });
             }
@@ -295,7 +295,7 @@ impl Root {
     ) -> Root {
         let mut next = self.clone();
         for state in open {
-            if let Err(place) = next.place(state.owner()) {
+            if let Err(place) = next.place(state.id()) {
                 next.logs.insert(place, OpenLog { admitted: version, ended: false, state });
             }
         }
@@ -324,12 +324,12 @@ impl Root {
         self.slots.retain(|of| of.slot == TimeSlot::Wide || of.since > since[over - 1]);
     }
 
-    fn place(&self, owner: (RecorderId, Generation)) -> Result<usize, usize> {
-        self.logs.binary_search_by_key(&owner, |log| log.state.owner())
+    fn place(&self, owner: GenerationId) -> Result<usize, usize> {
+        self.logs.binary_search_by_key(&owner, |log| log.state.id())
     }
 
     /// A log that it names.
-    pub fn log(&self, owner: (RecorderId, Generation)) -> Option<&OpenLog> {
+    pub fn log(&self, owner: GenerationId) -> Option<&OpenLog> {
         self.place(owner).ok().and_then(|place| self.logs.get(place))
     }
 
@@ -352,7 +352,7 @@ impl Root {
     /// How many commits of a contributor this root knows: they are in manifests by then, and a
     /// reader of this root does not meet them when tailing the log.
     pub fn known(&self, contributor: &Contributor) -> u64 {
-        match self.log((contributor.recorder, contributor.generation)) {
+        match self.log(contributor.of()) {
             Some(log) => log.state.chain().next(),
             // A generation that was taken in and is not named any more has ended.
             None if contributor.admitted <= self.version => u64::MAX,
@@ -386,12 +386,12 @@ impl Root {
         if !self.replaced.is_superset(&before.replaced) {
             return broken("a commit that was replaced counts again");
         }
-        let owners: Vec<_> = self.logs.iter().map(|log| log.state.owner()).collect();
+        let owners: Vec<_> = self.logs.iter().map(|log| log.state.id()).collect();
         if owners.windows(2).any(|pair| pair[0] >= pair[1]) {
             return broken("logs are not in order");
         }
         for then in &before.logs {
-            match self.log(then.state.owner()) {
+            match self.log(then.state.id()) {
                 None if then.ended => {}
                 None => return broken("a log that may go on is gone"),
                 Some(now) if now.admitted != then.admitted || then.ended && !now.ended => {
@@ -404,7 +404,7 @@ impl Root {
             }
         }
         for log in &self.logs {
-            let new = before.log(log.state.owner()).is_none();
+            let new = before.log(log.state.id()).is_none();
             if new && (log.admitted != self.version || log.state.chain().next() != 0) {
                 return broken("a log is rolled up in the step that takes it in");
             }
@@ -428,13 +428,16 @@ impl Root {
 
 #[cfg(test)]
 mod tests {
-    use capstan_model::Hour;
+    use capstan_model::{Generation, Hour, RecorderId};
 
     use super::*;
     use crate::catalog::Chain;
 
     fn state(recorder: u64) -> GenerationState {
-        GenerationState::new(None, Chain::new(RecorderId(recorder), Generation(1), None))
+        GenerationState::new(
+            None,
+            Chain::new(GenerationId::new(RecorderId(recorder), Generation(1)), None),
+        )
     }
 
     /// As if the next commits of a log had been followed.
@@ -471,7 +474,7 @@ mod tests {
 
         let generations = vec![followed(&state(7), 3, true)];
         let slots = vec![(slot(1), 1), (TimeSlot::Wide, 1)];
-        let owner = (RecorderId(7), Generation(1));
+        let owner = GenerationId::new(RecorderId(7), Generation(1));
         let ended = [owner].into();
         let rolled_up = step(&taken, Step { generations, slots, ended, ..Step::default() });
         assert_eq!(rolled_up.known(&contributor(7, 2)), 3);

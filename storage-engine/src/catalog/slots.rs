@@ -3,20 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use capstan_model::coverage::{Listened, Loss};
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, HOUR_NANOS, Hour, Time, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use tokio::sync::OnceCell;
 
-use super::facts::{Facts, Stated};
+use super::facts::Facts;
 use super::gap::{About, Gap, GapKind};
 use super::manifest::Manifest;
 use super::part::{Holds, Part};
 use super::root::Root;
 use super::slot::TimeSlot;
-use super::state::{CommitId, Said, Segment};
+use super::state::{CommitId, Known as KnownFact};
 use super::versions;
 use super::view::{Asked, Window};
 use crate::store::{Store, names};
@@ -75,9 +74,8 @@ pub(super) struct Read {
 /// Facts ready for readers.
 #[derive(Debug, Default)]
 struct Loaded {
-    segments: Vec<(u32, Arc<Segment>)>,
-    listened: Vec<(u32, Said<Listened>)>,
-    losses: Vec<(u32, Said<Loss>)>,
+    /// Each with the place of its contributor.
+    facts: Vec<(u32, KnownFact)>,
     gap: Option<Gap>,
 }
 
@@ -356,20 +354,12 @@ impl Loaded {
     /// Facts of a manifest, from an object of it.
     fn of(manifest: &Manifest, facts: Facts, path: &Path) -> Loaded {
         let hidden = facts.contributors().filter(|by| manifest.owner(*by).is_none()).count();
-        fn said<T>(manifest: &Manifest, of: Stated<T>) -> Option<(u32, Said<T>)> {
-            let contributor = manifest.owner(of.by)?;
-            let (recorder, generation) = (contributor.recorder, contributor.generation);
-            Some((of.by, Said { recorder, generation, seq: of.seq, what: of.fact }))
-        }
-        let segment = |(by, said): (u32, Said<_>)| {
-            let Said { recorder, generation, seq, what: entry } = said;
-            (by, Arc::new(Segment::of(recorder, generation, seq, entry)))
-        };
-        let segments = facts.segments.into_iter().filter_map(|of| said(manifest, of));
+        let known = facts.facts.into_iter().filter_map(|of| {
+            let commit = CommitId { of: manifest.owner(of.by)?.of(), seq: of.seq };
+            Some((of.by, KnownFact::of(commit, of.fact)?))
+        });
         Loaded {
-            segments: segments.map(segment).collect(),
-            listened: facts.listened.into_iter().filter_map(|of| said(manifest, of)).collect(),
-            losses: facts.losses.into_iter().filter_map(|of| said(manifest, of)).collect(),
+            facts: known.collect(),
             gap: (hidden > 0).then(|| {
                 let what = format!("{path} names nobody for {hidden} of its facts");
                 Gap::new(path, GapKind::Damaged, About::slot(manifest.slot), what)
@@ -392,37 +382,22 @@ impl Chosen {
         let known: Vec<u64> =
             manifest.contributors.iter().map(|contributor| root.known(contributor)).collect();
         for contributor in &manifest.contributors {
-            let owner = (contributor.recorder, contributor.generation);
-            window.writers.entry(owner).or_insert_with(|| contributor.info.clone());
+            let of = contributor.of();
+            window.writers.entry(of).or_insert_with(|| contributor.info.clone());
             if contributor.admitted > root.version {
-                window.newcomers.insert(owner, contributor.admitted);
+                window.newcomers.insert(of, contributor.admitted);
             }
         }
-        let counts = |by: u32, seq: u64| {
-            let of = manifest.owner(by).map(|of| (of.recorder, of.generation, seq));
-            known.get(by as usize).is_some_and(|known| seq < *known)
-                && of.is_some_and(|of| !replaced.contains(&of))
-        };
         window.add_gap(self.read.gap.as_ref(), &range);
         for loaded in self.parts.iter().map(|part| &**part).chain([&self.read.held]) {
             window.add_gap(loaded.gap.as_ref(), &range);
-            for (_, of) in loaded.segments.iter().filter(|(by, of)| counts(*by, of.seq)) {
-                if of.entry.touches(&range) {
-                    window.segments.push(Arc::clone(of));
-                }
-                if of.entry.secrets {
-                    window.secrets.push(Arc::clone(of));
+            for (by, fact) in &loaded.facts {
+                let commit = fact.commit();
+                let is_known = known.get(*by as usize).is_some_and(|known| commit.seq < *known);
+                if is_known && !replaced.contains(&commit) {
+                    window.take(fact, asked);
                 }
             }
-            if !asked.statements {
-                continue;
-            }
-            let listened = loaded.listened.iter().filter(|(by, of)| counts(*by, of.seq));
-            let touching = listened.filter(|(_, of)| of.what.range.intersect(&range).is_some());
-            window.listened.extend(touching.map(|(_, of)| of.clone()));
-            let losses = loaded.losses.iter().filter(|(by, of)| counts(*by, of.seq));
-            let touching = losses.filter(|(_, of)| of.what.touches(&range));
-            window.losses.extend(touching.map(|(_, of)| of.clone()));
         }
     }
 }

@@ -1,57 +1,88 @@
 //! All logs together, and the questions put to them. No IO.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Generation, Hour, RecorderId, TimeRange};
+use capstan_model::{GenerationId, Hour, RecorderId, Time, TimeRange};
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Problem, read_writer};
-use super::entry::{Layer, SegmentEntry};
+use super::entry::{Layer, LayerEntry, SegmentEntry};
+use super::fact::{Change, Fact};
+use super::facts::Attributed;
 use super::generation::{GenerationState, Import, imports};
+use super::segment_state::{Retired, SegmentState};
 use crate::store::names;
 
 /// What is in a store, as far as its logs were followed.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    generations: BTreeMap<(RecorderId, Generation), GenerationState>,
-    segments: Vec<Arc<Segment>>,
-    listened: Vec<Said<Listened>>,
-    losses: Vec<Said<Loss>>,
+    generations: BTreeMap<GenerationId, GenerationState>,
+    facts: Vec<Known>,
     problems: Vec<Problem>,
     replaced: BTreeSet<CommitId>,
 }
 
-/// A commit: whose, of which generation, and its number.
-pub type CommitId = (RecorderId, Generation, u64);
-
-/// A statement of a commit and whose it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said<T> {
-    /// Who said it.
-    pub recorder: RecorderId,
-    /// In which generation.
-    pub generation: Generation,
-    /// In which commit.
+/// A commit: of which generation, and its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CommitId {
+    /// Whose log it is in.
+    pub of: GenerationId,
+    /// Its number in that log.
     pub seq: u64,
-    /// What.
-    pub what: T,
 }
 
 /// A committed segment and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// Who recorded it.
-    pub recorder: RecorderId,
-    /// In which generation.
-    pub generation: Generation,
-    /// In which commit.
-    pub seq: u64,
-    /// Whose commit that is; not who recorded it if it was repaired.
-    pub by: (RecorderId, Generation),
+    pub of: GenerationId,
+    /// The commit that says so. It is of another generation if the segment was named again by a repair, or by a
+    /// recorder whose log was ended.
+    pub by: CommitId,
     /// What the commit says.
     pub entry: SegmentEntry,
+    /// What became of it since; none = nothing.
+    pub state: Option<Arc<SegmentState>>,
+}
+
+/// A fact as readers hold it.
+#[derive(Debug, Clone)]
+pub(crate) enum Known {
+    Segment(Arc<Segment>),
+    Listened(Attributed<Listened>),
+    Loss(Attributed<Loss>),
+    Change(Attributed<Change>),
+}
+
+impl Known {
+    /// A fact of a commit; none if it is of a kind that this version does not know.
+    pub(crate) fn of(commit: CommitId, fact: Fact) -> Option<Known> {
+        fn said<T>(CommitId { of: by, seq }: CommitId, fact: T) -> Attributed<T> {
+            Attributed { by, seq, fact }
+        }
+        Some(match fact {
+            Fact::Segment(entry) => Known::Segment(Arc::new(Segment::of(commit, entry))),
+            Fact::Listened(listened) => Known::Listened(said(commit, listened)),
+            Fact::Loss(loss) => Known::Loss(said(commit, loss)),
+            Fact::Change(change) => Known::Change(said(commit, change)),
+            Fact::Unknown(_) => return None,
+        })
+    }
+
+    /// The commit that says it.
+    pub(crate) fn commit(&self) -> CommitId {
+        let (of, seq) = match self {
+            Known::Segment(segment) => return segment.by,
+            Known::Listened(said) => (said.by, said.seq),
+            Known::Loss(said) => (said.by, said.seq),
+            Known::Change(said) => (said.by, said.seq),
+        };
+        CommitId { of, seq }
+    }
 }
 
 /// Sums over segments.
@@ -78,11 +109,9 @@ impl Catalog {
     }
 
     /// Takes in a writer.
-    pub fn add_writer(&mut self, recorder: RecorderId, generation: Generation, bytes: &[u8]) {
-        let (writer, chain) = read_writer(recorder, generation, bytes, &mut self.problems);
-        self.generations
-            .entry((recorder, generation))
-            .or_insert_with(|| GenerationState::new(writer, chain));
+    pub fn add_writer(&mut self, of: GenerationId, bytes: &[u8]) {
+        let (writer, chain) = read_writer(of, bytes, &mut self.problems);
+        self.generations.entry(of).or_insert_with(|| GenerationState::new(writer, chain));
     }
 
     /// Generations that others followed so far, to go on with them; what their commits said until then is left
@@ -90,51 +119,37 @@ impl Catalog {
     pub(crate) fn of_generations(
         generations: impl IntoIterator<Item = GenerationState>,
     ) -> Catalog {
-        let generations = generations.into_iter().map(|state| (state.owner(), state)).collect();
+        let generations = generations.into_iter().map(|state| (state.id(), state)).collect();
         Catalog { generations, ..Catalog::default() }
     }
 
     /// Takes in a generation that others followed so far; what its commits said until then is left to
     /// them.
     pub(crate) fn add_generation(&mut self, state: GenerationState) {
-        self.generations.entry(state.owner()).or_insert(state);
+        self.generations.entry(state.id()).or_insert(state);
     }
 
     /// Takes in a commit. Those of one log come in the order of their numbers; numbers
     /// that were taken in already are passed over.
-    pub fn add_commit(
-        &mut self,
-        recorder: RecorderId,
-        generation: Generation,
-        seq: u64,
-        bytes: &[u8],
-    ) {
-        let state = self.generations.entry((recorder, generation)).or_insert_with(|| {
-            let object = names::commit(recorder, generation, seq).to_string();
+    pub fn add_commit(&mut self, of: GenerationId, seq: u64, bytes: &[u8]) {
+        let state = self.generations.entry(of).or_insert_with(|| {
+            let object = names::commit(of, seq).to_string();
             self.problems.push(Problem::NoWriter { object });
-            GenerationState::new(None, Chain::new(recorder, generation, None))
+            GenerationState::new(None, Chain::new(of, None))
         });
         if seq < state.chain().next() {
             return;
         }
         if let Some(commit) = state.follow(seq, bytes, &mut self.problems) {
-            let content = commit.content;
-            self.replaced.extend(content.replaced());
-            fn said<T>(owner: (RecorderId, Generation), seq: u64) -> impl Fn(T) -> Said<T> {
-                let (recorder, generation) = owner;
-                move |what| Said { recorder, generation, seq, what }
-            }
-            let owner = (recorder, generation);
-            self.listened.extend(content.listened.into_iter().map(said(owner, seq)));
-            self.losses.extend(content.losses.into_iter().map(said(owner, seq)));
-            let segment = |entry| Arc::new(Segment::of(recorder, generation, seq, entry));
-            self.segments.extend(content.segments.into_iter().map(segment));
+            self.replaced.extend(commit.content.replaced());
+            let facts = commit.content.facts.into_iter();
+            self.facts.extend(facts.filter_map(|fact| Known::of(CommitId { of, seq }, fact)));
         }
     }
 
     /// Notes that a commit which was there is gone.
-    pub fn add_missing(&mut self, recorder: RecorderId, generation: Generation, seq: u64) {
-        if let Some(state) = self.generations.get_mut(&(recorder, generation))
+    pub fn add_missing(&mut self, of: GenerationId, seq: u64) {
+        if let Some(state) = self.generations.get_mut(&of)
             && seq >= state.chain().next()
         {
             state.skip(seq, &mut self.problems);
@@ -142,23 +157,24 @@ impl Catalog {
     }
 
     /// A generation, if it is known.
-    pub fn state(&self, owner: (RecorderId, Generation)) -> Option<&GenerationState> {
-        self.generations.get(&owner)
+    pub fn state(&self, of: GenerationId) -> Option<&GenerationState> {
+        self.generations.get(&of)
     }
 
-    /// Every generation, by recorder and generation.
-    pub fn generations(&self) -> impl Iterator<Item = (RecorderId, Generation, &GenerationState)> {
-        self.generations
-            .iter()
-            .map(|((recorder, generation), state)| (*recorder, *generation, state))
+    /// Every generation, by recorder and number.
+    pub fn generations(&self) -> impl Iterator<Item = (GenerationId, &GenerationState)> {
+        self.generations.iter().map(|(of, state)| (*of, state))
     }
 
     /// The next commit to ask for, of each log that may go on.
-    pub fn open_logs(&self) -> impl Iterator<Item = (RecorderId, Generation, u64)> {
-        self.generations
-            .iter()
-            .filter(|(_, state)| !state.chain().finished())
-            .map(|((recorder, generation), state)| (*recorder, *generation, state.chain().next()))
+    pub fn open_logs(&self) -> impl Iterator<Item = CommitId> {
+        let open = self.generations.iter().filter(|(_, state)| !state.chain().finished());
+        open.map(|(of, state)| CommitId { of: *of, seq: state.chain().next() })
+    }
+
+    /// All that commits say, in the order in which they were taken in.
+    pub(crate) fn facts(&self) -> &[Known] {
+        &self.facts
     }
 
     /// Commits that a repair has replaced: they count no more.
@@ -174,18 +190,30 @@ impl Catalog {
     /// The segments that may hold packets of a range, in the order of their commits within a
     /// log. Segments without any time belong to all of time only.
     pub fn segments(&self, range: TimeRange) -> impl Iterator<Item = &Arc<Segment>> {
-        self.segments.iter().filter(move |segment| segment.entry.touches(&range))
+        let segments = self.facts.iter().filter_map(|fact| match fact {
+            Known::Segment(segment) => Some(segment),
+            _ => None,
+        });
+        segments.filter(move |segment| segment.entry.touches(&range))
     }
 
     /// When and where was listened in a range: statements that are not cut to the range.
-    pub fn coverage(&self, range: TimeRange) -> impl Iterator<Item = &Said<Listened>> {
-        self.listened.iter().filter(move |said| said.what.range.intersect(&range).is_some())
+    pub fn coverage(&self, range: TimeRange) -> impl Iterator<Item = &Attributed<Listened>> {
+        let listened = self.facts.iter().filter_map(|fact| match fact {
+            Known::Listened(said) => Some(said),
+            _ => None,
+        });
+        listened.filter(move |said| said.fact.range.intersect(&range).is_some())
     }
 
     /// What is missing in a range. A loss at a single moment has a range of one nanosecond
     /// or none; both are found.
-    pub fn losses(&self, range: TimeRange) -> impl Iterator<Item = &Said<Loss>> {
-        self.losses.iter().filter(move |said| said.what.touches(&range))
+    pub fn losses(&self, range: TimeRange) -> impl Iterator<Item = &Attributed<Loss>> {
+        let losses = self.facts.iter().filter_map(|fact| match fact {
+            Known::Loss(said) => Some(said),
+            _ => None,
+        });
+        losses.filter(move |said| said.fact.touches(&range))
     }
 
     /// The imports of files; see [`imports`].
@@ -214,15 +242,13 @@ impl Catalog {
 
 impl Segment {
     /// What a commit says of a segment.
-    pub(crate) fn of(
-        recorder: RecorderId,
-        generation: Generation,
-        seq: u64,
-        entry: SegmentEntry,
-    ) -> Segment {
-        let by = (recorder, generation);
-        let (recorder, generation) = entry.owner.map_or(by, |of| (of.recorder, of.generation));
-        Segment { recorder, generation, seq, by, entry }
+    pub(crate) fn of(by: CommitId, entry: SegmentEntry) -> Segment {
+        Segment { of: entry.owner.unwrap_or(by.of), by, entry, state: None }
+    }
+
+    /// Who recorded it.
+    pub fn recorder(&self) -> RecorderId {
+        self.of.recorder
     }
 
     /// The name of a layer's object.
@@ -233,5 +259,45 @@ impl Segment {
     /// The hours it is listed in.
     pub fn hours(&self) -> &[Hour] {
         self.entry.hours()
+    }
+
+    /// The layers that it has now: those that were committed or added, and not retired.
+    pub fn layers(&self) -> impl Iterator<Item = &LayerEntry> {
+        let added = self.state.iter().flat_map(|state| state.added.values());
+        self.entry.layers.iter().filter(|layer| !self.is_retired(layer)).chain(added)
+    }
+
+    /// A layer, if it has it now.
+    pub fn layer(&self, layer: Layer) -> Option<&LayerEntry> {
+        self.layers().find(|entry| entry.layer == layer.name())
+    }
+
+    /// When and why a layer was retired; none if it was not.
+    pub fn retired(&self, layer: Layer) -> Option<&Retired> {
+        self.state.as_ref().and_then(|state| state.retired.get(layer.name()))
+    }
+
+    fn is_retired(&self, layer: &LayerEntry) -> bool {
+        let of = self.state.as_ref().and_then(|state| state.retired.get(&layer.layer));
+        of.is_some_and(|of| of.layer.sha256 == layer.sha256)
+            // Another object of that name was added since.
+            || self.state.as_ref().is_some_and(|state| state.added.contains_key(&layer.layer))
+    }
+
+    /// Whether something pins it at a time.
+    pub fn is_pinned(&self, at: Time) -> bool {
+        let mut pins = self.state.iter().flat_map(|state| state.pins.values());
+        pins.any(|until| until.is_none_or(|until| at < until))
+    }
+
+    /// Its entry with the layers that it has now.
+    pub fn now(&self) -> Cow<'_, SegmentEntry> {
+        match &self.state {
+            None => Cow::Borrowed(&self.entry),
+            Some(_) => {
+                let layers = self.layers().cloned().collect();
+                Cow::Owned(SegmentEntry { layers, ..self.entry.clone() })
+            }
+        }
     }
 }

@@ -64,16 +64,15 @@ pub async fn look(
         is_known(store, &catalog)?;
         let open: Vec<GenerationState> = catalog
             .generations()
-            .filter(|(_, _, state)| !state.chain().finished())
-            .map(|(_, _, state)| state.clone())
+            .filter(|(_, state)| !state.chain().finished())
+            .map(|(_, state)| state.clone())
             .collect();
         let mut moved = false;
         for state in open {
             if says_more(store, &state, dead_after, waiting).await? {
-                let (_, generation) = state.owner();
                 let mut now = Catalog::load_recorder(store, recorder).await?;
                 now.follow(store, false).await?;
-                match now.state((recorder, generation)) {
+                match now.state(state.id()) {
                     Some(state) if !state.chain().finished() => {
                         return Ok(Standing::Alive(Box::new(state.clone())));
                     }
@@ -87,8 +86,7 @@ pub async fn look(
             }
         }
         if !moved {
-            let highest =
-                catalog.generations().map(|(_, generation, _)| generation.0).max().unwrap_or(0);
+            let highest = catalog.generations().map(|(of, _)| of.generation.0).max().unwrap_or(0);
             let next = Generation(highest.saturating_add(1));
             return Ok(Standing::Free { catalog, next });
         }
@@ -111,8 +109,8 @@ async fn says_more(
     dead_after: Duration,
     waiting: &impl Fn(&GenerationState, Duration),
 ) -> Result<bool, Failure> {
-    let (recorder, generation) = state.owner();
-    let next = names::commit(recorder, generation, state.chain().next());
+    let of = state.id();
+    let next = names::commit(of, state.chain().next());
     let silent = if dead_after.is_zero() { dead_after } else { silent_for(store, state).await? };
     let mut left = dead_after.saturating_sub(silent);
     if left.is_zero() {
@@ -134,10 +132,10 @@ async fn says_more(
 
 /// How long ago a generation wrote its last entry, by the store's clock; nothing if that cannot be told.
 async fn silent_for(store: &Store, state: &GenerationState) -> Result<Duration, Failure> {
-    let (recorder, generation) = state.owner();
+    let of = state.id();
     let last = match state.chain().next().checked_sub(1) {
-        Some(last) => names::commit(recorder, generation, last),
-        None => names::writer(recorder, generation),
+        Some(last) => names::commit(of, last),
+        None => names::writer(of),
     };
     let Some(last) = store.head(&last).await? else { return Ok(Duration::ZERO) };
     let now = match store.clock().await {
@@ -156,7 +154,7 @@ async fn end(
     state: &GenerationState,
     silent: Duration,
 ) -> Result<bool, Failure> {
-    let (recorder, generation) = state.owner();
+    let of = state.id();
     #[cfg(feature = "planted")]
     if store.planted(crate::store::Planted::NoFence) {
         return Ok(true);
@@ -169,15 +167,16 @@ async fn end(
         ..CommitDraft::default()
     };
     let commit = chain.next_commit(draft, store.now(), store.nonce()).map_err(|error| {
-        let what = format!("generation {generation} of recorder {recorder} cannot be ended");
+        let what =
+            format!("generation {} of recorder {} cannot be ended", of.generation, of.recorder);
         Failure::caused_by(FailureKind::Damaged, what, error)
     })?;
     let bytes = to_json(&commit)?;
     // Who was killed right after it had registered is not known as open: then nobody would roll up this commit.
-    store.put_new(&names::open(recorder, generation), Vec::new()).await?;
-    match store.create(&names::commit(recorder, generation, commit.seq), bytes.clone()).await? {
+    store.put_new(&names::open(of), Vec::new()).await?;
+    match store.create(&names::commit(of, commit.seq), bytes.clone()).await? {
         Created::Created => {
-            catalog.add_commit(recorder, generation, commit.seq, &bytes);
+            catalog.add_commit(of, commit.seq, &bytes);
             Ok(true)
         }
         Created::Lost => Ok(false),

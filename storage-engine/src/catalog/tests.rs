@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
-use capstan_model::{Address, FailureKind, Generation, Hour, RecorderId, Time, TimeRange};
+use capstan_model::{
+    Address, FailureKind, Generation, GenerationId, Hour, RecorderId, Time, TimeRange,
+};
 use futures::future::join_all;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -67,7 +69,7 @@ pub(in crate::catalog) fn segment(name: &str, first: i64) -> SegmentEntry {
 }
 
 pub(in crate::catalog) fn draft(name: &str, first: i64) -> CommitDraft {
-    CommitDraft { segments: vec![segment(name, first)], ..CommitDraft::default() }
+    CommitDraft::recorded([segment(name, first)], [], [])
 }
 
 pub(in crate::catalog) fn seconds(from: i64, to: i64) -> TimeRange {
@@ -102,13 +104,13 @@ async fn what_is_committed_is_read_again() {
     assert_eq!(segment_names(&catalog, seconds(10, 11)), ["a"]);
     assert_eq!(segment_names(&catalog, seconds(11, 3_999)), [""; 0]);
     let found = catalog.segments(seconds(4_000, 4_001)).next().unwrap();
-    assert_eq!((found.recorder, found.generation), (RECORDER, Generation(1)));
+    assert_eq!(found.of, GenerationId::new(RECORDER, Generation(1)));
     assert_eq!(
         found.path(Layer::Packets).as_ref(),
         "data/date=1970-01-01/hour=01/b/packets.parquet"
     );
     assert_eq!(found.hours(), [Hour(1)]);
-    let (_, _, state) = catalog.generations().next().unwrap();
+    let (_, state) = catalog.generations().next().unwrap();
     assert_eq!(state.writer().unwrap().info, live());
     assert_eq!((state.commits(), state.packets()), (2, 20));
     let totals = catalog.totals(TimeRange::ALL);
@@ -121,8 +123,7 @@ async fn segments_without_times_belong_to_all_of_time() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
     let untimed = SegmentEntry { hour: Hour::UNKNOWN, first: None, last: None, ..segment("u", 0) };
-    let draft = CommitDraft { segments: vec![untimed], ..CommitDraft::default() };
-    recorder.commit(draft).await.unwrap();
+    recorder.commit(CommitDraft::recorded([untimed], [], [])).await.unwrap();
     let catalog = Catalog::load(&store).await.unwrap();
     assert_eq!(segment_names(&catalog, TimeRange::ALL), ["u"]);
     assert_eq!(segment_names(&catalog, seconds(-9_000_000, 9_000_000)), [""; 0]);
@@ -142,21 +143,19 @@ async fn coverage_and_losses_are_kept() {
         note: String::new(),
     };
     let draft = CommitDraft {
-        listened: vec![listened.clone()],
-        losses: vec![loss.clone()],
         note: "started late".to_owned(),
-        ..CommitDraft::default()
+        ..CommitDraft::recorded([], [listened.clone()], [loss.clone()])
     };
     recorder.commit(draft).await.unwrap();
     let catalog = Catalog::load(&store).await.unwrap();
-    let covered = |range| catalog.coverage(range).map(|l| l.what.clone()).collect::<Vec<_>>();
+    let covered = |range| catalog.coverage(range).map(|l| l.fact.clone()).collect::<Vec<_>>();
     assert_eq!(covered(seconds(9, 20)), std::slice::from_ref(&listened));
     assert_eq!(covered(seconds(10, 20)), []);
-    let lost = |range| catalog.losses(range).map(|l| l.what.clone()).collect::<Vec<_>>();
+    let lost = |range| catalog.losses(range).map(|l| l.fact.clone()).collect::<Vec<_>>();
     assert_eq!(lost(seconds(5, 6)), std::slice::from_ref(&loss));
     assert_eq!(lost(seconds(6, 7)), []);
     assert_eq!(
-        catalog.generations().next().unwrap().2.notes(),
+        catalog.generations().next().unwrap().1.notes(),
         &["started late".to_owned()].into()
     );
 }
@@ -200,7 +199,7 @@ async fn counters_of_two_generations_do_not_overflow() {
     let vast = || {
         let last_ordinal = u64::MAX;
         let segment = SegmentEntry { packets: u64::MAX, last_ordinal, ..segment("a", 0) };
-        CommitDraft { segments: vec![segment], ..CommitDraft::default() }
+        CommitDraft::recorded([segment], [], [])
     };
     let mut first = Recorder::start(&store, RECORDER, import("aa", None)).await.unwrap();
     first.commit(vast()).await.unwrap();
@@ -227,7 +226,7 @@ async fn each_start_takes_a_generation_of_its_own() {
 async fn a_log_that_somebody_else_writes_is_left_alone() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
-    let theirs = names::commit(RECORDER, Generation(1), 0);
+    let theirs = names::commit(GenerationId::new(RECORDER, Generation(1)), 0);
     assert_eq!(store.create(&theirs, nonce().into()).await.unwrap(), Created::Created);
     for _ in 0..2 {
         let failure = recorder.commit(draft("a", 0)).await.expect_err("taken");
@@ -271,7 +270,7 @@ async fn drafts_that_contradict_themselves_are_refused() {
     let bad = |change: fn(&mut SegmentEntry)| {
         let mut entry = segment("a", 0);
         change(&mut entry);
-        CommitDraft { segments: vec![entry], ..CommitDraft::default() }
+        CommitDraft::recorded([entry], [], [])
     };
     let mut drafts = vec![
         bad(|entry| entry.name = "../a".to_owned()),
@@ -282,7 +281,7 @@ async fn drafts_that_contradict_themselves_are_refused() {
         bad(|entry| entry.layers.truncate(4)),
     ];
     let twice = vec![segment("a", 0), segment("a", 5)];
-    drafts.push(CommitDraft { segments: twice, ..CommitDraft::default() });
+    drafts.push(CommitDraft::recorded(twice, [], []));
     for draft in drafts {
         let failure = recorder.commit(draft).await.expect_err("wrong");
         assert_eq!(failure.kind(), FailureKind::Usage);
@@ -320,7 +319,7 @@ async fn loading_and_following_cost_the_requests_they_should() {
 /// The bytes of a writer and of a log of `count` commits, as a recorder writes them.
 fn log(count: u64) -> (Vec<u8>, Vec<Vec<u8>>) {
     let writer = Writer {
-        format: entry::FORMAT,
+        format: entry::BEFORE_CHANGES,
         recorder: RECORDER,
         generation: Generation(1),
         info: live(),
@@ -328,7 +327,7 @@ fn log(count: u64) -> (Vec<u8>, Vec<Vec<u8>>) {
         nonce: "n".to_owned(),
     };
     let writer = checked::to_bytes(&writer).unwrap();
-    let mut chain = Chain::new(RECORDER, Generation(1), Some(&writer));
+    let mut chain = Chain::new(GenerationId::new(RECORDER, Generation(1)), Some(&writer));
     let mut commits = Vec::new();
     for seq in 0..count {
         let content = draft(&format!("s{seq}"), seq as i64 * 100);
@@ -343,10 +342,10 @@ fn log(count: u64) -> (Vec<u8>, Vec<Vec<u8>>) {
 fn read(writer: Option<&[u8]>, commits: &[(u64, Vec<u8>)]) -> Catalog {
     let mut catalog = Catalog::new();
     if let Some(writer) = writer {
-        catalog.add_writer(RECORDER, Generation(1), writer);
+        catalog.add_writer(GenerationId::new(RECORDER, Generation(1)), writer);
     }
     for (seq, bytes) in commits {
-        catalog.add_commit(RECORDER, Generation(1), *seq, bytes);
+        catalog.add_commit(GenerationId::new(RECORDER, Generation(1)), *seq, bytes);
     }
     catalog
 }
@@ -438,7 +437,7 @@ async fn a_damaged_object_in_the_store_does_not_hide_the_others() {
     for number in 0..3 {
         recorder.commit(draft(&format!("s{number}"), number)).await.unwrap();
     }
-    let path = names::commit(RECORDER, Generation(1), 1);
+    let path = names::commit(GenerationId::new(RECORDER, Generation(1)), 1);
     let full = object_store::path::Path::from(format!("prod/{path}"));
     objects.put_opts(&full, "{}".into(), Default::default()).await.unwrap();
     let catalog = Catalog::load(&store).await.unwrap();
@@ -458,7 +457,7 @@ fn the_first_format_stays_readable() {
 
     let golden = include_bytes!("golden/commit-1.json").trim_ascii_end();
     let commit: Commit = entry::read(golden).unwrap();
-    let [found] = &commit.content.segments[..] else { panic!("one segment") };
+    let [Fact::Segment(found)] = &commit.content.facts[..] else { panic!("one segment") };
     // Its filter was another one, and is passed over: any address may be there.
     assert_eq!(*found, SegmentEntry { address_filter: None, ..segment("s0", 0) });
     assert_eq!(found.path(Layer::Index).as_ref(), "data/date=1970-01-01/hour=00/s0/index");
@@ -499,8 +498,8 @@ proptest! {
         let mut expected = Vec::new();
         let mut catalog = Catalog::new();
         for (generation, count) in logs.iter().enumerate() {
-            let mut chain = Chain::new(RECORDER, of(generation), Some(b"w"));
-            catalog.add_writer(RECORDER, of(generation), b"w");
+            let mut chain = Chain::new(GenerationId::new(RECORDER, of(generation)), Some(b"w"));
+            catalog.add_writer(GenerationId::new(RECORDER, of(generation)), b"w");
             let mut queue = std::collections::VecDeque::new();
             for seq in 0..*count {
                 let name = format!("g{generation}-{seq}");
@@ -515,14 +514,14 @@ proptest! {
         for index in &order {
             let at = index.index(queues.len());
             if let Some((seq, bytes)) = queues[at].pop_front() {
-                catalog.add_commit(RECORDER, of(at), seq, &bytes);
+                catalog.add_commit(GenerationId::new(RECORDER, of(at)), seq, &bytes);
                 // Met again, as a reader does that follows and lists: nothing changes.
-                catalog.add_commit(RECORDER, of(at), seq, &bytes);
+                catalog.add_commit(GenerationId::new(RECORDER, of(at)), seq, &bytes);
             }
         }
         for (at, queue) in queues.iter().enumerate() {
             for (seq, bytes) in queue {
-                catalog.add_commit(RECORDER, of(at), *seq, bytes);
+                catalog.add_commit(GenerationId::new(RECORDER, of(at)), *seq, bytes);
             }
         }
         let mut found: Vec<String> = catalog.segments(TimeRange::ALL).map(|s| s.entry.name.clone()).collect();

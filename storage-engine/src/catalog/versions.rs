@@ -4,7 +4,7 @@
 //! What is put is checked against what it follows before it is sent, always.
 
 use bytes::Bytes;
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::{Failure, FailureKind, GenerationId};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
@@ -319,19 +319,18 @@ pub(crate) async fn read_part(
 /// A generation that has ended, if that is stored.
 pub(crate) async fn read_ended(
     store: &Store,
-    recorder: RecorderId,
-    generation: Generation,
+    of: GenerationId,
 ) -> Result<Option<GenerationState>, Failure> {
-    let path = names::ended_generation(recorder, generation);
+    let path = names::ended_generation(of);
     let Some(read) = read::<Ended>(store, &path, manifest::FORMAT).await? else { return Ok(None) };
-    check_name(&path, read.value.state.owner() == (recorder, generation))?;
+    check_name(&path, read.value.state.id() == of)?;
     Ok(Some(read.value.state))
 }
 
 /// Stores a generation that has ended. Two who do so say the same.
 pub(crate) async fn put_ended(store: &Store, state: &GenerationState) -> Result<(), Failure> {
-    let (recorder, generation) = state.owner();
-    let path = names::ended_generation(recorder, generation);
-    let ended = Ended { format: manifest::FORMAT, state: state.clone(), nonce: store.nonce() };
+    let path = names::ended_generation(state.id());
+    let ended =
+        Ended { format: manifest::BEFORE_CHANGES, state: state.clone(), nonce: store.nonce() };
     create(store, &path, ended).await.map(|_| ())
 }

@@ -11,20 +11,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::failure::with_causes;
-use capstan_model::{Failure, Generation, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, GenerationId, Time, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::base::Base;
 use super::chain::{Chain, sorted_out};
 use super::entry::{WriterInfo, WriterKind};
+use super::fact::Change;
+use super::facts::Attributed;
 use super::filter::AddressFilter;
 use super::gap::{About, Gap, GapKind};
 use super::generation::GenerationState;
 use super::rollup::{FIRST_FORMAT, begin, open_logs};
 use super::root::Root;
+use super::segment_state;
 use super::slots::Slots;
-use super::state::{Catalog, CommitId, Said, Segment};
+use super::state::{Catalog, CommitId, Known as KnownFact, Segment};
 use super::versions::{self, Versioned};
 use crate::store::{Store, names};
 
@@ -35,7 +38,7 @@ const AT_ONCE: usize = 32;
 const GAPS_EVERY: u32 = 32;
 
 /// Generations by their ids.
-type Known = BTreeMap<(RecorderId, Generation), Arc<GenerationState>>;
+type Known = BTreeMap<GenerationId, Arc<GenerationState>>;
 
 /// Every generation there ever was.
 #[derive(Debug, Clone, Default)]
@@ -95,18 +98,20 @@ pub struct Window {
     /// Segments with decryption secrets that packets of the range may need, wherever they lie.
     pub secrets: Vec<Arc<Segment>>,
     /// When and where was listened in it: statements that are not cut to the range.
-    pub listened: Vec<Said<Listened>>,
+    pub listened: Vec<Attributed<Listened>>,
     /// What is missing in it. A loss at a single moment has a range of one nanosecond or none.
-    pub losses: Vec<Said<Loss>>,
+    pub losses: Vec<Attributed<Loss>>,
+    /// What became of segments.
+    pub(super) changes: Vec<Change>,
     /// Whose all this is; none if what it said of itself cannot be read.
-    pub writers: BTreeMap<(RecorderId, Generation), Option<WriterInfo>>,
+    pub writers: BTreeMap<GenerationId, Option<WriterInfo>>,
     /// Segments of its hours that were passed over together, as none of them has the addresses asked for.
     /// One that touches several hours counts in each.
     pub pruned_by_manifest: u64,
     /// What it should say and does not, as objects of the catalog cannot be used.
     pub gaps: Vec<Gap>,
     /// Who says something in its hours and was taken in after its root, and by which version.
-    pub(super) newcomers: BTreeMap<(RecorderId, Generation), u64>,
+    pub(super) newcomers: BTreeMap<GenerationId, u64>,
 }
 
 impl CatalogView {
@@ -176,9 +181,9 @@ impl CatalogView {
         let root = match newer {
             None => root,
             Some(newer) => {
-                let generations = tail.generations().map(|(recorder, generation, _)| {
-                    GenerationState::new(None, Chain::new(recorder, generation, None))
-                });
+                let generations = tail
+                    .generations()
+                    .map(|(of, _)| GenerationState::new(None, Chain::new(of, None)));
                 let value = root.value.patched(newer.version, newer.wide, generations.collect());
                 Versioned { value, sha256: root.sha256 }
             }
@@ -198,21 +203,21 @@ impl CatalogView {
     /// Generations that the root does not name, before their first commit, and what is wrong with them.
     async fn begin(
         &self,
-        owners: Vec<(RecorderId, Generation)>,
+        owners: Vec<GenerationId>,
     ) -> Result<Vec<(GenerationState, Vec<String>)>, Failure> {
         let store = &self.store;
-        let read = stream::iter(owners).map(|(recorder, generation)| async move {
+        let read = stream::iter(owners).map(|of| async move {
             // Without a first commit nothing was committed, or it was all removed since: then the name
             // is one that could not be.
-            let first = names::commit(recorder, generation, 0);
+            let first = names::commit(of, 0);
             if store.head(&first).await?.is_none() {
-                match versions::read_ended(store, recorder, generation).await {
+                match versions::read_ended(store, of).await {
                     Ok(Some(_)) => return Ok(None),
                     Err(failure) if GapKind::of(&failure).is_none() => return Err(failure),
                     Ok(None) | Err(_) => {}
                 }
             }
-            Ok::<_, Failure>(Some(begin(store, recorder, generation).await?))
+            Ok::<_, Failure>(Some(begin(store, of).await?))
         });
         read.buffered(AT_ONCE).try_filter_map(|begun| async move { Ok(begun) }).try_collect().await
     }
@@ -239,11 +244,11 @@ impl CatalogView {
     }
 
     /// Logs with commits that are not rolled up, and the number of the first of these.
-    pub fn waiting(&self) -> impl Iterator<Item = (RecorderId, Generation, u64)> {
-        self.tail.generations().filter_map(|(recorder, generation, state)| {
-            let log = self.root.value.log((recorder, generation));
+    pub fn waiting(&self) -> impl Iterator<Item = CommitId> {
+        self.tail.generations().filter_map(|(of, state)| {
+            let log = self.root.value.log(of);
             let rolled_up = log.map_or(0, |log| log.state.chain().next());
-            (state.chain().next() > rolled_up).then_some((recorder, generation, rolled_up))
+            (state.chain().next() > rolled_up).then_some(CommitId { of, seq: rolled_up })
         })
     }
 
@@ -275,23 +280,14 @@ impl CatalogView {
         }
         self.gaps.iter().for_each(|gap| window.add_gap(Some(gap), &range));
         self.look_for_newer_root(&mut window).await?;
-        for (recorder, generation, state) in self.tail.generations() {
+        for (of, state) in self.tail.generations() {
             let info = state.writer().map(|writer| writer.info.clone());
-            window.writers.insert((recorder, generation), info);
+            window.writers.insert(of, info);
         }
-        let counts =
-            |of: &(RecorderId, Generation), seq| !self.replaced.contains(&(of.0, of.1, seq));
-        let segments = |range| self.tail.segments(range).filter(|of| counts(&of.by, of.seq));
-        window.segments.extend(segments(range).cloned());
-        let secrets = segments(TimeRange::ALL).filter(|of| of.entry.secrets);
-        window.secrets.extend(secrets.cloned());
-        if asked.statements {
-            let listened = self.tail.coverage(range);
-            let listened = listened.filter(|of| counts(&(of.recorder, of.generation), of.seq));
-            window.listened.extend(listened.cloned());
-            let losses = self.tail.losses(range);
-            let losses = losses.filter(|of| counts(&(of.recorder, of.generation), of.seq));
-            window.losses.extend(losses.cloned());
+        for fact in self.tail.facts() {
+            if !self.replaced.contains(&fact.commit()) {
+                window.take(fact, asked);
+            }
         }
         window.put_in_order();
         Ok(window)
@@ -327,11 +323,11 @@ impl CatalogView {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn rolled_up(&self, owner: (RecorderId, Generation)) -> Result<u64, Failure> {
-        if let Some(log) = self.root.value.log(owner) {
+    pub async fn rolled_up(&self, of: GenerationId) -> Result<u64, Failure> {
+        if let Some(log) = self.root.value.log(of) {
             return Ok(log.state.chain().next());
         }
-        match versions::read_ended(&self.store, owner.0, owner.1).await {
+        match versions::read_ended(&self.store, of).await {
             Ok(state) => Ok(state.map_or(0, |state| state.chain().next())),
             Err(failure) if GapKind::of(&failure).is_some() => Ok(0),
             Err(failure) => Err(failure),
@@ -340,10 +336,7 @@ impl CatalogView {
 
     /// Ended generations that are not among those that are stored as such. What each writer says of itself stays, so that one
     /// which neither goes on nor has ended is missed.
-    async fn lost_generations(
-        &self,
-        ended: &BTreeSet<(RecorderId, Generation)>,
-    ) -> Result<Vec<Gap>, Failure> {
+    async fn lost_generations(&self, ended: &BTreeSet<GenerationId>) -> Result<Vec<Gap>, Failure> {
         let store = &self.store;
         if store.format().format < FIRST_FORMAT {
             return Ok(Vec::new());
@@ -355,12 +348,12 @@ impl CatalogView {
         }
         let open = owners(store, &names::open_logs(), names::parse_open).await?;
         let mut gaps = Vec::new();
-        for (recorder, generation) in lost.difference(&open) {
+        for of in lost.difference(&open) {
             // Of one that was killed before its first commit there is nothing to say. It was marked as open before that,
             // and is stored as ended before the mark goes. A listing may not show yet what was put just now.
-            let path = names::ended_generation(*recorder, *generation);
-            let log = names::log_of(*recorder, *generation);
-            let mark = names::open(*recorder, *generation);
+            let path = names::ended_generation(*of);
+            let log = names::log_of(*of);
+            let mark = names::open(*of);
             let is_lost = store.list(&log).next().await.transpose()?.is_some()
                 && store.head(&mark).await?.is_none()
                 && store.head(&path).await?.is_none();
@@ -387,14 +380,14 @@ impl CatalogView {
             listed.into_iter().filter(|owner| !known.contains_key(owner)).collect()
         };
         let mut read = stream::iter(unknown)
-            .map(|(recorder, generation)| async move {
-                let read = versions::read_ended(store, recorder, generation).await;
-                (names::ended_generation(recorder, generation), read)
+            .map(|of| async move {
+                let read = versions::read_ended(store, of).await;
+                (names::ended_generation(of), read)
             })
             .buffered(AT_ONCE);
         while let Some((path, state)) = read.next().await {
             match state {
-                Ok(state) => known().extend(state.map(|state| (state.owner(), Arc::new(state)))),
+                Ok(state) => known().extend(state.map(|state| (state.id(), Arc::new(state)))),
                 Err(failure) => match GapKind::of(&failure) {
                     Some(kind) => {
                         let what = with_causes(&failure);
@@ -406,8 +399,8 @@ impl CatalogView {
         }
         let mut generations = known().clone();
         // What this view followed itself is of its moment.
-        for (recorder, generation, state) in self.tail.generations() {
-            generations.insert((recorder, generation), Arc::new(state.clone()));
+        for (of, state) in self.tail.generations() {
+            generations.insert(of, Arc::new(state.clone()));
         }
         Ok(Generations { generations: generations.into_values().collect(), gaps })
     }
@@ -417,8 +410,8 @@ impl CatalogView {
 async fn owners(
     store: &Store,
     folder: &Path,
-    parse: fn(&Path) -> Option<(RecorderId, Generation)>,
-) -> Result<BTreeSet<(RecorderId, Generation)>, Failure> {
+    parse: fn(&Path) -> Option<GenerationId>,
+) -> Result<BTreeSet<GenerationId>, Failure> {
     let named = store.list(folder).try_filter_map(async |object| Ok(parse(&object.path)));
     named.try_collect().await
 }
@@ -426,8 +419,8 @@ async fn owners(
 impl Window {
     /// Whether somebody records what happens now, as opposed to reading a capture that exists. Of whom nothing is
     /// known it is taken for true: then moments without it are told.
-    pub fn is_live(&self, recorder: RecorderId, generation: Generation) -> bool {
-        let info = self.writers.get(&(recorder, generation)).and_then(Option::as_ref);
+    pub fn is_live(&self, of: GenerationId) -> bool {
+        let info = self.writers.get(&of).and_then(Option::as_ref);
         info.is_none_or(|info| info.kind == WriterKind::Live)
     }
 
@@ -441,22 +434,51 @@ impl Window {
         }
     }
 
-    /// Sorts, and leaves out what several slots say.
-    fn put_in_order(&mut self) {
-        fn segment(of: &Segment) -> (RecorderId, Generation, u64, u64, &str) {
-            (of.recorder, of.generation, of.seq, of.entry.first_ordinal, &of.entry.name)
+    /// Takes in a fact, if it is asked for.
+    pub(super) fn take(&mut self, fact: &KnownFact, asked: Asked<'_>) {
+        let range = asked.range;
+        match fact {
+            KnownFact::Segment(segment) => {
+                if segment.entry.touches(&range) {
+                    self.segments.push(Arc::clone(segment));
+                }
+                if segment.entry.secrets {
+                    self.secrets.push(Arc::clone(segment));
+                }
+            }
+            KnownFact::Change(said) => self.changes.push(said.fact.clone()),
+            KnownFact::Listened(said) if asked.statements => {
+                if said.fact.range.intersect(&range).is_some() {
+                    self.listened.push(said.clone());
+                }
+            }
+            KnownFact::Loss(said) if asked.statements => {
+                if said.fact.touches(&range) {
+                    self.losses.push(said.clone());
+                }
+            }
+            KnownFact::Listened(_) | KnownFact::Loss(_) => {}
         }
+    }
+
+    /// Sorts, leaves out what several slots say, and gives each segment what became of it.
+    fn put_in_order(&mut self) {
+        fn segment(of: &Segment) -> (GenerationId, u64, u64, &str) {
+            (of.of, of.by.seq, of.entry.first_ordinal, &of.entry.name)
+        }
+        let changes = std::mem::take(&mut self.changes);
         for segments in [&mut self.segments, &mut self.secrets] {
             segments.sort_by(|a, b| segment(a).cmp(&segment(b)));
             segments.dedup_by(|a, b| segment(a) == segment(b));
+            segment_state::apply(segments, &changes);
         }
-        fn said<T>(of: &Said<T>, range: &TimeRange) -> (RecorderId, Generation, u64, Time, Time) {
-            (of.recorder, of.generation, of.seq, range.start, range.end)
+        fn said<T>(of: &Attributed<T>, range: &TimeRange) -> (GenerationId, u64, Time, Time) {
+            (of.by, of.seq, range.start, range.end)
         }
-        self.listened.sort_by_key(|of| (said(of, &of.what.range), of.what.interfaces.clone()));
+        self.listened.sort_by_key(|of| (said(of, &of.fact.range), of.fact.interfaces.clone()));
         self.listened.dedup();
         self.losses.sort_by_key(|of| {
-            (said(of, &of.what.range), of.what.interface, of.what.cause.name(), of.what.packets)
+            (said(of, &of.fact.range), of.fact.interface, of.fact.cause.name(), of.fact.packets)
         });
         self.losses.dedup();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_model::{Failure, Generation, RecorderId};
+use capstan_model::{Failure, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
 use roaring::RoaringTreemap;
 
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
     /// Every generation: about a kilobyte each.
-    pub(crate) generations: BTreeMap<(RecorderId, Generation), GenerationState>,
+    pub(crate) generations: BTreeMap<GenerationId, GenerationState>,
     /// What is wrong.
     pub(crate) problems: Vec<Problem>,
     /// Commits that a repair has replaced.
@@ -50,11 +50,11 @@ pub(crate) async fn walk(
     let mut walked = Walked::default();
     // Logs before writers: a writer is there before its first commit, so each log that is
     // listed has a writer that is listed. A bit a commit is kept, as a folder lists in any order.
-    let mut logs: BTreeMap<(RecorderId, Generation), RoaringTreemap> = BTreeMap::new();
+    let mut logs: BTreeMap<GenerationId, RoaringTreemap> = BTreeMap::new();
     let mut listed = store.list(&names::log(None));
     while let Some(object) = listed.try_next().await? {
-        if let Some((recorder, generation, seq)) = names::parse_commit(&object.path) {
-            logs.entry((recorder, generation)).or_default().insert(seq);
+        if let Some(CommitId { of, seq }) = names::parse_commit(&object.path) {
+            logs.entry(of).or_default().insert(seq);
         }
     }
     drop(listed);
@@ -69,32 +69,31 @@ pub(crate) async fn walk(
     drop(listed);
     let owners: Vec<_> = logs.keys().copied().collect();
     let mut begun = stream::iter(owners)
-        .map(|(recorder, generation)| {
-            let is_there = writers.contains(&(recorder, generation));
+        .map(|of| {
+            let is_there = writers.contains(&of);
             async move {
-                let path = names::writer(recorder, generation);
+                let path = names::writer(of);
                 let bytes = match is_there {
                     true => Some(store.get(&path).await?),
                     false => None,
                 };
-                Ok::<_, Failure>((recorder, generation, bytes))
+                Ok::<_, Failure>((of, bytes))
             }
         })
         .buffered(AT_ONCE);
-    while let Some((recorder, generation, bytes)) = begun.try_next().await? {
-        let seqs = logs.remove(&(recorder, generation)).unwrap_or_default();
+    while let Some((of, bytes)) = begun.try_next().await? {
+        let seqs = logs.remove(&of).unwrap_or_default();
         let (writer, chain) = match bytes {
-            Some(bytes) => read_writer(recorder, generation, &bytes, &mut walked.problems),
+            Some(bytes) => read_writer(of, &bytes, &mut walked.problems),
             None => {
-                let object =
-                    names::commit(recorder, generation, seqs.min().unwrap_or(0)).to_string();
+                let object = names::commit(of, seqs.min().unwrap_or(0)).to_string();
                 walked.problems.push(Problem::NoWriter { object });
-                (None, Chain::new(recorder, generation, None))
+                (None, Chain::new(of, None))
             }
         };
         let state = GenerationState::new(writer, chain);
         let state = follow(store, state, seqs, &mut walked, &mut met).await?;
-        walked.generations.insert((recorder, generation), state);
+        walked.generations.insert(of, state);
     }
     Ok(walked)
 }
@@ -107,10 +106,10 @@ async fn follow(
     walked: &mut Walked,
     met: &mut impl FnMut(Met) -> Result<(), Failure>,
 ) -> Result<GenerationState, Failure> {
-    let (recorder, generation) = state.owner();
+    let of = state.id();
     let mut read = stream::iter(seqs)
         .map(|seq| async move {
-            let bytes = store.get_if_present(&names::commit(recorder, generation, seq)).await?;
+            let bytes = store.get_if_present(&names::commit(of, seq)).await?;
             Ok::<_, Failure>((seq, bytes))
         })
         .buffered(AT_ONCE);
@@ -125,7 +124,7 @@ async fn follow(
         if let Some(commit) = state.follow(seq, &bytes, &mut walked.problems) {
             let is_changed = is_changed(&walked.problems[known..]);
             walked.replaced.extend(commit.content.replaced());
-            let (id, sha256) = ((recorder, generation, seq), sha256_hex(&bytes));
+            let (id, sha256) = (CommitId { of, seq }, sha256_hex(&bytes));
             met(Met { id, sha256, commit, is_changed })?;
         }
     }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use capstan_model::GenerationId;
 use capstan_model::words::{agree, count};
-use capstan_model::{Generation, RecorderId};
 
 use super::adopt::Why;
 use crate::catalog::TimeSlot;
@@ -28,7 +28,7 @@ pub enum Action {
     /// A boundary was put anew.
     Boundary(u64),
     /// An ended generation was put anew from its log.
-    Generation(RecorderId, Generation),
+    Generation(GenerationId),
     /// A root was put.
     Root {
         /// Its version.
@@ -52,9 +52,9 @@ pub enum Action {
     /// A damaged commit was removed, as manifests have what it said.
     Needless(String),
     /// What a writer says of itself was put anew.
-    Writer(RecorderId, Generation),
+    Writer(GenerationId),
     /// What a writer said of itself is lost.
-    NoWriter(RecorderId, Generation),
+    NoWriter(GenerationId),
     /// A commit that cannot be read, or is not what was written, counts no more: all that it may have named
     /// and that can be had is named again.
     Replaced(String),
@@ -100,12 +100,8 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::Boundary(number) => write!(f, "{}: written again", names::boundary(*number)),
-            Action::Generation(recorder, generation) => {
-                write!(
-                    f,
-                    "{}: written again from its log",
-                    names::ended_generation(*recorder, *generation)
-                )
+            Action::Generation(of) => {
+                write!(f, "{}: written again from its log", names::ended_generation(*of))
             }
             Action::Root { version, from: 0, logs } => write!(
                 f,
@@ -139,13 +135,13 @@ impl fmt::Display for Action {
             Action::Needless(commit) => {
                 write!(f, "{commit}: removed: it is damaged, and what it said is rolled up")
             }
-            Action::Writer(recorder, generation) => {
-                write!(f, "{}: written again", names::writer(*recorder, *generation))
+            Action::Writer(of) => {
+                write!(f, "{}: written again", names::writer(*of))
             }
-            Action::NoWriter(recorder, generation) => write!(
+            Action::NoWriter(of) => write!(
                 f,
                 "{}: cannot be written again: who recorded what its log says is not known any more",
-                names::writer(*recorder, *generation)
+                names::writer(*of)
             ),
             Action::Replaced(commit) => {
                 write!(f, "{commit}: counts no more, as what it named is named again")

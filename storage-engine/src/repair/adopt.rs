@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use capstan_index::Field;
-use capstan_model::{Address, Failure, FailureKind, Generation, Hour, RecorderId, Time};
+use capstan_model::{Address, Failure, FailureKind, Generation, GenerationId, Hour, Time};
 
 use crate::catalog::entry::sha256_hex;
-use crate::catalog::{AddressFilter, LayerEntry, Owner, SegmentEntry, WriterKind};
+use crate::catalog::{AddressFilter, LayerEntry, SegmentEntry, WriterKind};
 use crate::fetch::StoreFetch;
 use crate::segment::Layer;
 use crate::segment::index_layer::Meta;
@@ -242,7 +242,7 @@ impl Stray {
         let Ok(recorder) = meta.recorder.parse() else {
             return unusable(format!("'{}' is no recorder", meta.recorder));
         };
-        let owner = Owner { recorder, generation: Generation(meta.generation) };
+        let owner = GenerationId::new(recorder, Generation(meta.generation));
         let (layers, absent) = self.layers(meta, sha256_hex(&bytes), bytes.len() as u64);
         if absent.contains(&Layer::Flows) {
             return unusable("its flows layer is missing, or has another length".to_owned());
@@ -273,15 +273,15 @@ impl Stray {
 #[derive(Debug)]
 pub(super) struct Opened {
     segment: Segment,
-    pub(super) owner: Owner,
+    pub(super) owner: GenerationId,
     layers: Vec<LayerEntry>,
     /// Layers it was written with that are not there, or not as they were.
     pub(super) absent: Vec<Layer>,
 }
 
 impl Opened {
-    pub(super) fn owner(&self) -> (RecorderId, Generation) {
-        (self.owner.recorder, self.owner.generation)
+    pub(super) fn owner(&self) -> GenerationId {
+        self.owner
     }
 
     /// The hours of its packets.

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capstan_model::GenerationId;
+
 use super::adopt::Log;
-use super::survey::{Owner, Survey};
+use super::survey::Survey;
 use crate::catalog::rollup::silent;
 use crate::catalog::root::Root;
 use crate::catalog::{About, CommitId, Gap, GapKind, GenerationState, Problem};
@@ -15,23 +17,26 @@ pub(super) type Doubtful = BTreeMap<CommitId, Gap>;
 /// Finds them: those that readers miss; of logs that were forgotten those that no manifest has as they were
 /// written; and all others where objects of the rolled-up catalog cannot be read. `was_sound`: none of these
 /// was damaged or missing before the repair.
-pub(super) fn doubtful(survey: &Survey, was_sound: bool, forgotten: &BTreeSet<Owner>) -> Doubtful {
+pub(super) fn doubtful(
+    survey: &Survey,
+    was_sound: bool,
+    forgotten: &BTreeSet<GenerationId>,
+) -> Doubtful {
     let usable = |gap: &Gap| gap.kind != GapKind::TooNew;
     let empty = Root::empty();
     let root = survey.roots.readable.as_ref().unwrap_or(&empty);
     let hidden = root.hidden();
     // A root names only so many.
     let names_all = hidden.iter().all(|gap| gap.commit().is_some());
-    let cut = survey.cut_logs().map(|(recorder, generation, seq)| {
-        let object = names::commit(recorder, generation, seq);
+    let cut = survey.cut_logs().map(|CommitId { of, seq }| {
+        let object = names::commit(of, seq);
         let what = format!("{object} is missing, though it was rolled up");
         Gap::new(&object, GapKind::Missing, About::AnyTime, what)
     });
     let of_logs = survey.logs.problems.iter().filter_map(Problem::gap).chain(cut).filter(|gap| {
         let is_missed = |id: CommitId| {
-            let owner = (id.0, id.1);
-            id.2 >= survey.rolled_up(root, &owner)
-                || forgotten.contains(&owner) && !survey.is_rolled_up_as_written(&id)
+            id.seq >= survey.rolled_up(root, &id.of)
+                || forgotten.contains(&id.of) && !survey.is_rolled_up_as_written(&id)
         };
         !was_sound || !names_all || gap.commit().is_some_and(is_missed)
     });
@@ -45,8 +50,8 @@ pub(super) fn doubtful(survey: &Survey, was_sound: bool, forgotten: &BTreeSet<Ow
 }
 
 /// What is known of each log.
-pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<Owner, Log> {
-    let mut logs: BTreeMap<Owner, Log> = BTreeMap::new();
+pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<GenerationId, Log> {
+    let mut logs: BTreeMap<GenerationId, Log> = BTreeMap::new();
     for (owner, state) in &survey.logs.generations {
         let log = Log {
             kind: survey.kinds.of(owner),
@@ -60,11 +65,10 @@ pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<Owner, Log>
         logs.insert(*owner, log);
     }
     for id in doubtful.keys() {
-        let owner = (id.0, id.1);
-        let commits = survey.logs.generations.get(&owner).map_or(0, GenerationState::commits);
-        if let Some(log) = logs.get_mut(&owner) {
+        let commits = survey.logs.generations.get(&id.of).map_or(0, GenerationState::commits);
+        if let Some(log) = logs.get_mut(&id.of) {
             log.has_hole = true;
-            log.is_cut |= id.2.saturating_add(1) >= commits;
+            log.is_cut |= id.seq.saturating_add(1) >= commits;
         }
     }
     logs

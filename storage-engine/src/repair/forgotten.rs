@@ -1,9 +1,8 @@
 //! Generations that no root names any more, although manifests have what their first commits said.
 
-use capstan_model::Failure;
+use capstan_model::{Failure, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::survey::Owner;
 use crate::catalog::GenerationState;
 use crate::catalog::rollup::begin;
 use crate::store::{Store, names};
@@ -18,16 +17,15 @@ const AT_ONCE: usize = 32;
 /// What the store says.
 pub(super) async fn as_rolled_up(
     store: &Store,
-    owner: Owner,
+    of: GenerationId,
     commits: u64,
 ) -> Result<GenerationState, Failure> {
-    let (recorder, generation) = owner;
-    let (mut state, _) = begin(store, recorder, generation).await?;
+    let (mut state, _) = begin(store, of).await?;
     // What is wrong with these commits hides nothing: manifests have what they said.
     let mut hides_nothing = Vec::new();
     let mut read = stream::iter(0..commits)
         .map(|seq| async move {
-            let bytes = store.get_if_present(&names::commit(recorder, generation, seq)).await?;
+            let bytes = store.get_if_present(&names::commit(of, seq)).await?;
             Ok::<_, Failure>((seq, bytes))
         })
         .buffered(AT_ONCE);

@@ -4,7 +4,7 @@ use capstan_model::{Failure, RecorderId};
 use sha2::{Digest, Sha256};
 
 use super::Options;
-use crate::catalog::{CommitDraft, Finished, Recorder, SegmentEntry, WriterInfo, WriterKind};
+use crate::catalog::{CommitDraft, Fact, Finished, Recorder, SegmentEntry, WriterInfo, WriterKind};
 use crate::store::Store;
 
 /// Segments in one commit.
@@ -17,49 +17,49 @@ pub(super) struct RepairLog<'a> {
     recorder: Option<Recorder>,
     /// Those that are in no commit yet.
     waiting: Vec<SegmentEntry>,
-    /// Those that a commit in doubt names, too.
-    in_doubt: Vec<SegmentEntry>,
     /// How many segments, and their packets.
     named: (u64, u64),
 }
 
 impl<'a> RepairLog<'a> {
     pub(super) fn new(store: &'a Store, options: &'a Options) -> Self {
-        let (waiting, in_doubt) = (Vec::new(), Vec::new());
-        RepairLog { store, options, recorder: None, waiting, in_doubt, named: (0, 0) }
+        RepairLog { store, options, recorder: None, waiting: Vec::new(), named: (0, 0) }
     }
 
-    /// Names a segment. If a commit in doubt names it, too, that comes in the commit that says that the one in
-    /// doubt is replaced: so readers find the segment once at any time.
-    pub(super) async fn name(
-        &mut self,
-        entry: SegmentEntry,
-        is_in_doubt: bool,
-    ) -> Result<(), Failure> {
-        let (segments, packets) = &mut self.named;
-        *segments += 1;
-        *packets = packets.saturating_add(entry.packets);
-        if is_in_doubt {
-            self.in_doubt.push(entry);
-            return Ok(());
-        }
+    /// Names a segment that no commit names.
+    pub(super) async fn name(&mut self, entry: SegmentEntry) -> Result<(), Failure> {
+        self.count(&entry);
         self.waiting.push(entry);
         if self.waiting.len() >= SEGMENTS {
-            let segments = std::mem::take(&mut self.waiting);
-            self.commit(CommitDraft { segments, ..CommitDraft::default() }).await?;
+            let facts = std::mem::take(&mut self.waiting).into_iter().map(Fact::Segment).collect();
+            self.commit(CommitDraft { facts, ..CommitDraft::default() }).await?;
         }
         Ok(())
     }
 
-    /// Names what waits, and says which commits count no more; whether there was any of both.
-    pub(super) async fn end(mut self, replaces: Vec<String>) -> Result<bool, Failure> {
+    fn count(&mut self, entry: &SegmentEntry) {
+        let (segments, packets) = &mut self.named;
+        *segments += 1;
+        *packets = packets.saturating_add(entry.packets);
+    }
+
+    /// Names what waits, and says which commits count no more; whether there was any of both. `in_doubt`: segments that
+    /// these commits name. They come in the commit that says so: readers find such a segment once at any time.
+    pub(super) async fn end(
+        mut self,
+        in_doubt: impl Iterator<Item = SegmentEntry>,
+        replaces: Vec<String>,
+    ) -> Result<bool, Failure> {
+        let in_doubt: Vec<SegmentEntry> = in_doubt.collect();
+        in_doubt.iter().for_each(|entry| self.count(entry));
         if self.named.0 == 0 && replaces.is_empty() {
             return Ok(false);
         }
         let mut segments = std::mem::take(&mut self.waiting);
-        segments.append(&mut self.in_doubt);
+        segments.extend(in_doubt);
+        let facts = segments.into_iter().map(Fact::Segment).collect();
         let finished = Some(Finished { complete: true, packets_total: self.named.1 });
-        self.commit(CommitDraft { segments, replaces, finished, ..CommitDraft::default() }).await?;
+        self.commit(CommitDraft { facts, replaces, finished, ..CommitDraft::default() }).await?;
         Ok(true)
     }
 

@@ -3,13 +3,12 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_model::{Failure, Generation, Hour, RecorderId, Time};
+use capstan_model::{Failure, Generation, GenerationId, Hour, RecorderId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::adopt::Taken;
 use crate::catalog::by_slot::BySlot;
-use crate::catalog::entry::{generation_number, recorder_hex};
-use crate::catalog::{CommitId, Segment, TimeSlot};
+use crate::catalog::{CommitId, Fact, Segment, TimeSlot, What};
 use crate::segment::Layer;
 
 /// A segment that a commit names.
@@ -19,20 +18,11 @@ pub(super) struct Named {
     #[serde(rename = "s")]
     pub(super) segment: String,
     /// Who recorded it.
-    #[serde(rename = "r", with = "recorder_hex")]
-    recorder: RecorderId,
-    /// In which generation.
-    #[serde(rename = "g", with = "generation_number")]
-    generation: Generation,
-    /// Whose commit names it. That is another one if the segment was repaired.
-    #[serde(rename = "br", with = "recorder_hex")]
-    by_recorder: RecorderId,
-    /// In which generation.
-    #[serde(rename = "bg", with = "generation_number")]
-    by_generation: Generation,
-    /// In which commit.
-    #[serde(rename = "q")]
-    seq: u64,
+    #[serde(rename = "r")]
+    of: GenerationId,
+    /// The commit that names it. It is another one's if the segment was repaired.
+    #[serde(rename = "b")]
+    pub(super) by: CommitId,
     /// Lowest ordinal.
     #[serde(rename = "f")]
     first: u64,
@@ -46,20 +36,28 @@ pub(super) struct Named {
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     times: Option<(Time, Time)>,
     /// The lengths of its layers, in the order of [`Layer::ALL`].
-    #[serde(rename = "b")]
+    #[serde(rename = "y")]
     pub(super) layers: Vec<Option<u64>>,
+}
+
+/// That layers of a segment were retired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RetiredLayers {
+    /// The segment.
+    #[serde(rename = "s")]
+    segment: String,
+    /// Names of the layers.
+    #[serde(rename = "y")]
+    layers: Vec<String>,
 }
 
 impl Named {
     fn of(segment: &Segment) -> Named {
-        let Segment { recorder, generation, seq, by, entry } = segment;
+        let Segment { of, by, entry, .. } = segment;
         Named {
             segment: entry.name.clone(),
-            recorder: *recorder,
-            generation: *generation,
-            by_recorder: by.0,
-            by_generation: by.1,
-            seq: *seq,
+            of: *of,
+            by: *by,
             first: entry.first_ordinal,
             hour: entry.hour,
             last: entry.last_ordinal,
@@ -67,17 +65,12 @@ impl Named {
             layers: Layer::ALL.iter().map(|of| Some(entry.layer(*of)?.bytes)).collect(),
         }
     }
-
-    /// The commit that names it.
-    pub(super) fn commit(&self) -> CommitId {
-        (self.by_recorder, self.by_generation, self.seq)
-    }
 }
 
 impl From<Named> for Taken {
     fn from(of: Named) -> Taken {
-        let Named { segment, generation, first, last, times, .. } = of;
-        Taken { segment, generation, import: None, first, last, times }
+        let Named { segment, of, first, last, times, .. } = of;
+        Taken { segment, generation: of.generation, import: None, first, last, times }
     }
 }
 
@@ -88,6 +81,8 @@ type ByRecorder = BTreeMap<RecorderId, Vec<Taken>>;
 #[derive(Debug)]
 pub(super) struct NamedSegments {
     slots: BySlot<Named>,
+    /// Layers that were retired.
+    retired: BySlot<RetiredLayers>,
     /// Generations that have segments.
     generations: BTreeMap<RecorderId, BTreeSet<Generation>>,
     /// Slots that are compared with at the moment.
@@ -101,7 +96,42 @@ impl NamedSegments {
     /// A temporary file cannot be made.
     pub(super) fn new() -> Result<NamedSegments, Failure> {
         let (generations, loaded) = (BTreeMap::new(), BTreeMap::new());
-        Ok(NamedSegments { slots: BySlot::new()?, generations, loaded })
+        let (slots, retired) = (BySlot::new()?, BySlot::new()?);
+        Ok(NamedSegments { slots, retired, generations, loaded })
+    }
+
+    /// Takes in a fact of a commit, if it is about segments.
+    ///
+    /// # Errors
+    /// The temporary file cannot be written.
+    pub(super) fn take(&mut self, by: CommitId, fact: Fact) -> Result<(), Failure> {
+        match fact {
+            Fact::Segment(entry) => self.add(&Segment::of(by, entry)),
+            Fact::Change(change) => {
+                let What::LayersRetired { layers, .. } = change.what else { return Ok(()) };
+                let layers = layers.into_iter().map(|of| of.layer).collect();
+                let retired = RetiredLayers { segment: change.segment, layers };
+                change.slots.iter().try_for_each(|slot| self.retired.push(*slot, &retired))
+            }
+            Fact::Listened(_) | Fact::Loss(_) | Fact::Unknown(_) => Ok(()),
+        }
+    }
+
+    /// The layers that were retired of segments in an hour, by the segment's name.
+    ///
+    /// # Errors
+    /// The temporary file cannot be read.
+    pub(super) fn retired_in(
+        &self,
+        hour: Hour,
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
+        let mut retired = BTreeMap::<String, BTreeSet<String>>::new();
+        for slot in [TimeSlot::Hour(hour), TimeSlot::Wide] {
+            for of in self.retired.read(slot)? {
+                retired.entry(of.segment).or_default().extend(of.layers);
+            }
+        }
+        Ok(retired)
     }
 
     /// Adds one: to the slots of its packets, and to the hour in which its objects lie.
@@ -109,7 +139,7 @@ impl NamedSegments {
     /// # Errors
     /// The temporary file cannot be written.
     pub(super) fn add(&mut self, segment: &Segment) -> Result<(), Failure> {
-        self.generations.entry(segment.recorder).or_default().insert(segment.generation);
+        self.generations.entry(segment.of.recorder).or_default().insert(segment.of.generation);
         let named = Named::of(segment);
         let mut slots: BTreeSet<TimeSlot> =
             TimeSlot::of_segment(&segment.entry).into_iter().collect();
@@ -117,7 +147,7 @@ impl NamedSegments {
         for slot in slots {
             self.slots.push(slot, &named)?;
             if let Some(loaded) = self.loaded.get_mut(&slot) {
-                loaded.entry(named.recorder).or_default().push(named.clone().into());
+                loaded.entry(named.of.recorder).or_default().push(named.clone().into());
             }
         }
         Ok(())
@@ -150,10 +180,11 @@ impl NamedSegments {
     /// The temporary file cannot be read.
     pub(super) fn of_other_generations(
         &mut self,
-        (recorder, generation): (RecorderId, Generation),
+        of: GenerationId,
         hours: &[Hour],
         in_doubt: impl Fn(&CommitId) -> bool,
     ) -> Result<Vec<Taken>, Failure> {
+        let GenerationId { recorder, generation } = of;
         let generations = self.generations.get(&recorder).into_iter().flatten();
         if generations.filter(|of| **of != generation).count() == 0 {
             return Ok(Vec::new());
@@ -162,9 +193,9 @@ impl NamedSegments {
         for slot in hours.iter().copied().map(TimeSlot::Hour).chain([TimeSlot::Wide]) {
             if let Entry::Vacant(place) = self.loaded.entry(slot) {
                 let mut loaded = ByRecorder::new();
-                let sure = self.slots.read(slot)?.into_iter().filter(|of| !in_doubt(&of.commit()));
+                let sure = self.slots.read(slot)?.into_iter().filter(|of| !in_doubt(&of.by));
                 for named in sure {
-                    loaded.entry(named.recorder).or_default().push(named.into());
+                    loaded.entry(named.of.recorder).or_default().push(named.into());
                 }
                 place.insert(loaded);
             }
@@ -184,12 +215,12 @@ impl NamedSegments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Owner, SegmentEntry};
+    use crate::catalog::SegmentEntry;
 
     const RECORDER: RecorderId = RecorderId(7);
 
     fn segment(generation: u32, hours: &[i32], first: u64, last: u64) -> Segment {
-        let owner = Owner { recorder: RECORDER, generation: Generation(generation) };
+        let owner = GenerationId { recorder: RECORDER, generation: Generation(generation) };
         let entry = SegmentEntry {
             name: format!("{generation}-{first}"),
             hour: Hour(hours[0]),
@@ -208,13 +239,14 @@ mod tests {
             address_filter: None,
             owner: Some(owner),
         };
-        Segment::of(RecorderId(1), Generation(1), first, entry)
+        let of = GenerationId::new(RecorderId(1), Generation(1));
+        Segment::of(CommitId { of, seq: first }, entry)
     }
 
     fn found(named: &mut NamedSegments, generation: u32, hours: &[i32]) -> Vec<String> {
         let hours: Vec<_> = hours.iter().copied().map(Hour).collect();
-        let state = (RECORDER, Generation(generation));
-        let in_doubt = |commit: &CommitId| commit.2 == 666;
+        let state = GenerationId::new(RECORDER, Generation(generation));
+        let in_doubt = |commit: &CommitId| commit.seq == 666;
         let taken = named.of_other_generations(state, &hours, in_doubt).unwrap();
         let mut names: Vec<_> = taken.into_iter().map(|of| of.segment).collect();
         names.sort();

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use capstan_model::{Failure, FailureKind, Generation, Hour, Time};
+use capstan_model::{Failure, FailureKind, Generation, GenerationId, Hour, Time};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
@@ -15,7 +15,7 @@ use super::doubt::{Doubtful, doubtful, logs};
 use super::forgotten::as_rolled_up;
 use super::log::{RepairLog, repairer};
 use super::named::NamedSegments;
-use super::survey::{Commits, Kinds, Owner, Survey};
+use super::survey::{Commits, Kinds, Survey};
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
 use crate::catalog::manifest::{Manifest, SlotCommit};
@@ -36,7 +36,7 @@ struct Repair<'a, W> {
     watch: &'a W,
     report: Report,
     /// Generations of which it is not known what their writers said.
-    nameless: BTreeSet<Owner>,
+    nameless: BTreeSet<GenerationId>,
 }
 
 /// Repairs a store.
@@ -79,8 +79,8 @@ impl<W: Watch> Repair<'_, W> {
             if !self.mend_slots(&survey, &doubtful).await? {
                 return Ok(false);
             }
-            for (recorder, generation, seq) in survey.needless(&doubtful) {
-                let path = names::commit(recorder, generation, seq);
+            for CommitId { of, seq } in survey.needless(&doubtful) {
+                let path = names::commit(of, seq);
                 if !self.options.dry_run {
                     self.store.delete(&path).await?;
                 }
@@ -136,12 +136,11 @@ impl<W: Watch> Repair<'_, W> {
     /// be what was written: the first commit of the log says what that was.
     async fn mend_writers(&mut self, survey: &Survey) -> Result<(), Failure> {
         for owner in survey.bad_writers() {
-            let (recorder, generation) = owner;
-            let first = names::commit(recorder, generation, 0);
+            let first = names::commit(owner, 0);
             let first = self.store.get_if_present(&first).await?.unwrap_or_default();
             let follows = match entry::read::<Commit>(&first) {
                 Ok(of)
-                    if (of.recorder, of.generation, of.seq) == (recorder, generation, 0)
+                    if of.id() == (CommitId { of: owner, seq: 0 })
                         && !checked::is_changed(of.format, &first) =>
                 {
                     Some(of.previous)
@@ -153,16 +152,16 @@ impl<W: Watch> Repair<'_, W> {
             let known = known.collect::<Result<Vec<Bytes>, Failure>>()?;
             let Some(bytes) = known.into_iter().find(was) else {
                 self.nameless.insert(owner);
-                self.did(Action::NoWriter(recorder, generation));
+                self.did(Action::NoWriter(owner));
                 continue;
             };
             if !self.options.dry_run {
-                let path = names::writer(recorder, generation);
+                let path = names::writer(owner);
                 self.store.delete(&path).await?;
                 // If another one put it meanwhile, that is the same.
                 let _created = self.store.create(&path, bytes).await?;
             }
-            self.did(Action::Writer(recorder, generation));
+            self.did(Action::Writer(owner));
         }
         Ok(())
     }
@@ -172,23 +171,20 @@ impl<W: Watch> Repair<'_, W> {
     async fn mend_root(&mut self, survey: &mut Survey) -> Result<bool, Failure> {
         let store = self.store;
         let real = !self.options.dry_run;
-        for (recorder, generation) in survey.lost_generations() {
-            let of_root = survey
-                .roots
-                .readable
-                .as_ref()
-                .and_then(|root| root.log((recorder, generation)).map(|log| &log.state));
-            let of_log = survey.logs.generations.get(&(recorder, generation));
+        for of in survey.lost_generations() {
+            let of_root =
+                survey.roots.readable.as_ref().and_then(|root| root.log(of).map(|log| &log.state));
+            let of_log = survey.logs.generations.get(&of);
             let mut known = of_log.into_iter().chain(of_root);
             let ended = known.find(|state| state.chain().finished()).cloned();
             if real {
-                store.delete(&names::ended_generation(recorder, generation)).await?;
+                store.delete(&names::ended_generation(of)).await?;
                 if let Some(state) = &ended {
                     versions::put_ended(store, state).await?;
                 }
             }
-            self.did(Action::Generation(recorder, generation));
-            survey.generations.insert((recorder, generation), ended);
+            self.did(Action::Generation(of));
+            survey.generations.insert(of, ended);
         }
 
         self.end_forgotten(survey).await?;
@@ -233,7 +229,7 @@ impl<W: Watch> Repair<'_, W> {
             if !self.options.dry_run {
                 versions::put_ended(self.store, &state).await?;
             }
-            self.did(Action::Generation(owner.0, owner.1));
+            self.did(Action::Generation(owner));
             survey.generations.insert(owner, Some(state));
         }
         Ok(())
@@ -261,7 +257,7 @@ impl<W: Watch> Repair<'_, W> {
         &mut self,
         survey: &Survey,
         base: &Root,
-        homeless: &BTreeSet<Owner>,
+        homeless: &BTreeSet<GenerationId>,
     ) -> Result<Option<Root>, Failure> {
         let mut logs = Vec::new();
         let unnamed = survey.open.iter().filter(|owner| base.log(**owner).is_none());
@@ -410,20 +406,18 @@ impl<W: Watch> Repair<'_, W> {
         let commits = commits.iter().flat_map(|(owner, seqs)| seqs.iter().map(|seq| (*owner, seq)));
         for (owner, seq) in commits {
             self.watch.step();
-            let (recorder, generation) = owner;
-            let path = names::commit(recorder, generation, seq);
+            let path = names::commit(owner, seq);
             let bytes = self.store.get_if_present(&path).await?.unwrap_or_default();
             let Ok(commit) = entry::read::<Commit>(&bytes) else {
                 lost += 1;
                 continue;
             };
-            let Some(facts) = split(commit.content).remove(&slot) else { continue };
+            let Some(facts) = split(commit.content.facts).remove(&slot) else { continue };
             let known = survey.admitted.get(&owner).copied();
             let named = root.log(owner).map(|log| log.admitted);
             let state = survey.logs.generations.get(&owner);
             read.push(SlotCommit {
-                recorder,
-                generation,
+                of: owner,
                 admitted: known.or(named).unwrap_or(root.version),
                 info: state.and_then(|state| state.writer()).map(|writer| writer.info.clone()),
                 seq,
@@ -439,7 +433,7 @@ impl<W: Watch> Repair<'_, W> {
         let logs = logs(&survey, doubtful);
         let Survey { mut named, named_by_changed, kinds, .. } = survey;
         for of in &named_by_changed {
-            if doubtful.contains_key(&(of.by.0, of.by.1, of.seq)) {
+            if doubtful.contains_key(&of.by) {
                 named.add(of)?;
             }
         }
@@ -447,46 +441,66 @@ impl<W: Watch> Repair<'_, W> {
         hours.extend(named.hours());
         self.watch.begin("looking for segments that nobody names", hours.len() as u64);
         let (mut log, mut left) = (RepairLog::new(self.store, self.options), BTreeSet::new());
+        // Segments that a commit in doubt names: readers find them there as long as it counts.
+        let mut pending: Vec<(CommitId, Box<Adopted>)> = Vec::new();
         for hour in hours {
             if self.watch.is_stopped() {
                 self.report.stopped = true;
                 break;
             }
-            let (mut sure, mut in_doubt) = (BTreeMap::new(), BTreeSet::new());
+            let (mut sure, mut in_doubt) = (BTreeMap::new(), BTreeMap::new());
             for of in named.of_hour(hour)? {
-                match doubtful.contains_key(&of.commit()) {
-                    true => drop(in_doubt.insert(of.segment)),
+                match doubtful.contains_key(&of.by) {
+                    true => drop(in_doubt.insert(of.segment, of.by)),
                     false => drop(sure.insert(of.segment, of.layers)),
                 };
             }
             let mut there = segments_in(self.store, hour).await?;
-            for (segment, layers) in sure {
+            let retired = named.retired_in(hour)?;
+            for (segment, mut layers) in sure {
                 let objects = there.remove(&segment).unwrap_or_default();
+                // What was retired may be deleted already.
+                for (layer, bytes) in Layer::ALL.into_iter().zip(&mut layers) {
+                    let is_retired = |of: &BTreeSet<String>| of.contains(layer.name());
+                    *bytes = bytes.filter(|_| !retired.get(&segment).is_some_and(is_retired));
+                }
                 self.check_named(hour, segment, &layers, &objects);
+            }
+            // Nobody reads a segment whose index is retired, so it is not named again.
+            for (segment, layers) in &retired {
+                if layers.contains(Layer::Index.name()) {
+                    there.remove(segment);
+                }
             }
             let strays = there.into_iter().map(|(name, objects)| Stray { name, hour, objects });
             let mut strays: Vec<Stray> = strays.collect();
             // Of two that have the same packets the first is named: one that was committed, then the larger one.
-            strays.sort_by_key(|of| (!in_doubt.contains(&of.name), Reverse(of.bytes())));
+            strays.sort_by_key(|of| (!in_doubt.contains_key(&of.name), Reverse(of.bytes())));
             for stray in strays {
-                let is_in_doubt = in_doubt.contains(&stray.name);
-                let judged = self.judge(&stray, is_in_doubt, &kinds, &logs, &mut named, doubtful);
-                match judged.await? {
-                    Verdict::Adopted(entry) => {
-                        log.name(*entry, is_in_doubt).await?;
+                let by = in_doubt.get(&stray.name).copied();
+                let judged = self.judge(&stray, by.is_some(), &kinds, &logs, &mut named, doubtful);
+                match (judged.await?, by) {
+                    (Verdict::Adopted(adopted), None) => {
+                        self.did(adopted.action());
+                        log.name(adopted.entry).await?;
                     }
-                    Verdict::Left => left.extend(owner_of(&stray.name)),
-                    Verdict::Waste => {}
+                    (Verdict::Adopted(adopted), Some(commit)) => pending.push((commit, adopted)),
+                    (Verdict::Left, _) => left.extend(owner_of(&stray.name)),
+                    (Verdict::Waste, _) => {}
                 }
             }
             named.unload();
             self.watch.step();
         }
         let replaced = match self.report.stopped {
-            true => Vec::new(),
+            true => BTreeMap::new(),
             false => self.replaced(doubtful, &left),
         };
-        log.end(replaced).await
+        // A commit that is not replaced counts: readers have what it names from itself.
+        pending.retain(|(commit, _)| replaced.contains_key(commit));
+        pending.iter().for_each(|(_, adopted)| self.did(adopted.action()));
+        let in_doubt = pending.into_iter().map(|(_, adopted)| adopted.entry);
+        log.end(in_doubt, replaced.into_values().collect()).await
     }
 
     /// Tells of a segment that the catalog names and of which layers are gone, or have another length.
@@ -511,15 +525,19 @@ impl<W: Watch> Repair<'_, W> {
 
     /// The commits that count no more: all segments of their generations that nothing else names were judged, and
     /// none was left that may yet be named.
-    fn replaced(&mut self, doubtful: &Doubtful, left: &BTreeSet<Owner>) -> Vec<String> {
-        let mut replaced = Vec::new();
-        for ((recorder, generation, _), gap) in doubtful {
+    fn replaced(
+        &mut self,
+        doubtful: &Doubtful,
+        left: &BTreeSet<GenerationId>,
+    ) -> BTreeMap<CommitId, String> {
+        let mut replaced = BTreeMap::new();
+        for (commit, gap) in doubtful {
             let object = gap.object.clone();
-            if left.contains(&(*recorder, *generation)) {
+            if left.contains(&commit.of) {
                 self.did(Action::Unresolved(object));
             } else {
                 self.did(Action::Replaced(object.clone()));
-                replaced.push(object);
+                replaced.insert(*commit, object);
             }
         }
         replaced
@@ -531,7 +549,7 @@ impl<W: Watch> Repair<'_, W> {
         stray: &Stray,
         is_in_doubt: bool,
         kinds: &Kinds,
-        logs: &BTreeMap<Owner, Log>,
+        logs: &BTreeMap<GenerationId, Log>,
         named: &mut NamedSegments,
         doubtful: &Doubtful,
     ) -> Result<Verdict, Failure> {
@@ -551,7 +569,9 @@ impl<W: Watch> Repair<'_, W> {
         let owner = opened.owner();
         let in_doubt = |commit: &CommitId| doubtful.contains_key(commit);
         let mut taken = named.of_other_generations(owner, &opened.hours(), in_doubt)?;
-        taken.iter_mut().for_each(|of| of.import = kinds.import((owner.0, of.generation)));
+        taken.iter_mut().for_each(|of| {
+            of.import = kinds.import(GenerationId::new(owner.recorder, of.generation))
+        });
         let unnamed = Unnamed { holds: opened.holds(), young, is_in_doubt };
         if let Err(why) = judge(&unnamed, logs.get(&owner), &taken) {
             return self.leave(stray, why).await;
@@ -563,12 +583,10 @@ impl<W: Watch> Repair<'_, W> {
             }
             Err(failure) => return Err(failure),
         };
-        let segment = stray.name.clone();
-        let (recorder, generation) = (repairer(self.store), Generation(0));
-        named.add(&Segment::of(recorder, generation, 0, entry.clone()))?;
+        let of = GenerationId::new(repairer(self.store), Generation(0));
+        named.add(&Segment::of(CommitId { of, seq: 0 }, entry.clone()))?;
         let absent = opened.absent.iter().copied().map(Layer::name).collect();
-        self.did(Action::Adopted { segment, packets: entry.packets, absent });
-        Ok(Verdict::Adopted(Box::new(entry)))
+        Ok(Verdict::Adopted(Box::new(Adopted { entry, absent })))
     }
 
     async fn leave(&mut self, stray: &Stray, why: Why) -> Result<Verdict, Failure> {
@@ -589,10 +607,25 @@ impl<W: Watch> Repair<'_, W> {
     }
 }
 
+/// A segment that is named again.
+struct Adopted {
+    entry: SegmentEntry,
+    /// Layers that are not there, nobody knows why.
+    absent: Vec<&'static str>,
+}
+
+impl Adopted {
+    fn action(&self) -> Action {
+        let Adopted { entry, absent } = self;
+        let (segment, packets) = (entry.name.clone(), entry.packets);
+        Action::Adopted { segment, packets, absent: absent.clone() }
+    }
+}
+
 /// What became of a segment that nobody names.
 enum Verdict {
     /// This is to be said of it.
-    Adopted(Box<SegmentEntry>),
+    Adopted(Box<Adopted>),
     /// It is left, and may be missed.
     Left,
     /// Nobody needs it.
@@ -600,17 +633,17 @@ enum Verdict {
 }
 
 /// Whether a segment may be one that a lost commit named, as far as its name tells.
-fn may_be_committed(segment: &str, logs: &BTreeMap<Owner, Log>) -> bool {
+fn may_be_committed(segment: &str, logs: &BTreeMap<GenerationId, Log>) -> bool {
     let owner = owner_of(segment);
     owner.is_some_and(|owner| logs.get(&owner).is_none_or(|log| log.has_hole))
 }
 
 /// Whose a segment is, as its name says.
-fn owner_of(segment: &str) -> Option<Owner> {
+fn owner_of(segment: &str) -> Option<GenerationId> {
     let mut parts = segment.split('-');
     let recorder = parts.next()?.parse().ok()?;
     let generation = parts.next()?.parse().ok().map(Generation)?;
-    Some((recorder, generation))
+    Some(GenerationId::new(recorder, generation))
 }
 
 fn is_young(put: Time, now: Time) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::{Failure, FailureKind, Generation, GenerationId};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
@@ -24,11 +24,8 @@ use crate::catalog::{
 };
 use crate::store::{Store, names};
 
-/// A generation of a recorder.
-pub(super) type Owner = (RecorderId, Generation);
-
 /// Numbers of commits, by the generation they are of.
-pub(super) type Commits = BTreeMap<Owner, RoaringTreemap>;
+pub(super) type Commits = BTreeMap<GenerationId, RoaringTreemap>;
 
 /// A row of versions.
 #[derive(Debug)]
@@ -49,7 +46,7 @@ pub(super) struct ManifestSurvey {
     pub(super) version: u64,
     pub(super) epoch: u64,
     /// Commits that it says it has of each generation.
-    counted: BTreeMap<Owner, u64>,
+    counted: BTreeMap<GenerationId, u64>,
 }
 
 /// What there is of a slot.
@@ -64,18 +61,18 @@ pub(super) struct SlotSurvey {
 
 /// What kind of recorder each generation is of, and which generation it goes on with.
 #[derive(Debug, Default)]
-pub(super) struct Kinds(BTreeMap<Owner, (WriterKind, Option<Generation>)>);
+pub(super) struct Kinds(BTreeMap<GenerationId, (WriterKind, Option<Generation>)>);
 
 impl Kinds {
     /// What kind of recorder a generation is of, if anything says so.
-    pub(super) fn of(&self, owner: &Owner) -> Option<WriterKind> {
+    pub(super) fn of(&self, owner: &GenerationId) -> Option<WriterKind> {
         self.0.get(owner).map(|(kind, _)| *kind)
     }
 
     /// The first generation of the import that a generation is of; none if a generation between them says nothing of itself.
-    pub(super) fn import(&self, (recorder, generation): Owner) -> Option<Generation> {
-        let mut first = generation;
-        while let Some(before) = self.0.get(&(recorder, first))?.1 {
+    pub(super) fn import(&self, of: GenerationId) -> Option<Generation> {
+        let mut first = of.generation;
+        while let Some(before) = self.0.get(&GenerationId::new(of.recorder, first))?.1 {
             // A generation goes on with an earlier one.
             first = Some(before).filter(|before| *before < first)?;
         }
@@ -93,13 +90,13 @@ pub(super) struct Survey {
     pub(super) roots: Row<Root>,
     pub(super) slots: BTreeMap<TimeSlot, SlotSurvey>,
     /// Ended generations; none where the object cannot be read.
-    pub(super) generations: BTreeMap<Owner, Option<GenerationState>>,
+    pub(super) generations: BTreeMap<GenerationId, Option<GenerationState>>,
     /// Logs that are marked as open.
-    pub(super) open: BTreeSet<Owner>,
+    pub(super) open: BTreeSet<GenerationId>,
     /// Boundaries; none where the object cannot be read.
     pub(super) boundaries: BTreeMap<u64, Option<u64>>,
     /// When generations were taken in, by the root's versions, as manifests say.
-    pub(super) admitted: BTreeMap<Owner, u64>,
+    pub(super) admitted: BTreeMap<GenerationId, u64>,
     /// Segments that logs or manifests name.
     pub(super) named: NamedSegments,
     /// Those that commits name which are not what was written: readers take them for real until these are rolled up.
@@ -108,7 +105,7 @@ pub(super) struct Survey {
     /// does not name, a version that is not lower than theirs was.
     pub(super) named_versions: BTreeMap<TimeSlot, u64>,
     /// How many commits of a generation manifests count.
-    counted: BTreeMap<Owner, u64>,
+    counted: BTreeMap<GenerationId, u64>,
     /// What kind of recorder a generation is of and which generation it goes on with, as logs, manifests, roots and ended generations
     /// say.
     pub(super) kinds: Kinds,
@@ -117,7 +114,7 @@ pub(super) struct Survey {
     /// Those of them that were rolled up with these bytes.
     rolled_up_changed: BTreeSet<CommitId>,
     /// Generations that committed while the catalog was read: their logs are longer than what was read of them.
-    grown: BTreeSet<Owner>,
+    grown: BTreeSet<GenerationId>,
 }
 
 /// None if an object is damaged, so that what else is there is read.
@@ -172,20 +169,17 @@ impl Survey {
         let mut logged = BTreeMap::<TimeSlot, Commits>::new();
         let mut named_by_changed = Vec::new();
         let logs = walk(store, |met| {
-            let (recorder, generation, seq) = met.id;
+            let (id, content) = (met.id, met.commit.content);
             if met.is_changed {
-                let segments = met.commit.content.segments.into_iter();
-                named_by_changed
-                    .extend(segments.map(|of| Segment::of(recorder, generation, seq, of)));
+                let segments = content.segments().cloned();
+                named_by_changed.extend(segments.map(|entry| Segment::of(id, entry)));
                 return Ok(());
             }
-            for slot in slots_of(&met.commit.content) {
+            for slot in slots_of(&content.facts) {
                 let commits = logged.entry(slot).or_default();
-                commits.entry((recorder, generation)).or_default().insert(seq);
+                commits.entry(id.of).or_default().insert(id.seq);
             }
-            let segments = met.commit.content.segments.into_iter();
-            let mut segments = segments.map(|of| Segment::of(recorder, generation, seq, of));
-            segments.try_for_each(|of| named.add(&of))
+            content.facts.into_iter().try_for_each(|fact| named.take(id, fact))
         })
         .await?;
         let (mut roots, mut generations, mut slots) =
@@ -218,9 +212,9 @@ impl Survey {
             rolled_up_changed: BTreeSet::new(),
             grown: BTreeSet::new(),
         };
-        for (recorder, generation) in generations {
-            let state = sound(versions::read_ended(store, recorder, generation).await)?;
-            survey.generations.insert((recorder, generation), state);
+        for of in generations {
+            let state = sound(versions::read_ended(store, of).await)?;
+            survey.generations.insert(of, state);
         }
         if let Some(root) = &survey.roots.readable {
             survey.named_versions = root.slots.iter().map(|of| (of.slot, of.version)).collect();
@@ -257,7 +251,7 @@ impl Survey {
             .chain(self.generations.values().flatten());
         let kind = |state: &GenerationState| {
             let info = &state.writer()?.info;
-            Some((state.owner(), (info.kind, info.resumes)))
+            Some((state.id(), (info.kind, info.resumes)))
         };
         self.kinds = Kinds(known.filter_map(kind).collect());
     }
@@ -268,7 +262,7 @@ impl Survey {
             |problem: &Problem| matches!(problem, Problem::Changed { .. } | Problem::Broken { .. });
         let problems = self.logs.problems.iter().filter(|problem| changed(problem));
         for id in problems.filter_map(|problem| problem.gap()?.commit()).collect::<BTreeSet<_>>() {
-            let bytes = store.get_if_present(&names::commit(id.0, id.1, id.2)).await?;
+            let bytes = store.get_if_present(&names::commit(id.of, id.seq)).await?;
             self.changed.insert(id, sha256_hex(&bytes.unwrap_or_default()));
         }
         Ok(())
@@ -287,7 +281,7 @@ impl Survey {
         let mut present = Commits::new();
         if let Some(Versioned { value: manifest, .. }) = &mut row.readable {
             for of in &manifest.contributors {
-                let owner = (of.recorder, of.generation);
+                let owner = of.of();
                 self.admitted.entry(owner).or_insert(of.admitted);
                 let counted = self.counted.entry(owner).or_default();
                 *counted = of.next.max(*counted);
@@ -327,11 +321,7 @@ impl Survey {
         let row = row.map(|manifest| ManifestSurvey {
             version: manifest.version,
             epoch: manifest.epoch,
-            counted: manifest
-                .contributors
-                .iter()
-                .map(|of| ((of.recorder, of.generation), of.next))
-                .collect(),
+            counted: manifest.contributors.iter().map(|of| (of.of(), of.next)).collect(),
         });
         self.slots.insert(slot, SlotSurvey { row, unreadable, present });
         Ok(())
@@ -344,18 +334,18 @@ impl Survey {
         facts: Facts,
         present: &mut Commits,
     ) -> Result<(), Failure> {
-        let owner = |by| manifest.owner(by).map(|of| (of.recorder, of.generation));
+        let owner = |by| manifest.owner(by).map(|of| of.of());
         for of in &facts.commits {
             let Some(owner) = owner(of.by) else { continue };
             present.entry(owner).or_default().insert(of.seq);
-            let id = (owner.0, owner.1, of.seq);
+            let id = CommitId { of: owner, seq: of.seq };
             if self.changed.get(&id) == Some(&of.fact) {
                 self.rolled_up_changed.insert(id);
             }
         }
-        for of in facts.segments {
-            if let Some((recorder, generation)) = owner(of.by) {
-                self.named.add(&Segment::of(recorder, generation, of.seq, of.fact))?;
+        for of in facts.facts {
+            if let Some(owner) = owner(of.by) {
+                self.named.take(CommitId { of: owner, seq: of.seq }, of.fact)?;
             }
         }
         Ok(())
@@ -365,9 +355,9 @@ impl Survey {
     /// catalog, and recorders commit and roll up meanwhile.
     async fn find_grown_logs(&mut self, store: &Store) -> Result<(), Failure> {
         let cut: Vec<CommitId> = self.cut_logs().collect();
-        for (recorder, generation, next) in cut {
-            if store.head(&names::commit(recorder, generation, next)).await?.is_some() {
-                self.grown.insert((recorder, generation));
+        for CommitId { of, seq } in cut {
+            if store.head(&names::commit(of, seq)).await?.is_some() {
+                self.grown.insert(of);
             }
         }
         Ok(())
@@ -375,21 +365,20 @@ impl Survey {
 
     /// Generations that have ended and are not stored as such: their objects cannot be read, or are gone while the
     /// root, which is about to forget them, names them still.
-    pub(super) fn lost_generations(&self) -> BTreeSet<Owner> {
+    pub(super) fn lost_generations(&self) -> BTreeSet<GenerationId> {
         let unreadable = self.generations.iter().filter(|(_, state)| state.is_none());
         let root = self.roots.readable.as_ref();
         let ended = root.into_iter().flat_map(|root| &root.logs).filter(|log| log.ended);
-        let gone = ended
-            .map(|log| log.state.owner())
-            .filter(|owner| !self.generations.contains_key(owner));
+        let gone =
+            ended.map(|log| log.state.id()).filter(|owner| !self.generations.contains_key(owner));
         unreadable.map(|(owner, _)| *owner).chain(gone).collect()
     }
 
     /// Generations of which neither the root nor an ended generation nor a mark says anything: nobody finds their
     /// logs.
-    pub(super) fn homeless(&self) -> BTreeSet<Owner> {
+    pub(super) fn homeless(&self) -> BTreeSet<GenerationId> {
         let root = self.roots.readable.as_ref();
-        let known = |owner: &Owner| {
+        let known = |owner: &GenerationId| {
             self.open.contains(owner)
                 || self.generations.get(owner).is_some_and(Option::is_some)
                 || root.is_some_and(|root| root.log(*owner).is_some())
@@ -398,9 +387,9 @@ impl Survey {
     }
 
     /// Generations that no root names, and of which manifests have facts.
-    pub(super) fn forgotten(&self) -> BTreeSet<Owner> {
+    pub(super) fn forgotten(&self) -> BTreeSet<GenerationId> {
         let root = self.roots.readable.as_ref();
-        let is_unnamed = |owner: &Owner| root.is_none_or(|root| root.log(*owner).is_none());
+        let is_unnamed = |owner: &GenerationId| root.is_none_or(|root| root.log(*owner).is_none());
         let unnamed = self.open.iter().copied().filter(is_unnamed);
         unnamed.chain(self.homeless()).filter(|owner| self.counted(owner) > 0).collect()
     }
@@ -433,20 +422,20 @@ impl Survey {
     }
 
     /// How many commits of a generation manifests count; 0 if none says anything of it.
-    pub(super) fn counted(&self, owner: &Owner) -> u64 {
+    pub(super) fn counted(&self, owner: &GenerationId) -> u64 {
         self.counted.get(owner).copied().unwrap_or(0)
     }
 
     /// Generations whose writer's object is missing, or is not what was written.
-    pub(super) fn bad_writers(&self) -> BTreeSet<Owner> {
+    pub(super) fn bad_writers(&self) -> BTreeSet<GenerationId> {
         let owner = |problem: &Problem| match problem {
             Problem::NoWriter { .. } | Problem::TooNew { .. } => None,
             Problem::Broken { before, .. } => names::parse_writer(&Path::from(before.as_str())),
             other => names::parse_writer(&Path::from(other.object())),
         };
         let changed = self.logs.problems.iter().filter_map(owner);
-        let too_new = |owner: &Owner| {
-            let path = names::writer(owner.0, owner.1).to_string();
+        let too_new = |owner: &GenerationId| {
+            let path = names::writer(*owner).to_string();
             let is_it =
                 |of: &Problem| matches!(of, Problem::TooNew { object, .. } if *object == path);
             self.logs.problems.iter().any(is_it)
@@ -458,7 +447,11 @@ impl Survey {
 
     /// What a generation says of itself, as the rolled-up catalog keeps it; if that can be checked, also as its damaged object
     /// says it.
-    pub(super) fn writers(&self, owner: &Owner, is_checked: bool) -> impl Iterator<Item = &Writer> {
+    pub(super) fn writers(
+        &self,
+        owner: &GenerationId,
+        is_checked: bool,
+    ) -> impl Iterator<Item = &Writer> {
         let of_root = self.roots.readable.as_ref().and_then(|root| root.log(*owner));
         let ended = self.generations.get(owner).and_then(Option::as_ref);
         let of_log = self.logs.generations.get(owner).filter(|_| is_checked);
@@ -471,7 +464,7 @@ impl Survey {
         let Some(root) = &self.roots.readable else { return BTreeSet::new() };
         let of_logs = self.logs.problems.iter().filter_map(Problem::gap);
         let damaged = of_logs.filter(|gap| gap.kind == GapKind::Damaged);
-        let is_rolled_up = |id: &CommitId| id.2 < self.rolled_up(root, &(id.0, id.1));
+        let is_rolled_up = |id: &CommitId| id.seq < self.rolled_up(root, &id.of);
         let ids = damaged.filter_map(|gap| gap.commit()).filter(is_rolled_up);
         ids.filter(|id| !doubtful.contains_key(id) && !self.logs.replaced.contains(id)).collect()
     }
@@ -479,7 +472,7 @@ impl Survey {
     /// Whether manifests have facts of a commit, as it was written.
     pub(super) fn is_rolled_up_as_written(&self, id: &CommitId) -> bool {
         let has = |found: &SlotSurvey| {
-            found.present.get(&(id.0, id.1)).is_some_and(|seqs| seqs.contains(id.2))
+            found.present.get(&id.of).is_some_and(|seqs| seqs.contains(id.seq))
         };
         !self.rolled_up_changed.contains(id) && self.slots.values().any(has)
     }
@@ -491,12 +484,12 @@ impl Survey {
         ended.filter_map(move |(owner, state)| {
             let of_root = root.map_or(0, |root| self.rolled_up(root, owner));
             let next = state.commits();
-            (next < self.counted(owner).max(of_root)).then_some((owner.0, owner.1, next))
+            (next < self.counted(owner).max(of_root)).then_some(CommitId { of: *owner, seq: next })
         })
     }
 
     /// How many commits of a generation `root` says are rolled up.
-    pub(super) fn rolled_up(&self, root: &Root, owner: &Owner) -> u64 {
+    pub(super) fn rolled_up(&self, root: &Root, owner: &GenerationId) -> u64 {
         match root.log(*owner) {
             Some(log) => log.state.chain().next(),
             None => self
@@ -537,7 +530,7 @@ impl SlotSurvey {
     }
 
     /// Commits of a generation that the manifest says it has.
-    fn counted(&self, owner: &Owner) -> u64 {
+    fn counted(&self, owner: &GenerationId) -> u64 {
         let manifest = self.row.readable.as_ref();
         manifest.and_then(|of| of.counted.get(owner)).copied().unwrap_or(0)
     }

@@ -57,7 +57,7 @@ async fn window(store: &Store) -> Window {
 fn told(window: &Window) -> Vec<String> {
     let segment = |of: &Arc<Segment>| {
         let entry = &of.entry;
-        format!("{} {} {} {:?}", of.recorder, of.generation, entry.name, entry.protocols)
+        format!("{} {} {:?}", of.of, entry.name, entry.protocols)
     };
     let mut told: Vec<_> = window.segments.iter().map(segment).collect();
     told.extend(window.listened.iter().map(|of| format!("{of:?}")));
@@ -148,10 +148,10 @@ async fn with_nothing_but_the_segments_every_packet_is_named_again() {
             // The golden one has none that is read today.
             let (owner, address_filter) = (None, None);
             let entry = SegmentEntry { owner, address_filter, layers, ..of.entry.clone() };
-            (of.recorder, of.generation, entry)
+            (of.of, entry)
         };
         let mut all: Vec<_> = window.segments.iter().map(of).collect();
-        all.sort_by(|a, b| a.2.name.cmp(&b.2.name));
+        all.sort_by(|a, b| a.1.name.cmp(&b.1.name));
         all
     };
     assert_eq!(plain(&found_again), plain(&expected));

@@ -12,8 +12,8 @@ use capstan_model::headers::Outer;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::{
-    Address, Block as SourceBlock, Direction, FlowId, FlowKey, FlowPart, Generation, Headers, Hour,
-    Packet, Protocol, RecorderId, Time,
+    Address, Block as SourceBlock, Direction, FlowId, FlowKey, FlowPart, Generation, GenerationId,
+    Headers, Hour, Packet, Protocol, Time,
 };
 use sha2::{Digest, Sha256};
 
@@ -41,15 +41,6 @@ pub enum SealError {
     /// The term index failed.
     #[error("writing a segment's index failed")]
     Terms(#[from] capstan_index::IndexError),
-}
-
-/// Who writes the segment.
-#[derive(Debug, Clone, Copy)]
-pub struct Writer {
-    /// The recorder.
-    pub recorder: RecorderId,
-    /// Its generation, part of packet ids and of the segment's name.
-    pub generation: Generation,
 }
 
 /// A number of a flow part within its open segment.
@@ -89,7 +80,7 @@ const LONG_TAIL: usize = BODY_BLOCK.full + 64 * 1024;
 /// An open segment.
 #[derive(Debug)]
 pub struct SegmentBuilder {
-    writer: Writer,
+    writer: GenerationId,
     rows: Rows,
     parts: Vec<OpenPart>,
     templates: Dictionary,
@@ -144,7 +135,7 @@ impl SegmentBuilder {
     ///
     /// # Errors
     /// When the compression library has no memory.
-    pub fn new(writer: Writer) -> std::io::Result<Self> {
+    pub fn new(writer: GenerationId) -> std::io::Result<Self> {
         Ok(SegmentBuilder {
             writer,
             rows: Rows::default(),

@@ -1,9 +1,9 @@
 //! Names of objects: the one place that knows where things lie under `<root>/<cluster>/`.
 
-use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId};
+use capstan_model::{Failure, FailureKind, Generation, GenerationId, Hour, RecorderId};
 use object_store::path::Path;
 
-use crate::catalog::TimeSlot;
+use crate::catalog::{CommitId, TimeSlot};
 
 /// `format`: says that this is a store, and of which format.
 pub fn format() -> Path {
@@ -11,7 +11,8 @@ pub fn format() -> Path {
 }
 
 /// `writers/<recorder>/<generation8>`.
-pub fn writer(recorder: RecorderId, generation: Generation) -> Path {
+pub fn writer(of: GenerationId) -> Path {
+    let GenerationId { recorder, generation } = of;
     Path::from(format!("writers/{recorder}/{generation}"))
 }
 
@@ -24,22 +25,24 @@ pub fn writers(recorder: Option<RecorderId>) -> Path {
 }
 
 /// Takes the name of a writer apart.
-pub fn parse_writer(path: &Path) -> Option<(RecorderId, Generation)> {
+pub fn parse_writer(path: &Path) -> Option<GenerationId> {
     parse_generation(path.as_ref().strip_prefix("writers/")?)
 }
 
 /// `<recorder>/<generation8>`.
-fn parse_generation(text: &str) -> Option<(RecorderId, Generation)> {
+fn parse_generation(text: &str) -> Option<GenerationId> {
     generation_of(text, '/')
 }
 
-fn generation_of(text: &str, between: char) -> Option<(RecorderId, Generation)> {
+fn generation_of(text: &str, between: char) -> Option<GenerationId> {
     let (recorder, generation) = text.split_once(between)?;
-    Some((hex16(recorder)?, Generation(digits(generation, 8)?.try_into().ok()?)))
+    let generation = Generation(digits(generation, 8)?.try_into().ok()?);
+    Some(GenerationId::new(hex16(recorder)?, generation))
 }
 
 /// `log/<recorder>/<generation8>/<seq20>`.
-pub fn commit(recorder: RecorderId, generation: Generation, seq: u64) -> Path {
+pub fn commit(of: GenerationId, seq: u64) -> Path {
+    let GenerationId { recorder, generation } = of;
     Path::from(format!("log/{recorder}/{generation}/{seq:020}"))
 }
 
@@ -52,15 +55,15 @@ pub fn log(recorder: Option<RecorderId>) -> Path {
 }
 
 /// `log/<recorder>/<generation8>`, below which the commits of a generation lie.
-pub fn log_of(recorder: RecorderId, generation: Generation) -> Path {
+pub fn log_of(of: GenerationId) -> Path {
+    let GenerationId { recorder, generation } = of;
     Path::from(format!("log/{recorder}/{generation}"))
 }
 
 /// Takes the name of a commit apart.
-pub fn parse_commit(path: &Path) -> Option<(RecorderId, Generation, u64)> {
-    let (state, seq) = path.as_ref().strip_prefix("log/")?.rsplit_once('/')?;
-    let (recorder, generation) = parse_generation(state)?;
-    Some((recorder, generation, digits(seq, 20)?))
+pub fn parse_commit(path: &Path) -> Option<CommitId> {
+    let (of, seq) = path.as_ref().strip_prefix("log/")?.rsplit_once('/')?;
+    Some(CommitId { of: parse_generation(of)?, seq: digits(seq, 20)? })
 }
 
 /// `data/date=…/hour=…/<segment>/<file>`, where `file` is what the layer's object is called.
@@ -85,7 +88,8 @@ pub fn parse_data_of(path: &Path) -> Option<Hour> {
 
 /// `open/<recorder>-<generation8>`: there as long as that log may go on and is not rolled up. In one
 /// folder: of removed names in folders of their own the folders would stay, on a disk.
-pub fn open(recorder: RecorderId, generation: Generation) -> Path {
+pub fn open(of: GenerationId) -> Path {
+    let GenerationId { recorder, generation } = of;
     Path::from(format!("open/{recorder}-{generation}"))
 }
 
@@ -95,7 +99,7 @@ pub fn open_logs() -> Path {
 }
 
 /// Takes the name of an open log apart.
-pub fn parse_open(path: &Path) -> Option<(RecorderId, Generation)> {
+pub fn parse_open(path: &Path) -> Option<GenerationId> {
     generation_of(path.as_ref().strip_prefix("open/")?, '-')
 }
 
@@ -141,7 +145,8 @@ pub fn parse_root(path: &Path) -> Option<u64> {
 }
 
 /// `catalog/lives/<recorder>/<generation8>`: a generation whose log has ended and is rolled up.
-pub fn ended_generation(recorder: RecorderId, generation: Generation) -> Path {
+pub fn ended_generation(of: GenerationId) -> Path {
+    let GenerationId { recorder, generation } = of;
     Path::from(format!("catalog/lives/{recorder}/{generation}"))
 }
 
@@ -151,7 +156,7 @@ pub fn ended_generations() -> Path {
 }
 
 /// Takes the name of an ended generation apart.
-pub fn parse_ended(path: &Path) -> Option<(RecorderId, Generation)> {
+pub fn parse_ended(path: &Path) -> Option<GenerationId> {
     parse_generation(path.as_ref().strip_prefix("catalog/lives/")?)
 }
 
@@ -250,12 +255,15 @@ mod tests {
 
     #[test]
     fn names_go_there_and_back() {
-        let path = writer(RECORDER, Generation(7));
+        let path = writer(GenerationId::new(RECORDER, Generation(7)));
         assert_eq!(path.as_ref(), "writers/00000000000000ab/00000007");
-        assert_eq!(parse_writer(&path), Some((RECORDER, Generation(7))));
-        let path = commit(RECORDER, Generation(7), u64::MAX);
+        assert_eq!(parse_writer(&path), Some(GenerationId::new(RECORDER, Generation(7))));
+        let path = commit(GenerationId::new(RECORDER, Generation(7)), u64::MAX);
         assert_eq!(path.as_ref(), "log/00000000000000ab/00000007/18446744073709551615");
-        assert_eq!(parse_commit(&path), Some((RECORDER, Generation(7), u64::MAX)));
+        assert_eq!(
+            parse_commit(&path),
+            Some(CommitId { of: GenerationId::new(RECORDER, Generation(7)), seq: u64::MAX })
+        );
         let path = data_of(Hour(14));
         assert_eq!(path.as_ref(), "data/date=1970-01-01/hour=14");
         assert_eq!(parse_data_of(&path), Some(Hour(14)));
@@ -275,10 +283,16 @@ mod tests {
         assert_eq!(parse_root(&root(9)), Some(9));
         assert_eq!(parse_boundary(&boundary(3)), Some(3));
         assert_eq!(parse_manifest(&root(9)), None);
-        let generation_of = (RECORDER, Generation(7));
-        assert_eq!(parse_open(&open(RECORDER, Generation(7))), Some(generation_of));
-        assert_eq!(parse_ended(&ended_generation(RECORDER, Generation(7))), Some(generation_of));
-        assert_eq!(parse_root(&ended_generation(RECORDER, Generation(7))), None);
+        let generation_of = GenerationId::new(RECORDER, Generation(7));
+        assert_eq!(
+            parse_open(&open(GenerationId::new(RECORDER, Generation(7)))),
+            Some(generation_of)
+        );
+        assert_eq!(
+            parse_ended(&ended_generation(GenerationId::new(RECORDER, Generation(7)))),
+            Some(generation_of)
+        );
+        assert_eq!(parse_root(&ended_generation(GenerationId::new(RECORDER, Generation(7)))), None);
         let reader = "0123456789abcdef".repeat(2);
         assert_eq!(parse_lease(&lease(&reader, 7, 3)), Some(7));
         for name in ["lease/1-2-3", "lease", "open/1-2-3"] {

@@ -1,12 +1,13 @@
 //! The objects that are there against those that the catalog names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_model::Time;
 
 use super::finding::{Finding, What};
-use crate::catalog::SegmentEntry;
+use crate::catalog::Segment;
 use crate::segment::Layer;
 use crate::store::Listed;
 
@@ -24,7 +25,7 @@ pub struct Compared {
 
 /// Compares the objects found in an hour's folder with the segments that the catalog puts there.
 pub fn compare<'a>(
-    segments: impl IntoIterator<Item = &'a SegmentEntry>,
+    segments: impl IntoIterator<Item = &'a Arc<Segment>>,
     found: &[Listed],
     now: Time,
 ) -> Compared {
@@ -33,8 +34,14 @@ pub fn compare<'a>(
     let (mut findings, mut unfit) = (Vec::new(), BTreeSet::new());
     for segment in segments {
         for layer in Layer::ALL {
-            let Some(committed) = segment.layer(layer) else { continue };
             let object = segment.path(layer).to_string();
+            let Some(committed) = segment.layer(layer) else {
+                // One that was retired is deleted some time later.
+                if segment.retired(layer).is_some() {
+                    left.remove(object.as_str());
+                }
+                continue;
+            };
             let what = match left.remove(object.as_str()) {
                 None => What::Missing(layer),
                 Some(found) if found.bytes != committed.bytes => {
@@ -46,7 +53,7 @@ pub fn compare<'a>(
             findings.push(Finding { object, what });
         }
         // Layers of a newer version are named, and not known here.
-        if segment.layers.iter().any(|entry| Layer::from_name(&entry.layer).is_none()) {
+        if segment.layers().any(|entry| Layer::from_name(&entry.layer).is_none()) {
             let index = segment.path(Layer::Index);
             let folder = index.as_ref().strip_suffix(Layer::Index.file()).unwrap_or_default();
             left.retain(|object, _| !object.starts_with(folder));

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_model::words::{agree, count};
-use capstan_model::{Failure, FailureKind, Generation, Hour, RecorderId};
+use capstan_model::{Failure, FailureKind, GenerationId, Hour};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
@@ -13,15 +13,16 @@ use crate::catalog::by_slot::Logged;
 use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::root::Root;
+use crate::catalog::state::Known;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{CommitId, GenerationState, Segment, TimeSlot};
+use crate::catalog::{Attributed, CommitId, GenerationState, TimeSlot};
 use crate::store::{Listed, Store, names};
 
 /// Objects that are read at a time.
 const AT_ONCE: usize = 16;
 
 /// A fact, as far as it is compared: who says it, in which commit, and what.
-type Said = (RecorderId, Generation, u64, String);
+type Said = (CommitId, String);
 
 /// What the rolled-up catalog came to so far.
 #[derive(Debug, Default)]
@@ -32,9 +33,9 @@ pub(super) struct RolledUp {
     /// Below which there are manifests: the wide slot, and days.
     pub(super) folders: Vec<Path>,
     /// How many commits of a log it has all facts of.
-    known: BTreeMap<(RecorderId, Generation), u64>,
+    known: BTreeMap<GenerationId, u64>,
     /// Logs that may go on, as they are marked.
-    open: BTreeSet<(RecorderId, Generation)>,
+    open: BTreeSet<GenerationId>,
     /// Commits that could not be read when they were rolled up.
     hidden: BTreeSet<CommitId>,
     newest: Option<Root>,
@@ -78,10 +79,10 @@ impl RolledUp {
             if let Some(version) = names::parse_root(&path) {
                 let read = rolled_up.take(&path, versions::read_root(store, version).await)?;
                 roots.extend(read.map(|root| (version, root)));
-            } else if let Some((recorder, generation)) = names::parse_ended(&path) {
-                let read = versions::read_ended(store, recorder, generation).await;
+            } else if let Some(of) = names::parse_ended(&path) {
+                let read = versions::read_ended(store, of).await;
                 let state = rolled_up.take(&path, read)?;
-                rolled_up.known.extend(state.map(|state| (state.owner(), state.chain().next())));
+                rolled_up.known.extend(state.map(|state| (state.id(), state.chain().next())));
             } else if let Some(number) = names::parse_boundary(&path) {
                 rolled_up.take(&path, versions::read_boundary(store, number).await)?;
             } else if let Some(owner) = names::parse_open(&path) {
@@ -94,7 +95,7 @@ impl RolledUp {
         follow(&mut rolled_up, &roots, names::root, |root| &root.previous);
         rolled_up.newest = roots.pop_last().map(|(_, root)| root.value);
         for log in rolled_up.newest.iter().flat_map(|root| &root.logs) {
-            rolled_up.known.insert(log.state.owner(), log.state.chain().next());
+            rolled_up.known.insert(log.state.id(), log.state.chain().next());
         }
         let hidden = rolled_up.newest.iter().flat_map(Root::hidden);
         rolled_up.hidden = hidden.filter_map(|gap| gap.commit()).collect();
@@ -123,9 +124,8 @@ impl RolledUp {
 
     /// Whether what a commit said is rolled up, so that the commit itself is not missed.
     pub(super) fn has(&self, commit: &CommitId) -> bool {
-        let (recorder, generation, seq) = *commit;
-        let known = self.known.get(&(recorder, generation));
-        known.is_some_and(|known| seq < *known) && !self.hidden.contains(commit)
+        let known = self.known.get(&commit.of);
+        known.is_some_and(|known| commit.seq < *known) && !self.hidden.contains(commit)
     }
 
     /// The hours that should have a manifest.
@@ -144,22 +144,18 @@ impl RolledUp {
         generations: impl IntoIterator<Item = &'a GenerationState>,
     ) -> Result<(), Failure> {
         for state in generations {
-            let (recorder, generation) = state.owner();
-            let Some(known) = self.known.get(&state.owner()).copied() else {
+            let of = state.id();
+            let Some(known) = self.known.get(&state.id()).copied() else {
                 // Before its first commit nobody looks for a log.
-                if state.commits() > 0 && !self.open.contains(&state.owner()) {
+                if state.commits() > 0 && !self.open.contains(&state.id()) {
                     let what = "it is missing, and nothing else names its log".to_owned();
-                    self.add(
-                        &names::ended_generation(recorder, generation),
-                        what,
-                        Severity::Damaged,
-                    );
+                    self.add(&names::ended_generation(of), what, Severity::Damaged);
                 }
                 continue;
             };
             let there = state.commits();
             if there < known {
-                let first = names::commit(recorder, generation, there);
+                let first = names::commit(of, there);
                 if store.head(&first).await?.is_some() {
                     continue;
                 }
@@ -210,8 +206,8 @@ impl RolledUp {
         }
     }
 
-    /// Checks the manifests of a slot, and what the newest one says against what the logs do; the segments that
-    /// it names.
+    /// Checks the manifests of a slot, and what the newest one says against what the logs do; the facts that
+    /// it has.
     ///
     /// # Errors
     /// What the store says.
@@ -221,9 +217,9 @@ impl RolledUp {
         slot: TimeSlot,
         listing: &mut Listing,
         logged: &[Logged],
-    ) -> Result<Vec<Segment>, Failure> {
+    ) -> Result<Vec<Known>, Failure> {
         let mut expected = self.expected(logged);
-        let mut segments = Vec::new();
+        let mut found = Vec::new();
         let Some(there) = listing.manifests.remove(&slot) else {
             let has = |hour| self.newest.as_ref().is_some_and(|root| root.has_hour(hour));
             let is_known = matches!(slot, TimeSlot::Hour(hour) if has(hour));
@@ -235,7 +231,7 @@ impl RolledUp {
                 self.add(&names::manifest(slot, 1), what, Severity::Damaged);
             }
             self.orphans(store, slot, listing);
-            return Ok(segments);
+            return Ok(found);
         };
         let mut read = BTreeMap::new();
         let mut reading =
@@ -253,7 +249,7 @@ impl RolledUp {
         // What is wrong with each of them is told.
         let Some((version, newest)) = read.pop_last() else {
             self.orphans(store, slot, listing);
-            return Ok(segments);
+            return Ok(found);
         };
         let path = names::manifest(slot, version);
         if self.newest.as_ref().and_then(|root| root.slot(slot)).is_some_and(|of| of > version) {
@@ -265,7 +261,7 @@ impl RolledUp {
             listing.parts.remove(&(slot, part.name.clone()));
         }
         let manifest = newest.value;
-        take_facts(&manifest, &manifest.held, &mut expected, &mut segments);
+        take_facts(&manifest, &manifest.held, &mut expected, &mut found);
         for part in &manifest.parts {
             listing.parts.remove(&(slot, part.name.clone()));
             let path = names::part(slot, &part.name);
@@ -275,7 +271,7 @@ impl RolledUp {
                         let what = "questions about some addresses pass its segments over";
                         self.add(&path, what.to_owned(), Severity::Damaged);
                     }
-                    take_facts(&manifest, &content.facts, &mut expected, &mut segments);
+                    take_facts(&manifest, &content.facts, &mut expected, &mut found);
                 }
                 Err(failure) if failure.kind() == FailureKind::NotFound => {
                     self.add(&path, "it is missing".to_owned(), Severity::Damaged);
@@ -285,8 +281,8 @@ impl RolledUp {
                 }
             }
         }
-        if let Some((recorder, generation, seq, what)) = expected.first() {
-            let commit = names::commit(*recorder, *generation, *seq);
+        if let Some((CommitId { of, seq }, what)) = expected.first() {
+            let commit = names::commit(*of, *seq);
             let many = expected.len() as u64;
             let what = format!(
                 "{} of rolled-up commits {} missing in it, as '{what}' of {commit}",
@@ -296,21 +292,16 @@ impl RolledUp {
             self.add(&path, what, Severity::Damaged);
         }
         self.orphans(store, slot, listing);
-        Ok(segments)
+        Ok(found)
     }
 
     /// What a manifest must say, as the logs do: facts of commits that are rolled up.
     fn expected(&self, logged: &[Logged]) -> BTreeSet<Said> {
         let mut expected = BTreeSet::new();
-        for Logged { recorder, generation, seq, facts, only_objects, .. } in logged {
-            if *only_objects || !self.has(&(*recorder, *generation, *seq)) {
-                continue;
+        for Logged { by, facts, only_objects, .. } in logged {
+            if !*only_objects && self.has(by) {
+                expected.extend(facts.iter().map(|fact| (*by, fact.to_string())));
             }
-            let segments = facts.segments.iter().map(|of| of.name.clone());
-            let listened = facts.listened.iter().map(|of| format!("{of:?}"));
-            let losses = facts.losses.iter().map(|of| format!("{of:?}"));
-            let said = segments.chain(listened).chain(losses);
-            expected.extend(said.map(|what| (*recorder, *generation, *seq, what)));
         }
         expected
     }
@@ -348,18 +339,12 @@ fn take_facts(
     manifest: &Manifest,
     facts: &Facts,
     expected: &mut BTreeSet<Said>,
-    found: &mut Vec<Segment>,
+    found: &mut Vec<Known>,
 ) {
-    let owner = |by| manifest.owner(by).map(|of| (of.recorder, of.generation));
-    for of in &facts.segments {
-        let Some((recorder, generation)) = owner(of.by) else { continue };
-        expected.remove(&(recorder, generation, of.seq, of.fact.name.clone()));
-        found.push(Segment::of(recorder, generation, of.seq, of.fact.clone()));
-    }
-    let listened = facts.listened.iter().map(|of| (of.by, of.seq, format!("{:?}", of.fact)));
-    let losses = facts.losses.iter().map(|of| (of.by, of.seq, format!("{:?}", of.fact)));
-    for (by, seq, what) in listened.chain(losses) {
-        let Some((recorder, generation)) = owner(by) else { continue };
-        expected.remove(&(recorder, generation, seq, what));
+    for Attributed { by, seq, fact } in &facts.facts {
+        let Some(contributor) = manifest.owner(*by) else { continue };
+        let commit = CommitId { of: contributor.of(), seq: *seq };
+        expected.remove(&(commit, fact.to_string()));
+        found.extend(Known::of(commit, fact.clone()));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Hour, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -13,6 +15,8 @@ use super::rolled_up::RolledUp;
 use super::{content, listing};
 use crate::catalog::by_slot::{BySlot, Logged};
 use crate::catalog::rollup::FIRST_FORMAT;
+use crate::catalog::segment_state;
+use crate::catalog::state::Known;
 use crate::catalog::walk::walk;
 use crate::catalog::{
     CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, TimeSlot,
@@ -113,7 +117,7 @@ pub async fn verify(
     let mut logs = BySlot::<Logged>::new()?;
     let mut bytes = 0_u64;
     let walked = walk(store, |met| {
-        let asked = met.commit.content.segments.iter();
+        let asked = met.commit.content.segments();
         let asked = asked.filter(|segment| is_asked_for(segment.hour, options.range));
         let read = asked.map(|segment| to_read(segment, options.deep));
         bytes = read.fold(bytes, u64::saturating_add);
@@ -175,16 +179,16 @@ impl<W: Watch> Check<'_, W> {
         slots.extend(listing.slots());
         for slot in slots {
             let logged = logs.take(slot)?;
-            let mut named = rolled_up.check_slot(store, slot, &mut listing, &logged).await?;
+            let mut facts = rolled_up.check_slot(store, slot, &mut listing, &logged).await?;
             for finding in rolled_up.findings.drain(..) {
                 report.take(&finding, *watch);
             }
-            named.extend(logged.into_iter().flat_map(Logged::into_segments));
-            named.retain(|of| !replaced.contains(&(of.by.0, of.by.1, of.seq)));
+            facts.extend(logged.into_iter().flat_map(Logged::into_facts));
+            facts.retain(|of| !replaced.contains(&of.commit()));
             match slot {
-                TimeSlot::Wide => named.iter().try_for_each(|of| logs.keep_objects(of))?,
+                TimeSlot::Wide => logs.keep_objects(facts)?,
                 TimeSlot::Hour(hour) if is_asked_for(hour, options.range) => {
-                    let segments = of_hour(named, hour);
+                    let segments = of_hour(facts, hour);
                     if !check_hour(store, hour, &segments, options.deep, *watch, report).await? {
                         report.stopped_in = Some(hour);
                         return Ok(false);
@@ -218,11 +222,20 @@ impl<W: Watch> Check<'_, W> {
     }
 }
 
-/// The segments whose objects lie in an hour, each once.
-fn of_hour(named: Vec<CatalogSegment>, hour: Hour) -> Vec<SegmentEntry> {
-    let mut known = BTreeSet::new();
-    let entries = named.into_iter().map(|of| of.entry);
-    entries.filter(|of| of.hour == hour && known.insert(of.name.clone())).collect()
+/// The segments whose objects lie in an hour, each once, with what became of them.
+fn of_hour(facts: Vec<Known>, hour: Hour) -> Vec<Arc<CatalogSegment>> {
+    let (mut segments, mut changes, mut known) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for fact in facts {
+        match fact {
+            Known::Segment(of) if of.entry.hour == hour && known.insert(of.entry.name.clone()) => {
+                segments.push(of);
+            }
+            Known::Change(of) => changes.push(of.fact),
+            Known::Segment(_) | Known::Listened(_) | Known::Loss(_) => {}
+        }
+    }
+    segment_state::apply(&mut segments, &changes);
+    segments
 }
 
 fn is_asked_for(hour: Hour, range: TimeRange) -> bool {
@@ -271,7 +284,7 @@ pub(crate) async fn hours_with_data(store: &Store) -> Result<BTreeSet<Hour>, Fai
 async fn check_hour(
     store: &Store,
     hour: Hour,
-    segments: &[SegmentEntry],
+    segments: &[Arc<CatalogSegment>],
     deep: bool,
     watch: &impl Watch,
     report: &mut Report,
@@ -308,13 +321,14 @@ async fn check_hour(
 /// Reads what is to be read of a segment: what is wrong, and how many bytes were read.
 async fn check_segment(
     store: &Store,
-    entry: &SegmentEntry,
+    segment: &CatalogSegment,
     deep: bool,
     unfit: &BTreeSet<String>,
     watch: &impl Watch,
 ) -> Result<(Vec<Finding>, u64), Failure> {
+    let entry = &*segment.now();
     let (mut findings, mut bytes) = (Vec::new(), 0);
-    let mut segment = None;
+    let mut opened = None;
     // The index layer first: it says where in the others something was changed.
     for layer in Layer::ALL.into_iter().rev() {
         let path = entry.path(layer);
@@ -328,9 +342,9 @@ async fn check_segment(
             Layer::Index => match store.get_if_present(&path).await? {
                 None => Some(What::Missing(layer)),
                 Some(index) => match entry.open(&index) {
-                    Ok(opened) => {
-                        let what = disagreement(entry, &opened);
-                        segment = Some(opened);
+                    Ok(index) => {
+                        let what = disagreement(&segment.entry, &index);
+                        opened = Some(index);
                         what.map(|why| What::Index { why, too_new: false })
                     }
                     Err(failure) => Some(What::Index {
@@ -339,7 +353,7 @@ async fn check_segment(
                     }),
                 },
             },
-            _ => check_layer(store, &path, layer, committed, segment.as_ref()).await?,
+            _ => check_layer(store, &path, layer, committed, opened.as_ref()).await?,
         };
         findings.extend(what.map(|what| Finding { object: path.to_string(), what }));
         bytes += committed.bytes;

@@ -12,8 +12,10 @@ mod rules;
 mod trouble;
 
 use bytes::Bytes;
-use capstan_model::{Failure, Generation, RecorderId, Time};
-use capstan_storage_engine::catalog::{Catalog, Commit, CommitDraft, WriterInfo, WriterKind};
+use capstan_model::{Failure, Generation, GenerationId, RecorderId, Time};
+use capstan_storage_engine::catalog::{
+    Catalog, Commit, CommitDraft, CommitId, WriterInfo, WriterKind,
+};
 use capstan_storage_engine::store::{
     Location, Options, S3Credentials, S3Keys, Store, names, nonce,
 };
@@ -96,16 +98,17 @@ async fn assert_log(store: &Store, generation: Generation, commits: u64) {
     let mut found: Vec<_> =
         listed.iter().filter_map(|object| names::parse_commit(&object.path)).collect();
     found.sort_unstable();
-    let expected: Vec<_> = (0..commits).map(|seq| (RECORDER, generation, seq)).collect();
+    let of = GenerationId::new(RECORDER, generation);
+    let expected: Vec<_> = (0..commits).map(|seq| CommitId { of, seq }).collect();
     assert_eq!(found, expected);
     for seq in 0..commits {
-        let bytes = store.get(&names::commit(RECORDER, generation, seq)).await.unwrap();
+        let bytes = store.get(&names::commit(of, seq)).await.unwrap();
         let commit: Commit = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((commit.seq, commit.content), (seq, draft(seq)));
     }
     let catalog = Catalog::load(store).await.unwrap();
     assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
-    let generations: Vec<_> = catalog.generations().map(|(_, _, state)| state.commits()).collect();
+    let generations: Vec<_> = catalog.generations().map(|(_, state)| state.commits()).collect();
     assert_eq!(generations, [commits]);
 }
 

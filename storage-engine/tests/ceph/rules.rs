@@ -135,7 +135,7 @@ async fn clusters_of_a_bucket_do_not_see_each_other() {
     for (store, words, commits) in [(&a, "of a", 2), (&b, "of b", 3)] {
         assert_eq!(store.get(&path).await.unwrap(), words);
         let catalog = Catalog::load(store).await.unwrap();
-        let found: Vec<_> = catalog.generations().map(|(_, _, state)| state.commits()).collect();
+        let found: Vec<_> = catalog.generations().map(|(_, state)| state.commits()).collect();
         assert_eq!(found, [commits]);
         let listed: Vec<Listed> = store.list(&Path::default()).try_collect().await.unwrap();
         // The format, a layer, a writer, the name of its log and the commits.

@@ -136,8 +136,7 @@ async fn two_generations_behind_bad_networks_do_not_write_each_others_log() {
         }
         let catalog = Catalog::load(&straight).await.unwrap();
         assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
-        let generations: Vec<_> =
-            catalog.generations().map(|(_, _, state)| state.commits()).collect();
+        let generations: Vec<_> = catalog.generations().map(|(_, state)| state.commits()).collect();
         assert_eq!(generations, [5, 5]);
     })
     .await;

@@ -39,22 +39,25 @@ pub(crate) async fn describe(store: &Store) -> Described {
     if view.root().version > 0 {
         assert_eq!(view.waiting().count(), 0, "all is rolled up");
         shape.insert(format!("root {}", view.root().format));
-        shape.insert(format!("manifest {}", manifest::FORMAT));
+        shape.insert(format!(
+            "manifest {}",
+            manifest::Manifest::empty(capstan_storage_engine::catalog::TimeSlot::Wide).format
+        ));
     }
     let window = view.window(TimeRange::ALL).await.expect("all of time");
     assert_eq!(window.gaps, []);
     // What is rolled up is what the logs say.
     let mut logged: Vec<_> = catalog.segments(TimeRange::ALL).cloned().collect();
-    logged.sort_by_key(|of| (of.recorder, of.generation, of.seq, of.entry.first_ordinal));
+    logged.sort_by_key(|of| (of.of, of.by.seq, of.entry.first_ordinal));
     assert_eq!(window.segments, logged);
-    for (recorder, generation, state) in catalog.generations() {
+    for (of, state) in catalog.generations() {
         let writer = state.writer().expect("a writer");
         shape.insert(format!("writer {}", writer.format));
         assert!(state.finished().is_some_and(|finished| finished.complete), "{writer:?}");
         let source = writer.info.source.as_ref().expect("an import");
         let mut lines = BTreeSet::new();
         for known in catalog.segments(TimeRange::ALL) {
-            if (known.recorder, known.generation) == (recorder, generation) {
+            if known.of == of {
                 segment(store, known, &mut lines, &mut flows, &mut shape).await;
             }
         }

@@ -69,10 +69,16 @@ fn statement(range: TimeRange) -> String {
     )
 }
 
+/// The newest packets of a recorder may be so much later than the moment up to which it can say that it listened,
+/// nanoseconds.
+const TAIL: i64 = 10_000_000_000;
+
 #[derive(Debug, Default)]
 struct Found {
     status: Status,
     listened: Vec<TimeRange>,
+    /// From the oldest to the newest packet.
+    packets: Option<TimeRange>,
     /// Those of which it is not known when they were come first.
     losses: Vec<(Option<TimeRange>, LossLine)>,
 }
@@ -81,6 +87,26 @@ struct Found {
 fn hides(from: Option<Time>, to: Option<Time>, asked: TimeRange) -> bool {
     let range = TimeRange { start: from.unwrap_or(Time::MIN), end: to.unwrap_or(Time::MAX) };
     range.intersect(&asked).is_some()
+}
+
+/// Of when nothing says whether anybody listened: between the stretches in which somebody did, and where packets
+/// are before the first or after the last.
+fn unknown(listened: &[TimeRange], packets: Option<TimeRange>) -> Vec<TimeRange> {
+    let mut unknown: Vec<TimeRange> = listened
+        .windows(2)
+        .map(|pair| TimeRange { start: pair[0].end, end: pair[1].start })
+        .collect();
+    let Some(packets) = packets else { return unknown };
+    let (Some(first), Some(last)) = (listened.first(), listened.last()) else {
+        return vec![packets];
+    };
+    if packets.start < first.start {
+        unknown.insert(0, TimeRange { start: packets.start, end: first.start });
+    }
+    if packets.end > Time(last.end.0.saturating_add(TAIL)) {
+        unknown.push(TimeRange { start: last.end, end: packets.end });
+    }
+    unknown
 }
 
 impl Found {
@@ -108,6 +134,9 @@ impl Found {
                     status.wire_bytes = count(&e);
                     status.oldest = time(&from).map(|time| time.to_string());
                     status.newest = time(&to).map(|time| time.to_string());
+                    let packets =
+                        range.map(|of| TimeRange { end: Time(of.end.0.saturating_add(1)), ..of });
+                    self.packets = packets.and_then(|packets| packets.intersect(&asked));
                 }
                 Some("layer") => {
                     status.stored_bytes = status.stored_bytes.saturating_add(count(&a));
@@ -140,13 +169,11 @@ impl Found {
     }
 
     fn finish(self) -> Status {
-        let Found { mut status, listened, mut losses } = self;
+        let Found { mut status, listened, packets, mut losses } = self;
         let span =
             |range: &TimeRange| Span { from: range.start.to_string(), to: range.end.to_string() };
         let listened = merge(listened);
-        let between =
-            listened.windows(2).map(|pair| TimeRange { start: pair[0].end, end: pair[1].start });
-        status.unknown = between.map(|range| span(&range)).collect();
+        status.unknown = unknown(&listened, packets).iter().map(span).collect();
         status.listened = listened.iter().map(span).collect();
         let when = |range: &Option<TimeRange>| range.map(|range| (range.start, range.end));
         losses.sort_by(|(a, x), (b, y)| {
@@ -181,5 +208,18 @@ mod tests {
         let ranges = vec![range(5, 6), range(0, 2), range(2, 4), range(1, 3), range(5, 5)];
         assert_eq!(merge(ranges), [range(0, 4), range(5, 6)]);
         assert_eq!(merge(vec![]), []);
+    }
+
+    #[test]
+    fn packets_outside_of_what_was_listened_to_are_of_an_unknown_time() {
+        let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
+        let listened = [range(10, 20), range(30, 40)];
+        let between = range(20, 30);
+        assert_eq!(unknown(&listened, None), [between]);
+        assert_eq!(unknown(&listened, Some(range(12, 40 + TAIL))), [between]);
+        let far = range(5, 41 + TAIL);
+        assert_eq!(unknown(&listened, Some(far)), [range(5, 10), between, range(40, 41 + TAIL)]);
+        assert_eq!(unknown(&[], Some(far)), [far]);
+        assert_eq!(unknown(&[], None), []);
     }
 }

@@ -33,10 +33,10 @@ struct Stretch<'a> {
 pub(super) fn coverage(contents: &Contents) -> Vec<ArrayRef> {
     let mut rows: Vec<Stretch<'_>> = Vec::new();
     for said in &contents.window.listened {
-        let listened = &said.what;
+        let listened = &said.fact;
         let stretch = |interface| Stretch {
-            recorder: said.recorder.to_string(),
-            generation: said.generation.0,
+            recorder: said.by.recorder.to_string(),
+            generation: said.by.generation.0,
             interface,
             range: Some(listened.range),
             lost: None,
@@ -47,10 +47,10 @@ pub(super) fn coverage(contents: &Contents) -> Vec<ArrayRef> {
         }
     }
     for said in &contents.window.losses {
-        let loss = &said.what;
+        let loss = &said.fact;
         rows.push(Stretch {
-            recorder: said.recorder.to_string(),
-            generation: said.generation.0,
+            recorder: said.by.recorder.to_string(),
+            generation: said.by.generation.0,
             interface: loss.interface,
             range: loss.time(),
             lost: Some(loss),

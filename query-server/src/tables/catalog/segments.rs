@@ -59,14 +59,13 @@ pub(super) fn segments(contents: &Contents) -> Vec<ArrayRef> {
     let all = || contents.window.segments.iter();
     let number =
         |value: fn(&SegmentEntry) -> u64| larges(all().map(|segment| Some(value(&segment.entry))));
-    let bytes = |layer: Layer| {
-        larges(all().map(|segment| segment.entry.layer(layer).map(|layer| layer.bytes)))
-    };
+    let bytes =
+        |layer: Layer| larges(all().map(|segment| segment.layer(layer).map(|layer| layer.bytes)));
     let hour = |hour: Hour| hour.range().map(|range| range.start.0);
     vec![
         texts(all().map(|segment| Some(segment.entry.name.clone()))),
-        texts(all().map(|segment| Some(segment.recorder.to_string()))),
-        smalls(all().map(|segment| Some(segment.generation.0))),
+        texts(all().map(|segment| Some(segment.of.recorder.to_string()))),
+        smalls(all().map(|segment| Some(segment.of.generation.0))),
         times(all().map(|segment| hour(segment.entry.hour))),
         times(all().map(|segment| first(&segment.entry))),
         times(all().map(|segment| last(&segment.entry))),
@@ -76,7 +75,10 @@ pub(super) fn segments(contents: &Contents) -> Vec<ArrayRef> {
         number(|entry| entry.flow_parts),
         number(|entry| entry.captured_bytes),
         number(|entry| entry.wire_bytes),
-        number(|entry| entry.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.bytes))),
+        larges(all().map(|segment| {
+            let layers = segment.layers();
+            Some(layers.fold(0, |sum: u64, layer| sum.saturating_add(layer.bytes)))
+        })),
         bytes(Layer::Index),
         bytes(Layer::Flows),
         bytes(Layer::Packets),
@@ -92,7 +94,7 @@ pub(super) fn files(contents: &Contents) -> Vec<ArrayRef> {
         .segments
         .iter()
         .flat_map(|of| {
-            let file = |layer| Some((&**of, layer, of.entry.layer(layer)?));
+            let file = |layer| Some((&**of, layer, of.layer(layer)?));
             Layer::ALL.into_iter().filter_map(file)
         })
         .collect();

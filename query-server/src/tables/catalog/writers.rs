@@ -59,8 +59,8 @@ pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
     };
     let source = || all().map(|state| info(state).and_then(|info| info.source.as_ref()));
     vec![
-        texts(all().map(|state| Some(state.owner().0.to_string()))),
-        smalls(all().map(|state| Some(state.owner().1.0))),
+        texts(all().map(|state| Some(state.id().recorder.to_string()))),
+        smalls(all().map(|state| Some(state.id().generation.0))),
         text(|info| info.kind.name()),
         text(|info| &info.description),
         text(|info| &info.host),

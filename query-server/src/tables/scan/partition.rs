@@ -32,8 +32,9 @@ async fn open(view: &StoreView, segment: &Segment) -> Result<(CountingFetch, Con
         let mut terms = terms.terms(field).map_err(damaged)?;
         identity |= terms.next().transpose().map_err(damaged)?.is_some();
     }
-    let recorder = segment.recorder.to_string();
-    let constants = Constants::new(&recorder, segment.generation.0, &segment.entry.name, identity);
+    let recorder = segment.of.recorder.to_string();
+    let constants =
+        Constants::new(&recorder, segment.of.generation.0, &segment.entry.name, identity);
     Ok((source, constants))
 }
 

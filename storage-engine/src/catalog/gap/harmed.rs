@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_model::coverage::Listened;
-use capstan_model::{Generation, Hour, TimeRange};
+use capstan_model::{Generation, GenerationId, Hour, RecorderId, TimeRange};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -14,7 +14,7 @@ use super::GapKind;
 use crate::catalog::rollup::tests::{HOUR, recorder};
 use crate::catalog::rollup::{Rollup, Stay};
 use crate::catalog::tests::{RECORDER, draft, memory, seconds};
-use crate::catalog::{CatalogView, CommitDraft, Finished, Window};
+use crate::catalog::{CatalogView, CommitDraft, Fact, Finished, Window};
 use crate::store::{Store, checked, names};
 
 /// What happens to an object.
@@ -72,7 +72,7 @@ async fn busy() -> (Arc<InMemory>, Store) {
     for number in 0..520 {
         let mut draft = draft(&format!("a{number:03}"), number);
         let range = seconds(number, number + 1);
-        draft.listened = vec![Listened { range, interfaces: Vec::new() }];
+        draft.facts.push(Fact::Listened(Listened { range, interfaces: Vec::new() }));
         ends.commit(draft).await.unwrap();
     }
     let finished = Some(Finished { complete: true, packets_total: 0 });
@@ -110,17 +110,13 @@ async fn no_harm_to_an_object_goes_unsaid() {
     assert!(expected[1].0.len() == 521 && expected[2].0.len() == 8, "{expected:?}");
 
     // The last commit of a log that goes on: nobody can tell that it was there.
-    let last =
-        |number| names::commit(capstan_model::RecorderId(RECORDER.0 + 1), Generation(1), number);
-    let unseen = [
-        last(4).to_string(),
-        names::commit(capstan_model::RecorderId(RECORDER.0 + 2), Generation(1), 2).to_string(),
-    ];
+    let of = |number| GenerationId::new(RecorderId(RECORDER.0 + number), Generation(1));
+    let unseen = [names::commit(of(1), 4).to_string(), names::commit(of(2), 2).to_string()];
     let listed: Vec<_> = store.list(&Path::default()).try_collect().await.unwrap();
     let (mut hidden, mut whole) = (0, 0);
     for object in listed {
         let name = object.path.to_string();
-        let is_rolled_up_log = name.starts_with(names::log_of(RECORDER, Generation(1)).as_ref());
+        let is_rolled_up_log = name.starts_with(names::log_of(of(0)).as_ref());
         if name == "format" || name.starts_with("open/") || is_rolled_up_log {
             continue;
         }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use capstan_model::{Failure, Generation, RecorderId, Time};
+use capstan_model::{Failure, Time};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{AT_ONCE, Rollup};
@@ -56,9 +56,9 @@ async fn end(
     now: Time,
     silent: Duration,
 ) -> Result<bool, Failure> {
-    let (recorder, generation) = state.owner();
+    let of = state.id();
     // Of a log whose last entry is lost its own clock tells.
-    let last = last_entry(store, state, recorder, generation).await?;
+    let last = last_entry(store, state).await?;
     let Some(last) = last.or(state.last_commit()) else { return Ok(false) };
     if last.saturating_add(silent) >= now {
         return Ok(false);
@@ -72,21 +72,17 @@ async fn end(
         ..CommitDraft::default()
     };
     let Ok(commit) = chain.next_commit(draft, store.now(), store.nonce()) else { return Ok(false) };
-    let path = names::commit(recorder, generation, commit.seq);
+    let path = names::commit(of, commit.seq);
     // Lost: it said something after all.
     Ok(store.create(&path, to_json(&commit)?).await? == Created::Created)
 }
 
 /// When the last entry of a log was made, by the store's clock; none if it cannot be told.
-async fn last_entry(
-    store: &Store,
-    state: &GenerationState,
-    recorder: RecorderId,
-    generation: Generation,
-) -> Result<Option<Time>, Failure> {
+async fn last_entry(store: &Store, state: &GenerationState) -> Result<Option<Time>, Failure> {
+    let of = state.id();
     let path = match state.chain().next().checked_sub(1) {
-        Some(last) => names::commit(recorder, generation, last),
-        None => names::writer(recorder, generation),
+        Some(last) => names::commit(of, last),
+        None => names::writer(of),
     };
     Ok(store.head(&path).await?.map(|entry| entry.modified))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
-use capstan_model::{Hour, Time, TimeRange};
+use capstan_model::{Generation, GenerationId, Hour, RecorderId, Time, TimeRange};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -92,7 +92,10 @@ async fn a_generation_that_ended_is_not_looked_for_any_more() {
     assert!(generations[0].finished().is_some_and(|end| end.complete));
 
     // A name that shows up again is no new log.
-    store.put_new(&names::open(RECORDER, Generation(1)), Vec::new()).await.unwrap();
+    store
+        .put_new(&names::open(GenerationId::new(RECORDER, Generation(1))), Vec::new())
+        .await
+        .unwrap();
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a"]);
     assert_eq!(step(&mut rollup).await, RollupStats::default());
     assert!(open_logs(&store).await.unwrap().is_empty());
@@ -166,7 +169,7 @@ async fn facts_of_many_hours_are_found_from_each_of_them() {
     let listened = vec![Listened { range, interfaces: Vec::new() }];
     let losses = vec![loss.clone()];
     let segments = vec![spans];
-    let draft = CommitDraft { segments, listened, losses, ..CommitDraft::default() };
+    let draft = CommitDraft::recorded(segments, listened, losses);
     recorder.commit(draft).await.unwrap();
     let mut rollup = rollup(&store).await;
     assert_eq!(step(&mut rollup).await.manifests, 3);
@@ -177,7 +180,7 @@ async fn facts_of_many_hours_are_found_from_each_of_them() {
     }
     let all = window(&store, TimeRange::ALL).await;
     assert_eq!((all.segments.len(), all.listened.len(), all.losses.len()), (1, 1, 1));
-    assert_eq!(all.losses[0].what, loss);
+    assert_eq!(all.losses[0].fact, loss);
 }
 
 #[tokio::test]
@@ -186,7 +189,7 @@ async fn an_open_end_and_untimed_packets_are_found() {
     let mut recorder = recorder(&store, 0).await;
     let untimed = SegmentEntry { hour: Hour::UNKNOWN, first: None, last: None, ..segment("u", 0) };
     let segments = vec![untimed, segment("a", 0), segment("b", 100 * 24 * HOUR)];
-    recorder.commit(CommitDraft { segments, ..CommitDraft::default() }).await.unwrap();
+    recorder.commit(CommitDraft::recorded(segments, [], [])).await.unwrap();
     step(&mut rollup(&store).await).await;
     let from = |start| TimeRange { start: Time(start), end: Time::MAX };
     assert_eq!(names_in(&window(&store, from(0)).await), ["a", "b"]);
@@ -290,7 +293,12 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
     for number in 0..3 {
         recorder.commit(draft(&format!("a{number}"), number)).await.unwrap();
     }
-    let full = |seq| Path::from(format!("prod/{}", names::commit(recorder_id, generation, seq)));
+    let full = |seq| {
+        Path::from(format!(
+            "prod/{}",
+            names::commit(GenerationId::new(recorder_id, generation), seq)
+        ))
+    };
     objects.put(&full(1), "{".into()).await.unwrap();
     let good = objects.get(&full(2)).await.unwrap().bytes().await.unwrap();
     objects.put(&full(2), "{\"format\":99}".into()).await.unwrap();
@@ -373,7 +381,7 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
     for (name, first) in [("a0", 0), ("a1", 1), ("a2", 2), ("a3", 3)] {
         recorder.commit(draft(name, first)).await.unwrap();
     }
-    store.delete(&names::commit(RECORDER, Generation(1), 1)).await.unwrap();
+    store.delete(&names::commit(GenerationId::new(RECORDER, Generation(1)), 1)).await.unwrap();
     let mut rollup = rollup(&store).await;
     assert_eq!(step(&mut rollup).await.logs, 1);
     let view = CatalogView::load(&store).await.unwrap();
@@ -405,7 +413,7 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     assert!(step(&mut rollup).await.ended >= 1);
     let generations =
         CatalogView::load(&store).await.unwrap().generations().await.unwrap().generations;
-    let state = generations.iter().find(|state| state.owner().0 == RECORDER).unwrap();
+    let state = generations.iter().find(|state| state.id().recorder == RECORDER).unwrap();
     assert!(state.finished().is_some_and(|end| !end.complete));
     assert!(state.notes().contains(silent::NOTE));
     // It comes back, and goes on in a generation of its own.
@@ -417,16 +425,19 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
     recorder.commit(draft("later", 2)).await.unwrap();
     let all = window(&store, TimeRange::ALL).await;
     assert_eq!(names_in(&all), ["a", "late", "later", "b"]);
-    let of =
-        |generation: u32| all.segments.iter().filter(move |of| of.by.1 == Generation(generation));
-    assert!(of(2).all(|of| of.recorder == RECORDER && of.generation == Generation(1)));
+    let of = |generation: u32| {
+        all.segments.iter().filter(move |of| of.by.of.generation == Generation(generation))
+    };
+    assert!(of(2).all(|of| of.of == GenerationId::new(RECORDER, Generation(1))));
     assert_eq!(of(2).count(), 2, "packets keep the generation they were captured in");
     step(&mut rollup).await;
     assert_eq!(names_in(&window(&store, TimeRange::ALL).await), ["a", "late", "later", "b"]);
     let generations =
         CatalogView::load(&store).await.unwrap().generations().await.unwrap().generations;
-    let state =
-        generations.iter().find(|state| state.owner() == (RECORDER, Generation(2))).unwrap();
+    let state = generations
+        .iter()
+        .find(|state| state.id() == GenerationId::new(RECORDER, Generation(2)))
+        .unwrap();
     assert_eq!(state.writer().unwrap().info.resumes, Some(Generation(1)));
     assert!(state.notes().iter().all(|note| note.starts_with("goes on from a log")));
 }
@@ -444,7 +455,10 @@ async fn an_ended_generation_that_is_gone_is_put_anew_before_the_root_forgets_it
     ends.commit(CommitDraft { finished: end().finished, ..draft("e", 1) }).await.unwrap();
     step(&mut rollup).await;
     assert!(rollup.root().logs.iter().any(|log| log.ended));
-    store.delete(&names::ended_generation(RECORDER, Generation(1))).await.unwrap();
+    store
+        .delete(&names::ended_generation(GenerationId::new(RECORDER, Generation(1))))
+        .await
+        .unwrap();
     let options = crate::repair::Options::default();
     let report = crate::repair::repair(&store, &options, &Silent).await.unwrap();
     assert_eq!(report.repaired, 1);

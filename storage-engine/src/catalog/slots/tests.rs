@@ -8,7 +8,9 @@ use crate::catalog::rollup::tests::{HOUR, Silent, names_in, recorder, window};
 use crate::catalog::rollup::{Rollup, Stay, roll_up_all};
 use crate::catalog::root::Step;
 use crate::catalog::tests::{draft, memory, seconds};
-use crate::catalog::{AddressFilter, Asked, CatalogView, GapKind, TimeSlot, Window, versions};
+use crate::catalog::{
+    AddressFilter, Asked, CatalogView, Fact, GapKind, TimeSlot, Window, versions,
+};
 use crate::store::{Created, Store, names};
 
 /// Six hundred segments in each of two hours, those of an hour with one address: 10.0.0.1 or 10.0.0.2.
@@ -20,8 +22,10 @@ async fn two_busy_hours() -> Store {
             let at = hour * HOUR + number;
             let mut draft = draft(&format!("{hour}-{number:03}"), at);
             let address = Address::v4([10, 0, 0, 1 + hour as u8]);
-            draft.segments[0].address_filter = AddressFilter::of(&[address]);
-            draft.listened = vec![Listened { range: seconds(at, at + 1), interfaces: Vec::new() }];
+            let Fact::Segment(entry) = &mut draft.facts[0] else { panic!("a segment") };
+            entry.address_filter = AddressFilter::of(&[address]);
+            let listened = Listened { range: seconds(at, at + 1), interfaces: Vec::new() };
+            draft.facts.push(Fact::Listened(listened));
             recorder.commit(draft).await.unwrap();
         }
     }

@@ -1,5 +1,6 @@
 //! Several processes and one import, over memory.
 
+use capstan_model::GenerationId;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::join_all;
@@ -82,7 +83,7 @@ async fn what_is_silent_is_ended_and_finds_out() {
         successor.commit(draft("c", 0)).await.unwrap();
         let catalog = Catalog::load(&store).await.unwrap();
         assert!(catalog.problems().is_empty());
-        let ended = catalog.state((RECORDER, Generation(1))).unwrap();
+        let ended = catalog.state(GenerationId::new(RECORDER, Generation(1))).unwrap();
         assert!(ended.chain().finished() && !ended.finished().unwrap().complete);
         assert_eq!(ended.commits(), commits + 1);
     }
@@ -103,7 +104,7 @@ async fn an_ended_log_can_be_rolled_up() {
     let store = memory().await;
     // As one that was killed between its registration and the name by which its log is found.
     drop(begin(&store, 1).await);
-    store.delete(&names::open(RECORDER, Generation(1))).await.unwrap();
+    store.delete(&names::open(GenerationId::new(RECORDER, Generation(1)))).await.unwrap();
     assert_eq!(found(&store).await, (Some(2), 1));
     let view = crate::catalog::CatalogView::load(&store).await.unwrap();
     assert_eq!(view.waiting().count(), 1);
@@ -126,12 +127,16 @@ async fn a_generation_that_was_silent_for_long_is_not_waited_for() {
 async fn what_a_newer_version_wrote_is_not_gone_on_with() {
     let store = memory().await;
     drop(begin(&store, 1).await);
-    let bytes = store.get(&names::writer(RECORDER, Generation(1))).await.unwrap();
+    let bytes =
+        store.get(&names::writer(GenerationId::new(RECORDER, Generation(1)))).await.unwrap();
     let mut writer: Writer = crate::catalog::entry::read(&bytes).unwrap();
-    writer.format += 1;
+    writer.format = crate::catalog::entry::FORMAT + 1;
     writer.generation = Generation(2);
     let bytes = to_json(&writer).unwrap();
-    let _created = store.create(&names::writer(RECORDER, Generation(2)), bytes).await.unwrap();
+    let _created = store
+        .create(&names::writer(GenerationId::new(RECORDER, Generation(2))), bytes)
+        .await
+        .unwrap();
     let waiting = |_: &GenerationState, _| ();
     let failure = look(&store, RECORDER, SILENT, &waiting).await.expect_err("too new");
     assert_eq!(failure.kind(), FailureKind::TooNew);

@@ -10,12 +10,15 @@ use capstan_model::{
 };
 use object_store::ObjectStore;
 
+use capstan_model::GenerationId;
+
 use super::*;
 use crate::catalog::rollup::roll_up_all;
 use crate::catalog::{
-    AddressFilter, CommitDraft, Finished, LayerEntry, Recorder, Source, WriterInfo, WriterKind,
+    AddressFilter, Change, CommitDraft, Fact, Finished, Layer, LayerEntry, Recorder, Source,
+    TimeSlot, What, WriterInfo, WriterKind,
 };
-use crate::segment::builder::{SegmentBuilder, Writer};
+use crate::segment::builder::SegmentBuilder;
 use crate::store::names as paths;
 use crate::testing::key;
 
@@ -51,7 +54,8 @@ impl Maker {
         ordinals: std::ops::Range<u64>,
         hour: i64,
     ) -> SegmentEntry {
-        let writer = Writer { recorder: RecorderId(state.0), generation: Generation(state.1) };
+        let writer =
+            GenerationId { recorder: RecorderId(state.0), generation: Generation(state.1) };
         let name = format!("{}-{}-{:08}", writer.recorder, writer.generation, ordinals.start);
         let mut builder = SegmentBuilder::new(writer).unwrap();
         let key = FlowKey { source: Address::v4([10, 0, 0, state.0 as u8]), ..key() };
@@ -108,7 +112,7 @@ impl Maker {
             interfaces: vec![0],
             range: TimeRange { start: of.first.unwrap(), end: of.last.unwrap() },
         });
-        let listened = listened.collect();
+        let listened: Vec<_> = listened.collect();
         for of in &segments {
             self.made.committed.insert(of.name.clone(), of.packets);
         }
@@ -116,8 +120,8 @@ impl Maker {
         let next_ordinal = next_ordinal.unwrap_or(self.next_ordinal);
         self.next_ordinal = next_ordinal;
         let finished = end.map(|complete| Finished { complete, packets_total: next_ordinal });
-        let draft =
-            CommitDraft { segments, listened, next_ordinal, finished, ..CommitDraft::default() };
+        let recorded = CommitDraft::recorded(segments, listened, []);
+        let draft = CommitDraft { next_ordinal, finished, ..recorded };
         recorder.commit(draft).await.unwrap();
     }
 
@@ -392,4 +396,118 @@ async fn whatever_few_objects_of_the_catalog_are_lost_all_segments_are_found_aga
     let some: Vec<_> = wrong.iter().take(5).map(String::as_str).collect();
     let (many, kinds, some) = (wrong.len(), kinds.join("\n"), some.join("\n"));
     assert!(wrong.is_empty(), "{many} seeds of {asked}:\n{kinds}\n\n{some}");
+}
+
+/// A commit that was changed and can still be parsed names its segments for readers. As long as it counts they must not
+/// be named a second time.
+#[tokio::test]
+async fn segments_of_a_commit_that_still_counts_are_not_named_again() {
+    let objects = Arc::new(InMemory::new());
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
+    let made = Made::default();
+    let mut maker =
+        Maker { objects: Arc::clone(&objects), store: store.clone(), made, next_ordinal: 0 };
+    let info = info(WriterKind::Import, "a.pcap", None);
+    let mut import = Recorder::start(&store, RecorderId(0xa), info).await.unwrap();
+    for from in [0, 10, 20, 30] {
+        let segment = maker.segment((0xa, 1), from..from + 10, 10).await;
+        maker.commit(&mut import, vec![segment], None).await;
+    }
+    let of = GenerationId::new(RecorderId(0xa), Generation(1));
+    let changed = full(paths::commit(of, 1).as_ref());
+    let bytes = objects.get(&changed).await.unwrap().bytes().await.unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let other = text.replace("\"packets\":10", "\"packets\":9");
+    assert_ne!(text, other);
+    objects.put(&changed, other.into()).await.unwrap();
+    objects.put(&full(paths::commit(of, 2).as_ref()), "".into()).await.unwrap();
+    let names = names(&objects).await;
+    let index = names.iter().find(|name| name.contains("-00000020/") && name.ends_with("/index"));
+    objects.delete(&full(index.unwrap())).await.unwrap();
+
+    for _ in 0..2 {
+        let (report, actions) = repaired(&store, &NOW).await;
+        assert_eq!((report.adopted.0, report.left.0), (0, 1), "{actions:?}");
+        let found = window(&store).await;
+        let all: Vec<u64> = found.segments.iter().map(|of| of.entry.first_ordinal).collect();
+        assert_eq!(all, [0, 10, 30], "{actions:?}");
+        assert_eq!(found.gaps.len(), 2);
+    }
+    // Without what hinders it the commit is replaced, and its segment named in its place.
+    for name in names.iter().filter(|name| name.contains("-00000020/")) {
+        objects.delete(&full(name)).await.unwrap();
+    }
+    let (report, actions) = repaired(&store, &NOW).await;
+    assert_eq!((report.adopted.0, report.left.0), (1, 0), "{actions:?}");
+    let found = window(&store).await;
+    let all: Vec<u64> = found.segments.iter().map(|of| of.entry.first_ordinal).collect();
+    assert_eq!((all, found.gaps.len()), (vec![0, 10, 30], 0), "{actions:?}");
+}
+
+/// That all layers of a segment but some were retired.
+fn retired(entry: &SegmentEntry, but: &[Layer]) -> CommitDraft {
+    let stays = |of: &&LayerEntry| but.iter().any(|layer| layer.name() == of.layer);
+    let layers = entry.layers.iter().filter(|of| !stays(of)).cloned().collect();
+    let change = Change {
+        segment: entry.name.clone(),
+        slots: TimeSlot::of_segment(entry),
+        at: Time(7),
+        what: What::LayersRetired { layers, why: "older than 7 d".to_owned() },
+    };
+    CommitDraft { facts: vec![Fact::Change(change)], ..CommitDraft::default() }
+}
+
+#[tokio::test]
+async fn layers_that_were_retired_are_not_missed_and_their_segment_is_not_named_again() {
+    let objects = Arc::new(InMemory::new());
+    let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
+    let made = Made::default();
+    let mut maker =
+        Maker { objects: Arc::clone(&objects), store: store.clone(), made, next_ordinal: 0 };
+    let live = info(WriterKind::Live, "", None);
+    let mut recorder = Recorder::start(&store, RecorderId(0xa), live.clone()).await.unwrap();
+    let mut segments = Vec::new();
+    for from in [0, 10, 20] {
+        let segment = maker.segment((0xa, 1), from..from + 10, 10).await;
+        maker.commit(&mut recorder, vec![segment.clone()], None).await;
+        segments.push(segment);
+    }
+    // Of the first the rows are left, of the second nothing; the objects are deleted later, or not yet.
+    let mut keeper = Recorder::start(&store, RecorderId(0xb), live).await.unwrap();
+    let kept = [Layer::Index, Layer::Flows, Layer::Packets];
+    keeper.commit(retired(&segments[0], &kept)).await.unwrap();
+    keeper.commit(retired(&segments[1], &[])).await.unwrap();
+    let delete = async |entry: &SegmentEntry, layer: Layer| {
+        objects.delete(&full(entry.path(layer).as_ref())).await.unwrap();
+    };
+    delete(&segments[0], Layer::Head).await;
+    delete(&segments[1], Layer::Packets).await;
+    let has = |window: &Window| -> Vec<(u64, usize)> {
+        let of = |of: &Arc<Segment>| (of.entry.first_ordinal, of.layers().count());
+        window.segments.iter().map(of).collect()
+    };
+    let all = segments[0].layers.len();
+    for roll_up in [false, true] {
+        if roll_up {
+            maker.roll_up().await;
+        }
+        let found = window(&store).await;
+        assert_eq!(has(&found), [(0, 3), (10, 0), (20, all)], "rolled up: {roll_up}");
+        let head = found.segments[0].retired(Layer::Head).unwrap();
+        assert_eq!((head.at, &*head.why), (Time(7), "older than 7 d"));
+        assert_eq!(found.segments[0].now().layers.len(), 3);
+        assert_eq!(super::found(&store).await, []);
+        let (report, actions) = repaired(&store, &NOW).await;
+        assert_eq!(report, Report::default(), "{actions:?}");
+    }
+    // The commits that named the first two are lost, and so is what was rolled up: only the first is named again.
+    let of = GenerationId::new(RecorderId(0xa), Generation(1));
+    for seq in [0, 1] {
+        objects.delete(&full(paths::commit(of, seq).as_ref())).await.unwrap();
+    }
+    for name in names(&objects).await.iter().filter(|name| name.starts_with("catalog/date=")) {
+        objects.delete(&full(name)).await.unwrap();
+    }
+    repaired(&store, &NOW).await;
+    assert_eq!(has(&window(&store).await), [(0, 3), (20, all)]);
 }

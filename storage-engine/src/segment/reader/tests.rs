@@ -7,19 +7,21 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch};
 use capstan_model::packet::Stamp;
-use capstan_model::{Direction, FlowId, FlowPart, Generation, Headers, Packet, RecorderId, Time};
+use capstan_model::{
+    Direction, FlowId, FlowPart, Generation, GenerationId, Headers, Packet, RecorderId, Time,
+};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::*;
 use crate::segment::block::{BlockHeader, Codec, MAX_RAW};
-use crate::segment::builder::{SealedSegment, SegmentBuilder, Writer};
+use crate::segment::builder::{SealedSegment, SegmentBuilder};
 use crate::segment::flows::Placement;
 use crate::segment::pages::Pages;
 use crate::segment::tabular::{self, Column, Packing, Written};
 use crate::segment::{index_layer, packets};
 use crate::testing::key;
 
-const WRITER: Writer = Writer { recorder: RecorderId(7), generation: Generation(1) };
+const WRITER: GenerationId = GenerationId { recorder: RecorderId(7), generation: Generation(1) };
 
 const SECTIONS: [Section; 9] = [
     Section::Meta,

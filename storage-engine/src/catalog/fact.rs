@@ -1,0 +1,249 @@
+//! One statement of a commit.
+//!
+//! Segments, coverage and losses are what recorders say. A *change* is said of a segment later, by whoever keeps house:
+//! layers that were added or retired, segments that replace it, pins. A segment's entry itself never changes;
+//! what it has now is [derived](super::segment_state).
+//!
+//! A new kind of fact is a variant here. Versions that do not know a kind keep it, and roll it up with the rest: it
+//! says itself which slots it belongs to.
+
+use std::fmt;
+
+use capstan_model::coverage::{Listened, Loss};
+use capstan_model::{Time, TimeRange};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::entry::{LayerEntry, SegmentEntry};
+use super::part::Holds;
+use super::slot::TimeSlot;
+
+/// A statement of a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fact {
+    /// A segment whose layers are all in the store.
+    Segment(SegmentEntry),
+    /// When and where was listened.
+    Listened(Listened),
+    /// What is missing.
+    Loss(Loss),
+    /// Something that became of a segment.
+    Change(Change),
+    /// Something that this version does not know.
+    Unknown(Unknown),
+}
+
+/// What became of a segment, in all slots that the segment is kept in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The segment's name.
+    pub segment: String,
+    /// The slots that its entry is kept in.
+    pub slots: Vec<TimeSlot>,
+    /// When, by the clock of who says it.
+    pub at: Time,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What became of a segment. The names are stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum What {
+    /// A layer was added.
+    LayerAdded {
+        /// Its object, which is in the store.
+        layer: LayerEntry,
+    },
+    /// Layers may be deleted: nobody reads them from now on.
+    LayersRetired {
+        /// Their objects, as they were committed.
+        layers: Vec<LayerEntry>,
+        /// Why, in words.
+        why: String,
+    },
+    /// Other segments have all that it has.
+    Replaced {
+        /// Their names.
+        by: Vec<String>,
+    },
+    /// Nothing of it may be retired.
+    Pinned {
+        /// The name of the pin, unique.
+        pin: String,
+        /// Until then; none = until it is taken back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Time>,
+    },
+    /// A pin was taken back.
+    Unpinned {
+        /// Its name.
+        pin: String,
+    },
+}
+
+/// The names of the kinds of changes that this version knows.
+const CHANGES: [&str; 5] = ["layer-added", "layers-retired", "replaced", "pinned", "unpinned"];
+
+/// A fact of a newer version: an object with `kind` and `slots`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// The slots that it belongs to.
+    pub slots: Vec<TimeSlot>,
+    /// All of it.
+    fields: Map<String, Value>,
+}
+
+impl Unknown {
+    /// What it is called.
+    pub fn kind(&self) -> &str {
+        self.fields.get("kind").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl Serialize for Unknown {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.fields.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unknown {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let fields = Map::deserialize(from)?;
+        if !fields.get("kind").is_some_and(Value::is_string) {
+            return Err(D::Error::missing_field("kind"));
+        }
+        let slots = fields.get("slots").ok_or_else(|| D::Error::missing_field("slots"))?;
+        let slots = Vec::deserialize(slots).map_err(D::Error::custom)?;
+        Ok(Unknown { slots, fields })
+    }
+}
+
+impl Fact {
+    /// Reads a fact that is neither a segment nor coverage nor a loss.
+    ///
+    /// # Errors
+    /// It has no kind or no slots, or a kind that is known lacks a field.
+    pub(crate) fn of_json(value: Value) -> Result<Fact, serde_json::Error> {
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
+        if CHANGES.contains(&kind) {
+            return Change::deserialize(value).map(Fact::Change);
+        }
+        Unknown::deserialize(value).map(Fact::Unknown)
+    }
+
+    /// The slots that it is kept in: one at least, but for a fact of a newer version that names none.
+    pub fn slots(&self) -> Vec<TimeSlot> {
+        match self {
+            Fact::Segment(entry) => TimeSlot::of_segment(entry),
+            Fact::Listened(listened) => TimeSlot::of_range(&listened.range),
+            Fact::Loss(loss) => TimeSlot::of_range(&loss.range),
+            Fact::Change(change) => change.slots.clone(),
+            Fact::Unknown(unknown) => unknown.slots.clone(),
+        }
+    }
+
+    /// From the earliest to the latest time that it is about; none if that is no time, or cannot be told.
+    pub fn span(&self) -> Option<(Time, Time)> {
+        let of_range = |range: &TimeRange| Some((range.start, range.end));
+        match self {
+            Fact::Segment(entry) => entry.first.zip(entry.last),
+            Fact::Listened(listened) => of_range(&listened.range),
+            Fact::Loss(loss) => of_range(&loss.range),
+            Fact::Change(_) | Fact::Unknown(_) => None,
+        }
+    }
+
+    /// Which part of a manifest it is moved into. Every question reads what is said of segments: else
+    /// one that has no layers any more would look whole.
+    pub(crate) fn holds(&self) -> Holds {
+        match self {
+            Fact::Segment(entry) if entry.address_filter.is_some() => Holds::Segments,
+            Fact::Segment(_) | Fact::Change(_) | Fact::Unknown(_) => Holds::Both,
+            Fact::Listened(_) | Fact::Loss(_) => Holds::Statements,
+        }
+    }
+
+    /// Whether versions before this one would read a catalog wrongly that has it.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Fact::Change(_) | Fact::Unknown(_))
+    }
+
+    /// The segment, if it is one.
+    pub fn segment(&self) -> Option<&SegmentEntry> {
+        match self {
+            Fact::Segment(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// The change, if it is one.
+    pub fn change(&self) -> Option<&Change> {
+        match self {
+            Fact::Change(change) => Some(change),
+            _ => None,
+        }
+    }
+}
+
+/// As people are told of it: the name of a segment, or what it says.
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fact::Segment(entry) => f.write_str(&entry.name),
+            Fact::Listened(listened) => write!(f, "{listened:?}"),
+            Fact::Loss(loss) => write!(f, "{loss:?}"),
+            Fact::Change(change) => write!(f, "{change:?}"),
+            Fact::Unknown(unknown) => {
+                write!(f, "{} {}", unknown.kind(), Value::Object(unknown.fields.clone()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_model::Hour;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_stored_with_their_kind() {
+        let layer = LayerEntry { layer: "body".to_owned(), bytes: 7, sha256: "ab".to_owned() };
+        let stored = json!({
+            "kind": "layers-retired", "segment": "s", "slots": ["date=1970-01-01/hour=00"], "at": 5,
+            "layers": [{"layer": "body", "bytes": 7, "sha256": "ab"}], "why": "older than 7 d",
+        });
+        let fact = Fact::of_json(stored.clone()).unwrap();
+        let expected = Change {
+            segment: "s".to_owned(),
+            slots: vec![TimeSlot::Hour(Hour(0))],
+            at: Time(5),
+            what: What::LayersRetired { layers: vec![layer], why: "older than 7 d".to_owned() },
+        };
+        assert_eq!(fact.change(), Some(&expected));
+        assert_eq!(serde_json::to_value(expected).unwrap(), stored);
+        for kind in CHANGES {
+            let bare = json!({"kind": kind, "slots": []});
+            assert!(Fact::of_json(bare).is_err(), "{kind} without a segment");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_stays_as_it_is() {
+        let stored = json!({"kind": "named", "slots": ["wide"], "of": {"b": [1, null], "a": "x"}});
+        let fact = Fact::of_json(stored.clone()).unwrap();
+        let Fact::Unknown(unknown) = &fact else { panic!("{fact:?}") };
+        assert_eq!((unknown.kind(), fact.slots()), ("named", vec![TimeSlot::Wide]));
+        assert_eq!(serde_json::to_value(unknown).unwrap(), stored);
+        for wrong in
+            [json!({"kind": "x"}), json!({"slots": []}), json!({"kind": 1, "slots": []}), json!(7)]
+        {
+            assert!(Fact::of_json(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+}
