@@ -35,8 +35,8 @@ fuzz_target!(|input: &[u8]| {
     let (mut all, mut step) = (Collect(Vec::new()), Walk::new(link, data, wire_length));
     let mut walk = Walk::new(link, data, wire_length);
     let stop = walk.run(&mut all);
-    let headers: Vec<Header> = step.by_ref().collect();
-    assert_eq!(headers, all.0);
+    let stepped: Vec<Header> = step.by_ref().collect();
+    assert_eq!(stepped, all.0);
     assert_eq!((step.state(), step.offset()), (Err(stop), walk.offset()));
     assert_eq!(walk.offset(), prefix);
 
