@@ -18,7 +18,7 @@ pub struct Completeness {
     /// which had listened before and did after. Ascending, apart from each other.
     ///
     /// A window without a start or end begins or ends where listening did, or the packets of imports do: an import
-    /// that was broken off has not said yet when somebody listened.
+    /// that was broken off has not said yet when somebody listened. Without any coverage, an open end stays open.
     pub unknown: Vec<TimeRange>,
     /// What is known to be missing in the window, added up.
     pub losses: Vec<Lost>,
@@ -56,7 +56,9 @@ impl Completeness {
                 live.entry(listened.by.recorder).or_default().push(range);
             }
         }
-        let reach: Vec<TimeRange> = all.iter().copied().chain(imported(said)).collect();
+        // Without any coverage it is unknown at all times, not only while packets were seen.
+        let imported = imported(said).filter(|_| !all.is_empty());
+        let reach: Vec<TimeRange> = all.iter().copied().chain(imported).collect();
         let mut unknown = gaps(bounded(window, &reach), all);
         for ranges in live.into_values() {
             let own = bounded(TimeRange::ALL, &ranges);
@@ -324,6 +326,10 @@ mod tests {
         // The newest packets of a recorder may be later than what it has said so far.
         window.segments = vec![segment(1, 11, 22)];
         assert_eq!(unknown(&window, TimeRange::ALL), []);
+        // Without any coverage, packets do not bound what is unknown.
+        window.segments = vec![segment(2, 25, 30)];
+        window.listened.clear();
+        assert_eq!(unknown(&window, TimeRange::ALL), [TimeRange::ALL]);
     }
 
     #[test]
