@@ -173,7 +173,7 @@ impl StoreView {
 
     /// The place of a question's window, a new one if it was not asked lately.
     fn place(&self, question: &Question) -> Place {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, window)) = windows.iter().find(|(known, _)| known == question) {
             return Arc::clone(window);

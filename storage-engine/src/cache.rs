@@ -318,7 +318,7 @@ impl Shared {
     }
 
     fn is_seen(&self, key: Key) -> bool {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).note(key)
     }
 }

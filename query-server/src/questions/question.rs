@@ -109,7 +109,7 @@ impl Question {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -30,7 +30,7 @@ static FREE: LazyLock<Mutex<Vec<Slot>>> = LazyLock::new(|| Mutex::new(Slot::all(
 static ALL: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded makes sense after every statement.
+    // The data is valid between statements, so a poisoned lock may be used.
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

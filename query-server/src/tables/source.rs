@@ -46,7 +46,7 @@ impl CountingFetch {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -31,7 +31,7 @@ impl<T: Send + Sync + 'static> OpenCache<T> {
     }
 
     fn opening(&self) -> MutexGuard<'_, HashMap<Arc<str>, Cell<T>>> {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -270,6 +270,6 @@ impl Disk {
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded makes sense after every statement.
+    // The data is valid between statements, so a poisoned lock may be used.
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -42,7 +42,7 @@ pub(super) struct Joined {
 
 impl InFlight {
     fn by_key(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Announcer>>> {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

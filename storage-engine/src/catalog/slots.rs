@@ -90,7 +90,7 @@ pub(super) struct Chosen {
 
 impl Slots {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

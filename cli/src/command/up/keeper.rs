@@ -85,7 +85,7 @@ impl Keeper {
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {
-        // What is guarded makes sense after every statement.
+        // The data is valid between statements, so a poisoned lock may be used.
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
