@@ -1,5 +1,5 @@
-//! `capstan`: the one binary. Each subcommand has a file in `command`; what they
-//! do lives in the other crates.
+//! `capstan`: the one binary. Each subcommand has a file in `command`; the implementation is in the other
+//! crates.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command line speaks to its user.
@@ -16,12 +16,11 @@ use std::time::Duration;
 use capstan_model::{Failure, FailureKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// Counts what questions allocate, so that the one that takes too much is found.
+/// Counts the allocations of queries, to find the one that uses too much memory.
 #[global_allocator]
 static ALLOCATOR: capstan_ingest::memory::Counting = capstan_ingest::memory::Counting;
 
-/// How long the end of the process waits for questions that were stopped: they remove their
-/// temporary files.
+/// How long the process waits at its end for cancelled queries: they remove their temporary files.
 const STOPPING: Duration = Duration::from_secs(1);
 
 /// Records packets into object storage, and gives any past window back.
@@ -108,7 +107,7 @@ fn main() -> ExitCode {
         Ok(runtime) => {
             let ended = run(arguments, &runtime);
             capstan_query_server::questions::wait_for_all(STOPPING);
-            // All is written. What still runs reads ahead only, and ends with the process: to shut
+            // All output is written. Tasks that still run only read ahead, and end with the process. Shutting
             // the runtime down without waiting would detach threads that may be ending just then.
             std::mem::forget(runtime);
             ended

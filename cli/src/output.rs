@@ -1,4 +1,4 @@
-//! What people see: messages, tables, progress bars.
+//! Output for people: messages, tables, progress bars.
 
 mod visible;
 
@@ -24,7 +24,7 @@ pub(crate) fn start_logging(verbose: u8) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("CAPSTAN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    // What is logged may hold names from captures and catalogs: a line each, with nothing hidden.
+    // Log fields may hold names from captures and catalogs: they are escaped, one line each.
     let fields = format::debug_fn(|writer, field, value| {
         let value = format!("{value:?}");
         let value = visible(&value, Keep::Nothing);
@@ -54,7 +54,7 @@ pub(crate) fn print_failure(failure: &Failure) {
 
 /// A line, or some, on standard error.
 pub(crate) fn tell(text: &str) {
-    // With standard error gone there is nobody to tell.
+    // Without standard error the message is lost.
     let _ = writeln!(std::io::stderr(), "{}", visible(text, Keep::Lines));
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind};
 
-/// Time between two looks.
+/// Interval of the checks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Does something until it ends or is to stop, whatever it waits for.
+/// Runs a future until it ends or Ctrl-C comes, whatever it waits for.
 pub(crate) async fn or_stopped<T>(
     stop: &AtomicBool,
     words: &str,
@@ -18,7 +18,7 @@ pub(crate) async fn or_stopped<T>(
     or_stopped_if(stop, || true, words, work).await
 }
 
-/// The same, but what goes well may end: it is left only if `may_leave` says so.
+/// The same, but Ctrl-C aborts the future only if `may_leave` allows it.
 pub(crate) async fn or_stopped_if<T>(
     stop: &AtomicBool,
     may_leave: impl Fn() -> bool,

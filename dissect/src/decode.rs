@@ -1,6 +1,5 @@
-//! The front of a packet as one record: who talks to whom over what, how far the
-//! understood headers reach, and where in them the fields lie that the segment
-//! format keeps in columns.
+//! Decodes the front of a packet into one record: the flow key, the length of the decoded headers,
+//! and the offsets of fields that the segment format keeps in columns.
 
 mod encapsulation;
 mod pieces;

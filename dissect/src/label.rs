@@ -1,13 +1,11 @@
-//! A light label: what a flow speaks, told from the first payload bytes of one
-//! direction and the ports.
+//! Application protocol label of a flow, from the first payload bytes of one direction and the ports.
 //!
-//! Content beats ports. Each protocol has a test that is sure whatever the ports
-//! are, and some a looser one that counts on the protocol's own port only. Bytes
-//! that pass neither have no label: a wrong one in the index misleads every
-//! question asked later, a missing one only makes an answer slower.
+//! Content beats ports. Each protocol has a strict test for any port, and some have a looser one for
+//! the protocol's own port only. Bytes that pass neither have no label. A wrong label in the index
+//! misleads every later query, while a missing one only makes queries slower.
 //!
-//! The label says what the bytes at hand are. HTTP/1 that is upgraded to HTTP/2
-//! is [`Protocol::Http`] by its request and [`Protocol::Http2`] by its answer.
+//! The label describes the bytes at hand. HTTP/1 that is upgraded to HTTP/2 is [`Protocol::Http`] by
+//! its request and [`Protocol::Http2`] by its response.
 
 mod amqp;
 mod dns;

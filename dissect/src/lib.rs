@@ -1,13 +1,12 @@
-//! Bytes to meaning, without IO: which headers a packet starts with, and what
-//! its flow speaks.
+//! Packet dissection without IO: decodes headers and labels the application protocol.
 //!
 //! * [`decode()`]: the front of a packet as [`capstan_model::Headers`]
 //! * [`walk`]: the same headers one by one, outermost first
-//! * [`mod@label`]: the application protocol by a flow's first payload bytes and
-//!   its ports, and what a TLS client asks for
+//! * [`mod@label`]: the application protocol from a flow's first payload bytes and its ports, and
+//!   the fields of a TLS ClientHello
 //!
-//! Everything is a pure function of bytes that nobody vouches for: no input
-//! makes it panic, allocate or run for longer than its length allows.
+//! Every function is pure and accepts untrusted bytes: no input causes a panic, an allocation, or a
+//! run time beyond its length.
 
 #![forbid(unsafe_code)]
 

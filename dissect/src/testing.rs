@@ -1,5 +1,5 @@
-//! Packets for tests, put together by hand from the inside out, so that the
-//! expectations do not come from the code under test.
+//! Hand-built test packets, from the inside out, so that expected values do not come from the code
+//! under test.
 
 pub(crate) fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()

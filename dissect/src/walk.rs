@@ -1,13 +1,11 @@
-//! A packet's headers, one after the other, outermost first.
+//! Walks a packet's headers, outermost first.
 //!
-//! [`Walk`] is a small state machine: it knows which header comes [`Next`],
-//! where it starts and where the datagram round it ends, and gives a [`Header`]
-//! for each header that is whole and makes sense. It stops for good at the first
-//! byte that is payload, cut off or contradictory ([`Stop`]).
+//! [`Walk`] is a small state machine. It knows the type of the [`Next`] header, its offset and the
+//! end of the enclosing datagram. It yields a [`Header`] for each complete and valid header. It
+//! stops at the first byte that is payload, cut off or contradictory ([`Stop`]).
 //!
-//! [`crate::decode()`] is a walk folded into one record. Who wants to look into
-//! what that does not (an ICMP error's quoted packet, a reassembled datagram)
-//! starts another walk there with [`Walk::at`].
+//! [`crate::decode()`] folds a walk into one record. To decode further (an ICMP error's quoted
+//! packet, a reassembled datagram), start another walk there with [`Walk::at`].
 
 mod link;
 mod network;

@@ -1,4 +1,4 @@
-//! Collecting terms and writing them.
+//! Collects terms and writes the index.
 
 use std::hash::BuildHasher;
 

@@ -1,4 +1,4 @@
-//! What terms are about, and how a value becomes the bytes of a term.
+//! Fields of terms, and the encoding of values as term bytes.
 
 use std::borrow::Cow;
 

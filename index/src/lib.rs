@@ -25,11 +25,10 @@
 //!
 //! And, or and not over terms are the operators of [`roaring::RoaringBitmap`].
 //!
-//! The byte layout is described in [`format`](mod@format) and in
-//! `docs/format.md`. The bytes are checked as they are read: damaged or
-//! hostile ones give [`IndexError`], never a panic, and never more memory than a small
-//! multiple of their length. Whether they are the bytes that were written is for the
-//! container to say (block CRC and layer SHA-256), not for this crate.
+//! The byte layout is described in [`format`](mod@format) and in `docs/format.md`. The bytes are
+//! checked as they are read. Damaged or hostile bytes give [`IndexError`], never a panic, and never
+//! use more memory than a small multiple of their length. The container verifies their integrity
+//! (block CRC and layer SHA-256), not this crate.
 
 #![forbid(unsafe_code)]
 

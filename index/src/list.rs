@@ -1,4 +1,4 @@
-//! Posting lists: the three forms a list of ordinals is written in, and which is smallest.
+//! Posting lists: three encodings of a list of ordinals, and the choice of the smallest.
 
 use roaring::RoaringBitmap;
 

@@ -1,4 +1,4 @@
-//! Answering from the bytes of an index.
+//! Queries on the bytes of an index.
 
 use std::cmp::Ordering;
 

@@ -1,20 +1,22 @@
-//! Which flow a packet belongs to.
+//! The flow table: finds or opens the flow of each packet.
 //!
-//! The key is the inner 5-tuple and what it lies in: VLAN tags, the ends of tunnels; and, of each
-//! direction, network identifiers and labels. Everything else:
+//! The key is the inner 5-tuple plus its encapsulation: VLAN tags, tunnel endpoints and, per
+//! direction, network identifiers and MPLS labels. The other rules:
 //!
-//! * Source and destination: who sent the SYN, else who was sent the SYN-ACK; without either the
-//!   end whose port looks like a service is the destination; else who sent the first packet.
-//! * A SYN or SYN-ACK is its flow's own if its number is the one its sender began with (`start`),
-//!   whenever it is seen. Another one opens a new flow; so does any packet after the time-out.
-//! * The two directions of a flow may have other network identifiers and labels (`pairs`).
-//! * A later fragment belongs to the flow of the datagram's first fragment if that came within
-//!   30 s before, also if it is the outer datagram of a tunnel; else to a portless flow of the
-//!   datagram.
-//! * What is not IP belongs to a pseudo-flow of interface, link type and
-//!   ethertype; ARP to a flow of its two addresses.
+//! * Source and destination: the sender of the SYN, or the receiver of the SYN-ACK, is the source.
+//!   Without either, the end with a service port is the destination. Otherwise the sender of the
+//!   first packet is the source.
+//! * A SYN or SYN-ACK belongs to its flow if its number is the sender's initial sequence number
+//!   (`start`), even if it arrives late. Any other SYN opens a new flow. So does any packet after
+//!   the time-out.
+//! * The two directions of a flow may have different network identifiers and labels (`pairs`).
+//! * A later fragment belongs to the flow of the first fragment if that arrived within 30 s before.
+//!   It includes fragments of a tunnel's outer datagram. Otherwise it belongs to a flow without
+//!   ports, one per datagram.
+//! * A non-IP packet belongs to a pseudo-flow of interface, link type and ethertype. ARP belongs to
+//!   a flow of its two addresses.
 //!
-//! The table's size is bounded: when it is full, the flow idle for longest leaves (`queue`).
+//! The table size is bounded: a full table evicts the flow with the longest idle time (`queue`).
 
 mod forget;
 mod fragments;
@@ -37,7 +39,7 @@ use pairs::Pairs;
 use queue::{Queue, Queues};
 use start::Starts;
 
-/// How long a flow may be silent before the next packet opens a new one.
+/// Idle time-outs: after this long without a packet, the next packet opens a new flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP connections that are open, nanoseconds.
@@ -46,7 +48,7 @@ pub struct Timeouts {
     pub tcp_closed: i64,
     /// Everything else.
     pub other: i64,
-    /// How long a first fragment is remembered.
+    /// How long the table remembers a first fragment.
     pub fragment: i64,
 }
 
@@ -63,37 +65,37 @@ impl Default for Timeouts {
     }
 }
 
-/// Most flows remembered at a time.
+/// Maximum number of flows in the table.
 pub(crate) const MAX_FLOWS: usize = 256 * 1024;
-/// A place in the table; valid until the next packet is looked up.
+/// A slot in the table. Valid until the next lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowSlot(u32);
 
-/// A flow that is remembered.
+/// A flow in the table.
 #[derive(Debug)]
 pub struct Flow {
-    /// Its name for ever.
+    /// Its permanent id.
     pub id: FlowId,
-    /// Who talks to whom.
+    /// Its flow key.
     pub key: FlowKey,
-    /// What it speaks, as far as is known; what only the transport tells at first.
+    /// Its protocol label so far. At first it is the transport protocol.
     pub protocol: Protocol,
-    /// Payload packets that may still be looked at to tell what it speaks.
+    /// Payload packets left to inspect for the label.
     pub label_tries: u8,
-    /// Where its last packet went.
+    /// The segment and part of its last packet.
     pub last_part: Option<LastPart>,
-    /// How many parts it has in segments, open or not.
+    /// How many parts it has, in open and sealed segments.
     pub parts: u32,
     lookup: Key,
-    /// What tells it from others with the same key, by direction. What is not seen yet is taken
-    /// to be as in the other direction.
+    /// Network identifiers and labels per direction. They tell flows with the same key apart. A
+    /// direction without packets has the value of the other one.
     circuits: [u64; 2],
-    /// Directions that were seen. Directions in arrays here: 1 is from the key's lower end.
+    /// Directions with at least one packet. In arrays here, direction 1 starts at the key's lower end.
     seen: [bool; 2],
     source_is_low: bool,
-    /// A SYN has said who the source is.
+    /// A SYN or SYN-ACK confirmed the source.
     source_is_sure: bool,
-    /// It was used since it was put into its queue.
+    /// A packet arrived since the flow entered its queue.
     used: bool,
     /// FIN seen.
     fin: [bool; 2],
@@ -102,24 +104,24 @@ pub struct Flow {
     starts: Starts,
 }
 
-/// Payload packets of a flow that are looked at to tell what it speaks.
+/// Payload packets of a flow to inspect for its label.
 const LABEL_TRIES: u8 = 8;
 
-/// What looking a packet up gave.
+/// The result of a flow lookup.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     /// Its flow.
     pub slot: FlowSlot,
-    /// Which way the packet goes.
+    /// The direction of the packet.
     pub direction: Direction,
-    /// The flow begins with this packet.
+    /// The packet opens the flow.
     pub new: bool,
-    /// The packet says that the flow's source is the other end than was taken for it. The caller
-    /// calls [`Flow::turn`] if nothing stored says otherwise.
+    /// The packet shows that source and destination of the flow are swapped. The caller calls
+    /// [`Flow::turn`] if no sealed segment says otherwise.
     pub turned: bool,
 }
 
-/// The flows a recorder follows.
+/// The flow table of a recorder.
 #[derive(Debug)]
 pub struct FlowTable {
     recorder: RecorderId,
@@ -136,16 +138,16 @@ pub struct FlowTable {
     datagrams: Datagrams,
     /// Times of the last three packets, the latest first.
     times: Option<[i64; 3]>,
-    /// What time it is, as far as time-outs go, and how many packets in a row were earlier.
+    /// The time-out clock, and the number of packets in a row that were earlier.
     clock: i64,
     behind: u32,
     swept: i64,
     evicted: u64,
-    /// How flows ended that were forgotten, and their last parts, until somebody takes them.
+    /// Last part and end reason of removed flows, until [`FlowTable::take_ended`].
     ended: Vec<(LastPart, FlowEnd)>,
 }
 
-/// A flow's slot, and by which direction's circuit it is found.
+/// A flow's slot, and the direction whose circuit this entry has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     slot: u32,
@@ -179,12 +181,12 @@ impl FlowTable {
         }
     }
 
-    /// Flows remembered now.
+    /// Number of flows in the table.
     pub fn len(&self) -> usize {
         self.flows.len() - self.free.len()
     }
 
-    /// Whether none are.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -194,24 +196,24 @@ impl FlowTable {
         self.next_counter
     }
 
-    /// Flows forgotten because the table was full.
+    /// Flows evicted because the table was full.
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// Whether flows were forgotten since [`FlowTable::take_ended`] was called.
+    /// Whether flows ended since the last call of [`FlowTable::take_ended`].
     #[inline]
     pub fn has_ended(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// How flows ended that were forgotten since this was called before, with their last parts:
-    /// for want of room, by time-out, or as another took their place.
+    /// The end reasons and last parts of flows removed since the last call: by eviction, by
+    /// time-out, or replaced by another flow.
     pub fn take_ended(&mut self) -> impl Iterator<Item = (LastPart, FlowEnd)> + '_ {
         self.ended.drain(..)
     }
 
-    /// The flow in a slot that [`FlowTable::find`] just gave.
+    /// The flow in a slot from the latest [`FlowTable::find`].
     pub fn flow_mut(&mut self, slot: FlowSlot) -> &mut Flow {
         self.flows[slot.0 as usize].as_mut().expect("a slot just found holds a flow")
     }
@@ -239,8 +241,8 @@ impl FlowTable {
         found
     }
 
-    /// Later fragments of `datagram` belong to the flow that was just found, whose packet is in
-    /// these tunnels, outermost first.
+    /// Registers `datagram`: its later fragments belong to the flow just found. `tunnels` are the
+    /// tunnels of the packet, outermost first.
     pub fn expect_fragments(&mut self, found: &Found, datagram: Datagram, tunnels: &[Outer]) {
         let flow = self.flow_mut(found.slot).id;
         let now = self.times.map_or(0, |times| times[0]);
@@ -248,8 +250,8 @@ impl FlowTable {
         self.datagrams.expect(datagram, first, tunnels, now, self.timeouts.fragment);
     }
 
-    /// The tunnels that a later fragment of an outer datagram belongs to, outermost first. It does
-    /// not say itself which are inside it.
+    /// The tunnels of a later fragment of an outer datagram, outermost first. The fragment itself
+    /// does not show the inner ones.
     pub fn tunnels_of(&self, headers: &Headers) -> &[Outer] {
         let now = self.times.map_or(0, |times| times[0]);
         let first = headers
@@ -258,7 +260,7 @@ impl FlowTable {
         first.map_or(&[], |first| &first.tunnels)
     }
 
-    /// The flow of a later fragment, by the first one.
+    /// The flow of a later fragment, found by its first fragment.
     fn follow(&mut self, datagram: &Datagram, now: i64) -> Option<Found> {
         let first = self.datagrams.first(datagram, now, self.timeouts.fragment)?;
         let flow = self.flows.get_mut(first.slot.0 as usize)?.as_mut()?;
@@ -298,7 +300,7 @@ impl FlowTable {
         Found { new: true, turned: false, ..self.meet(slot, headers, now, source_low) }
     }
 
-    /// The flow with this key in which packets that go this way have this circuit.
+    /// The flow with this key and this circuit in this direction.
     #[inline]
     fn lookup(&self, key: &Key, circuit: u64, way: usize) -> Option<u32> {
         let hash = key.hash(&self.hasher, circuit);
@@ -309,8 +311,8 @@ impl FlowTable {
         self.by_key.find(hash, is_it).map(|entry| entry.slot)
     }
 
-    /// The one flow that a packet with a circuit of its own can be the other direction of; it is
-    /// that from now on.
+    /// The only flow that can have this packet as its other direction. The packet's circuit becomes
+    /// the circuit of that direction.
     #[cold]
     fn pair(&mut self, key: &Key, circuit: u64, way: usize, headers: &Headers) -> Option<u32> {
         let plain = if circuit == 0 { None } else { self.lookup(key, 0, way) };
@@ -318,7 +320,7 @@ impl FlowTable {
         let slot = match (plain, self.pairs.only(key, way)) {
             (Some(plain), Ok(None)) => plain,
             (None, Ok(Some(only))) => only,
-            // There is none, or it cannot be told which.
+            // There is none, or several are possible.
             _ => return None,
         };
         let flow = self.flows[slot as usize].as_ref()?;
@@ -337,12 +339,12 @@ impl FlowTable {
         Some(slot)
     }
 
-    /// Whether no packet of a flow went this way so far.
+    /// Whether a flow has no packet in this direction yet.
     fn lacks(&self, slot: u32, way: usize) -> bool {
         self.flows[slot as usize].as_ref().is_some_and(|flow| !flow.seen[way])
     }
 
-    /// A packet of a flow goes this way.
+    /// Records a packet of a flow in this direction.
     #[inline]
     fn saw(&mut self, slot: u32, way: usize) {
         let Some(flow) = self.flows[slot as usize].as_mut() else { return };
@@ -363,7 +365,7 @@ impl FlowTable {
         });
     }
 
-    /// Whether the flow in `slot` is over before this packet, and why.
+    /// Whether the flow in `slot` ended before this packet, and why.
     fn end_before(&self, slot: u32, headers: &Headers, now: i64, way: usize) -> Option<FlowEnd> {
         let flow = self.flows[slot as usize].as_ref()?;
         if now.saturating_sub(flow.last) > self.timeouts.of(flow.queue()) {
@@ -432,7 +434,7 @@ impl FlowTable {
         slot
     }
 
-    /// Takes note of a packet of the flow in `slot`.
+    /// Records a packet of the flow in `slot`.
     #[inline]
     fn meet(&mut self, slot: u32, headers: &Headers, now: i64, source_low: bool) -> Found {
         let way = usize::from(source_low);
@@ -462,11 +464,11 @@ impl FlowTable {
         Found { slot: FlowSlot(slot), direction: flow.direction(way), new: false, turned }
     }
 
-    /// Forgets a flow and remembers how it ended.
+    /// Removes a flow and keeps its end reason.
     fn end(&mut self, slot: u32, end: FlowEnd) {
         let Some(flow) = self.flows[slot as usize].take() else { return };
         for way in [0, 1] {
-            // Two entries if the directions have other circuits, else one of either.
+            // Two entries if the directions have different circuits, else one.
             let hash = flow.lookup.hash(&self.hasher, flow.circuits[way]);
             if let Ok(entry) = self.by_key.find_entry(hash, |entry| entry.slot == slot) {
                 entry.remove();
@@ -477,7 +479,7 @@ impl FlowTable {
         }
         self.queues.remove(slot);
         self.free.push(slot);
-        // How it ended by its own packets is stored with them.
+        // An end by FIN or RST is stored with the packets.
         if flow.end().is_none()
             && let Some(part) = flow.last_part
         {
@@ -487,7 +489,7 @@ impl FlowTable {
 }
 
 impl Flow {
-    /// How the flow ended by its own packets, if it did.
+    /// How the flow ended by FIN or RST, if it did.
     pub fn end(&self) -> Option<FlowEnd> {
         if self.reset {
             Some(FlowEnd::Reset)
@@ -498,18 +500,18 @@ impl Flow {
         }
     }
 
-    /// Whether its packets should still be looked at to tell what it speaks.
+    /// Whether its packets still need inspection for the label.
     pub fn wants_label(&self) -> bool {
         self.label_tries > 0
     }
 
-    /// Makes its destination its source.
+    /// Swaps source and destination.
     pub fn turn(&mut self) {
         self.source_is_low = !self.source_is_low;
         self.key = self.key.reversed();
     }
 
-    /// The queue for its time-out.
+    /// The time-out queue of the flow.
     fn queue(&self) -> Queue {
         match self.key.ip_protocol {
             key::TCP if self.end().is_some() => Queue::Closed,
@@ -523,7 +525,7 @@ impl Flow {
     }
 }
 
-/// Whether a packet has a network layer whose flow can be labelled.
+/// Whether a packet has a network layer that allows a label.
 pub fn can_be_labelled(headers: &Headers) -> bool {
     matches!(headers.network, Network::V4 | Network::V6) && headers.transport_payload > 0
 }

@@ -1,5 +1,4 @@
-//! Importing a capture: through the pipeline into the store, in one reading. An
-//! import that was stopped goes on where it was.
+//! Import of a capture into the store in one pass. An interrupted import resumes where it stopped.
 
 mod changes;
 mod identity;
@@ -33,35 +32,36 @@ pub use plan::{Plan, plan};
 pub use stretches::LARGEST_GAP;
 use stretches::Stretches;
 
-/// What an import tells while it runs. Called from the importing thread.
+/// Progress callbacks of an import, called from the importing thread.
 pub trait Watch {
-    /// An import of the source by this host, begun then, has not ended: it is looked for signs of life, for so long at most.
+    /// Another import of the source, by this host since then, has not ended. This one waits
+    /// `at_most` for signs of life.
     fn waiting(&self, _host: &str, _since: Option<Time>, _at_most: Duration) {}
     /// The source is being compared to an earlier import: bytes so far.
     fn comparing(&self, _bytes: u64) {}
-    /// An earlier run committed this many packets; the import goes on behind them.
+    /// An earlier run committed this many packets. The import resumes after them.
     fn resuming(&self, _packets: u64) {}
-    /// Packets of another source that begins with the same packet are in the store: if it is the same capture, compressed or
-    /// cut, they are stored twice.
+    /// The store has packets of another source with the same first packet. If it is the same
+    /// capture, compressed or cut, the packets are stored twice.
     fn alike(&self, _name: &str, _packets: u64) {}
     /// The source is being imported.
     fn importing(&self, _source_bytes: u64, _packets: u64, _committed: &Committed) {}
 }
 
-/// How to import.
+/// Options of an import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// Import a source that is in the store already once more.
+    /// Import a source again that the store has already.
     pub again: bool,
-    /// Set to stop: what was read is committed, and the import can go on later.
+    /// Set to stop. The packets so far are committed, and the import can resume later.
     pub stop: Arc<AtomicBool>,
-    /// For people who read the catalog.
+    /// The host name, for readers of the catalog.
     pub host: String,
-    /// How long an unfinished import of the source must have been silent for this one to go on with it.
+    /// Silence after which an unfinished import of the source counts as dead and this one takes over.
     pub dead_after: Duration,
 }
 
-/// What an import did.
+/// Result of an import.
 #[derive(Debug, Clone, Default)]
 pub struct Imported {
     /// Packets committed by this run.
@@ -70,7 +70,7 @@ pub struct Imported {
     pub packets_before: u64,
     /// Captured bytes of the whole source that was read.
     pub captured_bytes: u64,
-    /// Flows met.
+    /// Flows opened.
     pub flows: u64,
     /// Segments committed by this run.
     pub segments: u64,
@@ -78,25 +78,25 @@ pub struct Imported {
     pub stored_bytes: u64,
     /// It was stopped before the source's end.
     pub interrupted: bool,
-    /// What the source says to be missing, or could not be read.
+    /// Losses that the source reports, or that come from unreadable parts.
     pub losses: Vec<Loss>,
-    /// The source is damaged: what was said about it.
+    /// The source is damaged: a description.
     pub damage: Option<String>,
-    /// pcapng blocks that no segment could take, as the source has no packet.
+    /// pcapng blocks without a segment, because the source has no packet.
     pub homeless_blocks: usize,
-    /// Bytes behind the last member of a compressed source, which belong to nothing.
+    /// Trailing bytes after the last member of a compressed source.
     pub trailing_bytes: u64,
-    /// The file has grown while it was read: so many of its bytes were. The import can go on behind them.
+    /// The file grew during the read: bytes read so far. A later import can resume after them.
     pub grew: Option<u64>,
-    /// What happened to the file while it was read, so that the rest of it is not what it was.
+    /// A change of the file during the read that makes the rest unusable.
     pub changed: Option<&'static str>,
 }
 
 /// Imports a source according to a plan.
 ///
 /// # Errors
-/// What the store says, and how much of the source is committed; that stays. A damaged source is no
-/// error here: see [`Imported::damage`].
+/// Store errors, with the part of the source that is committed; that part stays. A damaged source is
+/// not an error here: see [`Imported::damage`].
 pub fn run(
     store: &Store,
     plan: Plan,
@@ -114,8 +114,7 @@ pub fn run(
         .map_err(|failure| stopped(&plan, committed.packets(), failure))
 }
 
-/// Says what becomes of what was read until the store, or reading, failed. `packets` are
-/// committed by this run.
+/// Explains the state after a store or read failure. `packets` are those this run committed.
 fn stopped(plan: &Plan, packets: u64, failure: Failure) -> Failure {
     let kind = failure.kind();
     let mut what = format!("the import of {} stopped: ", plan.name);
@@ -136,7 +135,7 @@ fn stopped(plan: &Plan, packets: u64, failure: Failure) -> Failure {
     Failure::caused_by(kind, what, failure)
 }
 
-/// Begins a generation in the store, with nothing read yet.
+/// Starts a generation in the store, before the first read.
 fn start(
     store: &Store,
     plan: &Plan,
@@ -181,7 +180,7 @@ fn start(
     Ok((Pipeline::new(settings, uploader), committed))
 }
 
-/// Reads the source to its end.
+/// Reads the source to the end.
 fn drive(
     pipeline: Pipeline<Uploader>,
     committed: &Committed,
@@ -209,7 +208,7 @@ fn drive(
         let looked = changes::look(known, read);
         match looked.map_err(|error| Failure::io(format!("cannot look at {}", plan.name), error))? {
             Change::None => {
-                // What lies behind the capture's end belongs to what the file is known by.
+                // Bytes after the capture's end belong to the file's identity.
                 let rest = identity::read_rest(known, &source.progress(), &options.stop, watch);
                 import.summary.interrupted = match rest {
                     Err(failure) if failure.kind() == FailureKind::Interrupted => true,
@@ -218,7 +217,7 @@ fn drive(
             }
             Change::Grew => {
                 import.summary.grew = Some(read);
-                // It was read up to where its writer was: its last packet is not whole yet.
+                // The reader caught up with the writer: the last packet is incomplete.
                 if read >= known.bytes {
                     ended = None;
                 }
@@ -280,14 +279,14 @@ struct Running<'a> {
     plan: &'a Plan,
     summary: Imported,
     stretches: Stretches,
-    /// Of so many packets an earlier run has said what was listened to and lost.
+    /// Number of packets whose coverage and losses an earlier run committed.
     stated: u64,
     /// The time of the last packet that has one.
     last: Option<Time>,
 }
 
 impl Running<'_> {
-    /// Reads to the source's end; gives the damage that ended it, if any.
+    /// Reads to the source's end. Returns the damage that ended it, if any.
     fn read(
         &mut self,
         source: &mut CaptureFile,
@@ -297,7 +296,7 @@ impl Running<'_> {
     ) -> Result<Option<SourceError>, Failure> {
         let resume_at = self.plan.before.as_ref().map_or(0, |import| import.next_ordinal);
         let position = source.progress();
-        // A stream that is stopped ends, perhaps in the middle of a packet.
+        // A stopped stream ends, possibly inside a packet.
         let is_stopped = || self.plan.known.is_none() && options.stop.load(Ordering::Relaxed);
         loop {
             let event = match source.next_event() {
@@ -327,7 +326,8 @@ impl Running<'_> {
                 Event::Packet(packet) => {
                     let ordinal = self.pipeline.progress().packets;
                     if let Some(time) = packet.stamp.time() {
-                        // The last one before goes with them, so that no gap is made where a run stopped.
+                        // Includes the last earlier packet, so that the resume point leaves no gap
+                        // in coverage.
                         if ordinal + 1 >= self.stated {
                             self.stretches.add(packet.interface, time);
                         }
@@ -347,7 +347,7 @@ impl Running<'_> {
         }
     }
 
-    /// Takes note of bytes that are not kept. All of one interface are one loss.
+    /// Records cut bytes. All cuts of one interface form one loss.
     fn cut(&mut self, Cut { interface, bytes, time }: Cut) {
         let note = match interface {
             Some(_) => format!("packets longer than {MAX_CAPTURED} captured bytes were cut"),

@@ -1,17 +1,17 @@
-//! From packets to segments in a store.
+//! Ingest: from packets to segments in a store.
 //!
 //! ```text
 //! source -> pipeline (decode, flow_table, label, segment builder) -> upload -> catalog commit
 //! ```
 //!
-//! * [`source`]: capture files, streams, live interfaces
-//! * [`flow_table`]: which flow a packet belongs to
-//! * [`pipeline`]: packets into open segments
-//! * [`upload`]: sealing, uploading, committing
-//! * [`import`]: a capture file from one end to the other
-//! * [`memory`]: what is asked of the allocator; an allocator that counts
-//! * [`process`]: a recorder, and the server beside it
-//! * [`record`]: a live interface, for as long as it is wanted
+//! * [`source`]: packet sources: capture files, streams, live interfaces
+//! * [`flow_table`]: assigns packets to flows
+//! * [`pipeline`]: writes packets into open segments
+//! * [`upload`]: seals, uploads, commits
+//! * [`import`]: imports a capture file
+//! * [`memory`]: allocator settings and a counting allocator
+//! * [`process`]: signals between a recorder and its server
+//! * [`record`]: records live interfaces
 
 pub mod flow_table;
 pub mod import;

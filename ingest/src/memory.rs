@@ -1,17 +1,17 @@
-//! What the process asks of the C library's allocator, and an allocator over it that counts.
+//! Settings of the C library's allocator, and a counting allocator on top of it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::time::Duration;
 
 use capstan_model::account;
 
-/// The system's allocator, which tells [`account`] what is allocated and given back. A process
-/// that answers questions makes it the global one.
+/// The system allocator plus byte counting in [`account`]. A process that runs queries makes it the
+/// global allocator.
 #[derive(Debug)]
 pub struct Counting;
 
-/// Holds the thread for ever if its question must not have so much: there is no way to refuse
-/// memory that would not end the process.
+/// Blocks the thread forever if its query may not take this much memory. Refusing the allocation
+/// would end the process.
 #[inline]
 fn admit(bytes: usize) {
     if account::is_too_much(bytes) {
@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // What is large is not copied but mapped elsewhere, so only what it grows by is new.
+        // A large block is remapped, not copied, so only its growth is new memory.
         admit(new_size.saturating_sub(layout.size()));
         // SAFETY: as for `alloc`.
         let moved = unsafe { System.realloc(block, layout, new_size) };
@@ -72,7 +72,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Gives freed memory back to the system, which the allocator keeps for later otherwise.
+/// Returns memory that the allocator caches to the system.
 fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes a number and touches nothing but memory that is free, under the allocator's own locks.
@@ -82,25 +82,24 @@ fn trim() {
     }
 }
 
-/// Freed memory that may lie unused at the top of the heap, bytes.
+/// Unused bytes that may stay at the top of the heap.
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 256 << 20;
-/// Blocks below this come from the heap, bytes; the C library takes no higher number.
+/// Blocks below this size come from the heap, bytes. The C library accepts no higher number.
 #[cfg(target_env = "gnu")]
 const FROM_HEAP: libc::c_int = 32 << 20;
 
-/// Keeps the C library from keeping much more memory than is used, and from giving back what is
-/// needed again at once. Call it before there are threads. Where the allocator is another than
-/// glibc's, nothing is changed.
+/// Limits how much freed memory the C library keeps, without returning memory that is needed again
+/// at once. Call it before any thread starts. It does nothing with allocators other than glibc's.
 ///
-/// Segments come and go as some hundred blocks of a megabyte each. By default the C library maps
-/// and unmaps each of them, and every page of it is cleared by the kernel once more: that took a
-/// fifth of the processor time of an import.
+/// Segments come and go as some hundred blocks of one megabyte. By default the C library maps and
+/// unmaps each block, and the kernel clears every page again. That took a fifth of the processor
+/// time of an import.
 ///
-/// By default it also has eight arenas a processor, and each keeps what the busiest moment of its
-/// threads left behind: exporting 20 GB took 618 MiB of memory. With two it takes 360 MiB, with one
-/// 280 MiB and 7 % more processor time, as its threads wait for each other.
-/// `arenas` should be 1 for a process of few threads; 2 for one that unpacks or serves with many.
+/// By default glibc has eight arenas per processor. Each keeps the peak memory of its threads:
+/// exporting 20 GB took 618 MiB. Two arenas take 360 MiB. One takes 280 MiB and 7 % more processor
+/// time, because threads wait for each other. `arenas` should be 1 for a process with few threads,
+/// and 2 for one that decompresses or serves with many.
 #[cfg_attr(not(target_env = "gnu"), allow(unused_variables))]
 pub fn settle(arenas: u8) {
     account::set_trim(trim);

@@ -1,5 +1,5 @@
-//! From packets to open segments: decode, flow, label, segment; and when a
-//! segment is sealed. One thread, no locks, no IO: what is sealed goes to a [`Sink`].
+//! The ingest pipeline: decode, flow lookup, label, segment builder, seal. One thread, no locks, no
+//! IO. Sealed segments go to a [`Sink`].
 //!
 //! ```text
 //! packet source -> decode -> flow table -> label -> segment builder -> sink
@@ -21,17 +21,17 @@ use crate::flow_table::{Flow, FlowTable, Found, Timeouts, can_be_labelled};
 use open::OpenSegments;
 pub use policy::SealPolicy;
 
-/// What takes open segments that are complete.
+/// Receiver of complete open segments.
 pub trait Sink {
-    /// Why it could not: the pipeline stops with it.
+    /// The error that stops the pipeline.
     type Error;
 
-    /// Takes a complete segment. May block: that is the only back-pressure there is.
-    /// `resume` holds once this segment and all taken before it are committed.
+    /// Takes a complete segment. It may block: this is the only back-pressure. `resume` holds once
+    /// this segment and all earlier ones are committed.
     fn take(&mut self, segment: SegmentBuilder, resume: Resume) -> Result<(), Self::Error>;
 }
 
-/// Where a later run would go on.
+/// The point where a later run resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resume {
     /// Every packet with a lower ordinal has left the pipeline.
@@ -51,7 +51,7 @@ pub enum PipelineError<E> {
     Open(#[from] std::io::Error),
 }
 
-/// Who records, and how.
+/// Settings of a pipeline.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The recorder and the generation that packet ids carry.
@@ -60,18 +60,18 @@ pub struct Settings {
     pub flow_generation: Generation,
     /// When open segments are sealed.
     pub policy: SealPolicy,
-    /// When silent flows end.
+    /// Flow idle time-outs.
     pub timeouts: Timeouts,
 }
 
-/// Counters of a pipeline's generation.
+/// Packet counters of a generation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Packets met, stored or skipped.
+    /// Packets received, stored or skipped.
     pub packets: u64,
     /// Packets not stored again because an earlier run committed them.
     pub skipped: u64,
-    /// Captured bytes met.
+    /// Captured bytes received.
     pub captured_bytes: u64,
 }
 
@@ -81,14 +81,14 @@ pub struct Pipeline<S> {
     settings: Settings,
     table: FlowTable,
     interfaces: Vec<Arc<Interface>>,
-    /// How many of them a segment describes, also if no packet of theirs comes.
+    /// Number of interfaces that a segment describes already, even without packets.
     described: usize,
     segments: OpenSegments,
-    /// The tunnels that the present packet is in, outermost first, if they are more than its headers say.
+    /// The tunnels of the current packet, outermost first, if it has more than its headers record.
     tunnels: Vec<Outer>,
-    /// Blocks that came since the last packet; they go with the next one.
+    /// Blocks since the last packet. They are stored with the next one.
     blocks: Vec<Block>,
-    /// The header of the source's present section, and its number from 1 on: 0 if it has none.
+    /// The header of the current section, and its number from 1 on; 0 if there is none.
     section: Option<Block>,
     sections: u32,
     progress: Progress,
@@ -96,7 +96,7 @@ pub struct Pipeline<S> {
 }
 
 impl<S: Sink> Pipeline<S> {
-    /// A pipeline that has met nothing yet.
+    /// A new pipeline without packets.
     pub fn new(settings: Settings, sink: S) -> Self {
         let table =
             FlowTable::new(settings.writer.recorder, settings.flow_generation, settings.timeouts);
@@ -121,22 +121,22 @@ impl<S: Sink> Pipeline<S> {
         self.progress
     }
 
-    /// The capture points met so far, by number.
+    /// The interfaces so far, by number.
     pub fn interfaces(&self) -> &[Arc<Interface>] {
         &self.interfaces
     }
 
-    /// What takes the segments.
+    /// The segment sink.
     pub fn sink_mut(&mut self) -> &mut S {
         &mut self.sink
     }
 
-    /// Flows opened, and flows forgotten because the table was full.
+    /// Flows opened, and flows evicted because the table was full.
     pub fn flows(&self) -> (u64, u64) {
         (self.table.opened(), self.table.evicted())
     }
 
-    /// A capture point; its number is its place.
+    /// Adds an interface. Its number is its position.
     pub fn interface(&mut self, interface: Interface) {
         self.interfaces.push(Arc::new(interface));
     }
@@ -150,8 +150,8 @@ impl<S: Sink> Pipeline<S> {
         self.blocks.push(block);
     }
 
-    /// A packet of an interface that was named; its ordinal is the number of packets before it. With `store`
-    /// unset it only moves the flow table on: an earlier run has committed it.
+    /// Processes a packet of a known interface. Its ordinal is the number of packets before it. With
+    /// `store` unset it only updates the flow table: an earlier run committed the packet.
     ///
     /// # Errors
     /// [`PipelineError`]; the packet may or may not have been taken.
@@ -181,7 +181,7 @@ impl<S: Sink> Pipeline<S> {
         self.tell_ended();
         let hour = packet.hour();
         if store && let Some(full) = self.segments.make_room(hour) {
-            // This packet is not in any segment yet.
+            // This packet is in no segment yet.
             self.hand_over(full, ordinal)?;
         }
         let flow = self.table.flow_mut(found.slot);
@@ -191,7 +191,7 @@ impl<S: Sink> Pipeline<S> {
             None
         };
         if !store {
-            // It has a part that is stored.
+            // It has a part in a segment.
             flow.parts = flow.parts.saturating_add(1);
             self.progress.skipped += 1;
             return Ok(());
@@ -199,7 +199,7 @@ impl<S: Sink> Pipeline<S> {
 
         let open = self.segments.of_hour(hour)?;
         if open.section != self.sections {
-            // Each segment says of which section its packets are.
+            // Each segment records the section of its packets.
             open.section = self.sections;
             let comes = |block: &Block| block.block_type == block_type::SECTION_HEADER;
             if !self.blocks.iter().any(comes) {
@@ -233,7 +233,7 @@ impl<S: Sink> Pipeline<S> {
         Ok(())
     }
 
-    /// Ties later fragments to the flow of the first one.
+    /// Registers a first fragment so that later ones join its flow.
     #[cold]
     fn follow_fragments(
         &mut self,
@@ -255,7 +255,7 @@ impl<S: Sink> Pipeline<S> {
         }
     }
 
-    /// Notes all tunnels that a packet is in.
+    /// Records all tunnels of a packet.
     #[cold]
     fn note_tunnels(&mut self, packet: &Packet<'_>, link_type: LinkType) {
         self.tunnels.clear();
@@ -264,7 +264,7 @@ impl<S: Sink> Pipeline<S> {
         });
     }
 
-    /// Notes how flows ended that the table has forgotten.
+    /// Records the end reasons of flows that left the table.
     #[inline]
     fn tell_ended(&mut self) {
         if self.table.has_ended() {
@@ -274,7 +274,7 @@ impl<S: Sink> Pipeline<S> {
         }
     }
 
-    /// Where a later run would go on once everything handed over is committed.
+    /// The resume point once every segment handed to the sink is committed.
     pub fn resume(&self) -> Resume {
         self.resume_before(self.progress.packets)
     }
@@ -293,11 +293,11 @@ impl<S: Sink> Pipeline<S> {
         self.sink.take(segment, resume).map_err(PipelineError::Sink)
     }
 
-    /// Seals what is older than the policy's age. Call it now and then; `now` is
-    /// the recorder's own monotonic clock.
+    /// Seals segments older than the policy's age. Call it now and then. `now` is the recorder's
+    /// monotonic clock.
     ///
     /// # Errors
-    /// What the sink says.
+    /// The sink's error.
     pub fn tick(&mut self, now: std::time::Instant) -> Result<(), PipelineError<S::Error>> {
         while let Some(old) = self.segments.take_old(now) {
             self.hand_over(old, self.progress.packets)?;
@@ -305,10 +305,10 @@ impl<S: Sink> Pipeline<S> {
         Ok(())
     }
 
-    /// Seals everything that is open; the pipeline can go on after it.
+    /// Seals all open segments. The pipeline can continue afterwards.
     ///
     /// # Errors
-    /// What the sink says; the rest stays open.
+    /// The sink's error. The remaining segments stay open.
     pub fn flush(&mut self) -> Result<(), PipelineError<S::Error>> {
         self.table.sweep_now();
         self.tell_ended();
@@ -324,8 +324,7 @@ impl<S: Sink> Pipeline<S> {
         Ok(())
     }
 
-    /// Blocks met after the last packet of a source without any packet: nothing
-    /// stores them, so the caller says so.
+    /// Blocks of a source without any packet. No segment stores them, so the caller reports them.
     pub fn homeless_blocks(&self) -> usize {
         self.blocks.len()
     }
@@ -346,7 +345,7 @@ impl<S: Sink> Pipeline<S> {
     }
 }
 
-/// Describes the capture points that no segment describes yet.
+/// Describes interfaces that have no description in a segment yet.
 #[inline]
 fn describe(all: &[Arc<Interface>], described: &mut usize, segment: &mut SegmentBuilder) {
     while let Some(interface) = all.get(*described) {
@@ -355,13 +354,13 @@ fn describe(all: &[Arc<Interface>], described: &mut usize, segment: &mut Segment
     }
 }
 
-/// What a TLS client said of itself.
+/// SNI and ALPN of a TLS ClientHello.
 struct Hello {
     sni: Option<String>,
     alpn: Option<String>,
 }
 
-/// Looks at a payload packet to tell what its flow speaks.
+/// Inspects a payload packet for the flow's label.
 fn label(
     flow: &mut Flow,
     packet: &Packet<'_>,

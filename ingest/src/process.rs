@@ -1,10 +1,10 @@
-//! What a recorder and the server beside it ask of the kernel about each other.
+//! Parent-death signal and SIGTERM between a recorder and its server.
 
 use std::io::{Error, Result};
 
-/// Has the kernel kill this process when the thread that started it ends, which it does at the
-/// latest with its process. Ask [`std::os::unix::process::parent_id`] afterwards: the parent may
-/// have ended before.
+/// Makes the kernel kill this process when the thread that started it ends, at the latest with its
+/// process. Check [`std::os::unix::process::parent_id`] afterwards: the parent may already have
+/// ended.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -18,8 +18,8 @@ pub fn die_with_parent() -> Result<()> {
     }
 }
 
-/// Asks a process of ours to stop (SIGTERM). It must not have been waited for: its number might
-/// be another's by then.
+/// Sends SIGTERM to a child process. The child must not have been waited for, because its process id
+/// may belong to another process by then.
 ///
 /// # Errors
 /// It is no more, or not ours.

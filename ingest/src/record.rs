@@ -1,8 +1,8 @@
-//! Recording live interfaces: packets, what was listened to, what was lost.
+//! Records live interfaces: packets, coverage, loss.
 //!
-//! One thread captures and builds segments; sealing and upload run on another
-//! (see [`crate::upload`]). Every few seconds everything open is sealed and one
-//! commit says until when was listened: up to the oldest packet that the kernel may still hold, so coverage never runs ahead of packets.
+//! One thread captures and builds segments. Another seals and uploads them (see [`crate::upload`]).
+//! Every few seconds the recorder seals all open segments and commits coverage up to the oldest
+//! packet that the kernel may still hold. So coverage never runs ahead of packets.
 
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,12 @@ use crate::source::live::LiveSource;
 use crate::source::{Event, Lost, PacketSource};
 use crate::upload::{CommitRule, Committed, Statement, Uploader, unless_stopped};
 
-/// How to record.
+/// Options of a recording.
 #[derive(Debug, Clone)]
 pub struct RecordOptions {
-    /// The node's name: part of who the recorder is.
+    /// The node's name, part of the recorder's identity.
     pub host: String,
-    /// For people who read the catalog.
+    /// A text for readers of the catalog.
     pub description: String,
     /// Time between commits, and the age at which a segment is sealed.
     pub commit_every: Duration,
@@ -33,7 +33,7 @@ pub struct RecordOptions {
 /// The default of [`RecordOptions::commit_every`].
 pub const COMMIT_EVERY: Duration = Duration::from_secs(10);
 
-/// What a recording did.
+/// Totals of a recording.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Packets committed.
@@ -46,17 +46,17 @@ pub struct Recorded {
     pub segments: u64,
     /// Bytes of all layers.
     pub stored_bytes: u64,
-    /// How often its log was ended, as nothing was committed for a day, and it went on in another one.
+    /// How often the recorder opened a new log because nothing was committed for a day.
     pub ended: u64,
 }
 
-/// What a recording tells while it runs, about once a second.
+/// Progress callback of a recording, about once a second.
 pub trait Watch {
-    /// Packets and captured bytes met so far, packets lost, and what is committed.
+    /// Packets and captured bytes so far, packets lost, and committed totals.
     fn recording(&self, _packets: u64, _bytes: u64, _lost: u64, _committed: &Committed) {}
 }
 
-/// Who records on this machine into this store: the same after every start.
+/// The recorder of this machine for this store. It stays the same across starts.
 pub fn identity(store: &Store, host: &str) -> RecorderId {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let text = format!("live {} {host} {}", store.format().cluster, machine.trim());
@@ -69,7 +69,7 @@ pub fn identity(store: &Store, host: &str) -> RecorderId {
 /// Records until the source is stopped.
 ///
 /// # Errors
-/// What the store or the source says; what was committed until then stays.
+/// Store or source errors. Earlier commits stay.
 pub fn run(
     store: &Store,
     source: &mut LiveSource,
@@ -115,7 +115,7 @@ pub fn run(
         looked_at: Instant::now(),
     };
     let heard = recording.listen(source, options, watch, &committed);
-    // Also when listening failed: what was heard until then is true.
+    // Also after a capture error: coverage up to the error is correct.
     let said = recording.commit(Some(Finished {
         complete: heard.is_ok(),
         packets_total: recording.pipeline.progress().packets,
@@ -123,7 +123,7 @@ pub fn run(
     let Recording { pipeline, lost, .. } = recording;
     let captured_bytes = pipeline.progress().captured_bytes;
     let finished = pipeline.into_sink().finish();
-    // The first failure is why the others failed.
+    // The first failure caused the others.
     heard.and(said).and(finished)?;
     Ok(Recorded {
         packets: committed.packets(),
@@ -183,7 +183,7 @@ impl Recording {
                     self.lose(&lost);
                     false
                 }
-                // Files have longer frames than are kept; the kernel's ring has not.
+                // Only files have frames longer than the limit, not the kernel ring.
                 Event::Cut(_) => false,
                 Event::Idle(until) => {
                     self.hearing.until(until);
@@ -213,7 +213,7 @@ impl Recording {
     fn lose(&mut self, lost: &Lost) {
         self.lost += lost.packets;
         let range = Loss::range_of(lost.since, lost.noticed);
-        // Drops of one interface between two commits are one loss.
+        // Drops of one interface between two commits form one loss.
         match self.losses.iter_mut().find(|loss| loss.interface == lost.interface) {
             Some(loss) => {
                 loss.packets += lost.packets;
@@ -231,7 +231,7 @@ impl Recording {
         }
     }
 
-    /// Seals everything and commits it with what was heard; `finished` if it is the last commit.
+    /// Seals and commits everything with its coverage. `finished` is set for the last commit.
     fn commit(&mut self, finished: Option<Finished>) -> Result<(), Failure> {
         self.committed_at = Instant::now();
         self.pipeline.flush()?;
@@ -246,12 +246,12 @@ impl Recording {
     }
 }
 
-/// When each interface was listened to and not yet said so.
+/// Coverage of each interface that is not committed yet.
 #[derive(Debug)]
 struct Hearing {
     open: Vec<(u32, Time)>,
     ended: Vec<Listened>,
-    /// Up to when every packet of every interface was given.
+    /// The end of coverage: all earlier packets were delivered.
     until: Time,
 }
 
@@ -279,7 +279,7 @@ impl Hearing {
         }
     }
 
-    /// What was heard since the last call; interfaces heard over the same time together.
+    /// Coverage since the last call. Interfaces with the same range share one entry.
     fn take(&mut self) -> Vec<Listened> {
         let mut listened = std::mem::take(&mut self.ended);
         for (interface, since) in &mut self.open {

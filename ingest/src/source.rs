@@ -1,5 +1,5 @@
-//! Where packets come from: files, streams, live interfaces. One trait, so that
-//! everything behind it is the same pipeline.
+//! Packet sources: files, streams, live interfaces. All implement one trait, so the pipeline is the
+//! same for all.
 
 pub mod live;
 
@@ -19,93 +19,91 @@ use capstan_model::{Block, Failure, FailureKind, Packet, Time};
 pub use compressed::Progress;
 pub use files::{CaptureFile, Place, Places, Skipped, expand, open, open_reader};
 
-/// What a source gives, in the order in which the source has it.
+/// Events of a source, in source order.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A capture point; the first is number 0, the next 1, and so on. It comes
-    /// before the first packet that names it.
+    /// An interface; the first is number 0, the next 1, and so on. It comes before the first packet
+    /// that names it.
     Interface(Interface),
     /// A packet.
     Packet(Packet<'a>),
     /// A pcapng block that is not a packet.
     Block(Block),
-    /// The source says that packets are missing.
+    /// The source reports lost packets.
     Lost(Lost),
-    /// Bytes that the source has and that are not kept.
+    /// Source bytes that are not stored.
     Cut(Cut),
-    /// A live source listens at a capture point from this moment on.
+    /// A live source captures on an interface from this moment on.
     Opened {
         /// Its number.
         interface: u32,
-        /// When listening had begun.
+        /// The start of the capture.
         at: Time,
     },
-    /// A capture point is gone, or its source was stopped: nothing was heard from it after
-    /// this moment.
+    /// An interface is gone, or its source was stopped. Coverage ends at this moment.
     Closed {
         /// Its number.
         interface: u32,
-        /// When it was found to be gone.
+        /// The time of detection.
         at: Time,
     },
-    /// A live source was listening up to this moment, and has given all packets from before it.
+    /// A live source has captured up to this moment and delivered all earlier packets.
     Idle(Time),
 }
 
-/// Packets that the source knows to be missing.
+/// Packets that the source reports as lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Which interface, if it can be told.
+    /// The interface, if known.
     pub interface: Option<u32>,
-    /// How many packets since the last such message.
+    /// Packets lost since the last such event.
     pub packets: u64,
-    /// Dropped by the kernel while we listened (else: by whoever made the file).
+    /// Dropped by the kernel during live capture. Otherwise by the file's writer.
     pub live: bool,
-    /// The last moment when none of them was missing yet, if that is known.
+    /// The last moment before the loss, if known.
     pub since: Option<Time>,
-    /// When they were found to be missing, if that is known.
+    /// The time of detection, if known.
     pub noticed: Option<Time>,
 }
 
 impl Lost {
-    /// Packets of a file that were found to be missing at a moment, if that is known.
+    /// Lost packets of a file, with the time of detection if known.
     pub(crate) fn at(interface: Option<u32>, packets: u64, noticed: Option<Time>) -> Lost {
         Lost { interface, packets, live: false, since: None, noticed }
     }
 }
 
-/// Bytes of a source that are not kept.
+/// Source bytes that are not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// Of the next packet, which is of this interface: it has more captured bytes than are kept
-    /// ([`capstan_model::packet::MAX_CAPTURED`]). None: of a block that is not a packet, and is
-    /// left out.
+    /// The interface of the next packet, whose captured length exceeds the limit
+    /// ([`capstan_model::packet::MAX_CAPTURED`]). None for an omitted block that is not a packet.
     pub interface: Option<u32>,
-    /// How many.
+    /// Number of bytes.
     pub bytes: u64,
-    /// Of the packet, if it has one.
+    /// The packet's time, if it has one.
     pub time: Option<Time>,
 }
 
 /// Why a source ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Damaged or cut short from `offset` on; every packet before was given.
+    /// Damaged or truncated at `offset`. Every packet before was delivered.
     #[error("{name}: damaged at byte {offset}: {what}")]
     Damaged {
         /// The file, or `standard input`.
         name: String,
-        /// The first byte (after decompression) that cannot be used.
+        /// The first unusable byte (after decompression).
         offset: u64,
-        /// What was met there.
+        /// What is wrong there.
         what: String,
     },
-    /// Not a capture in any format known here.
+    /// Not a capture in a supported format.
     #[error("{name}: {what}")]
     NotACapture {
         /// The file, or `standard input`.
         name: String,
-        /// What was met, and which formats are known.
+        /// What was found, and the supported formats.
         what: String,
     },
     /// Reading failed.
@@ -113,7 +111,7 @@ pub enum SourceError {
     Io {
         /// The file, interface, or `standard input`.
         name: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
@@ -132,9 +130,9 @@ impl From<SourceError> for Failure {
     }
 }
 
-/// Anything that gives packets, one after the other.
+/// A packet source.
 pub trait PacketSource {
-    /// The next thing the source has; none at its end. After an error there is
-    /// no more. The borrowed packet is valid until the next call.
+    /// The next event; none at the end. After an error there are no more events. The borrowed packet
+    /// is valid until the next call.
     fn next_event(&mut self) -> Result<Option<Event<'_>>, SourceError>;
 }

@@ -1,11 +1,11 @@
-//! Sealing, uploading and committing, on a thread of its own.
+//! Seal, upload and commit, on a separate thread.
 //!
-//! The pipeline hands complete segments over through a short queue; when the
-//! store is slower than the source the queue fills and the pipeline waits. A
-//! segment's layers are all in the store before its commit names them.
+//! The pipeline passes complete segments through a short queue. If the store is slower than the
+//! source, the queue fills and the pipeline waits (back-pressure). All layers of a segment are in
+//! the store before its commit names them.
 //!
-//! While an import reads, seals or uploads, a task of its own commits that it lives (`Signs`), so that no other process
-//! takes it for dead.
+//! During an import, a separate task commits signs of life (`Signs`), so that no other process
+//! treats the import as dead.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,11 +27,11 @@ use tokio::task::JoinHandle as Task;
 use crate::pipeline::{PipelineError, Resume, Sink};
 use crate::source::Progress;
 
-/// Segments that may wait to be sealed. One is sealed meanwhile and others are
-/// open, so this is what bounds memory while the store is slow.
+/// Queue length, segments. One more is being sealed and others are open, so this bounds memory while
+/// the store is slow.
 const QUEUE: usize = 1;
 
-/// What has been committed so far, to be looked at from other threads.
+/// Committed totals, readable from other threads.
 #[derive(Debug, Default)]
 pub struct Committed {
     segments: AtomicU64,
@@ -56,26 +56,26 @@ impl Committed {
         self.stored_bytes.load(Ordering::Relaxed)
     }
 
-    /// How often the log was ended as nothing was committed for a day, so that another one was begun.
+    /// How often the log was ended because nothing was committed for a day, and a new one was opened.
     pub fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
 }
 
-/// What is to be said in a commit beside segments.
+/// Facts of a commit besides segments.
 #[derive(Debug, Default)]
 pub struct Statement {
-    /// When and where was listened.
+    /// Coverage.
     pub listened: Vec<Listened>,
-    /// What is missing.
+    /// Losses.
     pub losses: Vec<Loss>,
     /// Set in the last commit.
     pub finished: Option<Finished>,
-    /// Anything a person should know.
+    /// A note for the user.
     pub note: String,
 }
 
-/// What is known of an import.
+/// State of an import.
 #[derive(Debug, Clone)]
 pub struct Importing {
     /// How far the source has been read.
@@ -98,7 +98,7 @@ enum Job {
     Statement(Box<Statement>, Resume),
 }
 
-/// The pipeline's way to the store.
+/// The pipeline's sink: feeds the upload thread.
 #[derive(Debug)]
 pub struct Uploader {
     queue: Option<SyncSender<Job>>,
@@ -153,12 +153,12 @@ impl Uploader {
         Ok(Uploader { queue: Some(queue), thread: Some(thread), committed })
     }
 
-    /// What has been committed so far.
+    /// Committed totals so far.
     pub fn committed(&self) -> Arc<Committed> {
         Arc::clone(&self.committed)
     }
 
-    /// Commits what was uploaded, with a statement.
+    /// Commits the uploaded segments with a statement.
     ///
     /// # Errors
     /// Why the thread stopped, if it has.
@@ -166,10 +166,10 @@ impl Uploader {
         self.send(Job::Statement(Box::new(statement), resume))
     }
 
-    /// Waits until everything handed over is committed.
+    /// Waits until all segments are committed.
     ///
     /// # Errors
-    /// Why something could not be.
+    /// Why a commit failed.
     pub fn finish(mut self) -> Result<(), Failure> {
         self.join()
     }
@@ -195,15 +195,16 @@ fn stopped() -> Failure {
     Failure::new(FailureKind::Other, "the upload thread has stopped")
 }
 
-/// Gives up what was not handed over, and waits until the log says so: then nobody has to find out whether this process lives.
+/// Drops unsent segments and waits until the log is ended, so that no other process must check
+/// whether this one lives.
 impl Drop for Uploader {
     fn drop(&mut self) {
-        // Who wants to know why it failed calls `finish`.
+        // A caller that needs the error calls `finish`.
         let _ = self.join();
     }
 }
 
-/// Why a pipeline stopped, for people.
+/// The error for the user.
 impl From<PipelineError<Failure>> for Failure {
     fn from(error: PipelineError<Failure>) -> Failure {
         match error {
@@ -221,12 +222,12 @@ impl Sink for Uploader {
     }
 }
 
-/// A log that is appended to from two places: what is committed, and signs of life between.
+/// A log with two writers: commits, and signs of life between them.
 struct Log {
     recorder: Arc<tokio::sync::Mutex<Recorder>>,
     /// When the newest commit was made.
     newest: Arc<Mutex<Instant>>,
-    /// Of a log that others may go on from.
+    /// For a log that another process may continue.
     signs: Option<Task<()>>,
 }
 
@@ -242,7 +243,7 @@ impl Log {
         Log { recorder, newest, signs }
     }
 
-    /// Appends a commit; gives the generation whose it became.
+    /// Appends a commit. Returns the generation that it belongs to.
     async fn append(&self, draft: CommitDraft) -> Result<Generation, Failure> {
         let mut recorder = self.recorder.lock().await;
         let _commit: Commit = recorder.commit(draft).await?;
@@ -263,14 +264,14 @@ fn note_newest(newest: &Mutex<Instant>) {
     *newest.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
 }
 
-/// Signs of generation of an import: an empty commit whenever nothing else was committed for a while.
+/// Signs of life of an import: an empty commit whenever no other commit was made for a while.
 struct Signs {
     recorder: Arc<tokio::sync::Mutex<Recorder>>,
     newest: Arc<Mutex<Instant>>,
 }
 
 impl Signs {
-    /// Until the log has ended, or cannot be written any more: the next commit says why.
+    /// Runs until the log ends or cannot be written. The next commit then reports the reason.
     async fn keep_coming(self) {
         loop {
             let silent = self.newest.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
@@ -327,9 +328,9 @@ impl Worker {
         ended
     }
 
-    /// Ends the log of an import that could not be brought to its end, so that it can be gone on with at once.
+    /// Ends the log of an incomplete import, so that another run can resume it at once.
     fn end(&self, failure: Option<&Failure>) {
-        // A store that is away cannot be told, and the log of another process is not ours to end.
+        // Not possible if the store is unavailable. The log of another process is not ours to end.
         let cannot = |of: &Failure| {
             matches!(
                 of.kind(),
@@ -377,8 +378,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether an import is to stop waiting for its store. Whoever records waits on: what it has is nowhere
-    /// else.
+    /// Whether an import must stop waiting for its store. A recorder keeps waiting, because its
+    /// packets exist nowhere else.
     fn is_stopped(&self) -> bool {
         self.import.as_ref().is_some_and(|import| import.stop.load(Ordering::Relaxed))
     }
@@ -430,11 +431,11 @@ impl Worker {
     }
 }
 
-/// Time between two looks whether something is to stop.
+/// Interval at which the stop flag is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Does something with a store, unless it is to stop while the store does not answer: what goes well
-/// ends.
+/// Runs a store operation, but gives up on a stop while the store does not answer. A successful
+/// operation completes.
 pub(crate) async fn unless_stopped<T>(
     store: &Store,
     is_stopped: impl Fn() -> bool,
@@ -455,13 +456,13 @@ pub(crate) async fn unless_stopped<T>(
     }
 }
 
-/// How long a store may be away.
+/// How long to wait for an unavailable store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Patience {
-    /// What is recorded now cannot be recorded again: the store may be away for as long as it likes. Meanwhile
-    /// the kernel's ring fills, and counts what it drops.
+    /// Live packets cannot be recorded again, so wait without limit. Meanwhile the kernel ring fills
+    /// and counts drops.
     Endless,
-    /// A capture is still there later.
+    /// A capture file remains available.
     Minutes,
 }
 
@@ -482,7 +483,7 @@ impl Patience {
         }
     }
 
-    /// Whether what failed may go well later.
+    /// Whether a retry of this failure may succeed.
     fn waits_for(self, kind: FailureKind, waited: Duration) -> bool {
         match self {
             // Keys are renewed and disks made larger while a recorder runs.
@@ -494,7 +495,7 @@ impl Patience {
         }
     }
 
-    /// What becomes of packets while the store is away, for people.
+    /// What happens to packets while the store is unavailable, for the user.
     fn meanwhile(self) -> &'static str {
         match self {
             Patience::Endless => {
@@ -504,7 +505,7 @@ impl Patience {
         }
     }
 
-    /// Does something until it goes well, or cannot.
+    /// Retries an operation until it succeeds or cannot succeed.
     async fn keep_trying<T>(
         self,
         mut operation: impl AsyncFnMut() -> Result<T, Failure>,

@@ -1,28 +1,27 @@
-//! Whose memory is counted where.
+//! Memory accounting per query.
 //!
-//! The allocator of the process tells how much memory is taken and given back
-//! ([`changed`]). It is counted for the question that the thread works for, so that the question
-//! that takes most can be found and stopped. A thread works for nobody ([`Slot::NOBODY`]) unless
-//! it was told otherwise. The sum of all slots is what the process has allocated.
+//! The allocator reports allocated and freed bytes ([`changed`]). They count for the query of the
+//! current thread, so the largest query can be found and stopped. A thread without a query counts
+//! for [`Slot::NOBODY`]. The sum of all slots is the allocated memory of the process.
 //!
-//! Only a question that is stopped and does not hear it can go on to take memory. Where that
-//! becomes twice what all questions may take, or is as much in one piece, its thread is held for
-//! ever ([`is_too_much`]): the process and all other questions go on.
+//! A stopped query may ignore the stop and allocate on. If it exceeds twice the budget of all
+//! queries, or requests as much in one allocation, its thread is blocked forever ([`is_too_much`]).
+//! The process and all other queries continue.
 //!
-//! Nothing here allocates, takes a lock or runs when a thread ends: the allocator calls it.
+//! Nothing here allocates, takes a lock or runs at thread exit, because the allocator calls it.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 
-/// Slots there are, the one for nobody included.
+/// Number of slots, including [`Slot::NOBODY`].
 pub const SLOTS: usize = 129;
 
-/// What a thread counts for itself before it tells the others, bytes.
+/// Bytes a thread counts locally before it updates its slot.
 const UNTOLD: isize = 64 << 10;
 
 static HELD: [AtomicIsize; SLOTS] = [const { AtomicIsize::new(0) }; SLOTS];
-/// Pieces below this are never too much: what is allocated while others wait for a lock is small.
+/// Smaller allocations are never refused: allocations under a lock are small.
 const SMALL: usize = 1 << 20;
 
 static TRIM: OnceLock<fn()> = OnceLock::new();
@@ -35,37 +34,36 @@ thread_local! {
     static PENDING: Cell<isize> = const { Cell::new(0) };
 }
 
-/// A place to count memory at.
+/// A memory counter, one per query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot(usize);
 
 impl Slot {
-    /// Counts what no question is answered with.
+    /// Counts memory outside queries.
     pub const NOBODY: Slot = Slot(0);
 
-    /// All slots but that for nobody.
+    /// All slots except `NOBODY`.
     pub fn all() -> impl Iterator<Item = Slot> {
         (1..SLOTS).map(Slot)
     }
 
-    /// The slot this thread works for.
+    /// The slot of this thread.
     pub fn current() -> Slot {
         Slot(WORKS_FOR.try_with(Cell::get).unwrap_or(0))
     }
 
-    /// From here on this thread works for this slot.
+    /// Assigns this thread to this slot.
     pub fn enter(self) {
         flush();
         let _ = WORKS_FOR.try_with(|slot| slot.set(self.0));
     }
 
-    /// Bytes that were allocated for it and not given back. Other threads may have given back
-    /// what it allocated and the other way round, so it may be less than nothing.
+    /// Bytes allocated and not freed. It may be negative, because one thread may free what another allocated.
     pub fn held(self) -> isize {
         HELD.get(self.0).map_or(0, |held| held.load(Ordering::Relaxed))
     }
 
-    /// Makes it ready for its next question: what is still held is counted for nobody.
+    /// Resets it for the next query. Remaining bytes move to `NOBODY`.
     pub fn clear(self) {
         let Some(held) = HELD.get(self.0).filter(|_| self != Slot::NOBODY) else { return };
         add(Slot::NOBODY.0, held.swap(0, Ordering::Relaxed));
@@ -75,49 +73,49 @@ impl Slot {
         self.set_stopped(false);
     }
 
-    /// The piece that was too much for it, bytes; nothing if none was. Its thread is held.
+    /// The size of a refused allocation, bytes; 0 if none. Its thread is blocked.
     pub fn refused(self) -> usize {
         REFUSED.get(self.0).map_or(0, |refused| refused.load(Ordering::Relaxed))
     }
 
-    /// Says whether what this slot works on is to end.
+    /// Sets whether the query of this slot must stop.
     pub fn set_stopped(self, stopped: bool) {
         if let Some(flag) = STOPPED.get(self.0).filter(|_| self != Slot::NOBODY) {
             flag.store(stopped, Ordering::Relaxed);
         }
     }
 
-    /// Whether what this slot works on is to end.
+    /// Whether the query of this slot must stop.
     pub fn is_stopped(self) -> bool {
         STOPPED.get(self.0).is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
-/// Says how the allocator gives freed memory back to the system. The first to say so counts.
+/// Sets the function that returns freed memory to the system. Only the first call counts.
 pub fn set_trim(trim: fn()) {
     let _ = TRIM.set(trim);
 }
 
-/// Gives memory that was freed and is kept for later back to the system, if the allocator can. Takes some
-/// milliseconds for each hundred megabytes.
+/// Returns memory cached by the allocator to the system, if the allocator can. Takes some
+/// milliseconds per hundred megabytes.
 pub fn trim() {
     if let Some(trim) = TRIM.get() {
         trim();
     }
 }
 
-/// Sets what all questions of this process may take, bytes.
+/// Sets the memory budget of all queries, bytes.
 pub fn set_budget(bytes: usize) {
     BUDGET.store(bytes, Ordering::Relaxed);
 }
 
-/// What all questions of this process may take, bytes; the highest number if nothing was set.
+/// The memory budget of all queries, bytes; the maximum number if not set.
 pub fn budget() -> usize {
     BUDGET.load(Ordering::Relaxed)
 }
 
-/// What the question of this thread may still take if it had the whole budget, bytes. Whoever works
-/// for nobody may take what they like.
+/// Bytes that this thread's query may still take if it had the whole budget. Unlimited for a thread
+/// without a query.
 pub fn room() -> usize {
     let slot = Slot::current();
     flush();
@@ -125,8 +123,8 @@ pub fn room() -> usize {
     if slot == Slot::NOBODY { usize::MAX } else { budget().saturating_sub(held) }
 }
 
-/// Whether a piece is so large that the question of this thread must not have it. The caller holds
-/// the thread for ever; that is noted for [`Slot::refused`].
+/// Whether an allocation is too large for this thread's query. The caller blocks the thread forever.
+/// [`Slot::refused`] records the size.
 #[inline]
 pub fn is_too_much(bytes: usize) -> bool {
     bytes >= SMALL && is_too_much_for(Slot::current(), bytes)
@@ -149,10 +147,10 @@ fn add(slot: usize, bytes: isize) {
     }
 }
 
-/// Counts bytes that were allocated (or given back, below zero) on this thread.
+/// Counts allocated bytes of this thread (negative if freed).
 #[inline]
 pub fn changed(bytes: isize) {
-    // A thread that is ending may have no counters any more.
+    // A thread at exit may have no counters any more.
     let _ = PENDING.try_with(|pending| {
         let sum = pending.get().saturating_add(bytes);
         if (-UNTOLD..=UNTOLD).contains(&sum) {
@@ -164,12 +162,12 @@ pub fn changed(bytes: isize) {
     });
 }
 
-/// Tells what this thread counted for itself. Threads that come and go call it before they end.
+/// Flushes the local count of this thread. Short-lived threads call it before they end.
 pub fn flush() {
     let _ = PENDING.try_with(|pending| add(Slot::current().0, pending.replace(0)));
 }
 
-/// Bytes this thread allocated are somebody else's from here on.
+/// Moves bytes of this thread to another owner.
 pub fn hand_over(bytes: usize) {
     let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
     let slot = Slot::current();
@@ -179,7 +177,7 @@ pub fn hand_over(bytes: usize) {
     }
 }
 
-/// Bytes that a thread which works for nobody allocated are this thread's from here on.
+/// Moves bytes allocated by a `NOBODY` thread to this thread.
 pub fn take_over(bytes: usize) {
     let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
     let slot = Slot::current();
@@ -189,7 +187,7 @@ pub fn take_over(bytes: usize) {
     }
 }
 
-/// Bytes that the process has allocated, about: each thread may have some thousands more or less.
+/// Approximate bytes allocated by the process. Each thread may be off by some thousands.
 pub fn allocated() -> usize {
     let sum = HELD.iter().map(|held| held.load(Ordering::Relaxed)).fold(0, isize::saturating_add);
     usize::try_from(sum).unwrap_or(0)

@@ -1,14 +1,14 @@
-//! What was listened to and what was lost: coverage is positive. Where nothing
-//! says "listened", the answer is *unknown*, never *nothing happened*.
+//! Coverage and loss. Coverage is positive: a time without coverage is *unknown*, never *empty*.
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::{Time, TimeRange};
 
-/// The range of a [`Loss`] whose time is not known. As packets without a time it belongs to questions about all of time alone.
+/// The range of a [`Loss`] without a known time. Like packets without a time, it matches only
+/// queries over all time.
 pub const UNKNOWN_TIME: TimeRange = TimeRange { start: Time::MIN, end: Time::MIN };
 
-/// A stretch of time during which interfaces were listened to, also if no packet came.
+/// A time range in which interfaces were captured, even without packets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listened {
     /// From the first moment to (not including) the last.
@@ -23,49 +23,49 @@ pub struct Listened {
 pub enum LossCause {
     /// The kernel had no room in the capture ring.
     KernelDrop,
-    /// The source itself says that it dropped packets (pcapng statistics).
+    /// The source reports that it dropped packets (pcapng statistics).
     SourceDrop,
     /// The source is damaged from some byte on.
     SourceDamaged,
 }
 
-/// Something that is missing inside what was listened to.
+/// A loss within coverage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// From the last moment when nothing was missing to when it was noticed; [`UNKNOWN_TIME`] if neither is known.
+    /// From the last time without loss to the time of detection; [`UNKNOWN_TIME`] if both are unknown.
     pub range: TimeRange,
-    /// Where, by number in the recorder's generation; none if it cannot be told.
+    /// The interface, by number in the recorder's generation; none if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<u32>,
-    /// Why.
+    /// The cause.
     pub cause: LossCause,
-    /// Packets lost; 0 if it cannot be told.
+    /// Packets lost; 0 if unknown.
     pub packets: u64,
-    /// Bytes lost; 0 if it cannot be told.
+    /// Bytes lost; 0 if unknown.
     pub bytes: u64,
-    /// What was met, in words.
+    /// A description.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
 }
 
 impl Loss {
-    /// The range in which something is missing, if the last moment when nothing was and the moment when it was noticed are
-    /// known, or one of them. The moment when it was noticed belongs to it.
+    /// The range of a loss from the last time without loss to the detection, if one or both are
+    /// known. The detection time is inside the range.
     pub fn range_of(since: Option<Time>, noticed: Option<Time>) -> TimeRange {
         let Some((since, noticed)) = since.or(noticed).zip(noticed.or(since)) else {
             return UNKNOWN_TIME;
         };
-        // Clocks are set back.
+        // Clocks may be set back.
         let (first, last) = (since.min(noticed), since.max(noticed));
         TimeRange { start: first, end: Time(last.0.saturating_add(1)) }
     }
 
-    /// When, if that is known.
+    /// The time range, if known.
     pub fn time(&self) -> Option<TimeRange> {
         (self.range != UNKNOWN_TIME).then_some(self.range)
     }
 
-    /// Makes it span `range`, too. What is known of the time stays if nothing is known of the range's.
+    /// Extends it by `range`. An unknown range changes nothing.
     pub fn extend(&mut self, range: TimeRange) {
         self.range = match (self.time(), range == UNKNOWN_TIME) {
             (_, true) => self.range,
@@ -76,8 +76,7 @@ impl Loss {
         };
     }
 
-    /// Whether something of it is missing in a range. One at a single moment has a range of one
-    /// nanosecond or none.
+    /// Whether the loss overlaps a range. A loss at one moment has a range of one nanosecond or none.
     pub fn touches(&self, range: &TimeRange) -> bool {
         range.is_all()
             || self.time().is_some_and(|time| {

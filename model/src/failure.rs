@@ -2,28 +2,28 @@
 
 use std::fmt;
 
-/// What went wrong, as far as somebody at a prompt must tell it apart.
+/// The kind of an error, as far as a user must distinguish it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// Something unexpected; retrying may or may not help.
     Other,
     /// The request itself is wrong (unknown column, times upside down).
     Usage,
-    /// The store, bucket, file or interface is not there, or is not a store.
+    /// The store, bucket, file or interface does not exist, or is not a store.
     NotFound,
     /// Rights are missing.
     Permission,
     /// A disk or a quota is full.
     Full,
-    /// Input or stored data is damaged; what could be read was read.
+    /// Input or stored data is damaged. The readable part was read.
     Damaged,
     /// The store or file was written by a newer version.
     TooNew,
     /// The store cannot be reached or answers too late.
     Unavailable,
-    /// It is there already (an import of the same source).
+    /// It exists already (an import of the same source).
     AlreadyThere,
-    /// Another process is doing it.
+    /// Another process does the same.
     Busy,
     /// The user stopped it (Ctrl-C).
     Interrupted,
@@ -58,7 +58,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure in words of our own.
+    /// A failure without an underlying error.
     pub fn new(kind: FailureKind, what: impl Into<String>) -> Self {
         Failure { kind, what: what.into(), source: None }
     }
@@ -112,8 +112,8 @@ impl std::error::Error for Failure {
     }
 }
 
-/// What an error and each of its causes say. Errors of libraries often end with the words of their
-/// cause: those are not said twice.
+/// The messages of an error and its causes. Library errors often repeat their cause at the end;
+/// those repetitions are removed.
 pub fn words(error: &dyn std::error::Error) -> Vec<String> {
     let mut all = vec![error.to_string()];
     for cause in std::iter::successors(error.source(), |cause| cause.source()) {

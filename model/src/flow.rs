@@ -8,19 +8,18 @@ use crate::link::LinkType;
 use crate::protocol::Protocol;
 use crate::time::Time;
 
-/// Which way a packet of a flow goes. The number indexes the `[_; 2]` counters
-/// of [`FlowPart`].
+/// Direction of a packet in its flow. The number indexes the `[_; 2]` counters of [`FlowPart`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Direction {
-    /// From the flow's source (who opened it, as far as is known) to its destination.
+    /// From the flow's source (its initiator, as far as known) to its destination.
     Forward = 0,
-    /// Back.
+    /// The reverse.
     Backward = 1,
 }
 
 impl Direction {
-    /// The other way.
+    /// The opposite direction.
     pub fn reverse(self) -> Direction {
         match self {
             Direction::Forward => Direction::Backward,
@@ -29,7 +28,7 @@ impl Direction {
     }
 }
 
-/// How a flow ended, as far as it was seen to end.
+/// How a flow ended, as far as observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum FlowEnd {
@@ -40,11 +39,11 @@ pub enum FlowEnd {
     Fin = 1,
     /// RST.
     Reset = 2,
-    /// Nothing was heard for the time-out.
+    /// No packet within the time-out.
     Timeout = 3,
-    /// A new connection took its addresses and ports before its end was seen.
+    /// A new connection reused its addresses and ports before its end was observed.
     Replaced = 4,
-    /// The flow table was full and this flow the one idle for longest.
+    /// Evicted as the least recently used flow of a full flow table.
     Evicted = 5,
 }
 
@@ -78,10 +77,10 @@ impl fmt::Display for FlowEnd {
     }
 }
 
-/// Who talks to whom in a flow; the same in all its parts.
+/// The flow key: addresses, ports and protocol. The same in all parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowKey {
-    /// Who opened it, as far as is known.
+    /// The initiator, as far as known.
     pub source: Address,
     /// The other end.
     pub destination: Address,
@@ -99,12 +98,12 @@ pub struct FlowKey {
     pub ethertype: u16,
     /// For a pseudo-flow the link type and interface belong to the key.
     pub pseudo: Option<(LinkType, u32)>,
-    /// For fragments whose first was not seen: the datagram's identification.
+    /// For fragments without their first fragment: the datagram's identification.
     pub fragment_id: Option<u32>,
 }
 
 impl FlowKey {
-    /// The same with source and destination exchanged.
+    /// The key with source and destination swapped.
     #[must_use]
     pub fn reversed(self) -> FlowKey {
         FlowKey {
@@ -117,15 +116,15 @@ impl FlowKey {
     }
 }
 
-/// What one segment holds of one flow. A row of `flows.parquet`.
+/// The part of one flow in one segment. A row of `flows.parquet`.
 ///
-/// Every counter says how parts of one flow merge: *sum*, *min*, *max*, *or*,
-/// *first* or *last* (of the parts in time order).
+/// Each counter has a merge rule for parts of one flow: *sum*, *min*, *max*, *or*, *first* or *last*
+/// (of the parts in time order).
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlowPart {
-    /// The same in every segment the flow touches.
+    /// The same in all segments of the flow.
     pub id: FlowId,
-    /// Who talks to whom. *first*.
+    /// The flow key. *first*.
     pub key: FlowKey,
     /// Ends of the outermost IP header, if tunnelled. *first*.
     pub outer: Option<(Address, Address)>,
@@ -154,7 +153,7 @@ pub struct FlowPart {
 }
 
 impl FlowPart {
-    /// A part with nothing in it yet.
+    /// An empty part.
     pub fn new(id: FlowId, key: FlowKey) -> Self {
         FlowPart {
             id,
@@ -174,7 +173,7 @@ impl FlowPart {
         }
     }
 
-    /// Exchanges source and destination: what went forward goes backward.
+    /// Swaps source and destination, and so the directions.
     pub fn turn(&mut self) {
         self.key = self.key.reversed();
         self.packets.reverse();

@@ -1,13 +1,12 @@
-//! What decoding the front of a packet gives: who talks to whom over what, how
-//! far the understood headers reach, and which of their fields can be left out
-//! of storage because they follow from others.
+//! The decoded headers of a packet: the flow key, the length of the decoded prefix, and the header
+//! fields that storage can omit because they follow from others.
 //!
-//! `capstan-dissect` fills this in; the flow table reads the key from it and the
-//! segment format reads [`Headers::fields`] from it.
+//! `capstan-dissect` fills it in. The flow table reads the key from it, and the segment format reads
+//! [`Headers::fields`].
 
 use crate::address::Address;
 
-/// Most header fields one packet can name in [`Headers::fields`].
+/// Maximum header fields per packet in [`Headers::fields`].
 pub const MAX_FIELDS: usize = 24;
 
 /// TCP flag bits, as in the header's fourteenth byte (RFC 9293 section 3.1).
@@ -22,11 +21,11 @@ pub mod tcp_flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// A header field whose value is kept in a column of its own or computed back,
-/// so that the rest of the header is the same for nearly every packet of a flow.
+/// A header field with its own column, or a computed value. Without it, the rest of the header is
+/// the same for nearly every packet of a flow.
 ///
-/// *Innermost* means of the header the flow key is taken from; *outer* of any
-/// header round it. Every value is big-endian on the wire.
+/// *Innermost* is the header of the flow key. *Outer* is any header around it. Every value is
+/// big-endian on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum FieldKind {
@@ -61,7 +60,7 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
-    /// How many bytes the field takes in the header.
+    /// Size of the field in the header, bytes.
     pub fn width(self) -> usize {
         match self {
             FieldKind::TcpFlags => 1,
@@ -96,11 +95,10 @@ impl FieldKind {
     }
 }
 
-/// Where a [`FieldKind`] stands: its first byte's offset from the packet's start.
+/// The position of a [`FieldKind`]: the offset of its first byte from the packet's start.
 ///
-/// For the lengths and the IPv4 checksum the offset is that of the *field*; the
-/// header it belongs to starts 2 (IPv4 length), 4 (IPv6 length), 4 (UDP length)
-/// or 10 (IPv4 checksum) bytes before.
+/// For lengths and the IPv4 checksum this is the offset of the *field*. Its header starts 2 (IPv4
+/// length), 4 (IPv6 length), 4 (UDP length) or 10 (IPv4 checksum) bytes before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     /// What it is.
@@ -109,10 +107,10 @@ pub struct Field {
     pub offset: u16,
 }
 
-/// How a packet's network layer was understood.
+/// The network layer of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// No IP and no ARP: unknown ethertype, link type that is not decoded, damage.
+    /// Neither IP nor ARP: unknown ethertype, link type that is not decoded, damage.
     #[default]
     None,
     /// ARP for IPv4; `source` and `destination` are the sender's and target's addresses.
@@ -162,7 +160,7 @@ pub struct Fragment {
     pub more: bool,
 }
 
-/// What all fragments of one datagram have in common, and what they lie in.
+/// Identity of a datagram, shared by all its fragments, with its encapsulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Datagram {
     /// Sender of the datagram.
@@ -197,7 +195,7 @@ pub struct Tcp {
     pub window: u16,
 }
 
-/// The front of one packet, understood as far as it goes.
+/// The decoded headers at the front of one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers {
     /// Bytes from the packet's start up to the end of the last understood
@@ -211,15 +209,13 @@ pub struct Headers {
     pub vni: Option<u32>,
     /// The outermost IP header, if the flow's is inside a tunnel.
     pub outer: Option<Outer>,
-    /// There are IP headers between `outer` and the flow's own: tunnels in a tunnel.
+    /// There are IP headers between `outer` and the innermost: nested tunnels.
     pub between: bool,
-    /// What the flow's own headers lie in and what is the same in both directions: the VLAN
-    /// tags outside the innermost one, and the two ends of every tunnel, without their order.
-    /// A hash, 0 if there is nothing.
+    /// Hash of the encapsulation that is equal in both directions: the VLAN tags outside the
+    /// innermost one, and the two ends of every tunnel, unordered. 0 if there is none.
     pub encapsulation: u64,
-    /// What they lie in and what may differ by direction: MPLS labels, ERSPAN's session and
-    /// VLAN, and the network identifiers of tunnels outside the innermost one. A hash, 0 if
-    /// there is nothing.
+    /// Hash of the encapsulation that may differ by direction: MPLS labels, ERSPAN's session and
+    /// VLAN, and the network identifiers of tunnels outside the innermost one. 0 if there is none.
     pub labels: u64,
     /// An outer IP packet is the first fragment of a datagram: later ones belong to this flow.
     pub outer_fragments: bool,
@@ -244,7 +240,7 @@ pub struct Headers {
     /// Bytes of the transport's payload on the wire by the IP header's own
     /// length (trailers not counted); 0 if there is no transport.
     pub transport_payload: u32,
-    /// How many bytes of `fields` count.
+    /// Number of valid entries in `fields`.
     field_count: u8,
     /// See [`Headers::fields`].
     fields: [Field; MAX_FIELDS],
@@ -262,7 +258,7 @@ impl Default for Headers {
 }
 
 impl Headers {
-    /// Nothing understood yet. A constant, so that starting a packet is one copy.
+    /// Empty headers. A constant, so that a new packet takes one copy.
     pub const EMPTY: Headers = Headers {
         prefix: 0,
         ethertype: 0,
@@ -310,8 +306,7 @@ impl Headers {
         })
     }
 
-    /// Names one more field. Past [`MAX_FIELDS`] it is left literal, which
-    /// costs bytes and loses nothing.
+    /// Adds a field. Beyond [`MAX_FIELDS`] a field stays literal, which costs bytes but loses nothing.
     #[inline]
     pub fn push_field(&mut self, kind: FieldKind, offset: usize) {
         let at = usize::from(self.field_count);
@@ -321,8 +316,8 @@ impl Headers {
         }
     }
 
-    /// Names several fields of one header, in order of their offset: one check
-    /// for all of them, as every packet comes through here.
+    /// Adds several fields of one header, in order of their offset. One bounds check for all,
+    /// because every packet takes this path.
     #[inline]
     pub fn push_fields<const N: usize>(&mut self, fields: [(FieldKind, usize); N]) {
         let at = usize::from(self.field_count);
@@ -339,8 +334,7 @@ impl Headers {
         self.field_count += N as u8;
     }
 
-    /// Forgets fields from number `count` on: what was named for a header that
-    /// turned out not to be whole.
+    /// Removes the fields from index `count` on, because their header is incomplete.
     #[inline]
     pub fn truncate_fields(&mut self, count: usize) {
         self.field_count = self.field_count.min(u8::try_from(count).unwrap_or(u8::MAX));

@@ -1,14 +1,14 @@
-//! Identities that never change once given.
+//! Permanent identities.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One life-long identity of a capturing process, or of one imported source.
+/// The permanent identity of a recorder: a capturing process or an imported source.
 ///
-/// 8 bytes: the first bytes of a SHA-256 over what makes the recorder unique
-/// (cluster, node and machine id; for an import the SHA-256 of the source).
+/// 8 bytes: the first bytes of a SHA-256 over what makes the recorder unique (cluster, node and
+/// machine id; for an import the SHA-256 of the source).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecorderId(pub u64);
 
@@ -17,7 +17,7 @@ pub struct RecorderId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u32);
 
-/// One incarnation of a recorder: which recorder, and the how-many-th of its starts.
+/// One generation of one recorder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GenerationId {
     /// The recorder.
@@ -26,19 +26,19 @@ pub struct GenerationId {
     pub generation: Generation,
 }
 
-/// A packet's name for ever: its recorder, generation and place in capture order.
+/// A packet's permanent id: recorder, generation and ordinal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PacketId {
-    /// Who captured it.
+    /// Its recorder.
     pub recorder: RecorderId,
-    /// In which generation.
+    /// The recorder's generation.
     pub generation: Generation,
     /// Its place in capture order, from 0.
     pub ordinal: u64,
 }
 
-/// A flow's name for ever, the same in every segment the flow touches:
-/// 8 bytes recorder, 3 bytes generation, 5 bytes counter, all big-endian.
+/// A flow's permanent id, the same in all its segments: 8 bytes recorder, 3 bytes generation, 5
+/// bytes counter, all big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId(pub [u8; 16]);
 

@@ -1,18 +1,18 @@
-//! The vocabulary every other crate speaks: identities, time, packets, header
-//! fields, flows, coverage and errors. No IO and no async lives here.
+//! The data model shared by all crates: identities, time, packets, header fields, flows, coverage
+//! and errors. No IO and no async.
 //!
 //! * [`id`]: recorder, generation, packet id, flow id
-//! * [`time`]: nanoseconds since 1970 UTC, hours, ranges, and how people write them
+//! * [`time`]: nanoseconds since 1970 UTC, hours, ranges, parsing and formatting
 //! * [`address`]: 16-byte addresses (IPv4 mapped)
 //! * [`link`]: link types (LINKTYPE_ numbers) and capture interfaces
-//! * [`packet`]: one captured packet, borrowed from where it was read
-//! * [`flow`]: who talks to whom, and what a segment holds of it
-//! * [`headers`]: what decoding a packet's prefix gives
-//! * [`block`]: pcapng blocks that are not packets
+//! * [`packet`]: one captured packet, borrowed from the read buffer
+//! * [`flow`]: flow keys and flow parts
+//! * [`headers`]: decoded packet headers
+//! * [`block`]: pcapng blocks other than packets
 //! * [`protocol`]: the application protocol label
-//! * [`coverage`]: what was listened to, and what was lost
-//! * [`account`]: whose memory is counted where
-//! * [`words`]: numbers in sentences
+//! * [`coverage`]: coverage and loss
+//! * [`account`]: memory accounting per query
+//! * [`words`]: counts with nouns for messages
 //! * [`failure`]: error kinds shared by all crates and their exit codes
 
 #![forbid(unsafe_code)]

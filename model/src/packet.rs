@@ -1,25 +1,25 @@
-//! One captured packet, borrowed from the place it was read into.
+//! One captured packet, borrowed from the read buffer.
 
 use crate::time::{Hour, Time};
 
 /// The longest captured length that is kept, bytes.
 pub const MAX_CAPTURED: usize = 512 * 1024;
 
-/// When a packet was seen.
+/// The time stamp of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stamp {
     /// Nanoseconds since 1970 UTC.
     At(Time),
-    /// A time outside what 64-bit nanoseconds can say (before 1677, after 2262),
-    /// or finer than a nanosecond: the source's raw ticks, whose unit and offset
-    /// are the interface's. The nanosecond time is given where one exists.
+    /// A time outside the range of 64-bit nanoseconds (before 1677, after 2262), or finer than a
+    /// nanosecond: the source's raw ticks in the interface's unit and offset. The nanosecond time is
+    /// given where one exists.
     Raw {
         /// Ticks as the source has them.
         ticks: u64,
         /// The time cut to nanoseconds, if it fits.
         time: Option<Time>,
     },
-    /// The source has none (pcapng simple packet blocks).
+    /// No time (pcapng simple packet blocks).
     None,
 }
 
@@ -34,15 +34,14 @@ impl Stamp {
     }
 }
 
-/// One packet on its way from a source into a segment.
+/// A packet on its way from a source to a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// Which interface saw it, by its number in the recorder's generation.
     pub interface: u32,
     /// When.
     pub stamp: Stamp,
-    /// Its length on the wire, bytes. May be smaller than what was captured in
-    /// odd files; it is kept as the source says.
+    /// Length on the wire, bytes. Odd files have less than was captured; the value stays as in the source.
     pub length: u32,
     /// The captured bytes, from the link header on.
     pub data: &'a [u8],

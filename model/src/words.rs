@@ -1,4 +1,4 @@
-//! Numbers in sentences.
+//! Counts with nouns for messages.
 
 /// A count with its noun: "1 packet", "2 packets", "3 stretches", "4 entries".
 pub fn count(number: u64, noun: &str) -> String {

@@ -1,27 +1,24 @@
-//! PCAPNG out of a store: any window, as one file, in memory that does not grow with it.
+//! Exports PCAPNG from a store: any window, as one file, in memory that does not grow with it.
 //!
 //! ```text
 //! catalog -> segments that may match -> terms -> flows -> byte ranges -> packets -> merge -> file
 //! ```
 //!
-//! Segments are sorted by where their first packet comes, and each is opened when what is
-//! written has come that far (`order`). Its selected packets are read some flows at a time
-//! (`read`; a very large flow piece by piece, `large`), put together in one flat buffer
-//! (`records`) and sorted; what does not fit
-//! into the memory allowed goes to a temporary file as a sorted run (`run`). `merge` takes
-//! the least packet of all runs, again and again, and `output` writes it.
+//! Segments are sorted by the position of their first packet. A segment is opened when the output reaches that
+//! position (`order`). Its selected packets are read some flows at a time (`read`; a very large flow piece by
+//! piece, `large`), assembled in one flat buffer (`records`) and sorted. What exceeds the memory budget goes to
+//! a temporary file as a sorted run (`run`). `merge` repeatedly takes the least packet of all runs, and `output`
+//! writes it.
 //!
-//! What else a source had besides packets is written like this. Names and secrets
-//! (pcapng name resolution and decryption secrets blocks) are written before the first packet
-//! of their segment that they came before, and in any case when the segment ends: they help
-//! reading a part of a capture, too; secrets also if no packet of their segment is in the file,
-//! at its beginning, as long as there is one of the same recorder. Statistics, custom and unknown blocks say something about
-//! the capture as a whole, and are written only if nothing was left out (all of time, all
-//! flows). What was lost is written as statistics of the interface at the file's end,
-//! unless the source's own are there.
+//! Blocks of a source that are not packets are written as follows. Names and secrets (pcapng name resolution and
+//! decryption secrets blocks) keep their place before the packets of their segment, and are written by its end
+//! at the latest: they help to read a part of a capture, too. Secrets of a segment without packets in the file
+//! are written at its beginning, if the file has a packet of the same recorder. Statistics, custom and unknown
+//! blocks describe the capture as a whole. They are written only if nothing was left out (all of time, all
+//! flows). Losses are written as interface statistics at the file's end, unless the source's own are there.
 //!
-//! The file's beginning says what was listened to; its last block, an empty section, says whether anything was
-//! left out (`report`). A file without that was cut off.
+//! The file's beginning states the coverage; its last block, an empty section, states whether anything was left
+//! out (`report`). A file without that block was cut off.
 //!
 //! The same view and options give the same bytes.
 
@@ -55,13 +52,13 @@ pub use crate::flight::export::Order;
 use crate::select::Selection;
 use crate::view::{Cost, StoreView};
 
-/// Memory an export may take for packets, unless said otherwise, bytes.
+/// Default memory of an export for packets, bytes.
 pub const MEMORY: usize = 256 << 20;
 
 /// The least memory an export works with, bytes.
 pub const LEAST_MEMORY: usize = 1 << 20;
 
-/// Pieces of the file (of about a megabyte) that may wait for who takes them.
+/// Pieces of the file (of about a megabyte) that may be queued for the reader.
 const PIECES: usize = 4;
 
 /// What to export, and how.
@@ -73,26 +70,26 @@ pub struct Export {
     pub order: Order,
     /// Memory for packets, bytes; at least [`LEAST_MEMORY`].
     pub memory: usize,
-    /// Where temporary files go when that is not enough.
+    /// Folder for temporary files when that is not enough.
     pub spill: PathBuf,
 }
 
 impl Export {
-    /// An export with the usual memory, and temporary files where the system has them.
+    /// An export with default memory, and temporary files in the system's folder.
     pub fn new(selection: Selection, order: Order) -> Self {
         Export { selection, order, memory: MEMORY, spill: std::env::temp_dir() }
     }
 }
 
-/// Writes the file, piece by piece, to `to`. What cannot be read because it is damaged or
-/// gone is left out and named in the report; the rest is written.
+/// Writes the file, piece by piece, to `to`. Leaves out what is damaged or gone, names it in the report, and
+/// writes the rest.
 ///
-/// This does work that takes long between its waits, and writes temporary files: run it where
-/// that holds nobody up ([`stream()`] does).
+/// Computes for long between awaits, and writes temporary files: run it where that blocks no other task
+/// ([`stream()`] does).
 ///
 /// # Errors
-/// The store cannot be reached, the disk is full, or nobody takes the pieces: what was sent
-/// until then is not a whole file.
+/// The store cannot be reached, the disk is full, or the reader is gone: the pieces sent so far are not a whole
+/// file.
 pub async fn export(
     view: &Arc<StoreView>,
     what: &Export,
@@ -104,8 +101,8 @@ pub async fn export(
     report
 }
 
-/// What an export will read, without reading payload: `index` layers, flows and which rows
-/// and blocks are needed.
+/// Plans the reads of an export without reading payload: `index` layers, flows, and which rows and blocks are
+/// needed.
 ///
 /// # Errors
 /// A segment cannot be read.
@@ -113,10 +110,10 @@ pub async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, Failure>
     plan::plan(view, what).await
 }
 
-/// The file as a stream, made on threads for blocking work as it is taken. Ends with a failure
-/// if the file is not whole, also when only some packets could not be read.
+/// The file as a stream, made on threads for blocking work as it is read. Ends with a failure if the file is
+/// incomplete, also when only some packets could not be read.
 ///
-/// Dropping the stream stops the work.
+/// Dropping the stream cancels the work.
 pub fn stream(view: Arc<StoreView>, what: Export) -> BoxStream<'static, Result<Bytes, Failure>> {
     let (to, from) = mpsc::channel(PIECES);
     let work =

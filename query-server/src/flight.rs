@@ -1,23 +1,21 @@
-//! SQL and PCAPNG over Arrow Flight: what analysts' tools, BI drivers and the
-//! command line's `--server` speak.
+//! SQL and PCAPNG over Arrow Flight: the protocol of analysts' tools, BI drivers and the command line's
+//! `--server`.
 //!
-//! * [`serve()`] answers on a listener; what it answers *from* is a [`Sessions`]
-//! * [`client`] is the other end
-//! * `gate` takes every Flight call, `service` the Flight SQL commands among them
-//! * `statement` plans and runs SQL, `limits` says how large a statement may grow, `rewrite` helps the
-//!   engine to plan it, `handle` is what tickets and prepared handles carry, `metadata` lists catalogs,
-//!   tables, types
-//! * `wire` turns results into messages of bounded size, `status` errors into words
+//! * [`serve()`] serves a listener; the answers come from a [`Sessions`]
+//! * [`client`] is the client side
+//! * `gate` receives every Flight call, `service` the Flight SQL commands among them
+//! * `statement` plans and runs SQL, `limits` bounds the size of a statement, `rewrite` changes statements for
+//!   the engine, `handle` is the contents of tickets and prepared handles, `metadata` lists catalogs, tables,
+//!   types
+//! * `wire` encodes results as messages of bounded size, `status` encodes errors
 //! * [`export`] is the request for a PCAPNG file
 //!
-//! Nothing is kept between two calls: a ticket or a prepared handle carries the
-//! SQL text and the bound parameters, so any server over the same store can
-//! answer the next call, and a restart loses nothing.
+//! The server is stateless between calls: a ticket or a prepared handle carries the SQL text and the bound
+//! parameters. So any server over the same store can answer the next call, and a restart loses nothing.
 //!
-//! There is no authentication: whoever reaches the port can read what the store
-//! holds. A handshake is refused with words, so that nobody takes a password for
-//! protection. Access control will enter at two places: the `gate` (who is
-//! calling, from the request's `authorization` header) and [`Sessions`] (what
+//! There is no authentication: any client that reaches the port can read the whole store. A handshake is refused
+//! with an explanation, so that a password does not seem to protect anything. Access control will enter at two
+//! places: the `gate` (the caller's identity, from the request's `authorization` header) and [`Sessions`] (what
 //! that caller's tables show).
 
 pub mod client;
@@ -52,23 +50,22 @@ pub const CATALOG: &str = "capstan";
 /// The schema the tables are in.
 pub const SCHEMA: &str = "public";
 
-/// Where answers come from.
+/// The source of answers.
 #[async_trait]
 pub trait Sessions: Send + Sync + 'static {
-    /// A context with the tables as they are now, built on [`session_config`].
+    /// A context with the current tables, built on [`session_config`].
     ///
-    /// Called once for each statement, so the tables of one statement are of one
-    /// moment. The memory a query may take is the context's memory pool; it must
-    /// be shared between contexts for the server as a whole to be bounded.
+    /// Called once for each statement, so the tables of one statement show the same moment. The memory limit of
+    /// a query is the context's memory pool; contexts must share it to bound the server as a whole.
     async fn session(&self) -> Result<SessionContext, Failure>;
 
-    /// What runs statements.
+    /// Runs the statements.
     fn questions(&self) -> &Questions;
 
-    /// The bytes of a PCAPNG file, in order. A failure ends the stream, and the
-    /// caller is told that the file is not whole.
+    /// The bytes of a PCAPNG file, in order. A failure ends the stream, and the caller gets the error that the
+    /// file is incomplete.
     ///
-    /// Dropping the stream stops the work behind it.
+    /// Dropping the stream cancels the work behind it.
     async fn export(
         &self,
         request: ExportRequest,

@@ -1,4 +1,4 @@
-//! The HTTP interface: files and states, for browsers, scripts and probes.
+//! The HTTP interface: PCAPNG files and status, for browsers, scripts and probes.
 //!
 //! | what | answer |
 //! | --- | --- |
@@ -6,19 +6,17 @@
 //! | `GET /api/v1/status` | what is in the store, as JSON |
 //! | `GET /healthz` | `ok` while this process answers; the store is not asked |
 //!
-//! The export takes `from` and `to` (as [`Time::parse`] reads them; without both all packets
-//! belong), `ip`, `port` and `protocol` (each as often as wanted, or with commas; all addresses
-//! and ports have to match, and one of the protocols), `namespace`, `pod`, and `order` (`time` or
-//! `recorded`). The status takes `from` and `to`. A parameter that is not known, has no value or comes
-//! twice where one value is meant is refused.
+//! The export takes `from` and `to` (as [`Time::parse`] reads them; without both all packets are selected),
+//! `ip`, `port` and `protocol` (each repeatable, or with commas; all addresses and ports have to match, and one
+//! of the protocols), `namespace`, `pod`, and `order` (`time` or `recorded`). The status takes `from` and `to`.
+//! A parameter that is unknown, is empty, or repeats a single value is refused.
 //!
-//! What goes wrong before the first byte of a file is a status and JSON, `{"error": "…", "hint":
-//! "…"}`. What goes wrong later breaks the connection off, so that the client can tell
-//! that its file is not whole; that goes for packets that could not be read, too, after all
-//! others were sent.
+//! An error before the first byte of a file is a status and JSON, `{"error": "…", "hint": "…"}`. A later error
+//! aborts the connection, so that the client can tell that its file is incomplete. Packets that cannot be read
+//! abort it, too, after all others were sent.
 //!
-//! There is no authentication: whoever reaches the port can read what the store holds. Under which names
-//! it answers, and how many connections at a time, is the [`Listener`]'s matter.
+//! There is no authentication: any client that reaches the port can read the whole store. The [`Listener`]
+//! limits host names and connections.
 
 mod metrics;
 mod parameters;
@@ -50,14 +48,14 @@ use crate::flight::GRACE;
 use crate::listen::{self, Listener, Speech};
 use crate::sessions::StoreSessions;
 
-/// When a client should ask again that was told the server is busy or the store away.
+/// `Retry-After` of the errors "server busy" and "store unavailable".
 const RETRY_SECONDS: &str = "10";
 
-/// How long a body waits before it fails. A connection whose body fails drops what it has not written yet, and
-/// the pieces before the failure are to reach the client.
+/// Delay before a body fails. A connection whose body fails drops its unwritten data, and the pieces before the
+/// failure should reach the client.
 const BEFORE_FAILING: Duration = Duration::from_millis(250);
 
-/// The routes, answering from a store.
+/// The routes over a store.
 pub fn router(sessions: Arc<StoreSessions>) -> Router {
     Router::new()
         .route("/api/v1/export.pcapng", get(export))
@@ -74,8 +72,8 @@ pub fn router(sessions: Arc<StoreSessions>) -> Router {
         .with_state(sessions)
 }
 
-/// Answers on `listener` until `shutdown` is done; then takes no more, and gives the answers under
-/// way [`GRACE`] to end. One that still runs then is broken off.
+/// Serves `listener` until `shutdown` is done. Then it accepts nothing more, and answers in progress have
+/// [`GRACE`] to end. After that they are aborted.
 ///
 /// # Errors
 /// None that is known.
@@ -86,7 +84,7 @@ pub async fn serve(
 ) -> Result<(), Failure> {
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
-        // Told to stop by the sender's end.
+        // The sender's end is the stop.
         let _ = stopped.await;
     };
     let serving = listen::serve(listener.into(), Speech::Http, router(sessions), stopped);
@@ -108,7 +106,7 @@ async fn export(
     let (selection, order) = query::parse(query.as_deref().unwrap_or_default(), now())?;
     let name = query::file_name(&selection);
     let mut pieces = sessions.file(selection, order).await?;
-    // A failure before the first piece can still be said in words.
+    // A failure before the first piece can still be a status with words.
     let first = pieces.next().await.transpose()?;
     let rest = pieces.then(async |piece| {
         if let Err(failure) = &piece {
@@ -137,18 +135,18 @@ async fn status(
 
 async fn metrics(State(sessions): State<Arc<StoreSessions>>) -> Result<Response, Refusal> {
     let latest = sessions.latest();
-    // Known without asking the store: what is scraped every few seconds must cost nothing.
+    // Answered without a request to the store: frequent scrapes must cost nothing.
     let text = metrics::text(latest.store(), latest.cache());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
-/// The time now, for distances such as `-5m`.
+/// The current time, for distances such as `-5m`.
 fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time(0).saturating_add(since)
 }
 
-/// An error as it is answered.
+/// An error response.
 #[derive(Debug)]
 struct Refusal {
     status: StatusCode,

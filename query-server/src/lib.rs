@@ -1,10 +1,10 @@
 //! Reading the store: SQL tables, Flight SQL, PCAPNG export.
 //!
 //! * [`view`]: the store at a moment, and segments opened for reading
-//! * [`select`]: which flows a question is about
+//! * [`select`]: which flows a query selects
 //! * [`tables`]: SQL tables over a view; [`sessions`]: tables that follow the store
 //! * [`export`]: PCAPNG of a window
-//! * [`questions`]: running questions within limits
+//! * [`questions`]: running queries within limits
 //! * [`flight`]: Arrow Flight SQL; [`http`]: PCAPNG and status over HTTP
 
 #![forbid(unsafe_code)]

@@ -1,15 +1,15 @@
-//! What every listener holds to, whatever it speaks: whom it answers, how many connections it
-//! keeps, and for how long.
+//! Rules of every listener, for any protocol: accepted host names, the number of connections, and their
+//! time-outs.
 //!
-//! * `hosts`: requests for other machines' names are refused, which is what a web page sends that
-//!   has its name resolve to this machine
-//! * `places`: a port has so many connections as the process's limit of open files leaves. Beyond
-//!   that, who has been quiet for longest makes room for who comes; where all are being answered, some more
-//!   are taken to be told so, and to ask about health
-//! * `connection`: who asks nothing is let go, sooner if it never asked anything
-//! * `answer`: an answer that its client does not take is given up; a request that does not go on ends
+//! * `hosts`: refuses requests for host names of other machines. A web page whose name resolves to this machine
+//!   (DNS rebinding) sends such requests
+//! * `places`: the connection limit of a port, derived from the process's limit of open files. At the limit a
+//!   new connection replaces the one that has been idle longest. If all are busy, a few more are accepted, to
+//!   answer "busy" and health checks
+//! * `connection`: closes idle connections, sooner if they never sent a request
+//! * `answer`: aborts an answer that its client does not read, and a request that stalls
 //!
-//! A listener that cannot accept (no more files may be opened, say) makes room and tries again.
+//! A listener that cannot accept (too many open files, say) closes idle connections and retries.
 
 mod answer;
 mod connection;
@@ -44,22 +44,22 @@ use self::connection::{Counted, Patience};
 pub use self::hosts::Hosts;
 use self::places::{Place, Places};
 
-/// Most calls at a time on one connection.
+/// Most concurrent calls on one connection.
 const MAX_CALLS: u32 = 64;
 
-/// A connection that is silent for so long is asked whether it lives.
+/// A connection that is silent for so long gets a keep-alive ping.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Longest head of a request, bytes. The target alone can have 64 KiB.
 const MAX_HEAD: usize = 128 << 10;
 
-/// How long a connection has to end once it was told to.
+/// Time-out for a connection to close after it was told to.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// How often something that goes on being wrong is said.
+/// Shortest interval between log messages about a problem that persists.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
-/// Waits between attempts to accept: the first, and the longest.
+/// Delays between attempts to accept: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// How a port is served.
@@ -67,19 +67,19 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 pub struct Rules {
     hosts: Hosts,
     connections: Option<usize>,
-    /// How long is waited for clients; as it is usual for the protocol if none.
+    /// Time-outs for clients; the defaults of the protocol if none.
     patience: Option<Patience>,
 }
 
 impl Rules {
-    /// Answers under these names, to so many connections at a time; to as many as the limit of open files leaves
-    /// if none.
+    /// Accepts these host names and so many concurrent connections; if none, as many as the limit of open files
+    /// allows.
     pub fn new(hosts: Hosts, connections: Option<usize>) -> Rules {
         Rules { hosts, connections, patience: None }
     }
 }
 
-/// A socket that listens, and how it is served.
+/// A listening socket and its rules.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -93,20 +93,20 @@ impl From<TcpListener> for Listener {
 }
 
 impl Listener {
-    /// A socket, and how it is served.
+    /// Combines a socket and its rules.
     pub fn new(socket: TcpListener, rules: Rules) -> Listener {
         Listener { socket, rules }
     }
 
-    /// Where it listens.
+    /// The address of the socket.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not report it.
     pub fn address(&self) -> Result<SocketAddr, Failure> {
         self.socket.local_addr().map_err(|error| Failure::io("a listener fails", error))
     }
 
-    /// The socket alone, for another process to listen on.
+    /// The bare socket, to be passed to another process.
     ///
     /// # Errors
     /// The system refuses.
@@ -115,7 +115,7 @@ impl Listener {
     }
 }
 
-/// What is spoken on a port.
+/// The protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speech {
     /// HTTP/1.1, or HTTP/2 without TLS.
@@ -124,7 +124,7 @@ pub(crate) enum Speech {
     Grpc,
 }
 
-/// Why a request is not answered.
+/// Why a request is refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
@@ -145,7 +145,7 @@ impl Speech {
             first: Duration::from_secs(10),
             idle: match self {
                 Speech::Http => Duration::from_secs(120),
-                // Clients keep a connection between questions; one that is closed they open again.
+                // Clients keep a connection between requests, and reopen it if it was closed.
                 Speech::Grpc => Duration::from_secs(300),
             },
             request: Duration::from_secs(60),
@@ -177,7 +177,7 @@ impl Speech {
 
     fn builder(self) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
-        // When who is quiet has to go is decided here, for all versions alike.
+        // Idle time-outs are decided here, for all HTTP versions alike.
         builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD);
         builder
             .http2()
@@ -191,8 +191,8 @@ impl Speech {
     }
 }
 
-/// Answers on a listener until `stopped` is done, then until all that is under way is answered.
-/// Dropping the future ends all at once.
+/// Serves a listener until `stopped` is done, then until all answers in progress are sent. Dropping the future
+/// closes everything at once.
 pub(crate) async fn serve<S, B>(
     listener: Listener,
     speech: Speech,
@@ -249,13 +249,13 @@ pub(crate) async fn serve<S, B>(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Whether a failure to accept is about a connection that is gone already.
+/// Whether a failed accept concerns only a connection that is gone already.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Whether something may be said again.
+/// Whether a repeated log message is due again.
 fn is_due(said: &mut Option<Instant>) -> bool {
     let due = said.is_none_or(|said| said.elapsed() >= SAY_EVERY);
     if due {
@@ -264,12 +264,12 @@ fn is_due(said: &mut Option<Instant>) -> bool {
     due
 }
 
-/// How many files the process may have open; none if there is no limit, or the system does not say.
+/// The process's limit of open files; none if unlimited or unknown.
 fn files() -> Option<u64> {
     places::open_files(&std::fs::read_to_string("/proc/self/limits").ok()?)
 }
 
-/// What all connections of a port share.
+/// State shared by all connections of a port.
 #[derive(Debug, Clone)]
 struct Port<S> {
     speech: Speech,
@@ -285,9 +285,9 @@ where
     B: HttpBody<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    /// Answers one connection until it ends, or has to.
+    /// Serves one connection until it ends, or has to.
     async fn tend(self, stream: TcpStream, place: Place, mut stopping: watch::Receiver<bool>) {
-        // Only speed hangs on it.
+        // This affects only speed.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().ok().map(|address| address.ip().to_canonical());
         let connection = Arc::clone(&place.connection);
@@ -302,10 +302,10 @@ where
         let mut told: Option<Instant> = None;
         loop {
             tokio::select! {
-                // What a client did wrong is no matter of ours.
+                // Errors of the client are ignored.
                 _ = &mut serving => return,
                 () = connection.ended() => return,
-                // Nobody who could tell it is a stop, too.
+                // A dropped sender is a stop, too.
                 _ = stopping.wait_for(|stop| *stop), if told.is_none() => {
                     told = Some(Instant::now());
                     serving.as_mut().graceful_shutdown();
@@ -343,7 +343,7 @@ where
                 Ok(()) => {
                     let request =
                         request.map(|body| Body::new(answer::Request::new(body, patience.request)));
-                    // Services here are ready at any time.
+                    // These services are always ready.
                     service.call(request).await?.map(Body::new)
                 }
             };
@@ -375,7 +375,7 @@ where
     }
 }
 
-/// Refuses to listen where others than this machine's users could ask, unless that is meant.
+/// Refuses to listen on addresses that other machines can reach, unless `insecure` is set.
 ///
 /// # Errors
 /// Of kind `Usage`.
@@ -393,7 +393,7 @@ pub fn check_reach(option: &str, addresses: &[SocketAddr], insecure: bool) -> Re
     }
 }
 
-/// Whether only this machine reaches an address.
+/// Whether only this machine can reach an address.
 pub fn is_own(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }

@@ -1,15 +1,14 @@
-//! Running questions so that none of them harms the process.
+//! Runs queries within limits, so that none of them harms the process.
 //!
-//! Each question is planned and run on threads that are made for it and joined when it is over, so
-//! that whatever it computes holds up nothing else: not other questions, not those who serve
-//! connections. It has a deadline for its work, it is stopped when nobody waits for it any more,
-//! and all questions and exports share one budget of memory.
+//! Each query is planned and run on its own threads, which are joined at its end. So its computation blocks
+//! neither other queries nor the threads that serve connections. A query has a deadline for its work. It is
+//! cancelled when its client goes away. All queries and exports share one memory budget.
 //!
-//! * `question`: one question and what it knows of its end
-//! * `threads`: the threads of a question, and who joins them
-//! * `watch`: who looks at deadlines and memory
-//! * `memory`: the budget, as decisions; `machine`: what the machine, cgroup and limits allow
-//! * `cooperate`: makes the query engine yield and hear a stop
+//! * `question`: the state of one query, and why it ends
+//! * `threads`: the threads of a query, and how they are joined
+//! * `watch`: the watchdog of deadlines and memory
+//! * `memory`: decisions about the budget; `machine`: what the machine, cgroup and limits allow
+//! * `cooperate`: makes the query engine yield and notice cancellation
 
 mod cooperate;
 pub mod machine;
@@ -36,37 +35,37 @@ use self::question::{Asked, Question, Why};
 use self::threads::Shared;
 pub use self::threads::wait_for_all;
 
-/// Stack that is enough to plan and run the longest statement that is taken (`MAX_LEVELS` in
-/// `flight::statement`), bytes. Measured for chains of `+` in a build without optimisation: 500
-/// levels fit into 16 MiB and 1,000 do not, 2,000 fit into 64 MiB.
+/// Stack size that suffices to plan and run the longest accepted statement (`MAX_LEVELS` in
+/// `flight::statement`), bytes. Measured for chains of `+` in a build without optimisation: 500 levels fit into
+/// 16 MiB and 1,000 do not, 2,000 fit into 64 MiB.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Messages that may wait for who takes them.
+/// Messages that may be queued for the client.
 const WAITING: usize = 2;
 
-/// Most threads that work for one question.
+/// Most threads of one query.
 const MAX_THREADS: usize = 16;
 
-/// What questions may take.
+/// Limits of queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory for all questions and exports together, bytes.
+    /// Memory budget of all queries and exports together, bytes.
     pub memory: usize,
-    /// How long one question may work; for ever if none. While its rows wait to be taken it does
-    /// not work, but neither may that take longer.
+    /// Time-out of the work of one query; unlimited if none. Time in which rows wait for the client is not work,
+    /// but has the same limit.
     pub time: Option<Duration>,
-    /// Questions that run at the same time; others wait.
+    /// Queries that run concurrently; others wait.
     pub running: usize,
-    /// How long a question or an export waits for its turn before it is refused.
+    /// How long a query or an export waits for its turn before it is refused.
     pub patience: Duration,
-    /// Threads that work for one question.
+    /// Threads of one query.
     pub threads: usize,
 }
 
-/// Questions that run at the same time unless said otherwise.
+/// Default for the number of queries that run concurrently.
 pub const RUNNING: usize = 32;
 
-/// How long a question or an export waits for its turn unless said otherwise.
+/// Default for how long a query or an export waits for its turn.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Default for Limits {
@@ -82,7 +81,7 @@ impl Default for Limits {
     }
 }
 
-/// Runs questions; see the module.
+/// Runs queries; see the module.
 #[derive(Debug)]
 pub struct Questions {
     shared: Arc<Shared>,
@@ -95,7 +94,7 @@ impl Default for Questions {
 }
 
 impl Questions {
-    /// Runs questions within limits.
+    /// Runs queries within these limits.
     pub fn new(limits: Limits) -> Questions {
         Questions { shared: Arc::new(Shared::new(limits)) }
     }
@@ -105,20 +104,20 @@ impl Questions {
         &self.shared.limits
     }
 
-    /// Questions that run now.
+    /// Number of running queries.
     pub fn running(&self) -> usize {
         self.shared.running()
     }
 
-    /// Stops all questions that run; those who wait for them are told that the server ends.
+    /// Cancels all running queries; their clients get the error that the server ends.
     pub fn stop_all(&self) {
         self.shared.stop_all(Why::Ending);
     }
 
-    /// Does `work` on threads of its own. Dropping this future stops it.
+    /// Runs `work` on threads of its own. Dropping this future cancels it.
     ///
     /// # Errors
-    /// What the work says; its turn did not come; it was stopped at a limit; it crashed.
+    /// The failure of the work; no turn within the time-out; stopped at a limit; a crash.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
@@ -126,18 +125,18 @@ impl Questions {
         let (tell, told) = oneshot::channel();
         let asked = self
             .start(async move |_| {
-                // Who asked may be gone; then nobody wants to know.
+                // The caller may be gone; then the result is dropped.
                 let _ = tell.send(work.await);
             })
             .await?;
         asked.until_stopped(async { told.await.unwrap_or_else(|_| Err(crashed())) }).await
     }
 
-    /// As [`Questions::ask`] for what comes in pieces: `start` gives what is known beforehand and
-    /// the pieces. Dropping the stream stops the work. `weigh` says how much memory a piece takes.
+    /// Like [`Questions::ask`] for results in pieces: `start` returns what is known beforehand, and the pieces.
+    /// Dropping the stream cancels the work. `weigh` returns the memory size of a piece.
     ///
     /// # Errors
-    /// As [`Questions::ask`]; the stream ends with such a failure, too.
+    /// As [`Questions::ask`]; the stream, too, ends with such a failure.
     pub(crate) async fn stream<H: Send + 'static, M: Send + 'static>(
         &self,
         weigh: fn(&M) -> usize,
@@ -167,7 +166,7 @@ impl Questions {
                     }
                     question.waits(false);
                 }
-                // A crash must not look like the end.
+                // A crash must not look like the end of the stream.
                 let _ = to.send(None).await;
             })
             .await?;
@@ -185,10 +184,10 @@ impl Questions {
         Ok((head, pieces.boxed()))
     }
 
-    /// Reserves memory of the budget, for what is no question; waits for it if need be.
+    /// Reserves memory of the budget for work that is not a query; waits for it if needed.
     ///
     /// # Errors
-    /// There was not so much within the time that is waited.
+    /// Not enough memory within the time-out.
     pub(crate) async fn reserve(&self, bytes: usize, what: &str) -> Result<Reserved, Failure> {
         let trying = async {
             loop {
@@ -243,7 +242,7 @@ fn crashed() -> Failure {
     Failure::new(FailureKind::Other, "the query crashed; the log has more")
 }
 
-/// Whether this thread works for a question that is to end.
+/// Whether this thread works for a query that is cancelled.
 pub(crate) fn is_stopped() -> bool {
     Slot::current().is_stopped()
 }

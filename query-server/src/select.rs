@@ -1,12 +1,12 @@
-//! Which flows a question is about: terms put together by and, or and not, asked of the
-//! catalog (may this segment have such flows?) and of an opened segment (which ones are they?).
+//! Selects flows: terms combined by and, or and not. The catalog answers whether a segment may have such flows;
+//! an opened segment answers which they are.
 //!
-//! [`Selection`] is what people ask for on a command line or in an export; [`FlowFilter`] is
-//! the expression below it, which SQL predicates are turned into, too.
+//! [`Selection`] is the input of a command line or an export; [`FlowFilter`] is the expression that it and SQL
+//! predicates are turned into.
 //!
-//! Flows are what is selected, not packets: a term of a flow part stands for all its packets
-//! in that segment. For addresses of tunnels that means the flow went through that tunnel at
-//! least once. Times are not terms: packets are cut to the range after their flows are selected.
+//! A selection chooses flows, not packets: a term of a flow part stands for all its packets in that segment. For
+//! addresses of tunnels that means the flow went through that tunnel at least once. Times are not terms: packets
+//! are cut to the range after their flows are selected.
 
 mod filter;
 #[cfg(test)]
@@ -21,17 +21,16 @@ pub use filter::{Certainty, FlowFilter, Matches, Term};
 
 use crate::flight::ExportRequest;
 
-/// Which packets.
+/// Selects packets.
 ///
-/// A packet belongs if it lies in `range` and its flow has *all* of `ips`, *all* of `ports`,
-/// *all* of `namespaces` and *all* of `pods`, each at either end, and *one* of `protocols`;
-/// an empty list asks for nothing in particular. So one address and one port are "this host
-/// and this port", and two addresses are "between these two". An address is an end of the
-/// flow or of a tunnel around it, and so is a port. A flow has one protocol, which is why
-/// several of them mean any.
+/// A packet is selected if it lies in `range` and its flow has *all* of `ips`, *all* of `ports`, *all* of
+/// `namespaces` and *all* of `pods`, each at either end, and *one* of `protocols`; an empty list is no
+/// restriction. So one address and one port are "this host and this port", and two addresses are "between these
+/// two". An address is an end of the flow or of a tunnel around it, and so is a port. A flow has one protocol,
+/// so several of them mean any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// When; [`TimeRange::ALL`] takes packets without a time, too.
+    /// The time range; [`TimeRange::ALL`] includes packets without a time.
     pub range: TimeRange,
     /// Either end, inner or outer, is this one; for each of them.
     pub ips: Vec<Address>,
@@ -65,7 +64,7 @@ impl Selection {
         Selection { range, ..Selection::default() }
     }
 
-    /// The flows it asks for.
+    /// The filter for the selected flows.
     pub fn filter(&self) -> FlowFilter {
         let mut all: Vec<FlowFilter> = Vec::new();
         all.extend(self.ips.iter().map(|ip| FlowFilter::host(*ip)));
@@ -79,15 +78,15 @@ impl Selection {
         FlowFilter::And(all)
     }
 
-    /// Whether nothing is left out: all flows of all of time.
+    /// Whether it selects all flows of all of time.
     pub fn is_everything(&self) -> bool {
         *self == Selection::default()
     }
 
-    /// Refuses what no flow can be, because a flow has two ends.
+    /// Refuses a selection that no flow can match, because a flow has two ends.
     ///
     /// # Errors
-    /// Of kind `Usage`, with why.
+    /// Of kind `Usage`, with the reason.
     pub fn check(&self) -> Result<(), Failure> {
         let usage = |words: String| Err(Failure::new(FailureKind::Usage, words));
         let mut namespaces: BTreeSet<&str> = self.namespaces.iter().map(String::as_str).collect();
@@ -111,12 +110,12 @@ impl Selection {
         Ok(())
     }
 
-    /// Whether it asks who an end is, which is not known of all packets.
+    /// Whether it selects by identity, which is not known for all packets.
     pub fn asks_identity(&self) -> bool {
         !self.namespaces.is_empty() || !self.pods.is_empty()
     }
 
-    /// What whoever gets the answer should know about the question, in words.
+    /// Remarks on the selection, for the reader of the answer, in words.
     pub fn remarks(&self) -> Vec<String> {
         let ips = self.ips.iter().collect::<BTreeSet<_>>().len();
         let ports = self.ports.iter().collect::<BTreeSet<_>>().len();
@@ -140,7 +139,7 @@ impl Selection {
         remarks
     }
 
-    /// Whether packets of a segment may belong, told without opening it. A no is certain.
+    /// Whether a segment may have selected packets, decided without opening it. False is certain.
     pub fn may_match(&self, entry: &SegmentEntry) -> bool {
         entry.touches(&self.range) && self.filter().may_match(entry)
     }

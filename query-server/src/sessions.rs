@@ -1,8 +1,8 @@
-//! Statements and exports over a store that goes on growing: what [`flight::serve`] and the
-//! command line answer from.
+//! Statements and exports over a store that keeps growing. [`flight::serve`] and the command line answer from
+//! this.
 //!
-//! The catalog is read again when what is known is older than [`Options::freshness`]. Opened
-//! segments and the memory of all queries are shared, and tables until something is committed.
+//! The catalog is read again when the loaded one is older than [`Options::freshness`]. All queries share opened
+//! segments and the memory budget; they share tables until the next commit.
 //!
 //! [`flight::serve`]: crate::flight::serve()
 
@@ -34,31 +34,31 @@ use crate::select::Selection;
 use crate::tables;
 use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, StoreView};
 
-/// Consumers of memory that are named when there is no more.
+/// Number of memory consumers that an out-of-memory error names.
 const NAMED_CONSUMERS: usize = 3;
 
-/// The part of the memory that queries may take for what they collect (joins, sorts, groups) and
-/// for what scans have fetched: 1 of so many. What does not fit is spilled where that can be done;
-/// else the query is refused. Operators take about as much again for what they do not tell.
+/// The share of the memory budget, 1 of so many, for what operators collect (joins, sorts, groups) and scans
+/// prefetch. Beyond it operators spill to disk if they can; otherwise the query is refused. Operators use about
+/// as much again that they do not report.
 const COLLECTED_SHARE: usize = 2;
 
-/// The part of the memory that one export may take: 1 of so many.
+/// The share of the memory budget that one export may use: 1 of so many.
 const EXPORT_SHARE: usize = 4;
 
-/// How a store is answered from.
+/// Options for answering from a store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How old the catalog may be that an answer is from.
+    /// Maximal age of the catalog behind an answer.
     pub freshness: Duration,
-    /// What keeps pieces of segments.
+    /// The cache for pieces of segments.
     pub cache: Cache,
-    /// What questions and exports may take.
+    /// Limits of queries and exports.
     pub limits: Limits,
-    /// Memory that one export may take for packets, bytes; a quarter of what all may take at most.
+    /// Memory of one export for packets, bytes; at most a quarter of the memory budget.
     pub export_memory: usize,
-    /// Where temporary files go; the system's place for them if none.
+    /// Folder for temporary files; the system's if none.
     pub spill: Option<PathBuf>,
-    /// Parts of a query that run at the same time; as many as there are processors if none.
+    /// Partitions of a query that run concurrently; the number of processors if none.
     pub partitions: Option<usize>,
 }
 
@@ -75,7 +75,7 @@ impl Default for Options {
     }
 }
 
-/// A store, as it is now.
+/// A store that is followed as it grows.
 #[derive(Debug)]
 pub struct StoreSessions {
     latest: Arc<LatestView>,
@@ -101,33 +101,32 @@ impl StoreSessions {
     /// Reads the catalog of a store.
     ///
     /// # Errors
-    /// What the store says; the place for temporary files cannot be used.
+    /// Any failure of the store; the folder for temporary files cannot be used.
     pub async fn open(store: Store, options: Options) -> Result<StoreSessions, Failure> {
         let latest = LatestView::load(store, options.cache.clone(), options.freshness).await?;
         StoreSessions::over(Arc::new(latest), options)
     }
 
-    /// Over a store that others follow, too; how fresh it is, is theirs to say.
+    /// Shares a followed store with other users, whose freshness applies.
     ///
     /// # Errors
-    /// The place for temporary files cannot be used.
+    /// The folder for temporary files cannot be used.
     pub fn over(latest: Arc<LatestView>, options: Options) -> Result<StoreSessions, Failure> {
         let runtime = runtime(&options)?;
         let questions = Questions::new(options.limits.clone());
         Ok(StoreSessions { latest, options, runtime, questions, tables: Mutex::new(None) })
     }
 
-    /// What follows the store.
+    /// The newest view of the store.
     pub fn latest(&self) -> &Arc<LatestView> {
         &self.latest
     }
 
-    /// The packets of a selection as a file; waits until there is memory for it. Dropping the
-    /// stream stops the work.
+    /// The packets of a selection as a file; waits for free memory in the budget. Dropping the stream cancels
+    /// the work.
     ///
     /// # Errors
-    /// What the store says; there was no memory for it within the time that is waited
-    /// ([`FailureKind::Unavailable`]).
+    /// Any failure of the store; no free memory within the time-out ([`FailureKind::Unavailable`]).
     pub async fn file(
         &self,
         selection: Selection,
@@ -142,14 +141,14 @@ impl StoreSessions {
         let reserved = self.questions.reserve(what.memory, "this export").await?;
         let pieces = export::stream(self.latest.get().await?, what);
         let kept = move |piece| {
-            // Until the stream is dropped.
+            // Held until the stream is dropped.
             let _ = &reserved;
             piece
         };
         Ok(pieces.map(kept).boxed())
     }
 
-    /// The tables of the store as it is now.
+    /// The tables of the newest view.
     async fn tables(&self) -> Result<SessionState, Failure> {
         let view = self.latest.get().await?;
         let mut tables = self.tables.lock().await;

@@ -9,12 +9,11 @@
 //! | `coverage` | a stretch of listening, or a loss | `catalog` |
 //! | `writers`, `problems`, `store` | who wrote, what is wrong, where it is | `catalog` |
 //!
-//! A condition goes down as far as something can decide it: `predicate` turns it into a
-//! `window` of time and a [`FlowFilter`](crate::select::FlowFilter), which choose segments by
-//! their catalog entries, then flows by the term index, then pages and blocks; `scan` reads
-//! what is left, segment by segment. `functions` has the predicates that only the index can
-//! decide, `explain` makes `EXPLAIN` tell what a query will ask of the store. All columns are
-//! described in `docs/sql.md`.
+//! Conditions are pushed down as far as possible: `predicate` turns them into a `window` of time and a
+//! [`FlowFilter`](crate::select::FlowFilter). These select segments by their catalog entries, then flows by the
+//! term index, then pages and blocks. `scan` reads the rest, segment by segment. `functions` has the predicates
+//! that only the index can decide, `explain` makes `EXPLAIN` show the cost of a query. All columns are described
+//! in `docs/sql.md`.
 
 mod catalog;
 mod columns;
@@ -51,7 +50,7 @@ use crate::view::StoreView;
 
 /// The tables of a view and the functions over them, ready for statements.
 ///
-/// The state may be used for any number of statements: it is the store at one moment.
+/// The state may be used for any number of statements: all of them see the store at one moment.
 ///
 /// # Errors
 /// None that is known; the query engine may refuse a name.
@@ -82,7 +81,7 @@ pub fn session(
         })?;
     }
     let known = context.state();
-    // A function stands in the registry once for each of its names.
+    // The registry has a function once for each of its names.
     for function in functions::limited(known.scalar_functions().values()) {
         context.register_udf(function);
     }

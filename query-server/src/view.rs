@@ -1,13 +1,14 @@
-//! The store at a moment: what the catalog says, and segments opened for reading.
+//! The store at one moment: the contents of the catalog, and segments opened for reading.
 //!
-//! A [`StoreView`] never changes, so all parts of one answer are of one moment.
-//! [`StoreView::refresh`] makes the next one, and costs little when nothing was committed.
-//! OpenCache segments are shared by all views of a store.
+//! A [`StoreView`] is immutable, so all parts of one answer describe the same moment.
+//! [`StoreView::refresh`] returns the next view; it is cheap when nothing was committed. All views of a store
+//! share the opened segments.
 //!
-//! * [`plan`]: which requests are sent for some byte ranges, and what that costs
-//! * `open`: one opened segment; `open_cache`: those kept open; `objects`: the way to their bytes, through the cache
+//! * [`plan`]: which requests fetch a set of byte ranges, and what they cost
+//! * `open`: one opened segment; `open_cache`: the cache of opened segments; `objects`: reads of data objects
+//!   through the byte cache
 //! * `latest`: the newest view
-//! * `pinned`: keeping what a view names while an answer is made from it
+//! * `pinned`: a lease on what a view names while an answer is made from it
 
 mod latest;
 mod objects;
@@ -42,13 +43,13 @@ pub use self::pinned::PinnedView;
 pub use self::plan::{Cost, Plan};
 use crate::select::FlowFilter;
 
-/// Memory for opened segments, bytes.
+/// Memory budget for opened segments, bytes.
 const OPEN_CACHE_BYTES: usize = 64 << 20;
 
-/// Memory for pieces of objects where no cache is given, bytes: what one question reads twice.
+/// Memory for pieces of objects when no cache is given, bytes. It covers what one query reads twice.
 pub const CACHE_BYTES: usize = 8 << 20;
 
-/// Windows that are kept for the next part of an answer.
+/// Windows that are kept for later parts of an answer.
 const WINDOWS: usize = 4;
 
 /// The store at a moment; see the module.
@@ -56,15 +57,15 @@ const WINDOWS: usize = 4;
 pub struct StoreView {
     shared: Arc<Shared>,
     catalog: CatalogView,
-    /// Windows that are known or being asked for, the newest first.
+    /// Windows that are loaded or being loaded, the newest first.
     windows: std::sync::Mutex<VecDeque<(Question, Place)>>,
     pinned: std::sync::Mutex<Weak<PinnedView>>,
 }
 
-/// Where a window comes to be known.
+/// A slot for one window, filled by single-flight loading.
 type Place = Arc<OnceCell<Arc<Window>>>;
 
-/// What a window was asked for.
+/// The parameters of a window lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Question {
     range: TimeRange,
@@ -72,14 +73,14 @@ struct Question {
     statements: bool,
 }
 
-/// What all views of a store have in common.
+/// State shared by all views of a store.
 #[derive(Debug)]
 struct Shared {
     objects: Arc<Objects>,
     opened: OpenCache<OpenSegment>,
-    /// It was told that the store lets this process lease nothing.
+    /// The store has refused this process a lease.
     was_refused: AtomicBool,
-    /// Where the store was opened: tasks that may outlive a question run there.
+    /// Runtime that opened the store. Tasks that may outlive a query run on it.
     home: Handle,
 }
 
@@ -89,15 +90,15 @@ impl StoreView {
         Arc::new(StoreView { shared, catalog, windows, pinned })
     }
 
-    /// Reads the catalog of a store, for one question.
+    /// Reads the catalog of a store, for one query.
     ///
     /// # Errors
-    /// What the store says. Damaged entries are no errors: see [`Window::gaps`] and [`StoreView::notes`].
+    /// Any failure of the store. Damaged entries are not errors: see [`Window::gaps`] and [`StoreView::notes`].
     pub async fn load(store: Store) -> Result<Arc<StoreView>, Failure> {
         StoreView::load_with(store, Cache::in_memory(CACHE_BYTES)).await
     }
 
-    /// As [`StoreView::load`], with a cache for what is read of segments.
+    /// Like [`StoreView::load`], with a cache for reads of segments.
     ///
     /// # Errors
     /// As [`StoreView::load`].
@@ -109,10 +110,10 @@ impl StoreView {
         Ok(StoreView::of(Arc::new(Shared { objects, opened, was_refused, home }), catalog))
     }
 
-    /// The store as it is now: this view itself if nothing was committed since.
+    /// Returns the current view: this view itself if nothing was committed since.
     ///
     /// # Errors
-    /// What the store says; this view stays good.
+    /// Any failure of the store; this view stays usable.
     pub async fn refresh(self: &Arc<Self>) -> Result<Arc<StoreView>, Failure> {
         let catalog = self.catalog.refresh().await?;
         if catalog.is_same(&self.catalog) {
@@ -121,21 +122,21 @@ impl StoreView {
         Ok(StoreView::of(Arc::clone(&self.shared), catalog))
     }
 
-    /// The store it is of.
+    /// The store behind this view.
     pub fn store(&self) -> &Store {
         &self.shared.objects.store
     }
 
-    /// All that the catalog says about a range: requests for the hours that were not asked about
-    /// before.
+    /// Everything that the catalog says about a time range. Sends requests only for hours that are not loaded
+    /// yet.
     ///
     /// # Errors
-    /// What the store says. Damaged entries are no errors: see [`Window::gaps`].
+    /// Any failure of the store. Damaged entries are not errors: see [`Window::gaps`].
     pub async fn window(&self, range: TimeRange) -> Result<Arc<Window>, Failure> {
         self.ask(Question { range, flows: FlowFilter::all(), statements: true }).await
     }
 
-    /// As [`StoreView::window`], but segments without such flows may be missing.
+    /// Like [`StoreView::window`], but segments without matching flows may be pruned.
     ///
     /// # Errors
     /// As [`StoreView::window`].
@@ -147,7 +148,7 @@ impl StoreView {
         self.ask(Question { range, flows: flows.clone(), statements: true }).await
     }
 
-    /// As [`StoreView::window_of`], but nothing is said of what was listened to and lost.
+    /// Like [`StoreView::window_of`], but without coverage and losses.
     ///
     /// # Errors
     /// As [`StoreView::window`].
@@ -159,7 +160,7 @@ impl StoreView {
         self.ask(Question { range, flows: flows.clone(), statements: false }).await
     }
 
-    /// Who asks what is being asked for waits for that; nobody waits for another question.
+    /// Identical requests share one lookup; different ones do not wait for each other.
     async fn ask(&self, question: Question) -> Result<Arc<Window>, Failure> {
         let window = self.place(&question);
         let Question { range, flows, statements } = question;
@@ -171,7 +172,7 @@ impl StoreView {
         window.get_or_try_init(asking).await.cloned()
     }
 
-    /// The place of a question's window, a new one if it was not asked lately.
+    /// The slot of a window lookup; a new one if the window is not cached.
     fn place(&self, question: &Question) -> Place {
         // The data is valid between statements, so a poisoned lock may be used.
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +188,7 @@ impl StoreView {
     /// Every generation of every recorder.
     ///
     /// # Errors
-    /// What the store says.
+    /// Any failure of the store.
     pub async fn generations(&self) -> Result<Generations, Failure> {
         self.catalog.generations().await
     }
@@ -195,7 +196,7 @@ impl StoreView {
     /// When a recorder began its first generation, by its own clock; none if that cannot be read.
     ///
     /// # Errors
-    /// What the store says.
+    /// Any failure of the store.
     pub(crate) async fn began(
         &self,
         recorder: RecorderId,
@@ -209,15 +210,15 @@ impl StoreView {
         Ok(info.map(|info| info.started_at))
     }
 
-    /// What is wrong with the catalog and hides nothing, in words; a [`Window`] has what is hidden of it.
+    /// Problems of the catalog that hide nothing, in words. For problems that hide facts see [`Window`].
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         self.catalog.notes()
     }
 
-    /// Opens a segment: one GET of its `index` layer, or none if that [is kept](StoreView::is_kept).
+    /// Opens a segment: one GET of its `index` layer, or none if that [is cached](StoreView::is_kept).
     ///
     /// # Errors
-    /// What the store says; of kind `Damaged` if the layer is not what was committed.
+    /// Any failure of the store; of kind `Damaged` if the layer is not what was committed.
     pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
         let Shared { objects, opened, .. } = &*self.shared;
         let entry = segment.now();
@@ -236,8 +237,8 @@ impl StoreView {
     }
 }
 
-/// What an opened segment is kept by: its name, and what it has now. A view that knows of a layer that was retired does
-/// not read it, and one that does not may.
+/// The cache key of an opened segment: its name and its present layers. A view that knows that a layer was
+/// retired does not read it; an older view may.
 fn opened_as(segment: &Segment) -> Cow<'_, str> {
     let name = &segment.entry.name;
     if segment.state.is_none() {

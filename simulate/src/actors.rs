@@ -1,4 +1,4 @@
-//! Who does what to the bucket. Each may be killed at any request, or sleep for hours and go on.
+//! Actors that use the bucket. Each may be killed at any request, or sleep for hours and resume.
 
 mod holder;
 mod importer;

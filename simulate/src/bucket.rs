@@ -1,9 +1,9 @@
-//! A bucket that does what buckets do at their worst.
+//! A simulated bucket with worst-case behaviour.
 //!
-//! Requests take their time, get lost, or arrive while their answer gets lost; a request whose sender
-//! went away may arrive long after. Creates are turned away for no reason, answers end in their
-//! middle, listings come in any order, and show what was made or removed only later. What it never
-//! does: let two creates of one name win, or forget.
+//! Requests are slow or lost, or take effect while their response is lost. A request may arrive long
+//! after its sender is gone. Creates fail spuriously, responses are truncated, listings are
+//! unordered and show new or removed objects late. Two guarantees hold: only one create of a name
+//! succeeds, and stored objects are never lost.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Chance that is the same for the same seed, and the clocks of machines that go wrong.
+//! Seeded random numbers, and machine clocks with errors.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
-//! Simulates recorders, importers, rollups and readers over a bucket at its worst, from a seed.
+//! Simulates recorders, importers, rollups and readers over a worst-case bucket, from a seed.
 //!
-//! All runs on one thread, with a clock that stands still while anybody works, and with chance that follows
-//! from the seed: a seed that fails fails again, in the same way.
+//! The simulation runs on one thread. Its clock stands still while an actor computes, and all
+//! randomness derives from the seed. So a failing seed fails again in the same way.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is a command.
 

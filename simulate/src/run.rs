@@ -1,4 +1,4 @@
-//! One seed, from its beginning to its end.
+//! One simulation run of one seed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What was really committed, known without looking into the bucket; and what a reader must see of it.
+//! The expected state: commits recorded outside the bucket, and what a reader must see of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

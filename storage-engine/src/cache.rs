@@ -1,16 +1,15 @@
-//! One cache for pieces of data objects: in memory, and on a local disk where there is one.
+//! A cache for pieces of data objects, in memory and optionally on a local disk.
 //!
-//! WeightedCache are *extents*: a page of a Parquet layer, a payload block, a whole `index` layer. A question
-//! is answered from those that are kept, and the others are asked of the store; who comes meanwhile
-//! waits for them instead of asking too. Data objects are never rewritten, so nothing that is kept
-//! can be out of date. Objects of the catalog do not come here: they are found by asking whether there are newer
-//! ones.
+//! The cache holds *extents*: a page of a Parquet layer, a payload block, a whole `index` layer. A
+//! read takes cached extents and fetches the others from the store. Concurrent reads of the same
+//! extent share one request (single-flight). Data objects are immutable, so a cached extent is never
+//! stale. Catalog objects are not cached here, because readers must ask for newer ones.
 //!
-//! * Memory keeps what was fetched, and lets it go by [`WeightedCache`]'s rule, which a scan does not upset.
-//! * The disk keeps what was asked for twice, and `index` layers from the first time on. So it holds
-//!   nothing that a scan read in passing.
-//! * What comes from the store is kept if its checksum is right, and what comes from the disk is used if it is:
-//!   the checksum is the one that the `index` layer or the commit knows.
+//! * Memory keeps what was fetched. [`WeightedCache`] decides the eviction and is scan-resistant.
+//! * The disk keeps extents read twice, and `index` layers from the first read. So a single scan
+//!   does not fill it.
+//! * Bytes from the store are kept only if their checksum is right, and bytes from the disk are used
+//!   only if it is. The checksum comes from the `index` layer or the commit.
 
 mod disk;
 mod extent;
@@ -38,20 +37,19 @@ pub use self::runs::Runs;
 use self::seen::Seen;
 pub use self::weighted::WeightedCache;
 
-/// What comes in one go and is more than this part of the memory is not kept there: it would
-/// only be copied to be thrown away.
+/// An extent larger than this fraction of the memory is not cached: it would be copied and evicted at once.
 const MOST_OF_MEMORY: usize = 4;
 
-/// How a cache is made.
+/// Settings of a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheSettings {
     /// Memory that extents may take, bytes.
     pub memory: usize,
-    /// The disk, if there is to be one.
+    /// The disk cache, if enabled.
     pub disk: Option<DiskSettings>,
 }
 
-/// Pieces of objects; see the module. Clones share them.
+/// The extent cache; see the module. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Cache {
     shared: Arc<Shared>,
@@ -61,7 +59,7 @@ pub struct Cache {
 struct Shared {
     memory: WeightedCache<Key, Bytes>,
     disk: Option<Arc<Disk>>,
-    /// What the disk is going to keep when it is asked for again.
+    /// Keys to write to the disk on their next read.
     seen: Mutex<Seen>,
     in_flight: Arc<InFlight>,
     counters: Counters,
@@ -79,18 +77,18 @@ fn count(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
 }
 
-/// What a cache did since it was made, and what it holds.
+/// Counters and sizes of a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheCounts {
-    /// Extents that were in memory.
+    /// Extents served from memory.
     pub from_memory: u64,
-    /// Extents that were on the disk.
+    /// Extents served from the disk.
     pub from_disk: u64,
-    /// Extents that were on their way for somebody else.
+    /// Extents served by the request of another read.
     pub from_flight: u64,
-    /// Extents that were asked of the store.
+    /// Extents fetched from the store.
     pub misses: u64,
-    /// Files that did not hold what was written.
+    /// Files with a wrong checksum or length.
     pub corrupt: u64,
     /// Files that could not be read or written.
     pub failed: u64,
@@ -100,30 +98,29 @@ pub struct CacheCounts {
     pub disk_bytes: u64,
 }
 
-/// Where something is worth keeping.
+/// Where to keep an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// In memory, and on the disk from the second time on.
+    /// In memory, and on the disk from the second read on.
     AsAsked,
-    /// On the disk from the first time on. Who asks keeps it in memory, in another form.
+    /// On the disk from the first read on. The caller keeps it in memory in another form.
     OnDisk,
 }
 
-/// What a read gave.
+/// The result of a read.
 #[derive(Debug)]
 pub struct Read {
-    /// The bytes of each range that was asked for, in order.
+    /// The bytes of each requested range, in order.
     pub bytes: Vec<Bytes>,
-    /// Ranges that this read itself asked of the store.
+    /// Ranges that this read fetched from the store.
     pub fetched: Vec<Range<u64>>,
 }
 
 impl Cache {
-    /// A cache without anything in it, but for what its disk has from before.
+    /// An empty cache, except for the existing content of its disk.
     ///
     /// # Errors
-    /// The disk's folder cannot be made or written, others may read it, or another process has
-    /// it.
+    /// The disk folder cannot be created or written, other users may read it, or another process uses it.
     pub async fn open(settings: CacheSettings) -> Result<Cache, Failure> {
         let disk = match settings.disk {
             Some(disk) => Some(Arc::new(Disk::open(disk).await?)),
@@ -132,7 +129,7 @@ impl Cache {
         Ok(Cache::of(settings.memory, disk))
     }
 
-    /// A cache in so much memory alone, bytes.
+    /// A cache in memory only, of `bytes` bytes.
     pub fn in_memory(bytes: usize) -> Cache {
         Cache::of(bytes, None)
     }
@@ -148,14 +145,14 @@ impl Cache {
         Cache { shared: Arc::new(shared) }
     }
 
-    /// Reads ranges of an object, each as the extents that it consists of. Those that are not at
-    /// hand are fetched by `get`, whose task goes on as long as anybody waits for it.
+    /// Reads ranges of an object, each as a list of extents. `get` fetches the missing extents in a
+    /// task that runs as long as any read waits for it.
     ///
-    /// What is damaged in the store is given all the same: who reads it checks it too, and can
-    /// say what it is.
+    /// Extents that are damaged in the store are returned anyway: the reader checks them too and
+    /// reports the damage.
     ///
     /// # Errors
-    /// What `get` says; of kind `Damaged` if it gave less than was asked for.
+    /// The error of `get`; kind `Damaged` if it returned too few bytes.
     pub async fn read<G, F>(
         &self,
         object: Object,
@@ -173,7 +170,7 @@ impl Cache {
         shared.look_in_memory(&mut missing, &mut found);
         shared.look_on_disk(keep, &mut missing, &mut found).await;
         let mut fetched = Vec::new();
-        // Once, unless others fail whom this one relied on.
+        // One round, unless a request of another read fails.
         while !missing.is_empty() {
             fetched.extend(shared.fetch(keep, &mut missing, &mut found, &get).await?);
         }
@@ -183,7 +180,7 @@ impl Cache {
         Ok(Read { bytes: bytes.ok_or_else(short)?, fetched })
     }
 
-    /// How many bytes of some extents are kept. Nobody asks for them by that.
+    /// How many bytes of the extents are cached. Does not count as a read.
     pub fn bytes_kept<'a>(&self, object: Object, extents: impl Iterator<Item = &'a Extent>) -> u64 {
         let Shared { memory, disk, .. } = &*self.shared;
         let is_kept = |extent: &&Extent| {
@@ -193,7 +190,7 @@ impl Cache {
         extents.filter(is_kept).map(Extent::len).sum()
     }
 
-    /// What it did and holds.
+    /// Its counters and sizes.
     pub fn counts(&self) -> CacheCounts {
         let Shared { memory, disk, counters, .. } = &*self.shared;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -209,7 +206,7 @@ impl Cache {
         }
     }
 
-    /// Waits for what is being written to the disk.
+    /// Waits for pending disk writes.
     pub async fn settle(&self) {
         if let Some(disk) = &self.shared.disk {
             disk.settle().await;
@@ -222,7 +219,7 @@ impl Shared {
         let before = missing.len();
         missing.retain(|key, _| match self.memory.get(key) {
             Some(bytes) => {
-                // The second time somebody asks for it: what was written before is left alone.
+                // The second read writes it to the disk. An existing file stays as it is.
                 if let Some(disk) = &self.disk {
                     disk.write(*key, &bytes);
                 }
@@ -248,8 +245,9 @@ impl Shared {
         }
     }
 
-    /// Fetches what nobody else does, then waits for what others fetch. Missing is afterwards what
-    /// others did not get. The ranges that were asked of the store.
+    /// Fetches extents without a request in flight, then waits for the requests of other reads.
+    /// Afterwards `missing` holds the extents whose requests failed. Returns the ranges fetched from
+    /// the store.
     async fn fetch<G, F>(
         self: &Arc<Self>,
         keep: Keep,
@@ -278,7 +276,7 @@ impl Shared {
             count(&self.counters.misses, own.len());
             let fetching =
                 fetch(Arc::clone(self), boarded.fetching, keep, own, get(ranges.clone()));
-            // A task of its own: others may wait for it while this one waits for something else.
+            // A separate task: other reads may wait for it while this one waits for something else.
             let arrived = tokio::spawn(fetching).await.map_err(|error| {
                 Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
             })?;
@@ -295,7 +293,7 @@ impl Shared {
         Ok(ranges)
     }
 
-    /// Keeps what came and is right.
+    /// Caches extents with a right checksum.
     fn keep(&self, keep: Keep, extents: &[(Key, Extent)], came: &Runs) {
         let bytes: u64 = extents.iter().map(|(_, extent)| extent.len()).sum();
         let in_memory =
@@ -311,7 +309,7 @@ impl Shared {
                 disk.write(*key, &bytes);
             }
             if in_memory {
-                // What came may be a small part of a large buffer, which would stay with it.
+                // A slice would keep the whole receive buffer alive, so copy it.
                 self.memory.insert(*key, Bytes::copy_from_slice(&bytes), bytes.len());
             }
         }
@@ -323,7 +321,7 @@ impl Shared {
     }
 }
 
-/// Fetches, keeps and hands round, unless all who wait go away.
+/// Fetches, caches and distributes extents, unless all waiting reads are dropped.
 async fn fetch(
     shared: Arc<Shared>,
     fetching: Fetching,

@@ -1,52 +1,51 @@
-//! The catalog: what is in a store, as facts that are created once and never changed.
+//! The catalog: the contents of a store, as facts that are created once and never changed.
 //!
-//! A recorder registers each of its generations as a *writer* and then appends *commits* to a log
-//! of its own, numbered from 0 without gaps:
+//! A recorder registers each of its generations as a *writer*. It then appends *commits* to its own log, numbered
+//! from 0 without gaps:
 //!
 //! ```text
 //! writers/<recorder>/<generation>          a Writer, as JSON
-//! open/<recorder>-<generation>             empty: that log may go on
+//! open/<recorder>-<generation>             empty: the log may still grow
 //! log/<recorder>/<generation>/<number>     a Commit, as JSON
 //! ```
 //!
-//! Each commit holds the SHA-256 of the one before (the first one of its writer), so a log
-//! cannot be changed in the middle unseen. Recorders never wait for each other: every log has
-//! one owner.
+//! Each commit holds the SHA-256 of the previous commit (the first commit: of its writer), so a change in the middle
+//! of a log is detected. Recorders never wait for each other: every log has one owner.
 //!
-//! A *rollup* follows all open logs and rolls them up into *manifests*, one an hour, and a *root*
-//! that says how far this has come:
+//! A *rollup* follows all open logs and rolls them up into *manifests*, one per hour. A *root* records how far the
+//! rollup has come:
 //!
 //! ```text
-//! catalog/date=…/hour=…/<version>          a Manifest: what commits say of that hour
-//! catalog/date=…/hour=…/part-<name>        facts that a manifest names, when they are many
-//! catalog/wide/<version>                   a Manifest: what is of very many hours
+//! catalog/date=…/hour=…/<version>          a Manifest: the facts of that hour
+//! catalog/date=…/hour=…/part-<name>        facts that a manifest names, when there are many
+//! catalog/wide/<version>                   a Manifest: facts that touch very many hours
 //! catalog/roots/<version>                  the Root: positions in open logs, epoch
 //! catalog/lives/<recorder>/<generation>    a generation that has ended
-//! boundary/<number>                        versions of the root up to some number may be gone
-//! lease/<reader>-<root>-<number>           empty: somebody reads as of that root
+//! boundary/<number>                        versions of the root below a limit may be removed
+//! lease/<reader>-<root>-<number>           empty: a reader uses that root
 //! ```
 //!
-//! A reader takes the newest root, tails the logs that it names from there, and reads the
-//! manifests of the hours it is asked about. What that costs does not grow with the history.
+//! A reader takes the newest root, tails the logs from the positions in it, and reads the manifests of the requested
+//! hours. The cost does not grow with the history.
 //!
-//! Pure, a log being a row of byte strings to them:
+//! Pure modules, which see a log as a sequence of byte strings:
 //!
-//! * [`entry`]: what is written in logs, and its checks; [`filter`]: which addresses a segment or an hour may hold
-//! * [`chain`]: following one log, step by step; [`generation`]: what that comes to
-//! * [`fact`]: one statement of a commit; [`slot`]: where in time it is kept; [`facts`]: commits taken apart by slot
-//! * [`segment_state`]: what a segment has now, from what was said of it
-//! * [`gap`]: an object that cannot be used, and which questions that concerns
-//! * [`manifest`], [`part`], [`root`]: what is rolled up, the steps from one version to the next, and what
-//!   holds of them
-//! * [`state`]: logs together, and the questions put to them
+//! * [`entry`]: the entries of logs, and their checks; [`filter`]: the addresses that a segment or an hour may hold
+//! * [`chain`]: follows one log, step by step; [`generation`]: the sums over one log
+//! * [`fact`]: one statement of a commit; [`slot`]: the place in time of a fact; [`facts`]: commits split by slot
+//! * [`segment_state`]: the current state of a segment, computed from its changes
+//! * [`gap`]: an unusable object, and the questions that it affects
+//! * [`manifest`], [`part`], [`root`]: rolled-up objects, the steps between versions, and their invariants
+//! * [`state`]: all logs together, and queries on them
 //!
-//! With IO:
+//! Modules with IO:
 //!
-//! * [`mod@recorder`]: appending to a log; `load`: reading logs; [`succession`]: which process may go on with one
-//! * `walk`: all logs one after the other; `by_slot`: what they say, kept on disk until its slot comes
-//! * `versions`: reading and putting what is rolled up; `base`: the root that a view begins with
-//! * [`rollup`]: rolling logs up; [`role`]: who does; [`sweep`]: removing what newer versions have replaced
-//! * [`view`]: reading, with what is known of slots kept in `slots`; [`lease`]: keeping what a reader may still read
+//! * [`mod@recorder`]: appends to a log; `load`: reads logs; [`succession`]: which process may continue an import
+//! * `walk`: reads all logs one after the other; `by_slot`: keeps their facts on disk until their slot is processed
+//! * `versions`: reads and writes rolled-up objects; `base`: the root that a view begins with
+//! * [`rollup`]: rolls logs up; [`role`]: decides which process does; [`sweep`]: removes replaced versions
+//! * [`view`]: reads the catalog, with a cache of manifests in `slots`; [`lease`]: protects objects that a reader
+//!   needs
 
 mod base;
 pub(crate) mod by_slot;

@@ -1,23 +1,22 @@
-//! Making a store readable again: what the catalog says is made anew from what is still there.
+//! Makes a store readable again: rebuilds the catalog from what is still there.
 //!
-//! The logs are the truth, and all that is rolled up can be made from them; where a log has holes, the
-//! segments themselves say what they are. So a repair
+//! The logs are the truth, and every rolled-up object can be rebuilt from them. Where a log has holes, the segments
+//! describe themselves. So a repair
 //!
-//! 1. puts roots, manifests, boundaries and ended generations anew that cannot be read or lack facts;
-//! 2. names segments whose commits are lost: in a log of its own, as theirs is not its to write;
-//! 3. rolls up all that.
+//! 1. writes roots, manifests, boundaries and ended generations again that are unreadable or lack facts;
+//! 2. names segments whose commits are lost, in a log of its own, because it must not write to the logs of others;
+//! 3. rolls all that up.
 //!
-//! Nothing that was recorded is removed, and what is there twice is not counted twice. What was listened to,
-//! and what was lost, is not known of lost commits, and stays unknown. Breaking off anywhere is no harm:
-//! the next repair goes on.
+//! A repair removes no recorded data, and does not count duplicates twice. The coverage and losses of lost commits
+//! stay unknown. A crash at any point is harmless: the next repair continues.
 //!
-//! * [`adopt`]: which segments nobody names are to be named (pure), and their entries
-//! * `survey`: what there is; `named`: the segments of it, on disk by slot
-//! * `doubt`: which commits are in doubt (pure)
+//! * [`adopt`]: decides which orphan segments to name (pure), and makes their entries
+//! * `survey`: the contents of the catalog; `named`: its segments, on disk by slot
+//! * `doubt`: the commits in doubt (pure)
 //! * `forgotten`: generations that no root names any more
-//! * `log`: what a repair commits
-//! * [`action`]: what is asked, done, and told
-//! * [`run`]: doing it
+//! * `log`: the commits of a repair
+//! * [`action`]: the request, actions and report of a repair
+//! * [`run`]: executes the repair
 
 pub mod action;
 pub mod adopt;

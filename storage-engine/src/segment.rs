@@ -1,4 +1,4 @@
-//! A segment: what one recorder captured in one slice of time, as layers.
+//! A segment: the packets of one recorder in one slice of time, as layers.
 //!
 //! | layer | module | holds |
 //! | --- | --- | --- |
@@ -78,14 +78,14 @@ impl Layer {
 /// Payload bytes of a flow part that go to the `head` layer; the rest is body.
 pub const HEAD_CUTOFF: usize = 16 * 1024;
 
-/// When blocks of a payload layer are closed.
+/// Sizes at which blocks of a payload layer are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockSizes {
     /// Raw bytes at which a block is closed.
     pub full: usize,
-    /// Raw bytes at which it is closed where the next flow part is between two other hosts: who
-    /// asks for one of a run's remote hosts is then not given the others, too. Less would only
-    /// make more blocks.
+    /// Raw bytes at which a block is closed if the next flow part is between two other hosts. A
+    /// query for one remote host of a run then skips the blocks of others. A smaller value would
+    /// only make more blocks.
     pub enough: usize,
 }
 
@@ -95,32 +95,31 @@ pub const HEAD_BLOCK: BlockSizes = BlockSizes { full: 64 * 1024, enough: 16 * 10
 /// Blocks of the `body` layer.
 pub const BODY_BLOCK: BlockSizes = BlockSizes { full: 1024 * 1024, enough: 64 * 1024 };
 
-/// Stored bytes of a segment that no longer make sense, or never did to this version: what says
-/// so is damaged or newer.
+/// Unreadable bytes of a segment: damaged, or written by a newer version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{layer}: {what}")]
 pub struct Corrupt {
     /// Which layer or part of one.
     pub layer: &'static str,
-    /// What does not fit.
+    /// What is wrong.
     pub what: String,
     /// [`FailureKind::Damaged`], or [`FailureKind::TooNew`].
     pub kind: FailureKind,
 }
 
 impl Corrupt {
-    /// Damage.
+    /// A damage error.
     pub fn new(layer: &'static str, what: impl Into<String>) -> Self {
         Corrupt { layer, what: what.into(), kind: FailureKind::Damaged }
     }
 
-    /// A format whose number is above what is known.
+    /// A format number newer than this version knows.
     pub(crate) fn too_new(layer: &'static str, format: impl std::fmt::Display) -> Self {
         let what = format!("format {format} is newer than this version reads");
         Corrupt { layer, what, kind: FailureKind::TooNew }
     }
 
-    /// The error for a person, about `subject` ("a segment", "segment x").
+    /// The error for the user, about `subject` ("a segment", "segment x").
     pub fn of(self, subject: impl std::fmt::Display) -> Failure {
         let what = match self.kind {
             FailureKind::TooNew => format!("{subject} was written by a newer version"),

@@ -1,16 +1,15 @@
 //! The store: objects in a folder or a bucket, under rules that hold everywhere.
 //!
-//! Two kinds of object, two ways to write them:
+//! There are two kinds of objects, with two ways to write them:
 //!
-//! * *Data* ([`Store::put_new`]) has a name nobody else uses. If the name is taken, it was
-//!   an earlier try of the same writer, which its length confirms.
-//! * *Catalog names* ([`Store::create`]) are raced for. The server decides by create if
-//!   absent; where its answer is lost or doubtful, the object is read back: the body holds a
-//!   [`nonce`](Store::nonce()), so the bytes say whose it is.
+//! * *Data* ([`Store::put_new`]) has a name that only one writer uses. If the name is taken, an earlier try of the
+//!   same writer succeeded. The length confirms this.
+//! * *Catalog names* ([`Store::create`]) are subject to races. The server decides by create if absent. If its answer
+//!   is lost or ambiguous, the object is read back: the body holds a [`nonce`](Store::nonce()) that identifies the
+//!   writer.
 //!
-//! Nothing is ever overwritten. Reading never makes a store; [`Store::open_or_create`] does.
-//! Every request has a time limit, is sent again where that can help (`patience`), and is counted
-//! ([`Store::requests`]).
+//! Nothing is ever overwritten. Reading never creates a store; [`Store::open_or_create`] does. Every request has a
+//! time-out, is retried where a retry can help (`patience`), and is counted ([`Store::requests`]).
 
 use std::future::Future;
 use std::ops::Range;
@@ -58,17 +57,17 @@ use place::{Access, Place};
 /// GETs in flight of one [`Store::get_ranges`].
 const RANGES_AT_ONCE: usize = 16;
 
-/// How a store is reached.
+/// Options for access to a store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
     /// For buckets.
     pub s3: S3Options,
-    /// What a bucket's requests cost. A folder's cost nothing.
+    /// Prices of a bucket's requests. Requests to a folder are free.
     pub prices: Prices,
 }
 
 impl Options {
-    /// What the environment says; see [`S3Options::from_env`].
+    /// Reads the options from the environment; see [`S3Options::from_env`].
     ///
     /// # Errors
     ///
@@ -78,13 +77,13 @@ impl Options {
     }
 }
 
-/// How a create ended.
+/// Outcome of a create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Created {
     /// The name holds our bytes.
     Created,
-    /// The name was taken: it holds another's bytes.
+    /// The name was taken: it holds the bytes of another writer.
     Lost,
 }
 
@@ -95,33 +94,32 @@ pub struct Listed {
     pub path: Path,
     /// Its length.
     pub bytes: u64,
-    /// When it was created, by the store's clock.
+    /// Creation time, by the store's clock.
     pub modified: Time,
 }
 
-/// One cluster's objects. Cloning is cheap; clones count together.
+/// The objects of one cluster. Cloning is cheap; clones share their counters.
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<Counting<PrefixStore<Arc<dyn ObjectStore>>>>,
     /// For messages: the location and cluster.
     place: Arc<str>,
     format: Arc<Format>,
-    /// A local disk has no time limits: a blocked write cannot be taken back.
+    /// Remote stores have time-outs. A local disk has none: a blocked write cannot be cancelled.
     remote: bool,
-    /// Listings come in the order of their names, and can go on behind any of them.
+    /// Listings are ordered by name, and can continue after any name.
     ordered: bool,
     prices: Prices,
     means: Means,
 }
 
 impl Store {
-    /// Opens a store that exists.
+    /// Opens an existing store.
     ///
     /// # Errors
     ///
-    /// [`FailureKind::NotFound`] if the folder or bucket is not there, is no store, or has no
-    /// such cluster, each in its own words; [`FailureKind::TooNew`], [`FailureKind::Permission`],
-    /// [`FailureKind::Unavailable`].
+    /// [`FailureKind::NotFound`] if the folder or bucket does not exist, is no store, or has no such cluster, each
+    /// with its own message; [`FailureKind::TooNew`], [`FailureKind::Permission`], [`FailureKind::Unavailable`].
     pub async fn open(
         location: &Location,
         cluster: &str,
@@ -135,12 +133,12 @@ impl Store {
         }
     }
 
-    /// Opens a store whose `format` object may be missing or damaged; it is put anew then, unless this
-    /// is a rehearsal. Whether it was, or would be.
+    /// Opens a store whose `format` object may be missing or damaged. Writes it again then, unless this is a dry run.
+    /// Returns whether it was, or would be, written.
     ///
     /// # Errors
     ///
-    /// As for [`Store::open`]; [`FailureKind::NotFound`] if nothing that is there is of a store.
+    /// Like [`Store::open`]; [`FailureKind::NotFound`] if nothing of a store exists.
     pub async fn open_damaged(
         location: &Location,
         cluster: &str,
@@ -151,13 +149,12 @@ impl Store {
         Place::connect(location, options, Access::Read)?.open_damaged(cluster, rehearsal).await
     }
 
-    /// Opens a store, and makes it first if there is none. A place that holds other things
-    /// where the store would be is refused, and so is one that lets two creates of one name win.
+    /// Opens a store, and creates it first if there is none. Refuses a place that holds other things, and a place
+    /// that lets two creates of one name succeed.
     ///
     /// # Errors
     ///
-    /// As for [`Store::open`], except for what is not there; [`FailureKind::Usage`] for a
-    /// place that cannot be a store.
+    /// Like [`Store::open`], except for a missing store; [`FailureKind::Usage`] for a place that cannot be a store.
     pub async fn open_or_create(
         location: &Location,
         cluster: &str,
@@ -168,17 +165,17 @@ impl Store {
         place.open_or_create(cluster).await
     }
 
-    /// A store on any object store, made if there is none: for tests and simulations.
+    /// A store on any object store, created if there is none: for tests and simulations.
     ///
     /// # Errors
     ///
-    /// As for [`Store::open_or_create`].
+    /// Like [`Store::open_or_create`].
     pub async fn on(objects: Arc<dyn ObjectStore>, cluster: &str) -> Result<Store, Failure> {
         names::check_cluster(cluster)?;
         Store::simulated(objects, cluster, Arc::new(SystemEnv)).await
     }
 
-    /// As [`Store::on`], with less patience than usual.
+    /// Like [`Store::on`], with shorter time-outs.
     #[cfg(test)]
     pub(crate) async fn hurried(
         objects: Arc<dyn ObjectStore>,
@@ -187,11 +184,11 @@ impl Store {
         Place::simulated(objects, Arc::new(SystemEnv)).hurried().open_or_create(cluster).await
     }
 
-    /// As [`Store::on`], with a clock and chance of its own.
+    /// Like [`Store::on`], with its own clock and random numbers.
     ///
     /// # Errors
     ///
-    /// As for [`Store::open_or_create`].
+    /// Like [`Store::open_or_create`].
     pub async fn simulated(
         objects: Arc<dyn ObjectStore>,
         cluster: &str,
@@ -201,8 +198,8 @@ impl Store {
         Place::simulated(objects, env).open_or_create(cluster).await
     }
 
-    /// Whether somebody waits for this store, which does not answer or refuses: then whoever is asked
-    /// to stop need not wait for what is under way.
+    /// Whether an operation waits for this store because it does not answer or refuses. A process that must stop need
+    /// not wait for pending operations then.
     pub fn is_in_trouble(&self) -> bool {
         self.means.waits.in_trouble()
     }
@@ -212,26 +209,24 @@ impl Store {
         self.means.env.now()
     }
 
-    /// 32 hex digits that no other process and no other call has: they mark whose write an
-    /// object is. Unique, not secret.
+    /// 32 hex digits, unique to this process and call: they identify the writer of an object. Unique, not secret.
     pub fn nonce(&self) -> String {
         env::nonce_of(&*self.means.env)
     }
 
-    /// A wait between half of `full` and `full`, so that many who failed together do not come back
-    /// together.
+    /// A random wait between half of `full` and `full`, so that clients that failed together do not retry together.
     pub(crate) fn jitter(&self, full: Duration) -> Duration {
         env::jitter_of(&*self.means.env, full)
     }
 
-    /// Whether a fault is to be made.
+    /// Whether a planted fault is active.
     #[cfg(feature = "planted")]
     pub(crate) fn planted(&self, fault: Planted) -> bool {
         self.means.env.planted() == Some(fault)
     }
 
-    /// The objects by name relative to the cluster, counted; for readers that speak
-    /// `object_store` themselves.
+    /// The objects by name relative to the cluster, with counted requests; for readers that use `object_store`
+    /// directly.
     pub fn objects(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.objects) as Arc<dyn ObjectStore>
     }
@@ -241,38 +236,37 @@ impl Store {
         self.objects.requests()
     }
 
-    /// What requests cost here.
+    /// Prices of requests to this store.
     pub fn prices(&self) -> &Prices {
         &self.prices
     }
 
-    /// What the store says of itself.
+    /// The content of the `format` object.
     pub fn format(&self) -> &Format {
         &self.format
     }
 
-    /// Where it is, for messages: the location and the cluster.
+    /// Location and cluster, for messages.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// Writes a data object, whose name is this writer's alone, from pieces that follow each
-    /// other. Safe to call again.
+    /// Writes a data object, whose name only this writer uses, from consecutive pieces. Idempotent.
     ///
     /// # Errors
     ///
-    /// [`FailureKind::AlreadyThere`] if the name holds something of another length.
+    /// [`FailureKind::AlreadyThere`] if the name holds an object of another length.
     pub async fn put_new(&self, path: &Path, parts: Vec<Bytes>) -> Result<(), Failure> {
         let content: PutPayload = parts.into_iter().collect();
         let length = content.content_length() as u64;
         let what = || format!("write {path} to {}", self.place);
-        // Something is there: only what it is remains to be asked, however often that takes.
+        // An object exists: retries only check what it is.
         let is_there = AtomicBool::new(false);
         self.retried(self.means.patience.writing(length), what, || async {
             if !is_there.load(Ordering::Relaxed) {
                 let put = self.objects.put_opts(path, content.clone(), PutMode::Create.into());
                 match put.await {
-                    // An earlier try of ours arrived after all, or is still on its way (409).
+                    // An earlier try of this call arrived after all, or is still in flight (409).
                     Err(Error::AlreadyExists { .. }) => is_there.store(true, Ordering::Relaxed),
                     put => return put.map(|_| ()),
                 }
@@ -293,12 +287,12 @@ impl Store {
         .await
     }
 
-    /// Creates a catalog name if it is absent. `bytes` must hold a [`nonce`](Store::nonce()) drawn
-    /// for this call, or for earlier tries of this very create.
+    /// Creates a catalog name if absent. `bytes` must hold a [`nonce`](Store::nonce()) drawn for this call, or for
+    /// earlier tries of the same create.
     ///
     /// # Errors
     ///
-    /// When it cannot be told who has the name: then calling again with the same bytes is right.
+    /// The owner of the name is unknown: then the caller may retry with the same bytes.
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Created, Failure> {
         let what = format!("create {path} in {}", self.place);
         let limits = self.means.patience.writing(bytes.len() as u64);
@@ -317,11 +311,11 @@ impl Store {
             if tried.kind() == FailureKind::AlreadyThere && self.planted(Planted::TakenIsOurs) {
                 return Ok(Created::Created);
             }
-            // Taken, turned away, or no answer: the object itself knows, and who has it is one like us.
+            // Taken, refused, or no answer: the object itself tells which writer created it.
             let doubt = match self.get_if_present(path).await? {
                 Some(present) if present == bytes => return Ok(Created::Created),
                 Some(_) => return Ok(Created::Lost),
-                // Not there (yet): a rival that was given precedence may have failed too.
+                // It does not exist (yet): a rival that won the name may have failed too.
                 None if tried.kind() == FailureKind::AlreadyThere => {
                     let what = waiting.what();
                     Tried::broken_off(format!(
@@ -334,7 +328,7 @@ impl Store {
         }
     }
 
-    /// Sends a create once, and does not look what became of it if there is no answer.
+    /// Sends a create once, and does not check the outcome if there is no answer.
     pub(crate) async fn create_once(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
         let limits = self.means.patience.writing(bytes.len() as u64);
         let mut waiting = self.waiting(limits, format!("create {path} in {}", self.place));
@@ -346,35 +340,35 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`FailureKind::NotFound`] if it is not there.
+    /// [`FailureKind::NotFound`] if it does not exist.
     pub async fn get(&self, path: &Path) -> Result<Bytes, Failure> {
         self.read(path, None).await
     }
 
-    /// Reads a whole object, if it is there.
+    /// Reads a whole object, if it exists.
     ///
     /// # Errors
     ///
-    /// When it cannot be told whether it is there, or cannot be read.
+    /// The object cannot be read, or its existence is unknown.
     pub async fn get_if_present(&self, path: &Path) -> Result<Option<Bytes>, Failure> {
         present(self.get(path).await)
     }
 
-    /// Reads a range of bytes; what lies past the object's end is left out.
+    /// Reads a range of bytes; omits bytes past the object's end.
     ///
     /// # Errors
     ///
-    /// [`FailureKind::NotFound`] if the object is not there.
+    /// [`FailureKind::NotFound`] if the object does not exist.
     pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, Failure> {
         self.read(path, Some(range)).await
     }
 
-    /// Reads several ranges, each with a request of its own, many at a time. Joining ranges that
-    /// lie near each other is the caller's plan to make.
+    /// Reads several ranges concurrently, one request per range. The caller should join ranges that are near each
+    /// other.
     ///
     /// # Errors
     ///
-    /// The first range that fails; the others are given up.
+    /// The error of the first range that fails; the other requests are cancelled.
     pub async fn get_ranges(
         &self,
         path: &Path,
@@ -387,39 +381,39 @@ impl Store {
             .await
     }
 
-    /// An object's length and time, if it is there.
+    /// An object's length and time, if it exists.
     ///
     /// # Errors
     ///
-    /// When it cannot be told.
+    /// Its existence is unknown.
     pub async fn head(&self, path: &Path) -> Result<Option<Listed>, Failure> {
         let what = || format!("look at {path} of {}", self.place);
         let limits = self.means.patience.reading();
         present(self.retried(limits, what, || self.objects.head(path)).await.map(listed))
     }
 
-    /// Removes an object. One that is not there is no error.
+    /// Removes an object. A missing object is no error.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// Errors of the store.
     pub async fn delete(&self, path: &Path) -> Result<(), Failure> {
         let what = || format!("delete {path} of {}", self.place);
         let limits = self.means.patience.writing(0);
         present(self.retried(limits, what, || self.objects.delete(path)).await).map(|_| ())
     }
 
-    /// The time by the store's own clock, learned from an object that is made for it and removed again.
+    /// The current time by the store's own clock. Creates an object to read it, and removes that object.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// Errors of the store.
     pub async fn clock(&self) -> Result<Time, Failure> {
         let path = names::probe(&self.nonce());
         self.put_new(&path, Vec::new()).await?;
         let made = self.head(&path).await?;
         if let Err(failure) = self.delete(&path).await {
-            // Who may create need not be allowed to delete; what stays is a name.
+            // A writer may lack permission to delete; then a small object remains.
             tracing::debug!(%failure, "{path} stays");
         }
         made.map(|object| object.modified).ok_or_else(|| {
@@ -428,11 +422,11 @@ impl Store {
         })
     }
 
-    /// Whether the object `format` is not what was written when the store was made.
+    /// Whether the object `format` has other bytes than at the creation of the store.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// Errors of the store.
     pub async fn is_format_changed(&self) -> Result<bool, Failure> {
         let bytes = self.get(&names::format()).await?;
         Ok(self.is_format_damaged(&bytes))
@@ -442,7 +436,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// Errors of the store.
     pub async fn names_below(&self, prefix: &Path) -> Result<(Vec<Path>, Vec<Listed>), Failure> {
         let what = || format!("list {prefix} of {}", self.place);
         let list = || self.objects.list_with_delimiter(Some(prefix));
@@ -454,7 +448,7 @@ impl Store {
         Waiting::new(&self.means, limits, what)
     }
 
-    /// One try within its limit; on a local disk it is waited for.
+    /// One try with a time-out; on a local disk it has none.
     async fn attempt<T>(
         &self,
         waiting: &mut Waiting<'_>,
@@ -467,7 +461,7 @@ impl Store {
         outcome.map_err(|error| Tried::finally(failure(waiting.what(), error)))
     }
 
-    /// Runs an operation, again if the store was away.
+    /// Runs an operation, with retries while the store is unavailable.
     async fn retried<T, F>(
         &self,
         limits: Limits,
@@ -490,7 +484,7 @@ impl Store {
     }
 }
 
-/// A name that is taken and not there: the one who took it has not finished.
+/// The name is taken but the object does not exist: its writer has not finished.
 fn not_there_yet() -> Error {
     let source = std::io::Error::new(
         std::io::ErrorKind::TimedOut,
@@ -499,7 +493,7 @@ fn not_there_yet() -> Error {
     Error::Generic { store: "store", source: source.into() }
 }
 
-/// Failures after which nobody can have created anything.
+/// Failures after which the object is certainly not created.
 fn is_certain(kind: FailureKind) -> bool {
     matches!(
         kind,
@@ -507,7 +501,7 @@ fn is_certain(kind: FailureKind) -> bool {
     )
 }
 
-/// Tells what is not there from what cannot be read.
+/// Distinguishes a missing object from an unreadable one.
 pub(crate) fn present<T>(outcome: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match outcome {
         Ok(value) => Ok(Some(value)),

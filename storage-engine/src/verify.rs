@@ -1,12 +1,12 @@
-//! Checking a store: is everything there that the catalog names, and is it what was written?
+//! Verifies a store: every object that the catalog names exists and has its original bytes.
 //!
-//! * [`finding`]: what can be wrong, how bad it is, and what can still be read
-//! * [`listing`]: the objects of an hour against what the catalog says of it
-//! * [`content`]: the bytes of a layer against its checksums
-//! * `rolled up`: the rolled-up catalog, by itself and against the logs
-//! * [`run`]: all of a store, hour by hour, with IO
+//! * [`finding`]: the possible faults, their severity, and what stays readable
+//! * [`listing`]: compares the objects of an hour with the catalog
+//! * [`content`]: compares the bytes of a layer with its checksums
+//! * `rolled up`: checks the rolled-up catalog, by itself and against the logs
+//! * [`run`]: checks a whole store, hour by hour, with IO
 //!
-//! Nothing is changed. The first three are pure.
+//! Verification changes nothing. The first three modules are pure.
 
 pub mod content;
 pub mod finding;

@@ -1,4 +1,4 @@
-//! Whom a reading command asks: the store, or a Capstan server over it. Answers are the same.
+//! The source of answers for a reading command: the store, or a Capstan server over it. Answers are the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct Server {
     pub(crate) url: Option<String>,
 }
 
-/// Who answers in SQL.
+/// The source of SQL answers.
 pub(crate) enum Asked {
     /// This process, from the store.
     Store(Local),
@@ -54,7 +54,7 @@ impl Server {
 }
 
 impl Asked {
-    /// The answer to a statement; it must not outlive who gives it.
+    /// Runs a statement. The answer must not outlive its source.
     pub(crate) async fn query(&self, sql: &str) -> Result<Answer, Failure> {
         match self {
             Asked::Store(local) => local.query(sql).await,
@@ -63,13 +63,13 @@ impl Asked {
     }
 }
 
-/// Whether an answer that ends with this has all rows that there are to be had.
+/// Whether an answer that ends with this failure has all readable rows.
 pub(super) fn is_rest_of_answer(failure: &Failure) -> bool {
     matches!(failure.kind(), FailureKind::Damaged | FailureKind::TooNew)
 }
 
-/// The condition that a row whose first and last packet have these times may have packets of a
-/// range, to be put behind WHERE. Rows without times belong to all of time only.
+/// The SQL condition for rows that may have packets in a range, by the columns of first and last time. Rows
+/// without times match only all of time.
 pub(super) fn touching(range: TimeRange, first: &str, last: &str) -> String {
     let mut conditions = vec!["true".to_owned()];
     if range.start != TimeRange::ALL.start {

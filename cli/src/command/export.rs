@@ -144,7 +144,7 @@ async fn from_server(
     while let Some(piece) = pieces.next().await {
         match piece {
             Ok(piece) => file.write(&piece)?,
-            // The server has sent all that can be read, and says what cannot be.
+            // The server has sent all readable packets, and the failure names the others.
             Err(failure) if file.is_ended() => ended = Err(failure),
             Err(failure) => return Err(failure),
         }
@@ -157,8 +157,7 @@ async fn from_server(
     ended
 }
 
-/// Says what was written and what is missing, on standard error: the file may be going
-/// to standard output.
+/// Reports on standard error what was written and what is missing: the file may be going to standard output.
 fn tell(report: &Report, path: &Path) {
     output::tell(&format!(
         "{}, {} from {} written to {}",
@@ -176,7 +175,7 @@ fn shown(path: &Path) -> String {
     output::name(&path.display().to_string()).into_owned()
 }
 
-/// Where an export goes. A file comes into being under its name only when it is whole.
+/// The destination of an export. A file gets its name only when it is whole.
 struct Target {
     kind: Kind,
     bar: ProgressBar,
@@ -193,7 +192,7 @@ enum Kind {
         partial: PathBuf,
         path: PathBuf,
     },
-    /// A device or named pipe: written as it comes.
+    /// A device or named pipe: written directly.
     Special(File, PathBuf),
 }
 
@@ -257,7 +256,7 @@ impl Drop for Target {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
         if let Kind::File { partial, .. } = &self.kind {
-            // Half a file is worse than none.
+            // An incomplete file is removed.
             let _ = std::fs::remove_file(partial);
         }
     }

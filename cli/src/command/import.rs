@@ -74,7 +74,7 @@ pub(crate) fn run(
     ended
 }
 
-/// Imports one after the other; ends with the worst that happened.
+/// Imports the sources one after the other; returns the worst failure.
 fn import_all(
     store: &Store,
     places: &[Place],
@@ -102,7 +102,7 @@ fn import_all(
             Err(failure) => Some(failure),
         };
         let Some(failure) = failed else { continue };
-        // One source that is there already, or damaged, harms no other.
+        // A source that is stored already, or damaged, does not affect the others.
         let go_on = several
             && matches!(
                 failure.kind(),
@@ -129,7 +129,7 @@ fn import_all(
     }
 }
 
-/// Of several sources that were not imported, how bad it is.
+/// Severity of a source that was not imported.
 fn weight(kind: FailureKind) -> u8 {
     match kind {
         FailureKind::Damaged => 2,
@@ -164,7 +164,7 @@ fn one(
     import::run(store, plan, source, options, bar, runtime.handle())
 }
 
-/// What is wrong although all that could be read is committed.
+/// The failure of an import that committed all readable packets.
 fn verdict(place: &Place, imported: &Imported) -> Option<Failure> {
     if imported.interrupted {
         let packets = imported.packets + imported.packets_before;

@@ -98,7 +98,7 @@ pub(crate) fn run(
     let by_clock = source.stop_handle();
     let stop = recording.get_or_init(|| source.stop_handle());
     if asked.load(Ordering::Relaxed) {
-        // It was asked to before there was anything to stop.
+        // Stop was requested before the recording started.
         stop.stop();
     }
     runtime.spawn(tell_what_waits(store.clone(), Arc::clone(&asked)));
@@ -116,7 +116,7 @@ pub(crate) fn run(
     report(&recorded?)
 }
 
-/// Tells who stops a recording that it waits for its store, if that is so.
+/// Tells a user who stops a recording that it still waits for its store, if so.
 pub(super) async fn tell_what_waits(store: Store, asked: Arc<AtomicBool>) {
     while !(asked.load(Ordering::Relaxed) && store.is_in_trouble()) {
         tokio::time::sleep(Duration::from_millis(250)).await;

@@ -14,7 +14,7 @@ use crate::stopped::or_stopped_if;
 
 const LATER: &str = "the store is away: the next process that writes rolls up what was written";
 
-/// Keeps the catalog rolled up, if nobody else does.
+/// Keeps the catalog rolled up, if no other process does.
 #[derive(Debug)]
 pub(super) struct RollupTask {
     store: Store,
@@ -30,7 +30,7 @@ impl RollupTask {
         RollupTask { store: store.clone(), stop, task: runtime.spawn(task) }
     }
 
-    /// Rolls up what was written last, unless another process will, and ends.
+    /// Rolls up the latest commits, unless another process will, and ends.
     pub(super) fn stop(self, asked: &AtomicBool, runtime: &Runtime) {
         drop(self.stop);
         let ended = async {
@@ -46,12 +46,12 @@ impl RollupTask {
     }
 }
 
-/// Rolls up what is there, unless a process that stays does.
+/// Rolls up the pending commits, unless a long-running process does.
 pub(super) fn before_leaving(store: &Store, asked: &AtomicBool, runtime: &Runtime) {
     let (away, holder) = (|| store.is_in_trouble(), holder());
     let rollup = role::roll_up_before_leaving(store, &holder);
     if let Err(failure) = runtime.block_on(or_stopped_if(asked, away, LATER, rollup)) {
-        // All of it can be read from the logs; the next process that writes rolls it up.
+        // Readers find all of it in the logs; the next process that writes rolls it up.
         tracing::warn!(%failure, "what was written is not rolled up into the catalog yet");
     }
 }

@@ -1,8 +1,8 @@
-//! `capstan up`: the recorder in this process, the server in one of its own, so that nothing that is
-//! asked can end a recording.
+//! `capstan up`: the recorder in this process, the server in its own process, so that no query can end a
+//! recording.
 //!
-//! * `apart`: the process of the server, from the inside
-//! * `keeper`: starts that process, and starts it again when it ends
+//! * `apart`: the server process
+//! * `keeper`: starts that process, and restarts it when it ends
 
 mod apart;
 mod keeper;
@@ -82,13 +82,13 @@ pub(crate) fn run(
     let keeper = Arc::new(Keeper::new(listening)?);
     serving.get_or_init(|| Arc::clone(&keeper));
     if asked.load(Ordering::Relaxed) {
-        // It was asked to before there was anything to stop.
+        // Stop was requested before the recording started.
         handle.stop();
         keeper.stop();
     }
     runtime.spawn(record::tell_what_waits(store.clone(), Arc::clone(&asked)));
     output::tell(&format!("recording {} into {}", options.description, store.place()));
-    // A recorder that nobody could ever ask is not what was wanted.
+    // A recorder without a server is not what the user wants.
     let kept = Keeper::start(&keeper, move || also_stop_recording.stop())?;
     let rollup = RollupTask::start(&store, runtime);
     let recorded = record::watch(&store, &mut source, &options, runtime);

@@ -1,12 +1,11 @@
-//! Text that others wrote, made harmless to look at.
+//! Makes untrusted text safe to display.
 //!
-//! Names in captures and catalogs may hold anything: control characters that a terminal obeys, and
-//! characters that turn the order of a line round or take no room in it. Where people look, these are
-//! written as escapes.
+//! Names in captures and catalogs may hold anything: terminal control characters, and characters that reverse
+//! the direction of a line or are invisible. In output for people these are escaped.
 
 use std::borrow::Cow;
 
-/// What may stay of the characters that are no text.
+/// Which control characters are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
     /// Nothing: a cell, a name, a field.
@@ -64,7 +63,7 @@ fn is_hidden(c: char, keep: Keep) -> bool {
     }
 }
 
-/// JSON with everything in its strings that is not to be seen as escapes of JSON: the same value.
+/// Escapes such characters in the strings of JSON text; its value stays the same.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| is_hidden(c, Keep::Lines)) {
         return Cow::Borrowed(text);

@@ -1,8 +1,7 @@
-//! What a flow's headers lie in, as a hash: it tells flows between the same two ends in
-//! different networks apart.
+//! Hash of a flow's encapsulation. It tells flows between the same two ends in different networks apart.
 //!
-//! A hash and not the values, because there is no bound on how many there are. It has no secret:
-//! who sends two packets that collide puts two of his own flows into one.
+//! The number of values is unbounded, so a hash replaces them. It has no secret: a sender of two
+//! colliding packets only merges two of its own flows.
 
 use capstan_model::Address;
 use capstan_model::headers::Tunnel;

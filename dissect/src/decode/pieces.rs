@@ -1,4 +1,4 @@
-//! Datagrams whose first fragment is in a packet.
+//! Lists the datagrams whose first fragment is in a packet.
 
 use capstan_model::headers::{Datagram, Fragment};
 use capstan_model::{Headers, LinkType};

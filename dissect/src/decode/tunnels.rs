@@ -1,4 +1,4 @@
-//! Tunnels that a packet is in.
+//! Lists the tunnels of a packet.
 
 use capstan_model::headers::{Network, Outer, Tunnel};
 use capstan_model::{Headers, LinkType};

@@ -1,17 +1,17 @@
-//! When flows are forgotten: after their time-out, by packet time, or for want of room.
+//! Flow removal: by time-out in packet time, or by eviction from a full table.
 
 use capstan_model::{FlowEnd, Time};
 
 use super::queue::Queue;
 use super::{FlowTable, SECOND, Timeouts};
 
-/// Flows are swept for time-outs whenever packet time has moved on this far.
+/// Interval between time-out sweeps, in packet time.
 const SWEEP_EVERY: i64 = 10 * SECOND;
-/// So many packets in a row that are earlier by more than that: time was turned back.
+/// After this many packets in a row that are earlier by more than that, the clock goes back.
 const TURNED_BACK: u32 = 4_096;
 
 impl FlowTable {
-    /// The moment of a packet; one without a time belongs where the one before is. Looks for
+    /// The time of a packet. A packet without a time has the time of the previous packet. Sweeps
     /// time-outs now and then.
     #[inline]
     pub(super) fn moment(&mut self, time: Option<Time>) -> i64 {
@@ -29,8 +29,8 @@ impl FlowTable {
         now
     }
 
-    /// Moves the clock that time-outs go by. It follows the latest packets, and goes back only if
-    /// many in a row are earlier: packets of interfaces whose clocks differ may alternate.
+    /// Advances the time-out clock. It follows the latest packet time. It goes back only after many
+    /// earlier packets in a row, because interfaces with different clocks may alternate.
     #[inline]
     fn tell_time(&mut self, settled: i64) {
         if settled >= self.clock.saturating_sub(SWEEP_EVERY) {
@@ -48,7 +48,7 @@ impl FlowTable {
         }
     }
 
-    /// Ends the flows that have timed out.
+    /// Ends all flows past their time-out.
     pub fn sweep_now(&mut self) {
         if self.times.is_some() {
             self.sweep();
@@ -74,8 +74,7 @@ impl FlowTable {
         }
     }
 
-    /// The flow of a queue that was not used for longest, how long that is by packet time, and
-    /// its time-out.
+    /// The least recently used flow of a queue, its idle time in packet time, and its time-out.
     fn idlest(&mut self, queue: Queue, now: i64) -> Option<(u32, i64, i64)> {
         loop {
             let slot = self.queues.front(queue)?;
@@ -90,7 +89,7 @@ impl FlowTable {
         }
     }
 
-    /// Makes room for one flow: that leaves which was idle for the largest part of its time-out.
+    /// Evicts one flow: the one whose idle time is the largest fraction of its time-out.
     pub(super) fn evict(&mut self, now: i64) {
         let share = |idle: i64, timeout: i64| {
             let stranded = idle < timeout.saturating_neg();

@@ -1,5 +1,5 @@
-//! Datagrams whose first fragment was seen: later ones have no ports, and of an outer datagram
-//! none of the headers inside it.
+//! First fragments of datagrams. Later fragments have no ports, and those of an outer datagram have
+//! no inner headers.
 
 use std::collections::HashMap;
 
@@ -10,29 +10,29 @@ use foldhash::fast::RandomState;
 
 use super::FlowSlot;
 
-/// Most datagrams remembered at a time.
+/// Maximum number of datagrams in memory.
 const MAX_DATAGRAMS: usize = 16 * 1024;
 
-/// What later fragments belong to.
+/// The flow and tunnels of later fragments.
 #[derive(Debug)]
 pub(super) struct First {
     pub(super) slot: FlowSlot,
-    /// The flow that was in the slot then.
+    /// The flow that had the slot at that time.
     pub(super) flow: FlowId,
     pub(super) direction: Direction,
-    /// The tunnels that its packet is in, outermost first.
+    /// The tunnels of the first fragment's packet, outermost first.
     pub(super) tunnels: Box<[Outer]>,
     seen: i64,
 }
 
-/// The datagrams of which later fragments are expected.
+/// Datagrams with later fragments to come.
 #[derive(Debug, Default)]
 pub(super) struct Datagrams {
     firsts: HashMap<Datagram, First, RandomState>,
 }
 
 impl Datagrams {
-    /// Later fragments of `datagram` may come for `within` nanoseconds from `seen` on.
+    /// Accepts later fragments of `datagram` for `within` nanoseconds after `seen`.
     pub(super) fn expect(
         &mut self,
         datagram: Datagram,
@@ -44,7 +44,7 @@ impl Datagrams {
         if self.firsts.len() >= MAX_DATAGRAMS {
             self.sweep(seen, within);
             if self.firsts.len() >= MAX_DATAGRAMS {
-                // A flood of fragments: later ones go to portless flows instead.
+                // A fragment flood: later fragments go to flows without ports.
                 self.firsts.clear();
             }
         }
@@ -58,7 +58,7 @@ impl Datagrams {
         (now.saturating_sub(first.seen) <= within).then_some(first)
     }
 
-    /// Forgets those of which nothing is expected any more.
+    /// Removes datagrams past their time-out.
     pub(super) fn sweep(&mut self, now: i64, within: i64) {
         let oldest = now.saturating_sub(within);
         self.firsts.retain(|_, first| first.seen >= oldest);

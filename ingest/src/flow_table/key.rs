@@ -1,4 +1,4 @@
-//! Keys the flow table looks up by, and which end of a packet is the flow's source.
+//! Keys of the flow table, and the choice of a flow's source.
 
 use std::hash::BuildHasher;
 
@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 pub(super) const TCP: u8 = 6;
 
-/// A direction-free flow key: the lower (address, port) first.
+/// A flow key without direction: the lower (address, port) comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     low: u128,
@@ -59,21 +59,22 @@ impl Key {
         (key, source_low)
     }
 
-    /// What flows with this key and circuit are found by.
+    /// The hash of this key and circuit.
     #[inline]
     pub(super) fn hash(&self, hasher: &RandomState, circuit: u64) -> u64 {
-        // One number less to hash for each packet; who chooses them all can make few collide.
+        // One value less to hash per packet. A sender who controls all three values can make only a
+        // few collide.
         let around = self.rest ^ self.encapsulation.rotate_left(32) ^ circuit;
         hasher.hash_one((self.low, self.high, self.ports, around))
     }
 
-    /// Whether it is of packets with two ends, both known: no fragment without ports, no packets
-    /// without a network layer.
+    /// Whether both ends are known. False for fragments without ports and for packets without a
+    /// network layer.
     pub(super) fn is_of_two_ends(&self) -> bool {
         self.ports & 0xff == 0
     }
 
-    /// The flow key as it is stored, given the packet that opened the flow.
+    /// The stored flow key, given the packet that opened the flow.
     pub(super) fn flow_key(
         &self,
         headers: &Headers,
@@ -103,8 +104,8 @@ impl Key {
     }
 }
 
-/// What tells flows with one key apart, and may differ between the two directions of one flow:
-/// the innermost tunnel's network identifier, and [`Headers::labels`]. 0 if there is none.
+/// The circuit: the innermost tunnel's network identifier and [`Headers::labels`]. It tells flows
+/// with one key apart and may differ between the directions of one flow. 0 if there is none.
 #[inline]
 pub(super) fn circuit(headers: &Headers) -> u64 {
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -112,8 +113,7 @@ pub(super) fn circuit(headers: &Headers) -> u64 {
     headers.labels.wrapping_add(vni.wrapping_mul(SPREAD))
 }
 
-/// Ports from here on are what clients are given (RFC 6335 says 49152; Linux
-/// starts at 32768).
+/// First ephemeral (client) port. RFC 6335 says 49152, Linux starts at 32768.
 const EPHEMERAL: u16 = 32_768;
 
 /// Whether the sender of a flow's first packet is the flow's source.

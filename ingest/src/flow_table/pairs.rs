@@ -1,13 +1,13 @@
-//! Flows in tunnels of which one direction was seen only.
+//! Tunnelled flows with packets in only one direction.
 //!
-//! Network identifiers and MPLS labels are given by who receives the packets, so the two directions
-//! of a conversation may have other ones (of routed VXLAN, of Cilium, where the identifier is the
-//! sender's, of every label-switched path). The same two ends may also talk in several networks at
-//! once. A packet whose identifiers no flow has is taken for the other direction of a flow with the
-//! same key that has none yet, if there is one such flow and no more (and if its TCP numbers
-//! answer that flow's); else it opens a flow. Of each key only the number of such flows is kept, and
-//! the exclusive or of their slots, which is the slot where it is one: so no question takes longer
-//! if somebody sends packets of many networks.
+//! The receiver assigns network identifiers and MPLS labels. So the two directions of a conversation
+//! may have different ones, as in routed VXLAN, in Cilium (where the identifier is the sender's) and
+//! in every label-switched path. The same two ends may also talk in several networks at once.
+//!
+//! A packet with unknown identifiers becomes the other direction of a flow with the same key, if
+//! exactly one such flow lacks that direction and the TCP numbers match. Otherwise it opens a flow.
+//! Each key keeps only the count of such flows and the XOR of their slots, which is the slot itself
+//! if the count is one. So a lookup takes constant time, even if packets arrive from many networks.
 
 use std::collections::HashMap;
 
@@ -15,14 +15,14 @@ use foldhash::fast::RandomState;
 
 use super::key::Key;
 
-/// How many flows there are, and the exclusive or of their slots.
+/// The number of flows, and the XOR of their slots.
 #[derive(Debug, Clone, Copy, Default)]
 struct Flows {
     count: u32,
     slots: u32,
 }
 
-/// Flows with identifiers of their own that lack a direction, by key and that direction.
+/// Flows that lack a direction, by key and that direction.
 #[derive(Debug, Default)]
 pub(super) struct Pairs(HashMap<(Key, bool), Flows, RandomState>);
 
@@ -32,14 +32,14 @@ impl Pairs {
         self.0.is_empty()
     }
 
-    /// A flow was opened by a packet that went `way`: it lacks the other direction.
+    /// A packet in direction `way` opened a flow, which lacks the other direction.
     pub(super) fn open(&mut self, key: &Key, way: usize, slot: u32) {
         let flows = self.0.entry((*key, way == 0)).or_default();
         flows.count += 1;
         flows.slots ^= slot;
     }
 
-    /// A flow lacks the direction `way` no longer, or is gone.
+    /// A flow no longer lacks the direction `way`, or was removed.
     pub(super) fn complete(&mut self, key: &Key, way: usize, slot: u32) {
         if let Some(flows) = self.0.get_mut(&(*key, way == 1)) {
             flows.count -= 1;

@@ -1,7 +1,6 @@
-//! Flows in the order in which they are looked at to be forgotten: queues by time-out, in which
-//! a flow that was used since it was put there gets a second chance (the clock algorithm). So a
-//! packet only sets a flag, and finding who was idle for longest takes constant time, amortized
-//! over the packets that set flags; whatever the packets' times are.
+//! Eviction queues, one per time-out, with the clock (second-chance) algorithm. A flow used since it
+//! entered its queue moves to the back instead of leaving. So a packet only sets a flag, and the
+//! search for the least recently used flow takes amortized constant time, for any packet times.
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -16,8 +15,8 @@ pub(super) enum Queue {
     Other = 1,
     /// TCP connections that are open.
     Tcp = 2,
-    /// Flows whose last packet is further in the future than their time-out: time was turned
-    /// back since, and may not come there again.
+    /// Flows whose last packet is further in the future than their time-out. The clock went back
+    /// since and may never reach that time.
     Stranded = 3,
 }
 
@@ -36,7 +35,7 @@ struct Link {
 #[derive(Debug)]
 pub(super) struct Queues {
     links: Vec<Link>,
-    /// First and last slot of each.
+    /// Head and tail of each queue.
     ends: [(u32, u32); Queue::ALL.len()],
 }
 
@@ -45,7 +44,7 @@ impl Queues {
         Queues { links: Vec::new(), ends: [(NONE, NONE); Queue::ALL.len()] }
     }
 
-    /// The slot that was put into a queue before all others there.
+    /// The oldest slot of a queue.
     pub(super) fn front(&self, queue: Queue) -> Option<u32> {
         let (first, _) = self.ends[queue as usize];
         (first != NONE).then_some(first)
@@ -56,7 +55,7 @@ impl Queues {
         self.links[slot as usize].queue
     }
 
-    /// Puts a slot that is in no queue behind all others of one.
+    /// Appends a slot that is in no queue.
     pub(super) fn push(&mut self, slot: u32, queue: Queue) {
         let (_, last) = self.ends[queue as usize];
         let link = Link { before: last, behind: NONE, queue };
@@ -78,7 +77,7 @@ impl Queues {
         }
     }
 
-    /// Makes `behind` follow `before`; either may be none.
+    /// Links `before` to `behind`. Either may be none.
     fn join(&mut self, before: u32, behind: u32, queue: Queue) {
         match self.links.get_mut(before as usize) {
             Some(link) => link.behind = behind,

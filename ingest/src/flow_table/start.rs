@@ -1,23 +1,22 @@
-//! Where the two ends of a TCP connection began to count, and what that says of a SYN: whether
-//! it is the connection's own, seen late or once more, or opens another one between the same ports.
+//! Initial sequence numbers of a TCP connection. They decide whether a SYN belongs to the connection
+//! (late or retransmitted), or opens a new one between the same ports.
 
 use capstan_model::headers::{Tcp, tcp_flags};
 
-/// What is known of where one end began.
+/// Knowledge about the initial sequence number of one end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Start {
     #[default]
     Unknown,
-    /// The lowest number it has sent, or that was acknowledged to it. The flow was joined in its
-    /// middle, or behind its SYN.
+    /// The lowest sequence number sent or acknowledged. The capture missed the SYN.
     Lowest(u32),
-    /// The number of its SYN, seen or acknowledged by a SYN-ACK.
+    /// The SYN's number, from the SYN or from a SYN-ACK that acknowledges it.
     Syn(u32),
 }
 
 impl Start {
-    /// Whether a SYN with this number, and so many bytes in it (TCP Fast Open), is the one that
-    /// this end began with; none if nothing is known of that.
+    /// Whether a SYN with this number and this many payload bytes (TCP Fast Open) is the initial SYN
+    /// of this end. None if unknown.
     fn is_from(self, number: u32, bytes: u32) -> Option<bool> {
         let begins = |first: u32| {
             let behind = number.wrapping_add(1);
@@ -39,16 +38,15 @@ impl Start {
     }
 }
 
-/// The starts of both ends. An end is 1 if it is the key's lower one, else 0.
+/// The starts of both ends. Index 1 is the key's lower end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Starts([Start; 2]);
 
-/// How far behind where an end began its acknowledged numbers may lie for a packet to be taken
-/// for an answer to it, bytes.
+/// A packet answers an end if its acknowledgement is at most this far past that end's start, bytes.
 const ANSWER_WITHIN: u32 = 1 << 28;
 
 impl Starts {
-    /// Takes note of a packet from an end.
+    /// Records a packet from an end.
     #[inline]
     pub(super) fn meet(&mut self, tcp: Tcp, from: usize) {
         let syn = tcp.flags & tcp_flags::SYN != 0;
@@ -70,21 +68,21 @@ impl Starts {
         }
     }
 
-    /// Whether a packet with the SYN flag from an end belongs to this connection. `closed` is
-    /// whether an end of it was seen, `bytes` how much the packet carries.
+    /// Whether a SYN packet from an end belongs to this connection. `closed` is whether a FIN or RST
+    /// arrived. `bytes` is the payload length.
     pub(super) fn owns_syn(&self, tcp: Tcp, from: usize, bytes: u32, closed: bool) -> bool {
         let (own, other) = (self.0[from], self.0[1 - from]);
         let known = own.is_from(tcp.seq, bytes);
         if tcp.flags & tcp_flags::ACK == 0 {
-            // The second SYN of a simultaneous open is the first that is known of its end.
+            // The second SYN of a simultaneous open is the first information about its end.
             return known.unwrap_or(!closed && matches!(other, Start::Syn(_)));
         }
-        // A server that has forgotten its first answer may number the second one differently.
+        // A server that lost its first SYN-ACK may choose another number for the second.
         let answers = matches!(other, Start::Syn(syn) if syn.wrapping_add(1) == tcp.ack);
         answers || known.unwrap_or(!closed)
     }
 
-    /// Whether a packet from an end of which nothing is known yet can be of this connection.
+    /// Whether a packet from an end without known start can belong to this connection.
     pub(super) fn is_answered_by(&self, tcp: Tcp, from: usize, bytes: u32) -> bool {
         if tcp.flags & tcp_flags::ACK == 0 {
             return self.0[from].is_from(tcp.seq, bytes) == Some(true);
@@ -92,7 +90,7 @@ impl Starts {
         let behind = |number: u32| tcp.ack.wrapping_sub(number);
         match self.0[1 - from] {
             Start::Unknown => false,
-            // The SYN, and what may be in it.
+            // The SYN and its possible payload.
             Start::Syn(syn) if tcp.flags & tcp_flags::SYN != 0 => {
                 (1..=u32::from(u16::MAX)).contains(&behind(syn))
             }

@@ -1,4 +1,4 @@
-//! What became of a file while it was imported: it may be written still, or replaced.
+//! Detects changes of a file during its import: it may still grow, or be replaced.
 
 use std::fs::Metadata;
 use std::io;
@@ -26,23 +26,23 @@ impl State {
     }
 }
 
-/// What happened to a file while it was read.
+/// What happened to a file during the read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Nothing, or it was removed after it had been read.
+    /// No change, or removed after the read.
     None,
-    /// It has grown, and begins as before.
+    /// The file grew. Its beginning is unchanged.
     Grew,
-    /// There is another file under its name.
+    /// Another file has its name.
     Replaced,
-    /// It is shorter than it was.
+    /// The file is shorter than before.
     Cut,
-    /// It does not begin as it did.
+    /// The beginning of the file changed.
     Overwritten,
 }
 
 impl Change {
-    /// What happened, in words that follow the file's name; none if it harms nothing.
+    /// A description that follows the file's name. None if the change is harmless.
     pub(super) fn harm(self) -> Option<&'static str> {
         match self {
             Change::None | Change::Grew => None,
@@ -53,10 +53,10 @@ impl Change {
     }
 }
 
-/// Looks at a file of which so many bytes were read.
+/// Checks a file after `read` bytes of it were read.
 ///
 /// # Errors
-/// It cannot be looked at, or was removed before it was read to its end.
+/// The file's metadata cannot be read, or it was removed before its end was read.
 pub(super) fn look(known: &Known, read: u64) -> io::Result<Change> {
     let now = match std::fs::metadata(&known.path) {
         Ok(about) => State::of(&about),
@@ -66,7 +66,7 @@ pub(super) fn look(known: &Known, read: u64) -> io::Result<Change> {
         Err(error) => return Err(error),
     };
     let change = between(known.state, now, read);
-    // Only its samples are compared: reading it all again would cost as much as importing it.
+    // Compares only the samples: reading the whole file again would cost as much as the import.
     let may_differ = matches!(change, Change::None | Change::Grew) && now != known.state;
     if may_differ && sketch_of(&known.path, known.bytes)? != known.sketch {
         return Ok(Change::Overwritten);
@@ -74,7 +74,7 @@ pub(super) fn look(known: &Known, read: u64) -> io::Result<Change> {
     Ok(change)
 }
 
-/// What the states of a file before and after so many of its bytes were read tell. Pure.
+/// Compares the file states before and after reading `read` bytes. Pure.
 fn between(before: State, now: State, read: u64) -> Change {
     if now.file != before.file {
         Change::Replaced

@@ -1,12 +1,12 @@
-//! What a capture file is known by.
+//! Identity of a capture file.
 //!
-//! Before it is read: its *beginning*, a SHA-256 over its first packet, which stays the same while the file grows. It says which
-//! recorder an import of it has, so that two imports of one file meet in the store. While it is read: the SHA-256 of all bytes
-//! so far, which each commit holds. A file is thus read once; only one whose beginning the store knows is compared, up to where it
-//! was read before.
+//! The *beginning* is a SHA-256 over the first packet. It stays the same while the file grows. It
+//! determines the recorder of an import, so two imports of one file meet in the store. During the
+//! read, each commit holds the SHA-256 of all bytes so far. A file is thus read once. Only a file
+//! whose beginning is in the store is compared first, up to the end of the earlier import.
 //!
-//! Its *sketch*, a SHA-256 over its length and samples of it, tells whether it is overwritten meanwhile. Imports of earlier versions have
-//! a recorder that is made of it.
+//! The *sketch* is a SHA-256 over the length and samples of the file. It detects an overwrite during
+//! the import. Imports of earlier versions have a recorder derived from the sketch.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -25,25 +25,25 @@ use crate::source::{self, Event, PacketSource, Progress};
 
 /// Length of a sample, bytes.
 const SAMPLE: u64 = 64 * 1024;
-/// Samples of a file that is longer than all of them together.
+/// Number of samples. A shorter file is hashed whole.
 const SAMPLES: u64 = 16;
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
-/// What may come before the first packet of a file, for the file to be known by that packet.
+/// Maximum bytes before the first packet for a file to have a beginning.
 const BEFORE_PACKET: usize = 4_096;
 
-/// A file and what it is known by.
+/// A file and its identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
     pub(super) sketch: String,
-    /// Of its first packet; none if it has none, or is no capture.
+    /// The hash of its first packet. None if it has no packet or is not a capture.
     pub(super) beginning: Option<String>,
     pub(super) state: State,
 }
 
-/// Takes a file's beginning and sketch.
+/// Computes a file's beginning and sketch.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -55,10 +55,11 @@ pub fn identify(path: &Path) -> Result<Known, Failure> {
     Ok(Known { path: path.to_owned(), bytes: state.bytes, sketch, beginning, state })
 }
 
-/// The SHA-256 of a file's first packet: a byte that says which kind of time stamp it has, the stamp (8 bytes: nanoseconds, or ticks of a
-/// finer clock), its length on the wire (4), and its bytes; numbers little-endian.
+/// The SHA-256 of a file's first packet: a byte for the kind of time stamp, the stamp (8 bytes:
+/// nanoseconds, or ticks of a finer clock), the length on the wire (4) and the bytes. Numbers are
+/// little-endian.
 fn beginning(path: &Path) -> Option<String> {
-    // What is wrong with it is said when it is imported.
+    // The import itself reports errors.
     let mut source = source::open(path).ok()?;
     for _ in 0..BEFORE_PACKET {
         if let Event::Packet(packet) = source.next_event().ok()?? {
@@ -82,9 +83,9 @@ fn of_packet(packet: &Packet<'_>) -> String {
     hex::encode(hasher.finalize())
 }
 
-/// The sketch of a file's first `bytes`: the SHA-256 of that length (8 bytes, little-endian) and of 16 samples of
-/// 64 KiB, the first at the start, the last at the end, the others evenly between, each at a whole byte
-/// rounded down; of the length and all of it where it has no more bytes than that.
+/// The sketch of a file's first `bytes`: the SHA-256 of that length (8 bytes, little-endian) and of
+/// 16 samples of 64 KiB. The first sample is at the start, the last at the end, the others evenly
+/// between, rounded down to a whole byte. A file no longer than the samples is hashed whole.
 pub(super) fn sketch_of(path: &Path, bytes: u64) -> io::Result<String> {
     let file = File::open(path)?;
     let mut hasher = Sha256::new();
@@ -98,7 +99,7 @@ pub(super) fn sketch_of(path: &Path, bytes: u64) -> io::Result<String> {
     Ok(hex::encode(hasher.finalize()))
 }
 
-/// Where the samples of a file of so many bytes lie, and how long each is.
+/// Offset and length of each sample in a file of `bytes` bytes.
 fn samples(bytes: u64) -> Vec<(u64, usize)> {
     if bytes <= SAMPLE * SAMPLES {
         return vec![(0, bytes as usize)];
@@ -107,7 +108,7 @@ fn samples(bytes: u64) -> Vec<(u64, usize)> {
     (0..SAMPLES).map(|number| (start(number) as u64, SAMPLE as usize)).collect()
 }
 
-/// Which marks are of bytes that a file begins with. The file is read once, up to the longest of them.
+/// Compares the beginning of a file with each mark. Reads the file once, up to the longest mark.
 ///
 /// # Errors
 /// The file cannot be read; [`FailureKind::Interrupted`] when `stop` was set.
@@ -131,7 +132,8 @@ pub(super) fn begins_with(
     Ok(begins)
 }
 
-/// Reads what a source's reader has left of a file of so many bytes: what lies behind the capture's end, or behind damage.
+/// Reads the rest of a file of `bytes` bytes that the source's reader left: bytes after the
+/// capture's end or after damage.
 ///
 /// # Errors
 /// The file cannot be read; [`FailureKind::Interrupted`] when `stop` was set.

@@ -1,4 +1,4 @@
-//! How a source is imported: anew, on from where an earlier run stopped or where the file ended then, or not at all.
+//! Import plan: start fresh, resume a stopped import, continue at the old end of a grown file, or skip.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,26 +16,26 @@ use super::identity::{Known, begins_with};
 use super::stored::{self, Stored};
 use super::{ImportOptions, Watch};
 
-/// How long a stop may go unseen.
+/// Interval at which the stop flag is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What is imported, and under which identity.
+/// The source of an import and its identity.
 #[derive(Debug)]
 pub struct Plan {
     pub(super) recorder: RecorderId,
-    /// The generation in which it is imported, if no other process takes it first; none for a stream.
+    /// The generation of this import, unless another process takes it first. None for a stream.
     pub(super) next: Option<Generation>,
     /// The file; none for a stream.
     pub(super) known: Option<Known>,
     pub(super) name: String,
-    /// The import this one goes on with.
+    /// The earlier import that this one continues.
     pub(super) before: Option<Import>,
-    /// Ordinals that are committed although a lower one is not.
+    /// Committed ordinals above the first uncommitted one.
     pub(super) scattered: RoaringTreemap,
 }
 
 impl Plan {
-    /// What the catalog says of the source.
+    /// The source as the catalog records it.
     pub(super) fn source(&self) -> Option<Source> {
         self.known.as_ref().map(|known| Source {
             name: self.name.clone(),
@@ -50,7 +50,7 @@ impl Plan {
     }
 }
 
-/// A recorder that may have imported a file, all of whose generations have ended.
+/// A recorder with earlier imports of a file. All its generations have ended.
 struct Writers {
     recorder: RecorderId,
     catalog: Catalog,
@@ -58,12 +58,12 @@ struct Writers {
     next: Generation,
 }
 
-/// Decides how a source is imported. `known` is none for a stream.
+/// Decides how to import a source. `known` is none for a stream.
 ///
 /// # Errors
-/// [`FailureKind::AlreadyThere`] if the store has all of it and it is not wanted again; [`FailureKind::Busy`] if another process
-/// imports it now; what the store says; [`FailureKind::Interrupted`] when it was stopped while the file was compared to an
-/// earlier import.
+/// [`FailureKind::AlreadyThere`] if the store has all of it and the caller does not ask for it
+/// again; [`FailureKind::Busy`] if another process imports it now; store errors;
+/// [`FailureKind::Interrupted`] if stopped while the file was compared to an earlier import.
 pub async fn plan(
     store: &Store,
     name: &str,
@@ -73,7 +73,7 @@ pub async fn plan(
 ) -> Result<Plan, Failure> {
     let name = name.to_owned();
     let Some(known) = known else {
-        // A stream cannot be known before it has ended: it gets an identity of its own.
+        // A stream has no identity before its end, so it gets a unique one.
         let unique = Sha256::digest(format!("stream {}", capstan_storage_engine::store::nonce()));
         let recorder = recorder_of(&unique);
         let scattered = RoaringTreemap::new();
@@ -96,7 +96,7 @@ pub async fn plan(
     let imports: Vec<&(usize, Import)> =
         all.iter().filter(|(_, of)| may_be_of(of, known.bytes, options.again)).collect();
     let begun = begun(&known, imports.iter().map(|(_, of)| of), options, watch)?;
-    // Of one without a mark nothing was committed.
+    // An import without a mark committed nothing.
     let same = begun.into_iter().map(|begun| begun.unwrap_or(true));
     let of_it: Vec<&(usize, Import)> =
         imports.into_iter().zip(same).filter_map(|(of, same)| same.then_some(of)).collect();
@@ -127,7 +127,7 @@ pub async fn plan(
     Ok(Plan { recorder, next: Some(next), known: Some(known), name, before, scattered })
 }
 
-/// Whether the file begins with what each of some imports has read; none for one that says nothing of that.
+/// Whether the file begins with the bytes of each import. None for an import without a mark.
 fn begun<'a>(
     known: &Known,
     imports: impl Iterator<Item = &'a Import> + Clone,
@@ -140,7 +140,7 @@ fn begun<'a>(
     Ok(imports.map(|of| of.source_read.as_ref().and_then(|_| begins.next())).collect())
 }
 
-/// The import that had all of the file, and has gone on since with what the file, or another that begins with it, became.
+/// The import that had the whole file and later continued with a longer version of it.
 fn outgrown<'a>(
     known: &Known,
     imports: &'a [(usize, Import)],
@@ -154,7 +154,7 @@ fn outgrown<'a>(
     Ok(earlier.into_iter().zip(begins).find_map(|((of, _), begins)| begins.then_some(of)))
 }
 
-/// Of several imports the one that has come farthest, and of these the first.
+/// The import with the most progress. The first of several.
 fn farthest<'a, T>(
     found: impl IntoIterator<Item = &'a T>,
     import: impl Fn(&T) -> &Import,
@@ -164,10 +164,11 @@ fn farthest<'a, T>(
     })
 }
 
-/// The recorders that an import of a file may have; the last one is what a new import gets.
+/// The possible recorders of an import of a file. A new import gets the last one.
 ///
-/// That is made of its first packet, so that all imports of it meet there, also while it grows. Earlier versions made it of the
-/// file's sketch, as is still done where there is no packet.
+/// That one is derived from the first packet, so all imports of the file meet there, even while it
+/// grows. Earlier versions derived it from the sketch. A file without a packet still uses the
+/// sketch.
 fn recorders_of(known: &Known) -> Vec<RecorderId> {
     let by_sketch = recorder_of(&Sha256::digest(format!("import {}", known.sketch)));
     let by_beginning = known.beginning.as_ref().map(|beginning| {
@@ -176,7 +177,7 @@ fn recorders_of(known: &Known) -> Vec<RecorderId> {
     [Some(by_sketch), by_beginning].into_iter().flatten().collect()
 }
 
-/// Makes sure that nobody imports under this recorder now.
+/// Ensures that no other process imports under this recorder now.
 async fn ended(
     store: &Store,
     name: &str,
@@ -194,7 +195,7 @@ async fn ended(
     };
     let segments = |catalog: &Catalog| catalog.segments(TimeRange::ALL).count();
     loop {
-        // Before a generation is ended: its last commit would stand where one is missing.
+        // Load first, then end the generation: its last commit would hide a missing one.
         let log = Catalog::load_recorder(store, recorder).await?;
         let stored = Stored::look(store, name, recorder, &log).await?;
         let look = succession::look(store, recorder, options.dead_after, &waiting);
@@ -210,27 +211,27 @@ async fn ended(
             Standing::Free { catalog, next } if segments(&catalog) == segments(&log) => {
                 return Ok(Writers { recorder, catalog, stored, next });
             }
-            // More was committed meanwhile.
+            // Another commit arrived meanwhile.
             Standing::Free { .. } => {}
             Standing::Alive(state) => return Err(busy(store, name, &state)),
         }
     }
 }
 
-/// Waits until it is set.
+/// Waits until the stop flag is set.
 async fn until_set(stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// Whether an import may be of a file of so many bytes that is to be imported.
+/// Whether an import can be of a file of `bytes` bytes.
 fn may_be_of(import: &Import, bytes: u64, again: bool) -> bool {
     let is_wanted = !(import.complete && again);
     is_wanted && read_of(import) <= bytes
 }
 
-/// How many bytes of its file an import has read.
+/// Bytes of its file that an import has read.
 fn read_of(import: &Import) -> u64 {
     import.source_read.as_ref().map_or(0, |mark| mark.bytes)
 }
@@ -247,7 +248,7 @@ fn busy(store: &Store, name: &str, state: &GenerationState) -> Failure {
     Failure::new(FailureKind::Busy, what)
 }
 
-/// Another process took the generation that was planned.
+/// The error if another process took the planned generation.
 pub(super) fn overtaken(store: &Store, name: &str) -> Failure {
     let what = format!(
         "another process began to import {name} into {} at the same moment. Nothing was imported by this one",
@@ -256,8 +257,8 @@ pub(super) fn overtaken(store: &Store, name: &str) -> Failure {
     Failure::new(FailureKind::Busy, what)
 }
 
-/// Decides for a file whose earlier import cannot be read whole: what can be had of it is not stored again. None if it is of
-/// another file.
+/// Plan for a file whose earlier import is partly unreadable: readable packets are not stored again.
+/// None if the import is of another file.
 fn in_part(
     store: &Store,
     name: &str,
@@ -285,7 +286,7 @@ fn in_part(
     }
     let source = Source { name: name.to_owned(), bytes: known.bytes, sketch: known.sketch.clone() };
     let import = found.unwrap_or_else(|| stored::nameless(*recorder, source));
-    // Of a generation that says nothing of itself it is not known which import it belongs to, unless there is one only.
+    // A generation without a writer record belongs to an unknown import, unless there is only one import.
     let generations: RangeInclusive<Generation> = match imports.len() {
         0 | 1 => stored::all_generations(catalog)
             .unwrap_or(import.first_generation..=import.last_generation),
@@ -332,8 +333,8 @@ fn recorder_of(digest: &[u8]) -> RecorderId {
     RecorderId(u64::from_be_bytes(bytes))
 }
 
-/// Committed ordinals from `import.next_ordinal` on: several segments were open,
-/// and some of them were committed before others.
+/// Committed ordinals from `import.next_ordinal` on. They exist because several segments were open
+/// and commits were out of order.
 async fn scattered(
     store: &Store,
     catalog: &Catalog,

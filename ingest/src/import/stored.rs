@@ -1,4 +1,4 @@
-//! What of an earlier import can be had: the catalog may have named its packets once and be damaged since.
+//! Readable packets of an earlier import: the catalog may be damaged since its commits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -15,25 +15,24 @@ use capstan_storage_engine::segment::reader::Segment as Opened;
 use capstan_storage_engine::store::Store;
 use roaring::RoaringTreemap;
 
-/// Ordinals of packets, by the generation that they were captured in.
+/// Packet ordinals by generation.
 pub(super) type Ordinals = BTreeMap<Generation, RoaringTreemap>;
 
-/// What can be had of the packets that a recorder imported.
+/// The readable packets of an imported recorder.
 #[derive(Debug)]
 pub(super) enum Stored {
-    /// All that its log says.
+    /// Everything in its log.
     AsCommitted,
-    /// Its log cannot be read whole; these ordinals are in segments that can.
+    /// Part of its log is unreadable. These ordinals are in readable segments.
     InPart(Ordinals),
 }
 
 impl Stored {
-    /// Looks what readers find of an import's recorder. `log` is all of its log.
+    /// Checks what readers see of an import's recorder. `log` is its whole log.
     ///
     /// # Errors
-    /// What the store says. Of kind `Damaged` if its packets are hidden by something that a repair makes again
-    /// from the log: storing them once more would have them twice after that. Of kind `TooNew` if a newer
-    /// version imported it.
+    /// Store errors. Kind `Damaged` if damage hides packets that a repair can restore from the log:
+    /// storing them again would duplicate them. Kind `TooNew` if a newer version imported it.
     pub(super) async fn look(
         store: &Store,
         name: &str,
@@ -73,7 +72,7 @@ impl Stored {
                 packets => Err(hides(store, name, packets, gaps.first())),
             };
         }
-        // What is rolled up is made again from the log, as far as that can be read.
+        // A repair rebuilds rolled-up facts from the log, as far as the log is readable.
         let rolled_up = gaps.iter().find(|gap| gap.commit().is_none());
         if let Some(gap) = rolled_up {
             return Err(hides(store, name, 0, Some(gap)));
@@ -82,7 +81,7 @@ impl Stored {
         for segment in &found {
             match of_segment(store, segment).await {
                 Ok(of) => *ordinals.entry(segment.of.generation).or_default() |= of,
-                // It cannot be read: its packets are stored once more.
+                // It is unreadable: its packets are stored again.
                 Err(failure)
                     if matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound) =>
                 {
@@ -95,7 +94,7 @@ impl Stored {
     }
 }
 
-/// The hours of segments, those that follow each other together.
+/// The hour ranges of segments. Adjacent hours form one range.
 fn ranges(segments: &[&std::sync::Arc<Segment>]) -> Vec<TimeRange> {
     let hours: BTreeSet<Hour> = segments.iter().flat_map(|of| of.hours()).copied().collect();
     let mut ranges: Vec<TimeRange> = Vec::new();
@@ -128,7 +127,7 @@ fn hides(store: &Store, name: &str, packets: u64, gap: Option<&Gap>) -> Failure 
     Failure::new(kind, what)
 }
 
-/// The ordinals in a segment: one GET where they have no holes.
+/// The ordinals of a segment. One GET if they are contiguous.
 async fn of_segment(store: &Store, segment: &Segment) -> Result<RoaringTreemap, Failure> {
     let index = store.get(&segment.path(Layer::Index)).await?;
     let opened = segment.entry.open(&index)?;
@@ -146,7 +145,7 @@ async fn of_segment(store: &Store, segment: &Segment) -> Result<RoaringTreemap, 
 /// The ordinals of a segment's packets, read from its rows.
 ///
 /// # Errors
-/// What the store says; of kind `Damaged` if its rows cannot be read.
+/// Store errors; kind `Damaged` if its rows cannot be read.
 pub(super) async fn ordinals(
     store: &Store,
     segment: &Segment,
@@ -167,8 +166,8 @@ pub(super) fn all_generations(log: &Catalog) -> Option<RangeInclusive<Generation
     Some(generations().min()?..=generations().max()?)
 }
 
-/// An import whose log cannot be read whole, as one that is gone on with: the first packet may be missing.
-/// `known` is what can be told of it.
+/// An import with a partly unreadable log, as a base to continue from. The first packet may be
+/// missing. `known` holds what is known of it.
 pub(super) fn in_part(
     known: Import,
     generations: &RangeInclusive<Generation>,
@@ -184,14 +183,14 @@ pub(super) fn in_part(
     }
 }
 
-/// Packets that a whole import has, if one of its generations said that it was complete.
+/// Packet count of a complete import, if one of its generations recorded that it was complete.
 pub(super) fn total(log: &Catalog, generations: &RangeInclusive<Generation>) -> Option<u64> {
     let of_it = log.generations().filter(|(of, _)| generations.contains(&of.generation));
     let ends = of_it.filter_map(|(_, state)| state.finished());
     ends.filter(|end| end.complete).map(|end| end.packets_total).max()
 }
 
-/// What stands for an import of which no generation can be read.
+/// Placeholder for an import without a readable generation.
 pub(super) fn nameless(recorder: RecorderId, source: Source) -> Import {
     Import {
         source,

@@ -1,29 +1,29 @@
-//! When a capture was listening, as its packets tell.
+//! Coverage of an imported capture, inferred from packet times.
 //!
-//! A capture file does not say from when to when somebody listened. Between two packets that are not more than
-//! [`LARGEST_GAP`] apart somebody is taken to have listened; a longer silence reads as unknown, not as empty.
+//! A capture file does not record when the capture ran. Packets at most [`LARGEST_GAP`] apart are in
+//! one stretch of coverage. A longer silence is unknown, not empty.
 
 use std::time::Duration;
 
 use capstan_model::coverage::Listened;
 use capstan_model::{Time, TimeRange};
 
-/// The longest time without a packet in which somebody is still taken to have listened.
+/// The longest silence that still counts as coverage.
 pub const LARGEST_GAP: Duration = Duration::from_secs(300);
 
-/// Stretches of one import that are claimed at most: a file of packets at random times has as many as packets.
+/// Maximum stretches per import. A file of packets at random times has one stretch per packet.
 const MOST: usize = 4_096;
 
-/// Interfaces that are named at most, in all stretches together.
+/// Maximum interface names in all stretches together.
 const MOST_NAMES: usize = 100_000;
 
 /// First and last packet of a stretch.
 type Stretch = (Time, Time);
 
-/// The stretches that packets lie in, in whichever order they come.
+/// Stretches of packet times. Packets may arrive in any order.
 #[derive(Debug, Default)]
 pub(super) struct Stretches {
-    /// The one that the last packet was in.
+    /// The stretch of the last packet.
     recent: Option<Stretch>,
     others: Vec<Stretch>,
     left_out: bool,
@@ -32,7 +32,7 @@ pub(super) struct Stretches {
 }
 
 impl Stretches {
-    /// Takes note of a packet. One at the very beginning of 1970 says nothing of when somebody listened: whoever wrote it had no clock.
+    /// Records a packet. A time at the very beginning of 1970 is ignored: the writer had no clock.
     #[inline]
     pub(super) fn add(&mut self, interface: u32, time: Time) {
         if time == Time(0) {
@@ -64,7 +64,7 @@ impl Stretches {
         }
     }
 
-    /// Joins those that are near each other, and keeps the longest of too many.
+    /// Merges stretches that are close together. Keeps the longest if there are too many.
     fn join(&mut self) {
         self.others.sort_unstable();
         let mut joined: Vec<Stretch> = Vec::new();
@@ -83,8 +83,8 @@ impl Stretches {
         self.others = joined;
     }
 
-    /// The stretches, ascending, each with the interfaces that had packets before its end and after its start; and whether there were
-    /// more than can be claimed.
+    /// The stretches in ascending order, each with the interfaces active in it, and whether some
+    /// were omitted by the limit.
     pub(super) fn take(mut self) -> (Vec<Listened>, bool) {
         self.others.extend(self.recent.take());
         self.join();
@@ -107,7 +107,7 @@ impl Stretches {
     }
 }
 
-/// Whether a time is in a stretch or so near that nobody stopped to listen between.
+/// Whether a time is in a stretch or within the largest gap of it.
 fn is_near(time: Time, (first, last): Stretch) -> bool {
     let gap = LARGEST_GAP.as_nanos() as u64;
     let outside = if time < first {

@@ -1,5 +1,4 @@
-//! The segments that are open: one an hour, and for an import one more that
-//! spans the hours which have little.
+//! Open segments: one per hour. An import has one more that spans sparse hours.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -12,17 +11,17 @@ use foldhash::fast::RandomState;
 use super::policy::{SPAN_HOURS, SealPolicy};
 use crate::flow_table::{Flow, LastPart};
 
-/// Packets between two looks at how much memory is taken.
+/// Packets between two memory checks.
 const MEMORY_CHECK: u32 = 256;
 
 /// One open segment.
 #[derive(Debug)]
 pub(super) struct Open {
-    /// Tells it from every other segment of this process.
+    /// Unique number within this process.
     serial: u64,
     pub(super) builder: SegmentBuilder,
     parts: HashMap<FlowId, PartNumber, RandomState>,
-    /// The number of the source's section whose header it has; 0 if none.
+    /// The section whose header it holds; 0 if none.
     pub(super) section: u32,
     /// When a tick first saw it.
     seen: Option<Instant>,
@@ -46,7 +45,7 @@ impl Open {
     }
 }
 
-/// Which of the open segments.
+/// Identifies an open segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     Hour(Hour),
@@ -57,7 +56,7 @@ enum Which {
 #[derive(Debug, Default)]
 struct Hours {
     open: Vec<(Hour, Open)>,
-    /// Which was asked for last: nearly always the next packet's too.
+    /// Index of the last lookup, which usually fits the next packet too.
     last: Cell<usize>,
 }
 
@@ -87,7 +86,7 @@ impl Hours {
         self.find(hour).map(|place| &mut self.open[place].1)
     }
 
-    /// Puts in the segment of an hour that has none.
+    /// Inserts the segment of an hour that has none.
     fn insert(&mut self, hour: Hour, open: Open) {
         let place = self.open.partition_point(|(of, _)| *of < hour);
         self.open.insert(place, (hour, open));
@@ -162,7 +161,7 @@ impl OpenSegments {
         self.all().filter_map(|(_, open)| open.builder.first_ordinal()).min()
     }
 
-    /// Where a packet of `hour` belongs.
+    /// The segment of a packet of `hour`.
     fn which(&self, hour: Hour) -> Which {
         let Some(limit) = self.policy.span else { return Which::Hour(hour) };
         if self.hours.has(hour) {
@@ -176,12 +175,11 @@ impl OpenSegments {
         }
     }
 
-    /// Takes out the segment that must be sealed before a packet of `hour` can
-    /// be placed, if one must.
+    /// Removes the segment that must be sealed before a packet of `hour` fits, if any.
     pub(super) fn make_room(&mut self, hour: Hour) -> Option<SegmentBuilder> {
         match self.which(hour) {
             Which::Hour(hour) => {
-                // Also when the span becomes this hour's own: the next hour opens another.
+                // Also if the span becomes this hour's segment: the next hour opens another.
                 if !self.hours.has(hour) && self.hours.len() >= self.policy.hours {
                     return self.hours.take_first().map(|open| open.builder);
                 }
@@ -198,7 +196,7 @@ impl OpenSegments {
         }
     }
 
-    /// Whether the span segment holds `hour` and nothing else: then it becomes that hour's own.
+    /// Whether the span holds only `hour`. It then becomes that hour's segment.
     fn span_is_only(&self, hour: Hour) -> bool {
         self.span
             .as_ref()
@@ -233,16 +231,15 @@ impl OpenSegments {
         }
     }
 
-    /// Says how the flow of a part ended, if its segment is still open.
+    /// Records the end of a flow in its part, if the segment is still open.
     pub(super) fn end_part(&mut self, (serial, part): LastPart, end: FlowEnd) {
         if let Some(open) = self.all_mut().find(|open| open.serial == serial) {
             open.builder.part_mut(part).end = end;
         }
     }
 
-    /// Exchanges source and destination of a flow, in the table and in its parts, if all of these
-    /// are in open segments: what is stored stays as it is, and a flow has the same ends in all of
-    /// its parts.
+    /// Swaps source and destination of a flow, in the table and in its parts, if all parts are in
+    /// open segments. Sealed parts cannot change, and a flow has the same ends in all parts.
     pub(super) fn turn_flow(&mut self, flow: &mut Flow) -> bool {
         let here = self.all().filter(|(_, open)| open.parts.contains_key(&flow.id)).count();
         if here != flow.parts as usize {
@@ -264,7 +261,7 @@ impl OpenSegments {
         Ok(Open { serial, builder, parts: HashMap::default(), section: 0, seen: None })
     }
 
-    /// Takes note of a packet of `hour` just placed; takes out a segment that is full now.
+    /// Accounts for a packet just added to `hour`. Removes a segment that is now full.
     pub(super) fn after_packet(&mut self, hour: Hour, captured: usize) -> Option<SegmentBuilder> {
         let which = self.which(hour);
         if which == Which::Span
@@ -305,7 +302,7 @@ impl OpenSegments {
         }
     }
 
-    /// Takes out a segment older than the policy's age.
+    /// Removes a segment older than the policy's age.
     pub(super) fn take_old(&mut self, now: Instant) -> Option<SegmentBuilder> {
         let age = self.policy.age?;
         let old = self.hours.iter_mut().find_map(|(hour, open)| {
@@ -315,7 +312,7 @@ impl OpenSegments {
         self.take(Which::Hour(old))
     }
 
-    /// Takes out any segment.
+    /// Removes any segment.
     pub(super) fn take_any(&mut self) -> Option<SegmentBuilder> {
         let first = self.hours.take_first().map(|open| open.builder);
         first.or_else(|| self.span.take().map(|span| span.open.builder))

@@ -1,5 +1,4 @@
-//! What a capture may be wrapped in: gzip, zstd and LZ4, told by their first bytes; and how far
-//! the wrapped stream has been read.
+//! Compression of a capture: gzip, zstd and LZ4, detected by magic bytes. Also tracks the read position.
 
 mod members;
 
@@ -13,38 +12,38 @@ use sha2::{Digest, Sha256};
 use self::members::{Members, Stream};
 use super::SourceError;
 
-/// How far a stream has been read and what was read, shared with whoever shows or commits it.
+/// Read position and hash of a stream, shared with progress display and commits.
 #[derive(Debug, Default)]
 pub struct Progress {
     consumed: AtomicU64,
-    /// Of the bytes consumed. Hashed as they come, while they are in the processor's cache.
+    /// Hash of the consumed bytes, updated on each read while they are in the processor cache.
     sha256: Mutex<Sha256>,
-    /// The stream itself failed, not what unpacks it.
+    /// The stream itself failed, not the decompressor.
     failed: AtomicBool,
-    /// Bytes behind the last compressed member that are not all zeros.
+    /// Nonzero trailing bytes after the last compressed member.
     trailing: AtomicU64,
-    /// What was read is damaged.
+    /// The input is damaged.
     damaged: AtomicBool,
 }
 
 impl Progress {
-    /// Bytes of the file or stream (as it lies there, compressed or not) read so far.
+    /// Bytes read so far of the file or stream, before decompression.
     pub fn consumed(&self) -> u64 {
         self.consumed.load(Ordering::Relaxed)
     }
 
-    /// Bytes behind the last compressed member of the stream, which belong to nothing; 0 if there
-    /// are none, or only zeros, as tapes and block devices leave. Known when all was read.
+    /// Trailing bytes after the last compressed member. 0 if there are none, or only zeros, which
+    /// tapes and block devices leave. Known at the end of the stream.
     pub fn trailing(&self) -> u64 {
         self.trailing.load(Ordering::Relaxed)
     }
 
-    /// Takes note that not all of what was read could be understood.
+    /// Records that part of the input was unreadable.
     pub(crate) fn note_damage(&self) {
         self.damaged.store(true, Ordering::Relaxed);
     }
 
-    /// The SHA-256 of the bytes read so far, how many they are, and whether they are damaged.
+    /// The SHA-256 and count of the bytes read so far, and whether they are damaged.
     pub fn mark(&self) -> SourceMark {
         let sha256 = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
         SourceMark {
@@ -54,17 +53,17 @@ impl Progress {
         }
     }
 
-    /// Takes in the next bytes.
+    /// Hashes and counts the next bytes.
     pub(crate) fn add(&self, bytes: &[u8]) {
         let mut sha256 = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
         sha256.update(bytes);
-        // Under the lock: a mark's two halves belong together.
+        // Under the lock: the hash and the count of a mark must match.
         self.consumed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 }
 
-/// What a failed read of unwrapped bytes means: the stream failed, or its bytes came and
-/// cannot be unpacked. `offset` is how many bytes came before.
+/// Classifies a failed read of decompressed bytes: the stream failed, or its bytes cannot be
+/// decompressed. `offset` is the number of bytes before.
 pub(super) fn failed(
     name: &str,
     offset: u64,
@@ -79,7 +78,7 @@ pub(super) fn failed(
     SourceError::Damaged { name, offset, what }
 }
 
-/// Counts what is read from the stream itself.
+/// Counts bytes read from the raw stream.
 struct Counted<R> {
     inner: R,
     progress: Arc<Progress>,
@@ -102,7 +101,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The stream without its wrapping.
+/// The decompressed stream.
 ///
 /// # Errors
 /// Reading the first bytes failed, or a decompressor cannot start.

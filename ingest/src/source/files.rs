@@ -1,5 +1,4 @@
-//! Capture files and streams: which format a stream has, and which files a person
-//! means who names files, folders and `-`.
+//! Capture files and streams: format detection, and expansion of file names, folders and `-`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,7 +17,7 @@ use super::pcapng::{self, PcapngReader};
 use super::stoppable::Stoppable;
 use super::{Event, PacketSource, SourceError};
 
-/// What standard input is called in messages.
+/// The name of standard input in messages.
 const STANDARD_INPUT: &str = "standard input";
 
 /// An open capture file or stream.
@@ -28,7 +27,7 @@ pub struct CaptureFile {
     ended: bool,
 }
 
-/// The formats that are read.
+/// Supported formats.
 enum Format {
     Pcap(PcapReader),
     Pcapng(PcapngReader),
@@ -59,9 +58,9 @@ pub fn open(path: &Path) -> Result<CaptureFile, SourceError> {
     Ok(capture)
 }
 
-/// Opens a capture that comes as a stream; `name` is what messages call it.
+/// Opens a capture stream. `name` identifies it in messages.
 ///
-/// It reads only as far as it must, so packets of a live pipe come as they are written.
+/// It never reads further than necessary, so packets of a live pipe arrive as they are written.
 ///
 /// # Errors
 /// The stream cannot be read, or it is not a capture.
@@ -105,17 +104,17 @@ impl CaptureFile {
         }
     }
 
-    /// How far it has been read: bytes of the file as it lies there, compressed or not.
+    /// The read position in bytes of the file, before decompression.
     pub fn position(&self) -> u64 {
         self.input().progress().consumed()
     }
 
-    /// The counter behind [`CaptureFile::position`], to be looked at from another thread.
+    /// The counter behind [`CaptureFile::position`], for another thread.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(self.input().progress())
     }
 
-    /// Bytes held to read from.
+    /// Buffer size, bytes.
     #[cfg(test)]
     pub(super) fn buffer_size(&self) -> usize {
         self.input().buffer_size()
@@ -173,7 +172,7 @@ impl PacketSource for CaptureFile {
     }
 }
 
-/// Something to read a capture from.
+/// A place to read a capture from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A file, or a named pipe.
@@ -183,8 +182,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Opens it. A stream (standard input, a named pipe) ends when `stop` is set, however long
-    /// nothing comes out of it.
+    /// Opens it. A stream (standard input, a named pipe) ends when `stop` is set, even while it is silent.
     ///
     /// # Errors
     /// As [`open`].
@@ -205,7 +203,7 @@ impl Place {
         }
     }
 
-    /// Whether it can be read once only.
+    /// Whether it can be read only once.
     pub fn is_stream(&self) -> bool {
         match self {
             Place::File(path) => !path.is_file(),
@@ -223,32 +221,32 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Something in a folder that is not imported, and why.
+/// A folder entry that is not imported, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Why, in words.
+    /// The reason, as text.
     pub reason: String,
 }
 
-/// What a list of names stands for.
+/// The result of expanding a list of names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    /// What to read: in the order of the names, and a folder's files sorted by path.
+    /// Captures to read: in the order of the names, files of a folder sorted by path.
     pub found: Vec<Place>,
-    /// What folders hold beside captures.
+    /// Folder entries that are not captures.
     pub skipped: Vec<Skipped>,
 }
 
-/// Expands names as a person gives them: a file stands for itself, a folder for all
-/// captures in it and below it, `-` for standard input.
+/// Expands names from the command line: a file is itself, a folder is all captures below it, `-` is
+/// standard input.
 ///
-/// In a folder a file counts as a capture by its first bytes, whatever it is called. A
-/// file that is named is taken at its word: opening it says what is wrong with it.
+/// In a folder, the first bytes decide whether a file is a capture, not its name. An explicitly
+/// named file is always accepted: opening it reports any error.
 ///
 /// # Errors
-/// A name leads nowhere, or a folder that is named cannot be listed.
+/// A name does not exist, or a named folder cannot be listed.
 pub fn expand(names: &[PathBuf]) -> Result<Places, SourceError> {
     let mut places = Places::default();
     for name in names {
@@ -267,7 +265,7 @@ pub fn expand(names: &[PathBuf]) -> Result<Places, SourceError> {
     Ok(places)
 }
 
-/// A folder's entries, the last first.
+/// A folder's entries, in reverse order.
 fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut entries = fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.path()))
@@ -276,7 +274,7 @@ fn list(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-/// Goes through what is still to be looked at, from the end of the list.
+/// Visits the remaining entries, from the end of the list.
 fn walk(mut todo: Vec<PathBuf>, places: &mut Places) {
     while let Some(path) = todo.pop() {
         match look_at(&path) {
@@ -302,7 +300,7 @@ fn look_at(path: &Path) -> std::io::Result<Entry> {
     if itself.is_dir() {
         return list(path).map(Entry::Folder);
     }
-    // A link to a file is followed; one to a folder is not: it may lead round in a circle.
+    // Follows links to files, not to folders: those may form a cycle.
     let target = fs::metadata(path)?;
     if target.is_dir() {
         return Ok(Entry::Other("a link to a folder".to_owned()));
@@ -311,7 +309,7 @@ fn look_at(path: &Path) -> std::io::Result<Entry> {
         return Ok(Entry::Other("not a regular file".to_owned()));
     }
     match open(path) {
-        // A damaged capture is one: reading it says where the damage is.
+        // A damaged capture counts as one: reading it reports the damage.
         Ok(_) | Err(SourceError::Damaged { .. }) => Ok(Entry::Capture),
         Err(SourceError::NotACapture { what, .. }) => Ok(Entry::Other(what)),
         Err(SourceError::Io { source, .. }) => Err(source),

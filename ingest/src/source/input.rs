@@ -1,5 +1,5 @@
-//! A byte stream read in big pieces, from which records are handed out where they
-//! lie: no copy and no system call a packet.
+//! A buffered byte stream with large reads. Records are borrowed from the buffer: no copy and no
+//! system call per packet.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -7,12 +7,11 @@ use std::sync::Arc;
 use super::SourceError;
 use super::compressed::{self, Progress};
 
-/// One read's size, bytes. (Reading 2 GB out of the page cache took the same processor
-/// time with 64 KiB and with 1 MiB.)
+/// Read size, bytes. (2 GB from the page cache took the same processor time with 64 KiB and 1 MiB.)
 const CHUNK: usize = 256 * 1024;
 
-/// The longest frame that any known writer makes, bytes: what libpcap and Wireshark allow for USB
-/// and D-Bus. A length above it is no length.
+/// The longest valid frame, bytes: the limit of libpcap and Wireshark for USB and D-Bus. A larger
+/// length field is damage.
 pub(super) const MAX_FRAME: usize = 128 << 20;
 
 /// The buffered stream. The unread bytes are `buffer[start..end]`.
@@ -23,7 +22,7 @@ pub(super) struct Input {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Where `start` stands in the decompressed stream.
+    /// Offset of `start` in the decompressed stream.
     offset: u64,
     ended: bool,
 }
@@ -39,7 +38,7 @@ impl Input {
         Input { name, reader, progress, buffer, start: 0, end: 0, offset: 0, ended: false }
     }
 
-    /// What has been read and not taken yet.
+    /// Bytes that are read but not consumed.
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         // The invariant start <= end <= buffer.len() holds by construction.
@@ -51,21 +50,21 @@ impl Input {
         &self.name
     }
 
-    /// How far the stream under the decompression has been read.
+    /// The read position of the stream before decompression.
     pub(super) fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
-    /// Bytes held.
+    /// Buffer size, bytes.
     #[cfg(test)]
     pub(super) fn buffer_size(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Makes at least `need` bytes available; false if the stream ends before.
+    /// Makes at least `need` bytes available. False if the stream ends before.
     ///
-    /// It waits for no more than `need`, so a live pipe is not held up. The caller
-    /// bounds `need`: the buffer grows towards it as the bytes come.
+    /// It never waits for more than `need`, so a live pipe is not delayed. The caller bounds `need`;
+    /// the buffer grows as bytes arrive.
     #[inline]
     pub(super) fn fill(&mut self, need: usize) -> Result<bool, SourceError> {
         if self.end - self.start >= need { Ok(true) } else { self.read_on(need) }
@@ -81,7 +80,7 @@ impl Input {
                 return Ok(false);
             }
             if self.end == self.buffer.len() {
-                // Twice as much as has come: a length in the file alone takes no memory.
+                // Doubles with the bytes received: a false length field alone allocates nothing.
                 self.buffer.resize(self.end * 2, 0);
             }
             let room = self.buffer.get_mut(self.end..).unwrap_or_default();
@@ -98,12 +97,12 @@ impl Input {
         Ok(true)
     }
 
-    /// Whether the stream is at its end: nothing is left to take.
+    /// Whether the stream has ended and the buffer is empty.
     pub(super) fn at_end(&mut self) -> Result<bool, SourceError> {
         self.fill(1).map(|more| !more)
     }
 
-    /// Takes `count` of the available bytes off the front.
+    /// Consumes `count` available bytes.
     #[inline]
     pub(super) fn take(&mut self, count: usize) {
         let count = count.min(self.end - self.start);
@@ -111,7 +110,7 @@ impl Input {
         self.offset += count as u64;
     }
 
-    /// Steps over so many bytes, which are not kept; false if the stream ends before.
+    /// Skips `count` bytes. False if the stream ends before.
     pub(super) fn skip(&mut self, count: usize) -> Result<bool, SourceError> {
         let mut left = count;
         while left > 0 {
@@ -125,7 +124,7 @@ impl Input {
         Ok(true)
     }
 
-    /// A [`SourceError::Damaged`] at the front of what is available.
+    /// A [`SourceError::Damaged`] at the current offset.
     pub(super) fn damaged(&self, what: impl Into<String>) -> SourceError {
         SourceError::Damaged { name: self.name.clone(), offset: self.offset, what: what.into() }
     }
@@ -141,8 +140,7 @@ impl Input {
     }
 }
 
-/// Reads an integer at `at` in the byte order said; 0 where the bytes end, which
-/// callers exclude by checking lengths first.
+/// Reads an integer at `at` in the given byte order. 0 past the end, which callers exclude by a length check.
 macro_rules! integer {
     ($name:ident, $type:ty) => {
         #[inline]

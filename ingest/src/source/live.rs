@@ -1,30 +1,28 @@
 //! Live capture on Linux: packet sockets with a ring shared with the kernel
 //! (AF_PACKET, TPACKET_V3; packet(7)). It needs CAP_NET_RAW.
 //!
-//! * [`options`]: what is asked for, the errors, the handle to stop
+//! * [`options`]: options, errors, stop handle
 //! * `capture`: one interface: socket, ring, counters
-//! * `follow`: which interfaces are captured on as they come and go
-//! * `frame`: from a ring's block to frames as they were on the wire
-//! * `links`: which interfaces there are, by netlink
-//! * `ring`, `sys`: the shared memory and the system calls; the only unsafe code
+//! * `follow`: tracks interfaces that appear and disappear
+//! * `frame`: restores frames from a ring block to wire format
+//! * `links`: lists interfaces through netlink
+//! * `ring`, `sys`: shared memory and system calls; the only unsafe code
 //!
-//! **Interfaces.** One socket and ring each. With `any`, an interface that
-//! comes up later is opened within a fraction of a second (netlink tells), and
-//! one that is removed is drained and closed. An interface that only goes down
-//! stays open. A named interface that was removed is opened again when it comes
-//! back, as a new interface of the source; when the last named one is removed,
-//! the source ends with an error, for then it listens to nothing.
+//! **Interfaces.** Each has one socket and one ring. With `any`, a new interface is opened within a
+//! fraction of a second after a netlink notice. A removed interface is drained and closed. An
+//! interface that only goes down stays open. A named interface that returns after removal is opened
+//! again as a new interface of the source. When the last named interface is removed, the source ends
+//! with an error.
 //!
-//! **Packets** are lent out of the ring without a copy, with the kernel's
-//! nanosecond time, whole (a frame longer than a block, 128 KiB at least, is cut
-//! and shows it by its length). A VLAN tag that the kernel took out is put back.
-//! Frames of offloading hardware are as the kernel handles them: segments merged
-//! to 64 KiB, checksums of outgoing packets not filled in. Within an interface
-//! they come in the kernel's order; across interfaces they may be out of order
-//! by what their rings hold.
+//! **Packets** are borrowed from the kernel ring without a copy, with the kernel's nanosecond time.
+//! They are whole, except that a frame longer than a block (at least 128 KiB) is cut, which its
+//! length shows. A VLAN tag that the kernel stripped is restored. Offloading leaves frames as the
+//! kernel handles them: segments merged to 64 KiB, checksums of outgoing packets not filled in.
+//! Packets of one interface keep the kernel's order. Across interfaces they may be out of order by
+//! the content of the rings.
 //!
-//! **Loss.** The kernel counts what it had no room for; the count is taken each
-//! second, when a block says that there is some, and at the end. A loss spans from one count to the next.
+//! **Loss.** The kernel counts drops caused by a full ring. The source reads the count each second,
+//! when a block reports drops, and at the end. A loss spans from one reading to the next.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -60,35 +58,36 @@ use self::links::Links;
 pub use self::options::{Interfaces, LiveError, LiveOptions, StopHandle};
 use super::{Event, Lost, PacketSource, SourceError};
 
-/// How often [`Event::Idle`] comes, whether there are packets or not.
+/// Interval of [`Event::Idle`], with or without packets.
 const IDLE_EVERY: Duration = Duration::from_millis(250);
-/// How often the kernel is asked for its counts when nothing else calls for it.
+/// Maximum interval between reads of the kernel's counters.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// Word of a change of interfaces is left to settle: changes come in swarms.
+/// Delay after an interface change notice, because changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(50);
 /// The bounds of [`LiveOptions::retire`].
 const RETIRE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
-/// How often a capture that ends is looked at.
+/// Poll interval of a capture that is being drained.
 const DRAIN_EVERY: Duration = Duration::from_millis(5);
 
-/// What the kernel counted, over all interfaces since the start.
+/// Kernel counters of all interfaces since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Packets put in the rings.
     pub captured: u64,
-    /// Packets for which a ring had no room; each was reported by [`Event::Lost`].
+    /// Drops because a ring was full. Each is reported by [`Event::Lost`].
     pub dropped: u64,
     /// How often a ring became full.
     pub freezes: u64,
 }
 
-/// Packets from network interfaces, as they pass.
+/// Live packets from network interfaces.
 ///
-/// [`Event::Idle`] says that the source was listening up to a moment and has given every packet from before it. Packets that the rings
-/// still hold keep that moment back: some hundred milliseconds if the caller keeps up.
+/// [`Event::Idle`] reports a moment up to which the source has captured and delivered every packet.
+/// Unread packets in the rings delay that moment, by some hundred milliseconds if the caller keeps
+/// up.
 ///
-/// A source belongs to the network namespace of the thread that opened it; a
-/// thread that asks it for events must be in the same one.
+/// A source belongs to the network namespace of the thread that opened it. A thread that reads
+/// events must be in the same one.
 #[derive(Debug)]
 pub struct LiveSource {
     options: LiveOptions,
@@ -96,10 +95,10 @@ pub struct LiveSource {
     stop: StopHandle,
     wake: PipeReader,
     captures: Vec<Capture>,
-    /// What is to be said before the next packet.
+    /// Events to deliver before the next packet.
     pending: VecDeque<Event<'static>>,
     current: Option<Cursor>,
-    /// Which capture is the next to be asked for a block.
+    /// The capture whose ring is checked next.
     turn: usize,
     next_number: u32,
     phase: Phase,
@@ -107,29 +106,29 @@ pub struct LiveSource {
     count_due: Instant,
     list_due: Option<Instant>,
     statistics: Statistics,
-    /// Up to when it was listening and has given every packet.
+    /// All packets up to this moment are delivered.
     heard: Time,
-    /// What ended it, to be said after what is pending.
+    /// The final error, delivered after the pending events.
     error: Option<SourceError>,
     /// Reused from one poll to the next.
     poll_set: Vec<libc::pollfd>,
 }
 
-/// The place in the block that is being handed out.
+/// The read position in the current block.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
     /// Which of the captures.
     capture: usize,
-    /// Where the next packet's header is in the block.
+    /// Offset of the next packet's header in the block.
     at: usize,
-    /// Packets still to come.
+    /// Packets left in the block.
     left: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// Asked to end at this moment; what the rings hold is given still.
+    /// Stopped at this moment. The rings are still drained.
     Stopping(Time),
     Ended,
 }
@@ -143,8 +142,8 @@ struct Found {
 }
 
 impl LiveSource {
-    /// Starts to listen. From the return of this on, every packet of the
-    /// interfaces is either given or counted as lost.
+    /// Starts the capture. After this returns, every packet of the interfaces is either delivered or
+    /// counted as lost.
     pub fn open(mut options: LiveOptions) -> Result<LiveSource, LiveError> {
         options.retire = options.retire.clamp(RETIRE.0, RETIRE.1);
         let setup = |step| move |source| LiveError::Setup { interface: "any".into(), step, source };
@@ -196,17 +195,17 @@ impl LiveSource {
         Ok(source)
     }
 
-    /// What ends this source from another thread.
+    /// A handle to stop this source from another thread.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
     }
 
-    /// What the kernel counted up to the last time it was asked.
+    /// The kernel counters at their last reading.
     pub fn statistics(&self) -> Statistics {
         self.statistics
     }
 
-    /// The next packet of the current block; gives the block back at its end.
+    /// The next packet of the current block. Releases the block at its end.
     fn next_packet(&mut self) -> Option<Found> {
         let cursor = self.current.as_mut()?;
         let capture = self.captures.get_mut(cursor.capture)?;
@@ -218,8 +217,7 @@ impl LiveSource {
                 Some((frame, whole))
             });
             let Some((frame, (bytes, length))) = found else {
-                // The kernel does not write such a block. What it should have
-                // held is missing all the same, so say that.
+                // The kernel does not write such a block. Its packets are missing, so report a loss.
                 self.pending.push_back(Event::Lost(Lost {
                     interface: Some(capture.number),
                     packets: u64::from(cursor.left),
@@ -242,7 +240,7 @@ impl LiveSource {
         None
     }
 
-    /// Between two blocks: does what is due, and takes the next block or waits.
+    /// Between two blocks: runs timers, then takes the next block or waits.
     fn advance(&mut self) -> Result<(), SourceError> {
         let now = Instant::now();
         if self.phase == Phase::Running && self.stop.is_stopped() {
@@ -271,7 +269,7 @@ impl LiveSource {
         }
     }
 
-    /// What is done by the clock, however busy the rings are.
+    /// Runs timers, however busy the rings are.
     fn do_what_is_due(&mut self, now: Instant) -> Result<(), SourceError> {
         if now >= self.count_due {
             self.count_due = now + COUNT_EVERY;
@@ -296,15 +294,15 @@ impl LiveSource {
         Ok(())
     }
 
-    /// Up to when every packet was given; the beginning of time if that cannot be told.
+    /// The time up to which every packet is delivered; the minimum time if unknown.
     fn heard_until(&mut self) -> Time {
-        // The clock first: what comes in later is later.
+        // Read the clock first: later packets have later times.
         let now = current_time();
         let mut unread = self.captures.iter_mut().map(|capture| capture.unread_since(now));
         unread.try_fold(now, |all, one| one.map(|one| all.min(one))).unwrap_or(Time::MIN)
     }
 
-    /// Makes the next ready block the current one, taking turns.
+    /// Takes the next ready block, round-robin over the captures.
     fn take_block(&mut self) -> Result<bool, SourceError> {
         let count = self.captures.len();
         for offset in 0..count {
@@ -322,7 +320,7 @@ impl LiveSource {
         Ok(false)
     }
 
-    /// Takes the kernel's counts of one capture.
+    /// Reads the kernel counters of one capture.
     fn count(&mut self, at: usize) -> Result<(), SourceError> {
         let Some(capture) = self.captures.get_mut(at) else { return Ok(()) };
         let counted = capture.take_counted().map_err(|source| failed(&capture.name, source))?;
@@ -341,7 +339,7 @@ impl LiveSource {
         Ok(())
     }
 
-    /// How long to wait when no ring has anything.
+    /// Poll timeout while all rings are empty.
     fn patience(&self, now: Instant) -> Duration {
         if self.captures.iter().any(Capture::is_ending) {
             return DRAIN_EVERY;
@@ -350,7 +348,7 @@ impl LiveSource {
         due.saturating_duration_since(now)
     }
 
-    /// Waits for a block, word of other interfaces, or the stop.
+    /// Waits for a block, an interface change, or the stop.
     fn wait(&mut self, timeout: Duration) -> Result<(), SourceError> {
         // Descriptor -1 is skipped by poll: once stopping, the pipe stays readable.
         let watched = |fd| if self.phase == Phase::Running { fd } else { -1 };

@@ -1,6 +1,6 @@
-//! The pcapng file format (draft-ietf-opsawg-pcapng): sections of either byte order,
-//! any number of interfaces with their own clocks, packets with options, and blocks
-//! that are kept to be given back.
+//! The pcapng file format (draft-ietf-opsawg-pcapng): sections of either byte order, any number of
+//! interfaces with their own clocks, packets with options, and other blocks, which are kept for
+//! export.
 
 mod blocks;
 mod options;
@@ -92,7 +92,7 @@ pub(super) struct PcapngReader {
     given: usize,
     /// Bytes behind them that are not kept.
     left_out: usize,
-    /// Of the block at the front the losses were told already, and that it is cut.
+    /// The losses and the cut of the block at the front are reported already.
     lost_told: bool,
     cut_told: bool,
     scratch: Vec<u8>,

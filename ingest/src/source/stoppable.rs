@@ -1,4 +1,4 @@
-//! A stream that may be silent for as long as it likes, read so that a stop is seen meanwhile.
+//! A stream reader that notices a stop while the stream is silent.
 
 use std::io::{self, Read};
 use std::sync::Arc;

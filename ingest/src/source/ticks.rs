@@ -1,5 +1,4 @@
-//! Time stamps as files carry them (ticks of some length from some start), turned
-//! into nanoseconds since 1970.
+//! Converts file time stamps (ticks with a unit and an offset) to nanoseconds since 1970.
 
 use capstan_model::Time;
 use capstan_model::packet::Stamp;

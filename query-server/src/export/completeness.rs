@@ -1,5 +1,4 @@
-//! How complete a window is: what was listened to, of when that is unknown, what is known to be missing, and what
-//! the catalog hides.
+//! The completeness of a window: coverage, times with unknown coverage, known losses, and gaps of the catalog.
 
 use std::collections::BTreeMap;
 
@@ -8,44 +7,44 @@ use capstan_model::words::count;
 use capstan_model::{GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Window, WriterKind};
 
-/// Of what is many, the first are named.
+/// Of long lists, the first so many are named.
 const NAMED: usize = 8;
 
 /// How complete a window is, as far as the catalog knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Completeness {
-    /// Moments of the window of which nothing says that anybody listened, or that a live recorder did
-    /// which had listened before and did after. Ascending, apart from each other.
+    /// Times of the window without known coverage, or between two coverages of one live recorder. Ascending and
+    /// disjoint.
     ///
-    /// A window without a start or end begins or ends where listening did, or the packets of imports do: an import
-    /// that was broken off has not said yet when somebody listened. Without any coverage, an open end stays open.
+    /// A window without a start or end is bounded by the coverage, or by the packets of imports: an interrupted
+    /// import has not committed its coverage yet. Without any coverage, an open end stays open.
     pub unknown: Vec<TimeRange>,
-    /// What is known to be missing in the window, added up.
+    /// Known losses in the window, added up.
     pub losses: Vec<Lost>,
-    /// Objects of the catalog that cannot be used: what they say of the window is hidden, and the rest of this
-    /// is without it.
+    /// Unusable objects of the catalog. The facts they have about the window are hidden, and the other fields
+    /// lack them.
     pub gaps: Vec<Gap>,
 }
 
-/// What one recorder lost on one interface, of one cause.
+/// The losses of one recorder on one interface by one cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Who lost it.
+    /// The generation that lost them.
     pub of: GenerationId,
-    /// Where, if it can be told.
+    /// The interface, if known.
     pub interface: Option<u32>,
     /// Why.
     pub cause: LossCause,
-    /// Packets; 0 if it cannot be told.
+    /// Packets; 0 if unknown.
     pub packets: u64,
-    /// Bytes; 0 if it cannot be told.
+    /// Bytes; 0 if unknown.
     pub bytes: u64,
-    /// From the first of these losses to the last; none if it is not known when they were.
+    /// From the first of these losses to the last; none if unknown.
     pub range: Option<TimeRange>,
 }
 
 impl Completeness {
-    /// Looks at what the catalog says about a window.
+    /// Evaluates what the catalog says about a window.
     pub fn of(said: &Window, window: TimeRange) -> Completeness {
         let mut all = Vec::new();
         let mut live: BTreeMap<RecorderId, Vec<TimeRange>> = BTreeMap::new();
@@ -56,7 +55,7 @@ impl Completeness {
                 live.entry(listened.by.recorder).or_default().push(range);
             }
         }
-        // Without any coverage it is unknown at all times, not only while packets were seen.
+        // Without any coverage, all times are unknown, not only those of the packets.
         let imported = imported(said).filter(|_| !all.is_empty());
         let reach: Vec<TimeRange> = all.iter().copied().chain(imported).collect();
         let mut unknown = gaps(bounded(window, &reach), all);
@@ -70,7 +69,7 @@ impl Completeness {
         Completeness { unknown: union(unknown), losses: losses(said), gaps }
     }
 
-    /// Whether all of the window was listened to and nothing is known to be missing.
+    /// Whether coverage is complete and no loss is known.
     pub fn is_complete(&self) -> bool {
         self.unknown.is_empty() && self.losses.is_empty() && self.gaps.is_empty()
     }
@@ -80,7 +79,7 @@ impl Completeness {
         self.losses.iter().map(|lost| lost.packets).fold(0, u64::saturating_add)
     }
 
-    /// What was lost, by its cause, in words.
+    /// The losses by cause, in words.
     pub fn lost(&self) -> Vec<String> {
         let mut by_cause: BTreeMap<&str, Sum> = BTreeMap::new();
         for lost in &self.losses {
@@ -89,7 +88,7 @@ impl Completeness {
         by_cause.into_iter().map(|(cause, sum)| sum.words(cause)).collect()
     }
 
-    /// Of when it is unknown whether anybody listened, in words; of many stretches the first.
+    /// Times with unknown coverage, in words; of many the first.
     pub fn not_known(&self) -> Option<String> {
         if self.unknown.is_empty() {
             return None;
@@ -187,8 +186,8 @@ fn losses(said: &Window) -> Vec<Lost> {
     lost
 }
 
-/// When the packets were of which nobody knows that they were recorded live. A live recorder commits packets and
-/// when it listened together, and its newest packets may be later than what it can say so far.
+/// Times of packets that are not known to be recorded live. A live recorder commits packets and coverage
+/// together, and its newest packets may be later than its coverage.
 fn imported(said: &Window) -> impl Iterator<Item = TimeRange> {
     let is_live = |of: &GenerationId| {
         let info = said.writers.get(of).and_then(Option::as_ref);
@@ -208,7 +207,7 @@ fn hull(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
     }
 }
 
-/// The window, where it is open-ended up to where the ranges begin and end.
+/// The window; an open end is bounded by the ranges.
 fn bounded(window: TimeRange, ranges: &[TimeRange]) -> TimeRange {
     let first = ranges.iter().map(|range| range.start).min().unwrap_or(window.start);
     let last = ranges.iter().map(|range| range.end).max().unwrap_or(window.end);
@@ -218,7 +217,7 @@ fn bounded(window: TimeRange, ranges: &[TimeRange]) -> TimeRange {
     }
 }
 
-/// What of the window none of the ranges covers.
+/// The parts of the window that no range covers.
 fn gaps(window: TimeRange, ranges: Vec<TimeRange>) -> Vec<TimeRange> {
     let mut gaps = Vec::new();
     let mut heard_to = window.start;
@@ -234,7 +233,7 @@ fn gaps(window: TimeRange, ranges: Vec<TimeRange>) -> Vec<TimeRange> {
     gaps
 }
 
-/// Ascending and apart from each other.
+/// Ascending and disjoint.
 fn union(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
     ranges.retain(|range| range.start < range.end);
     ranges.sort_unstable_by_key(|range| range.start);

@@ -10,7 +10,7 @@ use super::read::{Prefetch, Push, SegmentExtras, Slice};
 use super::records::{Arena, HEADER};
 use crate::view::OpenSegment;
 
-/// Pieces that are on their way while one is put together.
+/// Pieces that are prefetched while one is assembled.
 const AHEAD: usize = 2;
 
 /// Bytes a packet may take beside its payload: record, raw ticks, headers.
@@ -21,7 +21,7 @@ const PACKET_OVERHEAD: usize = HEADER + 8 + 128;
 pub(super) struct LargePart {
     open: Arc<OpenSegment>,
     part: PartReader,
-    /// Pieces that were not asked for yet.
+    /// Pieces that are not requested yet.
     pieces: VecDeque<Piece>,
     coming: VecDeque<Prefetch<Vec<u8>>>,
 }
@@ -44,19 +44,19 @@ impl LargePart {
         Ok(LargePart { open: Arc::clone(open), part, pieces, coming: VecDeque::new() })
     }
 
-    /// Packets that were not put together yet.
+    /// Packets that are not assembled yet.
     pub(super) fn left(&self) -> u64 {
         self.part.left()
     }
 
-    /// Bytes that the packets which [`LargePart::assemble`] puts together next may take.
+    /// Upper bound for the bytes that the next [`LargePart::assemble`] adds.
     pub(super) fn size(&self) -> usize {
         let (packets, payload) = self.part.at_hand();
         packets.saturating_mul(PACKET_OVERHEAD).saturating_add(payload)
     }
 
-    /// Puts the packets inside the range together, as far as what was read reaches; says what
-    /// has to be read next, none if that was all.
+    /// Assembles the packets inside the range, as far as the read pieces reach. Returns what to read next; none
+    /// at the end.
     ///
     /// # Errors
     /// Stored bytes do not fit together.
@@ -73,10 +73,10 @@ impl LargePart {
         Ok(Some(wants?).filter(|wants| *wants != Wants::Nothing))
     }
 
-    /// Reads what is wanted, and asks for the next pieces.
+    /// Reads the wanted pieces, and prefetches the next ones.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// They cannot be read.
     pub(super) async fn read(&mut self, wants: Wants) -> Result<(), Failure> {
         while self.coming.len() < AHEAD
             && let Some(piece) = self.pieces.pop_front()

@@ -1,4 +1,4 @@
-//! From segments to one order of packets.
+//! Merges the packets of all segments into one order.
 
 mod fill;
 
@@ -22,18 +22,18 @@ use super::{Export, LEAST_MEMORY, Order, Report, Skipped};
 use crate::select::Selection;
 use crate::view::PinnedView;
 
-/// Most bytes of payload and rows that are read and put together at a time.
+/// Most bytes of payload and rows that are read and assembled at a time.
 const LARGEST_SLICE: usize = 16 << 20;
 
-/// The part of the memory that one slice may take; four are held at the worst.
+/// The share of the memory for one slice, 1 of so many; at most four slices are held.
 const SLICE_SHARE: usize = 16;
 
-/// Bytes of payload and rows that are read and put together at a time.
+/// Bytes of payload and rows that are read and assembled at a time.
 pub(super) fn slice_bytes(memory: usize) -> u64 {
     (memory.max(LEAST_MEMORY) / SLICE_SHARE).min(LARGEST_SLICE) as u64
 }
 
-/// Whether a failure is about one segment only, so that the others can still be read.
+/// Whether a failure concerns one segment only, so that the others can still be read.
 fn is_local(failure: &Failure) -> bool {
     matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound | FailureKind::TooNew)
 }
@@ -42,18 +42,18 @@ fn is_local(failure: &Failure) -> bool {
 #[derive(Debug)]
 struct Source {
     run: Run,
-    /// Whose segment it is of.
+    /// The index of its segment.
     segment: usize,
 }
 
-/// What runs of one segment have in common.
+/// State shared by the runs of one segment.
 #[derive(Debug)]
 struct Active {
     state: u32,
     blocks: VecDeque<Block>,
-    /// How many packets come before the next block; `u64::MAX` if there is none.
+    /// Number of packets before the next block; `u64::MAX` if there is none.
     next_block: u64,
-    /// Runs that are not at their ends.
+    /// Runs that are not consumed yet.
     runs: usize,
 }
 
@@ -79,7 +79,7 @@ struct Merge<'a> {
     active: Vec<Active>,
     sources: Vec<Option<Source>>,
     heap: BinaryHeap<Reverse<(Position, usize)>>,
-    /// Blocks about the whole capture that come at its end.
+    /// Blocks about the whole capture, written at its end.
     tail: Vec<(u32, Block)>,
     spill: Spill,
     output: Output<'a>,
@@ -139,8 +139,7 @@ pub(super) async fn run(
 }
 
 impl Merge<'_> {
-    /// Writes the secrets that segments keep of which nothing else is in the file: what they
-    /// decrypt may be.
+    /// Writes secrets of segments without packets in the file: they may decrypt packets of other segments.
     async fn write_secrets(&mut self, window: &Window) -> Result<(), Failure> {
         let view = Arc::clone(self.view);
         let opening = secrets(window, &self.pending).into_iter().map(|segment| {
@@ -184,8 +183,8 @@ impl Merge<'_> {
         Position { time, state, ordinal: head.ordinal }
     }
 
-    /// Writes packets of the run with the least one, up to where another run, or a segment not
-    /// begun, may have one that comes before.
+    /// Writes packets of the least run, up to the first packet of another run, or of a segment that is not open
+    /// yet.
     async fn emit(&mut self, pending: Option<Position>) -> Result<(), Failure> {
         let Some(Reverse((_, place))) = self.heap.pop() else { return Ok(()) };
         let other = self.heap.peek().map(|Reverse((position, _))| *position);
@@ -231,7 +230,7 @@ impl Merge<'_> {
         }
     }
 
-    /// Writes the blocks that come before a packet, or all that are left.
+    /// Writes the blocks before a packet, or all that are left.
     fn write_blocks(&mut self, segment: usize, ordinal: Option<u64>) {
         let Some(active) = self.active.get_mut(segment) else { return };
         while let Some(block) = active.block_due(ordinal) {
@@ -268,7 +267,7 @@ impl Merge<'_> {
         )
     }
 
-    /// Reads the next segment's selected packets into runs, and logs what of it cannot be read.
+    /// Reads the selected packets of the next segment into runs, and logs what cannot be read.
     async fn begin(&mut self) -> Result<(), Failure> {
         let Some(next) = self.pending.pop_front() else { return Ok(()) };
         let before = self.report.skipped.len();
@@ -317,7 +316,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Notes packets that cannot be read, if that is about this segment only.
+    /// Records unreadable packets, if the failure concerns this segment only.
     fn skip(&mut self, segment: &Segment, packets: u64, failure: Failure) -> Result<(), Failure> {
         if !is_local(&failure) {
             return Err(failure);

@@ -1,4 +1,4 @@
-//! In which order packets come, and so in which order segments are begun.
+//! The order of packets, which is also the order in which segments are opened.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{Export, Order};
 use crate::view::StoreView;
 
-/// Requests that are sent side by side before the first packet.
+/// Requests that are sent concurrently before the first packet.
 pub(super) const AT_ONCE: usize = 16;
 
-/// Where a packet comes in the file. Without a time comes before with one; for the recorded
-/// order no packet has a time here.
+/// The position of a packet in the file. Packets without a time come first; in recorded order no packet has a
+/// time here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
     pub(super) time: Option<Time>,
@@ -22,15 +22,15 @@ pub(super) struct Position {
     pub(super) ordinal: u64,
 }
 
-/// A segment that was not begun yet.
+/// A segment that is not open yet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// No packet of it comes before.
+    /// Lower bound for the positions of its packets.
     pub(super) from: Position,
     pub(super) segment: Arc<Segment>,
 }
 
-/// Segments that no packet comes from, with decryption secrets that those which do may need.
+/// Segments without selected packets, but with decryption secrets that the selected ones may need.
 pub(super) fn secrets(window: &Window, chosen: &VecDeque<Pending>) -> Vec<Arc<Segment>> {
     let recorders: BTreeSet<RecorderId> = chosen.iter().map(|of| of.segment.of.recorder).collect();
     let names: BTreeSet<&str> = chosen.iter().map(|of| &*of.segment.entry.name).collect();
@@ -38,13 +38,13 @@ pub(super) fn secrets(window: &Window, chosen: &VecDeque<Pending>) -> Vec<Arc<Se
     of_chosen.filter(|of| !names.contains(&*of.entry.name)).cloned().collect()
 }
 
-/// The ranks of generations: what packets of the same time are ordered by, or of the recorded order.
+/// The ranks of generations: they order packets of the same time, or all packets in recorded order.
 pub(super) type Ranks = BTreeMap<GenerationId, u32>;
 
-/// The ranks of all who say something of a window.
+/// The ranks of all generations that have facts in a window.
 ///
 /// # Errors
-/// What the store says.
+/// Any failure of the store.
 pub(super) async fn ranks(
     view: &StoreView,
     window: &Window,
@@ -65,7 +65,7 @@ pub(super) async fn ranks(
     Ok(generations.into_iter().zip(0..).collect())
 }
 
-/// The segments that may hold packets of a selection, by where their first packet comes.
+/// The segments that may hold selected packets, by the position of their first packet.
 pub(super) fn pending(window: &Window, what: &Export, ranks: &Ranks) -> VecDeque<Pending> {
     let filter = what.selection.filter();
     let range = what.selection.range;

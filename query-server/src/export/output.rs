@@ -1,5 +1,5 @@
-//! The file as it is written: interfaces as they are needed, blocks where they belong,
-//! pieces of about a megabyte.
+//! Writes the file: interfaces before their first packet, other blocks at their place, in pieces of about a
+//! megabyte.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -16,7 +16,7 @@ use super::pcapng::{Fate, PcapngWriter, Section, SourceSection, Statistics, Writ
 use super::records::Record;
 use super::{Export, Order};
 
-/// What is gathered before it is sent on, bytes.
+/// Size of a piece at which it is sent, bytes.
 const PIECE: usize = 1 << 20;
 
 /// Room beside a piece for the packet that fills it, bytes.
@@ -25,30 +25,30 @@ const SLACK: usize = 64 << 10;
 /// An interface of a generation: the generation's rank in the export, and its number there.
 pub(super) type Point = (u32, u32);
 
-/// The file, and where it goes.
+/// The file, and the channel it is sent to.
 #[derive(Debug)]
 pub(super) struct Output<'a> {
     writer: PcapngWriter,
     buffer: Vec<u8>,
     to: &'a Sender<Bytes>,
-    /// With the first interface of a generation all are written that were described, in their own order.
-    /// A segment describes what its recorder knew when its first packets came, so the order is the
-    /// recorder's, though segments are opened as they are due.
+    /// Writes all described interfaces of a generation, in their own order, together with its first interface. A
+    /// segment describes the interfaces its recorder knew when its first packets came, so this is the recorder's
+    /// order, although segments are opened only when due.
     whole_generations: bool,
-    /// Packets of one generation come together, so that each can be in a section of its own.
+    /// Packets of one generation are contiguous, so that each generation can have a section of its own.
     generations_apart: bool,
-    /// The generation of the packet before.
+    /// The generation of the previous packet.
     state: Option<u32>,
-    /// What the section of its source says that packets of a generation are of.
+    /// The source section of each generation's packets.
     sections: BTreeMap<u32, SourceSection>,
-    /// Generations of which one has several sections: their interfaces are written as they are needed.
+    /// Generations with several sections: their interfaces are written when first used.
     several_sections: BTreeSet<u32>,
     described: BTreeMap<Point, Interface>,
-    /// What each interface in the file is numbered there.
+    /// The number of each interface in the file.
     numbers: BTreeMap<Point, u32>,
-    /// The point of the packet before and its number.
+    /// The point of the previous packet and its number.
     last: Option<(Point, u32)>,
-    /// Interfaces whose statistics came with the source.
+    /// Interfaces whose statistics came from the source.
     counted: BTreeSet<Point>,
     pub(super) packets: u64,
     pub(super) bytes: u64,
@@ -88,20 +88,20 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Packets longer than readers take, which were cut.
+    /// Number of packets that were cut to the length readers accept.
     pub(super) fn cut(&self) -> u64 {
         self.writer.cut()
     }
 
-    /// Learns of interfaces; those known already stay as they are.
+    /// Adds interfaces; known ones stay as they are.
     pub(super) fn describe(&mut self, state: u32, interfaces: &BTreeMap<u32, Interface>) {
         for (number, interface) in interfaces {
             self.described.entry((state, *number)).or_insert_with(|| interface.clone());
         }
     }
 
-    /// The number an interface has in the file; it is written first if it must be. None if
-    /// nobody described it.
+    /// The number of an interface in the file; writes the interface first if needed. None if it was not
+    /// described.
     #[inline]
     fn number_of(&mut self, point: Point) -> Option<u32> {
         match self.last {
@@ -166,7 +166,7 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Goes over to packets of another generation.
+    /// Switches to packets of another generation.
     #[cold]
     fn begin_generation(&mut self, state: u32) {
         self.state = Some(state);
@@ -176,7 +176,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Learns what blocks of a generation are to come.
+    /// Announces the blocks of a generation.
     pub(super) fn expect_blocks<'b>(
         &mut self,
         state: u32,
@@ -191,14 +191,14 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// The packets of a generation that follow are of another section of its source.
+    /// The following packets of a generation belong to another section of its source.
     fn section(&mut self, state: u32, section: SourceSection) {
         self.sections.insert(state, section);
         if self.generations_apart {
             self.begin_generation(state);
             return;
         }
-        // Packets of all generations lie in one section, which names all that was said.
+        // Packets of all generations share one section, which lists all their source sections.
         let mut all: Vec<SourceSection> = Vec::new();
         for section in self.sections.values() {
             if !all.contains(section) {
@@ -208,8 +208,7 @@ impl<'a> Output<'a> {
         self.writer.sources(all, &mut self.buffer);
     }
 
-    /// Writes the interfaces that were described and are not in the file yet: those without
-    /// packets.
+    /// Writes described interfaces that are not in the file yet: those without packets.
     pub(super) fn declare_all(&mut self) {
         self.declare((0, 0)..=(u32::MAX, u32::MAX));
     }
@@ -242,11 +241,11 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes what was lost at the interfaces of this file, where their sources' own
-    /// statistics are not in it. `generation_of` gives the rank of a generation.
+    /// Writes the losses at interfaces of this file, unless their sources' own statistics are in it.
+    /// `generation_of` gives the rank of a generation.
     ///
     /// # Errors
-    /// None that can happen: the interfaces are there.
+    /// None in practice: the interfaces exist.
     pub(super) fn losses(
         &mut self,
         losses: &[Lost],
@@ -262,7 +261,7 @@ impl<'a> Output<'a> {
             if self.counted.contains(&point) || lost.packets == 0 {
                 continue;
             }
-            // A file says 0 where it does not know when.
+            // The file has 0 for an unknown time.
             let at = lost.range.map_or(Time(0), |range| range.end);
             let counted = counts.entry(point).or_insert(Statistics {
                 at,
@@ -292,7 +291,7 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// The point a loss is at: where it says, or the only one of its generation in this file.
+    /// The point of a loss: its own interface, or the only one of its generation in this file.
     fn only_point(&self, state: u32, interface: Option<u32>) -> Option<Point> {
         if let Some(interface) = interface {
             return Some((state, interface));
@@ -302,7 +301,7 @@ impl<'a> Output<'a> {
         only.filter(|_| points.next().is_none())
     }
 
-    /// Ends the file with what it says of itself.
+    /// Ends the file with its closing comment.
     pub(super) fn end(&mut self, words: String) {
         self.writer.end(vec![words], &mut self.buffer);
     }
@@ -313,15 +312,15 @@ impl<'a> Output<'a> {
         self.buffer.len() >= PIECE
     }
 
-    /// Whether nobody takes the file any more.
+    /// Whether the reader of the file is gone.
     pub(super) fn is_unwanted(&self) -> bool {
         self.to.is_closed()
     }
 
-    /// Sends on what has gathered; waits while the taker is behind.
+    /// Sends the buffered piece; waits while the reader is behind (back-pressure).
     ///
     /// # Errors
-    /// Of kind `Interrupted` when nobody takes it any more.
+    /// Of kind `Interrupted` when the reader is gone.
     pub(super) async fn send(&mut self) -> Result<(), Failure> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -333,12 +332,12 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Nobody takes the file any more.
+/// The failure that the reader of the file is gone.
 pub(super) fn unwanted() -> Failure {
     Failure::new(FailureKind::Interrupted, "the export was given up by who asked for it")
 }
 
-/// What the file says of itself.
+/// The section header of the file.
 pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
     let range = what.selection.range;
     let bound = |time: Time, open: Time, name: &str| {
@@ -356,7 +355,7 @@ pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
         Order::Time => "in order of time",
         Order::Recorded => "as recorded",
     };
-    // What is missing for want of identities is not missing in the window.
+    // Flows without identities are not missing in the window.
     let said = match what.selection.asks_identity() {
         true => format!("unknown whether complete; of the window: {}", completeness.words()),
         false => completeness.words(),

@@ -1,12 +1,11 @@
-//! Writes packets and what belongs to them as pcapng (draft-ietf-opsawg-pcapng), into
-//! memory: the caller takes what has gathered in the buffer and sends it on.
+//! Writes packets and related blocks as pcapng (draft-ietf-opsawg-pcapng) into a buffer; the caller drains the
+//! buffer and sends it.
 //!
-//! Times are written in nanoseconds since 1970. An interface whose clock is finer, and
-//! a time outside what 64 bits of nanoseconds say, keep the source's own ticks, so that
-//! nothing is rounded. A packet without a time becomes a simple packet block, the only
-//! kind that has none; such a block always means the first interface of its section, so
-//! one from another interface opens a new section. So does a packet from another section of its
-//! source, as far as the order of packets allows to tell them apart.
+//! Times are written in nanoseconds since 1970. An interface with a finer clock, and a time beyond 64 bits of
+//! nanoseconds, keep the source's own ticks, so that nothing is rounded. A packet without a time becomes a
+//! simple packet block, the only kind that has none. Such a block always means the first interface of its
+//! section, so one from another interface opens a new section. So does a packet from another section of its
+//! source, as far as the order of packets allows.
 
 mod blocks;
 mod bytes;
@@ -27,13 +26,13 @@ use self::bytes::{BlockStart, Options};
 use self::clock::Clock;
 pub use self::section::{Section, SourceSection};
 
-/// The longest captured length Wireshark and tshark read on most link types, bytes. A
-/// longer packet makes them give up the rest of the file.
+/// The longest captured length that Wireshark and tshark read on most link types, bytes. They abandon the rest
+/// of a file at a longer packet.
 pub const WIRESHARK_LONGEST: usize = 262_144;
 
 const NO_TIME: &str = "this packet has no time: the one it is given stands for none";
 
-/// Why something cannot be written. Nothing was appended then.
+/// Why something cannot be written. The buffer is unchanged then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// No interface has this number.
@@ -56,9 +55,8 @@ pub enum WriteError {
 #[derive(Debug)]
 struct Declared {
     interface: Interface,
-    /// The clocks it can be written with, the usual one first: nanoseconds since 1970 unless its
-    /// own is finer or begins at another moment, its own, and two that together reach every
-    /// moment there is.
+    /// The clocks it can be written with, the preferred one first: nanoseconds since 1970 unless its own is
+    /// finer or has an offset, its own, and two that together reach every time.
     clocks: [Clock; 4],
     /// Its number in the present section, written with each of them.
     numbers: [Option<u32>; 4],
@@ -83,9 +81,9 @@ impl Declared {
 #[derive(Debug)]
 pub struct PcapngWriter {
     section: Section,
-    /// What sections of sources the packets of the present one are of.
+    /// The source sections of the packets in the present section.
     sources: Vec<SourceSection>,
-    /// Where the present section's header lies in the buffer, while that was not taken.
+    /// The present section's header in the buffer, until the buffer is drained.
     header: Option<Range<usize>>,
     interfaces: Vec<Declared>,
     /// Interfaces in the present section.
@@ -113,20 +111,20 @@ impl PcapngWriter {
         writer
     }
 
-    /// Writes captured bytes up to this many a packet, at most [`MAX_CAPTURED`], instead of
-    /// [`WIRESHARK_LONGEST`]. A packet that is cut says so in a comment.
+    /// Limits captured bytes to this many a packet, at most [`MAX_CAPTURED`], instead of [`WIRESHARK_LONGEST`].
+    /// A packet that is cut has a comment about it.
     pub fn with_longest(mut self, bytes: usize) -> PcapngWriter {
         self.longest = bytes.min(MAX_CAPTURED);
         self
     }
 
-    /// How many packets were cut because they were longer than that.
+    /// Number of packets that were cut to that limit.
     pub fn cut(&self) -> u64 {
         self.cut
     }
 
-    /// The packets that follow are of these sections of sources: their options are written. If
-    /// the present section says something else it ends, unless nothing in it is of an interface.
+    /// Sets the source sections of the following packets: their options are written. If they differ from the
+    /// present section's, that section ends, unless it has no interface yet.
     pub fn sources(&mut self, sources: Vec<SourceSection>, out: &mut Vec<u8>) {
         if sources == self.sources {
             return;
@@ -143,12 +141,12 @@ impl PcapngWriter {
         }
     }
 
-    /// What was written so far was taken out of the buffer.
+    /// The caller has drained the buffer.
     pub fn taken(&mut self) {
         self.header = None;
     }
 
-    /// Writes an interface and gives its number for [`Packet::interface`]: 0, 1, ….
+    /// Writes an interface and returns its number for [`Packet::interface`]: 0, 1, ….
     pub fn interface(&mut self, interface: &Interface, out: &mut Vec<u8>) -> u32 {
         // 2^32 interfaces do not fit into memory.
         let index = self.interfaces.len() as u32;
@@ -210,8 +208,8 @@ impl PcapngWriter {
         Ok(())
     }
 
-    /// Writes what is said of the file when all of it was written: a section without packets, as comments of
-    /// sections are what readers show of a file as a whole.
+    /// Writes the closing comments of the file in a section without packets: readers show section comments as
+    /// comments of the whole file.
     pub fn end(&mut self, comments: Vec<String>, out: &mut Vec<u8>) {
         self.section.comments = comments;
         self.begin_section(out);
@@ -221,7 +219,7 @@ impl PcapngWriter {
         self.interfaces.get(interface as usize).ok_or(WriteError::Interface(interface))
     }
 
-    /// How a stamp is written: with which clock, and as which ticks. None if it has no time.
+    /// The clock and ticks that a stamp is written with. None if it has no time.
     fn ticks(&self, interface: u32, stamp: Stamp) -> Result<Option<(Clock, u64)>, WriteError> {
         let declared = self.declared(interface)?;
         Ok(match stamp {
@@ -250,8 +248,8 @@ impl PcapngWriter {
         }
     }
 
-    /// The number in the present section of an interface with this clock, which must be
-    /// one of its own; it is written if the section does not have it yet.
+    /// The number in the present section of an interface with this clock, which must be one of its own; writes
+    /// the interface if the section lacks it.
     fn declare(&mut self, interface: u32, clock: Clock, out: &mut Vec<u8>) -> u32 {
         let next = self.count;
         let Some(declared) = self.interfaces.get_mut(interface as usize) else { return next };
@@ -270,7 +268,7 @@ impl PcapngWriter {
         next
     }
 
-    /// Writes a packet without a time as the block that has none, if that can say it.
+    /// Writes a packet without a time as a simple packet block, if possible.
     fn simple_packet(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
         let Some(declared) = self.interfaces.get(packet.interface as usize) else { return false };
         let captured = packet.data.len() as u64;

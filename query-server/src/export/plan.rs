@@ -1,4 +1,4 @@
-//! What an export will ask of the store.
+//! The cost of an export in requests to the store.
 
 use std::sync::Arc;
 

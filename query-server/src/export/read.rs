@@ -23,7 +23,7 @@ const FLOWS_AT_ONCE: usize = 128 << 10;
 /// Bytes of memory a packet's row takes while it is put together.
 const ROW_BYTES: u64 = 128;
 
-/// A task that ends with whoever waits for it.
+/// A task that is aborted when its waiter is dropped.
 #[derive(Debug)]
 pub(super) struct Prefetch<T>(JoinHandle<Result<T, Failure>>);
 
@@ -47,15 +47,15 @@ impl<T> Drop for Prefetch<T> {
     }
 }
 
-/// A segment that is being read: which flows are left.
+/// A segment that is being read, with its remaining flows.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) open: Arc<OpenSegment>,
-    /// Flows of which it is not known whether they belong.
+    /// Number of flows for which the selection cannot be decided.
     pub(super) unknown: u64,
-    /// Selected flows whose rows were not read yet.
+    /// Selected flows whose rows are not read yet.
     left: VecDeque<RoaringBitmap>,
-    /// The rows of the next ones.
+    /// Slices with rows, to be read next.
     slices: VecDeque<Slice>,
 }
 
@@ -67,26 +67,26 @@ pub(super) struct Slice {
     cost: u64,
 }
 
-/// All that is needed to put the packets of a slice together.
+/// Everything needed to assemble the packets of a slice.
 #[derive(Debug)]
 pub(super) struct Fetched {
     rows: PacketRows,
     payload: Payload,
 }
 
-/// What a segment holds beside packets.
+/// Contents of a segment beside packets.
 #[derive(Debug, Default)]
 pub(super) struct SegmentExtras {
     /// Options of single packets, by ordinal.
     pub(super) options: Vec<(u64, Vec<u8>)>,
-    /// Blocks, by how many packets came before.
+    /// Blocks, by the number of packets before them.
     pub(super) blocks: VecDeque<Block>,
     /// Capture points, by number.
     pub(super) interfaces: BTreeMap<u32, Interface>,
 }
 
 impl SegmentExtras {
-    /// Takes them from the `index` layer.
+    /// Reads them from the `index` layer.
     ///
     /// # Errors
     /// They are damaged.
@@ -150,8 +150,8 @@ impl Reading {
         Ok(())
     }
 
-    /// Gives up the flows whose rows could not be read, and says how many they are. Their
-    /// packets cannot be counted: each has one at least.
+    /// Gives up the flows whose rows could not be read, and returns their number. Their packets cannot be
+    /// counted: each flow has at least one.
     pub(super) fn give_up_flows(&mut self) -> u64 {
         self.left.pop_front().map_or(0, |flows| flows.len())
     }
@@ -193,7 +193,7 @@ fn batches(flows: &RoaringBitmap) -> VecDeque<RoaringBitmap> {
     batches
 }
 
-/// Flows that touch the range, in slices of about so many bytes, each of one flow at least.
+/// Flows that touch the range, in slices of about this many bytes, with at least one flow each.
 fn cut(
     flows: impl Iterator<Item = (u32, FlowRow)>,
     range: TimeRange,
@@ -235,7 +235,7 @@ impl Slice {
         self.cost = self.cost.saturating_add(cost);
     }
 
-    /// Whether it is one flow that must be read piece by piece.
+    /// Whether it is a single flow that must be read piece by piece.
     pub(super) fn is_large(&self, slice_bytes: u64) -> bool {
         self.cost > slice_bytes
     }
@@ -307,10 +307,10 @@ impl Fetched {
         })
     }
 
-    /// Puts the packets inside the range together.
+    /// Assembles the packets inside the range.
     ///
     /// # Errors
-    /// Stored bytes do not fit together; the arena is as it was before.
+    /// Stored bytes do not fit together; the arena is then unchanged.
     pub(super) fn assemble(
         &self,
         slice: &Slice,
@@ -352,7 +352,7 @@ impl<'a> Push<'a> {
         Push { range, beside, arena, stranger: None }
     }
 
-    /// Takes a packet that was put together, if it is inside the range.
+    /// Takes an assembled packet, if it is inside the range.
     #[inline]
     pub(super) fn packet(&mut self, read: &ReadRow, data: &[u8]) {
         let time = read.row.time();
@@ -390,7 +390,7 @@ impl<'a> Push<'a> {
     }
 }
 
-/// Whether a packet is inside; one without a time belongs to all of time only.
+/// Whether a time is inside; a packet without a time is selected only by all of time.
 fn belongs(range: TimeRange, time: Option<capstan_model::Time>) -> bool {
     range.is_all() || time.is_some_and(|time| range.contains(time))
 }

@@ -1,4 +1,4 @@
-//! Packets put together and ready to be written: one flat buffer and small keys to sort.
+//! Assembled packets, ready to be written: one flat buffer and small keys to sort.
 //!
 //! A record is four little-endian 32-bit numbers (bytes on the wire, captured bytes,
 //! interface, length of the options), then raw ticks (8 bytes) if the packet has them, the
@@ -19,8 +19,7 @@ const MAX_OPTIONS: usize = (1 << 30) - 1;
 /// The bytes of one chunk of an arena. Records do not spread over chunks.
 const CHUNK: usize = 4 << 20;
 
-/// Where a packet comes in the order of time or of recording, within its segment, and where
-/// its record lies.
+/// A packet's sort key, by time or by recording order within its segment, and the position of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     /// Nanoseconds since 1970; 0 if it has no time.
@@ -115,12 +114,12 @@ pub(super) fn is_timed(header: &[u8]) -> bool {
 pub(super) struct Arena {
     chunks: Vec<Vec<u8>>,
     keys: Vec<Key>,
-    /// Bytes that will still come, as far as is known: how large a new chunk is made.
+    /// Expected further bytes; sets the size of a new chunk.
     expected: usize,
     bytes: usize,
 }
 
-/// How full an arena was, to go back to.
+/// The fill level of an arena, to roll back to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
     chunks: usize,
@@ -130,7 +129,7 @@ pub(super) struct Mark {
 }
 
 impl Arena {
-    /// Says that so many packets of so many bytes (records, without options) come next.
+    /// Announces this many packets of this many bytes (records, without options).
     pub(super) fn expect(&mut self, packets: usize, bytes: usize) {
         self.expected = bytes;
         self.keys.reserve(packets);
@@ -174,7 +173,7 @@ impl Arena {
         chunk.extend_from_slice(options);
     }
 
-    /// How full it is now.
+    /// The present fill level.
     pub(super) fn mark(&self) -> Mark {
         Mark {
             chunks: self.chunks.len(),
@@ -184,7 +183,7 @@ impl Arena {
         }
     }
 
-    /// Forgets what was pushed since.
+    /// Rolls back to a mark.
     pub(super) fn back_to(&mut self, mark: Mark) {
         self.chunks.truncate(mark.chunks);
         if let Some(last) = self.chunks.last_mut() {

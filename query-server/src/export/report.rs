@@ -1,5 +1,5 @@
-//! What an export did, and what its file says of itself at its end: the beginning is written before any
-//! packet is read, so only the end can say that nothing was left out.
+//! The report of an export, and the closing comment of its file. The beginning is written before any packet is
+//! read, so only the end can state that nothing was left out.
 
 use capstan_model::Failure;
 use capstan_model::block::block_type;
@@ -10,19 +10,19 @@ use capstan_storage_engine::catalog::Gap;
 use super::Completeness;
 use crate::tables::left_out;
 
-/// What the comment of a file's last block begins with. A file without it was cut off.
+/// Prefix of the comment in a file's last block. A file without it was cut off.
 const ENDING: &str = "end of the file";
 
 /// Most bytes of that comment.
 const ENDING_BYTES: usize = 16 << 10;
 
-/// More bytes than the last block of a file takes.
+/// Upper bound for the last block of a file, bytes.
 pub const LAST_BLOCK: usize = 2 * ENDING_BYTES;
 
 /// Segments that are named one by one.
 const NAMED: usize = 8;
 
-/// What an export did.
+/// The result of an export.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Packets written.
@@ -33,14 +33,14 @@ pub struct Report {
     pub segments: u64,
     /// Segments, or parts of them, that could not be read: their packets are missing.
     pub skipped: Vec<Skipped>,
-    /// Segments of which it is not known whether some of their flows belong, as it is not
-    /// known who their ends are. Those flows are not in the file.
+    /// Segments with flows for which the selection cannot be decided, because the identities of their ends are
+    /// unknown. Those flows are not in the file.
     pub unknown: u64,
     /// How complete the window is, as far as the catalog knows.
     pub completeness: Completeness,
-    /// What whoever gets the file should know about the question, in words.
+    /// Remarks on the selection, for the reader of the file, in words.
     pub remarks: Vec<String>,
-    /// Packets that were cut because readers do not take longer ones; each says so.
+    /// Packets that were cut because readers do not accept longer ones; each has a comment.
     pub cut: u64,
     /// Blocks of sources (not packets) that could not be written.
     pub blocks_left_out: u64,
@@ -55,16 +55,15 @@ pub struct Report {
 pub struct Skipped {
     /// In which segment.
     pub segment: String,
-    /// How many; those outside the window and, where not even the flows are known, those not
-    /// selected count, too.
+    /// How many. Includes packets outside the window and, if the flows could not be read, unselected ones.
     pub packets: u64,
     /// Why.
     pub failure: Failure,
 }
 
 impl Report {
-    /// What went wrong although a file was written: packets that could not be read, and objects of the catalog
-    /// that may have named more.
+    /// The failure of an export that wrote a file: unreadable packets, and gaps of the catalog that may hide
+    /// more.
     pub fn failure(&self) -> Option<Failure> {
         let of_gaps = self.completeness.gaps.iter().map(Gap::failure_kind);
         let kinds = of_gaps.chain(self.skipped.iter().map(|part| part.failure.kind()));
@@ -77,7 +76,7 @@ impl Report {
         gaps.chain(self.segments_skipped()).collect()
     }
 
-    /// Segments that could not be read, or not all of them, in words; of several reasons the first.
+    /// Segments that could not be read completely, in words; of several reasons the first.
     fn segments_skipped(&self) -> Vec<String> {
         let mut words = Vec::new();
         let parts = self.skipped.chunk_by(|a, b| a.segment == b.segment);
@@ -97,7 +96,7 @@ impl Report {
         words
     }
 
-    /// What else is not in the file, or not as it was captured, in words.
+    /// Other contents that are not in the file, or not as captured, in words.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.remarks.clone();
         notes.extend(self.completeness.lost());
@@ -113,12 +112,12 @@ impl Report {
         notes
     }
 
-    /// What the file says of itself at its end.
+    /// The closing comment of the file.
     pub(super) fn ending(&self) -> String {
         let mut missing = self.unreadable();
         missing.extend(self.notes());
         let packets = count(self.packets, "packet");
-        // What is unknown is not known to be missing.
+        // Unknown coverage is not a known loss.
         let unknown = self.completeness.not_known();
         if let ([only], Some(unknown)) = (&missing[..], &unknown)
             && only == unknown
@@ -138,8 +137,8 @@ impl Report {
     }
 }
 
-/// Whether a file that ends with these bytes, [`LAST_BLOCK`] of them or the whole file, was written to its end,
-/// whatever it says was left out.
+/// Whether a file with these last bytes ([`LAST_BLOCK`] of them or the whole file) was written to its end, even
+/// if packets were left out.
 pub fn is_ended(tail: &[u8]) -> bool {
     let number = |at: usize| tail.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
     let last_block = || {

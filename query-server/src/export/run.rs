@@ -1,5 +1,5 @@
-//! Sorted packets of one segment on their way out: in memory, or in a temporary file that has
-//! no name, so that nothing is left of it however the process ends.
+//! Sorted packets of one segment that wait for output: in memory, or in an unnamed temporary file, which
+//! vanishes however the process ends.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,18 +16,17 @@ const PREFIX: usize = 16;
 /// Bytes that are read from a file, or written to it, at a time.
 const BUFFER: usize = 256 << 10;
 
-/// A file longer than this is followed by a new one, so that room is given back as the runs
-/// in it come to their ends.
+/// A file longer than this is followed by a new one, so that disk space is freed as its runs are consumed.
 const FILE_BYTES: u64 = 512 << 20;
 
-/// Sorted packets, of which those not yet taken remain.
+/// Sorted packets that are not consumed yet.
 #[derive(Debug)]
 pub(super) enum Run {
     Memory { arena: Arena, next: usize },
     File(FileRun),
 }
 
-/// What the packet at the front of a run is ordered by.
+/// The sort key of the front packet of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) time: Option<Time>,
@@ -63,7 +62,7 @@ impl Run {
         }
     }
 
-    /// Goes on to the next one.
+    /// Advances to the next packet.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -86,7 +85,7 @@ impl Run {
         }
     }
 
-    /// Gives memory back if most of it is for packets that were taken already.
+    /// Frees memory if most of it is for consumed packets.
     pub(super) fn compact(&mut self) {
         if let Run::Memory { arena, next } = self
             && arena.len() - (*next).min(arena.len()) < arena.len() / 8
@@ -97,11 +96,11 @@ impl Run {
     }
 }
 
-/// Where runs go that do not fit into memory.
+/// Temporary files for runs that exceed the memory budget.
 #[derive(Debug)]
 pub(super) struct Spill {
     folder: PathBuf,
-    /// The file that is being filled, and how far.
+    /// The file that is being filled, and its length.
     file: Option<(Arc<File>, u64)>,
     /// Bytes written so far.
     pub(super) written: u64,
@@ -112,7 +111,7 @@ impl Spill {
         Spill { folder, file: None, written: 0 }
     }
 
-    /// Writes what remains of a run in memory, which it then no longer takes.
+    /// Writes the rest of a run in memory to a file, and frees the memory.
     ///
     /// # Errors
     /// The temporary file cannot be written; of kind `Full` if the disk is.
@@ -211,7 +210,7 @@ impl FileRun {
         Ok(())
     }
 
-    /// Makes sure that the buffer holds so many bytes from `start` on.
+    /// Fills the buffer to this many bytes from `start` on.
     fn need(&mut self, bytes: usize) -> Result<(), Failure> {
         if self.buffer.len() - self.start >= bytes {
             return Ok(());

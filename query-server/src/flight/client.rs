@@ -1,4 +1,4 @@
-//! The client side: what the command line uses to ask another machine's server.
+//! The client side: the command line's access to a server.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{ExportRequest, status, wire};
 
-/// How long a server may take to be reached.
+/// Time-out for connecting to a server.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Most bytes of a message that is taken: the largest row a server sends, and room.
@@ -56,11 +56,11 @@ impl Client {
         Ok(Client { channel, server: server.to_owned() })
     }
 
-    /// Asks in SQL. Dropping the answer stops the query.
+    /// Runs an SQL query. Dropping the answer cancels it.
     ///
     /// # Errors
     ///
-    /// What the server says, with its kind.
+    /// The failure of the server, with its kind.
     pub async fn query(&self, sql: &str) -> Result<Answer, Failure> {
         let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
         let info = self.find(command.as_any().encode_to_vec().into()).await?;
@@ -68,12 +68,11 @@ impl Client {
         Ok(Answer { schema: schema.into(), batches: self.get(info) })
     }
 
-    /// Asks for a PCAPNG file; the pieces make up the file in their order. Dropping
-    /// the stream stops the export.
+    /// Requests a PCAPNG file; the pieces in order are the file. Dropping the stream cancels the export.
     ///
     /// # Errors
     ///
-    /// What the server says, with its kind.
+    /// The failure of the server, with its kind.
     pub async fn export(
         &self,
         request: &ExportRequest,
@@ -129,7 +128,7 @@ impl Client {
         }
     }
 
-    /// It answers, but not as this version expects.
+    /// The failure of an unexpected answer, for instance from another version.
     fn odd(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
         let words = format!("the server at {} sends what is not understood", self.server);
         Failure::caused_by(FailureKind::Other, words, error)

@@ -1,4 +1,4 @@
-//! PCAPNG over Flight: what is asked for and how it comes.
+//! PCAPNG over Flight: the request and the format of the answer.
 //!
 //! The command is JSON in `FlightDescriptor.cmd`, which every Flight client can
 //! write without a schema compiler:
@@ -9,17 +9,16 @@
 //!             "order": "time"}}
 //! ```
 //!
-//! Every field may be left out; one that is there has a value, so that a program whose variable is empty does
-//! not get everything. `from` and `to` are nanoseconds since 1970 or what
-//! [`Time::parse`] reads; without both, all packets belong, also those without a
-//! time. A packet belongs if its flow has every one of `ips` and every one of `ports`
-//! at one of its ends, and its protocol is among `protocols`. `order` is `time` (the default) or `recorded`.
+//! Every field is optional; a field that is present must have a value, so that a program with an empty variable
+//! does not get everything. `from` and `to` are nanoseconds since 1970 or what [`Time::parse`] reads; without
+//! both, all packets are selected, also those without a time. A packet is selected if its flow has every one of
+//! `ips` and every one of `ports` at one of its ends, and its protocol is among `protocols`. `order` is `time`
+//! (the default) or `recorded`.
 //!
-//! `GetFlightInfo` answers with one endpoint, whose ticket is the same JSON with
-//! `from` and `to` as nanoseconds. `DoGet` streams record batches with the one
-//! column `pcapng` ([`DataType::Binary`], at most [`MAX_CHUNK`] bytes a row): the
-//! rows, put together in order, are the file. A stream that ends with an error is
-//! a file that is not whole.
+//! `GetFlightInfo` answers with one endpoint, whose ticket is the same JSON with `from` and `to` as nanoseconds.
+//! `DoGet` streams record batches with the one column `pcapng` ([`DataType::Binary`], at most [`MAX_CHUNK`]
+//! bytes a row): the rows, concatenated in order, are the file. A stream that ends with an error is an
+//! incomplete file.
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -44,11 +43,11 @@ const MAX_NAMED: usize = 10_000;
 /// Which packets to export, and in which order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportRequest {
-    /// When; [`TimeRange::ALL`] takes packets without a time, too.
+    /// The time range; [`TimeRange::ALL`] includes packets without a time.
     pub range: TimeRange,
-    /// Either end is this one, for each of them.
+    /// One end of the flow has this address, for each of them.
     pub ips: Vec<Address>,
-    /// Either port is this one, for each of them.
+    /// One end of the flow has this port, for each of them.
     pub ports: Vec<u16>,
     /// The flow's protocol is one of these; any if empty.
     pub protocols: Vec<Protocol>,
@@ -102,7 +101,7 @@ struct Fields {
     order: Order,
 }
 
-/// A field that is there is not null.
+/// Refuses null in a field that is present.
 fn given<'de, D, T>(value: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -178,7 +177,7 @@ impl ExportRequest {
         })
     }
 
-    /// The command that asks for this, times as nanoseconds.
+    /// The JSON of this command, with times as nanoseconds.
     ///
     /// # Errors
     ///

@@ -1,6 +1,5 @@
-//! Every Flight call enters here. Commands in JSON are ours; the rest is Flight
-//! SQL and goes on to the service. This is also where a caller will be told apart
-//! once there is access control.
+//! The entry point of every Flight call. Commands in JSON are Capstan's own; all others are Flight SQL and go on
+//! to the service. Callers will be identified here once there is access control.
 
 use std::sync::Arc;
 
@@ -29,8 +28,8 @@ impl Gate {
         Ok(Gate { sql: Service::new(sessions)? })
     }
 
-    /// Reads the times of an export now, so that "five minutes ago" means the same
-    /// when the ticket is used.
+    /// Resolves the times of an export now, so that "five minutes ago" still means the same when the ticket is
+    /// used.
     fn offer_export(descriptor: FlightDescriptor) -> Result<Response<FlightInfo>, Status> {
         let ticket = ExportRequest::from_json(&descriptor.cmd, export::now())
             .and_then(|request| request.to_json())
@@ -39,8 +38,7 @@ impl Gate {
     }
 }
 
-/// Refuses bytes that are no protobuf message before the Flight SQL layer does it
-/// with words only its authors understand.
+/// Refuses bytes that are not a protobuf message, before the Flight SQL layer does so with an obscure error.
 fn check(command: &[u8]) -> Result<(), Status> {
     match Any::decode(command) {
         Ok(any) if !any.type_url.is_empty() => Ok(()),

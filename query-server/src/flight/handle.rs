@@ -1,5 +1,5 @@
-//! What a ticket and a prepared handle carry: the whole statement, so that any
-//! server can answer it. To clients they are opaque bytes.
+//! The contents of tickets and prepared handles: the whole statement, so that any server can answer it. To
+//! clients they are opaque bytes.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +18,8 @@ use prost::Message;
 
 use super::wire;
 
-/// The version of the encoding. One that is not known is refused, so a server of
-/// another version never misreads a statement.
+/// The version of the encoding. Unknown versions are refused, so a server of another version never misreads a
+/// statement.
 const VERSION: u32 = 1;
 
 /// Longest SQL text that is taken, bytes.
@@ -28,7 +28,7 @@ pub(super) const MAX_SQL_BYTES: usize = 1 << 20;
 /// Most bytes of bound parameters: they travel with each later call.
 pub(super) const MAX_PARAMETER_BYTES: usize = 4 << 20;
 
-/// A statement and what is bound to its placeholders.
+/// A statement and its bound parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Statement {
     /// The text as the caller wrote it.
@@ -47,9 +47,8 @@ struct Encoded {
     parameters: Option<Row>,
 }
 
-/// A batch as Flight sends it. Not as an IPC stream, because that holds lengths
-/// which its reader believes and allocates; here every length is that of bytes
-/// which are there.
+/// A batch in Flight's encoding. Not an IPC stream: its reader trusts lengths in the stream and allocates as
+/// much. Here every length is that of bytes that are present.
 #[derive(Clone, PartialEq, Message)]
 struct Row {
     /// The schema, an encapsulated IPC message.
@@ -75,7 +74,7 @@ impl Statement {
         Ok(Statement { sql, parameters: None })
     }
 
-    /// The bytes a client is given to hand back.
+    /// The bytes of a ticket or handle for the client.
     pub(super) fn encode(&self) -> Result<Bytes, Failure> {
         let parameters = self.parameters.as_ref().map(write).transpose().map_err(|error| {
             Failure::caused_by(FailureKind::Usage, "the parameters cannot be kept", error)
@@ -90,7 +89,7 @@ impl Statement {
         Ok(encoded.encode_to_vec().into())
     }
 
-    /// Reads what a client handed back, which may be anything.
+    /// Decodes the bytes from a client, which are untrusted.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Failure> {
         let foreign = || usage("the ticket or prepared statement is not one of this server's");
         let encoded = Encoded::decode(bytes).map_err(|_| foreign())?;
@@ -99,8 +98,8 @@ impl Statement {
         }
         let mut statement = Statement::new(encoded.sql)?;
         if let Some(row) = encoded.parameters {
-            // Arrow's reader checks what it reads, but not as a rule against
-            // somebody who means harm: should it panic, only this call fails.
+            // Arrow's reader validates its input, but is not hardened against malicious input: if it panics,
+            // only this call fails.
             let batch = catch_unwind(AssertUnwindSafe(|| read(row)));
             statement.parameters = Some(batch.ok().flatten().ok_or_else(foreign)?);
         }
@@ -118,8 +117,7 @@ fn write(batch: &RecordBatch) -> Result<Row, FlightError> {
     Ok(Row { schema, header: message.data_header, body: message.data_body })
 }
 
-/// Refuses a batch that is compressed: Arrow's reader allocates as many bytes as
-/// the message says it will become.
+/// Refuses a compressed batch: Arrow's reader allocates as many bytes as the message claims to decompress to.
 pub(super) fn check_plain(header: &[u8]) -> Result<(), Failure> {
     let compressed = root_as_message(header).is_ok_and(|message| {
         let inside = message.header_as_dictionary_batch().and_then(|batch| batch.data());
@@ -141,7 +139,7 @@ fn read(row: Row) -> Option<RecordBatch> {
     (batch.num_rows() == 1).then_some(batch)
 }
 
-/// Takes the one row out of what a client sends to bind.
+/// Takes the single parameter row from a client's messages.
 pub(super) struct Binding {
     row: Option<RecordBatch>,
     messages: usize,
@@ -157,7 +155,7 @@ impl Binding {
     pub(super) fn take(&mut self, batch: RecordBatch) -> Result<(), Failure> {
         self.messages += 1;
         let rows = batch.num_rows() + usize::from(self.row.is_some());
-        // Empty batches mean nothing, so they need not be taken for ever.
+        // Empty batches are accepted, but not without limit.
         if rows > 1 || self.messages > 16 {
             return Err(usage(
                 "one row of parameters can be bound at a time: run the statement once for each row",

@@ -1,6 +1,5 @@
-//! How large a statement may grow when it is planned. A name that `WITH` gives stands for its query
-//! wherever it is used, so a statement of twenty lines can stand for a million tables; planning it
-//! would take all memory before anything could be said.
+//! Limits the size that a statement may reach in planning. A name from `WITH` is replaced by its query at each
+//! use, so a statement of twenty lines can expand to a million tables. Planning it would use up all memory.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -11,18 +10,17 @@ use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, GroupByWithModifier, ObjectName, Query, Select, Visit, Visitor,
 };
 
-/// Most tables that a statement may read, each as often as it is named.
+/// Most tables that a statement may read; each use counts.
 pub(super) const MAX_TABLES: u64 = 64;
 
-/// Most selects and expressions that names given by `WITH` may stand for, beyond the first use of
-/// each.
+/// Most selects and expressions that repeated uses of `WITH` names may expand to.
 const MAX_REPEATED: u64 = 10_000;
 
-/// Most sets of columns that a select may group by: `CUBE` of ten columns has as many. Each is a pass over all rows that
-/// does not hear a stop.
+/// Most grouping sets of a select: `CUBE` of ten columns has as many. Each is a pass over all rows that does not
+/// notice cancellation.
 const MAX_SETS: u64 = 1_024;
 
-/// Refuses a statement that stands for too much.
+/// Refuses a statement that expands to too much.
 ///
 /// # Errors
 /// It does, of kind `Usage`.
@@ -60,13 +58,13 @@ pub(super) fn check(statement: &Statement) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::Usage, words))
 }
 
-/// How large a query is when every name is replaced by what it stands for.
+/// The size of a query after all names are expanded.
 #[derive(Debug, Clone, Copy, Default)]
 struct Size {
     tables: u64,
     /// Selects and expressions.
     nodes: u64,
-    /// Those of them that come from using a name of `WITH`.
+    /// The part of them that comes from uses of `WITH` names.
     repeated: u64,
 }
 
@@ -128,8 +126,7 @@ impl Count {
     }
 }
 
-/// A name as it is looked up: case does not matter, so that too much is counted rather than
-/// too little.
+/// The lookup key of a name. It ignores case, so that the count is rather too high than too low.
 fn key(name: &str) -> String {
     name.to_lowercase()
 }

@@ -1,5 +1,5 @@
-//! A statement in this process, without a server: planned, run and put on the wire as a
-//! server does, and taken off it as a client does, so that both ways give the same rows.
+//! Runs a statement in this process, without a server. It is planned, run and encoded as in a server, and
+//! decoded as in a client, so that both ways give the same rows.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct Local {
     sessions: Arc<dyn Sessions>,
 }
 
-/// What a question gives: its columns and its rows.
+/// The result of a query: its columns and its rows.
 type Started = (SchemaRef, BoxStream<'static, Result<RecordBatch, Failure>>);
 
 impl Local {
@@ -31,11 +31,11 @@ impl Local {
         Local { sessions }
     }
 
-    /// Runs a statement. Dropping the answer stops it.
+    /// Runs a statement. Dropping the answer cancels it.
     ///
     /// # Errors
     ///
-    /// What a server would say, with its kind.
+    /// The failure of a server, with its kind.
     pub async fn query(&self, sql: &str) -> Result<Answer, Failure> {
         let statement = Statement::new(sql.to_owned())?;
         let sessions = Arc::clone(&self.sessions);

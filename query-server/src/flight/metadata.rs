@@ -1,5 +1,5 @@
-//! What Flight SQL clients ask about the server itself: catalogs, tables, types,
-//! keys, abilities (Arrow Flight SQL, FlightSql.proto).
+//! Metadata about the server for Flight SQL clients: catalogs, tables, types, keys, abilities (Arrow Flight SQL,
+//! FlightSql.proto).
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,7 +19,7 @@ use datafusion::prelude::SessionContext;
 
 use super::{status, wire};
 
-/// Filters such as `%` patterns come from the caller, so what they break is the request.
+/// Filters such as `%` patterns come from the caller, so failures of them are errors of the request.
 fn unbuilt(error: arrow_flight::error::FlightError) -> Failure {
     Failure::caused_by(FailureKind::Usage, "the catalog cannot be listed as asked", error)
 }
@@ -61,7 +61,7 @@ pub(super) async fn tables(
             let Some(schema) = catalog.schema(&schema_name) else { continue };
             for name in schema.table_names() {
                 let table = schema.table(&name).await.map_err(|e| status::from_query(&e))?;
-                // Gone since it was listed.
+                // Removed since it was listed.
                 let Some(table) = table else { continue };
                 let columns = wire::wire_schema(&table.schema());
                 rows.append(&catalog_name, &schema_name, name, kind(table.table_type()), &columns)

@@ -1,15 +1,15 @@
-//! Statements that the query engine refuses or gets wrong although they are right, in words that it takes.
+//! Rewrites valid statements that the query engine refuses or gets wrong, into a form that it accepts.
 //!
-//! * `SELECT protocol, sum(length)/1024 … GROUP BY 1 ORDER BY 2`: a number in ORDER BY stands for a column of
-//!   the answer. The engine looks for that column among the groups and sums below and does not find it there,
-//!   unless it has a name of its own. So it gets one, which is what it is written as.
-//! * `row_number() OVER (ORDER BY payload)`: rows that are equal in the order are together in a frame that SQL calls
-//!   RANGE. The engine knows that kind for numbers, texts and times only. Up to the current row or without an end,
-//!   a frame of GROUPS is the same one, for any type.
-//! * `SELECT a + 1 AS a FROM (SELECT a + 1 AS a FROM (SELECT 1 AS a))`: the engine takes two such lists of columns for one, and
-//!   leaves one out. With a name for the inner subquery they are not the same.
-//! * `SELECT * FROM (SELECT 1 AS a), (SELECT 2 AS a)`: the engine refuses two columns of one name, unless their subqueries have
-//!   names.
+//! * `SELECT protocol, sum(length)/1024 … GROUP BY 1 ORDER BY 2`: a number in ORDER BY means a column of the
+//!   answer. The engine looks for that column among the groups and aggregates below and does not find it, unless
+//!   it has an alias. So it gets one: its own text.
+//! * `row_number() OVER (ORDER BY payload)`: a RANGE frame keeps rows together that are equal in the order. The
+//!   engine supports it for numbers, texts and times only. If the frame reaches to the current row or is
+//!   unbounded, a GROUPS frame is equivalent, for any type.
+//! * `SELECT a + 1 AS a FROM (SELECT a + 1 AS a FROM (SELECT 1 AS a))`: the engine takes the two column lists
+//!   for one, and drops one. With an alias for the inner subquery they differ.
+//! * `SELECT * FROM (SELECT 1 AS a), (SELECT 2 AS a)`: the engine refuses two columns of one name, unless their
+//!   subqueries have aliases.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use datafusion::sql::sqlparser::ast::{
 /// Plans a statement.
 ///
 /// # Errors
-/// What the engine says of the statement as it was written.
+/// The engine's error for the original statement.
 pub(super) async fn plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
     if let Some(apart) = with_subqueries_named(statement.clone(), Which::InsideOthers)
         && let Ok(plan) = with_or_without_names(state, apart).await
@@ -47,7 +47,7 @@ pub(super) async fn plan(state: &SessionState, statement: Statement) -> Result<L
     }
 }
 
-/// Plans a statement as it is; if that fails, with names for the columns that a number in ORDER BY stands for.
+/// Plans a statement as it is; if that fails, with aliases for the columns that a number in ORDER BY means.
 async fn with_or_without_names(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
     let error = match state.statement_to_plan(statement.clone()).await {
         Ok(plan) => return Ok(plan),
@@ -71,7 +71,7 @@ fn visit(statement: &mut Statement, visitor: &mut impl VisitorMut) {
     }
 }
 
-/// The statement with names for the columns that a number in ORDER BY stands for; none if there are none.
+/// The statement with aliases for the columns that a number in ORDER BY means; none if there are none.
 fn with_names(mut statement: Statement) -> Option<Statement> {
     let mut names = Names { given: 0 };
     visit(&mut statement, &mut names);
@@ -96,7 +96,7 @@ impl VisitorMut for Names {
             matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
         };
         for place in order.iter().filter_map(|by| number(&by.expr)) {
-            // Behind a star the number is not the place in the list.
+            // Behind a `*` the number is not the position in the list.
             let before = select.projection.get(..place).unwrap_or_default();
             let Some(item) = place.checked_sub(1).filter(|_| !before.iter().any(wild)) else {
                 continue;
@@ -114,7 +114,7 @@ impl VisitorMut for Names {
     }
 }
 
-/// Which of the subqueries without a name get one.
+/// Which of the subqueries without an alias get one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     /// Those inside others without one.

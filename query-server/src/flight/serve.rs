@@ -1,4 +1,4 @@
-//! The listener.
+//! The Flight server.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,23 +15,20 @@ use super::gate::Gate;
 use super::{Sessions, handle, wire};
 use crate::listen::{self, Listener, Speech};
 
-/// How long answers that run when the server is told to stop may go on.
+/// Time for answers in progress to end after the server is told to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// Most bytes of a message that is taken: a statement and its parameters, with
-/// room for the protocol.
+/// Largest accepted message, bytes: a statement and its parameters, with room for the protocol.
 const MAX_TAKEN: usize = handle::MAX_SQL_BYTES + 2 * handle::MAX_PARAMETER_BYTES;
 
 /// Most bytes of a message that is sent: the largest row, with room for its frame.
 const MAX_SENT: usize = wire::MAX_ROW_BYTES + (16 << 20);
 
-/// Answers Flight calls on `listener` from `sessions` until `shutdown` is done;
-/// then takes no more, and gives the answers under way [`GRACE`] to end. One that
-/// still runs then breaks off with an error on the client's side; it never looks
-/// like a short answer. Dropping the future stops at once.
+/// Serves Flight calls on `listener` from `sessions` until `shutdown` is done. Then it accepts nothing more, and
+/// answers in progress have [`GRACE`] to end. After that they are aborted with an error on the client's side; an
+/// aborted answer never looks like a short one. Dropping the future stops at once.
 ///
-/// Connections are served where this is called; statements run on threads of their own
-/// ([`crate::questions`]).
+/// Connections are served on the calling runtime; statements run on threads of their own ([`crate::questions`]).
 ///
 /// # Errors
 ///
@@ -44,7 +41,7 @@ pub async fn serve(
     serve_with(GRACE, listener, sessions, shutdown).await
 }
 
-/// [`serve`] with another grace.
+/// [`serve`] with another grace period.
 pub(super) async fn serve_with(
     grace: Duration,
     listener: impl Into<Listener>,
@@ -68,7 +65,7 @@ pub(super) async fn serve_with(
     }
 }
 
-/// Ends what serves, and the statements that still run.
+/// Ends the server, and the statements that still run.
 struct Ending {
     sessions: Arc<dyn Sessions>,
     serving: AbortHandle,
@@ -89,7 +86,7 @@ async fn answer(
     let service = FlightServiceServer::new(Gate::new(sessions)?)
         .max_decoding_message_size(MAX_TAKEN)
         .max_encoding_message_size(MAX_SENT);
-    // Told to stop by the sender's end.
+    // The sender's end is the stop.
     listen::serve(listener, Speech::Grpc, service, stopped.map(|_| ())).await;
     Ok(())
 }

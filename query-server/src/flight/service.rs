@@ -1,5 +1,5 @@
-//! The Flight SQL commands (Arrow Flight SQL protocol, FlightSql.proto), each a few lines that
-//! call what answers it; `messages` has what they are answered with.
+//! The Flight SQL commands (Arrow Flight SQL protocol, FlightSql.proto). Each is a few lines that call its
+//! implementation; `messages` builds their answers.
 
 mod messages;
 
@@ -53,7 +53,7 @@ impl Service {
         Ok(Service { sessions, info, types })
     }
 
-    /// Plans `statement` and gives what `then` takes from the plan.
+    /// Plans `statement` and returns what `then` takes from the plan.
     async fn plan<T: Send + 'static>(
         &self,
         statement: &Statement,
@@ -67,7 +67,7 @@ impl Service {
         self.sessions.questions().ask(planned).await.map_err(failed)
     }
 
-    /// Where the answer to `statement` is: here, at a ticket that says all of it.
+    /// The endpoint for `statement`: this server, with a ticket that holds the whole statement.
     async fn offer(&self, statement: Statement, descriptor: FlightDescriptor) -> Info {
         let schema = self.plan(&statement, |planned| Ok(planned.schema())).await?;
         let statement_handle = statement.encode().map_err(failed)?;
@@ -96,7 +96,7 @@ fn failed(failure: Failure) -> Status {
     to_status(&failure)
 }
 
-/// What the protocol has and a store that is only read has not.
+/// The error for commands that a read-only store does not support.
 fn read_only(what: &str) -> Status {
     Status::unimplemented(format!("{what} not possible: over Flight the store can only be read"))
 }
@@ -176,7 +176,7 @@ impl FlightSqlService for Service {
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let mut statement = Statement::decode(&query.prepared_statement_handle).map_err(failed)?;
         statement.parameters = bound(request.into_inner()).await?;
-        // Whether the values fit is said now, while the caller knows what it bound.
+        // Reports values that do not fit now, while the caller knows what it bound.
         self.plan(&statement, |_| Ok(())).await?;
         let handle = statement.encode().map_err(failed)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
@@ -187,7 +187,7 @@ impl FlightSqlService for Service {
         _query: ActionClosePreparedStatementRequest,
         _request: Request<Action>,
     ) -> Result<(), Status> {
-        // Nothing is kept for it.
+        // The server holds no state for it.
         Ok(())
     }
 

@@ -31,15 +31,14 @@ const MAX_PARAMETERS: usize = 1_000;
 /// Most operators and keywords of a statement; see [`check_depth`].
 const MAX_LEVELS: usize = 1_000;
 
-/// Rows that are worked on at a time where functions make long values of short ones.
+/// Batch size in rows where functions expand short values to long ones.
 const LONG_VALUES_AT_ONCE: usize = 256;
 
-/// Bytes that one value of a statement may take when it is written out for all rows that are
-/// worked on at a time.
+/// Limit on the bytes of one value of a statement when it is copied for all rows of a batch.
 const WRITTEN_OUT: usize = 32 << 20;
 
-/// How many rows are worked on at a time, if that must be fewer than usual.
-/// `left` is the longest value that is made only when it runs, bytes.
+/// The batch size in rows, if it must be smaller than usual. `left` is the longest value that is made only at
+/// run time, bytes.
 fn rows_at_once(plan: &LogicalPlan, left: u64) -> Option<usize> {
     let longest = usize::try_from(left).unwrap_or(usize::MAX).max(longest_value(plan));
     let by_values = match longest {
@@ -50,14 +49,14 @@ fn rows_at_once(plan: &LogicalPlan, left: u64) -> Option<usize> {
     by_values.or(by_functions)
 }
 
-/// A statement that was understood, and the tables it will read.
+/// A planned statement, and the tables it will read.
 pub(super) struct Planned {
     context: SessionContext,
     plan: LogicalPlan,
 }
 
 impl Planned {
-    /// Understands `statement` over the tables of `context`, its parameters put in.
+    /// Plans `statement` over the tables of `context`, with its parameters filled in.
     pub(super) async fn new(
         context: SessionContext,
         statement: &Statement,
@@ -90,7 +89,7 @@ impl Planned {
         parameters(&self.plan).map(Schema::new)
     }
 
-    /// Starts the statement. Dropping the answer stops it.
+    /// Starts the statement. Dropping the answer cancels it.
     pub(super) async fn run(self) -> Result<wire::Answer, Failure> {
         let missing = parameters(&self.plan)?;
         if !missing.is_empty() {
@@ -111,13 +110,13 @@ impl Planned {
         let plan = state.query_planner().create_physical_plan(&plan, &state);
         let plan = plan.await.map_err(failed)?;
         let batches = execute_stream(plan, state.task_ctx()).map_err(failed)?;
-        // The rows first: what is missing among them is known when the last was read.
+        // Rows come first: what is missing among them is known after the last one.
         let missing = stream::iter(std::iter::from_fn(move || skipped.failure())).take(1);
         Ok(wire::encode(schema, batches.map_err(failed).chain(missing.map(Err))))
     }
 }
 
-/// Refuses what would change data, the catalog or the session.
+/// Refuses statements that change data, the catalog or the session.
 fn only_reads(plan: &LogicalPlan) -> Result<(), Failure> {
     let options =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -139,7 +138,7 @@ fn only_reads(plan: &LogicalPlan) -> Result<(), Failure> {
     Err(usage(format!("{met} refused: over SQL the store can only be read")))
 }
 
-/// The text for DataFusion to parse, if it is not too much for it.
+/// The text for DataFusion's parser, if it is not too large.
 fn prepare<'a>(sql: &'a str, dialect: &str) -> Result<Cow<'a, str>, Failure> {
     let tokens = dialect_from_str(dialect)
         .and_then(|dialect| Tokenizer::new(dialect.as_ref(), sql).tokenize_with_location().ok());
@@ -148,16 +147,14 @@ fn prepare<'a>(sql: &'a str, dialect: &str) -> Result<Cow<'a, str>, Failure> {
             check_depth(&tokens)?;
             number_placeholders(sql, &tokens)
         }
-        // The parser takes the text apart in the same way, and has words for it.
+        // The parser fails in the same way, with a better message.
         None => Ok(Cow::Borrowed(sql)),
     }
 }
 
-/// Refuses statements whose plan may be a tree too high to walk: DataFusion walks
-/// recursively, so that `1 + 1 + …` long enough would overflow the stack and end
-/// the process. Every operator and keyword may be a level; values and names, the
-/// commas between them and the parentheses round them (whose depth the parser
-/// limits) are none, so lists may be as long as they like.
+/// Refuses statements whose plan may be too deep: DataFusion walks it recursively, so that a long `1 + 1 + …`
+/// would overflow the stack and end the process. Every operator and keyword counts as a level. Values and names,
+/// commas between them and parentheses (whose depth the parser limits) do not, so lists have any length.
 fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), Failure> {
     let levels = tokens.iter().filter(|token| match &token.token {
         Token::Word(word) => word.keyword != Keyword::NoKeyword,

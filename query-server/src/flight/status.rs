@@ -1,5 +1,4 @@
-//! Errors on their way to a caller and back: DataFusion's errors to
-//! [`Failure`]s, those to gRPC statuses, and on the client the reverse.
+//! Error conversion: DataFusion's errors to [`Failure`]s, those to gRPC statuses, and on the client the reverse.
 
 use std::error::Error;
 
@@ -13,7 +12,7 @@ use tonic::{Code, Status};
 /// header, and gRPC's C++ clients refuse headers of more than 8 KiB in all.
 const MAX_WORDS: usize = 4 << 10;
 
-/// The code that says the same as the kind.
+/// The gRPC code of a kind.
 fn code(kind: FailureKind) -> Code {
     match kind {
         FailureKind::Other => Code::Internal,
@@ -114,7 +113,7 @@ pub(super) fn from_query(error: &DataFusionError) -> Failure {
     }
 }
 
-/// Values that do not fit what is asked of them are the request's fault; the rest is not.
+/// Values that do not fit are errors of the request; other errors are internal.
 fn from_arrow(error: &ArrowError) -> Failure {
     if let ArrowError::InvalidArgumentError(words) = error
         && words.contains("non UTF-8 data")
@@ -147,7 +146,7 @@ fn from_store(error: &StoreError) -> Failure {
     Failure::new(kind, format!("the store failed: {error}"))
 }
 
-/// An error's text and those below it, each that says something new.
+/// An error's text and those of its causes, without repetitions.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut words = error.to_string();
     let mut next = error.source();

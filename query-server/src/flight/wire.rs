@@ -1,4 +1,4 @@
-//! Results as they travel: plain column types, messages of bounded size.
+//! The wire format of results: plain column types, messages of bounded size.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -17,18 +17,17 @@ use tonic::Status;
 
 use super::status;
 
-/// What is aimed at for the rows of one message, bytes. A message holds more only
-/// when a single row does.
+/// Target size of the rows of one message, bytes. Only a single large row exceeds it.
 pub(super) const MESSAGE_BYTES: usize = 1 << 20;
 
 /// The largest single row that is sent, bytes.
 pub(super) const MAX_ROW_BYTES: usize = 64 << 20;
 
-/// An answer on its way out.
+/// An answer as a stream of messages.
 pub(super) type Answer = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
 
-/// The type that stands for `inside` on the wire. Views, dictionaries and runs are
-/// ways to hold values, which not every client knows; the values are what is sent.
+/// The type that replaces `inside` on the wire. Views, dictionaries and runs are encodings that not every client
+/// knows; plain values are sent instead.
 pub(super) fn wire_type(inside: &DataType) -> DataType {
     match inside {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
@@ -62,9 +61,8 @@ pub(super) fn wire_schema(schema: &Schema) -> Schema {
     Schema::new_with_metadata(fields, schema.metadata().clone())
 }
 
-/// A query result's schema as clients see it. Every column may be null: what a
-/// plan promises about nulls differs between planning and running, clients compare
-/// the two schemas, and an answer is worth more than that promise.
+/// A query result's schema as clients see it. Every column is nullable: planning and running disagree about
+/// nullability, and clients compare the two schemas.
 pub(super) fn result_schema(planned: &Schema) -> SchemaRef {
     let fields: Vec<Field> = wire_schema(planned)
         .fields()
@@ -77,8 +75,8 @@ pub(super) fn result_schema(planned: &Schema) -> SchemaRef {
 /// Sends `batches` as messages of about [`MESSAGE_BYTES`], with `schema` first
 /// (also when no row follows). Columns are cast to the schema's types.
 ///
-/// A batch is cut before it is cast, piece by piece as the client takes them, so
-/// that what a view or a dictionary shares is never written out for all rows at once.
+/// A batch is cut before it is cast, piece by piece as the client reads, so that the shared values of a view or
+/// a dictionary are never copied for all rows at once.
 pub(super) fn encode<S>(schema: SchemaRef, batches: S) -> Answer
 where
     S: Stream<Item = Result<RecordBatch, Failure>> + Send + 'static,

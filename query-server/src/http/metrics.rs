@@ -1,11 +1,11 @@
-//! What a server has asked of its store, and what its cache spared it, for Prometheus (text format 0.0.4).
+//! Metrics for Prometheus (text format 0.0.4): requests to the store, and requests that the cache saved.
 
 use std::fmt::Write;
 
 use capstan_storage_engine::cache::{Cache, CacheCounts};
 use capstan_storage_engine::store::Store;
 
-/// The answer of `/metrics`.
+/// The body of `/metrics`.
 pub(super) fn text(store: &Store, cache: &Cache) -> String {
     let requests = store.requests();
     let mut text = String::new();

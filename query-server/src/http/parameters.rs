@@ -1,14 +1,13 @@
-//! Parameters of a request: what stands behind the `?`.
+//! Parameters of a request: the query string behind the `?`.
 //!
-//! A script whose variable is not set, or whose parameter is misspelt, must not get more than it asked for. So
-//! a parameter that is named has a value, one that is not known is refused, and one that has a single value
-//! comes once.
+//! A script with an unset variable or a misspelt parameter must not get more than it asked for. So an empty
+//! parameter is refused, an unknown one is refused, and a single-valued one may occur once.
 
 use std::borrow::Cow;
 
 use capstan_model::{Failure, FailureKind, Time, TimeRange};
 
-/// Most values a request can name.
+/// Most values in a request.
 pub(super) const MAX_NAMED: usize = 10_000;
 
 /// A parameter that an endpoint takes.
@@ -16,7 +15,7 @@ pub(super) const MAX_NAMED: usize = 10_000;
 pub(super) enum Known {
     /// One value.
     One(&'static str),
-    /// As many as wanted, each in a parameter of its own or with commas.
+    /// Any number, each in a parameter of its own or separated by commas.
     Several(&'static str),
 }
 
@@ -28,7 +27,7 @@ impl Known {
     }
 }
 
-/// `from` and `to`, as all endpoints take them.
+/// `from` and `to`, common to all endpoints.
 pub(super) const WINDOW: [Known; 2] = [Known::One("from"), Known::One("to")];
 
 /// The parameters of a request.
@@ -41,7 +40,7 @@ impl Parameters {
     /// Reads a query string.
     ///
     /// # Errors
-    /// Of kind `Usage`, with what is wrong.
+    /// Of kind `Usage`, with the mistake.
     pub(super) fn read(query: &str, known: &[Known]) -> Result<Parameters, Failure> {
         let mut values: Vec<(&'static str, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -71,7 +70,7 @@ impl Parameters {
         Ok(Parameters { values })
     }
 
-    /// The value of a parameter that has one.
+    /// The value of a single-valued parameter.
     pub(super) fn one(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
@@ -81,7 +80,7 @@ impl Parameters {
         self.values.iter().filter(move |(of, _)| *of == name).map(|(_, value)| value.as_str())
     }
 
-    /// The values of a parameter, read by `read`; `what` is what each should be.
+    /// The values of a parameter, parsed by `read`; `what` names the expected kind.
     pub(super) fn read_all<T, E>(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Bodies under watch: answers that nobody takes are given up, requests that do not go on end.
+//! Time-outs of bodies: aborts answers that the client does not read, and requests that stall.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -13,35 +13,34 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::connection::{Call, Connection};
 
-/// Longest piece that is handed on. So this much has to be taken within the patience for a stalled
-/// answer.
+/// Longest piece that is passed on. The client has to read this much within the time-out of a stalled answer.
 const PIECE: usize = 64 << 10;
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// An answer on its way, where the connection can get at it while nobody takes it.
+/// An answer in progress. The connection can abort it while the client does not read.
 #[derive(Debug)]
 pub(super) struct Slot(Mutex<Kept>);
 
 #[derive(Debug)]
 struct Kept {
-    /// None once it has ended or was given up.
+    /// None once it has ended or was aborted.
     body: Option<(Body, Call)>,
-    /// What of the last piece was not handed on yet.
+    /// The rest of the last piece.
     rest: Bytes,
-    /// Since when the next piece could be taken; none while it is being made.
+    /// Since when the next piece is ready; none while it is being made.
     ready_since: Option<Instant>,
     given_up: bool,
 }
 
 impl Slot {
-    /// Gives the answer up if for so long nobody took what is there. What it holds is freed and the
-    /// work behind it stops; whoever takes it later after all meets an error, not an end.
+    /// Aborts the answer if its ready data was not read for so long. Frees its memory and cancels the work
+    /// behind it. A client that reads later gets an error, not an end of the body.
     pub(super) fn give_up_if_stalled(&self, now: Instant, patience: Duration) {
         let mut kept = match self.0.try_lock() {
             Ok(kept) => kept,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // It is being taken just now.
+            // It is being read right now.
             Err(TryLockError::WouldBlock) => return,
         };
         let stalled = kept.ready_since.is_some_and(|since| now.duration_since(since) >= patience);
@@ -63,7 +62,7 @@ impl Answer {
         let kept = Kept {
             body: Some((body, call)),
             rest: Bytes::new(),
-            // Its headers can be taken.
+            // Its headers are ready.
             ready_since: Some(Instant::now()),
             given_up: false,
         };
@@ -131,7 +130,7 @@ impl HttpBody for Answer {
     }
 }
 
-/// The body of a request. It ends with an error if nothing more of it comes for too long.
+/// The body of a request. It ends with an error if the client stalls for too long.
 pub(super) struct Request {
     body: Incoming,
     patience: Duration,

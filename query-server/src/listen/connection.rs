@@ -1,4 +1,4 @@
-//! What is known of one connection while it lasts, and when it has lasted long enough.
+//! The state of one connection, and when it is closed for being idle.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,45 +13,44 @@ use tokio::time::Instant;
 
 use super::answer::Slot;
 
-/// Length of what an HTTP/2 client sends before anything else (RFC 9113, section 3.4).
+/// Length of the HTTP/2 connection preface (RFC 9113, section 3.4).
 const PREFACE: u64 = 24;
 
-/// How long is waited for whom.
+/// Time-outs of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
-    /// From its beginning until a connection has asked something whole.
+    /// From the start of a connection to its first complete request.
     pub(super) first: Duration,
-    /// While it asks nothing more.
+    /// Between two requests.
     pub(super) idle: Duration,
-    /// For more of a request whose beginning came.
+    /// For the next part of a request that has begun.
     pub(super) request: Duration,
-    /// Until 64 KiB more of an answer are taken.
+    /// For the client to read 64 KiB more of an answer.
     pub(super) stalled: Duration,
-    /// Whether who spoke HTTP/2 need not have asked anything in `first`: clients connect before there
-    /// is something to ask.
+    /// Exempts HTTP/2 connections from `first`: clients connect before they have a request.
     pub(super) may_connect_early: bool,
 }
 
 impl Patience {
-    /// How often it is looked at whom it has run out for.
+    /// Interval between checks of the time-outs.
     pub(super) fn tick(&self) -> Duration {
         let least = self.first.min(self.idle).min(self.stalled);
         (least / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 }
 
-/// What a decision about a quiet connection needs.
+/// Input for the decision to close an idle connection.
 #[derive(Debug, Clone, Copy)]
 struct Quiet {
-    /// How long it has been quiet for.
+    /// How long it has been idle.
     time: Duration,
-    /// Requests it ever made.
+    /// Number of its requests so far.
     requests: u64,
-    /// Bytes that came over it.
+    /// Bytes received.
     received: u64,
 }
 
-/// Whether a connection that is quiet has to end.
+/// Whether an idle connection has to end.
 fn is_over(quiet: Quiet, patience: &Patience) -> bool {
     let spoke = quiet.requests > 0 || (patience.may_connect_early && quiet.received >= PREFACE);
     quiet.time >= if spoke { patience.idle } else { patience.first }
@@ -68,7 +67,7 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 struct State {
-    /// Requests that are being answered.
+    /// Number of requests in progress.
     calls: usize,
     requests: u64,
     /// When the last answer ended, or the connection began.
@@ -76,7 +75,7 @@ struct State {
     answers: Vec<Weak<Slot>>,
 }
 
-/// A request that is being answered, until this is dropped.
+/// A request in progress, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Call(Arc<Connection>);
 
@@ -92,7 +91,7 @@ impl Connection {
         }
     }
 
-    /// Whether it is one too many, which is only told so.
+    /// Whether it is beyond the limit, and only gets the answer "busy".
     pub(super) fn is_spare(&self) -> bool {
         self.spare
     }
@@ -101,13 +100,13 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since when nothing is being answered to it; none while something is.
+    /// Since when it is idle; none while a request is in progress.
     pub(super) fn quiet_since(&self) -> Option<Instant> {
         let state = self.state();
         (state.calls == 0).then_some(state.quiet_since)
     }
 
-    /// A request begins to be answered.
+    /// Begins a request.
     pub(super) fn begin(self: &Arc<Connection>) -> Call {
         let mut state = self.state();
         state.calls += 1;
@@ -115,14 +114,14 @@ impl Connection {
         Call(Arc::clone(self))
     }
 
-    /// Remembers an answer, to see whether it is taken.
+    /// Registers an answer, to check whether the client reads it.
     pub(super) fn watch(&self, answer: &Arc<Slot>) {
         let mut state = self.state();
         state.answers.retain(|known| known.strong_count() > 0);
         state.answers.push(Arc::downgrade(answer));
     }
 
-    /// Gives up answers that are not taken.
+    /// Aborts answers that their client does not read.
     pub(super) fn give_up_stalled(&self, patience: &Patience) {
         let answers: Vec<_> = self.state().answers.iter().filter_map(Weak::upgrade).collect();
         let now = Instant::now();
@@ -131,7 +130,7 @@ impl Connection {
         }
     }
 
-    /// Whether it has been quiet for too long.
+    /// Whether it has been idle for too long.
     pub(super) fn is_over(&self, patience: &Patience) -> bool {
         let state = self.state();
         let quiet = Quiet {
@@ -139,17 +138,17 @@ impl Connection {
             requests: state.requests,
             received: self.received.load(Ordering::Relaxed),
         };
-        // One too many has been told so when it asked something.
+        // A connection beyond the limit got its refusal with its first request.
         let told = self.spare && state.requests > 0;
         state.calls == 0 && (told || is_over(quiet, patience))
     }
 
-    /// Tells it to end at once.
+    /// Requests its end at once.
     pub(super) fn end(&self) {
         self.end.notify_one();
     }
 
-    /// Waits until it is told to.
+    /// Waits for that request.
     pub(super) async fn ended(&self) {
         self.end.notified().await;
     }
@@ -165,7 +164,7 @@ impl Drop for Call {
     }
 }
 
-/// A socket that counts what comes.
+/// A socket that counts received bytes.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) stream: TcpStream,

@@ -1,8 +1,8 @@
-//! Under which names a server answers.
+//! The host names that a server accepts.
 //!
-//! A web page can have its own name resolve to this machine (DNS rebinding); the browser then
-//! lets the page read what is answered. Such a request names the page's host and not this
-//! machine, so a server that only answers to its own names is safe from it.
+//! A web page can have its own name resolve to this machine (DNS rebinding); the browser then lets the page read
+//! the answers. Such a request names the page's host and not this machine, so a server that accepts only its own
+//! names is safe from it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,11 +12,11 @@ use capstan_model::{Failure, FailureKind};
 
 use super::Refusal;
 
-/// Longest name that is repeated in a refusal, characters.
+/// Longest part of a name that is repeated in a refusal, characters.
 const SHOWN: usize = 100;
 
-/// The names under which a server answers: this machine's, and those that were listed. The
-/// address that a connection came to is always one of them, and so is every loopback address.
+/// The accepted host names: those of this machine, and listed ones. The local address of a connection and every
+/// loopback address are always accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
     hosts: BTreeSet<Host>,
@@ -46,10 +46,10 @@ impl Hosts {
         Hosts { hosts: names.into_iter().filter_map(Host::parse).collect() }
     }
 
-    /// Answers under this name or address, too. A port behind it is ignored.
+    /// Accepts this name or address, too. A port behind it is ignored.
     ///
     /// # Errors
-    /// Of kind `Usage`: it is none.
+    /// Of kind `Usage`: it is neither.
     pub fn allow(&mut self, host: &str) -> Result<(), Failure> {
         let known = Host::of_authority(host).ok_or_else(|| {
             let words = format!("'{host}' is not the name or address of a host");
@@ -59,7 +59,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Whether a request that came to the address `local` may be answered.
+    /// Checks whether a request on the local address `local` is accepted.
     pub(super) fn check(
         &self,
         version: Version,
@@ -80,7 +80,7 @@ impl Hosts {
             return Err(wrong("the request names several hosts"));
         }
         named.extend(target.authority().map(|authority| authority.as_str()));
-        // Before HTTP/1.1 requests did not have to say it. Browsers always do.
+        // Before HTTP/1.1 the host was optional. Browsers always send it.
         if named.is_empty() && version > Version::HTTP_10 {
             return Err(wrong("the request does not name the host it is for"));
         }

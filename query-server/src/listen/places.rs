@@ -1,4 +1,4 @@
-//! How many connections are kept, and who has to go when there is no room.
+//! The number of connections of a port, and which one is closed when there is no room.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,30 +7,29 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 
-/// Connections beyond the limit that are told so, and asked about health.
+/// Connections beyond the limit, which get only the answer "busy" and health checks.
 pub(super) const SPARE: usize = 8;
 
-/// Files that are open whatever is served: standard streams, sockets that listen, what the
-/// runtime needs, and some that are read from the store.
+/// Files that are open anyway: standard streams, listening sockets, the runtime's, and some of the store.
 const OWN_FILES: u64 = 64;
 
-/// Ports that are served.
+/// Number of ports.
 const PORTS: u64 = 2;
 
-/// Most connections of a port that are taken without being asked for.
+/// Highest default for the connections of a port.
 const MOST: usize = 1_024;
 
-/// Fewest connections that are of any use.
+/// Smallest useful number of connections.
 const LEAST: usize = 4;
 
-/// The limit of open files in `/proc/self/limits` (proc_pid_limits(5)); none if there is none.
+/// The limit of open files in `/proc/self/limits` (proc_pid_limits(5)); none if unlimited.
 pub(super) fn open_files(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Connections that each port may have where the process may open so many files: half of them are
-/// left for the store, the cache and temporary files.
+/// Connections per port for a limit of open files. Half of the files are left for the store, the cache and
+/// temporary files.
 pub(super) fn for_files(limit: Option<u64>) -> usize {
     let Some(limit) = limit else { return MOST };
     let left = limit.saturating_sub((limit / 2).max(OWN_FILES));
@@ -38,31 +37,31 @@ pub(super) fn for_files(limit: Option<u64>) -> usize {
     each.clamp(LEAST, MOST)
 }
 
-/// What is decided about a connection that comes.
+/// What happens to a new connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     /// There is room.
     Enter,
-    /// There is when this one goes.
+    /// It replaces this one.
     Replace(u64),
-    /// All others are being answered: it is told to come later.
+    /// All others are busy: it gets the answer "busy".
     Spare,
-    /// The same, when this one goes that was told so before.
+    /// The same, in place of this older connection beyond the limit.
     SpareFor(u64),
-    /// Nobody can be told anything.
+    /// There is no room for an answer.
     Refuse,
 }
 
-/// What is known of a connection that is there.
+/// State of an existing connection.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     number: u64,
     spare: bool,
-    /// Since when nothing is answered to it.
+    /// Since when it is idle; none if it is busy.
     quiet: Option<Instant>,
 }
 
-/// Who has been quiet for longest goes first. Who is being answered stays.
+/// The connection that has been idle longest is closed first. Busy ones stay.
 fn decide(known: impl Iterator<Item = Known> + Clone, limit: usize) -> Decision {
     let quietest = |spare: bool| {
         let quiet = known.clone().filter(|of| of.spare == spare);
@@ -94,7 +93,7 @@ struct Inside {
     connections: BTreeMap<u64, Arc<Connection>>,
 }
 
-/// A connection's place, which is free again when this is dropped.
+/// A connection's place, which is free again on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -111,7 +110,7 @@ impl Places {
         self.limit
     }
 
-    /// A place for a connection that came, if there is one.
+    /// A place for a new connection, if there is one.
     pub(super) fn enter(self: &Arc<Places>) -> Option<Place> {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let known = inside.connections.iter().map(|(number, connection)| Known {
@@ -139,7 +138,7 @@ impl Places {
         Some(Place { places: Arc::clone(self), number, connection })
     }
 
-    /// Ends the connection that was quiet for longest, if there is any such.
+    /// Closes the connection that has been idle longest, if any is idle.
     pub(super) fn make_room(&self) {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let quiet = inside.connections.iter();

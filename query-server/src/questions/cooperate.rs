@@ -1,10 +1,9 @@
-//! Makes joins yield, and end when their question is stopped.
+//! Makes joins yield, and end when their query is cancelled.
 //!
-//! The query engine yields where data comes in, which is enough for operators that give at most
-//! what they take. Joins give more: one batch can keep them busy for minutes
-//! (<https://github.com/apache/datafusion/issues/19358>). So what comes out of one counts as work,
-//! too, after which the thread is given to others; and the condition of a join that finds nothing,
-//! which gives nothing out, ends it when its question is stopped.
+//! The query engine yields on input, which is enough for operators whose output is no larger than their input.
+//! Joins can produce more: one batch can keep them busy for minutes
+//! (<https://github.com/apache/datafusion/issues/19358>). So the output of a join counts as work, too, after
+//! which the thread yields. A join without matches has no output, so its condition checks for cancellation.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -28,7 +27,7 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::unnest::UnnestExec;
 
-/// The rule; see the module.
+/// The optimizer rule; see the module.
 #[derive(Debug)]
 pub(crate) struct Cooperate;
 
@@ -54,7 +53,7 @@ impl PhysicalOptimizerRule for Cooperate {
     }
 }
 
-/// Whether an operator can give much more than it takes.
+/// Whether an operator's output can be much larger than its input.
 fn gives_more(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let plan: &dyn ExecutionPlan = plan.as_ref();
     plan.is::<CrossJoinExec>()
@@ -65,7 +64,7 @@ fn gives_more(plan: &Arc<dyn ExecutionPlan>) -> bool {
         || plan.is::<UnnestExec>()
 }
 
-/// The join with a condition that hears a stop.
+/// The join with a condition that checks for cancellation.
 fn stoppable(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>()
         && let Some(filter) = join.filter()
@@ -86,7 +85,7 @@ fn heard(filter: &JoinFilter) -> JoinFilter {
     JoinFilter::new(condition, filter.column_indices().to_vec(), Arc::clone(filter.schema()))
 }
 
-/// A condition that fails once the question is stopped.
+/// A condition that fails once the query is cancelled.
 #[derive(Debug, Clone, Eq)]
 struct UntilStopped(Arc<dyn PhysicalExpr>);
 
@@ -145,10 +144,10 @@ impl PhysicalExpr for UntilStopped {
     }
 }
 
-/// Fails once the question this thread works for is stopped.
+/// Fails once the query of this thread is cancelled.
 ///
 /// # Errors
-/// It is; why is said by whoever waits for the question.
+/// It is cancelled. The caller that waits for the query knows the reason.
 pub(crate) fn check() -> Result<()> {
     if !super::is_stopped() {
         return Ok(());

@@ -1,12 +1,12 @@
-//! How much memory questions may take unless said otherwise: a quarter of the machine's, at most
-//! half of what its control group has, and at most a quarter of the address space it may use.
+//! Default memory budget of queries: a quarter of the machine's memory, at most half of the control group's
+//! limit, and at most a quarter of the address space limit.
 
 use std::path::Path;
 
-/// Least that is given, bytes.
+/// Smallest default budget, bytes.
 const LEAST: u64 = 64 << 20;
 
-/// What is known of a machine, bytes; none where nothing is said or nothing is limited.
+/// Limits of a machine, bytes; none if unknown or unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Machine {
     memory: Option<u64>,
@@ -14,7 +14,7 @@ struct Machine {
     addresses: Option<u64>,
 }
 
-/// The budget of this machine, bytes.
+/// The default memory budget of this machine, bytes.
 pub fn budget() -> usize {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let machine = Machine {

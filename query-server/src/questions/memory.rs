@@ -1,7 +1,7 @@
-//! One budget of memory for all questions and exports.
+//! One memory budget for all queries and exports.
 //!
-//! What a question holds is what the allocator counted for its threads, whatever took it:
-//! planning, operators, functions, results. Exports reserve what they may take.
+//! The memory of a query is what the allocator counts for its threads, whoever allocates: planning, operators,
+//! functions, results. Exports reserve memory in advance.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use datafusion::execution::memory_pool::{
 
 use super::threads::Shared;
 
-/// What the process may allocate beside questions and exports while these run, beyond what it
-/// had before: what caches and opened segments may grow by, bytes.
+/// What the process may allocate beyond its idle memory, apart from queries and exports: growth of caches and
+/// opened segments, bytes.
 const PROCESS_OVERHEAD: usize = 256 << 20;
 
-/// What is known of one question.
+/// Memory state of one query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct View {
     /// Memory it holds, bytes.
     pub(super) held: usize,
-    /// It was told to end, and gives its memory back as it does.
+    /// It was cancelled, and frees its memory while it ends.
     pub(super) stopped: bool,
 }
 
-/// Which question is to be stopped, if one is: the largest, if all that are not stopped yet hold
-/// more than there is. `process` is what the whole process has allocated since nothing ran: where
-/// memory is given from thread to thread, a question may seem to hold less than it does.
+/// Chooses the query to stop, if any: the largest, if the queries that are not stopped yet exceed the budget.
+/// `process` is what the process has allocated beyond its idle memory: memory that moves between threads can
+/// make a query seem smaller than it is.
 pub(super) fn victim(
     questions: &[View],
     reserved: usize,
@@ -50,7 +50,7 @@ pub(super) fn victim(
     left.max_by_key(|(_, view)| view.held).map(|(place, _)| place)
 }
 
-/// A part of the budget that is given back when this is dropped.
+/// A reservation in the budget, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     pub(super) shared: Arc<Shared>,
@@ -63,7 +63,7 @@ impl Drop for Reserved {
     }
 }
 
-/// A pool that gives nothing to a question that is to end. Operators ask it again and again.
+/// A memory pool that refuses a cancelled query. Operators ask it again and again.
 #[derive(Debug)]
 pub(crate) struct StoppablePool<P>(pub(crate) P);
 
@@ -124,10 +124,10 @@ mod tests {
             (vec![runs(400), runs(600)], 0, 0, None),
             (vec![runs(400), runs(601)], 0, 0, Some(1)),
             (vec![runs(400), runs(100)], 600, 0, Some(0)),
-            // One that ends makes room for the others.
+            // A cancelled query frees memory for the others.
             (vec![runs(400), ends(5_000)], 0, 5_400, None),
             (vec![runs(1_001), ends(5_000)], 0, 6_001, Some(0)),
-            // Nobody seems to hold it.
+            // No query seems to hold it.
             (vec![runs(10), runs(20)], 0, PROCESS_OVERHEAD + 1_000, None),
             (vec![runs(10), runs(20)], 0, PROCESS_OVERHEAD + 1_001, Some(1)),
         ] {

@@ -1,4 +1,4 @@
-//! One question: when it began to work, and why it is to end.
+//! One query: when its work began, and why it ends.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,18 +8,18 @@ use capstan_model::account::Slot;
 use capstan_model::{Failure, FailureKind};
 use tokio::sync::watch;
 
-/// Why a question is stopped.
+/// Why a query is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// Nobody waits for its answer any more.
+    /// The client is gone.
     Left,
-    /// It worked for as long as a question may.
+    /// The work reached the deadline.
     Deadline(Duration),
-    /// Its rows were not taken for as long as a question may work.
+    /// The client did not take rows for as long as a query may work.
     NotTaken(Duration),
-    /// It held most when there was no more memory, bytes.
+    /// It held the most memory when the budget was used up, bytes.
     Memory { held: usize, budget: usize },
-    /// The server ends.
+    /// The server shuts down.
     Ending,
 }
 
@@ -60,7 +60,7 @@ impl Why {
     }
 }
 
-/// How long a question has worked, or waited for who takes its rows.
+/// How long a query has worked, or waited for the client to take rows.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     worked: Duration,
@@ -69,7 +69,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// Why it is to end by now, if it is.
+    /// Why it ends now, if it has to.
     fn over(&self, now: Instant, limit: Duration) -> Option<Why> {
         let passed = now.saturating_duration_since(self.since);
         match self.waits {
@@ -89,11 +89,11 @@ impl Clock {
 #[derive(Debug)]
 struct State {
     clock: Clock,
-    /// Its threads are gone: the slot may be another's by now.
+    /// Its threads are gone: another query may have the slot.
     over: bool,
 }
 
-/// A question that runs.
+/// A running query.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) slot: Slot,
@@ -113,7 +113,7 @@ impl Question {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops it. The first reason counts; whether this is it.
+    /// Stops it. The first reason counts; returns whether this is the first.
     pub(super) fn stop(&self, why: Why) -> bool {
         let state = self.state();
         if !state.over {
@@ -132,19 +132,19 @@ impl Question {
         *self.why.borrow()
     }
 
-    /// Why it was stopped, once it was.
+    /// Waits until it is stopped; returns why.
     pub(super) async fn stopped(&self) -> Why {
         let mut why = self.why.subscribe();
-        // The sender is this question's own, so it is there.
+        // The query owns the sender, so it exists.
         why.wait_for(Option::is_some).await.ok().and_then(|why| *why).unwrap_or(Why::Left)
     }
 
-    /// Says whether it waits for who takes its rows.
+    /// Records whether it waits for the client to take rows.
     pub(super) fn waits(&self, waits: bool) {
         self.state().clock.turn(Instant::now(), waits);
     }
 
-    /// Stops it if its time is over.
+    /// Stops it if its deadline has passed.
     pub(super) fn check(&self, now: Instant, limit: Duration) {
         let over = self.state().clock.over(now, limit);
         if let Some(why) = over {
@@ -152,7 +152,7 @@ impl Question {
         }
     }
 
-    /// Its threads are gone, and `give_back` may give its slot to another.
+    /// Its threads are gone; `give_back` returns its slot.
     pub(super) fn end(&self, give_back: impl FnOnce(Slot)) {
         let mut state = self.state();
         state.over = true;
@@ -160,12 +160,12 @@ impl Question {
     }
 }
 
-/// Somebody waits for a question; when that is dropped the question is stopped.
+/// A caller waits for a query; dropping this cancels the query.
 #[derive(Debug)]
 pub(super) struct Asked(pub(super) Arc<Question>);
 
 impl Asked {
-    /// What comes, unless the question is stopped before.
+    /// The result of the future, unless the query is stopped first.
     pub(super) async fn until_stopped<T>(
         &self,
         coming: impl Future<Output = Result<T, Failure>>,
@@ -174,7 +174,7 @@ impl Asked {
             biased;
             why = self.0.stopped() => Err(why.failure()),
             came = coming => match self.0.why() {
-                // What ends because it was stopped does not know why.
+                // Work that was cancelled does not know why.
                 Some(why) if came.is_err() => Err(why.failure()),
                 _ => came,
             },

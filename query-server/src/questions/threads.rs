@@ -1,7 +1,6 @@
-//! The threads of questions. Their stacks are large, and the C library takes such a stack away the
-//! moment its thread ends; who detaches a thread that is just ending then reads what is gone.
-//! So each thread is joined, and none is ever detached. A thread that outlives what knows it is
-//! left as it is.
+//! The threads of queries. Their stacks are large, and the C library unmaps such a stack the moment its thread
+//! ends. Detaching a thread that is just ending then reads unmapped memory. So each thread is joined, and none
+//! is ever detached. A thread that outlives its registry is leaked.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,13 +19,13 @@ use super::memory::{self, Reserved};
 use super::question::{Asked, Question, Why};
 use super::{Limits, STACK_BYTES, watch};
 
-/// How long tasks of a question that is over may take to end by themselves.
+/// Time-out for the tasks of a finished query to end by themselves.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Slots that no question has. They are the process's own, whoever runs questions in it.
+/// Free slots. They are shared by the whole process.
 static FREE: LazyLock<Mutex<Vec<Slot>>> = LazyLock::new(|| Mutex::new(Slot::all().collect()));
 
-/// Questions of the whole process whose threads run.
+/// Number of queries in the whole process whose threads run.
 static ALL: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -34,18 +33,18 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until no question of this process runs any more, but not longer than this. A question
-/// that ends removes its temporary files.
+/// Waits until no query of this process runs, at most this long. A query removes its temporary files when it
+/// ends.
 pub fn wait_for_all(longest: Duration) {
     let (running, changed) = &ALL;
     let running = lock(running);
     let _ = changed.wait_timeout_while(running, longest, |running| *running > 0);
 }
 
-/// Freed memory that the allocator may keep for the next question, bytes.
+/// Freed memory that the allocator may keep for the next query, bytes.
 const LEFT_BEHIND: usize = 128 << 20;
 
-/// What all questions share.
+/// State shared by all queries.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
@@ -53,7 +52,7 @@ pub(super) struct Shared {
     pub(super) reserved: AtomicUsize,
     registry: Mutex<Registry>,
     pub(super) changed: Condvar,
-    /// The most that the process had allocated since freed memory was given back last, bytes.
+    /// Peak of the process's allocated memory since freed memory was last returned to the system, bytes.
     most: AtomicUsize,
 }
 
@@ -61,11 +60,11 @@ pub(super) struct Shared {
 struct Registry {
     next: u64,
     running: HashMap<u64, Running>,
-    /// Questions that are over, whose thread is to be joined.
+    /// Threads of finished queries that are still to be joined.
     over: Vec<JoinHandle<()>>,
     watched: bool,
     closed: bool,
-    /// What the process had allocated when nothing ran, bytes.
+    /// Memory that the process had allocated when it was idle, bytes.
     idle: usize,
 }
 
@@ -94,14 +93,14 @@ impl Shared {
         }
     }
 
-    /// No question is asked any more.
+    /// Accepts no more queries.
     pub(super) fn close(&self) {
         lock(&self.registry).closed = true;
         self.stop_all(Why::Ending);
         self.changed.notify_all();
     }
 
-    /// Starts the threads of a question.
+    /// Starts the threads of a query.
     pub(super) fn start<F>(
         shared: &Arc<Shared>,
         turn: OwnedSemaphorePermit,
@@ -113,7 +112,7 @@ impl Shared {
         let Some(slot) = lock(&FREE).pop() else { return Err(super::busy(account::SLOTS - 1)) };
         let question = Arc::new(Question::new(slot));
         let asked = Asked(Arc::clone(&question));
-        // Held until the thread is known: it takes itself out of the registry at its end.
+        // Locked until the thread is registered: at its end the thread removes itself.
         let mut registry = lock(&shared.registry);
         if registry.running.is_empty() && shared.reserved.load(Ordering::Relaxed) == 0 {
             registry.idle = account::allocated();
@@ -143,7 +142,7 @@ impl Shared {
         Ok(asked)
     }
 
-    /// The question's own thread.
+    /// The body of a query's own thread.
     fn run<F>(
         self: Arc<Shared>,
         number: u64,
@@ -155,7 +154,7 @@ impl Shared {
     {
         question.slot.enter();
         let whole = AssertUnwindSafe(|| {
-            // What cannot be made says so to whoever waits, who finds nobody at the other end.
+            // A failure to create the runtime reaches the caller as a closed channel.
             let runtime = match runtime(&self.limits, question.slot) {
                 Ok(runtime) => runtime,
                 Err(error) => {
@@ -172,7 +171,7 @@ impl Shared {
                 }
                 until_over(ENDING).await;
             });
-            // Ends what it left behind, and joins its threads.
+            // Aborts the tasks that are left, and joins their threads.
             drop(runtime);
         });
         if std::panic::catch_unwind(whole).is_err() {
@@ -193,8 +192,7 @@ impl Shared {
         account::flush();
     }
 
-    /// Joins the threads of questions that are over, and looks at those that run. Whether there
-    /// will be more to look at.
+    /// Joins the threads of finished queries, and checks the running ones. Returns whether to check again.
     pub(super) fn look(&self) -> bool {
         let mut registry = lock(&self.registry);
         if registry.running.is_empty() && registry.over.is_empty() {
@@ -212,7 +210,7 @@ impl Shared {
         self.most.fetch_max(account::allocated(), Ordering::Relaxed);
         let is_any_over = !over.is_empty();
         for thread in over {
-            // A panic was reported where it happened.
+            // A panic was already reported.
             let _ = thread.join();
         }
         if is_any_over {
@@ -222,7 +220,7 @@ impl Shared {
         true
     }
 
-    /// Gives memory back to the system that large questions left behind.
+    /// Returns memory that large queries freed to the system.
     fn trim(&self) {
         let now = account::allocated();
         if self.most.load(Ordering::Relaxed).saturating_sub(now) > LEFT_BEHIND {
@@ -270,20 +268,20 @@ impl Shared {
         }
     }
 
-    /// Memory that questions hold, bytes.
+    /// Memory of all queries, bytes.
     fn held(&self) -> usize {
         let registry = lock(&self.registry);
         let held = registry.running.values().map(|running| running.question.slot.held());
         held.map(|held| usize::try_from(held).unwrap_or(0)).sum()
     }
 
-    /// Takes a part of the budget, if it is there. A quarter is left for queries: exports whose clients are slow
-    /// keep what they reserved for minutes.
+    /// Reserves a part of the budget, if it is free. A quarter is left for queries, because exports with slow
+    /// clients keep their reservations for minutes.
     pub(super) fn reserve(shared: &Arc<Shared>, bytes: usize) -> Option<Reserved> {
         let held = shared.held();
         let fits = |reserved: usize| {
             let sum = reserved.saturating_add(bytes);
-            // One always fits, or nothing ever would where the budget is small.
+            // One reservation always fits; otherwise a small budget would allow no export at all.
             let all = shared.limits.memory;
             let fits = sum <= all - all / 4 && sum.saturating_add(held) <= all;
             (reserved == 0 || fits).then_some(sum)
@@ -293,9 +291,9 @@ impl Shared {
     }
 }
 
-/// Waits until the tasks of this runtime are gone, but not longer than this. They were told to end, those
-/// that wait for others first: a runtime that ends does it in any order, and they would report
-/// that the others failed.
+/// Waits until the tasks of this runtime are gone, at most this long. They were cancelled, waiting tasks before
+/// the tasks they wait for. Dropping a runtime cancels them in any order, and the waiting ones would then report
+/// failures.
 async fn until_over(longest: Duration) {
     let metrics = tokio::runtime::Handle::current().metrics();
     let over = async {
@@ -303,7 +301,7 @@ async fn until_over(longest: Duration) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    // What does not hear ends with the runtime.
+    // Tasks that do not react end with the runtime.
     let _ = tokio::time::timeout(longest, over).await;
 }
 

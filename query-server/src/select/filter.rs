@@ -1,4 +1,4 @@
-//! The expression, and what it is asked of.
+//! The filter expression, and its evaluation.
 
 use capstan_index::Field;
 use capstan_model::{Address, Protocol};
@@ -71,7 +71,7 @@ impl Term {
         if !matches!(self.field, Field::Ip | Field::OuterIp) {
             return true;
         }
-        // What is not an address no flow has.
+        // No flow has a value that is not an address.
         <[u8; 16]>::try_from(self.value.as_slice())
             .is_ok_and(|address| addresses.may_hold(Address(address)))
     }
@@ -81,7 +81,7 @@ impl Term {
             Field::Ip | Field::OuterIp => {
                 entry.address_filter.as_ref().is_none_or(|filter| self.may_be_among(filter))
             }
-            // An entry without counts does not know.
+            // An entry without counts cannot decide.
             Field::Protocol if !entry.protocols.is_empty() => {
                 self.value.first().is_some_and(|number| {
                     // A number from a newer version is written under the name it has there.
@@ -94,7 +94,7 @@ impl Term {
     }
 }
 
-/// Whether a field says who an end is, which may be found out later than packets are recorded.
+/// Whether a field is about the identity of an end, which may become known after packets are recorded.
 fn is_identity(field: Field) -> bool {
     matches!(field, Field::Namespace | Field::Pod | Field::Service | Field::Node | Field::Process)
 }
@@ -126,22 +126,22 @@ impl std::ops::Not for FlowFilter {
     }
 }
 
-/// Whether an answer is the whole one.
+/// Whether an answer is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
     /// It is.
     Known,
-    /// A field that was asked for was never filled in for these flows: nobody can say
-    /// whether they belong. That is not the same as none.
+    /// A selected field was never filled in for these flows: whether they match is unknown. That is not the same
+    /// as no match.
     Unknown,
 }
 
 /// The flow parts of one segment, by ordinal.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Matches {
-    /// Those that belong.
+    /// Matching flows.
     pub flows: RoaringBitmap,
-    /// Those of which it cannot be said; apart from `flows`.
+    /// Flows for which it is unknown; disjoint from `flows`.
     pub unknown: RoaringBitmap,
 }
 
@@ -152,7 +152,7 @@ impl Matches {
     }
 }
 
-/// Flows that certainly belong, and those that may, which include the first.
+/// Flows that certainly match, and flows that may match, which include the first.
 struct Bounds {
     sure: RoaringBitmap,
     possible: RoaringBitmap,
@@ -163,8 +163,8 @@ impl Bounds {
         Bounds { possible: flows.clone(), sure: flows }
     }
 
-    /// `found` are the flows with a term about who an end is, `identified` those with any term of that field: of
-    /// the others nobody can say whether they belong.
+    /// `found` are the flows with an identity term, `identified` those with any term of that field. For all
+    /// other flows a match is unknown.
     fn of_who(found: RoaringBitmap, identified: &RoaringBitmap, all: RoaringBitmap) -> Self {
         Bounds { possible: &found | (all - identified), sure: found }
     }
@@ -210,37 +210,35 @@ impl FlowFilter {
         }
     }
 
-    /// Whether a segment may have such flows, told from its catalog entry by the addresses and
-    /// protocols in it. A no is certain. For a question about who an end is the answer
-    /// is about flows that may be it, also those of which that is not known.
+    /// Whether a segment may have matching flows, decided from the addresses and protocols in its catalog entry.
+    /// False is certain. For identity terms the answer includes flows with unknown identity.
     pub fn may_match(&self, entry: &SegmentEntry) -> bool {
         self.may_be_where(&|term| term.may_match(entry))
     }
 
-    /// Whether there may be such flows among those of some addresses. A no is certain.
+    /// Whether flows among these addresses may match. False is certain.
     pub fn may_be_among(&self, addresses: &AddressFilter) -> bool {
         self.may_be_where(&|term| term.may_be_among(addresses))
     }
 
-    /// Whether there may be such flows where this tells it of terms.
+    /// Whether flows may match, if `term_may` decides it for a term.
     fn may_be_where(&self, term_may: &dyn Fn(&Term) -> bool) -> bool {
         match self {
             FlowFilter::Term(term) => term_may(term),
             FlowFilter::And(filters) => filters.iter().all(|of| of.may_be_where(term_may)),
             FlowFilter::Or(filters) => filters.iter().any(|of| of.may_be_where(term_may)),
-            // What is there may be something else, too.
+            // A flow may have other values, too.
             FlowFilter::Not(filter) => !filter.is_all(),
         }
     }
 
-    /// The flow parts of a segment it is true of.
+    /// The matching flow parts of a segment.
     ///
-    /// A term about who an end is (namespace, pod, service, node, process) is unknown for flows that have no
-    /// such term at all, and what follows from it by and, or and not is unknown where the other side does not
-    /// decide.
+    /// An identity term (namespace, pod, service, node, process) is unknown for flows without any such term. The
+    /// result of and, or and not is unknown where the other side does not decide.
     ///
     /// # Errors
-    /// [`Corrupt`] where the term index makes no sense.
+    /// [`Corrupt`] where the term index is invalid.
     pub fn evaluate(&self, segment: &Segment) -> Result<Matches, Corrupt> {
         if self.is_all() {
             return Ok(Matches { flows: segment.all_flows(), unknown: RoaringBitmap::new() });
@@ -292,7 +290,7 @@ impl FlowFilter {
     }
 }
 
-/// The flows that have a term of that field, whatever it is.
+/// The flows that have any term of that field.
 fn with_any(segment: &Segment, field: Field) -> Result<RoaringBitmap, Corrupt> {
     let failed = |error: capstan_index::IndexError| Corrupt::new("index", error.to_string());
     let mut any = RoaringBitmap::new();

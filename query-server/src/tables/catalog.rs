@@ -1,5 +1,5 @@
-//! What the catalog itself says, without opening anything: `segments`, `files`, `protocols`,
-//! `coverage`, `writers`, `problems` and `store`.
+//! The tables over the catalog itself, without opening a segment: `segments`, `files`, `protocols`, `coverage`,
+//! `writers`, `problems` and `store`.
 
 mod coverage;
 mod segments;
@@ -28,7 +28,7 @@ use super::scan::external;
 use super::skipped::note;
 use crate::view::StoreView;
 
-/// A table made of the catalog when it is asked for.
+/// A table that is computed from the catalog on access.
 #[derive(Debug)]
 pub(super) struct CatalogTable {
     view: Arc<StoreView>,
@@ -37,10 +37,10 @@ pub(super) struct CatalogTable {
     rows: Rows,
 }
 
-/// What rows are made of.
+/// The source of the rows.
 struct Contents {
     view: Arc<StoreView>,
-    /// What the catalog says about the time that is asked about.
+    /// What the catalog says about the selected time range.
     window: Arc<Window>,
     /// All generations, for the table that has a row for each.
     generations: Generations,
@@ -49,12 +49,12 @@ struct Contents {
 /// The columns of a table.
 type Rows = fn(&Contents) -> Vec<ArrayRef>;
 
-/// What a table's rows are made of beside the view.
+/// The source of a table's rows beside the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// What the catalog says about a stretch of time.
     Window,
-    /// What it cannot say about one: that is no less whole for it.
+    /// The gaps of a window: the answer is complete although facts are hidden.
     Problems,
     /// All generations.
     Generations,

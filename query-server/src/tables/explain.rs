@@ -1,8 +1,7 @@
-//! `EXPLAIN` that says what a query will ask of the store.
+//! `EXPLAIN` with the requests that a query will send to the store.
 //!
-//! Telling that takes a look into each segment, which a query that is going to run does as it
-//! goes along. So plans that are only shown are made with a mark in their session, and scans
-//! that find it look.
+//! Computing them opens each segment, which a query that is going to run does anyway on its way. So plans that
+//! are only shown carry a marker in their session, and scans compute the requests only with that marker.
 
 use std::sync::Arc;
 
@@ -15,15 +14,15 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
-/// The mark.
+/// The marker.
 struct Shown;
 
-/// Whether a plan is made to be shown.
+/// Whether a plan is only shown.
 pub(super) fn is_shown(session: &dyn Session) -> bool {
     session.config().get_extension::<Shown>().is_some()
 }
 
-/// The planner of a session whose `EXPLAIN` tells costs.
+/// The planner of a session whose `EXPLAIN` shows costs.
 #[derive(Debug)]
 pub(super) struct Planner;
 

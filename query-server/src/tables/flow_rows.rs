@@ -1,5 +1,5 @@
-//! Some flow parts of one segment, as columns: read from `flows.parquet` with only the
-//! columns that are asked for, and turned into what SQL shows.
+//! Some flow parts of one segment as columns. Reads only the needed columns of `flows.parquet`, and converts
+//! them to SQL columns.
 
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ impl FlowRows {
         }
     }
 
-    /// Those that have a packet in the window, as far as their ends tell.
+    /// Those that may have a packet in the window, by their first and last times.
     fn touching(self, window: &Window) -> Result<FlowRows, Failure> {
         if self.len() == 0 {
             return Ok(self);
@@ -368,7 +368,7 @@ impl Constants {
     }
 }
 
-/// The one value so many times; the text itself is there once.
+/// The value repeated; the text itself is stored once.
 fn repeat(one: &StringViewArray, rows: usize) -> ArrayRef {
     // Row 0 is there, so every number is one of a row.
     take(one, &UInt32Array::from_value(0, rows), None).unwrap_or_else(|_| Arc::new(one.slice(0, 0)))

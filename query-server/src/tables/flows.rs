@@ -2,17 +2,15 @@
 //!
 //! # The window
 //!
-//! A flow may go on for days, over many segments. What a condition on `first_time` or
-//! `last_time` leaves is the *window*: from the greatest lower bound to the least upper bound
-//! on either column. The parts that touch the window are merged, and no other one is
-//! looked at: a flow is in the answer if it has such a part, and its counters count what
-//! those parts hold (a part is never cut). So "the flows of this hour" reads this hour only;
-//! `opened` and `ended` say whether the beginning and the end are among them. The conditions
-//! are then asked of the merged row, too. Without such conditions all parts are merged.
+//! A flow may span days and many segments. The conditions on `first_time` or `last_time` define the *window*:
+//! from the greatest lower bound to the least upper bound on either column. Only the parts that touch the window
+//! are merged. A flow is in the answer if it has such a part, and its counters count the contents of those parts
+//! (a part is never cut). So "the flows of this hour" reads this hour only; `opened` and `ended` tell whether
+//! the beginning and the end are among them. The merged row is then filtered by the conditions, too. Without
+//! such conditions all parts are merged.
 //!
-//! Conditions on what is the same in all parts (addresses, ports, protocol number, VLAN, VNI,
-//! `flow_id`), `host()` and `port()` choose parts before they are merged; all others are
-//! asked of the merged row.
+//! Conditions on columns that are equal in all parts (addresses, ports, protocol number, VLAN, VNI, `flow_id`),
+//! `host()` and `port()` select parts before the merge; all others filter the merged row.
 
 use std::sync::Arc;
 
@@ -45,7 +43,7 @@ pub(super) struct Flows {
 /// How the parts of a flow become its value of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Merge {
-    /// What flows are told apart by.
+    /// The columns that identify a flow.
     Id,
     /// The same in all parts.
     Key,
@@ -102,14 +100,14 @@ fn column(of: FlowColumn) -> Expr {
     ident(of.name())
 }
 
-/// Parts in time order; those without a time first, and the name decides between equals.
+/// Sorts parts by time; those without a time first, and the name decides between equals.
 fn time_order() -> Vec<Sort> {
     [FlowColumn::FirstTime, FlowColumn::LastTime, FlowColumn::Segment]
         .map(|of| column(of).sort(true, true))
         .to_vec()
 }
 
-/// The aggregate that merges a column; none for what groups.
+/// The aggregate that merges a column; none for a grouping column.
 fn aggregate(of: FlowColumn, merge: Merge) -> Result<Option<Expr>> {
     let value = column(of);
     Ok(Some(match merge {
@@ -132,7 +130,7 @@ fn aggregate(of: FlowColumn, merge: Merge) -> Result<Option<Expr>> {
     }))
 }
 
-/// Whether a condition says the same of every part of a flow: then parts can be chosen by it.
+/// Whether a condition has the same result for every part of a flow: then it can select parts.
 fn is_of_all_parts(condition: &Expr) -> Result<bool> {
     let columns = condition.column_refs();
     if columns.is_empty() {

@@ -1,15 +1,13 @@
 //! Functions over the tables.
 //!
-//! `host('…')` and `port(…)` are predicates over both ends at once, inner and outer, which only
-//! the term index can decide. They are markers: a scan that takes them over turns them into terms
-//! (`super::predicate`). One that is evaluated after all stands where no scan could take it
-//! over, and says so.
+//! `host('…')` and `port(…)` are predicates over both ends at once, inner and outer, which only the term index
+//! can decide. They are markers: a scan that accepts them turns them into terms (`super::predicate`). One that
+//! is evaluated as a function was not accepted by any scan, and fails with that message.
 //!
-//! `octet_length(…)` is the query engine's own, for captured bytes, too. `guarded` limits those of its
-//! functions that make long values of short ones, `made` tells how long,
-//! `planning` when they are made. `limit` puts limits where a statement has none, `concat` is the
-//! operator `||` with one, `number` limits what is read as a number. `window` has aggregates over windows hear that
-//! their query was stopped.
+//! `octet_length(…)` is the query engine's own, extended to captured bytes. `guarded` limits functions that make
+//! long values from short ones, `made` estimates the lengths, `planning` defers long values to run time. `limit`
+//! adds limits to expressions that bypass the registry, `concat` is the operator `||` with a limit, `number`
+//! limits text that is parsed as a number. `window` makes aggregates over windows notice cancellation.
 
 mod concat;
 mod guarded;
@@ -44,14 +42,14 @@ const PORT: &str = "port";
 pub(super) use self::limit::Limit;
 pub(crate) use self::planning::leaving_long_values;
 
-/// The functions among these that make long values of short ones, with a limit on what they make.
+/// Those of the functions that make long values from short ones, with a limit on their results.
 pub(super) fn limited<'a>(
     known: impl IntoIterator<Item = &'a Arc<ScalarUDF>>,
 ) -> impl Iterator<Item = ScalarUDF> {
     known.into_iter().filter_map(guarded::guard)
 }
 
-/// Bytes of the longest value that a plan has written in it.
+/// Bytes of the longest literal in a plan.
 pub(crate) fn longest_value(plan: &LogicalPlan) -> usize {
     let mut longest = 0;
     let mut look = |expression: &Expr| {
@@ -67,7 +65,7 @@ pub(crate) fn longest_value(plan: &LogicalPlan) -> usize {
     longest
 }
 
-/// Whether a plan has functions that make long values of short ones.
+/// Whether a plan has functions that make long values from short ones.
 pub(crate) fn makes_long_values(plan: &LogicalPlan) -> bool {
     let mut found = false;
     let mut look = |expression: &Expr| {
@@ -84,8 +82,8 @@ pub(crate) fn makes_long_values(plan: &LogicalPlan) -> bool {
 
 /// The functions, to be registered.
 pub(super) fn all() -> [Arc<ScalarUDF>; 3] {
-    // Immutable, because a scan is offered no other; that they cannot be computed
-    // beforehand is found out by trying, and then they stay.
+    // Immutable, because other functions are not pushed down to a scan. Constant folding tries to compute them,
+    // fails, and leaves them.
     let host = Marker { name: HOST, signature: Signature::string(1, Volatility::Immutable) };
     let number = Signature::exact(vec![DataType::Int64], Volatility::Immutable);
     let port = Marker { name: PORT, signature: number };
@@ -162,10 +160,10 @@ pub(super) fn usage(words: impl Into<String>) -> DataFusionError {
     DataFusionError::External(Box::new(Failure::new(FailureKind::Usage, words)))
 }
 
-/// The flows that a call of one of the predicates names; none if it calls something else.
+/// The flows that a call of one of the predicates selects; none if it is another function.
 ///
 /// # Errors
-/// Its argument is not a value, or not one that can be asked for.
+/// Its argument is not a literal, or not a valid one.
 pub(super) fn marked(call: &ScalarFunction) -> Result<Option<FlowFilter>> {
     let name = call.func.name();
     let argument = call.args.first();

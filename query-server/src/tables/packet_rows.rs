@@ -1,5 +1,5 @@
-//! Batches of `packets.parquet` as the columns SQL shows: what the packet's flow says is
-//! looked up, what its header says is rebuilt, the rest is there.
+//! Converts batches of `packets.parquet` to SQL columns: values of the flow are looked up, header fields are
+//! rebuilt, others are stored.
 
 mod access;
 mod stored;
@@ -68,7 +68,7 @@ struct Lookup {
     ends: bool,
 }
 
-/// Turns batches of one segment, in stored order, into columns.
+/// Converts batches of one segment, in stored order, into columns.
 #[derive(Debug)]
 pub(super) struct Decoder {
     columns: Vec<PacketColumn>,
@@ -78,7 +78,7 @@ pub(super) struct Decoder {
     lookups: Vec<Lookup>,
     /// Flow numbers by position.
     flows: Vec<u32>,
-    /// Of packets forward, by position; empty if nobody asked for headers.
+    /// Ends of forward packets, by position; empty if no header is needed.
     ends: Vec<Endpoints>,
     templates: Templates,
     tcp: TcpReader,
@@ -93,7 +93,7 @@ pub(super) struct Decoded {
     pub(super) columns: Vec<Option<ArrayRef>>,
     /// Which rows lie in the window; all if none.
     pub(super) inside: Option<BooleanArray>,
-    /// How long the header of each packet is, bytes; empty if nobody asked.
+    /// Length of each packet's header, bytes; empty if not needed.
     pub(super) prefixes: Vec<u32>,
 }
 
@@ -144,7 +144,7 @@ impl Decoder {
         self.columns.contains(&column)
     }
 
-    /// The next batch. With `prefixes` the lengths of headers are told, too.
+    /// The next batch. With `prefixes` it includes the lengths of headers.
     pub(super) fn decode(
         &mut self,
         batch: &RecordBatch,
@@ -343,7 +343,7 @@ impl Decoder {
         Ok(Some(fields))
     }
 
-    /// What the headers round each packet say; nothing if nobody asked.
+    /// The header fields around each packet; empty if not needed.
     fn fronts(&mut self, batch: &RecordBatch, templates: &[u32]) -> Result<Vec<Front>, Failure> {
         use PacketColumn as P;
         if ![P::Vni, P::OuterSourceIp, P::OuterDestinationIp].iter().any(|c| self.wants(*c)) {
@@ -366,8 +366,8 @@ impl Decoder {
     }
 }
 
-/// The network identifier of each packet. A tunnel header with no network inside is told by its port, which is not
-/// in the template: the flow says it, and its source is who sent into the tunnel.
+/// The network identifier of each packet. A tunnel header without an inner network is recognised by its port,
+/// which is not in the template. Then the flow has the identifier, and its source is the sender into the tunnel.
 fn vnis(fronts: &[Front], of_flow: &ArrayRef, batch: &RecordBatch) -> Result<ArrayRef, Failure> {
     let of_flow = of_flow.as_primitive::<Int64Type>();
     let backward = backward(batch)?;

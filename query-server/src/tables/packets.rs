@@ -1,9 +1,8 @@
-//! Reading the packets of one segment: which flows, which of their columns, which pages,
-//! which payload.
+//! Reads the packets of one segment: selected flows and columns, and only the needed pages and payload blocks.
 //!
-//! Nothing is fetched that no column asks for. Without columns packets are only counted, from
-//! the `flows` layer or not even that; payload is fetched only for `payload` and `data`, by
-//! slices of flows, so that memory does not grow with the segment.
+//! Only what a column needs is fetched. Without columns packets are only counted, from the `flows` layer or
+//! without any fetch. Payload is fetched only for `payload` and `data`, by slices of flows, so that memory does
+//! not grow with the segment.
 
 mod fill;
 mod read;
@@ -27,7 +26,7 @@ use super::source::CountingFetch;
 use super::window::Window;
 use crate::select::FlowFilter;
 
-/// Which packets, and which of their columns.
+/// The selected packets and columns.
 #[derive(Debug)]
 pub(super) struct PacketRequest {
     columns: Vec<PacketColumn>,
@@ -36,7 +35,7 @@ pub(super) struct PacketRequest {
     pub(super) flows: FlowFilter,
 }
 
-/// How much has to be read of each packet.
+/// How much of each packet is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Depth {
     /// Nothing: there are none.
@@ -107,21 +106,20 @@ impl PacketRequest {
     }
 }
 
-/// The window a segment's packets have to be held against; none if all of them lie inside.
+/// The window to filter a segment's packets by; none if all of them lie inside.
 fn cut(window: Option<Window>, entry: &SegmentEntry) -> Option<Window> {
     let timeless = entry.hour == Hour::UNKNOWN || entry.hours.contains(&Hour::UNKNOWN);
     window.filter(|window| timeless || !window.covers(entry))
 }
 
-/// The packets of one segment that are asked for: their flows are known, they are not
-/// fetched yet.
+/// The selected packets of one segment: their flows are known, they are not fetched yet.
 #[derive(Debug)]
 pub(super) struct Selected {
     source: CountingFetch,
-    /// What packets have to be held against.
+    /// The window to filter packets by.
     window: Option<Window>,
     depth: Depth,
-    /// None: all flows, of which nothing has to be known.
+    /// None: all flows, without any column of them.
     flows: Option<FlowRows>,
     /// Where the packets of those flows lie; none if all packets are read in one go.
     places: Option<Vec<Place>>,
@@ -129,7 +127,7 @@ pub(super) struct Selected {
 }
 
 impl Selected {
-    /// Asks the index and reads what has to be known of flows.
+    /// Evaluates the term index and reads the needed columns of flows.
     pub(super) async fn of(
         source: CountingFetch,
         constants: Constants,

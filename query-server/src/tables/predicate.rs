@@ -1,9 +1,8 @@
-//! From the conditions of a WHERE to what a scan can use: a stretch of time and an
-//! expression over index terms. Pure.
+//! Turns the conditions of a WHERE into input for a scan: a time window and an expression over index terms.
+//! Pure.
 //!
-//! A condition that a scan decides by itself is taken over (`Exact`). From another one it
-//! takes what narrows the scan, which lets through at least every row the condition is true
-//! of (`Inexact`), and the rows are looked at again above it.
+//! A condition that the scan decides completely is `Exact`. Another one may narrow the scan to a superset of its
+//! rows (`Inexact`); the engine then filters the rows again.
 
 use capstan_model::{Address, Protocol};
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
@@ -16,7 +15,7 @@ use super::functions;
 use super::window::Window;
 use crate::select::{FlowFilter, Term};
 
-/// Which table's conditions are read.
+/// The table that the conditions are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Table {
     /// A row a packet, with one time.
@@ -27,16 +26,16 @@ pub(super) enum Table {
     Catalog,
 }
 
-/// What a scan takes over of all conditions.
+/// The part of all conditions that a scan handles.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pushed {
-    /// When; none if nothing is said of time, and then rows without a time belong.
+    /// The time window; none if no condition is about time, and then rows without a time match.
     pub(super) window: Option<Window>,
     /// Flows that may have such rows.
     pub(super) flows: FlowFilter,
 }
 
-/// What can be done with a condition of a WHERE.
+/// How far a scan can handle a condition of a WHERE.
 pub(super) fn support(condition: &Expr, table: Table) -> Result<TableProviderFilterPushDown> {
     use TableProviderFilterPushDown::{Exact, Inexact, Unsupported};
     if window(condition, table).is_some() {
@@ -51,7 +50,7 @@ pub(super) fn support(condition: &Expr, table: Table) -> Result<TableProviderFil
     })
 }
 
-/// What is taken over of conditions that are all to be true.
+/// The part of a conjunction that a scan can handle.
 pub(super) fn push<'a>(
     conditions: impl IntoIterator<Item = &'a Expr>,
     table: Table,
@@ -75,7 +74,7 @@ pub(super) fn push<'a>(
     Ok(Pushed { window: all, flows })
 }
 
-/// The stretch of time a condition leaves; none if it says something else, or more.
+/// The time window of a condition; none if it is about anything else.
 pub(super) fn window(condition: &Expr, table: Table) -> Option<Window> {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
@@ -103,8 +102,8 @@ pub(super) fn window(condition: &Expr, table: Table) -> Option<Window> {
     }
 }
 
-/// Whether it is a column that says when: of packets their time, of flows either end, as
-/// a flow of which one end lies on the asked side of a moment has a part that does.
+/// Whether it is a time column: of packets their time, of flows either end. If one end of a flow lies on the
+/// selected side of a moment, so does a part of it.
 fn is_time(expr: &Expr, table: Table) -> bool {
     match expr {
         Expr::Column(column) => match table {
@@ -131,10 +130,10 @@ fn nanos(expr: &Expr) -> Option<i64> {
     }
 }
 
-/// What a condition says about flows.
+/// The flows that a condition selects.
 #[derive(Debug, Clone, PartialEq)]
 struct Terms {
-    /// At least every flow that has a row the condition is true of.
+    /// A superset of the flows with a row that meets the condition.
     flows: FlowFilter,
     /// It is true of all rows of these flows, and of no other row.
     exact: bool,
@@ -143,7 +142,7 @@ struct Terms {
 }
 
 impl Terms {
-    /// Nothing can be told.
+    /// Nothing is known.
     fn unknown() -> Self {
         Terms { flows: FlowFilter::all(), exact: false, total: false }
     }
@@ -194,7 +193,7 @@ fn terms(condition: &Expr) -> Result<Terms> {
             terms(left)?.or(terms(right)?)
         }
         Expr::Not(inner) => terms(inner)?.negate(),
-        // What is null belongs to neither side of a WHERE.
+        // A WHERE drops null like false.
         Expr::IsTrue(inner) => terms(inner)?,
         Expr::IsFalse(inner) => terms(inner)?.negate(),
         Expr::IsNotTrue(inner) => terms(inner)?.negate(),

@@ -1,5 +1,5 @@
-//! The scan of `packets` and `flow_parts`: an execution plan of one partition a group of
-//! segments, whose rows come segment by segment.
+//! The scan of `packets` and `flow_parts`: an execution plan with one partition for each group of segments,
+//! which streams rows segment by segment.
 
 mod partition;
 
@@ -37,10 +37,10 @@ use super::window::Window;
 use crate::select::FlowFilter;
 use crate::view::{Cost, PinnedView};
 
-/// Segments whose index and flows are read at a time to tell what a query will cost.
+/// Segments whose index and flows are read concurrently to compute the cost of a query.
 const PLANNED_AT_ONCE: usize = 8;
 
-/// What is read.
+/// The scanned table and columns.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     Packets(Arc<PacketRequest>),
@@ -76,7 +76,7 @@ impl Request {
         }
     }
 
-    /// The layer that has a row for each row of the table.
+    /// The layer with a row for each row of the table.
     fn layer(&self) -> Layer {
         match self {
             Request::Packets(_) => Layer::Packets,
@@ -91,7 +91,7 @@ impl Request {
         }
     }
 
-    /// Whether a segment may have rows that are asked for. A no is certain.
+    /// Whether a segment may have matching rows. False is certain.
     fn may_match(&self, entry: &SegmentEntry) -> bool {
         let window = match self {
             Request::Packets(request) => request
@@ -105,13 +105,13 @@ impl Request {
         window && self.flows().may_match(entry)
     }
 
-    /// Whether all rows there are belong.
+    /// Whether all rows match.
     fn is_everything(&self) -> bool {
         self.window().is_none() && self.flows().is_all()
     }
 }
 
-/// What reading will ask of the store if nothing is in the cache, and what is.
+/// The requests of a scan as if the cache were empty, and what is cached.
 #[derive(Debug, Clone, Copy, Default)]
 struct Planned {
     segments: usize,
@@ -125,13 +125,13 @@ pub(super) struct ScanExec {
     request: Request,
     /// Segments of each partition.
     groups: Vec<Vec<Arc<Segment>>>,
-    /// Segments of the hours that are asked about, but for those passed over.
+    /// Segments of the selected hours, without the pruned ones.
     considered: usize,
     /// See [`capstan_storage_engine::catalog::Window::pruned_by_manifest`].
     pruned_by_manifest: u64,
     /// Segments that have lost the layer with the rows.
     degraded: usize,
-    /// What the catalog hides that may have rows.
+    /// Gaps of the catalog that may hide rows.
     gaps: Vec<Gap>,
     limit: Option<usize>,
     planned: Option<Planned>,
@@ -140,10 +140,10 @@ pub(super) struct ScanExec {
 }
 
 impl ScanExec {
-    /// Chooses the segments that may have rows and deals them out to partitions.
+    /// Selects the segments that may have rows and distributes them over partitions.
     ///
     /// # Errors
-    /// What the store says when hours are asked about for the first time.
+    /// Any failure of the store when hours are loaded for the first time.
     pub(super) async fn new(
         view: Arc<PinnedView>,
         request: Request,
@@ -190,7 +190,7 @@ impl ScanExec {
         })
     }
 
-    /// What the catalog hides that may have rows.
+    /// Gaps of the catalog that may hide rows.
     pub(super) fn gaps(&self) -> &[Gap] {
         &self.gaps
     }
@@ -199,11 +199,11 @@ impl ScanExec {
         self.groups.iter().flatten()
     }
 
-    /// Finds out what reading will ask of the store: opens the segments and reads what
-    /// has to be known of their flows, but no packet.
+    /// Computes the requests of the scan: opens the segments and reads the needed columns of their flows, but no
+    /// packet.
     ///
     /// # Errors
-    /// What the store says.
+    /// Any failure of the store.
     pub(super) async fn plan(mut self) -> Result<ScanExec> {
         let segments: Vec<_> = self.segments().cloned().collect();
         let costs = stream::iter(segments)
@@ -222,7 +222,7 @@ impl ScanExec {
     }
 }
 
-/// Into at most `partitions` groups of about as many rows, each in the order given.
+/// Distributes items over at most `partitions` groups of about as many rows, each in the given order.
 fn deal<T>(items: Vec<T>, partitions: usize, rows: impl Fn(&T) -> u64) -> Vec<Vec<T>> {
     let count = partitions.min(items.len()).max(1);
     let mut by_size: Vec<(usize, T)> = items.into_iter().enumerate().collect();
@@ -230,7 +230,7 @@ fn deal<T>(items: Vec<T>, partitions: usize, rows: impl Fn(&T) -> u64) -> Vec<Ve
     let mut groups: Vec<(u64, Vec<(usize, T)>)> = (0..count).map(|_| (0, Vec::new())).collect();
     for (place, item) in by_size {
         if let Some(group) = groups.iter_mut().min_by_key(|(sum, _)| *sum) {
-            // Something for each, so that many small ones spread, too.
+            // Counts at least one for each, so that many small ones are distributed, too.
             group.0 = group.0.saturating_add(rows(&item)).saturating_add(1);
             group.1.push((place, item));
         }

@@ -1,5 +1,5 @@
-//! What a statement could not read. The answer has all else, and ends with an error that says what is
-//! missing in it: who reads rows as they come has them, and nobody takes a part for the whole.
+//! Records what a statement could not read. The answer has everything else, and ends with an error that names
+//! what is missing. A client that reads row by row gets all rows, and no partial answer looks complete.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use datafusion::error::Result;
 
 use super::scan::external;
 
-/// What is named one by one.
+/// Number of missing objects that are named one by one.
 const NAMED: usize = 8;
 
 /// See the module.
@@ -22,16 +22,16 @@ pub(crate) struct Skipped {
     reasons: Mutex<BTreeMap<String, Reason>>,
 }
 
-/// Why something is not in the answer, or not all of it.
+/// Why something is missing in the answer, completely or in part.
 #[derive(Debug, Clone)]
 struct Reason {
     kind: FailureKind,
-    /// What went wrong, and which times that is about.
+    /// The error, and the time range it is about.
     words: String,
 }
 
 impl Skipped {
-    /// Whether a statement goes on without what could not be read. Trying again would not help.
+    /// Whether a statement continues without an unreadable object. A retry would not help.
     pub(super) fn may_skip(failure: &Failure) -> bool {
         matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound | FailureKind::TooNew)
     }
@@ -40,7 +40,7 @@ impl Skipped {
         self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that some of a segment is not in the answer. Of several reasons the first counts.
+    /// Records that a part of a segment is missing in the answer. Of several reasons the first counts.
     pub(super) fn add(&self, entry: &SegmentEntry, failure: &Failure) {
         let when = match (entry.first, entry.last) {
             (Some(first), Some(last)) => format!(", packets from {first} to {last}"),
@@ -51,7 +51,7 @@ impl Skipped {
         self.reasons().entry(entry.name.clone()).or_insert(reason);
     }
 
-    /// Notes that the catalog hides facts that the answer may need.
+    /// Records that the catalog hides facts that the answer may need.
     pub(super) fn add_gap(&self, gap: &Gap) {
         let reason = Reason { kind: gap.failure_kind(), words: gap.to_string() };
         self.reasons().entry(gap.object.clone()).or_insert(reason);
@@ -65,11 +65,11 @@ impl Skipped {
     }
 }
 
-/// Notes what the catalog hides from a statement that is being planned: a table's rows may come from what is
-/// known of it alone, and then nothing of it runs.
+/// Records the gaps of the catalog for a statement that is being planned. A table may answer from the catalog
+/// alone, and then no scan runs that could record them.
 ///
 /// # Errors
-/// The first of it, if nothing is there to note it.
+/// The first gap, if the session has no record.
 pub(super) fn note(session: &dyn Session, gaps: &[Gap]) -> Result<()> {
     match (session.config().get_extension::<Skipped>(), gaps) {
         (Some(skipped), gaps) => gaps.iter().for_each(|gap| skipped.add_gap(gap)),
@@ -81,8 +81,8 @@ pub(super) fn note(session: &dyn Session, gaps: &[Gap]) -> Result<()> {
     Ok(())
 }
 
-/// The failure that `what` ends with, which is without something: none if it is whole. A newer version helps
-/// only if all that is missing was written by one.
+/// The failure that ends the incomplete result `what`; none if it is complete. A newer version is suggested only
+/// if that version wrote all missing objects.
 pub(crate) fn left_out(
     what: &str,
     kinds: impl IntoIterator<Item = FailureKind>,

@@ -1,5 +1,5 @@
-//! Bytes of a segment's layers on their way into a table: counted as they are asked for, and
-//! within the memory a query may take.
+//! Fetches bytes of a segment's layers for a table. Counts the requests, and keeps within the memory limit of
+//! the query.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use capstan_storage_engine::segment::reader::Fetch;
 
 use crate::view::{Cost, OpenSegment, Plan};
 
-/// An opened segment that counts what is fetched of it.
+/// An opened segment that counts its fetches.
 #[derive(Debug)]
 pub(super) struct CountingFetch {
     open: Arc<OpenSegment>,
@@ -21,15 +21,14 @@ pub(super) struct CountingFetch {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// What reading takes where nothing is in the cache.
+    /// The requests as if the cache were empty.
     asked: Plan,
-    /// What was asked of the store.
+    /// The requests sent to the store.
     sent: Plan,
 }
 
 impl CountingFetch {
-    /// Counts from the `index` layer on, which was read whole to open it, unless it was kept
-    /// before.
+    /// Counts from the `index` layer on, which was read whole to open the segment, unless it was cached.
     pub(super) fn new(open: Arc<OpenSegment>, was_kept: bool) -> Self {
         let mut counts = Counts::default();
         let index = open.entry().layer(Layer::Index).map_or(0, |layer| layer.bytes);
@@ -50,18 +49,18 @@ impl CountingFetch {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was planned and asked for so far takes, where nothing is in the cache.
+    /// The cost of all planned and sent requests as if the cache were empty.
     pub(super) fn cost(&self) -> Cost {
         self.counts().asked.cost()
     }
 
-    /// What was asked of the store so far, and what the cache gave.
+    /// Requests sent to the store so far, and hits of the cache.
     pub(super) fn sent(&self) -> Cost {
         let counts = self.counts();
         Cost { cached: counts.asked.cost().cached, ..counts.sent.cost() }
     }
 
-    /// Counts what will be asked for.
+    /// Counts future requests.
     pub(super) fn plan<T>(&self, count: impl FnOnce(&mut Plan) -> T) -> T {
         count(&mut self.counts().asked)
     }
@@ -77,15 +76,15 @@ impl Fetch for CountingFetch {
     }
 }
 
-/// Ranges of one layer that were fetched before, to be read again in parts.
+/// Fetched ranges of one layer, to be read again in parts.
 #[derive(Debug, Default)]
 pub(super) struct PrefetchedRanges {
-    /// Ascending, apart from each other.
+    /// Ascending and disjoint.
     parts: Vec<(u64, Bytes)>,
 }
 
 impl PrefetchedRanges {
-    /// What was fetched.
+    /// Combines ranges with their bytes.
     pub(super) fn new(ranges: &[Range<u64>], bytes: Vec<Bytes>) -> Self {
         let mut parts: Vec<_> = ranges.iter().map(|range| range.start).zip(bytes).collect();
         parts.sort_unstable_by_key(|(start, _)| *start);

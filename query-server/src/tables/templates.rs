@@ -1,5 +1,4 @@
-//! What of a packet's header stands in its template, and the fields that are rebuilt from
-//! the packets before it.
+//! Header fields that are stored in a packet's template, and fields that are rebuilt from the packets before it.
 
 use std::collections::HashMap;
 
@@ -13,7 +12,7 @@ use capstan_storage_engine::segment::template::{Endpoints, FieldValues, Template
 use datafusion::arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use datafusion::arrow::datatypes::Int32Type;
 
-/// Templates of one segment, by numbers given here.
+/// Templates of one segment, by numbers assigned here.
 #[derive(Debug, Default)]
 pub(super) struct Templates {
     all: Vec<Known>,
@@ -25,11 +24,11 @@ pub(super) struct Templates {
 #[derive(Debug)]
 struct Known {
     template: Template,
-    /// What its headers say, by link type: nearly always one.
+    /// The decoded headers, by link type: nearly always one.
     read: Vec<(LinkType, Front)>,
 }
 
-/// What the headers of a template say that is the same for all its packets.
+/// Header fields of a template that are the same for all its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Front {
     /// Ends of the outermost IP header, if tunnelled: sender, receiver.
@@ -51,7 +50,7 @@ pub(super) struct TcpFields {
     pub(super) window: u16,
 }
 
-/// What the columns hold of a packet, as far as it is needed here.
+/// The column values of a packet that are needed here.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Stored {
     pub(super) flow: i32,
@@ -68,7 +67,7 @@ impl Templates {
     /// The number of each row's template.
     ///
     /// # Errors
-    /// The column is missing, of another type, or holds what is no template.
+    /// The column is missing, of another type, or has a value that is not a template.
     pub(super) fn of_rows(&mut self, batch: &RecordBatch) -> Result<Vec<u32>, Corrupt> {
         let bad = |what: &str| Corrupt::new("packets", what);
         let dictionary = batch
@@ -120,7 +119,7 @@ impl Templates {
             .ok_or_else(|| Corrupt::new("packets", "template number"))
     }
 
-    /// What its headers say, decoded once; `row` is any packet of it.
+    /// Its header fields, decoded once; `row` is any packet of it.
     pub(super) fn front(
         &mut self,
         number: u32,
@@ -136,7 +135,7 @@ impl Templates {
         }
         let values = FieldValues { trailer: row.trailer, ..FieldValues::default() };
         let mut prefix = Vec::with_capacity(known.template.prefix_length());
-        // What is asked of it does not depend on the innermost ends.
+        // These fields do not depend on the innermost ends.
         known.template.fill(&values, &Endpoints::unspecified(), row.length, &mut prefix)?;
         let headers = decode(link, &prefix, row.length);
         let outer = headers.outer.map(|outer| (outer.source, outer.destination));
@@ -154,7 +153,7 @@ fn same_buffers(one: &BinaryArray, other: &BinaryArray) -> bool {
         && one.value_data().as_ptr() == other.value_data().as_ptr()
 }
 
-/// Follows the packets of a segment in stored order and tells each one's TCP fields.
+/// Follows the packets of a segment in stored order and rebuilds each one's TCP fields.
 #[derive(Debug, Default)]
 pub(super) struct TcpReader {
     predictor: Predictor,
@@ -162,10 +161,10 @@ pub(super) struct TcpReader {
 }
 
 impl TcpReader {
-    /// The fields of the next packet; none if it has no TCP header.
+    /// The TCP fields of the next packet; none without a TCP header.
     ///
     /// # Errors
-    /// Its template makes no sense.
+    /// Its template is invalid.
     pub(super) fn next(
         &mut self,
         templates: &mut Templates,

@@ -1,4 +1,4 @@
-//! A stretch of time as SQL conditions describe it.
+//! A time range of SQL conditions.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use capstan_storage_engine::catalog::SegmentEntry;
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::scalar::ScalarValue;
 
-/// Moments from `first` to `last`, both included, nanoseconds since 1970; none if `first` is
-/// above `last`. What has no time is never inside.
+/// Moments from `first` to `last`, both included, nanoseconds since 1970; empty if `first` is above `last`. A
+/// row without a time is never inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
     pub(super) first: i64,
@@ -38,7 +38,7 @@ impl Window {
         moment.checked_sub(1).map_or(Window::EMPTY, Window::until)
     }
 
-    /// What both have.
+    /// The intersection.
     pub(super) fn intersect(self, other: Window) -> Self {
         Window { first: self.first.max(other.first), last: self.last.min(other.last) }
     }

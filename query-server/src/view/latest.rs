@@ -1,4 +1,4 @@
-//! A view that is never much older than it is allowed to be.
+//! The newest view of a store, with a bounded age.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +10,10 @@ use tokio::sync::Mutex;
 
 use super::StoreView;
 
-/// How old the answer of a server may be, unless said otherwise.
+/// Default for the maximal age of a server's answer.
 pub const FRESHNESS: Duration = Duration::from_secs(1);
 
-/// Keeps the newest view of a store. Those who ask while it is being refreshed wait for
-/// that and share the outcome.
+/// Keeps the newest view of a store. Concurrent callers share one refresh and its result.
 #[derive(Debug)]
 pub struct LatestView {
     store: Store,
@@ -30,10 +29,10 @@ struct State {
 }
 
 impl LatestView {
-    /// Loads a store, to be read through a cache; later views are at most `freshness` old when they are given.
+    /// Loads a store, with reads through a cache. Views that it returns later are at most `freshness` old.
     ///
     /// # Errors
-    /// What the store says.
+    /// Any failure of the store.
     pub async fn load(
         store: Store,
         cache: Cache,
@@ -55,13 +54,13 @@ impl LatestView {
         &self.cache
     }
 
-    /// The store as it is now, or was [`LatestView::load`]'s `freshness` ago at the most.
+    /// A view of the store that is at most `freshness` (see [`LatestView::load`]) old.
     ///
     /// # Errors
-    /// What the store says; the next call tries again.
+    /// Any failure of the store; the next call tries again.
     pub async fn get(&self) -> Result<Arc<StoreView>, Failure> {
         let mut state = self.state.lock().await;
-        // What counts is when asking began.
+        // The age counts from the start of the request.
         let now = Instant::now();
         if now.duration_since(state.loaded) >= self.freshness {
             state.view = state.view.refresh().await?;

@@ -13,10 +13,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::plan::coalesce;
 
-/// GETs in flight, of everything that reads from one store in this process.
+/// Concurrent GETs of all readers of one store in this process.
 const GETS_IN_FLIGHT: usize = 32;
 
-/// GETs in flight of one fetch.
+/// Concurrent GETs of one fetch.
 const GETS_OF_A_FETCH: usize = 16;
 
 /// See the module.
@@ -24,7 +24,7 @@ const GETS_OF_A_FETCH: usize = 16;
 pub(super) struct Objects {
     pub(super) store: Store,
     pub(super) cache: Cache,
-    /// GETs that may be in flight of the whole process.
+    /// Limits the concurrent GETs of the whole process.
     gets: Arc<Semaphore>,
 }
 
@@ -33,11 +33,11 @@ impl Objects {
         Objects { store, cache, gets: Arc::new(Semaphore::new(GETS_IN_FLIGHT)) }
     }
 
-    /// Reads ranges of a layer, each as the extents that it consists of: as few requests as make
-    /// sense, for what is not kept.
+    /// Reads ranges of a layer; each range is returned as its extents. Sends few requests, and only for what is
+    /// not cached.
     ///
     /// # Errors
-    /// What the store says; of kind `Damaged` if the layer is shorter.
+    /// Any failure of the store; of kind `Damaged` if the layer is too short.
     pub(super) async fn read(
         &self,
         entry: &SegmentEntry,
@@ -50,7 +50,8 @@ impl Objects {
             let (store, gets, path) = (self.store.clone(), Arc::clone(&self.gets), path.clone());
             async move {
                 if layer == Layer::Index {
-                    // Read whole, so that one that is shorter is damaged and no wrong request.
+                    // Reads the whole object, so that a short layer is reported as damaged and not as a bad
+                    // request.
                     let _permit = permit(&gets).await?;
                     let came = store.get(&path).await?;
                     return Ok(Runs::new(&missing, vec![came]));
@@ -67,7 +68,7 @@ impl Objects {
         self.cache.read(Object::of(&self.store, &path), keep, ranges, get).await
     }
 
-    /// How many bytes of some extents of a layer are kept.
+    /// How many bytes of these extents of a layer are cached.
     pub(super) fn bytes_kept(
         &self,
         entry: &SegmentEntry,

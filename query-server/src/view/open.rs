@@ -1,4 +1,4 @@
-//! An opened segment: its `index` layer in memory, the others a request away.
+//! An opened segment. Its `index` layer is in memory; each other layer takes a request.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use super::plan::Plan;
 /// A segment whose `index` layer was read and checked.
 #[derive(Debug)]
 pub struct OpenSegment {
-    /// What the catalog says of it.
+    /// The catalog's entry of the segment.
     entry: SegmentEntry,
     segment: Segment,
     objects: Arc<Objects>,
 }
 
 impl OpenSegment {
-    /// Reads and checks the `index` layer: one GET, if the cache's disk does not have it.
+    /// Reads and checks the `index` layer: one GET, or none if the disk cache has it.
     pub(super) async fn open(
         entry: &SegmentEntry,
         objects: &Arc<Objects>,
@@ -43,12 +43,12 @@ impl OpenSegment {
         index.is_some_and(|index| objects.bytes_kept(entry, Layer::Index, &index) > 0)
     }
 
-    /// What the catalog says of it.
+    /// The catalog's entry of the segment.
     pub fn entry(&self) -> &SegmentEntry {
         &self.entry
     }
 
-    /// What its `index` layer holds. Pass this [`OpenSegment`] to it where it wants a [`Fetch`].
+    /// The contents of its `index` layer. Pass this [`OpenSegment`] wherever it wants a [`Fetch`].
     pub fn segment(&self) -> &Segment {
         &self.segment
     }
@@ -58,12 +58,12 @@ impl OpenSegment {
         self.entry.layer(layer).is_some()
     }
 
-    /// Adds to `plan` what running a scan will fetch.
+    /// Adds to `plan` what a scan will fetch.
     ///
     /// # Errors
-    /// The scan does not make sense.
+    /// The scan is invalid.
     pub fn plan_scan(&self, plan: &mut Plan, mut scan: Scan) -> Result<(), Failure> {
-        // A layer is one row group, whose pages are all asked for before its first row.
+        // A layer is one row group. All its pages are requested before its first row is decoded.
         let named = |error: Corrupt| error.of(format_args!("segment {}", self.entry.name));
         if let Step::Needs(ranges) = scan.step().map_err(named)? {
             self.plan_fetch(plan, scan.layer(), &ranges);
@@ -71,14 +71,14 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// Adds to `plan` what reading payload will fetch.
+    /// Adds to `plan` what a read of payload will fetch.
     pub fn plan_payload(&self, plan: &mut Plan, payload: &PayloadPlan) {
         for (layer, ranges) in self.segment.payload_ranges(payload) {
             self.plan_fetch(plan, layer, &ranges);
         }
     }
 
-    /// Adds to `plan` one fetch, and how much of it the cache has.
+    /// Adds one fetch to `plan`, and how much of it the cache has.
     pub(crate) fn plan_fetch(&self, plan: &mut Plan, layer: Layer, ranges: &[Range<u64>]) {
         plan.fetch(layer, ranges);
         if let Some(extents) = self.extents(layer, ranges) {
@@ -86,7 +86,7 @@ impl OpenSegment {
         }
     }
 
-    /// As [`Fetch::fetch`], and says what of it was asked of the store.
+    /// Like [`Fetch::fetch`], and also returns what was requested from the store.
     ///
     /// # Errors
     /// As [`Fetch::fetch`].
@@ -105,7 +105,7 @@ impl OpenSegment {
         read.map_err(|failure| named(&self.entry, layer, failure))
     }
 
-    /// The extents of each range; none if it does not consist of such.
+    /// The extents of each range; none if a range does not consist of whole extents.
     fn extents(&self, layer: Layer, ranges: &[Range<u64>]) -> Option<Vec<Vec<Extent>>> {
         let extents = |range: &Range<u64>| match range.is_empty() {
             true => Some(Vec::new()),
@@ -120,7 +120,7 @@ fn whole(layer: &LayerEntry) -> Extent {
     Extent { range: 0..layer.bytes, check: Check::Sha256(layer.sha256.clone()) }
 }
 
-/// Says which layer is damaged.
+/// Adds the name of the damaged layer to a failure.
 fn named(entry: &SegmentEntry, layer: Layer, failure: Failure) -> Failure {
     if failure.kind() != FailureKind::Damaged {
         return failure;

@@ -1,6 +1,6 @@
-//! OpenCache segments, kept so that their `index` layers are not parsed again. The cache has bytes; this
-//! has what was made of them, and so the cache has none of these bytes in memory. Who asks for one
-//! that is being opened waits for it.
+//! A cache of opened segments, so that their `index` layers are not parsed again. The byte cache holds raw
+//! bytes; this one holds parsed values, so the byte cache keeps no copy in memory. Concurrent requests for one
+//! segment share one opening (single-flight).
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use capstan_storage_engine::cache::WeightedCache;
 use tokio::sync::OnceCell;
 
-/// Values by name, within a budget; see the module.
+/// Values by name, within a memory budget; see the module.
 #[derive(Debug)]
 pub(super) struct OpenCache<T: Send + Sync + 'static> {
     kept: WeightedCache<Arc<str>, Arc<T>>,
@@ -18,7 +18,7 @@ pub(super) struct OpenCache<T: Send + Sync + 'static> {
 
 type Cell<T> = Arc<OnceCell<Arc<T>>>;
 
-/// One who opens, or waits for who does. Whoever is done first, or gives up, takes the name out again.
+/// One caller that opens, or waits for the opener. The first to finish or give up removes the name.
 struct Opening<'a, T: Send + Sync + 'static> {
     of: &'a OpenCache<T>,
     name: Arc<str>,
@@ -35,13 +35,13 @@ impl<T: Send + Sync + 'static> OpenCache<T> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether that name needs no opening; nobody asks for it by that.
+    /// Whether a value of that name is cached. Does not count as a use of it.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.kept.contains(&name.into())
     }
 
-    /// The value of that name; `open` makes it, with its weight in bytes. When that fails
-    /// nothing is kept, and each of those who wait tries for itself.
+    /// The value of that name. `open` makes it, with its weight in bytes. If that fails nothing is cached, and
+    /// each waiting caller tries itself.
     pub(super) async fn get<E, F>(&self, name: &str, open: impl FnOnce() -> F) -> Result<Arc<T>, E>
     where
         F: Future<Output = Result<(T, usize), E>>,
@@ -61,7 +61,7 @@ impl<T: Send + Sync + 'static> OpenCache<T> {
 
     fn begin(&self, name: Arc<str>) -> Result<Arc<T>, Opening<'_, T>> {
         let mut opening = self.opening();
-        // Asked while nobody can take a name out: who did has kept the value.
+        // Checked while no other caller can remove a name: the one that removed it has cached the value.
         if let Some(kept) = self.kept.get(&name) {
             return Ok(kept);
         }

@@ -1,7 +1,7 @@
-//! A view that somebody is being answered from: what it names stays until the answer is done.
+//! A view that is pinned while an answer is made from it: what it names stays in the store until then.
 //!
-//! What newer versions have replaced is removed after an hour, so an answer that takes longer leases what it
-//! reads. One that does not take a quarter of that asks the store for nothing.
+//! Replaced versions are swept after an hour (the grace), so a longer answer takes a lease. An answer that takes
+//! less than a quarter of that sends no request for a lease.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 
 use super::StoreView;
 
-/// Answers that begin within this time share a lease. Later ones get one of their own: in a row of short
-/// ones that never ends each would look like a long one.
+/// Answers that begin within this time share a lease. Later ones take their own: otherwise an endless series of
+/// short answers would look like one long answer.
 const SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -26,15 +26,14 @@ pub struct PinnedView {
     view: Arc<StoreView>,
     began: Instant,
     grace: Duration,
-    /// What the view names is leased.
+    /// Whether the view is leased.
     holds: Arc<AtomicBool>,
     done: oneshot::Sender<()>,
     keeper: JoinHandle<()>,
 }
 
 impl StoreView {
-    /// Begins to answer from it; when the last clone is dropped, or ended, nothing is kept for
-    /// that any more.
+    /// Pins the view for an answer. The pin ends when its last clone is dropped or ended.
     pub fn begin(self: &Arc<Self>) -> Arc<PinnedView> {
         let mut known = self.pinned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let young = known.upgrade().filter(|of| of.began.elapsed() < SHARED_FOR);
@@ -60,7 +59,7 @@ impl PinnedView {
         let holds = Arc::new(AtomicBool::new(false));
         let (catalog, shared) = (view.catalog.clone(), Arc::clone(&view.shared));
         let kept = Arc::clone(&holds);
-        // Others may share it, so it must outlive the threads of who began it.
+        // Other answers may share the lease, so it must outlive the threads of the query that took it.
         let home = view.shared.home.clone();
         let keeper = home.spawn(async move {
             match lease::keep(&catalog, grace, &kept, ended).await {
@@ -79,7 +78,7 @@ impl PinnedView {
         PinnedView { view, began: Instant::now(), grace, holds, done, keeper }
     }
 
-    /// Says of something that is missing that it was removed meanwhile, if it may have been.
+    /// If a missing object may have been swept meanwhile, the failure says so.
     pub(crate) fn explain(&self, failure: Failure) -> Failure {
         let long = self.began.elapsed();
         let is_kept = long < self.grace || self.holds.load(Ordering::Relaxed);
@@ -94,12 +93,12 @@ impl PinnedView {
         Failure::caused_by(FailureKind::NotFound, what, failure)
     }
 
-    /// Ends it, and waits until what was leased is given back if this was the last clone: for who is about to
-    /// leave.
+    /// Drops the pin. If this was the last clone, waits until the lease is given back. Call it before the
+    /// process exits.
     pub(crate) async fn end(self: Arc<Self>) {
         if let Some(PinnedView { done, keeper, .. }) = Arc::into_inner(self) {
             drop(done);
-            // If it crashed there is nothing to wait for.
+            // If the task crashed there is nothing to wait for.
             let _ = keeper.await;
         }
     }

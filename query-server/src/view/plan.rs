@@ -1,27 +1,26 @@
-//! Which requests get some byte ranges of an object: decided before the first is sent,
-//! so that what a read costs can be told without reading.
+//! Which requests fetch a set of byte ranges of an object. The decision precedes the first request, so that the
+//! cost of a read is known without reading.
 
 use std::collections::BTreeSet;
 use std::ops::{AddAssign, Range};
 
 use capstan_storage_engine::segment::Layer;
 
-/// A gap between two ranges is read over only if it is shorter than this, bytes.
+/// A gap between two ranges is read only if it is shorter than this, bytes.
 pub const MAX_GAP: u64 = 1 << 20;
 
-/// Bytes read over in one object are fewer than what is wanted divided by this.
+/// Limit of all gaps that are read in one object: the wanted bytes divided by this.
 pub const GAP_SHARE: u64 = 5;
 
-/// The longest single request, bytes. What is longer is asked for in pieces of about equal
-/// length, which come at the same time.
+/// The longest single request, bytes. A longer range is split into pieces of about equal length, which are
+/// requested concurrently.
 pub const MAX_REQUEST: u64 = 32 << 20;
 
-/// The requests for some ranges of one object, ascending and apart from each other.
+/// The requests for some ranges of one object, ascending and disjoint.
 ///
-/// Ranges that touch or overlap become one. Gaps are read over, the smallest first, as long
-/// as each is under [`MAX_GAP`] and all of them together under a [`GAP_SHARE`]th of the bytes
-/// that are wanted: a request costs about as much as a megabyte, but a thousand small gaps
-/// must not add up to an object read whole.
+/// Ranges that touch or overlap are merged. Gaps are read too, the smallest first, as long as each is under
+/// [`MAX_GAP`] and all together are under a [`GAP_SHARE`]th of the wanted bytes. A request costs about as much
+/// as a megabyte, but a thousand small gaps must not add up to reading a whole object.
 pub fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let wanted = union(ranges);
     let bytes: u64 = wanted.iter().map(|range| range.end - range.start).sum();
@@ -50,7 +49,7 @@ pub fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     joined.into_iter().flat_map(pieces).collect()
 }
 
-/// Ascending and apart from each other, the empty ones left out.
+/// Ascending and disjoint, without empty ranges.
 fn union(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
     sorted.sort_unstable_by_key(|range| range.start);
@@ -64,7 +63,7 @@ fn union(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     union
 }
 
-/// A range cut into pieces that one request each may ask for.
+/// Splits a range into pieces of one request each.
 fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let count = (range.end - range.start).div_ceil(MAX_REQUEST).max(1);
     let length = (range.end - range.start).div_ceil(count);
@@ -74,16 +73,16 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
-/// What a read asks of the store.
+/// The cost of a read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
     /// Objects that are read from.
     pub objects: u64,
     /// GETs.
     pub requests: u64,
-    /// Bytes those GETs ask for, gaps that are read over included.
+    /// Bytes of those GETs, with the gaps between ranges.
     pub bytes: u64,
-    /// Bytes of what is wanted that the cache has, so that less will be asked for.
+    /// Wanted bytes that are in the cache, so that fewer are requested.
     pub cached: u64,
 }
 
@@ -96,7 +95,7 @@ impl AddAssign for Cost {
     }
 }
 
-/// What is going to be read of one segment, in as many fetches as there will be.
+/// The planned reads of one segment, fetch by fetch.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     layers: BTreeSet<Layer>,
@@ -124,12 +123,12 @@ impl Plan {
         self.bytes += bytes;
     }
 
-    /// So many bytes of the fetches are in the cache.
+    /// Counts bytes of the fetches that are in the cache.
     pub fn cached(&mut self, bytes: u64) {
         self.cached = self.cached.saturating_add(bytes);
     }
 
-    /// All of it together, as if the cache were empty, and what it has of that.
+    /// The cost of all fetches as if the cache were empty, and how much of it is cached.
     pub fn cost(&self) -> Cost {
         let Plan { layers, requests, bytes, cached } = self;
         let objects = layers.len() as u64;

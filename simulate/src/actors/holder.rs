@@ -1,4 +1,5 @@
-//! Readers who are not done for hours: what the root of their view names must be there for as long as they lease it.
+//! Long-running readers with a lease: the objects named by their view's root must exist as long as
+//! the lease does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

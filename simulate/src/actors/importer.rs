@@ -1,4 +1,4 @@
-//! Importers of one file: several, of which at most one may store it at a time, and which are killed or paused and come back.
+//! Importers of one file. At most one may store it at a time. They are killed, paused and restarted.
 
 use std::time::Duration;
 

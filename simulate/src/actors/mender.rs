@@ -1,5 +1,5 @@
-//! Damage that no request is to blame for, to what is rolled up, and repairs: while others go on, broken off in the
-//! middle, and when nobody is there any more. After each all must be as it was.
+//! Damage of rolled-up objects, and repairs: while other actors run, interrupted midway, and after
+//! all actors have stopped. After each complete repair the data must be as before.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

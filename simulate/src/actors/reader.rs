@@ -1,4 +1,4 @@
-//! Readers: what they see must be what was committed, without holes, and of one moment.
+//! Readers check that a view holds exactly the committed data, without holes, at one moment.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Rollups: two or three that think they are the one.
+//! Rollups: two or three at once, each believes it is the only one.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! Extents in files of a local folder, a file each.
+//! The disk cache: one file per extent in a local folder.
 //!
-//! A file is written under another name and renamed, so it is whole or not there; none is synced,
-//! as one that a power cut leaves behind empty or torn is found out when it is read. Whatever goes
-//! wrong with the disk is counted and costs a request to the store, no more.
+//! A file is written under a temporary name and renamed, so it is complete or absent. Nothing is
+//! synced: the checksum detects a file left empty or torn by a power cut. A disk error is counted
+//! and costs one request to the store, no more.
 
 mod directory;
 mod folder;
@@ -24,57 +24,57 @@ use tokio::time::Instant;
 use self::directory::Directory;
 use super::extent::{Extent, Key};
 
-/// Bytes that wait to be written, at most: a disk that is slower than the store gets less.
+/// Maximum bytes in the write queue. A disk slower than the store skips writes.
 const MOST_WAITING: u32 = 16 << 20;
 
-/// An extent that takes more than this part of the room is not written.
+/// An extent larger than this fraction of the disk cache is not written.
 const MOST_OF_ROOM: u64 = 8;
 
-/// How long nothing is written after a write failed: a full disk stays full for a while.
+/// Pause after a failed write: a full disk stays full for a while.
 const REST: Duration = Duration::from_secs(60);
 
-/// CRC32C (little-endian) of what is before it, at a file's end.
+/// Trailer of a file: CRC32C (little-endian) of all bytes before it.
 const TRAILER: usize = 4;
 
-/// Where a disk keeps extents, and how many.
+/// Folder and size of a disk cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskSettings {
-    /// A folder for one process alone.
+    /// A folder that only one process uses.
     pub folder: PathBuf,
-    /// What all files in it may take, bytes.
+    /// Maximum size of all files, bytes.
     pub bytes: u64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Disk {
-    /// The folder with the files' folders.
+    /// The folder with the 256 shard folders.
     folder: PathBuf,
     directory: Mutex<Directory>,
-    /// What waits to be written.
+    /// Keys in the write queue.
     writing: Mutex<BTreeSet<Key>>,
     waiting: Arc<Semaphore>,
     corrupt: AtomicU64,
     failed: AtomicU64,
-    /// Nothing is written before then, as the last write failed.
+    /// No writes before this time, after a failed write.
     rests_until: Mutex<Option<Instant>>,
-    /// Says to other processes that the folder is taken, as long as it is open.
+    /// Locks the folder against other processes while open.
     _lock: File,
 }
 
-/// Why a file gives nothing.
+/// Why a file is unusable.
 enum Unread {
-    /// It made room for others, or somebody removed it.
+    /// Evicted, or removed from outside.
     Gone,
     Corrupt,
     Failed(io::Error),
 }
 
 impl Disk {
-    /// Takes a folder, with what is in it from before.
+    /// Opens a folder with its existing content.
     ///
     /// # Errors
-    /// It cannot be made or written, others may read it, or another process has it.
+    /// It cannot be created or written, other users may read it, or another process uses it.
     pub(super) async fn open(settings: DiskSettings) -> Result<Disk, Failure> {
         let taken = tokio::task::spawn_blocking(move || {
             let folder::Taken { folder, lock, files } = folder::take(&settings.folder)?;
@@ -110,17 +110,17 @@ impl Disk {
         self.directory().contains(key)
     }
 
-    /// What files take, bytes.
+    /// Size of all files, bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.directory().bytes()
     }
 
-    /// What files may take, bytes.
+    /// Maximum size of all files, bytes.
     pub(super) fn room(&self) -> u64 {
         self.directory().room()
     }
 
-    /// Files that did not hold what was written.
+    /// Files with a wrong checksum or length.
     pub(super) fn corrupt(&self) -> u64 {
         self.corrupt.load(Ordering::Relaxed)
     }
@@ -130,7 +130,7 @@ impl Disk {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Reads those extents that are there, each checked.
+    /// Reads the cached extents and checks each.
     pub(super) async fn read(self: &Arc<Self>, wanted: Vec<(Key, Extent)>) -> Vec<(Key, Bytes)> {
         let there: Vec<_> = {
             let mut directory = self.directory();
@@ -144,7 +144,7 @@ impl Disk {
             let read = |(key, extent): &(Key, Extent)| Some((*key, disk.read_one(key, extent)?));
             there.iter().filter_map(read).collect()
         });
-        // Without an answer it was as if nothing were there.
+        // A failed task counts as a miss.
         read.await.unwrap_or_default()
     }
 
@@ -176,7 +176,7 @@ impl Disk {
             io::ErrorKind::NotFound => Unread::Gone,
             _ => Unread::Failed(error),
         })?;
-        // Its length is compared before anything is allocated for it.
+        // Compares the length before any allocation.
         let length = file.metadata().map_err(Unread::Failed)?.len();
         let expected = key.len().saturating_add(TRAILER as u64);
         let room = usize::try_from(length).map_err(|_| Unread::Corrupt)?;
@@ -191,7 +191,7 @@ impl Disk {
         if whole && extent.holds(&bytes) { Ok(bytes) } else { Err(Unread::Corrupt) }
     }
 
-    /// Writes an extent, some time soon, unless it is there; not if too much waits already.
+    /// Queues an extent for writing unless it exists. Skips it if the queue is full.
     pub(super) fn write(self: &Arc<Self>, key: Key, bytes: &Bytes) {
         let Ok(length) = u32::try_from(bytes.len()) else { return };
         if u64::from(length) > self.room() / MOST_OF_ROOM || self.contains(&key) {
@@ -209,13 +209,13 @@ impl Disk {
         tokio::task::spawn_blocking(move || {
             disk.write_one(key, &bytes);
             locked(&disk.writing).remove(&key);
-            // Who waits for this may open the folder next, and must not find it locked.
+            // The waiting caller may open the folder next and must not find it locked.
             drop(disk);
             drop(permit);
         });
     }
 
-    /// Waits for what is being written.
+    /// Waits for pending writes.
     pub(super) async fn settle(&self) {
         // An error means that there is nothing to wait for.
         let _ = self.waiting.acquire_many(MOST_WAITING).await;
@@ -252,7 +252,7 @@ impl Disk {
             fs::rename(&staged, &path)
         };
         write().inspect_err(|_| {
-            // What is left of it would take room that a full disk does not have.
+            // A partial file would take space that a full disk lacks.
             let _ = fs::remove_file(&staged);
         })
     }
@@ -263,7 +263,7 @@ impl Disk {
 
     fn remove(&self, keys: &[Key]) {
         for key in keys {
-            // One that is gone already is as good as removed.
+            // A missing file counts as removed.
             let _ = fs::remove_file(self.path(key));
         }
     }

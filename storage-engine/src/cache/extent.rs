@@ -1,4 +1,4 @@
-//! What the cache keeps, and under which name.
+//! Extents, the unit of the cache, and their keys.
 
 use std::ops::Range;
 
@@ -7,27 +7,26 @@ use sha2::{Digest, Sha256};
 
 use crate::store::Store;
 
-/// A stretch of an object that is kept as one, and what its bytes are checked against: a page, a
-/// block, an `index` layer.
+/// A range of an object that is cached as a unit, with its checksum: a page, a block, an `index` layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it lies.
+    /// Its byte range.
     pub range: Range<u64>,
-    /// What must hold of its bytes.
+    /// Its checksum.
     pub check: Check,
 }
 
-/// What must hold of some bytes.
+/// The checksum of some bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    /// All but the first `skip` have this CRC32C, as the `index` layer says.
+    /// CRC32C of all but the first `skip` bytes, from the `index` layer.
     Crc32c {
-        /// A block's header, which the `index` layer has itself.
+        /// Length of a block's header, which the `index` layer repeats.
         skip: usize,
-        /// The checksum of the others.
+        /// The CRC32C of the rest.
         crc: u32,
     },
-    /// They have this SHA-256 (hex), as a commit says.
+    /// SHA-256 (hex), from a commit.
     Sha256(String),
 }
 
@@ -37,12 +36,12 @@ impl Extent {
         self.range.end.saturating_sub(self.range.start)
     }
 
-    /// Whether it has no bytes.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.range.is_empty()
     }
 
-    /// Whether these are its bytes.
+    /// Whether `bytes` match its checksum.
     pub(super) fn holds(&self, bytes: &[u8]) -> bool {
         bytes.len() as u64 == self.len()
             && match &self.check {
@@ -54,14 +53,13 @@ impl Extent {
     }
 }
 
-/// Which object: of one store, one cluster, one name. Half a SHA-256 of these, which is enough where
-/// what comes is checked.
+/// An object: store, cluster and name, as half a SHA-256. That is enough because content is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Object([u8; 16]);
 
 impl Object {
-    /// An object by the place of its store, by the nonce of that store's making (a place may be
-    /// emptied and used again, a store may be copied), and by its name.
+    /// Identifies an object by the location of its store, the nonce of that store (a location may be
+    /// reused, a store may be copied) and its name.
     pub fn of(store: &Store, path: &Path) -> Object {
         let mut hash = Sha256::new();
         for part in [store.place(), &store.format().nonce, path.as_ref()] {
@@ -75,7 +73,7 @@ impl Object {
     }
 }
 
-/// What an extent is kept under.
+/// The cache key of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     object: Object,
@@ -88,7 +86,7 @@ impl Key {
         Key { object, start: extent.range.start, end: extent.range.end }
     }
 
-    /// Length of what is kept under it, bytes.
+    /// Length of the extent, bytes.
     pub(super) fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
@@ -98,7 +96,7 @@ impl Key {
         format!("{}-{:x}-{:x}", hex::encode(self.object.0), self.start, self.end)
     }
 
-    /// The key of a file's name; none if it is not one of ours.
+    /// Parses a file name; none for a foreign file.
     pub(super) fn parse(file_name: &str) -> Option<Key> {
         let mut parts = file_name.split('-');
         let mut object = [0; 16];
@@ -108,7 +106,7 @@ impl Key {
         (key.file_name() == file_name).then_some(key)
     }
 
-    /// One of 256 folders, all of which get about as many.
+    /// One of 256 folders, evenly distributed.
     pub(super) fn shard(&self) -> u8 {
         self.object.0[0]
     }

@@ -1,4 +1,4 @@
-//! What one read has by now, and what it still lacks.
+//! Available and missing extents of one read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use super::extent::{Extent, Key, Object};
 use super::runs::Runs;
 
-/// Extents that are not there yet.
+/// Extents still missing.
 pub(super) type Missing<'a> = BTreeMap<Key, &'a Extent>;
 
-/// Extents that were kept, and what came from the store.
+/// Cached extents and extents from the store.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     kept: BTreeMap<Key, Bytes>,
@@ -29,8 +29,8 @@ impl Found {
         }
     }
 
-    /// The bytes of extents that follow each other; none if the store has fewer. Copied only where they are
-    /// put together from several places.
+    /// The bytes of adjacent extents; none if the store has fewer. Copied only if they come from
+    /// several buffers.
     pub(super) fn range(&self, object: Object, extents: &[Extent]) -> Option<Bytes> {
         let (Some(first), Some(last)) = (extents.first(), extents.last()) else {
             return Some(Bytes::new());

@@ -1,4 +1,4 @@
-//! What is on its way from the store, so that two who want the same send one request.
+//! Single-flight: concurrent reads of the same extents share one request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,16 +8,16 @@ use tokio::sync::watch;
 use super::extent::Key;
 use super::runs::Runs;
 
-/// Tells those who wait what was fetched; dropped without a word if that failed.
+/// Sends the fetched bytes to waiting reads. Dropped without a value if the fetch failed.
 type Announcer = watch::Sender<Option<Arc<Runs>>>;
 
-/// Requests in flight, by key: who wants the same waits for them (single flight).
+/// Requests in flight, by key (single flight).
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     by_key: Mutex<BTreeMap<Key, Arc<Announcer>>>,
 }
 
-/// Some keys that one task fetches. Whoever drops it lets others try for themselves.
+/// Keys of one fetch task. Dropping it lets other reads retry.
 #[derive(Debug)]
 pub(super) struct Fetching {
     in_flight: Arc<InFlight>,
@@ -25,18 +25,18 @@ pub(super) struct Fetching {
     announcer: Arc<Announcer>,
 }
 
-/// Waits for a request of another one.
+/// Waits for another read's request.
 #[derive(Debug)]
 pub(super) struct Waiting(watch::Receiver<Option<Arc<Runs>>>);
 
-/// Who fetches what is missing.
+/// How the missing extents are fetched.
 #[derive(Debug)]
 pub(super) struct Joined {
-    /// A new request, perhaps for no key.
+    /// A new request, possibly without keys.
     pub(super) fetching: Fetching,
-    /// Who asks waits for it too, and by that alone keeps it up.
+    /// The caller's own wait, which keeps the request alive.
     pub(super) waiting: Waiting,
-    /// What others fetch.
+    /// Keys with a request in flight.
     pub(super) others: Vec<(Key, Waiting)>,
 }
 
@@ -46,8 +46,8 @@ impl InFlight {
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Divides keys into those that somebody fetches already and those of a new request.
-    /// Those that have `arrived` by now are in neither.
+    /// Splits keys into those with a request in flight and those for a new request. Keys that
+    /// `arrived` meanwhile are in neither.
     pub(super) fn join(
         self: &Arc<Self>,
         keys: &[Key],
@@ -58,7 +58,7 @@ impl InFlight {
         let (mut own, mut others) = (Vec::new(), Vec::new());
         let mut by_key = self.by_key();
         for key in keys {
-            // Asked while no request can end: one that did has kept what it brought.
+            // Checked under the lock, so no request can end now: a finished one has cached its bytes.
             if arrived(key) {
                 continue;
             }
@@ -75,7 +75,7 @@ impl InFlight {
         Joined { fetching, waiting: Waiting(receiver), others }
     }
 
-    /// Keys on their way.
+    /// Number of keys in flight.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.by_key().len()
@@ -87,12 +87,12 @@ impl Fetching {
         &self.keys
     }
 
-    /// Ends when nobody waits any more.
+    /// Ends when no read waits any more.
     pub(super) async fn abandoned(&self) {
         self.announcer.closed().await;
     }
 
-    /// Gives what came to all who wait.
+    /// Sends the bytes to all waiting reads.
     pub(super) fn arrive(self, came: Arc<Runs>) {
         self.announcer.send_replace(Some(came));
     }
@@ -110,7 +110,7 @@ impl Drop for Fetching {
 }
 
 impl Waiting {
-    /// What came; none if the fetching failed.
+    /// The fetched bytes; none if the fetch failed.
     pub(super) async fn wait(mut self) -> Option<Arc<Runs>> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|came| came.clone())
     }

@@ -1,22 +1,22 @@
-//! Bytes of an object as requests gave them.
+//! Byte ranges of an object, as returned by requests.
 
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-/// Stretches of one object, ascending and apart from each other.
+/// Disjoint ranges of one object, in ascending order.
 #[derive(Debug, Default)]
 pub struct Runs(Vec<(u64, Bytes)>);
 
 impl Runs {
-    /// What came for some requests, in any order.
+    /// Merges the results of requests, in any order.
     pub fn new(requests: &[Range<u64>], came: Vec<Bytes>) -> Runs {
         let mut runs: Vec<_> = requests.iter().map(|request| request.start).zip(came).collect();
         runs.sort_unstable_by_key(|(start, _)| *start);
         Runs(runs)
     }
 
-    /// The bytes of a range if one request gave them all, without copying.
+    /// The bytes of a range if one request returned them all, without a copy.
     pub(super) fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
         let place = self.0.partition_point(|(start, _)| *start <= range.start).checked_sub(1)?;
         let (start, bytes) = self.0.get(place)?;
@@ -25,7 +25,7 @@ impl Runs {
         (from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
     }
 
-    /// The bytes of a range, put together if several requests gave them. None if some are missing.
+    /// The bytes of a range, joined from several requests if necessary. None if some are missing.
     pub fn get(&self, range: &Range<u64>) -> Option<Bytes> {
         if range.is_empty() {
             return Some(Bytes::new());

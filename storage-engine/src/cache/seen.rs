@@ -1,4 +1,4 @@
-//! What was asked for once.
+//! Admission filter of the disk cache.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use super::extent::Key;
 /// Keys in one of the two halves, at most.
 const KEYS: usize = 1 << 16;
 
-/// Keys that were asked for lately, as many as a disk has room for: what is asked for a second time is worth
-/// writing there. Two halves, of which the older is forgotten when the younger is full.
+/// Recently read keys, as many as the disk has room for. A second read admits an extent to the disk.
+/// Two halves: when the younger is full, the older is dropped.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// Bytes that the keys of one half stand for.
+    /// Total extent bytes of one half.
     room: u64,
     young: BTreeSet<Key>,
     young_bytes: u64,
@@ -23,7 +23,7 @@ impl Seen {
         Seen { room: room / 2, young: BTreeSet::new(), young_bytes: 0, old: BTreeSet::new() }
     }
 
-    /// Notes a key; whether it had been noted before.
+    /// Records a key and returns whether it was recorded before.
     pub(super) fn note(&mut self, key: Key) -> bool {
         if self.young.contains(&key) {
             return true;

@@ -1,4 +1,4 @@
-//! Values in memory, within a budget.
+//! An in-memory cache within a byte budget.
 
 use std::fmt::{self, Debug};
 use std::hash::Hash;
@@ -6,12 +6,12 @@ use std::hash::Hash;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-/// Values by key, each with a weight, all of them within a budget.
+/// Weighted values by key, within a budget.
 ///
-/// Which ones go is S3-FIFO's to say: once there is no room, what is new waits in a tenth of it, and
-/// goes from there unless it was asked for again meanwhile, or soon after. So a scan, however long,
-/// passes through that tenth, while an LRU would give up everything for it. Of the algorithms that do
-/// this it is the one whose hits change nothing but a counter.
+/// Eviction uses S3-FIFO. In a full cache, new values enter a probation queue of a tenth of the
+/// budget. They are evicted from there unless they are read again, or soon after eviction. So a scan
+/// of any length passes through that tenth, while an LRU would evict everything for it. Of the
+/// scan-resistant algorithms it is the one where a hit only changes a counter.
 pub struct WeightedCache<K, V> {
     values: Cache<K, Weighed<V>, ByWeight>,
 }
@@ -31,24 +31,24 @@ impl<K, V> Weighter<K, Weighed<V>> for ByWeight {
     }
 }
 
-/// What a value takes beside its own weight: key, counters, links, room to grow; measured.
+/// Measured overhead of an entry: key, counters, links, spare capacity.
 const ENTRY_OVERHEAD: usize = 256;
 
-/// The part of the room that is for what was asked for more than once.
+/// The fraction of the budget for values read more than once.
 const HOT_PART: f64 = 0.9;
 
-/// What a value is taken to weigh, to say how many keys of those that went are remembered.
+/// Assumed weight of a value. It determines the number of remembered evicted keys.
 const TYPICAL_WEIGHT: usize = 32 * 1024;
 
 impl<K: Eq + Hash, V: Clone> WeightedCache<K, V> {
-    /// Nothing yet, and at most `budget` bytes.
+    /// An empty cache of at most `budget` bytes.
     #[allow(clippy::expect_used)] // The builder wants two figures, and both are given.
     pub fn new(budget: usize) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(budget as u64)
             .estimated_items_capacity(budget / TYPICAL_WEIGHT)
             .hot_allocation(HOT_PART)
-            // More would each have a part of the budget, and large values no place in it.
+            // With more shards each has a part of the budget, too small for large values.
             .shards(1)
             .build()
             .expect("complete");
@@ -56,27 +56,27 @@ impl<K: Eq + Hash, V: Clone> WeightedCache<K, V> {
         WeightedCache { values: Cache::with_options(options, ByWeight, hasher, lifecycle) }
     }
 
-    /// The value of that key, if it is kept: it was asked for once more.
+    /// The value of a key, if cached. Counts as a read.
     pub fn get(&self, key: &K) -> Option<V> {
         self.values.get(key).map(|of| of.value)
     }
 
-    /// Whether there is a value of that key; nobody asked for it.
+    /// Whether a key is cached. Does not count as a read.
     pub fn contains(&self, key: &K) -> bool {
         self.values.contains_key(key)
     }
 
-    /// Keeps a value of so many bytes, unless it alone is more than nine tenths of the room.
+    /// Caches a value of `bytes` bytes, unless it exceeds nine tenths of the budget.
     pub fn insert(&self, key: K, value: V, bytes: usize) {
         self.values.insert(key, Weighed { value, weight: bytes.saturating_add(ENTRY_OVERHEAD) });
     }
 
-    /// The most that is kept, bytes.
+    /// The budget, bytes.
     pub fn budget(&self) -> usize {
         usize::try_from(self.values.capacity()).unwrap_or(usize::MAX)
     }
 
-    /// What is kept, bytes.
+    /// Current weight, bytes.
     pub fn bytes(&self) -> usize {
         usize::try_from(self.values.weight()).unwrap_or(usize::MAX)
     }

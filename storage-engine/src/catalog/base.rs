@@ -1,10 +1,9 @@
-//! The root that a view begins with: the newest one; where that cannot be read, an older one and what can be
-//! told without.
+//! The root that a view begins with: the newest root, or an older one if the newest is unreadable.
 //!
-//! What an older root does not know is in the logs that it names and in those that are open. Only of generations
-//! that were taken in after it and have ended since nobody can tell whether all of their commits could be
-//! rolled up. The root that takes a log in is never the one that says it ended, so with a single root lost there
-//! are no such generations.
+//! Facts that an older root does not know are in the logs that it names and in the open logs. One case remains
+//! unknown: a generation that was admitted after that root and has ended since. Its commits may or may not be rolled
+//! up. The root that admits a log is never the root that ends it, so the loss of a single root leaves no such
+//! generation.
 
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
@@ -17,28 +16,28 @@ use super::slot::TimeSlot;
 use super::versions::{self, Versioned};
 use crate::store::{Store, names};
 
-/// Roots that are tried when the newest ones cannot be read.
+/// Number of older roots that are tried when the newest is unreadable.
 const OLDER_ROOTS: usize = 8;
 
-/// See the module.
+/// A base. See the module.
 #[derive(Debug)]
 pub(super) struct Base {
-    /// The newest root that can be read; an empty one if none can.
+    /// The newest readable root; an empty root if none is readable.
     pub(super) root: Versioned<Root>,
-    /// There are, or were, newer ones.
+    /// Newer roots that exist or existed.
     pub(super) newer: Option<Newer>,
-    /// Facts that may be hidden by that.
+    /// Facts that the missing roots may hide.
     pub(super) gap: Option<Gap>,
-    /// What is wrong and hides nothing, in words.
+    /// A fault that hides no facts, as text.
     pub(super) note: Option<String>,
 }
 
-/// What is known of roots that cannot be read.
+/// Facts about the unreadable roots.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Newer {
-    /// The version of the newest.
+    /// Version of the newest root.
     pub(super) version: u64,
-    /// The newest manifest of the wide slot.
+    /// Version of the newest manifest of the wide slot.
     pub(super) wide: Option<u64>,
 }
 
@@ -47,10 +46,10 @@ impl Base {
         Base { root, newer: None, gap: None, note: None }
     }
 
-    /// Finds it. `known` is a root that was read before.
+    /// Finds the root. `known` is a root that was read before.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) async fn find(
         store: &Store,
         known: Option<Versioned<Root>>,
@@ -58,7 +57,7 @@ impl Base {
         match versions::newest_root(store, known).await {
             Ok(root) if root.value.version > 0 || !is_rolled_up(store).await? => Ok(Base::of(root)),
             Ok(none) => {
-                // Somebody may just have rolled up for the first time.
+                // Another process may have made the first rollup just now.
                 let again = versions::newest_root(store, None).await?;
                 if again.value.version > 0 {
                     return Ok(Base::of(again));
@@ -77,7 +76,7 @@ impl Base {
         }
     }
 
-    /// The newest root that can be read, as the newest one, or a boundary after it, cannot be.
+    /// The newest readable root, when the newest root, or a boundary after it, is unreadable.
     async fn older(store: &Store, failure: Failure) -> Result<Base, Failure> {
         let listed = versions::listed_roots(store).await?;
         let newest = listed.last().map_or(0, |(version, _)| *version);
@@ -118,12 +117,12 @@ impl Base {
     }
 }
 
-/// Whether anything of the catalog is there although no root is.
+/// Whether the catalog has rolled-up objects although it has no root.
 async fn is_rolled_up(store: &Store) -> Result<bool, Failure> {
     if store.format().format < FIRST_FORMAT {
         return Ok(false);
     }
-    // Objects and not names of folders: in a folder store an empty one may be left by a crash.
+    // Lists objects, not folder names: a crash may leave an empty folder in a folder store.
     let mut objects = store.list(&names::catalog());
     while let Some(object) = objects.try_next().await? {
         if !object.path.prefix_matches(&names::roots()) {

@@ -1,7 +1,7 @@
-//! Records that are kept in a temporary file, by slot, until their slot is looked at.
+//! Records sorted by slot, kept in a temporary file until their slot is processed.
 //!
-//! Logs are walked one after the other, and what is compared with them goes by hours: one of both has to wait,
-//! and memory must not grow with it.
+//! Logs are read one after the other, but the comparison goes hour by hour. The records wait on disk, so memory stays
+//! bounded.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,38 +20,38 @@ use super::slot::TimeSlot;
 use super::state::{CommitId, Known};
 use super::walk::Met;
 
-/// Bytes that wait in memory before they are written.
+/// Bytes that are buffered in memory before a write.
 const BUFFERED: usize = 16 << 20;
 
-/// zstd level of what is written: it is read once, soon.
+/// zstd level of the file: it is read once, soon.
 const LEVEL: i32 = 1;
 
-/// What one commit says of one slot.
+/// The facts of one commit about one slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Logged {
-    /// Which commit.
+    /// The commit.
     pub(crate) by: CommitId,
-    /// SHA-256 of its bytes, hex.
+    /// SHA-256 of the commit's bytes, hex.
     pub(crate) sha256: String,
-    /// What.
+    /// The facts.
     pub(crate) facts: Vec<Fact>,
-    /// The slot has the segments' objects, and its manifest does not say so: these are too wide.
+    /// The objects of these segments lie in this slot, but its manifest does not list them: the segments are wide.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) only_objects: bool,
 }
 
 impl Logged {
-    /// The facts, as far as this version knows them.
+    /// The facts of kinds that this version knows.
     pub(crate) fn into_facts(self) -> impl Iterator<Item = Known> {
         let Logged { by, facts, .. } = self;
         facts.into_iter().filter_map(move |fact| Known::of(by, fact))
     }
 }
 
-/// Records of type `T`. See the module.
+/// Records of type `T`, by slot. See the module.
 #[derive(Debug)]
 pub(crate) struct BySlot<T> {
-    /// It has no name, so nothing is left of it.
+    /// The file has no name, so a crash leaves nothing behind.
     file: File,
     end: u64,
     slots: BTreeMap<TimeSlot, Kept>,
@@ -59,12 +59,12 @@ pub(crate) struct BySlot<T> {
     records: PhantomData<T>,
 }
 
-/// What there is of a slot.
+/// The records of one slot.
 #[derive(Debug, Default)]
 struct Kept {
-    /// Lines of JSON that were not written yet.
+    /// Lines of JSON that are not written yet.
     buffer: Vec<u8>,
-    /// Where those are that were: offset and length.
+    /// Offset and length of each block in the file.
     blocks: Vec<(u64, u32)>,
 }
 
@@ -73,16 +73,16 @@ fn failed(error: std::io::Error) -> Failure {
 }
 
 impl<T: Serialize + DeserializeOwned> BySlot<T> {
-    /// With nothing in it.
+    /// Creates an empty set.
     ///
     /// # Errors
-    /// A temporary file cannot be made.
+    /// The temporary file cannot be created.
     pub(crate) fn new() -> Result<BySlot<T>, Failure> {
         let file = tempfile::tempfile().map_err(failed)?;
         Ok(BySlot { file, end: 0, slots: BTreeMap::new(), buffered: 0, records: PhantomData })
     }
 
-    /// Keeps a record.
+    /// Adds a record.
     ///
     /// # Errors
     /// The temporary file cannot be written.
@@ -116,7 +116,7 @@ impl<T: Serialize + DeserializeOwned> BySlot<T> {
         self.slots.keys().copied()
     }
 
-    /// All records of a slot, in the order in which they came.
+    /// All records of a slot, in the order in which they were added.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -124,7 +124,7 @@ impl<T: Serialize + DeserializeOwned> BySlot<T> {
         self.slots.get(&slot).map_or_else(|| Ok(Vec::new()), |kept| self.read_kept(kept))
     }
 
-    /// As [`BySlot::read`]; the slot has no records afterwards.
+    /// Like [`BySlot::read`], but also removes the records of the slot.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -151,7 +151,7 @@ impl<T: Serialize + DeserializeOwned> BySlot<T> {
 }
 
 impl BySlot<Logged> {
-    /// Keeps what a commit says.
+    /// Adds the facts of a commit.
     ///
     /// # Errors
     /// The temporary file cannot be written.
@@ -167,8 +167,8 @@ impl BySlot<Logged> {
         Ok(())
     }
 
-    /// Keeps what is said of segments that are too wide for the manifest of the hour in which their objects lie, for
-    /// that hour.
+    /// Adds facts about wide segments to the hour in which their objects lie: the manifest of that hour does not list
+    /// them.
     ///
     /// # Errors
     /// The temporary file cannot be written.

@@ -1,4 +1,4 @@
-//! Following one log: does each entry come right after the one before?
+//! Follows one log and checks that each entry continues the previous one.
 
 use capstan_model::GenerationId;
 use capstan_model::failure::with_causes;
@@ -10,16 +10,15 @@ use super::gap::{About, Gap, GapKind};
 use super::state::CommitId;
 use crate::store::{checked, names};
 
-/// Something wrong with the catalog that a reader should hear of. What else there is stays
-/// readable.
+/// A fault of the catalog that readers report. Everything else stays readable.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Problem {
-    /// An object that cannot be used.
+    /// An unusable object.
     #[error("{object} is damaged")]
     Damaged {
         /// Its name.
         object: String,
-        /// What is wrong.
+        /// The fault.
         source: EntryError,
     },
     /// An object written by a newer version.
@@ -27,27 +26,27 @@ pub enum Problem {
     TooNew {
         /// Its name.
         object: String,
-        /// Which format it has.
+        /// The format of the object.
         source: EntryError,
     },
-    /// An object that can be used, though a byte of it was changed: what it says may be wrong.
+    /// A usable object with a changed byte: its content may be wrong.
     #[error("{object} is not what was written: something in it is wrong")]
     Changed {
         /// Its name.
         object: String,
     },
-    /// A number is missing in a log that goes on after it.
+    /// A missing number in a log that continues after it.
     #[error("{object} is missing, though later commits of its log are there")]
     Missing {
         /// Its name.
         object: String,
     },
-    /// An entry was made after other bytes than are stored now.
+    /// An entry whose hash of the previous entry does not match the stored bytes.
     #[error("{before} or {object} was changed: the second does not follow from the first")]
     Broken {
-        /// The entry that was to follow.
+        /// The later entry.
         object: String,
-        /// The one before it.
+        /// The previous entry.
         before: String,
     },
     /// A log whose writer is not registered.
@@ -59,7 +58,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The name of the object that it is about.
+    /// The name of the affected object.
     pub fn object(&self) -> &str {
         match self {
             Problem::Damaged { object, .. }
@@ -71,12 +70,12 @@ impl Problem {
         }
     }
 
-    /// The facts that it hides; none if all that was committed can be read. What a commit that cannot be
-    /// read is about nobody can tell: an import commits packets of any time.
+    /// The facts that the fault hides; none if every commit is readable. The times of an unreadable commit are
+    /// unknown: an import commits packets of any time.
     ///
-    /// A commit that was changed and can be parsed is used, and it hides facts all the same: its times and
-    /// addresses decide which segments are opened, and any of them may be wrong. What is wrong with a writer
-    /// hides nothing but who it was.
+    /// A changed commit that still parses is used, but it hides facts too: its times and addresses decide which
+    /// segments are opened, and any of them may be wrong. A fault of a writer hides only the description of the
+    /// writer.
     pub fn gap(&self) -> Option<Gap> {
         let (object, kind) = match self {
             Problem::Damaged { object, .. } | Problem::Changed { object } => {
@@ -84,7 +83,7 @@ impl Problem {
             }
             Problem::TooNew { object, .. } => (object, GapKind::TooNew),
             Problem::Missing { object } => (object, GapKind::Missing),
-            // The later one is what was written: its own checksum is right.
+            // The later entry is intact: its own checksum is right.
             Problem::Broken { before, .. } => (before, GapKind::Damaged),
             Problem::NoWriter { .. } => return None,
         };
@@ -94,40 +93,40 @@ impl Problem {
     }
 }
 
-/// Whether a commit that was followed, and of which these are the problems, is not what was written.
+/// Whether the bytes of the followed commit were changed. `found` are the problems of that commit.
 pub(crate) fn is_changed(found: &[Problem]) -> bool {
     found.iter().any(|problem| matches!(problem, Problem::Changed { .. }))
 }
 
-/// Tells what hides facts from what does not, which is given in words.
+/// Separates problems that hide facts from problems that do not. The latter become text.
 pub(crate) fn sorted_out(problems: &[Problem]) -> (Vec<Gap>, Vec<String>) {
     let gaps = problems.iter().filter_map(Problem::gap).collect();
     let notes = problems.iter().filter(|problem| problem.gap().is_none());
     (gaps, notes.map(|problem| with_causes(problem)).collect())
 }
 
-/// How far a log was followed.
+/// The position in a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     #[serde(flatten)]
     of: GenerationId,
     /// The number of the next commit.
     next: u64,
-    /// SHA-256 of the entry before, hex; none if it is missing or damaged, so that one
-    /// fault is not reported twice.
+    /// SHA-256 of the previous entry, hex; none if that entry is missing or damaged, so that one fault is reported
+    /// once.
     previous: Option<String>,
     finished: bool,
     next_ordinal: u64,
 }
 
 impl Chain {
-    /// A log before its first commit; `writer` as its object's bytes, if it is there.
+    /// A log before its first commit. `writer` holds the bytes of the writer object, if it exists.
     pub fn new(of: GenerationId, writer: Option<&[u8]>) -> Chain {
         let previous = writer.map(sha256_hex);
         Chain { of, next: 0, previous, finished: false, next_ordinal: 0 }
     }
 
-    /// Whose log it is.
+    /// The generation that owns the log.
     pub fn id(&self) -> GenerationId {
         self.of
     }
@@ -137,7 +136,7 @@ impl Chain {
         self.next
     }
 
-    /// Whether the last commit said that nothing follows.
+    /// Whether the last commit declares the log finished.
     pub fn finished(&self) -> bool {
         self.finished
     }
@@ -147,8 +146,8 @@ impl Chain {
         self.next_ordinal
     }
 
-    /// Takes the commit with number `seq`, at or after [`Chain::next`]. What is wrong goes to
-    /// `problems`; what the commit says is returned if it can be read at all.
+    /// Follows the commit with number `seq`, at or after [`Chain::next`]. Adds faults to `problems`. Returns the
+    /// commit if it is readable at all.
     pub fn follow(
         &mut self,
         seq: u64,
@@ -168,7 +167,7 @@ impl Chain {
         match self.read(seq, bytes) {
             Ok(commit) => {
                 let follows = self.previous.as_ref().is_none_or(|hash| *hash == commit.previous);
-                // What was changed is told once, and not by the one after it too.
+                // A change is reported once, and not by the next commit too.
                 let changed = checked::is_changed(commit.format, bytes);
                 if changed {
                     problems.push(Problem::Changed { object });
@@ -193,8 +192,8 @@ impl Chain {
         }
     }
 
-    /// Goes on after `seq`: it and all from [`Chain::next`] on are missing. One report, however
-    /// many there are; it names the first.
+    /// Continues after `seq`: all commits from [`Chain::next`] to `seq` are missing. Makes one report, which names
+    /// the first missing commit.
     pub fn skip(&mut self, seq: u64, problems: &mut Vec<Problem>) {
         let object = names::commit(self.of, self.next).to_string();
         problems.push(Problem::Missing { object });
@@ -212,7 +211,7 @@ impl Chain {
         Ok(commit)
     }
 
-    /// Puts a draft into the form of this log's next commit, or says why it cannot follow.
+    /// Turns a draft into the next commit of this log, or returns the reason why it cannot follow.
     pub(crate) fn next_commit(
         &self,
         content: super::CommitDraft,
@@ -239,7 +238,7 @@ impl Chain {
     }
 }
 
-/// Reads a writer found under this name, if it can be read, and begins its log.
+/// Parses the writer object with this name, if it is readable, and begins its log.
 pub(crate) fn read_writer(
     of: GenerationId,
     bytes: &[u8],
@@ -259,7 +258,7 @@ pub(crate) fn read_writer(
         Err(source @ EntryError::TooNew(_)) => (None, Some(Problem::TooNew { object, source })),
         Err(source) => (None, Some(Problem::Damaged { object, source })),
     };
-    // The first commit follows from what was written, not from what it became.
+    // The hash in the first commit is of the original bytes, not of changed ones.
     let sound = matches!(problem, None | Some(Problem::TooNew { .. })).then_some(bytes);
     problems.extend(problem);
     (writer, Chain::new(of, sound))

@@ -1,5 +1,5 @@
-//! What is written: writers, commits, and the segments in them. JSON; unknown fields are
-//! passed over, a newer format number is refused.
+//! The stored form of writers, commits, and their segments. JSON; readers ignore unknown fields and refuse a newer
+//! format number.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ pub use crate::segment::Layer;
 use crate::segment::reader::Segment;
 use crate::store::{checked, names};
 
-/// The newest format of writers and commits that is read. It is raised when an older reader would misread them; new
-/// fields leave it as it is. Commits that say what became of segments have it: who does not know that would
-/// miss layers that were retired.
+/// The newest format of writers and commits that this version reads. The number is raised when an older reader would
+/// misread them; new fields do not raise it. Commits with changes of segments have this format: a reader that ignores
+/// them would miss retired layers.
 pub const FORMAT: u32 = 3;
 
-/// The format of writers, and of commits that say no such thing.
+/// The format of writers, and of commits without changes.
 pub(crate) const BEFORE_CHANGES: u32 = 2;
 
 /// A generation of a recorder: `writers/<recorder>/<generation>`.
@@ -34,16 +34,16 @@ pub(crate) const BEFORE_CHANGES: u32 = 2;
 pub struct Writer {
     /// The format number, [`FORMAT`].
     pub format: u32,
-    /// Who.
+    /// The recorder.
     pub recorder: RecorderId,
-    /// In which generation.
+    /// Number of the generation.
     pub generation: Generation,
-    /// What the writer says of itself.
+    /// The description of the writer.
     #[serde(flatten)]
     pub info: WriterInfo,
-    /// Version that wrote this.
+    /// The Capstan version that wrote this.
     pub capstan_version: String,
-    /// Whose create this was.
+    /// Marks the create request.
     pub nonce: String,
 }
 
@@ -54,36 +54,36 @@ impl Writer {
     }
 }
 
-/// What a writer says of itself.
+/// The description that a writer gives of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriterInfo {
-    /// Recording or importing.
+    /// Live recording, import or repair.
     pub kind: WriterKind,
-    /// For people: node and interfaces, or what was imported.
+    /// Text for operators: node and interfaces, or the imported file.
     #[serde(default)]
     pub description: String,
     /// The machine it runs on.
     #[serde(default)]
     pub host: String,
-    /// What is imported.
+    /// The imported capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// The generation whose unfinished import this one goes on with.
+    /// The generation whose unfinished import this one continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<Generation>,
     /// When it started, by its own clock.
     pub started_at: Time,
 }
 
-/// What a writer does.
+/// The task of a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WriterKind {
-    /// Records what happens now.
+    /// Records live traffic.
     Live,
-    /// Reads a capture that exists.
+    /// Reads an existing capture.
     Import,
-    /// Names segments of others whose commits are lost.
+    /// Names segments of other recorders whose commits are lost.
     Repair,
 }
 
@@ -101,24 +101,22 @@ impl WriterKind {
 /// A capture that is imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Its name, as it was given.
+    /// Its name, as given by the user.
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// What it is known by before it has been read: a SHA-256 over its length and samples of its
-    /// bytes, hex.
+    /// Identity of the capture before it is read: a SHA-256 over its length and samples of its bytes, hex.
     pub sketch: String,
 }
 
-/// How far a source had been read, and what was read.
+/// The read position in a source, and a hash of the bytes before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceMark {
-    /// Bytes from its start, as they lie there (compressed, if it is).
+    /// Bytes from the start of the source, as stored (compressed, if it is).
     pub bytes: u64,
     /// Their SHA-256, hex.
     pub sha256: String,
-    /// Not all of them could be understood: the source is damaged, and what could be read of it is
-    /// committed.
+    /// Some bytes could not be parsed: the source is damaged. The readable packets are committed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub damaged: bool,
 }
@@ -128,55 +126,54 @@ pub struct SourceMark {
 pub struct Commit {
     /// The format number, [`FORMAT`].
     pub format: u32,
-    /// Whose log.
+    /// The recorder.
     pub recorder: RecorderId,
-    /// Which generation's.
+    /// The generation.
     pub generation: Generation,
     /// Its number, from 0 without gaps.
     pub seq: u64,
     /// SHA-256 of the bytes of the commit before, hex; of the writer for number 0.
     pub previous: String,
-    /// Whose create this was.
+    /// Marks the create request.
     pub nonce: String,
-    /// When, by the recorder's clock.
+    /// Time of the commit, by the recorder's clock.
     pub committed_at: Time,
-    /// What is committed.
+    /// The content.
     #[serde(flatten)]
     pub content: CommitDraft,
 }
 
 impl Commit {
-    /// Which one it is.
+    /// The identity of the commit.
     pub fn id(&self) -> CommitId {
         CommitId { of: GenerationId::new(self.recorder, self.generation), seq: self.seq }
     }
 }
 
-/// What a commit says, before it has a number.
+/// The content of a commit, before it has a number.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(from = "StoredDraft")]
 pub struct CommitDraft {
-    /// Segments whose layers are all in the store, when and where was listened since the commit before (also if
-    /// nothing came), what is missing and was found since, and what became of segments.
+    /// Segments whose layers are all in the store; coverage since the previous commit (also without packets); losses
+    /// found since; changes of segments.
     pub facts: Vec<Fact>,
-    /// Every packet with a lower ordinal is in a segment of this commit or an earlier one
-    /// (or in a loss): where an import goes on.
+    /// Every packet with a lower ordinal is in a segment (or a loss) of this commit or an earlier one. An import
+    /// resumes here.
     pub next_ordinal: u64,
-    /// The flow counter to go on with.
+    /// The flow counter to continue with.
     pub next_flow: u64,
-    /// Of an import: how far the source had been read. In the last commit of a complete
-    /// import that is all of it.
+    /// Of an import: the read position in the source. In the last commit of a complete import this is the end of the
+    /// source.
     pub source_read: Option<SourceMark>,
     /// Set in the last commit of a generation.
     pub finished: Option<Finished>,
-    /// Of a repair: names of commits that cannot be read, or are not what was written. They count no more:
-    /// what this log says of their segments stands instead.
+    /// Of a repair: names of unreadable or changed commits. They no longer count: the facts of this log replace them.
     pub replaces: Vec<String>,
-    /// Anything a person should know.
+    /// A note for operators.
     pub note: String,
 }
 
-/// A draft as it is stored.
+/// A draft in its stored form.
 #[derive(Deserialize)]
 struct StoredDraft {
     #[serde(default)]
@@ -253,7 +250,7 @@ impl Serialize for CommitDraft {
 }
 
 impl CommitDraft {
-    /// What a recorder says.
+    /// A draft with the results of a recorder.
     pub fn recorded(
         segments: impl IntoIterator<Item = SegmentEntry>,
         listened: impl IntoIterator<Item = Listened>,
@@ -268,12 +265,12 @@ impl CommitDraft {
         }
     }
 
-    /// The segments that it names.
+    /// The segments in it.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentEntry> {
         self.facts.iter().filter_map(Fact::segment)
     }
 
-    /// What it says that is missing.
+    /// The losses in it.
     pub fn losses(&self) -> impl Iterator<Item = &Loss> {
         self.facts.iter().filter_map(|fact| match fact {
             Fact::Loss(loss) => Some(loss),
@@ -281,7 +278,7 @@ impl CommitDraft {
         })
     }
 
-    /// The format of a commit that says this: the oldest whose readers are not misled.
+    /// The format for a commit with this content: the oldest format whose readers read it correctly.
     pub(crate) fn format(&self) -> u32 {
         if self.facts.iter().any(Fact::is_late) { FORMAT } else { BEFORE_CHANGES }
     }
@@ -295,21 +292,21 @@ impl CommitDraft {
 /// How a generation ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finished {
-    /// All that was to be recorded or imported is committed.
+    /// Everything to be recorded or imported is committed.
     pub complete: bool,
-    /// Packets of the whole generation (for an import: of its source, up to where it was read, over all generations); 0 if
-    /// another process ended an import.
+    /// Packets of the whole generation. For an import: of its source up to the read position, over all generations. 0
+    /// if another process ended the import.
     pub packets_total: u64,
 }
 
-/// A segment as the catalog knows it: enough to pass over it without opening it.
+/// A segment as the catalog describes it: enough to skip it without opening it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentEntry {
-    /// Its name, unique in the store; a part of its objects' names.
+    /// Its name, unique in the store; part of the names of its objects.
     pub name: String,
-    /// The hour its objects lie in.
+    /// The hour that its objects lie in.
     pub hour: Hour,
-    /// For a segment that spans hours: all it touches, `hour` included. Else empty.
+    /// For a segment that spans hours: all hours that it touches, `hour` included. Otherwise empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hours: Vec<Hour>,
     /// Earliest packet; none if no packet has a time.
@@ -330,18 +327,18 @@ pub struct SegmentEntry {
     pub captured_bytes: u64,
     /// Bytes on the wire.
     pub wire_bytes: u64,
-    /// The objects it has.
+    /// The objects of the segment.
     pub layers: Vec<LayerEntry>,
-    /// Packets by the name of their flow's protocol.
+    /// Number of packets by protocol name of their flow.
     #[serde(default)]
     pub protocols: BTreeMap<String, u64>,
-    /// It keeps decryption secrets, which packets of this recorder in other segments may need.
+    /// The segment holds decryption secrets that packets of this recorder in other segments may need.
     #[serde(default, skip_serializing_if = "is_false")]
     pub secrets: bool,
     /// Addresses it may hold; none = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_filter: Option<AddressFilter>,
-    /// Who recorded it, if that is not whose commit this is.
+    /// The generation that recorded it, if it differs from the owner of the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<GenerationId>,
 }
@@ -349,7 +346,7 @@ pub struct SegmentEntry {
 /// One object of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerEntry {
-    /// [`Layer::name`]; names a reader does not know are layers it does not need.
+    /// [`Layer::name`]; readers ignore layers with unknown names.
     pub layer: String,
     /// Length of the object.
     pub bytes: u64,
@@ -368,16 +365,16 @@ impl SegmentEntry {
         names::layer(self.hour, &self.name, layer.file())
     }
 
-    /// The hours it is listed in.
+    /// The hours that list it.
     pub fn hours(&self) -> &[Hour] {
         if self.hours.is_empty() { std::slice::from_ref(&self.hour) } else { &self.hours }
     }
 
-    /// A layer that is wanted: its object's name, and what was committed of it.
+    /// The name of a layer's object, and its committed length and hash.
     ///
     /// # Errors
-    /// Of kind `NotFound`: the segment does not have that layer any more. That tells one that
-    /// was deleted from one that is missing.
+    /// Of kind `NotFound`: the segment no longer has that layer. This distinguishes a deleted layer from a missing
+    /// object.
     pub fn object(&self, layer: Layer) -> Result<(Path, &LayerEntry), Failure> {
         let entry = self.layer(layer).ok_or_else(|| {
             let what = format!("segment {} has no {} layer any more", self.name, layer.name());
@@ -386,11 +383,11 @@ impl SegmentEntry {
         Ok((self.path(layer), entry))
     }
 
-    /// The segment, from its `index` layer: all that is read of it later is checked against what
-    /// this layer says, and this layer against what was committed.
+    /// Opens the segment from its `index` layer. Later reads are checked against the index, and the index is checked
+    /// against the commit.
     ///
     /// # Errors
-    /// The bytes are not those that were committed; the segment is damaged, or newer.
+    /// The bytes differ from the committed ones; the segment is damaged, or has a newer format.
     pub fn open(&self, index: &Bytes) -> Result<Segment, Failure> {
         let subject = || format!("segment {}", self.name);
         let damaged =
@@ -410,8 +407,7 @@ impl SegmentEntry {
         Ok(segment)
     }
 
-    /// Whether a packet of it may lie in the range. Packets without a time belong to all
-    /// of time only.
+    /// Whether one of its packets may lie in the range. Packets without a time match only the range of all time.
     pub fn touches(&self, range: &TimeRange) -> bool {
         match (self.first, self.last) {
             _ if range.is_all() => true,
@@ -421,27 +417,27 @@ impl SegmentEntry {
     }
 }
 
-/// Why a writer, a commit or a draft of one is not right.
+/// Why a writer, a commit or a draft is invalid.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EntryError {
-    /// Not JSON, or not of this shape.
+    /// Not JSON, or JSON of another shape.
     #[error("it cannot be read")]
     Unreadable(#[source] Arc<serde_json::Error>),
     /// Written by a newer version.
     #[error("it has format {0}, and this version knows up to {FORMAT}")]
     TooNew(u32),
-    /// It says that it is another one.
+    /// The object has the identity of another one.
     #[error("it says that it is {0}")]
     Misnamed(String),
-    /// It contradicts itself.
+    /// The entry contradicts itself.
     #[error("segment '{segment}': {what}")]
     Segment {
-        /// Which segment.
+        /// The segment.
         segment: String,
-        /// What does not fit.
+        /// The contradiction.
         what: &'static str,
     },
-    /// It contradicts the commit before.
+    /// The entry contradicts the previous commit.
     #[error("{0}")]
     Order(&'static str),
 }
@@ -455,7 +451,7 @@ fn unreadable(error: serde_json::Error) -> EntryError {
     EntryError::Unreadable(Arc::new(error))
 }
 
-/// Reads a writer or a commit, its format number first.
+/// Parses a writer or a commit; checks the format number first.
 pub(crate) fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, EntryError> {
     #[derive(Deserialize)]
     struct Head {
@@ -468,19 +464,19 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, En
     serde_json::from_slice(bytes).map_err(unreadable)
 }
 
-/// A writer or a commit as it is stored.
+/// Serializes a writer or a commit.
 pub(crate) fn to_json(entry: &impl Serialize) -> Result<Bytes, Failure> {
     checked::to_bytes(entry).map(Bytes::from).map_err(|error| {
         Failure::caused_by(FailureKind::Other, "a catalog entry cannot be written as JSON", error)
     })
 }
 
-/// SHA-256, hex: how catalog objects name each other's bytes.
+/// SHA-256, hex: catalog objects refer to each other's bytes by it.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Whether each segment of a draft makes sense on its own and no two have one name.
+/// Checks that each segment of a draft is consistent and that segment names are unique.
 pub(crate) fn check_segments(draft: &CommitDraft) -> Result<(), EntryError> {
     let mut names: Vec<&str> = draft.segments().map(|segment| segment.name.as_str()).collect();
     names.sort_unstable();

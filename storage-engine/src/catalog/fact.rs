@@ -1,11 +1,11 @@
 //! One statement of a commit.
 //!
-//! Segments, coverage and losses are what recorders say. A *change* is said of a segment later, by whoever keeps house:
-//! layers that were added or retired, segments that replace it, pins. A segment's entry itself never changes;
-//! what it has now is [derived](super::segment_state).
+//! Recorders commit segments, coverage and losses. A maintenance process may later commit a *change* of a segment:
+//! added or retired layers, segments that replace it, pins. A segment's entry itself never changes; its current state
+//! is [derived](super::segment_state).
 //!
-//! A new kind of fact is a variant here. Versions that do not know a kind keep it, and roll it up with the rest: it
-//! says itself which slots it belongs to.
+//! A new kind of fact is a variant here. Versions that do not know a kind keep it and roll it up with the rest: the
+//! fact itself lists its slots.
 
 use std::fmt;
 
@@ -25,31 +25,31 @@ use super::slot::TimeSlot;
 pub enum Fact {
     /// A segment whose layers are all in the store.
     Segment(SegmentEntry),
-    /// When and where was listened.
+    /// A time range and place of capture (coverage).
     Listened(Listened),
-    /// What is missing.
+    /// A loss.
     Loss(Loss),
-    /// Something that became of a segment.
+    /// A change of a segment.
     Change(Change),
-    /// Something that this version does not know.
+    /// A fact of a kind that this version does not know.
     Unknown(Unknown),
 }
 
-/// What became of a segment, in all slots that the segment is kept in.
+/// A change of a segment, kept in all slots of the segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The segment's name.
     pub segment: String,
     /// The slots that its entry is kept in.
     pub slots: Vec<TimeSlot>,
-    /// When, by the clock of who says it.
+    /// Time, by the clock of the committing process.
     pub at: Time,
-    /// What.
+    /// The change.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What became of a segment. The names are stored.
+/// The kinds of changes. Their names are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum What {
@@ -58,27 +58,27 @@ pub enum What {
         /// Its object, which is in the store.
         layer: LayerEntry,
     },
-    /// Layers may be deleted: nobody reads them from now on.
+    /// Layers may be deleted: readers no longer use them.
     LayersRetired {
         /// Their objects, as they were committed.
         layers: Vec<LayerEntry>,
-        /// Why, in words.
+        /// The reason, as text.
         why: String,
     },
-    /// Other segments have all that it has.
+    /// Other segments hold all data of this segment.
     Replaced {
         /// Their names.
         by: Vec<String>,
     },
-    /// Nothing of it may be retired.
+    /// No layer of it may be retired.
     Pinned {
         /// The name of the pin, unique.
         pin: String,
-        /// Until then; none = until it is taken back.
+        /// End of the pin; none = until it is removed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Time>,
     },
-    /// A pin was taken back.
+    /// A pin was removed.
     Unpinned {
         /// Its name.
         pin: String,
@@ -93,12 +93,12 @@ const CHANGES: [&str; 5] = ["layer-added", "layers-retired", "replaced", "pinned
 pub struct Unknown {
     /// The slots that it belongs to.
     pub slots: Vec<TimeSlot>,
-    /// All of it.
+    /// All fields of the object.
     fields: Map<String, Value>,
 }
 
 impl Unknown {
-    /// What it is called.
+    /// Name of the kind.
     pub fn kind(&self) -> &str {
         self.fields.get("kind").and_then(Value::as_str).unwrap_or_default()
     }
@@ -123,10 +123,10 @@ impl<'de> Deserialize<'de> for Unknown {
 }
 
 impl Fact {
-    /// Reads a fact that is neither a segment nor coverage nor a loss.
+    /// Parses a fact that is neither a segment nor coverage nor a loss.
     ///
     /// # Errors
-    /// It has no kind or no slots, or a kind that is known lacks a field.
+    /// It has no kind or no slots, or a known kind lacks a field.
     pub(crate) fn of_json(value: Value) -> Result<Fact, serde_json::Error> {
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
         if CHANGES.contains(&kind) {
@@ -135,7 +135,7 @@ impl Fact {
         Unknown::deserialize(value).map(Fact::Unknown)
     }
 
-    /// The slots that it is kept in: one at least, but for a fact of a newer version that names none.
+    /// The slots of the fact: at least one, except for a fact of a newer version that names none.
     pub fn slots(&self) -> Vec<TimeSlot> {
         match self {
             Fact::Segment(entry) => TimeSlot::of_segment(entry),
@@ -146,7 +146,7 @@ impl Fact {
         }
     }
 
-    /// From the earliest to the latest time that it is about; none if that is no time, or cannot be told.
+    /// The earliest and the latest time of the fact; none if it has no time, or its time is unknown.
     pub fn span(&self) -> Option<(Time, Time)> {
         let of_range = |range: &TimeRange| Some((range.start, range.end));
         match self {
@@ -157,8 +157,8 @@ impl Fact {
         }
     }
 
-    /// Which part of a manifest it is moved into. Every question reads what is said of segments: else
-    /// one that has no layers any more would look whole.
+    /// The kind of part that the fact moves into. Changes go where every query reads them: otherwise a segment
+    /// without layers would look whole.
     pub(crate) fn holds(&self) -> Holds {
         match self {
             Fact::Segment(entry) if entry.address_filter.is_some() => Holds::Segments,
@@ -167,7 +167,7 @@ impl Fact {
         }
     }
 
-    /// Whether versions before this one would read a catalog wrongly that has it.
+    /// Whether versions before this one would misread a catalog with this fact.
     pub(crate) fn is_late(&self) -> bool {
         matches!(self, Fact::Change(_) | Fact::Unknown(_))
     }
@@ -189,7 +189,7 @@ impl Fact {
     }
 }
 
-/// As people are told of it: the name of a segment, or what it says.
+/// Display form for operators: the name of a segment, or the statement.
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,7 @@
-//! Facts of commits, taken apart by slot and put together again.
+//! Facts of commits, split by slot and merged again.
 //!
-//! In stored objects each of the first kinds has a list of its own (`segments`, `listened`, `losses`), as the first
-//! version wrote them, and all later kinds are in one list, `facts`.
+//! In stored objects each of the first three kinds has its own list (`segments`, `listened`, `losses`), as in the
+//! first version. All later kinds share one list, `facts`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,25 +16,25 @@ use super::fact::{Change, Fact, Unknown};
 use super::part::Holds;
 use super::slot::TimeSlot;
 
-/// Something that a commit says, and which one: of whose log (`by`), and its number there.
+/// A statement and its commit: the log (`by`) and the number in that log.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Attributed<T, By = capstan_model::GenerationId> {
-    /// Who says it; in manifests a place in the list of contributors.
+    /// The generation; in manifests an index into the list of contributors.
     pub by: By,
-    /// In which of its commits.
+    /// Number of the commit.
     pub seq: u64,
-    /// What.
+    /// The statement.
     pub fact: T,
 }
 
 impl<T, By> Attributed<T, By> {
-    /// The same of something else.
+    /// Converts the statement and keeps the commit.
     pub(crate) fn map<U>(self, of: impl FnOnce(T) -> U) -> Attributed<U, By> {
         Attributed { by: self.by, seq: self.seq, fact: of(self.fact) }
     }
 }
 
-/// Takes facts apart. Every fact is in at least one slot.
+/// Splits facts by slot. Every fact is in at least one slot.
 pub fn split(facts: Vec<Fact>) -> BTreeMap<TimeSlot, Vec<Fact>> {
     let mut by_slot: BTreeMap<TimeSlot, Vec<Fact>> = BTreeMap::new();
     for fact in facts {
@@ -58,14 +58,14 @@ pub(crate) fn slots_of(facts: &[Fact]) -> BTreeSet<TimeSlot> {
 /// Facts of many commits about one slot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// SHA-256 of each commit that says something here, hex.
+    /// SHA-256 of each commit with facts about this slot, hex.
     pub commits: Vec<Attributed<String, u32>>,
-    /// What they say.
+    /// The facts.
     pub facts: Vec<Attributed<Fact, u32>>,
 }
 
 impl Facts {
-    /// Takes in what a commit says.
+    /// Adds the facts of a commit.
     pub(crate) fn push(&mut self, by: u32, seq: u64, sha256: String, facts: Vec<Fact>) {
         self.commits.push(Attributed { by, seq, fact: sha256 });
         self.facts.extend(facts.into_iter().map(|fact| Attributed { by, seq, fact }));
@@ -86,13 +86,13 @@ impl Facts {
         self.facts.iter().filter_map(|of| of.fact.segment())
     }
 
-    /// Whether versions before this one would read them wrongly.
+    /// Whether versions before this one would misread them.
     pub(crate) fn are_late(&self) -> bool {
         self.facts.iter().any(|of| of.fact.is_late())
     }
 
-    /// Takes them apart by the parts that they are moved into: segments that are found by their addresses, what every
-    /// question reads, and the rest.
+    /// Splits the facts by kind of part: segments that are found by address, facts that every query reads, and the
+    /// rest.
     pub(crate) fn apart(self) -> [(Holds, Facts); 3] {
         let mut parts = [Holds::Segments, Holds::Both, Holds::Statements]
             .map(|holds| (holds, Facts::default()));
@@ -106,7 +106,7 @@ impl Facts {
         parts
     }
 
-    /// From the earliest to the latest time that a fact is about; none if one is about no time.
+    /// The earliest and the latest time of the facts; none if one of them has no time.
     pub fn span(&self) -> Option<(Time, Time)> {
         self.facts.iter().map(|of| of.fact.span()).reduce(|a, b| {
             let (a, b) = a.zip(b)?;
@@ -114,14 +114,14 @@ impl Facts {
         })?
     }
 
-    /// Whose facts these are, as far as they name contributors.
+    /// Indexes of the contributors of these facts.
     pub(crate) fn contributors(&self) -> impl Iterator<Item = u32> {
         let commits = self.commits.iter().map(|of| of.by);
         commits.chain(self.facts.iter().map(|of| of.by))
     }
 }
 
-/// A fact as it is stored: its content alone, as the list that it is in tells the kind.
+/// A fact in its stored form: only the content, as its list tells the kind.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Bare<'a> {
@@ -132,7 +132,7 @@ pub(crate) enum Bare<'a> {
     Unknown(&'a Unknown),
 }
 
-/// Facts in the lists that they are stored in.
+/// Facts in their stored lists.
 #[derive(Serialize)]
 pub(crate) struct Lists<T: Serialize> {
     segments: Vec<T>,
@@ -143,7 +143,7 @@ pub(crate) struct Lists<T: Serialize> {
 }
 
 impl<T: Serialize> Lists<T> {
-    /// Puts facts into their lists; `stored` says what is stored of each.
+    /// Sorts facts into their lists; `stored` gives the stored form of each.
     pub(crate) fn of<'a, F: 'a>(
         facts: &'a [F],
         fact: impl Fn(&'a F) -> &'a Fact,

@@ -1,14 +1,14 @@
-//! Which addresses a segment, or an hour, may hold: a fingerprint of each, small enough for the commit.
+//! A filter of the addresses that a segment or an hour may hold: one fingerprint per address, small enough for the
+//! commit.
 //!
-//! A question about one address skips a segment unopened, and an hour's segments unread, if the
-//! filter says no, which is always true. A yes is wrong as often as the fingerprints of other addresses
-//! are the same: for 1 of 80,000 addresses where 200 are held, for 1 of 500 where there are as many as
-//! a segment's may have, for 1 of 60 where there are as many as an hour's. Filters can be united without the addresses: an hour's is made of its segments'.
+//! A query for one address skips a segment, or all segments of an hour, if the filter says no. A no is always right.
+//! A yes is a false positive with a probability that grows with the number of addresses: 1 of 80,000 at 200
+//! addresses, 1 of 500 at the maximum of a segment, 1 of 60 at the maximum of an hour. Filters can be united without
+//! the addresses: the filter of an hour is the union of the filters of its segments.
 //!
-//! A fingerprint is the first three bytes of the SHA-256 of an address (16 bytes), as a big-endian
-//! number. Stored are the distinct ones, ascending, each as what it is more than the one before
-//! (the first: than 0), in bytes of seven bits with the lowest first (LEB128, as in DWARF 5, 7.6). In JSON
-//! these bytes are written as hex.
+//! A fingerprint is the first three bytes of the SHA-256 of an address (16 bytes), as a big-endian number. The stored
+//! form has the distinct fingerprints in ascending order. Each is stored as the difference to the previous one (the
+//! first: to 0), in LEB128 (bytes of seven bits, lowest first; DWARF 5, 7.6). In JSON these bytes are hex.
 
 use std::fmt;
 
@@ -16,16 +16,18 @@ use capstan_model::Address;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// Fingerprints are less than this.
+/// Exclusive upper bound of fingerprints.
 const END: u32 = 1 << 24;
 
-/// With more addresses than this the filter of a segment would take more than it saves, and there is none.
+/// Maximum number of addresses in the filter of a segment. A larger filter would cost more than it saves, so there is
+/// none.
 pub const MAX_ADDRESSES: usize = 32_768;
 
-/// The most addresses of an hour's filter: it saves more, as an hour of a hundred recorders is 26 MB to read.
+/// Maximum number of addresses in the filter of an hour. It saves more: the entries of an hour of a hundred recorders
+/// are 26 MB.
 pub const MAX_UNION: usize = 262_144;
 
-/// The addresses of a segment or an hour, inner and outer ones; see the module.
+/// The inner and outer addresses of a segment or an hour; see the module.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AddressFilter {
     /// Distinct, ascending.
@@ -39,7 +41,7 @@ impl AddressFilter {
         AddressFilter::sorted(fingerprints.collect(), MAX_ADDRESSES)
     }
 
-    /// A filter of what any of these may hold; none if that are more than [`MAX_UNION`].
+    /// The union of filters; none if it exceeds [`MAX_UNION`].
     pub fn union<'a>(
         filters: impl IntoIterator<Item = &'a AddressFilter>,
     ) -> Option<AddressFilter> {
@@ -47,7 +49,7 @@ impl AddressFilter {
         AddressFilter::sorted(fingerprints.collect(), MAX_UNION)
     }
 
-    /// Whether it has more addresses than versions before [`MAX_UNION`] read.
+    /// Whether it has more addresses than versions before [`MAX_UNION`] can read.
     pub fn is_large(&self) -> bool {
         self.fingerprints.len() > MAX_ADDRESSES
     }
@@ -59,17 +61,17 @@ impl AddressFilter {
         (fingerprints.len() <= most).then_some(AddressFilter { fingerprints })
     }
 
-    /// Whether the address may be there. A no is certain.
+    /// Whether the address may be present. A no is certain.
     pub fn may_hold(&self, address: Address) -> bool {
         self.fingerprints.binary_search(&fingerprint(address)).is_ok()
     }
 
-    /// Whether it may hold all that another one may.
+    /// Whether it includes every fingerprint of another filter.
     pub fn includes(&self, other: &AddressFilter) -> bool {
         other.fingerprints.iter().all(|of| self.fingerprints.binary_search(of).is_ok())
     }
 
-    /// As it is stored.
+    /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.fingerprints.len() * 3);
         let mut before = 0;
@@ -84,7 +86,7 @@ impl AddressFilter {
         bytes
     }
 
-    /// Reads what [`AddressFilter::to_bytes`] wrote; none if it is something else.
+    /// Parses the output of [`AddressFilter::to_bytes`]; none if the bytes are invalid.
     fn from_bytes(bytes: &[u8]) -> Option<AddressFilter> {
         let mut fingerprints: Vec<u32> = Vec::new();
         let mut rest = bytes.iter();
@@ -97,7 +99,7 @@ impl AddressFilter {
                 if byte & 0x80 == 0 {
                     break;
                 }
-                // Four bytes are enough for all there are.
+                // Four bytes are enough for every difference.
                 if shift == 28 {
                     return None;
                 }

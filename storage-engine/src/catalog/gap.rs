@@ -1,9 +1,9 @@
-//! What the catalog cannot say: an object of it that cannot be used, and which questions that concerns.
+//! Gaps: catalog objects that cannot be used, and the questions that they affect.
 //!
-//! A *gap* hides facts: an answer that it touches may lack rows, and must say so. What is wrong and hides
-//! nothing (an older root was used and the logs have the rest) is a note, and no gap.
+//! A *gap* hides facts: an answer that it touches may lack rows, and must say so. A fault that hides nothing is a
+//! note, not a gap (an example: an older root was used and the logs have the rest).
 //!
-//! All here is pure.
+//! This module is pure.
 
 use std::fmt;
 
@@ -15,33 +15,33 @@ use super::slot::TimeSlot;
 use super::state::CommitId;
 use crate::store::names;
 
-/// An object of the catalog that cannot be used, so that facts are hidden.
+/// An unusable catalog object that hides facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Its name, below the cluster.
     pub object: String,
-    /// Why it cannot be used.
+    /// The reason.
     pub kind: GapKind,
-    /// What the hidden facts are about.
+    /// The times of the hidden facts.
     pub about: About,
-    /// What is wrong, in words that name the object.
+    /// The fault, as text that names the object.
     pub what: String,
 }
 
-/// Why an object of the catalog cannot be used.
+/// Why a catalog object cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapKind {
-    /// A newer version wrote it, and may read it.
+    /// A newer version wrote it, and may be able to read it.
     TooNew,
-    /// Its bytes are not those that were written.
+    /// Its bytes differ from the written ones.
     Damaged,
-    /// It is not there.
+    /// It does not exist.
     Missing,
 }
 
 impl GapKind {
-    /// Its name, as it is stored and shown.
+    /// Its name, as stored and shown.
     pub fn name(self) -> &'static str {
         match self {
             GapKind::TooNew => "too-new",
@@ -50,7 +50,7 @@ impl GapKind {
         }
     }
 
-    /// What kind of failure it is to an answer; none if the object could be used.
+    /// The kind for a failure to read an object; none if the object itself may be usable.
     pub(crate) fn of(failure: &Failure) -> Option<GapKind> {
         match failure.kind() {
             FailureKind::Damaged => Some(GapKind::Damaged),
@@ -61,15 +61,15 @@ impl GapKind {
     }
 }
 
-/// Which times hidden facts are about.
+/// The times of hidden facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum About {
-    /// Nobody can tell: every question is concerned.
+    /// The times are unknown: every question is affected.
     AnyTime,
     /// Times of this range.
     Times(TimeRange),
-    /// Packets without a time: questions about all of time are concerned.
+    /// Packets without a time: questions about all of time are affected.
     NoTime,
 }
 
@@ -82,7 +82,7 @@ impl About {
         }
     }
 
-    /// Whether a question about a range is concerned.
+    /// Whether a question about a range is affected.
     pub fn touches(self, asked: &TimeRange) -> bool {
         match self {
             About::AnyTime => true,
@@ -91,7 +91,7 @@ impl About {
         }
     }
 
-    /// The times, where they are known.
+    /// The time range, if it is known.
     pub fn range(self) -> Option<TimeRange> {
         match self {
             About::Times(range) => Some(range),
@@ -101,17 +101,17 @@ impl About {
 }
 
 impl Gap {
-    /// A gap of an object, `what` is wrong with which.
+    /// A gap of an object; `what` describes the fault.
     pub(crate) fn new(object: &Path, kind: GapKind, about: About, what: String) -> Gap {
         Gap { object: object.to_string(), kind, about, what }
     }
 
-    /// The commit that it is; none if it is another object of the catalog.
+    /// The commit that is unusable; none if the object is not a commit.
     pub fn commit(&self) -> Option<CommitId> {
         names::parse_commit(&Path::from(self.object.as_str()))
     }
 
-    /// What kind of failure an answer without it ends with.
+    /// The kind of failure of an answer that lacks the object.
     pub fn failure_kind(&self) -> FailureKind {
         match self.kind {
             GapKind::TooNew => FailureKind::TooNew,
@@ -119,8 +119,8 @@ impl Gap {
         }
     }
 
-    /// Reads what roots of earlier versions say: words alone, of which those about commits that could not
-    /// be read begin with the commit's name.
+    /// Parses the text that roots of earlier versions hold. For an unreadable commit it begins with the commit's
+    /// name.
     pub(crate) fn of_words(words: &str) -> Option<Gap> {
         let (object, rest) = words.split_once(' ')?;
         names::parse_commit(&Path::from(object))?;

@@ -1,4 +1,4 @@
-//! One generation of a recorder: who it is, how far its log was followed, and what its commits add up to.
+//! One generation of a recorder: its identity, the position in its log, and the sums over its commits.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::chain::{Chain, Problem, is_changed};
 use super::entry::{Commit, Finished, Source, SourceMark, Writer, WriterKind};
 
-/// Notes that are kept of one generation.
+/// Maximum number of notes kept per generation.
 const NOTES: usize = 64;
 
-/// See the module. What the commits say of segments, listening and losses is kept elsewhere.
+/// The state of one generation. See the module. Segments, coverage and losses are kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationState {
     writer: Option<Writer>,
@@ -44,8 +44,8 @@ impl GenerationState {
         }
     }
 
-    /// Takes the commit with number `seq`, at or after that of [`Generation::chain`]. What is wrong goes to
-    /// `problems`; what the commit says is returned if it can be read at all.
+    /// Follows the commit with number `seq`, at or after that of [`Generation::chain`]. Adds faults to `problems`.
+    /// Returns the commit if it is readable at all.
     pub(crate) fn follow(
         &mut self,
         seq: u64,
@@ -59,7 +59,7 @@ impl GenerationState {
         if !content.note.is_empty() && self.notes.len() < NOTES {
             self.notes.insert(content.note.clone());
         }
-        // What a commit says of all before it is not taken from one that may say anything.
+        // The sums in a changed commit are not trusted.
         if is_changed {
             self.finished = content.finished.clone().map(|of| Finished { complete: false, ..of });
         } else {
@@ -77,42 +77,42 @@ impl GenerationState {
         Some(commit)
     }
 
-    /// Goes on after `seq`, which is missing with all before it that were not followed.
+    /// Continues after `seq`. That commit and all commits before it that were not followed are missing.
     pub(crate) fn skip(&mut self, seq: u64, problems: &mut Vec<Problem>) {
         self.chain.skip(seq, problems);
     }
 
-    /// Takes nothing from what its writer's object says, which is not what was written.
+    /// Ignores the writer object, because its bytes were changed.
     pub(crate) fn forget_writer(&mut self) {
         self.writer = None;
     }
 
-    /// Which one it is.
+    /// Its identity.
     pub fn id(&self) -> GenerationId {
         self.chain.id()
     }
 
-    /// How far its log was followed.
+    /// The position in its log.
     pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// What the writer says of itself; none if its object is missing or damaged.
+    /// The description of the writer; none if its object is missing or damaged.
     pub fn writer(&self) -> Option<&Writer> {
         self.writer.as_ref()
     }
 
-    /// How it ended, if it said so.
+    /// How it ended, if it did.
     pub fn finished(&self) -> Option<&Finished> {
         self.finished.as_ref()
     }
 
-    /// Of an import: how far its source was read, by the last commit that says so.
+    /// Of an import: the read position in the source, from the last commit that has one.
     pub fn source_read(&self) -> Option<&SourceMark> {
         self.source_read.as_ref()
     }
 
-    /// How many commits its log has.
+    /// Number of commits in its log.
     pub fn commits(&self) -> u64 {
         self.chain.next()
     }
@@ -122,17 +122,17 @@ impl GenerationState {
         self.packets
     }
 
-    /// Packets that its commits say were lost.
+    /// Packets lost, as committed.
     pub fn packets_lost(&self) -> u64 {
         self.packets_lost
     }
 
-    /// When it committed last, by its own clock.
+    /// Time of the last commit, by the recorder's own clock.
     pub fn last_commit(&self) -> Option<Time> {
         self.last_commit
     }
 
-    /// What its commits noted for people, each once, of many the first.
+    /// Distinct notes of its commits for operators; only the first ones if there are many.
     pub fn notes(&self) -> &BTreeSet<String> {
         &self.notes
     }
@@ -142,35 +142,35 @@ impl GenerationState {
     }
 }
 
-/// How far an import of one source has come, over all generations that worked on it.
+/// Progress of the import of one source, over all generations that worked on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// What was imported, as the last generation found it.
+    /// The source, as the last generation found it.
     pub source: Source,
-    /// Who imports it.
+    /// The recorder that imports it.
     pub recorder: RecorderId,
-    /// The generation that began it; the flow ids of all its generations carry this one.
+    /// The first generation of the import; the flow ids of all its generations carry this number.
     pub first_generation: Generation,
-    /// The generation that worked on it last.
+    /// The last generation of the import.
     pub last_generation: Generation,
     /// All of it is committed.
     pub complete: bool,
     /// Packets committed.
     pub packets: u64,
-    /// Where to go on: every packet with a lower ordinal is committed.
+    /// Where to resume: every packet with a lower ordinal is committed.
     pub next_ordinal: u64,
-    /// The flow counter to go on with.
+    /// The flow counter to continue with.
     pub next_flow: u64,
-    /// How far the source was read, by the last commit that says so.
+    /// The read position in the source, from the last commit that has one.
     pub source_read: Option<SourceMark>,
-    /// Of so many of the source's first packets it is said what was listened to and lost.
+    /// Number of packets of the source, from its first, for which coverage and losses are committed.
     pub stated: u64,
-    /// How far the source had been read each time that an earlier generation had imported all of it. It has grown since.
+    /// Read positions at which earlier generations had completed the import. The source has grown since.
     pub earlier: Vec<SourceMark>,
 }
 
-/// The imports of files, from generations in the order of recorders and generations; the earliest first. What they have read of their files
-/// is told by [`Import::source_read`].
+/// The imports of files, earliest first. `generations` must be in order of recorder and generation.
+/// [`Import::source_read`] tells the read position.
 pub fn imports<'a>(generations: impl IntoIterator<Item = &'a GenerationState>) -> Vec<Import> {
     let mut imports: Vec<Import> = Vec::new();
     for state in generations {
@@ -180,14 +180,14 @@ pub fn imports<'a>(generations: impl IntoIterator<Item = &'a GenerationState>) -
         if writer.info.kind != WriterKind::Import {
             continue;
         }
-        // Generations are in order, so what is resumed was met before.
+        // Generations are in order, so a resumed generation was seen before.
         let stated = state.finished.as_ref().map_or(0, |of| of.packets_total);
         let resumed = imports.iter_mut().find(|import| {
             import.recorder == recorder && Some(import.last_generation) == writer.info.resumes
         });
         match resumed {
             Some(import) => {
-                // A file that has grown is gone on with although the generation before was complete.
+                // The import of a file that has grown continues although the previous generation was complete.
                 if import.complete {
                     import.earlier.extend(import.source_read.clone());
                 }

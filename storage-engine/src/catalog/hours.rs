@@ -1,12 +1,12 @@
-//! A set of hours, kept as runs of hours that follow each other: who records all the time has one run.
+//! A set of hours, stored as runs of consecutive hours. A recorder without pauses needs one run.
 
 use capstan_model::Hour;
 use serde::{Deserialize, Serialize};
 
-/// Runs that are kept. An hour that would begin one more is not taken in: 4,096 runs take about 60 kB of JSON.
+/// Maximum number of runs. An hour that would start one more is dropped: 4,096 runs take about 60 kB of JSON.
 const RUNS: usize = 4_096;
 
-/// The first and the last hour of each run, ascending; between two runs at least one hour is missing.
+/// The first and the last hour of each run, ascending; at least one hour is missing between two runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Hours {
@@ -14,7 +14,7 @@ pub struct Hours {
 }
 
 impl Hours {
-    /// Takes an hour in.
+    /// Adds an hour.
     pub fn insert(&mut self, hour: Hour) {
         let after = self.runs.partition_point(|(first, _)| *first <= hour);
         let before = after.checked_sub(1);
@@ -36,7 +36,7 @@ impl Hours {
         }
     }
 
-    /// Whether it has an hour.
+    /// Whether the set contains an hour.
     pub fn contains(&self, hour: Hour) -> bool {
         let after = self.runs.partition_point(|(first, _)| *first <= hour);
         after.checked_sub(1).is_some_and(|place| hour <= self.runs[place].1)
@@ -47,15 +47,15 @@ impl Hours {
         self.within(Hour(i32::MIN), Hour(i32::MAX))
     }
 
-    /// Its hours from one to another, both included, ascending.
+    /// The hours between two hours, both included, ascending.
     pub fn within(&self, first: Hour, last: Hour) -> impl Iterator<Item = Hour> + '_ {
         let runs = self.runs.iter().filter(move |run| run.0 <= last && first <= run.1);
         runs.flat_map(move |run| (run.0.max(first).0..=run.1.min(last).0).map(Hour))
     }
 
-    /// Whether it has all hours of another one.
+    /// Whether it contains all hours of another set.
     pub(super) fn includes(&self, other: &Hours) -> bool {
-        // What is one run there cannot be two runs here.
+        // One run of the other set cannot span two runs here.
         other.runs.iter().all(|run| {
             let after = self.runs.partition_point(|(first, _)| *first <= run.0);
             after.checked_sub(1).is_some_and(|place| run.1 <= self.runs[place].1)

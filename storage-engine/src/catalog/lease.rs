@@ -1,15 +1,15 @@
-//! Leases: who reads for long says as of which root, and what that root names stays.
+//! Leases: a slow reader names the root that it uses, and everything that root names is retained.
 //!
-//! What was replaced is removed after a grace ([`sweep`](super::sweep)). Most questions are answered long before. Who is
-//! not done after a quarter of it creates a *lease*, an empty object whose name says the root, and another one every few
-//! minutes. Each holds for [`HOLDS`] after it was made, by the store's clock, whoever made it and whatever became of
-//! them; so a reader that dies keeps nothing for long.
+//! Replaced versions are removed after a grace period ([`sweep`](super::sweep)). Most queries end long before. A
+//! reader that needs more than a quarter of it creates a *lease*: an empty object whose name holds the root version.
+//! It renews the lease every few minutes. Each lease holds for [`HOLDS`] after its creation, by the store's clock, so
+//! a crashed reader retains nothing for long.
 //!
-//! A sweeper lists leases once, and one may be made right after that. This does no harm if the root was replaced less
-//! than the grace ago: then that sweeper leaves it alone anyway. So it is the reader who looks, once it has its
-//! lease, that it came in time.
+//! A sweeper lists the leases once, and a reader may create one right after. This race is harmless if the root was
+//! replaced less than the grace period ago: then the sweeper keeps it anyway. So the reader checks, after it has
+//! created its lease, that it was in time.
 //!
-//! Who may not write cannot lease: it has the grace and nothing more.
+//! A reader without write permission cannot create a lease: it has only the grace period.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,32 +25,32 @@ use super::versions;
 use super::view::CatalogView;
 use crate::store::{Listed, Store, names};
 
-/// How long a lease holds after it was made, by the store's clock.
+/// How long a lease holds after its creation, by the store's clock.
 pub const HOLDS: Duration = Duration::from_secs(600);
 
-/// Time from one lease to the next.
+/// Renewal interval.
 const RENEWED_EVERY: Duration = Duration::from_secs(150);
 
-/// A lease that follows one is made so long before that one ends, at least: listings may be late.
+/// Minimum time between a renewal and the end of the previous lease: listings may lag.
 const SPARE: Duration = Duration::from_secs(150);
 
-/// Time between two tries, on top of what the store tries by itself.
+/// Interval between retries, in addition to the retries of the store.
 const TRY_EVERY: Duration = Duration::from_secs(5);
 
-/// Leases of one reader that stay: a listing may not show the newest yet.
+/// Number of leases of one reader that are kept: a listing may not show the newest yet.
 const STAY: usize = 2;
 
-/// What leases come to at some moment.
+/// The state of all leases at some moment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leases {
-    /// The oldest root that somebody reads as of.
+    /// The oldest leased root.
     pub(crate) oldest: Option<u64>,
-    /// Those that hold no more.
+    /// Expired leases.
     pub(crate) expired: Vec<Path>,
 }
 
 impl Leases {
-    /// Tells those that hold at a time of the store from those that do not. Pure.
+    /// Separates valid leases from expired ones at a time of the store's clock. Pure.
     pub(crate) fn at(now: Time, listed: Vec<Listed>) -> Leases {
         let mut leases = Leases::default();
         for object in listed {
@@ -70,33 +70,33 @@ impl Leases {
     }
 }
 
-/// Whether a lease was made while the one before held, so that there is no gap between them. Pure.
+/// Whether a lease was created while the previous one was valid, so that there is no time without a lease. Pure.
 fn follows(made: Time, before: Time) -> bool {
     made < before.saturating_add(HOLDS - SPARE)
 }
 
-/// Whether a lease was made so soon after its root was replaced that no sweeper can have missed it. Pure.
+/// Whether a lease was created so soon after its root was replaced that every sweeper sees it. Pure.
 fn is_in_time(made: Time, replaced: Option<Time>, grace: Duration) -> bool {
     replaced.is_none_or(|replaced| made < replaced.saturating_add(grace / 2))
 }
 
-/// What keeps the root of a view, and what that names.
+/// A lease on the root of a view, and on everything that the root names.
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
     reader: String,
     root: u64,
     grace: Duration,
-    /// When the newest one was made, by the store's clock.
+    /// Creation time of the newest lease object, by the store's clock.
     newest: Option<Time>,
-    /// Numbers of those that were made and not removed.
+    /// Numbers of the lease objects that were created and not removed.
     made: VecDeque<u64>,
     next: u64,
 }
 
 impl Lease {
-    /// For a view, where what was replaced stays for `grace`. Nothing is kept before it is
-    /// [renewed](Lease::renew) for the first time.
+    /// Creates a lease for a view, in a store that keeps replaced versions for `grace`. The lease protects nothing
+    /// until its first [renewal](Lease::renew).
     pub fn of(view: &CatalogView, grace: Duration) -> Lease {
         let store = view.store().clone();
         Lease {
@@ -110,14 +110,15 @@ impl Lease {
         }
     }
 
-    /// Keeps what the view's root names, for [`HOLDS`] from now on.
+    /// Retains everything that the view's root names, for [`HOLDS`] from now on.
     ///
     /// # Errors
-    /// [`FailureKind::NotFound`] if it comes too late, so that some of that may be gone;
-    /// [`FailureKind::Permission`] if this reader may not write; else what the store says, and calling again is right.
+    /// [`FailureKind::NotFound`] if the lease is too late, so that objects may be removed already;
+    /// [`FailureKind::Permission`] if this reader may not write; otherwise errors of the store, after which the
+    /// caller may retry.
     pub async fn renew(&mut self) -> Result<(), Failure> {
         let store = &self.store;
-        // Each try has a name of its own: one that was long on its way would be older than it seems.
+        // Each try has its own name: an object of a delayed request would be older than it seems.
         let path = names::lease(&self.reader, self.root, self.next);
         self.made.push_back(self.next);
         self.next += 1;
@@ -136,8 +137,8 @@ impl Lease {
         Ok(())
     }
 
-    /// When the root was replaced, by the store's clock; none if it is the newest one. One that is not there any
-    /// more was replaced before all that are.
+    /// When the root was replaced, by the store's clock; none if it is the newest root. A root that was removed was
+    /// replaced before all existing roots.
     async fn replaced(&self) -> Result<Option<Time>, Failure> {
         let roots = versions::listed_roots(&self.store).await?;
         let is_there = self.root == 0 || roots.iter().any(|(version, _)| *version == self.root);
@@ -156,12 +157,12 @@ impl Lease {
         Failure::new(FailureKind::NotFound, what)
     }
 
-    /// Gives it back.
+    /// Releases the lease.
     pub async fn give_back(mut self) {
         self.remove(self.made.len()).await;
     }
 
-    /// Removes the oldest of those that were made. What stays is removed by a sweeper.
+    /// Removes the oldest lease objects. A sweeper removes those that remain.
     async fn remove(&mut self, many: usize) {
         for number in self.made.drain(..many) {
             let path = names::lease(&self.reader, self.root, number);
@@ -172,11 +173,11 @@ impl Lease {
     }
 }
 
-/// Keeps what a view's root names until `done` ends, if that takes longer than a quarter of the grace. `holds` says
-/// whether it is kept.
+/// Keeps the lease on a view's root until `done` ends, if that takes longer than a quarter of the grace period.
+/// `holds` reports whether the lease is valid.
 ///
 /// # Errors
-/// As [`Lease::renew`], but for a store that is away: that is waited for.
+/// Like [`Lease::renew`], except that it waits for an unavailable store.
 pub async fn keep(
     view: &CatalogView,
     grace: Duration,

@@ -1,9 +1,8 @@
-//! Reading logs.
+//! Reads logs.
 //!
-//! Reading whole logs lists `writers` and `log` (a request for each 1,000 names) and then gets
-//! all entries, many at a time: asking for each log's next number until there is none would
-//! cost one round trip after another. That is how the tails of logs are followed, which are short:
-//! each log that may go on is asked for its next number, all logs at once.
+//! Reading whole logs lists `writers` and `log` (one request per 1,000 names) and then gets all entries, many at a
+//! time. Asking each log for its next number until there is none would cost one round trip after another. Tails of
+//! logs are short, so they are followed that way: each open log is asked for its next number, all logs at once.
 
 use bytes::Bytes;
 use capstan_model::{Failure, GenerationId, RecorderId};
@@ -18,37 +17,35 @@ use crate::store::{Store, names};
 /// GETs in flight.
 const AT_ONCE: usize = 32;
 
-/// How far behind a commit that is not there it is looked whether its log goes on, commits.
+/// How many commits beyond a missing one are probed to find out whether its log continues.
 const LOOKED_BEHIND: u64 = 2;
 
-/// A writer and what was found after the commits that are known: by number, none where one is missing that
-/// was there.
+/// A generation and the commits after the known ones, by number. The value is none for a missing commit.
 type Tail = (GenerationId, Vec<(u64, Option<Bytes>)>);
 
 impl Catalog {
-    /// Reads all of a store's catalog.
+    /// Reads the whole catalog of a store.
     ///
     /// # Errors
     ///
-    /// What the store says. Damaged entries are no errors: see [`Catalog::problems`].
+    /// Errors of the store. Damaged entries are no errors: see [`Catalog::problems`].
     pub async fn load(store: &Store) -> Result<Catalog, Failure> {
         Catalog::load_from(store, None).await
     }
 
-    /// Reads what one recorder wrote, in all its generations: as many requests as it has entries,
-    /// however much else there is.
+    /// Reads the logs of all generations of one recorder. The number of requests is the number of its entries,
+    /// regardless of other recorders.
     ///
     /// # Errors
     ///
-    /// As [`Catalog::load`].
+    /// Like [`Catalog::load`].
     pub async fn load_recorder(store: &Store, recorder: RecorderId) -> Result<Catalog, Failure> {
         Catalog::load_from(store, Some(recorder)).await
     }
 
     async fn load_from(store: &Store, recorder: Option<RecorderId>) -> Result<Catalog, Failure> {
         let mut catalog = Catalog::new();
-        // Logs before writers: a writer is there before its first commit, so each log that is
-        // listed has a writer that is listed.
+        // Lists logs before writers: a writer exists before its first commit, so each listed log has a listed writer.
         let listed: Vec<_> = store.list(&names::log(recorder)).try_collect().await?;
         catalog.add_writers(store, recorder).await?;
         let mut commits: Vec<CommitId> =
@@ -70,12 +67,12 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Takes in the next commits of each log that has not said that it is finished. `gaps`: looks
-    /// whether a log goes on behind a commit or two that are missing.
+    /// Reads the next commits of each log that is not finished. With `gaps`, also checks whether a log continues
+    /// after one or two missing commits.
     ///
     /// # Errors
     ///
-    /// What the store says; what was taken in until then stays, and calling again is right.
+    /// Errors of the store; commits read until then stay, and the caller may retry.
     pub(crate) async fn follow(&mut self, store: &Store, gaps: bool) -> Result<(), Failure> {
         let open: Vec<_> = self.open_logs().collect();
         let mut tails =
@@ -116,17 +113,17 @@ impl Catalog {
     }
 }
 
-/// What a generation says of itself; none if that is not there or cannot be read.
+/// The description of a generation's writer; none if its object is missing or unreadable.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub async fn writer(store: &Store, of: GenerationId) -> Result<Option<WriterInfo>, Failure> {
     let bytes = store.get_if_present(&names::writer(of)).await?;
     let read = bytes.map(|bytes| read_writer(of, &bytes, &mut Vec::new()).0);
     Ok(read.flatten().map(|writer| writer.info))
 }
 
-/// The commits from a number on, until one is not there and none behind it either.
+/// The commits from a number on, until one is missing and the log does not continue after it.
 async fn tail(
     store: &Store,
     CommitId { of, seq: mut next }: CommitId,
@@ -143,7 +140,7 @@ async fn tail(
         if !gaps || !goes_on(store, of, next).await? {
             break;
         }
-        // It may have come meanwhile, with the one behind it.
+        // The commit may have been created meanwhile, with the next one.
         let Some(later) = behind_gap(store, &path).await? else { break };
         commits.push((later - 1, None));
         next = later;
@@ -151,7 +148,7 @@ async fn tail(
     Ok((of, commits))
 }
 
-/// Whether a log goes on close behind a commit that is not there.
+/// Whether a log continues right after a missing commit.
 async fn goes_on(store: &Store, of: GenerationId, missing: u64) -> Result<bool, Failure> {
     let behind = (1..=LOOKED_BEHIND).map(|more| missing.saturating_add(more));
     let looks = behind.map(|seq| async move {

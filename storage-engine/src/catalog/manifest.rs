@@ -1,12 +1,11 @@
-//! The manifest of a slot: what all commits say of one hour, rolled up.
+//! The manifest of a slot: the facts of all commits about one hour, rolled up.
 //!
-//! A manifest is a row of versions, each created if absent and none ever changed. Facts are
-//! held in the manifest itself until there are many; then they move into a *part*, an object
-//! of its own that later versions name. So the cost of a new version does not grow with the
-//! hour, and a question about a minute reads the parts that touch it.
+//! A manifest is a sequence of versions. Each is created if absent and never changes. It holds facts itself until
+//! there are many; then they move into a *part*, an object of its own that later versions name. So the cost of a new
+//! version does not grow with the hour, and a query about a minute reads only the parts that touch it.
 //!
-//! All here is pure. Rolling up the same commits twice, or by two rollups at once, comes to the
-//! same: a contributor's commits are taken in order, and those that are there are passed over.
+//! This module is pure. Rolling up is idempotent, even with two concurrent rollups: the commits of a contributor are
+//! taken in order, and commits that are already present are skipped.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -21,11 +20,11 @@ use super::filter::AddressFilter;
 use super::part::{Holds, Part, PartContent};
 use super::slot::TimeSlot;
 
-/// The newest format of manifests and parts that is read. It is written where facts are in them that a reader of
-/// the one before would pass over, and miss.
+/// The newest format of manifests and parts that this version reads. It is written for facts that a reader of the
+/// previous format would miss.
 pub const FORMAT: u32 = 2;
 
-/// The format of manifests and parts without such facts, and of all other objects of the rolled-up catalog.
+/// The format of manifests and parts without such facts, and of all other rolled-up objects.
 pub(crate) const BEFORE_CHANGES: u32 = 1;
 
 /// The format of an object with these facts.
@@ -33,7 +32,7 @@ fn format(facts: &Facts) -> u32 {
     if facts.are_late() { FORMAT } else { BEFORE_CHANGES }
 }
 
-/// Facts that a manifest holds itself. More move into a part.
+/// Maximum number of facts in the manifest itself. More facts move into a part.
 const HELD_MOST: usize = 1_024;
 
 /// A version of a slot's manifest: `catalog/<slot>/<version>`.
@@ -41,78 +40,78 @@ const HELD_MOST: usize = 1_024;
 pub struct Manifest {
     /// The format number, [`FORMAT`].
     pub format: u32,
-    /// What it is about.
+    /// The slot that it describes.
     pub slot: TimeSlot,
     /// Its number, from 1 without gaps.
     pub version: u64,
-    /// SHA-256 of the version before, hex; empty for the first.
+    /// SHA-256 of the previous version, hex; empty for the first.
     pub previous: String,
-    /// The epoch of the rollup that made it.
+    /// The epoch of the rollup that created it.
     pub epoch: u64,
-    /// Whose create this was.
+    /// Marks the create request.
     pub nonce: String,
-    /// Who says something of this slot.
+    /// The generations with facts in this slot.
     pub contributors: Vec<Contributor>,
-    /// Facts that were moved out.
+    /// Objects with further facts.
     pub parts: Vec<Part>,
-    /// The addresses that segments of its parts of [segments alone](Holds::Segments) may hold; none = any, or
-    /// they are in the next field.
+    /// The addresses in those of its parts that hold [only segments](Holds::Segments); none = any, or the next field
+    /// has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_filter: Option<AddressFilter>,
-    /// The same where these are more than versions before read.
+    /// The same filter, if it is larger than earlier versions can read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub large_address_filter: Option<AddressFilter>,
-    /// Facts that it holds itself.
+    /// Facts in the manifest itself.
     pub held: Facts,
 }
 
-/// A generation that says something of a slot.
+/// A generation with facts in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contributor {
-    /// Who.
+    /// The recorder.
     pub recorder: RecorderId,
-    /// In which generation.
+    /// Number of the generation.
     pub generation: Generation,
-    /// The version of the root that took it in. A reader whose root is older does not know it.
+    /// The version of the root that admitted it. A reader with an older root ignores it.
     pub admitted: u64,
-    /// What it says of itself, if that can be read.
+    /// The description of its writer, if readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<WriterInfo>,
-    /// All its commits with lower numbers that say something of this slot are here.
+    /// All its commits with lower numbers and facts about this slot are included.
     pub next: u64,
 }
 
 impl Contributor {
-    /// Which generation it is.
+    /// The identity of the generation.
     pub fn of(&self) -> GenerationId {
         GenerationId::new(self.recorder, self.generation)
     }
 }
 
-/// A commit on its way into a manifest: what it says of this slot.
+/// The facts of a commit about this slot, to be rolled up into the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotCommit {
-    /// Whose.
+    /// The generation.
     pub of: GenerationId,
-    /// The version of the root that took that generation in.
+    /// The version of the root that admitted that generation.
     pub admitted: u64,
-    /// What it says of itself.
+    /// The description of its writer.
     pub info: Option<WriterInfo>,
     /// The commit's number.
     pub seq: u64,
     /// SHA-256 of its bytes, hex.
     pub sha256: String,
-    /// What it says.
+    /// The facts.
     pub facts: Vec<Fact>,
 }
 
-/// Why a manifest, a root or a step from one to the next is not right.
+/// Why a manifest, a root or the step between two versions is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(pub &'static str);
 
 impl Manifest {
-    /// Before the first version: nothing.
+    /// The state before the first version: no facts.
     pub fn empty(slot: TimeSlot) -> Manifest {
         Manifest {
             format: BEFORE_CHANGES,
@@ -129,9 +128,8 @@ impl Manifest {
         }
     }
 
-    /// The next version, with commits that are not in it yet; none if all are. The commits of one
-    /// generation come in the order of their numbers, and all since what was rolled up last. `previous`
-    /// is the SHA-256 of this version.
+    /// The next version, with commits that are not in it yet; none if it has them all. The commits of one generation
+    /// must be in order and complete since the last rollup. `previous` is the SHA-256 of this version.
     pub fn roll_up(
         &self,
         commits: &[SlotCommit],
@@ -158,9 +156,8 @@ impl Manifest {
         changed.then_some(next)
     }
 
-    /// The version after `newest`, the highest number there is, of which this one is the newest that
-    /// can be read: with commits that it has not, and without the parts that cannot be read. `previous`
-    /// is the SHA-256 of the highest one's bytes.
+    /// The version after `newest`, the highest existing number; this version is the newest readable one. It gains
+    /// `commits` and loses the unreadable parts. `previous` is the SHA-256 of the bytes of the highest version.
     pub(crate) fn mended(
         &self,
         newest: u64,
@@ -182,7 +179,7 @@ impl Manifest {
         Manifest { version: newest.saturating_add(1), epoch, previous, nonce, ..next }
     }
 
-    /// The place of who made a commit, which is added if it is new.
+    /// Index of the contributor of a commit; adds a new contributor.
     fn contributor(&mut self, commit: &SlotCommit) -> u32 {
         let same = |known: &Contributor| known.of() == commit.of;
         let place = self.contributors.iter().position(same).unwrap_or_else(|| {
@@ -198,9 +195,9 @@ impl Manifest {
         u32::try_from(place).unwrap_or(u32::MAX)
     }
 
-    /// Takes all facts out if they are many: parts that are to be put, and then named, before this
-    /// version is. A part of segments takes ten times the bytes of one of statements. Segments that the filter
-    /// cannot have are in a part that every question reads: one flood of addresses leaves the filter as it is.
+    /// Moves all facts out if there are many. The caller must write the returned parts and name them before it writes
+    /// this version. A part of segments may be ten times as large as a part of statements. Segments that do not fit
+    /// into the filter go to a part that every query reads, so one flood of addresses leaves the filter unchanged.
     pub fn overflow(&mut self) -> Vec<(Holds, PartContent)> {
         if self.held.len() <= HELD_MOST {
             return Vec::new();
@@ -209,7 +206,7 @@ impl Manifest {
         let [(_, found), (_, any), _] = &mut parts;
         match self.filter_with(found) {
             Some(filter) => self.set_filter(filter),
-            // Those before are found by theirs still.
+            // The existing filter still covers the earlier parts.
             None if self.filter().is_some() => any.facts.append(&mut found.facts),
             None => {}
         }
@@ -218,7 +215,7 @@ impl Manifest {
         parts.map(|(holds, facts)| (holds, content(facts))).collect()
     }
 
-    /// The addresses of the segments in parts, and of these; none if that cannot be told.
+    /// The addresses of the segments in parts, and of these facts; none if unknown.
     fn filter_with(&self, more: &Facts) -> Option<AddressFilter> {
         let known = self.filter()?;
         let of_more = more.segments().map(|of| of.address_filter.as_ref());
@@ -226,7 +223,7 @@ impl Manifest {
         AddressFilter::union(of_more.into_iter().chain([&*known]))
     }
 
-    /// The addresses of the segments in parts that may be passed over; none if that cannot be told.
+    /// The addresses of the segments in parts that a query may skip; none if unknown.
     fn filter(&self) -> Option<Cow<'_, AddressFilter>> {
         if self.parts.iter().any(|part| part.holds == Holds::Segments) {
             let filter = self.large_address_filter.as_ref().or(self.address_filter.as_ref());
@@ -241,12 +238,12 @@ impl Manifest {
         (self.address_filter, self.large_address_filter) = (small, large);
     }
 
-    /// Whether a segment in a part that may be passed over may hold such addresses. A no is certain.
+    /// Whether a segment in a skippable part may hold the wanted addresses. A no is certain.
     pub fn may_hold(&self, such: impl Fn(&AddressFilter) -> bool) -> bool {
         self.filter().is_none_or(|filter| such(&filter))
     }
 
-    /// Whether the segments of a part are found by their addresses.
+    /// Whether the filter covers the segments of a part.
     pub(crate) fn includes(&self, holds: Holds, facts: &Facts) -> bool {
         if holds != Holds::Segments {
             return true;
@@ -256,7 +253,7 @@ impl Manifest {
         of_segments.all(|of| of.is_some_and(|of| filter.includes(of)))
     }
 
-    /// Whose facts are at a place of the list of contributors.
+    /// The contributor at an index.
     pub fn owner(&self, by: u32) -> Option<&Contributor> {
         self.contributors.get(by as usize)
     }
@@ -269,10 +266,10 @@ impl Manifest {
         self.parts.iter().filter(touches)
     }
 
-    /// What holds of every version, and of every step from one to the next.
+    /// Checks the invariants of every version, and of every step between versions.
     ///
     /// # Errors
-    /// What does not hold.
+    /// The violated invariant.
     pub fn check(&self, before: &Manifest) -> Result<(), Broken> {
         let broken = |what| Err(Broken(what));
         if self.slot != before.slot {
@@ -315,7 +312,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// What holds of the facts in the manifest itself.
+    /// Checks the invariants of the facts in the manifest itself.
     fn check_held(&self) -> Result<(), Broken> {
         let known = self.contributors.len();
         if self.held.contributors().any(|by| by as usize >= known) {

@@ -1,4 +1,4 @@
-//! Parts: objects with facts of a slot, when they are too many for its manifest.
+//! Parts: objects with facts of a slot that has too many for its manifest.
 
 use capstan_model::Time;
 use serde::{Deserialize, Serialize};
@@ -9,38 +9,39 @@ use super::slot::TimeSlot;
 /// An object with facts: `catalog/<slot>/part-<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its name, unique: drawn at random, and [what it holds](Holds::name).
+    /// Its name, unique: a random value and [its kind](Holds::name).
     pub name: String,
     /// Its length.
     pub bytes: u64,
     /// SHA-256 of its bytes, hex.
     pub sha256: String,
-    /// How many facts it has.
+    /// Number of facts.
     pub facts: u64,
-    /// Which ones.
+    /// Kind of the facts.
     #[serde(default, skip_serializing_if = "Holds::is_both")]
     pub holds: Holds,
-    /// From the earliest to the latest time they are about; none if one is about no time.
+    /// The earliest and the latest time of its facts; none if a fact has no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<(Time, Time)>,
 }
 
-/// Which facts a part has.
+/// The kind of facts in a part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Holds {
-    /// Anything, which every question reads: segments that cannot be found by their addresses. Versions before
+    /// Any facts. Every query reads them: segments that the filter does not cover. Versions before
     /// [`Holds::Segments`] wrote all facts into such parts.
     #[default]
     Both,
-    /// Segments only: passed over by who wants others, see [`Manifest::address_filter`](super::manifest::Manifest::address_filter).
+    /// Only segments: queries for other addresses skip it, see
+    /// [`Manifest::address_filter`](super::manifest::Manifest::address_filter).
     Segments,
-    /// No segments: which commits there are, what was listened to and lost.
+    /// No segments: hashes of commits, coverage and losses.
     Statements,
 }
 
 impl Holds {
-    /// At the end of the names of such parts.
+    /// Suffix of the names of such parts.
     pub fn name(self) -> &'static str {
         match self {
             Holds::Both => "both",
@@ -55,21 +56,20 @@ impl Holds {
 }
 
 impl Part {
-    /// What the names of parts have in common that were put together: they have the facts of the same
-    /// commits.
+    /// The common stem of the names of parts that were written together: they hold the facts of the same commits.
     pub(crate) fn stem(&self) -> &str {
         let own = self.name.strip_suffix(self.holds.name());
         own.and_then(|rest| rest.strip_suffix('-')).unwrap_or(&self.name)
     }
 }
 
-/// What is in a part's object.
+/// Content of a part's object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartContent {
     /// The format number, [`FORMAT`](super::manifest::FORMAT).
     pub format: u32,
     /// The slot whose manifest names it.
     pub slot: TimeSlot,
-    /// The facts. Contributors are the manifest's.
+    /// The facts. Indexes of contributors refer to the manifest.
     pub facts: Facts,
 }

@@ -1,8 +1,9 @@
-//! Appending to a log of one's own.
+//! Appends to the log that this process owns.
 //!
-//! An import whose log was ended stops: another process may go on with it ([`succession`]). A recorder that was away for more than a day finds that its log was [ended](super::rollup::silent). It begins a new generation then, and
-//! commits there what it still has to. What it captures stays of the generation in which it began: ids of packets go on
-//! from where they were, and each segment says whose it is.
+//! An import whose log was ended stops: another process may continue it ([`succession`]). A recorder that was offline
+//! for more than a day finds its log [ended](super::rollup::silent). It then begins a new generation and commits the
+//! rest there. Captured packets keep the generation in which the recorder began: their ids continue, and each segment
+//! names that generation.
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, Generation, GenerationId, RecorderId};
@@ -18,44 +19,44 @@ use super::rollup::silent;
 use super::succession;
 use crate::store::{Created, Store, names};
 
-/// A recorder in one of its generations: the only one who may append to its log.
+/// A recorder in one generation: the only process that may append to its log.
 #[derive(Debug)]
 pub struct Recorder {
     store: Store,
     info: WriterInfo,
-    /// The generation in which it began, to which what it captures belongs.
+    /// The generation in which the recorder began. Captured packets belong to it.
     first: Generation,
     chain: Chain,
-    /// A commit that was sent and whose fate is not known.
+    /// A commit that was sent and whose outcome is unknown.
     pending: Option<Pending>,
-    /// Another process has written into this log: why nothing more can be committed.
+    /// Another process has written into this log. The text says why no more commits are possible.
     lost: Option<String>,
-    /// What is done when others have ended its log.
+    /// What to do when another process has ended the log.
     when_ended: WhenEnded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WhenEnded {
-    /// It goes on in a new generation: nobody else can record what it has.
+    /// Continue in a new generation: no other process has the captured packets.
     BeginAgain,
-    /// It stops: what it has not committed can be read again, and another process may be doing so.
+    /// Stop: uncommitted packets can be read again, possibly by another process already.
     Stop,
 }
 
 #[derive(Debug)]
 struct Pending {
-    /// What was to be committed, as it was given.
+    /// The draft, as the caller gave it.
     draft: CommitDraft,
     commit: Commit,
     bytes: Bytes,
 }
 
 impl Recorder {
-    /// Begins a generation: takes the next generation that nobody has.
+    /// Begins a generation: takes the next free number.
     ///
     /// # Errors
     ///
-    /// What the store says; [`FailureKind::Full`] when all 16 million generations are used.
+    /// Errors of the store; [`FailureKind::Full`] when all 16 million generations are used.
     pub async fn start(
         store: &Store,
         recorder: RecorderId,
@@ -65,13 +66,13 @@ impl Recorder {
         Ok(Recorder::of(store, info, chain, WhenEnded::BeginAgain))
     }
 
-    /// Begins the generation with this number, after [`succession::look`] has found that all earlier ones have ended; none if another
-    /// process was faster. Its work can be gone on with by others, so it must show a [sign of life](Recorder::sign)
-    /// every [`succession::SIGN_EVERY`].
+    /// Begins the generation with this number, after [`succession::look`] has found that all earlier ones have ended.
+    /// None if another process created it first. Other processes can take over its work, so it must show a [sign of
+    /// life](Recorder::sign) every [`succession::SIGN_EVERY`].
     ///
     /// # Errors
     ///
-    /// As [`Recorder::start`].
+    /// Like [`Recorder::start`].
     pub async fn succeed(
         store: &Store,
         recorder: RecorderId,
@@ -87,52 +88,51 @@ impl Recorder {
         Recorder { store, info, first, chain, pending: None, lost: None, when_ended }
     }
 
-    /// Whether others may go on with its work while this process lives.
+    /// Whether another process may take over its work while this process lives.
     pub fn may_be_succeeded(&self) -> bool {
         self.when_ended == WhenEnded::Stop
     }
 
-    /// Whether its last commit is made.
+    /// Whether it has made its last commit.
     pub fn is_finished(&self) -> bool {
         self.chain.finished()
     }
 
-    /// Commits that it lives, and nothing else.
+    /// Appends an empty commit, as a sign of life.
     ///
     /// # Errors
     ///
-    /// As [`Recorder::commit`].
+    /// Like [`Recorder::commit`].
     pub async fn sign(&mut self) -> Result<(), Failure> {
         let next_ordinal = self.chain.next_ordinal();
         self.commit(CommitDraft { next_ordinal, ..CommitDraft::default() }).await.map(drop)
     }
 
-    /// Who it is.
+    /// Its id.
     pub fn recorder(&self) -> RecorderId {
         self.chain.id().recorder
     }
 
-    /// In which generation it began: what it captures is named by it.
+    /// The generation in which it began: names of captured data use it.
     pub fn began(&self) -> Generation {
         self.first
     }
 
-    /// In which generation: another one after its log was ended while it was away.
+    /// The current generation. It differs if the log was ended while the recorder was offline.
     pub fn generation(&self) -> Generation {
         self.chain.id().generation
     }
 
     /// Appends a commit. The layers of its segments must be in the store already.
     ///
-    /// If this fails and it cannot be told whether the commit is there, it stays pending: call
-    /// again with the same draft and it is settled, not written twice. Another draft is
-    /// appended after the pending one.
+    /// If this fails with an unknown outcome, the commit stays pending. A second call with the same draft settles it
+    /// and does not write it twice. Another draft is appended after the pending one.
     ///
     /// # Errors
     ///
-    /// [`FailureKind::Usage`] if the draft contradicts itself or the log is finished;
-    /// [`FailureKind::Busy`] if another process writes or has ended this log, after which nothing
-    /// can be committed in this generation; else what the store says.
+    /// [`FailureKind::Usage`] if the draft contradicts itself or the log is finished; [`FailureKind::Busy`] if
+    /// another process writes or has ended this log, after which this generation can commit nothing; otherwise errors
+    /// of the store.
     pub async fn commit(&mut self, draft: CommitDraft) -> Result<Commit, Failure> {
         if self.lost.is_some() {
             return Err(self.not_ours());
@@ -147,11 +147,11 @@ impl Recorder {
         self.settle().await?.ok_or_else(|| self.not_ours())
     }
 
-    /// Commits that nothing follows, though not all is committed that was to be.
+    /// Ends the log with a last commit that declares the work incomplete.
     ///
     /// # Errors
     ///
-    /// As [`Recorder::commit`].
+    /// Like [`Recorder::commit`].
     pub async fn give_up(&mut self) -> Result<(), Failure> {
         let finished = Some(Finished { complete: false, packets_total: 0 });
         let next_ordinal = self.chain.next_ordinal();
@@ -159,7 +159,7 @@ impl Recorder {
         self.commit(draft).await.map(drop)
     }
 
-    /// A draft as the next commit of the generation that it is in now.
+    /// Turns a draft into the next commit of the current generation.
     fn next(&self, draft: CommitDraft) -> Result<Pending, Failure> {
         let GenerationId { recorder, generation } = self.chain.id();
         let mut content = draft.clone();
@@ -185,7 +185,7 @@ impl Recorder {
         Ok(Pending { draft, commit, bytes })
     }
 
-    /// Creates the pending commit, if there is one, and learns whose the number is.
+    /// Creates the pending commit, if there is one, and finds out which process owns the number.
     async fn settle(&mut self) -> Result<Option<Commit>, Failure> {
         loop {
             let Some(Pending { commit, bytes, .. }) = &self.pending else { return Ok(None) };
@@ -219,14 +219,14 @@ impl Recorder {
         }
     }
 
-    /// What another process noted that has ended the log with this entry; none if it is anything else.
+    /// The note of another process that has ended the log with this entry; none if the entry is something else.
     async fn ended_by(&self, path: &Path) -> Result<Option<String>, Failure> {
         let bytes = self.store.get(path).await?;
         let ended = entry::read::<Commit>(&bytes).ok().filter(|of| of.content.finished.is_some());
         Ok(ended.map(|of| of.content.note))
     }
 
-    /// Why nothing more can be committed: the note of who has ended the log, if that is what happened.
+    /// Why no more commits are possible: the note of the process that ended the log, if one did.
     fn why_lost(&self, note: Option<String>) -> String {
         let GenerationId { recorder, generation } = self.chain.id();
         let place = self.store.place();
@@ -265,7 +265,7 @@ impl Recorder {
     }
 }
 
-/// Takes the next generation that nobody has: its log, before its first commit.
+/// Takes the next free generation: its log, before its first commit.
 async fn register(
     store: &Store,
     recorder: RecorderId,
@@ -306,7 +306,7 @@ async fn register_as(
     let bytes = to_json(&writer)?;
     match store.create(&names::writer(of), bytes.clone()).await? {
         Created::Created => {
-            // Whoever looks for logs finds this one before its first commit.
+            // A process that looks for open logs finds this one before its first commit.
             store.put_new(&names::open(of), Vec::new()).await?;
             Ok(Some(Chain::new(of, Some(&bytes))))
         }
@@ -314,7 +314,7 @@ async fn register_as(
     }
 }
 
-/// One more than the highest generation there is.
+/// One more than the highest existing generation.
 async fn next_generation(store: &Store, recorder: RecorderId) -> Result<Generation, Failure> {
     let taken: Vec<_> = store.list(&names::writers(Some(recorder))).try_collect().await?;
     let highest = taken

@@ -1,8 +1,8 @@
-//! Which process rolls up: every one that stays is ready to, and one does.
+//! Decides which process rolls up. Every long-running process can; one does.
 //!
-//! There is no leader election. A process that does not roll up looks from time to time whether commits wait that
-//! waited the last time too, while no new root came: then no process rolls up, and it takes over. That two may
-//! do so at once is no harm, as the root's epoch decides.
+//! There is no leader election. A process that does not roll up looks from time to time for waiting commits. If the
+//! same commits waited at the last look and no new root appeared, no process rolls up, and it takes over. Two
+//! concurrent rollups are harmless, as the root's epoch fences one of them.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -18,25 +18,25 @@ use super::sweep::GRACE;
 use super::view::CatalogView;
 use crate::store::{Store, names};
 
-/// Time between two steps of the process that rolls up, and between two looks of one that does not.
+/// Interval between steps of the process that rolls up, and between looks of a process that does not.
 pub const EVERY: Duration = Duration::from_secs(30);
 
-/// A rollup that stays has made a root in this time if there was anything to roll up.
+/// A long-running rollup creates a root within this time if there is anything to roll up.
 const ALIVE: Duration = Duration::from_secs(120);
 
-/// Steps between two rounds of removing what was replaced and ending logs of who is gone.
+/// Number of steps between two sweeps. A sweep removes replaced versions and ends logs of dead recorders.
 const SWEEP_EVERY: u32 = 32;
 
-/// What was seen of a store's rollup.
+/// An observation of the state of a store's rollup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Look {
     /// The newest root.
     root: u64,
-    /// Logs with commits that are not rolled up, and where the rollup has come to in them.
+    /// Logs with commits that are not rolled up, and the position of the rollup in them.
     waiting: BTreeSet<CommitId>,
 }
 
-/// Whether nobody rolls up: something waits, waited the last time too, and nothing was done meanwhile. Pure.
+/// Whether no process rolls up: commits wait, waited at the last look too, and no root was created meanwhile. Pure.
 pub(crate) fn is_abandoned(before: &Look, now: &Look) -> bool {
     let nobody_ever = now.root == 0 && !now.waiting.is_empty();
     let nothing_done = before.root == now.root && !before.waiting.is_disjoint(&now.waiting);
@@ -48,9 +48,8 @@ async fn look(store: &Store) -> Result<Look, Failure> {
     Ok(Look { root: view.root().version, waiting: view.waiting().collect() })
 }
 
-/// Keeps a store rolled up until `stop` ends, and what is there then is rolled up once more if it was this one
-/// that rolls up. Failures are logged and tried again: nothing is lost while nobody rolls up, answers
-/// only cost more.
+/// Keeps a store rolled up until `stop` ends. If this process holds the role, it then rolls up once more. Failures
+/// are logged and retried: without a rollup nothing is lost, but queries cost more.
 pub async fn run_rollup(store: Store, holder: String, every: Duration, stop: impl Future) {
     let mut stop = pin!(stop);
     let mut role: Option<(Rollup, u32)> = None;
@@ -100,7 +99,7 @@ async fn take_over(
     roll_up(rollup, steps).await
 }
 
-/// Rolls up all there is; gives who has taken over if another process did.
+/// Rolls up everything; returns the holder's name if another process has taken over.
 async fn roll_up(rollup: &mut Rollup, steps: &mut u32) -> Result<Option<String>, Failure> {
     if let Outcome::Fenced { by } = rollup.roll_up_all().await? {
         return Ok(Some(by));
@@ -113,16 +112,16 @@ async fn roll_up(rollup: &mut Rollup, steps: &mut u32) -> Result<Option<String>,
     Ok(None)
 }
 
-/// Rolls up what is there unless a process that stays does: for one that has written and goes away.
+/// Rolls up all commits unless a long-running process does: for a process that has written and exits.
 ///
 /// # Errors
-/// What the store says. Nothing is lost then.
+/// Errors of the store. No data is lost then.
 pub async fn roll_up_before_leaving(store: &Store, holder: &str) -> Result<(), Failure> {
     let view = CatalogView::load(store).await?;
     let mut waiting = view.waiting();
     let Some(CommitId { of, seq }) = waiting.next() else { return Ok(()) };
     if view.root().keeps {
-        // The store's own clock says how long ago each was made.
+        // The store's own clock tells the age of each root.
         let root = store.head(&names::root(view.root().version)).await?;
         let commit = store.head(&names::commit(of, seq)).await?;
         let alive = root

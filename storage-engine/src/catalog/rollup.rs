@@ -1,15 +1,15 @@
-//! The rollup: from the logs of recorders into manifests, one an hour.
+//! The rollup: moves the facts of logs into manifests, one per hour.
 //!
-//! One rollup at a time is meant to work, and nothing breaks if two do: who holds the newest
-//! epoch of the root commits, the other finds out when it tries. A step is
+//! One rollup at a time is intended, but two are safe: the holder of the newest epoch of the root commits, and the
+//! other one fails when it tries. A step is
 //!
-//! 1. new logs are taken in: a root that names them, from its first commit on;
-//! 2. each open log is followed, and what its commits say is put into manifests, slot by slot;
-//! 3. generations that have ended are stored;
-//! 4. a root that says how far all this has come.
+//! 1. admit new logs: write a root that names them, from their first commit on;
+//! 2. follow each open log, and write the facts of its commits into manifests, slot by slot;
+//! 3. store generations that have ended;
+//! 4. write a root with the new positions.
 //!
-//! When it breaks off anywhere, the next rollup does the same again from the last root and passes over
-//! what manifests have already.
+//! After a crash at any point, the next rollup repeats the step from the last root and skips facts that manifests
+//! already have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -43,24 +43,23 @@ pub(crate) use mend::MendingSlot;
 /// Requests in flight.
 const AT_ONCE: usize = 32;
 
-/// Commits of one log that are rolled up in one step: what bounds its memory.
+/// Maximum number of commits of one log per step. It bounds memory.
 const COMMITS: usize = 256;
 
-/// Steps after which it is looked whether a log goes on behind a commit that is missing. The first one
-/// looks.
+/// Number of steps between checks for logs that continue after a missing commit. The first step checks.
 const GAPS_EVERY: u32 = 32;
 
-/// The first store format whose writers say that their log may go on, which is how they are found.
+/// The first store format whose writers mark their logs as open, which makes the logs discoverable.
 pub(crate) const FIRST_FORMAT: u32 = 3;
 
-/// What a step did.
+/// Counts of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RollupStats {
-    /// Logs that were taken in.
+    /// Logs admitted.
     pub logs: u64,
     /// Commits that were rolled up.
     pub commits: u64,
-    /// Manifests that were put.
+    /// Manifests written.
     pub manifests: u64,
     /// Generations that ended.
     pub ended: u64,
@@ -68,14 +67,14 @@ pub struct RollupStats {
     pub more: bool,
 }
 
-/// How a step ended.
+/// Outcome of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// The step is complete.
     Done(RollupStats),
-    /// Somebody else took over; this rollup must not go on.
+    /// Another process took over; this rollup must stop.
     Fenced {
-        /// Who.
+        /// Its name.
         by: String,
     },
 }
@@ -87,35 +86,35 @@ pub struct Rollup {
     root: Versioned<Root>,
     /// The newest boundary.
     boundary: u64,
-    /// The newest manifests of slots that changed in the step before.
+    /// The newest manifests of slots that changed in the previous step.
     manifests: BTreeMap<TimeSlot, Versioned<Manifest>>,
-    /// Slots that changed since replaced versions were removed last.
+    /// Slots that changed since the last sweep.
     unswept: BTreeSet<TimeSlot>,
     /// Steps so far.
     steps: u32,
 }
 
-/// How long a process means to roll up.
+/// How long a process intends to roll up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stay {
     /// For as long as it can.
     Keeps,
-    /// What there is.
+    /// Only the existing commits.
     Leaves,
 }
 
-/// What was removed.
+/// Counts of removed objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Versions of the root.
     pub roots: u64,
     /// Versions of manifests.
     pub manifests: u64,
-    /// Leases that held no more.
+    /// Expired leases.
     pub leases: u64,
 }
 
-/// A log that was followed, as far as a step takes it.
+/// A followed log, up to the limit of a step.
 struct Followed {
     state: GenerationState,
     by_slot: Vec<(TimeSlot, SlotCommit)>,
@@ -126,14 +125,14 @@ struct Followed {
     more: bool,
 }
 
-/// A step that another rollup made.
+/// Another rollup made the step: this one is fenced.
 struct Fenced;
 
 impl Rollup {
-    /// Takes over the rollup: raises the epoch. `holder` says who, for people.
+    /// Takes over the rollup: raises the epoch. `holder` is the name of this process, shown to operators.
     ///
     /// # Errors
-    /// What the store says; [`FailureKind::Usage`] for a store of a format that is read from its logs.
+    /// Errors of the store; [`FailureKind::Usage`] for a store of a format without a rollup.
     pub async fn claim(store: &Store, holder: &str, stay: Stay) -> Result<Rollup, Failure> {
         if store.format().format < FIRST_FORMAT {
             let what = format!(
@@ -155,7 +154,7 @@ impl Rollup {
             if let Some(root) = versions::put_root(store, &root.value, next).await?
                 && let Some(boundary) = versions::newest_boundary(store, &root.value).await?
             {
-                // The rollup before may not have come to it.
+                // The previous rollup may not have swept these slots.
                 let unswept = root.value.slots.iter().map(|of| of.slot).collect();
                 let manifests = BTreeMap::new();
                 let store = store.clone();
@@ -165,7 +164,7 @@ impl Rollup {
         }
     }
 
-    /// How far the rollup has come.
+    /// The current root of the rollup.
     pub fn root(&self) -> &Root {
         &self.root.value
     }
@@ -173,7 +172,7 @@ impl Rollup {
     /// Makes a step.
     ///
     /// # Errors
-    /// What the store says; calling again is right.
+    /// Errors of the store; the caller may retry.
     pub async fn step(&mut self) -> Result<Outcome, Failure> {
         match self.try_step().await? {
             Ok(rolled_up) => Ok(Outcome::Done(rolled_up)),
@@ -181,16 +180,16 @@ impl Rollup {
         }
     }
 
-    /// The process that rolls up instead.
+    /// Name of the process that rolls up instead.
     async fn successor(&self) -> Result<String, Failure> {
         let newest = versions::newest_root(&self.store, Some(self.root.clone())).await?;
         Ok(newest.value.holder)
     }
 
-    /// Makes steps until all there is is rolled up; what they did together.
+    /// Makes steps until everything is rolled up; returns the sums.
     ///
     /// # Errors
-    /// What the store says; calling again is right.
+    /// Errors of the store; the caller may retry.
     pub async fn roll_up_all(&mut self) -> Result<Outcome, Failure> {
         let mut all = RollupStats::default();
         loop {
@@ -260,11 +259,11 @@ impl Rollup {
         Ok(Ok(rolled_up))
     }
 
-    /// Removes versions that newer ones have replaced for `grace` and that nobody leases, of the root and of the
-    /// manifests that changed since this was done last, and leases that hold no more; how many.
+    /// Removes versions of the root, and of manifests that changed since the last sweep, that were replaced at least
+    /// `grace` ago and that no reader leases. Also removes expired leases. Returns the counts.
     ///
     /// # Errors
-    /// What the store says; calling again is right.
+    /// Errors of the store; the caller may retry.
     pub async fn sweep(&mut self, grace: Duration) -> Result<Swept, Failure> {
         let mut swept = Swept::default();
         let Some(look) = sweep::look(&self.store, grace).await? else { return Ok(swept) };
@@ -280,7 +279,7 @@ impl Rollup {
         if let Some((last, _)) = roots.last() {
             let (number, below) = (self.boundary.saturating_add(1), last.saturating_add(1));
             let raised = versions::put_boundary(&self.store, number, below).await?;
-            // Whoever raised another one says which versions may go; the next round sees which are left.
+            // The process that raised another boundary decides which versions go; the next sweep sees which remain.
             self.boundary = number;
             if self.advance(Step::default()).await?.is_err() || !raised {
                 return Ok(swept);
@@ -295,7 +294,7 @@ impl Rollup {
         self.root.value.logs.iter().filter(|log| log.ended).map(|log| log.state.id())
     }
 
-    /// Puts the next root.
+    /// Writes the next root.
     async fn advance(&mut self, mut step: Step) -> Result<Result<(), Fenced>, Failure> {
         let before = &self.root;
         step.boundary = (self.boundary > before.value.boundary).then_some(self.boundary);
@@ -303,7 +302,7 @@ impl Rollup {
         let Some(root) = versions::put_root(&self.store, &before.value, next).await? else {
             return Ok(Err(Fenced));
         };
-        // The number may have been free because all up to it were removed.
+        // The number may have been free because all versions up to it were removed.
         let boundary = versions::newest_boundary(&self.store, &root.value).await?;
         let Some(boundary) = boundary else { return Ok(Err(Fenced)) };
         self.boundary = boundary;
@@ -311,7 +310,7 @@ impl Rollup {
         Ok(Ok(()))
     }
 
-    /// Generations that no root named so far.
+    /// Generations that no root has named yet.
     async fn take_in(
         &self,
         owners: Vec<GenerationId>,
@@ -320,7 +319,7 @@ impl Rollup {
         let store = &self.store;
         let mut read = stream::iter(owners)
             .map(|of| async move {
-                // A listing may show what was removed.
+                // A listing may show a removed object.
                 if versions::read_ended(store, of).await?.is_some() {
                     store.delete(&names::open(of)).await?;
                     return Ok(None);
@@ -337,7 +336,7 @@ impl Rollup {
         Ok(generations)
     }
 
-    /// Follows all logs that may go on.
+    /// Follows all open logs.
     async fn follow(&mut self) -> Result<Vec<Followed>, Failure> {
         let gaps = self.steps.is_multiple_of(GAPS_EVERY);
         self.steps = self.steps.wrapping_add(1);
@@ -350,7 +349,7 @@ impl Rollup {
             .await
     }
 
-    /// Puts commits into the manifests of their slots; gives the manifests that there are now.
+    /// Writes commits into the manifests of their slots; returns the current manifests.
     async fn roll_up(
         &mut self,
         by_slot: BTreeMap<TimeSlot, Vec<SlotCommit>>,
@@ -375,8 +374,8 @@ impl Rollup {
         Ok(Ok(versions.collect()))
     }
 
-    /// Lets nobody look for logs any more whose end is in the root. Where this is not allowed they
-    /// stay, and cost who looks a name.
+    /// Removes the open marks of logs whose end is in the root. Without delete permission the marks stay, and cost
+    /// readers one name each.
     async fn unmark(&self, open: &BTreeSet<GenerationId>) {
         for of in self.ended().filter(|owner| open.contains(owner)) {
             if let Err(failure) = self.store.delete(&names::open(of)).await {
@@ -386,7 +385,7 @@ impl Rollup {
     }
 }
 
-/// The logs that may go on, as their writers say.
+/// The open logs, by the marks of their writers.
 pub(crate) async fn open_logs(store: &Store) -> Result<BTreeSet<GenerationId>, Failure> {
     let first = store.format().format >= FIRST_FORMAT;
     let (prefix, parse): (_, fn(&Path) -> _) = if first {
@@ -401,7 +400,7 @@ pub(crate) async fn open_logs(store: &Store) -> Result<BTreeSet<GenerationId>, F
         .await
 }
 
-/// A generation before its first commit, and what is wrong with its writer, in words.
+/// A generation before its first commit, and the faults of its writer object, as text.
 pub(crate) async fn begin(
     store: &Store,
     of: GenerationId,
@@ -421,8 +420,7 @@ pub(crate) async fn begin(
     ))
 }
 
-/// Follows one log until it ends, or for as many commits as a step takes. `gaps`: goes on behind
-/// commits that are missing.
+/// Follows one log to its end, or up to the commit limit of a step. With `gaps`, continues after missing commits.
 async fn follow(
     store: &Store,
     admitted: u64,
@@ -452,7 +450,7 @@ async fn follow(
         let mut next = state.clone();
         let commit = next.follow(seq, &bytes, &mut of_commit);
         if of_commit.iter().any(|problem| matches!(problem, Problem::TooNew { .. })) {
-            // A newer version will roll it up. Readers go on to meet it in the log.
+            // A newer version will roll it up. Readers tail the log until this commit.
             break;
         }
         found.extend(of_commit);
@@ -471,26 +469,25 @@ async fn follow(
     Ok(Followed { state, by_slot, commits, problems, gaps, replaced, more })
 }
 
-/// The first commit that is there behind one that is not; none if that is the end of its log, or it
-/// came meanwhile.
+/// The first existing commit after a missing one; none if the log ends there, or the commit appeared meanwhile.
 pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
     let Some(CommitId { of, seq }) = names::parse_commit(missing) else { return Ok(None) };
     let log = names::log_of(of);
     let mut after = store.list_after(&log, missing);
     let mut first: Option<u64> = None;
     while let Some(listed) = after.try_next().await? {
-        // A listing gives them in any order.
+        // A listing may be in any order.
         let later = names::parse_commit(&listed.path).map(|of| of.seq).filter(|of| *of > seq);
         first = later.into_iter().chain(first).min();
     }
-    // Commits are made one after the other: with a later one there, this one was there or is.
+    // Commits are made in sequence: if a later one exists, this one existed or exists.
     match first {
         Some(first) if store.get_if_present(missing).await?.is_none() => Ok(Some(first)),
         _ => Ok(None),
     }
 }
 
-/// Puts the manifest of a slot that has some commits; the one there is if it has them.
+/// Writes the manifest of a slot with some commits; returns the existing one if it already has them.
 async fn roll_up(
     store: &Store,
     epoch: u64,
@@ -520,10 +517,10 @@ async fn roll_up(
     }
 }
 
-/// Rolls up everything there is, once: for who has written and goes away.
+/// Rolls up everything once: for a process that has written and exits.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub async fn roll_up_all(store: &Store, holder: &str) -> Result<Outcome, Failure> {
     Rollup::claim(store, holder, Stay::Leaves).await?.roll_up_all().await
 }

@@ -1,14 +1,14 @@
-//! The root: how far every open log is rolled up, who may roll up, and which manifests changed lately.
+//! The root: the position of the rollup in every open log, the process that may roll up, and the manifests that
+//! changed last.
 //!
-//! A row of versions, each created if absent. It names what goes on, not what was: its size
-//! follows the number of recorders and not the history.
+//! The root is a sequence of versions, each created if absent. It names open logs, not ended ones: its size follows
+//! the number of recorders, not the history.
 //!
-//! A version is put *after* the manifests that hold what it says is rolled up. So who reads a root
-//! first and manifests then has every commit below the root's positions, and tails the logs
-//! from there. What manifests hold beyond that is left out ([`Root::known`]), so that all parts
-//! of an answer are of one moment.
+//! A version is written *after* the manifests with the facts that it declares rolled up. So a reader that reads a
+//! root first and manifests afterwards has every commit below the root's positions, and tails the logs from there.
+//! Later facts in manifests are left out ([`Root::known`]), so that all parts of an answer are of one moment.
 //!
-//! All here is pure.
+//! This module is pure.
 
 use std::collections::BTreeSet;
 
@@ -22,16 +22,16 @@ use super::manifest::{Broken, Contributor};
 use super::slot::TimeSlot;
 use crate::store::names;
 
-/// The format of roots that is written, and the newest one that is read.
+/// The format of roots that this version writes, and the newest one that it reads.
 pub const FORMAT: u32 = 1;
 
-/// Slots that changed last, which the root names; of others the newest manifest is listed for.
+/// Maximum number of recently changed slots in the root. For other slots, readers list the manifests.
 const SLOTS: usize = 256;
 
-/// Problems that are kept in words.
+/// Maximum number of problems kept as text.
 const PROBLEMS: usize = 64;
 
-/// Gaps that are kept one by one.
+/// Maximum number of gaps kept one by one.
 const GAPS: usize = 1_024;
 
 /// A version of the root: `catalog/roots/<version>`.
@@ -41,30 +41,30 @@ pub struct Root {
     pub format: u32,
     /// Its number, from 1 without gaps.
     pub version: u64,
-    /// SHA-256 of the version before, hex; empty for the first.
+    /// SHA-256 of the previous version, hex; empty for the first.
     pub previous: String,
-    /// Whose create this was.
+    /// Marks the create request.
     pub nonce: String,
-    /// Raised by each who takes over the rollup: only the holder of the newest may commit.
+    /// Raised by each process that takes over the rollup: only the holder of the newest epoch may commit.
     pub epoch: u64,
-    /// Who holds the epoch, for people.
+    /// Name of the epoch's holder, shown to operators.
     pub holder: String,
-    /// The holder goes on rolling up for as long as it can; else it only rolled up what there was.
+    /// The holder keeps rolling up; otherwise it rolled up only the existing commits.
     pub keeps: bool,
-    /// The number of the newest boundary that its maker knew.
+    /// The newest boundary that the creator of this root knew.
     pub boundary: u64,
-    /// Logs that may go on, by recorder and generation.
+    /// Open logs, by recorder and generation.
     pub logs: Vec<OpenLog>,
     /// Manifests that changed last, by slot.
     pub slots: Vec<SlotVersion>,
-    /// No slot that is not named has changed in a version after this one.
+    /// Slots that are not named have not changed in any version after this one.
     pub unnamed_since: u64,
-    /// Hours that have a manifest; none if versions that did not keep this made some of them.
+    /// Hours that have a manifest; none if versions without this field created some of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<Hours>,
-    /// What was wrong with what was rolled up and hides nothing, in words.
+    /// Faults of rolled-up objects that hide no facts, as text.
     pub problems: BTreeSet<String>,
-    /// Commits that were rolled up and could not be read, or were not what was written.
+    /// Rolled-up commits that were unreadable or changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
     /// Commits that a repair has replaced.
@@ -72,15 +72,14 @@ pub struct Root {
     pub replaced: BTreeSet<String>,
 }
 
-/// A log that may go on.
+/// An open log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenLog {
-    /// The version of the root that took it in.
+    /// The version of the root that admitted it.
     pub admitted: u64,
-    /// Its last commit is rolled up, and what it came to is stored as an ended generation: nobody need
-    /// look at it any more.
+    /// Its last commit is rolled up and its ended generation is stored: readers need not follow it.
     pub ended: bool,
-    /// What its commits up to the rolled up one add up to.
+    /// Sums over its rolled-up commits.
     #[serde(rename = "life")]
     pub state: GenerationState,
 }
@@ -88,7 +87,7 @@ pub struct OpenLog {
 /// The newest manifest of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotVersion {
-    /// Of what.
+    /// The slot.
     pub slot: TimeSlot,
     /// Its version.
     pub version: u64,
@@ -96,20 +95,20 @@ pub struct SlotVersion {
     pub since: u64,
 }
 
-/// What a rollup has done since the root before.
+/// Changes of a rollup since the previous root.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// Generations that were followed further, or are new.
+    /// New generations, and generations with a new position.
     pub generations: Vec<GenerationState>,
-    /// Those whose last commit is rolled up.
+    /// Generations whose last commit is rolled up.
     pub ended: BTreeSet<GenerationId>,
-    /// Ended ones that nobody finds any more.
+    /// Ended generations whose open mark is removed.
     pub gone: BTreeSet<GenerationId>,
-    /// Manifests that were put.
+    /// Manifests written.
     pub slots: Vec<(TimeSlot, u64)>,
-    /// What was wrong and hides nothing, in words.
+    /// Faults that hide no facts, as text.
     pub problems: Vec<String>,
-    /// What hides facts.
+    /// Gaps: faults that hide facts.
     pub gaps: Vec<Gap>,
     /// Names of commits that a repair has replaced.
     pub replaced: Vec<String>,
@@ -117,28 +116,27 @@ pub struct Step {
     pub boundary: Option<u64>,
 }
 
-/// What a root is put anew with, when newer ones cannot be read.
+/// Input to write a root again when newer ones are unreadable.
 #[derive(Debug)]
 pub(crate) struct Mending {
-    /// Its number: one that was never used.
+    /// Its number, never used before.
     pub(crate) version: u64,
-    /// SHA-256 of the bytes of the version before, hex; empty if there are none.
+    /// SHA-256 of the bytes of the previous version, hex; empty if there are none.
     pub(crate) previous: String,
-    /// An epoch above all that there may have been.
+    /// An epoch above every possible earlier one.
     pub(crate) epoch: u64,
     /// The newest boundary.
     pub(crate) boundary: u64,
-    /// Logs that are to be named and are not, before their first commit, and when each was taken in, if that is
-    /// known.
+    /// Logs to add, before their first commit, and the version that admitted each, if known.
     pub(crate) logs: Vec<(GenerationState, Option<u64>)>,
-    /// The wide slot's manifest, which everybody reads.
+    /// The manifest of the wide slot, which every query reads.
     pub(crate) wide: Option<u64>,
     /// Hours that have a manifest.
     pub(crate) hours: Hours,
 }
 
 impl Step {
-    /// Whether nothing was done.
+    /// Whether the step changed nothing.
     pub fn is_empty(&self) -> bool {
         let Step { generations, ended, gone, slots, problems, gaps, replaced, boundary } = self;
         generations.is_empty()
@@ -153,7 +151,7 @@ impl Step {
 }
 
 impl Root {
-    /// Before the first version: a store in which nothing was rolled up.
+    /// The state before the first version: nothing is rolled up.
     pub fn empty() -> Root {
         Root {
             format: FORMAT,
@@ -174,14 +172,14 @@ impl Root {
         }
     }
 
-    /// The next version, which says the same. `previous` is the SHA-256 of this one.
+    /// The next version, with the same content. `previous` is the SHA-256 of this one.
     fn next(&self, previous: String, nonce: String) -> Root {
         let previous = if self.version == 0 { String::new() } else { previous };
         Root { version: self.version.saturating_add(1), previous, nonce, ..self.clone() }
     }
 
-    /// The version with which somebody takes over, who has looked which hours have a manifest if this one does
-    /// not say so.
+    /// The version with which a process takes over. The caller has listed the hours with a manifest if this version
+    /// does not name them.
     pub fn claim(
         &self,
         holder: String,
@@ -237,8 +235,7 @@ impl Root {
         next
     }
 
-    /// A version that goes on from this one, which is the newest that can be read. What was rolled up
-    /// since is rolled up again.
+    /// A version that continues from this one, the newest readable one. Commits rolled up since are rolled up again.
     pub(crate) fn mended(&self, mending: Mending, nonce: String) -> Root {
         let Mending { version, previous, epoch, boundary, logs, wide, mut hours } = mending;
         let (holder, keeps) = ("repair".to_owned(), false);
@@ -250,7 +247,7 @@ impl Root {
                 next.logs.insert(place, OpenLog { admitted, ended: false, state });
             }
         }
-        // Which slots changed since is not known.
+        // The slots that changed since are unknown.
         let named = |of| SlotVersion { slot: TimeSlot::Wide, version: of, since: version };
         next.slots = wide.map(named).into_iter().collect();
         next.unnamed_since = version;
@@ -259,7 +256,7 @@ impl Root {
         next
     }
 
-    /// Adds a gap; of very many only that there are more.
+    /// Adds a gap. Beyond the limit, records only that there are more.
     fn add_gap(&mut self, gap: Gap) {
         if self.gaps.iter().any(|known| known.object == gap.object) {
             return;
@@ -272,21 +269,20 @@ impl Root {
         }
     }
 
-    /// What is known of the facts that cannot be read, roots of earlier versions included, which have only
-    /// words for it.
+    /// Gaps of unreadable facts. Roots of earlier versions have only text for them.
     pub(crate) fn hidden(&self) -> Vec<Gap> {
         let of_words = self.problems.iter().filter_map(|words| Gap::of_words(words));
         self.gaps.iter().cloned().chain(of_words).collect()
     }
 
-    /// What was wrong and hides nothing, in words.
+    /// Faults that hide no facts, as text.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &String> {
         self.problems.iter().filter(|words| Gap::of_words(words).is_none())
     }
 
-    /// The root as which manifests are read when newer ones up to `version` cannot be: the newest manifests
-    /// count, which are not older than those that are named, of generations that were taken in until then and are not
-    /// open, all that they say.
+    /// The root for reading manifests when newer roots up to `version` are unreadable. The newest manifests count;
+    /// they are not older than the named ones. Generations that were admitted until then and are not open count with
+    /// all their facts.
     pub(crate) fn patched(
         &self,
         version: u64,
@@ -312,14 +308,14 @@ impl Root {
         next
     }
 
-    /// Leaves out the slots that did not change for longest. The wide one stays: everybody reads it.
+    /// Drops the slots whose last change is oldest. The wide slot stays: every query reads it.
     fn forget_slots(&mut self) {
         let mut since: Vec<u64> =
             self.slots.iter().filter(|of| of.slot != TimeSlot::Wide).map(|of| of.since).collect();
         let Some(over) = since.len().checked_sub(SLOTS).filter(|over| *over > 0) else { return };
         since.sort_unstable();
-        // Of those that changed with one version all are named, or none: that keeps the word
-        // about those that are not named short.
+        // Slots that changed in the same version are dropped together, so that one number (`unnamed_since`) describes
+        // the dropped slots.
         self.unnamed_since = since[over - 1];
         self.slots.retain(|of| of.slot == TimeSlot::Wide || of.since > since[over - 1]);
     }
@@ -333,37 +329,37 @@ impl Root {
         self.place(owner).ok().and_then(|place| self.logs.get(place))
     }
 
-    /// The hours that it knows to have a manifest.
+    /// The hours with a manifest, as far as it knows.
     pub fn hours(&self) -> impl Iterator<Item = Hour> + '_ {
         self.hours.iter().flat_map(Hours::iter)
     }
 
-    /// Whether it knows that an hour has a manifest.
+    /// Whether it knows a manifest of an hour.
     pub fn has_hour(&self, hour: Hour) -> bool {
         self.hours.as_ref().is_some_and(|of| of.contains(hour))
     }
 
-    /// The manifest of a slot; none if it changed too long ago to be named.
+    /// The manifest version of a slot; none if the slot is not among the recently changed ones.
     pub fn slot(&self, slot: TimeSlot) -> Option<u64> {
         let place = self.slots.binary_search_by_key(&slot, |of| of.slot).ok()?;
         self.slots.get(place).map(|of| of.version)
     }
 
-    /// How many commits of a contributor this root knows: they are in manifests by then, and a
-    /// reader of this root does not meet them when tailing the log.
+    /// How many commits of a contributor this root covers. They are in manifests, so a reader of this root does not
+    /// meet them in the log.
     pub fn known(&self, contributor: &Contributor) -> u64 {
         match self.log(contributor.of()) {
             Some(log) => log.state.chain().next(),
-            // A generation that was taken in and is not named any more has ended.
+            // A generation that was admitted and is no longer named has ended.
             None if contributor.admitted <= self.version => u64::MAX,
             None => 0,
         }
     }
 
-    /// What holds of every version, and of every step from one to the next.
+    /// Checks the invariants of every version, and of every step between versions.
     ///
     /// # Errors
-    /// What does not hold.
+    /// The violated invariant.
     pub fn check(&self, before: &Root) -> Result<(), Broken> {
         let broken = |what| Err(Broken(what));
         if self.version != before.version.saturating_add(1) {

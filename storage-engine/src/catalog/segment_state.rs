@@ -1,7 +1,7 @@
-//! What a segment has now: what was committed of it, and what became of that later. Pure.
+//! The current state of a segment: its committed entry and its later changes. Pure.
 //!
-//! Changes come from many logs and in any order, so what they come to does not depend on the order. A layer that was
-//! retired is named by the hash of its object: one that is added again later is another object.
+//! Changes come from many logs in any order, so the result does not depend on the order. A retired layer is
+//! identified by the hash of its object: a layer that is added again later is another object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use super::entry::{LayerEntry, SegmentEntry};
 use super::fact::{Change, What};
 use super::state::Segment;
 
-/// What became of a segment.
+/// The changes of a segment, resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SegmentState {
-    /// Layers that were added and are there, by name.
+    /// Layers that were added and not retired, by name.
     pub added: BTreeMap<String, LayerEntry>,
-    /// Layers that nobody reads any more, and when and why they were retired; by name.
+    /// Retired layers with time and reason, by name.
     pub retired: BTreeMap<String, Retired>,
-    /// Segments that have all that it has.
+    /// Segments that hold all data of this segment.
     pub replaced_by: BTreeSet<String>,
-    /// The pins that hold it, and until when; none = until they are taken back.
+    /// Pins and their ends; none = until the pin is removed.
     pub pins: BTreeMap<String, Option<Time>>,
 }
 
-/// That a layer was retired.
+/// A retired layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retired {
     /// The object.
     pub layer: LayerEntry,
-    /// When, by the clock of who said it.
+    /// Time, by the clock of the committing process.
     pub at: Time,
-    /// Why, in words.
+    /// The reason, as text.
     pub why: String,
 }
 
-/// What changes come to for one segment.
+/// Resolves the changes of one segment.
 pub(crate) fn resolve<'a>(
     entry: &SegmentEntry,
     changes: impl IntoIterator<Item = &'a Change>,
@@ -52,7 +52,7 @@ pub(crate) fn resolve<'a>(
                 for layer in layers {
                     let one = Retired { layer: layer.clone(), at: change.at, why: why.clone() };
                     let known = retired.entry((&layer.layer, &layer.sha256));
-                    // Of several the first to say so counts.
+                    // The earliest statement wins.
                     let first = |of: &mut Retired| {
                         if (one.at, &one.why) < (of.at, &of.why) {
                             *of = one.clone();
@@ -63,7 +63,7 @@ pub(crate) fn resolve<'a>(
             }
             What::Replaced { by } => state.replaced_by.extend(by.iter().cloned()),
             What::Pinned { pin, until } => {
-                // The longest counts: none is for ever.
+                // The longest pin wins: none means forever.
                 let longest = |of: &mut Option<Time>| *of = of.zip(*until).map(|(a, b)| a.max(b));
                 state.pins.entry(pin.clone()).and_modify(longest).or_insert(*until);
             }
@@ -73,7 +73,7 @@ pub(crate) fn resolve<'a>(
         }
     }
     state.pins.retain(|pin, _| !unpinned.contains(pin.as_str()));
-    // Two processes may have made one layer at once: the object has one name, and one of them won.
+    // Two processes may have created one layer concurrently: the object has one name, and one of them won.
     added.sort_unstable_by_key(|layer| (&layer.layer, &layer.sha256));
     let is_retired =
         |of: &LayerEntry| retired.contains_key(&(of.layer.as_str(), of.sha256.as_str()));
@@ -91,7 +91,7 @@ pub(crate) fn resolve<'a>(
     state
 }
 
-/// Gives each segment what became of it.
+/// Sets the state of each segment.
 pub(crate) fn apply(segments: &mut [Arc<Segment>], changes: &[Change]) {
     if changes.is_empty() {
         return;

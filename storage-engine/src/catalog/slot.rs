@@ -1,4 +1,4 @@
-//! Where in time a fact is kept: an hour, or beside all hours.
+//! Slots: a fact is kept in the hours that it touches, or in the wide slot beside them.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::entry::SegmentEntry;
 
-/// Hours that one fact is kept in. What touches more is kept once, where every reader looks.
+/// Maximum number of hours that one fact is kept in. A fact that touches more is wide: kept once, where every reader
+/// looks.
 const HOURS: i64 = 24;
 
-/// What one row of manifests is about.
+/// The slot of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimeSlot {
-    /// An hour; [`Hour::UNKNOWN`] has the packets without a time.
+    /// An hour; [`Hour::UNKNOWN`] holds the packets without a time.
     Hour(Hour),
-    /// What touches so many hours that it would be in too many manifests, and what readers of
-    /// any hour may need.
+    /// Facts that touch too many hours for their manifests, and facts that readers of any hour may need.
     Wide,
 }
 
@@ -30,7 +30,7 @@ impl TimeSlot {
         }
     }
 
-    /// Takes a path apart.
+    /// Parses a path.
     pub fn from_path(path: &str) -> Option<TimeSlot> {
         match path {
             "wide" => Some(TimeSlot::Wide),
@@ -38,7 +38,7 @@ impl TimeSlot {
         }
     }
 
-    /// Whether a question about a range concerns what is in it.
+    /// Whether a question about a range needs the facts of this slot.
     pub fn touches(self, range: &TimeRange) -> bool {
         match self {
             TimeSlot::Wide => true,

@@ -1,4 +1,4 @@
-//! Manifests that were read, kept for the next question.
+//! A cache of manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,19 +23,19 @@ use crate::store::{Store, names};
 /// Requests in flight.
 const AT_ONCE: usize = 32;
 
-/// Facts that are kept, about a kilobyte each.
+/// Maximum number of cached facts, about a kilobyte each.
 const KEPT: u64 = 65_536;
 
-/// Hours of one day that are listed one by one; of more the day is listed.
+/// Maximum number of hours of one day that are listed one by one; beyond that the whole day is listed.
 const HOURS_LISTED: usize = 3;
 
-/// Days that are asked for one by one; of more it is first listed which there are.
+/// Maximum number of days that are listed one by one; beyond that, existing days are listed first.
 const DAYS_ASKED: i64 = 3;
 
-/// Manifests that are tried when the newest ones are damaged.
+/// Number of older manifests that are tried when the newest ones are damaged.
 const OLDER: u64 = 4;
 
-/// Manifests by slot; see the module.
+/// The cache, by slot; see the module.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     kept: Mutex<Kept>,
@@ -44,47 +44,47 @@ pub(super) struct Slots {
 #[derive(Debug, Default)]
 struct Kept {
     slots: BTreeMap<TimeSlot, Known>,
-    /// Facts of all of them.
+    /// Number of cached facts.
     facts: u64,
     uses: u64,
 }
 
-/// A manifest that was read.
+/// A cached manifest.
 #[derive(Debug)]
 struct Known {
     read: Arc<Read>,
-    /// It was the newest one as of this version of the root.
+    /// It was the newest manifest as of this version of the root.
     as_of: u64,
-    /// When it was used last, as a count of uses.
+    /// Last use, as a counter.
     used: u64,
 }
 
-/// A manifest with those of its parts that were needed so far.
+/// A manifest with those of its parts that were loaded so far.
 #[derive(Debug)]
 pub(super) struct Read {
     manifest: Manifest,
     held: Loaded,
     parts: BTreeMap<String, OnceCell<Arc<Loaded>>>,
-    /// Facts that there are in it and all its parts.
+    /// Number of facts in it and all its parts.
     facts: u64,
-    /// What it should say and does not.
+    /// Facts that it lacks because of a fault.
     gap: Option<Gap>,
 }
 
-/// Facts ready for readers.
+/// Facts in the form for readers.
 #[derive(Debug, Default)]
 struct Loaded {
-    /// Each with the place of its contributor.
+    /// Each fact with the index of its contributor.
     facts: Vec<(u32, KnownFact)>,
     gap: Option<Gap>,
 }
 
-/// A manifest and the parts of it that a question needs.
+/// A manifest and the parts of it that a query needs.
 #[derive(Debug)]
 pub(super) struct Chosen {
     read: Arc<Read>,
     parts: Vec<Arc<Loaded>>,
-    /// Segments in parts that are not needed.
+    /// Segments in skipped parts.
     pruned_by_manifest: u64,
 }
 
@@ -94,8 +94,8 @@ impl Slots {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What manifests say that is asked for, as of a root or newer. `is_patched`: the root names no newer versions than
-    /// an older one did.
+    /// The requested manifests, as of a root or newer. `is_patched`: the root stands in for unreadable newer ones and
+    /// names only the manifest versions of an older root.
     pub(super) async fn read(
         &self,
         store: &Store,
@@ -119,7 +119,7 @@ impl Slots {
                 (None, None, TimeSlot::Hour(hour)) => {
                     listed.insert(hour);
                 }
-                // The wide one is always named, if there is one.
+                // The root always names the wide manifest, if there is one.
                 (None, None, TimeSlot::Wide) => {}
             }
         }
@@ -151,7 +151,7 @@ impl Slots {
             .await
     }
 
-    /// What is known of a slot, if it is not older than a root, which may name its version.
+    /// The cached manifest of a slot, unless it is older than the root. The root may name its version.
     fn fresh(&self, root: &Root, slot: TimeSlot, named: Option<u64>) -> Option<Arc<Read>> {
         let mut kept = self.kept();
         kept.uses += 1;
@@ -165,7 +165,7 @@ impl Slots {
         fresh.then(|| Arc::clone(&found.read))
     }
 
-    /// Keeps a manifest, and lets others go for it.
+    /// Adds a manifest to the cache and evicts others.
     fn keep(&self, root: &Root, read: Arc<Read>) {
         let mut kept = self.kept();
         kept.uses += 1;
@@ -181,7 +181,7 @@ impl Slots {
     }
 }
 
-/// The slots a question may concern.
+/// The slots that a query may need.
 async fn wanted(
     store: &Store,
     root: &Root,
@@ -195,7 +195,7 @@ async fn wanted(
         wanted.extend(hours.map(|hour| TimeSlot::Hour(Hour(hour))));
         return Ok(wanted);
     }
-    // A listing may not show yet what the root names, and what is lost it shows no more.
+    // A listing may lag behind the root, and does not show lost objects.
     let named = root.slots.iter().map(|of| of.slot);
     wanted.extend(named.filter(|slot| slot.touches(&range)));
     let of_root = root.hours.iter().flat_map(|of| of.within(range.start.hour(), last.hour()));
@@ -216,7 +216,7 @@ async fn wanted(
     Ok(wanted)
 }
 
-/// The newest manifests of hours, of those that have any.
+/// The newest manifests of those hours that have any.
 async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<BTreeMap<TimeSlot, u64>, Failure> {
     let mut days: BTreeMap<String, Vec<Hour>> = BTreeMap::new();
     for hour in hours {
@@ -248,8 +248,8 @@ async fn list(store: &Store, hours: &BTreeSet<Hour>) -> Result<BTreeMap<TimeSlot
     Ok(newest)
 }
 
-/// Reads a manifest that is there; a later one if it was removed, an earlier one if it cannot be used: then
-/// what it says is hidden.
+/// Reads a manifest. Falls back to a later one if it was removed, and to an earlier one if it is unusable; then its
+/// facts are hidden.
 async fn read(store: &Store, slot: TimeSlot, version: u64) -> Result<Read, Failure> {
     let mut gap = None;
     let (mut at, mut lowest) = (version, version.saturating_sub(OLDER));
@@ -263,7 +263,7 @@ async fn read(store: &Store, slot: TimeSlot, version: u64) -> Result<Read, Failu
         if kind == GapKind::Missing && at == version {
             let newest = versions::listed_manifests(store, slot).await?.pop();
             if let Some((newest, _)) = newest.filter(|(newest, _)| *newest > version) {
-                // It was removed, as there are newer ones.
+                // It was removed, so newer ones exist.
                 (at, lowest) = (newest, newest.saturating_sub(OLDER));
                 continue;
             }
@@ -276,10 +276,10 @@ async fn read(store: &Store, slot: TimeSlot, version: u64) -> Result<Read, Failu
     Ok(Read::of(Manifest::empty(slot), gap))
 }
 
-/// A manifest with the parts that have facts which are asked for.
+/// Selects the parts of a manifest that have requested facts.
 async fn choose(store: &Store, read: Arc<Read>, asked: Asked<'_>) -> Result<Chosen, Failure> {
     let manifest = &read.manifest;
-    // The wide one also has segments with secrets, which those of others may need.
+    // The wide manifest also has segments with secrets, which packets of others may need.
     let segments = manifest.slot == TimeSlot::Wide
         || asked.addresses.is_none_or(|such| manifest.may_hold(such));
     let mut pruned_by_manifest = 0;
@@ -310,7 +310,7 @@ impl Read {
         Read { manifest, held, parts, facts, gap }
     }
 
-    /// In place of one that was there and is not any more.
+    /// Stands in for a manifest that existed and is gone.
     fn gone(slot: TimeSlot) -> Read {
         let path = names::slot(slot);
         let what = format!("{path} is missing: no version of its manifest is there");
@@ -318,12 +318,12 @@ impl Read {
         Read::of(Manifest::empty(slot), Some(gap))
     }
 
-    /// What it counts for among those kept: its facts, and something for itself.
+    /// Its weight in the cache: its facts, and a constant.
     fn weight(&self) -> u64 {
         self.facts.saturating_add(1)
     }
 
-    /// The facts of a part, read once. One that cannot be used has none, and says so.
+    /// The facts of a part, loaded once. An unusable part has no facts, and records a gap.
     async fn part(&self, store: &Store, part: Part) -> Result<Arc<Loaded>, Failure> {
         let slot = self.manifest.slot;
         let path = names::part(slot, &part.name);
@@ -351,7 +351,7 @@ impl Read {
 }
 
 impl Loaded {
-    /// Facts of a manifest, from an object of it.
+    /// Converts facts from one object of a manifest.
     fn of(manifest: &Manifest, facts: Facts, path: &Path) -> Loaded {
         let hidden = facts.contributors().filter(|by| manifest.owner(*by).is_none()).count();
         let known = facts.facts.into_iter().filter_map(|of| {
@@ -369,7 +369,7 @@ impl Loaded {
 }
 
 impl Chosen {
-    /// Adds what a root knows and is asked for to a window. Commits that were `replaced` count no more.
+    /// Adds the requested facts that a root covers to a window. Commits in `replaced` no longer count.
     pub(super) fn take(
         &self,
         root: &Root,

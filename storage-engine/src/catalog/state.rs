@@ -1,4 +1,4 @@
-//! All logs together, and the questions put to them. No IO.
+//! All logs together, and queries on them. No IO.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use super::generation::{GenerationState, Import, imports};
 use super::segment_state::{Retired, SegmentState};
 use crate::store::names;
 
-/// What is in a store, as far as its logs were followed.
+/// The contents of a store, as far as its logs were followed.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     generations: BTreeMap<GenerationId, GenerationState>,
@@ -26,30 +26,30 @@ pub struct Catalog {
     replaced: BTreeSet<CommitId>,
 }
 
-/// A commit: of which generation, and its number.
+/// The identity of a commit: its generation and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CommitId {
-    /// Whose log it is in.
+    /// The generation that owns the log.
     pub of: GenerationId,
     /// Its number in that log.
     pub seq: u64,
 }
 
-/// A committed segment and whose it is.
+/// A committed segment and the generation that recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Who recorded it.
+    /// The generation that recorded it.
     pub of: GenerationId,
-    /// The commit that says so. It is of another generation if the segment was named again by a repair, or by a
-    /// recorder whose log was ended.
+    /// The commit that names it. It is of another generation if a repair named the segment again, or if the
+    /// recorder's log was ended.
     pub by: CommitId,
-    /// What the commit says.
+    /// Its entry in the commit.
     pub entry: SegmentEntry,
-    /// What became of it since; none = nothing.
+    /// Its resolved changes; none = no changes.
     pub state: Option<Arc<SegmentState>>,
 }
 
-/// A fact as readers hold it.
+/// A fact in the form for readers.
 #[derive(Debug, Clone)]
 pub(crate) enum Known {
     Segment(Arc<Segment>),
@@ -73,7 +73,7 @@ impl Known {
         })
     }
 
-    /// The commit that says it.
+    /// The commit of the fact.
     pub(crate) fn commit(&self) -> CommitId {
         let (of, seq) = match self {
             Known::Segment(segment) => return segment.by,
@@ -108,14 +108,13 @@ impl Catalog {
         Catalog::default()
     }
 
-    /// Takes in a writer.
+    /// Adds a writer.
     pub fn add_writer(&mut self, of: GenerationId, bytes: &[u8]) {
         let (writer, chain) = read_writer(of, bytes, &mut self.problems);
         self.generations.entry(of).or_insert_with(|| GenerationState::new(writer, chain));
     }
 
-    /// Generations that others followed so far, to go on with them; what their commits said until then is left
-    /// to them.
+    /// A catalog of generations with known positions. Their facts up to these positions are not included.
     pub(crate) fn of_generations(
         generations: impl IntoIterator<Item = GenerationState>,
     ) -> Catalog {
@@ -123,14 +122,12 @@ impl Catalog {
         Catalog { generations, ..Catalog::default() }
     }
 
-    /// Takes in a generation that others followed so far; what its commits said until then is left to
-    /// them.
+    /// Adds a generation with a known position. Its facts up to that position are not included.
     pub(crate) fn add_generation(&mut self, state: GenerationState) {
         self.generations.entry(state.id()).or_insert(state);
     }
 
-    /// Takes in a commit. Those of one log come in the order of their numbers; numbers
-    /// that were taken in already are passed over.
+    /// Adds a commit. The commits of one log must be in order; a number that was added already is skipped.
     pub fn add_commit(&mut self, of: GenerationId, seq: u64, bytes: &[u8]) {
         let state = self.generations.entry(of).or_insert_with(|| {
             let object = names::commit(of, seq).to_string();
@@ -147,7 +144,7 @@ impl Catalog {
         }
     }
 
-    /// Notes that a commit which was there is gone.
+    /// Records that a commit which existed is gone.
     pub fn add_missing(&mut self, of: GenerationId, seq: u64) {
         if let Some(state) = self.generations.get_mut(&of)
             && seq >= state.chain().next()
@@ -166,23 +163,23 @@ impl Catalog {
         self.generations.iter().map(|(of, state)| (*of, state))
     }
 
-    /// The next commit to ask for, of each log that may go on.
+    /// The next expected commit of each open log.
     pub fn open_logs(&self) -> impl Iterator<Item = CommitId> {
         let open = self.generations.iter().filter(|(_, state)| !state.chain().finished());
         open.map(|(of, state)| CommitId { of: *of, seq: state.chain().next() })
     }
 
-    /// All that commits say, in the order in which they were taken in.
+    /// All facts, in the order in which they were added.
     pub(crate) fn facts(&self) -> &[Known] {
         &self.facts
     }
 
-    /// Commits that a repair has replaced: they count no more.
+    /// Commits that a repair has replaced: they no longer count.
     pub fn replaced(&self) -> &BTreeSet<CommitId> {
         &self.replaced
     }
 
-    /// What is wrong with the catalog; empty if nothing is.
+    /// Faults of the catalog; empty if there are none.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -197,7 +194,7 @@ impl Catalog {
         segments.filter(move |segment| segment.entry.touches(&range))
     }
 
-    /// When and where was listened in a range: statements that are not cut to the range.
+    /// Coverage statements that touch a range; they are not cut to the range.
     pub fn coverage(&self, range: TimeRange) -> impl Iterator<Item = &Attributed<Listened>> {
         let listened = self.facts.iter().filter_map(|fact| match fact {
             Known::Listened(said) => Some(said),
@@ -206,8 +203,7 @@ impl Catalog {
         listened.filter(move |said| said.fact.range.intersect(&range).is_some())
     }
 
-    /// What is missing in a range. A loss at a single moment has a range of one nanosecond
-    /// or none; both are found.
+    /// Losses in a range. A loss at a single moment has a range of one nanosecond or zero length; both are found.
     pub fn losses(&self, range: TimeRange) -> impl Iterator<Item = &Attributed<Loss>> {
         let losses = self.facts.iter().filter_map(|fact| match fact {
             Known::Loss(said) => Some(said),
@@ -241,12 +237,12 @@ impl Catalog {
 }
 
 impl Segment {
-    /// What a commit says of a segment.
+    /// A segment from its entry in a commit.
     pub(crate) fn of(by: CommitId, entry: SegmentEntry) -> Segment {
         Segment { of: entry.owner.unwrap_or(by.of), by, entry, state: None }
     }
 
-    /// Who recorded it.
+    /// The recorder.
     pub fn recorder(&self) -> RecorderId {
         self.of.recorder
     }
@@ -256,18 +252,18 @@ impl Segment {
         self.entry.path(layer)
     }
 
-    /// The hours it is listed in.
+    /// The hours that list it.
     pub fn hours(&self) -> &[Hour] {
         self.entry.hours()
     }
 
-    /// The layers that it has now: those that were committed or added, and not retired.
+    /// Its current layers: committed or added, and not retired.
     pub fn layers(&self) -> impl Iterator<Item = &LayerEntry> {
         let added = self.state.iter().flat_map(|state| state.added.values());
         self.entry.layers.iter().filter(|layer| !self.is_retired(layer)).chain(added)
     }
 
-    /// A layer, if it has it now.
+    /// A layer, if the segment has it now.
     pub fn layer(&self, layer: Layer) -> Option<&LayerEntry> {
         self.layers().find(|entry| entry.layer == layer.name())
     }
@@ -280,17 +276,17 @@ impl Segment {
     fn is_retired(&self, layer: &LayerEntry) -> bool {
         let of = self.state.as_ref().and_then(|state| state.retired.get(&layer.layer));
         of.is_some_and(|of| of.layer.sha256 == layer.sha256)
-            // Another object of that name was added since.
+            // Another object with that layer name was added since.
             || self.state.as_ref().is_some_and(|state| state.added.contains_key(&layer.layer))
     }
 
-    /// Whether something pins it at a time.
+    /// Whether a pin holds it at a time.
     pub fn is_pinned(&self, at: Time) -> bool {
         let mut pins = self.state.iter().flat_map(|state| state.pins.values());
         pins.any(|until| until.is_none_or(|until| at < until))
     }
 
-    /// Its entry with the layers that it has now.
+    /// Its entry with the current layers.
     pub fn now(&self) -> Cow<'_, SegmentEntry> {
         match &self.state {
             None => Cow::Borrowed(&self.entry),

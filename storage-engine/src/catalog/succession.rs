@@ -1,14 +1,17 @@
-//! Which process may go on with the work of a recorder that has several generations, one after the other: an import.
+//! Succession: which process may continue the work of a recorder with several consecutive generations (an import).
 //!
-//! Two rules make sure that two processes never commit the same packets:
+//! Two rules ensure that two processes never commit the same packets:
 //!
-//! 1. A generation begins only when all earlier generations have ended, each with a last commit that says so. Its number is the next one,
-//!    created if absent ([`Recorder::succeed`](super::Recorder::succeed)): of those who see the same state exactly one gets it.
-//! 2. Who goes on from a generation that has not ended ends it: it creates the next commit of that log, as the last one. A process that
-//!    was only paused finds its number taken and stops. Whether it is dead need not be known for certain.
+//! 1. A generation begins only when all earlier generations have ended, each with a last commit. Its number is the
+//!    next one, created if absent ([`Recorder::succeed`](super::Recorder::succeed)): of all processes that see the
+//!    same state, exactly one gets it.
+//! 2. A process that continues an open generation ends it first: it creates the next commit of that log, as the last
+//!    one. A process that was only paused finds its number taken and stops. So it need not be certain that the
+//!    process is dead.
 //!
-//! Nobody ends a generation that shows signs of life: it commits something every [`SIGN_EVERY`], if only an empty commit. How long it has
-//! been silent is measured by the store's clock up to now, and by the duration of the wait from now on, so clocks that differ do no harm.
+//! No process ends a generation that shows signs of life: a live one commits every [`SIGN_EVERY`], if necessary an
+//! empty commit. The silence so far is measured by the store's clock, and the further wait by its duration, so clock
+//! differences are harmless.
 
 use std::time::Duration;
 
@@ -21,37 +24,37 @@ use super::generation::GenerationState;
 use super::state::Catalog;
 use crate::store::{Created, Store, names};
 
-/// Time between two commits of a generation that others may go on from.
+/// Interval between signs of life of a generation that others may continue.
 pub const SIGN_EVERY: Duration = Duration::from_secs(3);
 
-/// How long such a generation may be silent before it is taken for dead.
+/// Silence after which such a generation is considered dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(15);
 
-/// Time between two looks for a sign of life.
+/// Polling interval for a sign of life.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How the note of the last commit begins with which a generation was ended by its successor.
+/// Beginning of the note in the last commit when a successor has ended a generation.
 pub const NOTE: &str = "ended by another process that goes on with it";
 
-/// What a recorder wrote so far, and whether its work can be gone on with.
+/// The contents of a recorder's logs, and whether its work can be continued.
 #[derive(Debug)]
 pub enum Standing {
     /// All its generations have ended.
     Free {
-        /// What they wrote.
+        /// Their contents.
         catalog: Catalog,
         /// The next generation's number.
         next: Generation,
     },
-    /// A generation goes on.
+    /// A generation is still alive.
     Alive(Box<GenerationState>),
 }
 
-/// Looks at the generations of a recorder and ends those that are dead: that have not ended and were silent for `dead_after`. `waiting` is
-/// told which generation is waited for and for how long at most.
+/// Looks at the generations of a recorder and ends the dead ones: open and silent for `dead_after`. Calls `waiting`
+/// with the generation that it waits for and the longest remaining wait.
 ///
 /// # Errors
-/// What the store says; [`FailureKind::TooNew`] if a newer version wrote some of it.
+/// Errors of the store; [`FailureKind::TooNew`] if a newer version wrote some of the entries.
 pub async fn look(
     store: &Store,
     recorder: RecorderId,
@@ -93,7 +96,7 @@ pub async fn look(
     }
 }
 
-/// What a newer version wrote says something that would be missed.
+/// Fails if a newer version wrote entries that would be missed.
 fn is_known(store: &Store, catalog: &Catalog) -> Result<(), Failure> {
     let newer = catalog.problems().iter().find(|of| matches!(of, Problem::TooNew { .. }));
     newer.map_or(Ok(()), |problem| {
@@ -102,7 +105,7 @@ fn is_known(store: &Store, catalog: &Catalog) -> Result<(), Failure> {
     })
 }
 
-/// Waits until a generation has been silent for that long; true as soon as it says something.
+/// Waits until a generation has been silent for that long; true as soon as it commits.
 async fn says_more(
     store: &Store,
     state: &GenerationState,
@@ -130,7 +133,7 @@ async fn says_more(
     }
 }
 
-/// How long ago a generation wrote its last entry, by the store's clock; nothing if that cannot be told.
+/// Time since a generation wrote its last entry, by the store's clock; zero if unknown.
 async fn silent_for(store: &Store, state: &GenerationState) -> Result<Duration, Failure> {
     let of = state.id();
     let last = match state.chain().next().checked_sub(1) {
@@ -139,7 +142,7 @@ async fn silent_for(store: &Store, state: &GenerationState) -> Result<Duration, 
     };
     let Some(last) = store.head(&last).await? else { return Ok(Duration::ZERO) };
     let now = match store.clock().await {
-        // Who may not make an object to look at the clock waits for all of the time.
+        // Without permission to create an object that reads the clock, wait the full time.
         Err(failure) if failure.kind() == FailureKind::Permission => return Ok(Duration::ZERO),
         now => now?,
     };
@@ -147,7 +150,7 @@ async fn silent_for(store: &Store, state: &GenerationState) -> Result<Duration, 
     Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
 }
 
-/// Ends a generation, in the store and in what is known of it; false if it said something meanwhile.
+/// Ends a generation, in the store and in `state`; false if it committed meanwhile.
 async fn end(
     store: &Store,
     catalog: &mut Catalog,
@@ -172,7 +175,7 @@ async fn end(
         Failure::caused_by(FailureKind::Damaged, what, error)
     })?;
     let bytes = to_json(&commit)?;
-    // Who was killed right after it had registered is not known as open: then nobody would roll up this commit.
+    // A process killed right after registration has left no open mark: then no rollup would find this commit.
     store.put_new(&names::open(of), Vec::new()).await?;
     match store.create(&names::commit(of, commit.seq), bytes.clone()).await? {
         Created::Created => {

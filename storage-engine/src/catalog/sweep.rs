@@ -1,14 +1,13 @@
-//! Removing versions that newer ones have replaced.
+//! Removes versions that newer ones have replaced.
 //!
-//! What a version says is said by every later one, so nobody needs it who can read a later one.
-//! Some are kept all the same: the newest few, in case one is damaged, and those that were
-//! replaced only just now, for who is about to read them. How long ago that was is told by the
-//! store's own clock. And so does what somebody reads as of an older root and has a
-//! [lease](super::lease) for: that root, the manifests that it names, and all that was replaced after it was made.
+//! Every later version repeats the content of an earlier one, so a reader of the later one does not need the earlier
+//! one. Some are kept anyway: the newest few, in case one is damaged, and versions replaced within the grace period,
+//! for readers that are about to read them. The store's own clock decides. A [lease](super::lease) on an older root
+//! keeps that root, the manifests that it names, and everything that was replaced after it was created.
 //!
-//! Before versions of the root are removed a *boundary* is raised. Somebody who was away for long
-//! may create a number that was removed and take itself for the newest; it looks for the next boundary
-//! after that, and finds out.
+//! A *boundary* is raised before versions of the root are removed. A process that was paused for long may create a
+//! number that was removed and take its version for the newest. It looks for the next boundary afterwards, and so
+//! detects this.
 
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ use super::slot::TimeSlot;
 use super::versions;
 use crate::store::{Listed, Store};
 
-/// How long versions stay after they were replaced.
+/// How long versions stay after they are replaced (grace period).
 pub const GRACE: Duration = Duration::from_secs(3_600);
 
-/// Versions that stay however old they are.
+/// Number of newest versions that always stay.
 const KEPT: usize = 4;
 
 /// What must not be removed, beside the newest versions. All times are the store's.
@@ -32,36 +31,36 @@ const KEPT: usize = 4;
 pub(crate) struct Kept {
     now: Time,
     grace: Duration,
-    /// The oldest root that is leased, and when it was made.
+    /// The oldest leased root, and its creation time.
     leased: Option<(Root, Time)>,
 }
 
 impl Kept {
-    /// Whether nobody needs any more what was replaced then.
+    /// Whether nothing needs a version any more that was replaced at that time.
     fn is_old(&self, replaced: Time) -> bool {
         let leased = self.leased.as_ref().is_none_or(|(_, made)| replaced < *made);
         leased && replaced.saturating_add(self.grace) < self.now
     }
 
-    /// The lowest version of the root that is leased.
+    /// The lowest leased version of the root.
     fn root(&self) -> Option<u64> {
         self.leased.as_ref().map(|(root, _)| root.version)
     }
 
-    /// The lowest version of a slot's manifest that a leased root names. It may have been replaced before that
-    /// root was made: by a rollup that did not come to naming the next one.
+    /// The lowest version of a slot's manifest that a leased root names. It may have been replaced before that root
+    /// was created: by a rollup that crashed before it could name the next version.
     fn manifest(&self, slot: TimeSlot) -> Option<u64> {
         self.leased.as_ref().and_then(|(root, _)| root.slot(slot))
     }
 }
 
-/// Which versions may be removed, of those in a listing: `(version, object)`. From `least` on all stay.
+/// Which versions of a listing may be removed: `(version, object)`. All from `least` on stay.
 ///
-/// Pure. The versions are ascending; one was replaced when the next was made.
+/// Pure. The versions are ascending; each was replaced when the next was created.
 fn replaced(versions: Vec<(u64, Listed)>, kept: &Kept, least: Option<u64>) -> Vec<(u64, Path)> {
     let many = versions.len().saturating_sub(KEPT);
     let since: Vec<Time> = versions.iter().skip(1).map(|(_, next)| next.modified).collect();
-    // From the oldest on, without leaving any out: what stays has no gaps.
+    // Removes a prefix, oldest first: the remaining versions have no gaps.
     let mut gone = Vec::new();
     for ((version, object), since) in versions.into_iter().zip(since).take(many) {
         if !kept.is_old(since) || least.is_some_and(|least| version >= least) {
@@ -72,27 +71,27 @@ fn replaced(versions: Vec<(u64, Listed)>, kept: &Kept, least: Option<u64>) -> Ve
     gone
 }
 
-/// What a look at roots and leases comes to.
+/// The state of roots and leases.
 #[derive(Debug)]
 pub(crate) struct Look {
     /// Versions of the root that may be removed.
     pub(crate) roots: Vec<(u64, Path)>,
-    /// What else must stay.
+    /// Everything else that must stay.
     pub(crate) kept: Kept,
-    /// Leases that hold no more.
+    /// Expired leases.
     pub(crate) expired: Vec<Path>,
 }
 
-/// Looks what may be removed; none if there is no root, or the oldest leased one cannot be read.
+/// Finds what may be removed; none if there is no root, or the oldest leased root is unreadable.
 pub(crate) async fn look(store: &Store, grace: Duration) -> Result<Option<Look>, Failure> {
     let versions = versions::listed_roots(store).await?;
-    // A root was just put: what it is dated is now, and not later than the leases are listed.
+    // A root was just written: its time is now, and not later than the listing of leases.
     let Some(now) = versions.last().map(|(_, newest)| newest.modified) else { return Ok(None) };
     let Leases { oldest, expired } = Leases::list(store, now).await?;
     #[cfg(feature = "planted")]
     let oldest = oldest.filter(|_| !store.planted(crate::store::Planted::NoLeases));
     let mut kept = Kept { now, grace, leased: None };
-    // A leased root that is gone was damaged, and removed by a repair. The next one says what it said, and more.
+    // A leased root that is gone was damaged, and a repair removed it. The next one has its content, and more.
     let leased = oldest.and_then(|oldest| versions.iter().find(|(version, _)| *version >= oldest));
     if let Some((version, object)) = leased {
         match versions::read_root(store, *version).await {
@@ -106,7 +105,7 @@ pub(crate) async fn look(store: &Store, grace: Duration) -> Result<Option<Look>,
     Ok(Some(Look { roots, kept, expired }))
 }
 
-/// Removes replaced manifests of a slot: how many, and whether some are left for later.
+/// Removes replaced manifests of a slot: returns how many, and whether some are left for later.
 pub(crate) async fn manifests(
     store: &Store,
     slot: TimeSlot,
@@ -119,7 +118,7 @@ pub(crate) async fn manifests(
     Ok((removed, many as u64 - removed > KEPT as u64))
 }
 
-/// Removes objects; how many.
+/// Removes objects; returns how many.
 pub(crate) async fn remove(
     store: &Store,
     objects: impl IntoIterator<Item = Path>,

@@ -1,7 +1,7 @@
-//! Reading and putting versions: roots, manifests, parts, ended generations. The one place where
-//! objects of `catalog/` are created.
+//! Reads and writes versions: roots, manifests, parts, ended generations. Only this module creates objects of
+//! `catalog/`.
 //!
-//! What is put is checked against what it follows before it is sent, always.
+//! Every version is checked against its predecessor before it is sent.
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, GenerationId};
@@ -18,15 +18,15 @@ use super::root::{self, Root};
 use super::slot::TimeSlot;
 use crate::store::{Created, Listed, Store, checked, names};
 
-/// A version, and the SHA-256 of its bytes, hex: what the next one names.
+/// A version, and the SHA-256 of its bytes, hex: the next version names that hash.
 #[derive(Debug, Clone)]
 pub(crate) struct Versioned<T> {
     pub(crate) value: T,
     pub(crate) sha256: String,
 }
 
-/// A boundary: `boundary/<number>`. Who creates a version of the root looks for the next one
-/// after that: if it is there, versions were removed and the created one may be far behind.
+/// A boundary: `boundary/<number>`. A process that creates a version of the root looks for the next boundary
+/// afterwards: if it exists, versions were removed and the created one may be far behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Boundary {
     pub(crate) format: u32,
@@ -44,7 +44,7 @@ pub(crate) struct Ended {
     pub(crate) nonce: String,
 }
 
-/// What is wrong with an object that was to be read.
+/// The failure for an unreadable object.
 fn unreadable(path: &Path, error: checked::Unpacked) -> Failure {
     let (kind, what) = match error {
         checked::Unpacked::TooNew { .. } => {
@@ -101,7 +101,7 @@ pub(crate) async fn read_root(
     Ok(Some(read))
 }
 
-/// Refuses an object that says it is another one.
+/// Refuses an object whose content names another object.
 fn check_name(path: &Path, is_right: bool) -> Result<(), Failure> {
     if is_right {
         return Ok(());
@@ -124,8 +124,8 @@ pub(crate) async fn newest_root(
     Ok(newest)
 }
 
-/// Whether versions after a root were removed, so that it may be far behind: then none; else the newest
-/// boundary. One was raised and is not named by a root yet if who raised it broke off there.
+/// The newest boundary; none if versions after `root` were removed, so that it may be far behind. After a crash, the
+/// newest boundary may be one that no root names yet.
 pub(crate) async fn newest_boundary(store: &Store, root: &Root) -> Result<Option<u64>, Failure> {
     #[cfg(feature = "planted")]
     if store.planted(crate::store::Planted::NoBoundary) {
@@ -154,12 +154,12 @@ async fn listed(
     Ok(versions)
 }
 
-/// The versions of the root that are there, ascending.
+/// The existing versions of the root, ascending.
 pub(crate) async fn listed_roots(store: &Store) -> Result<Vec<(u64, Listed)>, Failure> {
     listed(store, &names::roots(), names::parse_root).await
 }
 
-/// The versions of a slot's manifest that are there, ascending.
+/// The existing versions of a slot's manifest, ascending.
 pub(crate) async fn listed_manifests(
     store: &Store,
     slot: TimeSlot,
@@ -168,7 +168,7 @@ pub(crate) async fn listed_manifests(
     listed(store, &names::slot(slot), version).await
 }
 
-/// The hours that have a manifest: a listing of all manifests there are.
+/// The hours that have a manifest, from a listing of all manifests.
 pub(crate) async fn hours(store: &Store) -> Result<Hours, Failure> {
     let mut hours = Hours::default();
     let mut listed = store.list(&names::catalog());
@@ -190,7 +190,7 @@ async fn listed_root(store: &Store) -> Result<Versioned<Root>, Failure> {
     })
 }
 
-/// Puts the root that follows `before`; none if another one did.
+/// Writes the root that follows `before`; none if another process wrote it first.
 pub(crate) async fn put_root(
     store: &Store,
     before: &Root,
@@ -201,7 +201,7 @@ pub(crate) async fn put_root(
     create(store, &path, next).await
 }
 
-/// Puts a root that does not follow from one that can be read; none if another one has the number.
+/// Writes a root that does not follow a readable one; none if the number is taken.
 pub(crate) async fn put_mended_root(
     store: &Store,
     next: Root,
@@ -209,13 +209,13 @@ pub(crate) async fn put_mended_root(
     create(store, &names::root(next.version), next).await
 }
 
-/// Raises a boundary; false if that number is taken: then another one raised it, maybe to less.
+/// Raises a boundary; false if that number is taken: then another process raised it, maybe to a lower value.
 pub(crate) async fn put_boundary(store: &Store, number: u64, below: u64) -> Result<bool, Failure> {
     let boundary = Boundary { format: root::FORMAT, below, nonce: store.nonce() };
     Ok(create(store, &names::boundary(number), boundary).await?.is_some())
 }
 
-/// A boundary, if it is there.
+/// Reads a boundary, if it exists.
 pub(crate) async fn read_boundary(store: &Store, number: u64) -> Result<Option<u64>, Failure> {
     let read = read::<Boundary>(store, &names::boundary(number), root::FORMAT).await?;
     Ok(read.map(|boundary| boundary.value.below))
@@ -235,7 +235,7 @@ pub(crate) async fn read_manifest(
     Ok(read)
 }
 
-/// The newest manifest of a slot, from one that is not newer: 0 if none is known to be there.
+/// The newest manifest of a slot, starting from a version that is not newer: 0 if none is known.
 pub(crate) async fn newest_manifest(
     store: &Store,
     slot: TimeSlot,
@@ -251,7 +251,7 @@ pub(crate) async fn newest_manifest(
         _ => read_manifest(store, slot, version).await?,
     };
     if newest.is_none() {
-        // It was removed, as there are newer ones.
+        // It was removed, so newer ones exist.
         version = listed().await?;
         newest = read_manifest(store, slot, version).await?;
     }
@@ -267,14 +267,14 @@ pub(crate) async fn newest_manifest(
     Ok(newest)
 }
 
-/// What is said of a manifest that is not there, and no newer one is.
+/// The failure when a manifest and all newer ones are missing.
 pub(crate) fn gone(slot: TimeSlot, version: u64) -> Failure {
     let what = format!("{} is missing", names::manifest(slot, version));
     Failure::new(FailureKind::NotFound, what)
 }
 
-/// Puts the manifest that follows `before`, with its facts moved into parts if they are many; none if
-/// another one did.
+/// Writes the manifest that follows `before`, with its facts moved into parts if there are many; none if another
+/// process wrote it first.
 pub(crate) async fn put_manifest(
     store: &Store,
     before: &Manifest,
@@ -316,7 +316,7 @@ pub(crate) async fn read_part(
     read.map_err(|error| unreadable(&path, error))
 }
 
-/// A generation that has ended, if that is stored.
+/// Reads an ended generation, if it is stored.
 pub(crate) async fn read_ended(
     store: &Store,
     of: GenerationId,
@@ -327,7 +327,7 @@ pub(crate) async fn read_ended(
     Ok(Some(read.value.state))
 }
 
-/// Stores a generation that has ended. Two who do so say the same.
+/// Stores an ended generation. Concurrent writers write the same content.
 pub(crate) async fn put_ended(store: &Store, state: &GenerationState) -> Result<(), Failure> {
     let path = names::ended_generation(state.id());
     let ended =

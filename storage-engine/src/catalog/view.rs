@@ -1,9 +1,9 @@
-//! The catalog as readers see it: the newest root, the logs tailed from where it says, and the
-//! manifests of the hours that a question is about.
+//! The catalog as readers see it: the newest root, the logs tailed from its positions, and the manifests of the
+//! requested hours.
 //!
-//! A [`CatalogView`] is of one moment and never changes; [`CatalogView::refresh`] makes the next. What it costs
-//! to make one follows the number of open logs; what a [`CatalogView::window`] costs follows the hours
-//! asked for. Neither grows with the history.
+//! A [`CatalogView`] is of one moment and never changes; [`CatalogView::refresh`] makes the next one. The cost of a
+//! view follows the number of open logs. The cost of a [`CatalogView::window`] follows the number of requested hours.
+//! Neither grows with the history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,18 +34,18 @@ use crate::store::{Store, names};
 /// Requests in flight.
 const AT_ONCE: usize = 32;
 
-/// Refreshes after which it is looked again whether logs go on behind commits that are missing.
+/// Number of refreshes between checks for logs that continue after missing commits.
 const GAPS_EVERY: u32 = 32;
 
 /// Generations by their ids.
 type Known = BTreeMap<GenerationId, Arc<GenerationState>>;
 
-/// Every generation there ever was.
+/// Every generation that ever existed.
 #[derive(Debug, Clone, Default)]
 pub struct Generations {
     /// By recorder and generation.
     pub generations: Vec<Arc<GenerationState>>,
-    /// Those that cannot be read, and what commits hide.
+    /// Gaps: unreadable generations, and facts hidden by commits.
     pub gaps: Vec<Gap>,
 }
 
@@ -54,71 +54,69 @@ pub struct Generations {
 pub struct CatalogView {
     store: Store,
     root: Arc<Versioned<Root>>,
-    /// What commits say that the root does not know, and the generations of all open logs.
+    /// Facts that the root does not cover, and the generations of all open logs.
     tail: Arc<Catalog>,
     slots: Arc<Slots>,
     ended: Arc<Mutex<Known>>,
     gaps: Arc<Vec<Gap>>,
     notes: Arc<BTreeSet<String>>,
-    /// Commits that count no more.
+    /// Commits that no longer count.
     replaced: Arc<BTreeSet<CommitId>>,
-    /// The root is not one that is stored: newer ones cannot be read.
+    /// The root is not a stored one: newer ones are unreadable.
     is_patched: bool,
-    /// A version of the root that was there after this view was made.
+    /// A version of the root that appeared after this view was made.
     seen: Arc<AtomicU64>,
-    /// How often it was refreshed.
+    /// Number of refreshes.
     age: u32,
 }
 
-/// What is asked of the catalog.
+/// A request to the catalog.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
-    /// About which time.
+    /// The time range.
     pub range: TimeRange,
-    /// Which segments are wanted, told by the addresses that they may hold. The window may have
-    /// others, too.
+    /// Selects segments by the addresses that they may hold. The window may have others, too.
     pub addresses: Option<&'a (dyn Fn(&AddressFilter) -> bool + Send + Sync)>,
-    /// Whether it is asked what was listened to and what was lost; if not, the window says nothing of it.
+    /// Whether coverage and losses are requested; otherwise the window has none.
     pub statements: bool,
 }
 
 impl Asked<'_> {
-    /// All about a range.
+    /// Everything about a range.
     pub fn all(range: TimeRange) -> Self {
         Asked { range, addresses: None, statements: true }
     }
 }
 
-/// What the catalog says about a range of time.
+/// The facts about a range of time.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
-    /// Segments that may hold packets of the range: by recorder, generation and commit, and in the
-    /// order of the commit.
+    /// Segments that may hold packets of the range: by recorder, generation and commit, and in the order of the
+    /// commit.
     pub segments: Vec<Arc<Segment>>,
-    /// Segments with decryption secrets that packets of the range may need, wherever they lie.
+    /// Segments with decryption secrets that packets of the range may need, at any time.
     pub secrets: Vec<Arc<Segment>>,
-    /// When and where was listened in it: statements that are not cut to the range.
+    /// Coverage statements that touch the range; they are not cut to it.
     pub listened: Vec<Attributed<Listened>>,
-    /// What is missing in it. A loss at a single moment has a range of one nanosecond or none.
+    /// Losses in the range. A loss at a single moment has a range of one nanosecond or zero length.
     pub losses: Vec<Attributed<Loss>>,
-    /// What became of segments.
+    /// Changes of segments.
     pub(super) changes: Vec<Change>,
-    /// Whose all this is; none if what it said of itself cannot be read.
+    /// The writers of all these; none if the description is unreadable.
     pub writers: BTreeMap<GenerationId, Option<WriterInfo>>,
-    /// Segments of its hours that were passed over together, as none of them has the addresses asked for.
-    /// One that touches several hours counts in each.
+    /// Segments pruned by the filter of a manifest. A segment that touches several hours counts in each.
     pub pruned_by_manifest: u64,
-    /// What it should say and does not, as objects of the catalog cannot be used.
+    /// Gaps: facts that are missing because catalog objects are unusable.
     pub gaps: Vec<Gap>,
-    /// Who says something in its hours and was taken in after its root, and by which version.
+    /// Generations with facts in its hours that were admitted after its root, and the version that admitted each.
     pub(super) newcomers: BTreeMap<GenerationId, u64>,
 }
 
 impl CatalogView {
-    /// The catalog as it is now.
+    /// The current catalog.
     ///
     /// # Errors
-    /// What the store says. Damaged objects are no errors: see [`CatalogView::gaps`] and [`CatalogView::notes`].
+    /// Errors of the store. Damaged objects are no errors: see [`CatalogView::gaps`] and [`CatalogView::notes`].
     pub async fn load(store: &Store) -> Result<CatalogView, Failure> {
         let nothing = Versioned { value: Root::empty(), sha256: String::new() };
         let view = CatalogView {
@@ -137,21 +135,21 @@ impl CatalogView {
         view.next(None).await
     }
 
-    /// The catalog as it is now, what is known already shared with this view.
+    /// The current catalog. It shares known data with this view.
     ///
     /// # Errors
-    /// As [`CatalogView::load`]; this view stays good.
+    /// Like [`CatalogView::load`]; this view stays valid.
     pub async fn refresh(&self) -> Result<CatalogView, Failure> {
         self.next((!self.is_patched).then(|| (*self.root).clone())).await
     }
 
     async fn next(&self, known: Option<Versioned<Root>>) -> Result<CatalogView, Failure> {
         let store = &self.store;
-        // Names of logs first: one that is not there any more has ended, and the root says so.
+        // Lists open marks before it reads the root: a log whose mark is gone has ended, and the root names its end.
         let mut open = open_logs(store).await?;
         let Base { root, newer, gap, note } = Base::find(store, known).await?;
         if newer.is_some() {
-            // A generation that was taken in by a root that cannot be read is open, or has ended and is rolled up.
+            // A generation admitted by an unreadable root is open, or it has ended and is rolled up.
             open.extend(open_logs(store).await?);
         }
         let mut notes: BTreeSet<String> = note.into_iter().collect();
@@ -200,15 +198,15 @@ impl CatalogView {
         })
     }
 
-    /// Generations that the root does not name, before their first commit, and what is wrong with them.
+    /// Generations that the root does not name, before their first commit, and their faults.
     async fn begin(
         &self,
         owners: Vec<GenerationId>,
     ) -> Result<Vec<(GenerationState, Vec<String>)>, Failure> {
         let store = &self.store;
         let read = stream::iter(owners).map(|of| async move {
-            // Without a first commit nothing was committed, or it was all removed since: then the name
-            // is one that could not be.
+            // Without a first commit, either nothing was committed, or everything was removed since: then its open
+            // mark could not be removed.
             let first = names::commit(of, 0);
             if store.head(&first).await?.is_none() {
                 match versions::read_ended(store, of).await {
@@ -222,18 +220,18 @@ impl CatalogView {
         read.buffered(AT_ONCE).try_filter_map(|begun| async move { Ok(begun) }).try_collect().await
     }
 
-    /// The store it is of.
+    /// Its store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What the catalog hides whatever is asked, or of times that are asked about; a [`Window`] has that of its
-    /// own, these included.
+    /// Gaps that affect every question, or the questions about some times; a [`Window`] has its own gaps, these
+    /// included.
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps
     }
 
-    /// What is wrong with the catalog and hides nothing, in words.
+    /// Faults of the catalog that hide no facts, as text.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         self.notes.iter().map(String::as_str)
     }
@@ -243,7 +241,7 @@ impl CatalogView {
         &self.root.value
     }
 
-    /// Logs with commits that are not rolled up, and the number of the first of these.
+    /// Logs with commits that are not rolled up, and the number of the first such commit.
     pub fn waiting(&self) -> impl Iterator<Item = CommitId> {
         self.tail.generations().filter_map(|(of, state)| {
             let log = self.root.value.log(of);
@@ -260,18 +258,18 @@ impl CatalogView {
             && self.tail.generations().eq(other.tail.generations())
     }
 
-    /// All that the catalog says about a range.
+    /// All facts about a range.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub async fn window(&self, range: TimeRange) -> Result<Window, Failure> {
         self.window_of(Asked::all(range)).await
     }
 
-    /// What the catalog says that is asked for.
+    /// The requested facts.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub async fn window_of(&self, asked: Asked<'_>) -> Result<Window, Failure> {
         let range = asked.range;
         let mut window = Window::default();
@@ -293,8 +291,8 @@ impl CatalogView {
         Ok(window)
     }
 
-    /// Whoever was taken in after the root of this view was taken in by a newer one: if there is none, roots
-    /// are lost, and what they said.
+    /// A generation that was admitted after the root of this view was admitted by a newer root. If none exists, roots
+    /// are lost, with their content.
     async fn look_for_newer_root(&self, window: &mut Window) -> Result<(), Failure> {
         let newcomers = std::mem::take(&mut window.newcomers).into_iter();
         let unknown = newcomers.filter(|(owner, _)| self.tail.state(*owner).is_none());
@@ -303,8 +301,8 @@ impl CatalogView {
             return Ok(());
         }
         let path = names::root(newest);
-        // By its name first: a listing may not have a root that was put seconds ago. Once newer ones replaced it
-        // for long it is not there any more, and these are listed.
+        // Checks by name first: a listing may lag by seconds. A root replaced long ago is removed; then the newer
+        // ones are listed.
         let there = match self.store.head(&path).await? {
             Some(_) => newest,
             None => versions::listed_roots(&self.store).await?.pop().map_or(0, |(of, _)| of),
@@ -322,7 +320,7 @@ impl CatalogView {
     /// How many commits of a log are rolled up: one request if the root does not name it.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub async fn rolled_up(&self, of: GenerationId) -> Result<u64, Failure> {
         if let Some(log) = self.root.value.log(of) {
             return Ok(log.state.chain().next());
@@ -334,8 +332,8 @@ impl CatalogView {
         }
     }
 
-    /// Ended generations that are not among those that are stored as such. What each writer says of itself stays, so that one
-    /// which neither goes on nor has ended is missed.
+    /// Ended generations that are not stored as such. Writer objects stay, so a generation that is neither open nor
+    /// ended is detected.
     async fn lost_generations(&self, ended: &BTreeSet<GenerationId>) -> Result<Vec<Gap>, Failure> {
         let store = &self.store;
         if store.format().format < FIRST_FORMAT {
@@ -349,8 +347,8 @@ impl CatalogView {
         let open = owners(store, &names::open_logs(), names::parse_open).await?;
         let mut gaps = Vec::new();
         for of in lost.difference(&open) {
-            // Of one that was killed before its first commit there is nothing to say. It was marked as open before that,
-            // and is stored as ended before the mark goes. A listing may not show yet what was put just now.
+            // A process killed before its first commit has no data. Its open mark exists before the first commit, and
+            // its ended generation is stored before the mark is removed. A listing may lag.
             let path = names::ended_generation(*of);
             let log = names::log_of(*of);
             let mark = names::open(*of);
@@ -365,10 +363,11 @@ impl CatalogView {
         Ok(gaps)
     }
 
-    /// Every generation there ever was: as many requests as have ended since this was asked last.
+    /// Every generation that ever existed. The number of requests is the number of generations that ended since the
+    /// last call.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub async fn generations(&self) -> Result<Generations, Failure> {
         let store = &self.store;
         let listed = owners(store, &names::ended_generations(), names::parse_ended).await?;
@@ -398,7 +397,7 @@ impl CatalogView {
             }
         }
         let mut generations = known().clone();
-        // What this view followed itself is of its moment.
+        // Generations that this view followed itself are of its moment.
         for (of, state) in self.tail.generations() {
             generations.insert(of, Arc::new(state.clone()));
         }
@@ -406,7 +405,7 @@ impl CatalogView {
     }
 }
 
-/// The generations that objects below a folder are named by.
+/// The generations in the names of objects below a folder.
 async fn owners(
     store: &Store,
     folder: &Path,
@@ -417,14 +416,14 @@ async fn owners(
 }
 
 impl Window {
-    /// Whether somebody records what happens now, as opposed to reading a capture that exists. Of whom nothing is
-    /// known it is taken for true: then moments without it are told.
+    /// Whether the generation records live traffic, as opposed to an existing capture. True if unknown: then times
+    /// without coverage are reported.
     pub fn is_live(&self, of: GenerationId) -> bool {
         let info = self.writers.get(&of).and_then(Option::as_ref);
         info.is_none_or(|info| info.kind == WriterKind::Live)
     }
 
-    /// Adds what is hidden, if a question about a range is concerned. One object is told once.
+    /// Adds a gap that affects a question about the range. One object is reported once.
     pub(super) fn add_gap(&mut self, gap: Option<&Gap>, asked: &TimeRange) {
         let concerns = |gap: &&Gap| {
             gap.about.touches(asked) && self.gaps.iter().all(|known| known.object != gap.object)
@@ -434,7 +433,7 @@ impl Window {
         }
     }
 
-    /// Takes in a fact, if it is asked for.
+    /// Adds a fact, if it is requested.
     pub(super) fn take(&mut self, fact: &KnownFact, asked: Asked<'_>) {
         let range = asked.range;
         match fact {
@@ -461,7 +460,7 @@ impl Window {
         }
     }
 
-    /// Sorts, leaves out what several slots say, and gives each segment what became of it.
+    /// Sorts, removes duplicates from several slots, and sets the state of each segment.
     fn put_in_order(&mut self) {
         fn segment(of: &Segment) -> (GenerationId, u64, u64, &str) {
             (of.of, of.by.seq, of.entry.first_ordinal, &of.entry.name)

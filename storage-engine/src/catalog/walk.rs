@@ -1,4 +1,4 @@
-//! All logs, one after the other: what each commit says is handed on as it is read, and nothing of it is kept.
+//! Reads all logs, one after the other. The facts of each commit are passed on at once and not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use crate::store::{Store, names};
 /// GETs in flight.
 const AT_ONCE: usize = 32;
 
-/// What all logs come to but for what their commits say of times.
+/// The state of all logs, without facts that have times.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
     /// Every generation: about a kilobyte each.
     pub(crate) generations: BTreeMap<GenerationId, GenerationState>,
-    /// What is wrong.
+    /// Faults.
     pub(crate) problems: Vec<Problem>,
     /// Commits that a repair has replaced.
     pub(crate) replaced: BTreeSet<CommitId>,
@@ -29,27 +29,27 @@ pub(crate) struct Walked {
 /// A commit that was read.
 #[derive(Debug)]
 pub(crate) struct Met {
-    /// Whose, of which generation, and its number.
+    /// Its generation and number.
     pub(crate) id: CommitId,
     /// SHA-256 of its bytes, hex.
     pub(crate) sha256: String,
-    /// What it says.
+    /// Its content.
     pub(crate) commit: Commit,
-    /// It is not what was written: what it says may be wrong.
+    /// Its bytes were changed: its content may be wrong.
     pub(crate) is_changed: bool,
 }
 
-/// Walks all logs, each in the order of its commits.
+/// Reads all logs, each in the order of its commits.
 ///
 /// # Errors
-/// What the store says, or who is told. What is wrong with the logs is no error.
+/// Errors of the store, or of the callback. Faults of the logs are no errors.
 pub(crate) async fn walk(
     store: &Store,
     mut met: impl FnMut(Met) -> Result<(), Failure>,
 ) -> Result<Walked, Failure> {
     let mut walked = Walked::default();
-    // Logs before writers: a writer is there before its first commit, so each log that is
-    // listed has a writer that is listed. A bit a commit is kept, as a folder lists in any order.
+    // Lists logs before writers: a writer exists before its first commit, so each listed log has a listed writer.
+    // Keeps one bit per commit, as a folder lists in any order.
     let mut logs: BTreeMap<GenerationId, RoaringTreemap> = BTreeMap::new();
     let mut listed = store.list(&names::log(None));
     while let Some(object) = listed.try_next().await? {

@@ -1,4 +1,4 @@
-//! What a repair is asked to do, what it does, and what that comes to.
+//! The request, the actions and the report of a repair.
 
 use std::fmt;
 
@@ -9,89 +9,89 @@ use super::adopt::Why;
 use crate::catalog::TimeSlot;
 use crate::store::names;
 
-/// What is to be done.
+/// The options of a repair.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Only say what would be done.
+    /// Only report what would be done.
     pub dry_run: bool,
-    /// Nobody writes into the store: segments that were put there less than a day ago are judged, too.
+    /// No process writes into the store: also judge segments that are less than a day old.
     pub nobody_writes: bool,
-    /// Remove segments that nobody needs: uploads that were broken off, packets that are there already.
+    /// Remove useless segments: interrupted uploads, and duplicates of existing packets.
     pub remove_waste: bool,
-    /// The machine that repairs, for people.
+    /// The machine that repairs, shown to operators.
     pub host: String,
 }
 
-/// Something that was done, or would be.
+/// An action that was taken, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// A boundary was put anew.
+    /// A boundary was written again.
     Boundary(u64),
-    /// An ended generation was put anew from its log.
+    /// An ended generation was rebuilt from its log.
     Generation(GenerationId),
-    /// A root was put.
+    /// A root was written.
     Root {
         /// Its version.
         version: u64,
-        /// The one it goes on from; 0 = none can be read.
+        /// The root that it continues from; 0 = none is readable.
         from: u64,
-        /// Logs that it had not, and that are rolled up on from where manifests have them.
+        /// Logs that were missing in it; they are rolled up from the positions in manifests.
         logs: u64,
     },
-    /// A manifest was put.
+    /// A manifest was written.
     Manifest {
-        /// Of what.
+        /// The slot.
         slot: TimeSlot,
-        /// Commits that were put into it.
+        /// Commits added to it.
         commits: u64,
-        /// Commits that say something of it and cannot be read either.
+        /// Commits with facts about it that are unreadable too.
         lost: u64,
     },
-    /// A damaged object was removed, in whose place another one is.
+    /// A damaged object was removed; another one replaces it.
     Removed(String),
-    /// A damaged commit was removed, as manifests have what it said.
+    /// A damaged commit was removed, because manifests have its facts.
     Needless(String),
-    /// What a writer says of itself was put anew.
+    /// A writer object was written again.
     Writer(GenerationId),
-    /// What a writer said of itself is lost.
+    /// The content of a writer object is lost.
     NoWriter(GenerationId),
-    /// A commit that cannot be read, or is not what was written, counts no more: all that it may have named
-    /// and that can be had is named again.
+    /// An unreadable or changed commit no longer counts: every segment that it may have named, and that still exists,
+    /// is named again.
     Replaced(String),
-    /// Such a commit still hides something: segments that it may have named were left.
+    /// Such a commit still hides facts: segments that it may have named were left alone.
     Unresolved(String),
-    /// Of a segment that the catalog names some layers are gone, or have another length than was committed.
+    /// Some layers of a named segment are missing, or have another length than the committed one.
     Incomplete {
         /// Its name.
         segment: String,
-        /// These layers.
+        /// The affected layers.
         missing: Vec<&'static str>,
     },
-    /// A segment that nobody named was named.
+    /// An orphan segment was named.
     Adopted {
         /// Its name.
         segment: String,
         /// Its packets.
         packets: u64,
-        /// Layers that are not there, nobody knows why.
+        /// Layers that are missing for an unknown reason.
         absent: Vec<&'static str>,
     },
-    /// A segment that nobody names was left as it is.
+    /// An orphan segment was left alone.
     Left {
         /// Its name.
         segment: String,
         /// Its bytes.
         bytes: u64,
-        /// Why.
+        /// The reason.
         why: Why,
     },
-    /// A segment that nobody needs was removed.
+    /// A useless segment was removed.
     Waste {
         /// Its name.
         segment: String,
         /// Its bytes.
         bytes: u64,
-        /// Why nobody needs it.
+        /// Why it is useless.
         why: Why,
     },
 }
@@ -173,13 +173,13 @@ impl fmt::Display for Action {
     }
 }
 
-/// Hears how it goes on.
+/// Receives progress.
 pub trait Watch: Sync {
-    /// It goes on with something that has so many steps; 0 = nobody knows.
+    /// A phase begins, with that many steps; 0 = unknown.
     fn begin(&self, _what: &'static str, _steps: u64) {}
-    /// One of them is done.
+    /// One step is done.
     fn step(&self) {}
-    /// Something was done.
+    /// An action was taken.
     fn did(&self, _action: &Action) {}
     /// Whether to stop.
     fn is_stopped(&self) -> bool {
@@ -187,19 +187,18 @@ pub trait Watch: Sync {
     }
 }
 
-/// What a repair came to.
+/// The report of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Things that were put anew or removed.
+    /// Objects that were written again or removed.
     pub repaired: u64,
     /// Segments that were named again, and their packets.
     pub adopted: (u64, u64),
-    /// Segments that were left as they are, and their bytes.
+    /// Segments that were left alone, and their bytes.
     pub left: (u64, u64),
     /// Segments that were removed, and their bytes.
     pub removed: (u64, u64),
-    /// What can be repaired no more: segments that cannot be used or may be doubles, commits and writers that cannot
-    /// be read.
+    /// Faults that cannot be repaired: unusable segments, possible duplicates, unreadable commits and writers.
     pub beyond: u64,
     /// It was stopped before its end.
     pub stopped: bool,

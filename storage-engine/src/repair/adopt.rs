@@ -1,4 +1,4 @@
-//! Segments that nothing names: which of them are to be named, and what is said of them.
+//! Orphan segments: decides which of them to name, and makes their entries.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,39 +14,39 @@ use crate::segment::index_layer::Meta;
 use crate::segment::reader::Segment;
 use crate::store::{Listed, Store, names};
 
-/// Why a segment is left as it is.
+/// Why a segment is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// It has no `index` layer: its upload was broken off.
+    /// It has no `index` layer: its upload was interrupted.
     NoIndex,
-    /// Its `index` layer cannot be used, or what is needed beside it is missing.
+    /// Its `index` layer is unusable, or another required layer is missing.
     Unreadable(String),
-    /// It was put there less than a day ago: who does so may be about to commit it.
+    /// It is less than a day old: its writer may be about to commit it.
     Young,
-    /// Packets of it are in another segment.
+    /// Another segment has its packets.
     Double {
-        /// Which.
+        /// The other segment.
         segment: String,
     },
-    /// Some of its packets are in another segment, and others may be in none.
+    /// Another segment has some of its packets; the rest may be in no segment.
     Overlaps {
-        /// Which.
+        /// The other segment.
         segment: String,
     },
-    /// Another segment has packets with the same numbers and times, and whether they are the same packets
-    /// cannot be told: what recorded them is lost.
+    /// Another segment has packets with the same ordinals and times. Whether they are the same packets is unknown:
+    /// the writer's description is lost.
     MayBeDouble {
-        /// Which.
+        /// The other segment.
         segment: String,
     },
-    /// Of an import that was broken off: importing the file again goes on with it.
+    /// Of an interrupted import: importing the file again resumes it.
     Unfinished,
-    /// Its log is whole, and ended without it.
+    /// Its log is intact, and ended without naming it.
     Unwanted,
 }
 
 impl Why {
-    /// Whether nothing is lost if it is removed.
+    /// Whether removing it loses no data.
     pub fn is_waste(&self) -> bool {
         match self {
             Why::NoIndex | Why::Double { .. } | Why::Unfinished => true,
@@ -58,7 +58,7 @@ impl Why {
         }
     }
 
-    /// Whether its packets may be missed by answers, and a repair cannot help it.
+    /// Whether answers may lack its packets, and a repair cannot fix that.
     pub fn is_beyond(&self) -> bool {
         matches!(self, Why::Unreadable(_) | Why::Overlaps { .. } | Why::MayBeDouble { .. })
     }
@@ -88,62 +88,63 @@ impl fmt::Display for Why {
     }
 }
 
-/// What is known of the log a segment should be in.
+/// Facts about the log that should name a segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
-    /// What kind of recorder it is of, if that can be read.
+    /// Kind of the writer, if readable.
     pub kind: Option<WriterKind>,
-    /// The first generation of the import that it is of, if that can be told.
+    /// First generation of its import, if known.
     pub import: Option<Generation>,
-    /// A commit of it is missing or damaged, and what it said is not rolled up.
+    /// One of its commits is missing or damaged, and its facts are not rolled up.
     pub has_hole: bool,
-    /// Its last commits are missing or damaged, and what they said is not rolled up.
+    /// Its last commits are missing or damaged, and their facts are not rolled up.
     pub is_cut: bool,
-    /// Its last commit says that it is the last.
+    /// It has a last commit that declares it finished.
     pub finished: bool,
-    /// Every packet with a lower ordinal is said to be committed.
+    /// Every packet with a lower ordinal is declared committed.
     pub next_ordinal: u64,
 }
 
-/// Packets that are in a segment that something names.
+/// Packets of a named segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     /// Its name.
     pub segment: String,
-    /// In which generation of the recorder it was made.
+    /// Generation of the recorder that created it.
     pub generation: Generation,
-    /// The first generation of the import that this one is of, if that can be told.
+    /// First generation of its import, if known.
     pub import: Option<Generation>,
     /// Lowest ordinal.
     pub first: u64,
     /// Highest ordinal.
     pub last: u64,
-    /// Times of its first and its last packet, if it has any with a time.
+    /// Times of its earliest and latest packet, if any packet has a time.
     pub times: Option<(Time, Time)>,
 }
 
-/// What is known of a segment that nothing names.
+/// Facts about an orphan segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unnamed {
-    /// What it holds.
+    /// Its packets.
     pub holds: Taken,
-    /// It was put there less than a day ago.
+    /// It is less than a day old.
     pub young: bool,
     /// A commit in doubt names it.
     pub is_in_doubt: bool,
 }
 
-/// Whether a segment that nothing names is to be named. `log` is none if there is nothing of its log at
-/// all; `taken` is what segments of the same recorder hold. Pure.
+/// Decides whether to name an orphan segment. `log` is none if nothing of its log exists; `taken` are the packets of
+/// other segments of the same recorder. Pure.
 ///
 /// # Errors
-/// Why it is left as it is.
+/// Why it is left alone.
 pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<(), Why> {
     let Unnamed { holds, young, is_in_doubt } = unnamed;
     let (kind, import) = (log.and_then(|log| log.kind), log.and_then(|log| log.import));
-    // Each packet of one generation goes into one segment. A later generation of the same import may have read it again, with the
-    // same ordinal and time. Other imports, of a file that begins alike or once more of the same one, are of other
-    // packets. A recorder on an interface begins at 0 in each generation: its packets are others, too.
+    // Each packet of one generation is in one segment. A later generation of the same import may have read it again,
+    // with the same ordinal and time. The packets of other imports are different, even of a file with the same
+    // beginning or of the same file again. A recorder on an interface restarts at 0 in each generation: its packets
+    // are different, too.
     let is_other = |of: &Taken| of.import.zip(import).is_some_and(|(theirs, ours)| theirs != ours);
     let may_share = |of: &&Taken| {
         of.generation != holds.generation
@@ -152,7 +153,7 @@ pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<()
             && holds.first <= of.last
             && is_same_time(of.times, holds.times)
     };
-    // Of its range the other one has all packets of these hours.
+    // The other segment has all packets of this ordinal range in these hours.
     let has_all = |of: &&Taken| of.first <= holds.first && holds.last <= of.last;
     let shared = || taken.iter().filter(may_share);
     let other = match kind {
@@ -174,7 +175,7 @@ pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<()
     let Some(log) = log else {
         return if *young { Err(Why::Young) } else { Ok(()) };
     };
-    // A later commit says that these packets were committed, or one that is missing may have said so.
+    // A later commit declares these packets committed, or a missing commit may have.
     if log.is_cut || log.has_hole && holds.last < log.next_ordinal {
         return Ok(());
     }
@@ -190,7 +191,7 @@ pub fn judge(unnamed: &Unnamed, log: Option<&Log>, taken: &[Taken]) -> Result<()
     }
 }
 
-/// Whether two segments may have packets of the same time; packets without a time may be of any.
+/// Whether two segments may have packets of the same time; packets without a time match any.
 fn is_same_time(a: Option<(Time, Time)>, b: Option<(Time, Time)>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => a.0 <= b.1 && b.0 <= a.1,
@@ -198,7 +199,7 @@ fn is_same_time(a: Option<(Time, Time)>, b: Option<(Time, Time)>) -> bool {
     }
 }
 
-/// A segment that nothing names.
+/// An orphan segment.
 #[derive(Debug)]
 pub(super) struct Stray {
     pub(super) name: String,
@@ -207,7 +208,7 @@ pub(super) struct Stray {
 }
 
 impl Stray {
-    /// When the last of its objects was put there.
+    /// Time of its newest object.
     pub(super) fn put(&self) -> Time {
         self.objects.iter().map(|object| object.modified).max().unwrap_or(Time(i64::MIN))
     }
@@ -221,10 +222,10 @@ impl Stray {
         self.objects.iter().find(|object| object.path == path)
     }
 
-    /// What it says of itself; else why it is left.
+    /// Opens it through its `index` layer. The inner error is the reason to leave it alone.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) async fn open(&self, store: &Store) -> Result<Result<Opened, Why>, Failure> {
         let Some(index) = self.object(Layer::Index) else { return Ok(Err(Why::NoIndex)) };
         let Some(bytes) = store.get_if_present(&index.path).await? else {
@@ -250,7 +251,7 @@ impl Stray {
         Ok(Ok(Opened { segment, owner, layers, absent }))
     }
 
-    /// The layers that are there with the length that they had, and those that are not.
+    /// The layers that exist with their original length, and the others.
     fn layers(&self, meta: &Meta, sha256: String, bytes: u64) -> (Vec<LayerEntry>, Vec<Layer>) {
         let (mut layers, mut absent) = (Vec::new(), Vec::new());
         for known in &meta.layers {
@@ -269,13 +270,13 @@ impl Stray {
     }
 }
 
-/// A segment that nothing names, opened.
+/// An opened orphan segment.
 #[derive(Debug)]
 pub(super) struct Opened {
     segment: Segment,
     pub(super) owner: GenerationId,
     layers: Vec<LayerEntry>,
-    /// Layers it was written with that are not there, or not as they were.
+    /// Original layers that are missing or changed.
     pub(super) absent: Vec<Layer>,
 }
 
@@ -289,7 +290,7 @@ impl Opened {
         self.segment.meta().hours.iter().copied().map(Hour).collect()
     }
 
-    /// What it holds.
+    /// Its packets.
     pub(super) fn holds(&self) -> Taken {
         let meta = self.segment.meta();
         Taken {
@@ -302,10 +303,10 @@ impl Opened {
         }
     }
 
-    /// What a commit is to say of it.
+    /// Makes its entry for a commit.
     ///
     /// # Errors
-    /// What the store says; of kind `Damaged` if its flows cannot be read.
+    /// Errors of the store; of kind `Damaged` if its flows are unreadable.
     pub(super) async fn entry(&self, store: &Store, hour: Hour) -> Result<SegmentEntry, Failure> {
         let meta = self.segment.meta();
         let hours = self.hours();
@@ -338,7 +339,7 @@ impl Opened {
         Ok(entry)
     }
 
-    /// The addresses it may hold: those that its flows can be found by.
+    /// The filter of its addresses: those by which its flows are found.
     fn address_filter(&self) -> Result<Option<AddressFilter>, Failure> {
         let damaged = |error| {
             let what = format!("the terms of segment {}", self.segment.meta().name);

@@ -1,4 +1,4 @@
-//! What damaged logs leave in doubt. Pure.
+//! Finds commits in doubt after log damage. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,12 @@ use crate::catalog::root::Root;
 use crate::catalog::{About, CommitId, Gap, GapKind, GenerationState, Problem};
 use crate::store::names;
 
-/// Commits that cannot be read, or are not what was written, and whose facts no manifest has as they were.
+/// Unreadable or changed commits whose original facts are in no manifest.
 pub(super) type Doubtful = BTreeMap<CommitId, Gap>;
 
-/// Finds them: those that readers miss; of logs that were forgotten those that no manifest has as they were
-/// written; and all others where objects of the rolled-up catalog cannot be read. `was_sound`: none of these
-/// was damaged or missing before the repair.
+/// Finds these commits: those that readers miss; of forgotten logs, those that no manifest has in their original
+/// form; and all others if rolled-up objects are unreadable. `was_sound`: no rolled-up object was damaged or missing
+/// before the repair.
 pub(super) fn doubtful(
     survey: &Survey,
     was_sound: bool,
@@ -26,7 +26,7 @@ pub(super) fn doubtful(
     let empty = Root::empty();
     let root = survey.roots.readable.as_ref().unwrap_or(&empty);
     let hidden = root.hidden();
-    // A root names only so many.
+    // A root names a limited number of them.
     let names_all = hidden.iter().all(|gap| gap.commit().is_some());
     let cut = survey.cut_logs().map(|CommitId { of, seq }| {
         let object = names::commit(of, seq);
@@ -49,7 +49,7 @@ pub(super) fn doubtful(
     doubtful
 }
 
-/// What is known of each log.
+/// Facts about each log.
 pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<GenerationId, Log> {
     let mut logs: BTreeMap<GenerationId, Log> = BTreeMap::new();
     for (owner, state) in &survey.logs.generations {
@@ -58,7 +58,7 @@ pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<GenerationI
             import: survey.kinds.import(*owner),
             has_hole: false,
             is_cut: false,
-            // Who was away when its log was ended could not say what else it had.
+            // A recorder that was offline when its log was ended could not commit the rest.
             finished: state.chain().finished() && !state.notes().contains(silent::NOTE),
             next_ordinal: state.chain().next_ordinal(),
         };

@@ -1,4 +1,4 @@
-//! Generations that no root names any more, although manifests have what their first commits said.
+//! Generations that no root names any more, although manifests have the facts of their first commits.
 
 use capstan_model::{Failure, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,18 +10,18 @@ use crate::store::{Store, names};
 /// GETs in flight.
 const AT_ONCE: usize = 32;
 
-/// A generation whose first `commits` commits are rolled up, with what can still be read of them. Its last commit is left
-/// to be rolled up, so that whoever rolls it up ends the generation as always.
+/// The state of a generation whose first `commits` commits are rolled up, from what is still readable. Its last
+/// commit is left to the next rollup, which ends the generation as usual.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub(super) async fn as_rolled_up(
     store: &Store,
     of: GenerationId,
     commits: u64,
 ) -> Result<GenerationState, Failure> {
     let (mut state, _) = begin(store, of).await?;
-    // What is wrong with these commits hides nothing: manifests have what they said.
+    // Faults of these commits hide nothing: manifests have their facts.
     let mut hides_nothing = Vec::new();
     let mut read = stream::iter(0..commits)
         .map(|seq| async move {

@@ -10,14 +10,14 @@ use crate::store::Store;
 /// Segments in one commit.
 const SEGMENTS: usize = 64;
 
-/// The log in which a repair names segments, begun with the first of them.
+/// The log in which a repair names segments. It begins with the first segment.
 pub(super) struct RepairLog<'a> {
     store: &'a Store,
     options: &'a Options,
     recorder: Option<Recorder>,
-    /// Those that are in no commit yet.
+    /// Entries that are in no commit yet.
     waiting: Vec<SegmentEntry>,
-    /// How many segments, and their packets.
+    /// Number of named segments, and their packets.
     named: (u64, u64),
 }
 
@@ -43,8 +43,9 @@ impl<'a> RepairLog<'a> {
         *packets = packets.saturating_add(entry.packets);
     }
 
-    /// Names what waits, and says which commits count no more; whether there was any of both. `in_doubt`: segments that
-    /// these commits name. They come in the commit that says so: readers find such a segment once at any time.
+    /// Commits the waiting entries, and the list of replaced commits; returns whether there was anything to commit.
+    /// `in_doubt`: segments that the replaced commits name. They are in the same commit as that list, so that readers
+    /// always find each such segment once.
     pub(super) async fn end(
         mut self,
         in_doubt: impl Iterator<Item = SegmentEntry>,
@@ -86,7 +87,7 @@ impl<'a> RepairLog<'a> {
     }
 }
 
-/// Who repairs a store.
+/// Recorder id of a cluster's repairs.
 pub(super) fn repairer(store: &Store) -> RecorderId {
     let digest = Sha256::digest(format!("repair {}", store.format().cluster));
     let mut id = [0; 8];

@@ -1,4 +1,4 @@
-//! The segments that the catalog names, kept on disk by slot: only those of one hour are in memory.
+//! The segments that the catalog names, kept on disk by slot: only one hour is in memory.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,22 +17,22 @@ pub(super) struct Named {
     /// Its name.
     #[serde(rename = "s")]
     pub(super) segment: String,
-    /// Who recorded it.
+    /// The generation that recorded it.
     #[serde(rename = "r")]
     of: GenerationId,
-    /// The commit that names it. It is another one's if the segment was repaired.
+    /// The commit that names it. It is of another generation if the segment was repaired.
     #[serde(rename = "b")]
     pub(super) by: CommitId,
     /// Lowest ordinal.
     #[serde(rename = "f")]
     first: u64,
-    /// The hour in which its objects lie.
+    /// The hour that its objects lie in.
     #[serde(rename = "h")]
     hour: Hour,
     /// Highest ordinal.
     #[serde(rename = "l")]
     last: u64,
-    /// Times of its first and its last packet.
+    /// Times of its earliest and latest packet.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     times: Option<(Time, Time)>,
     /// The lengths of its layers, in the order of [`Layer::ALL`].
@@ -40,7 +40,7 @@ pub(super) struct Named {
     pub(super) layers: Vec<Option<u64>>,
 }
 
-/// That layers of a segment were retired.
+/// Retired layers of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct RetiredLayers {
     /// The segment.
@@ -74,7 +74,7 @@ impl From<Named> for Taken {
     }
 }
 
-/// What segments hold, by who recorded them.
+/// The packets of segments, by their recorder.
 type ByRecorder = BTreeMap<RecorderId, Vec<Taken>>;
 
 /// All segments that the catalog names.
@@ -85,22 +85,22 @@ pub(super) struct NamedSegments {
     retired: BySlot<RetiredLayers>,
     /// Generations that have segments.
     generations: BTreeMap<RecorderId, BTreeSet<Generation>>,
-    /// Slots that are compared with at the moment.
+    /// Slots that are in memory for comparison.
     loaded: BTreeMap<TimeSlot, ByRecorder>,
 }
 
 impl NamedSegments {
-    /// None.
+    /// Creates an empty set.
     ///
     /// # Errors
-    /// A temporary file cannot be made.
+    /// A temporary file cannot be created.
     pub(super) fn new() -> Result<NamedSegments, Failure> {
         let (generations, loaded) = (BTreeMap::new(), BTreeMap::new());
         let (slots, retired) = (BySlot::new()?, BySlot::new()?);
         Ok(NamedSegments { slots, retired, generations, loaded })
     }
 
-    /// Takes in a fact of a commit, if it is about segments.
+    /// Adds a fact of a commit, if it is about segments.
     ///
     /// # Errors
     /// The temporary file cannot be written.
@@ -117,7 +117,7 @@ impl NamedSegments {
         }
     }
 
-    /// The layers that were retired of segments in an hour, by the segment's name.
+    /// The retired layers of segments in an hour, by the segment's name.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -134,7 +134,7 @@ impl NamedSegments {
         Ok(retired)
     }
 
-    /// Adds one: to the slots of its packets, and to the hour in which its objects lie.
+    /// Adds a segment: to the slots of its packets, and to the hour that its objects lie in.
     ///
     /// # Errors
     /// The temporary file cannot be written.
@@ -161,7 +161,7 @@ impl NamedSegments {
         })
     }
 
-    /// Those whose objects lie in an hour. One that several objects of the catalog name is there more than once.
+    /// The segments whose objects lie in an hour. A segment is repeated if several catalog objects name it.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -171,10 +171,10 @@ impl NamedSegments {
         Ok(all)
     }
 
-    /// Segments that may have packets which a generation recorded in some hours, and another generation of its recorder, too.
-    /// Those that only a commit in doubt names do not count.
+    /// Segments of other generations of the same recorder that may hold the packets of one generation in some hours.
+    /// A segment that only a commit in doubt names does not count.
     ///
-    /// A packet has the same time whenever its capture is imported, so both segments are in its hour or wide.
+    /// A packet has the same time in every import of its capture, so both segments are in its hour or wide.
     ///
     /// # Errors
     /// The temporary file cannot be read.
@@ -206,7 +206,7 @@ impl NamedSegments {
         Ok(taken)
     }
 
-    /// Keeps nothing in memory that an hour needed.
+    /// Drops the slots from memory.
     pub(super) fn unload(&mut self) {
         self.loaded.clear();
     }

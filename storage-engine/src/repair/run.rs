@@ -1,4 +1,4 @@
-//! Repairing a store, step by step. IO only: what is to be done is decided elsewhere.
+//! Executes a repair, step by step. IO only: other modules decide what to do.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ use crate::segment::Layer;
 use crate::store::{Listed, Store, checked, names};
 use crate::verify::run::hours_with_data;
 
-/// How often all is begun again because others roll up meanwhile.
+/// Maximum number of restarts when another process rolls up meanwhile.
 const TRIES: u32 = 4;
 
 struct Repair<'a, W> {
@@ -35,15 +35,15 @@ struct Repair<'a, W> {
     options: &'a Options,
     watch: &'a W,
     report: Report,
-    /// Generations of which it is not known what their writers said.
+    /// Generations whose writer's description is unknown.
     nameless: BTreeSet<GenerationId>,
 }
 
 /// Repairs a store.
 ///
 /// # Errors
-/// What the store says; of kind `TooNew` if a newer version wrote some of the catalog, of kind
-/// `Unavailable` if others roll up all the time. What was done until then stays, and calling again is right.
+/// Errors of the store; of kind `TooNew` if a newer version wrote some of the catalog, of kind `Unavailable` if other
+/// processes roll up all the time. Work done until then stays, and the caller may retry.
 pub async fn repair(
     store: &Store,
     options: &Options,
@@ -64,7 +64,7 @@ pub async fn repair(
 }
 
 impl<W: Watch> Repair<'_, W> {
-    /// One attempt; false if another one rolls up meanwhile.
+    /// One attempt; false if another process rolls up meanwhile.
     async fn once(&mut self) -> Result<bool, Failure> {
         self.watch.begin("reading the catalog", 0);
         let mut survey = Survey::take(self.store).await?;
@@ -90,7 +90,7 @@ impl<W: Watch> Repair<'_, W> {
         let named = self.adopt(survey, &doubtful).await?;
         if is_rolled_up && !self.options.dry_run && (named || self.report.repaired > 0) {
             self.watch.begin("rolling up", 0);
-            // If another one took over, it rolls up.
+            // If another process took over, it rolls up.
             crate::catalog::rollup::roll_up_all(self.store, "repair").await?;
         }
         Ok(true)
@@ -123,7 +123,7 @@ impl<W: Watch> Repair<'_, W> {
         self.watch.did(&action);
     }
 
-    /// Removes an object that cannot be read, unless this is a rehearsal.
+    /// Removes an unreadable object, unless this is a dry run.
     async fn remove(&mut self, path: Path) -> Result<(), Failure> {
         if !self.options.dry_run {
             self.store.delete(&path).await?;
@@ -132,8 +132,8 @@ impl<W: Watch> Repair<'_, W> {
         Ok(())
     }
 
-    /// Puts what writers say of themselves anew where it is missing or damaged and still known. It must
-    /// be what was written: the first commit of the log says what that was.
+    /// Writes missing or damaged writer objects again if their content is still known. It must match the hash in the
+    /// first commit of the log.
     async fn mend_writers(&mut self, survey: &Survey) -> Result<(), Failure> {
         for owner in survey.bad_writers() {
             let first = names::commit(owner, 0);
@@ -158,7 +158,7 @@ impl<W: Watch> Repair<'_, W> {
             if !self.options.dry_run {
                 let path = names::writer(owner);
                 self.store.delete(&path).await?;
-                // If another one put it meanwhile, that is the same.
+                // If another process wrote it meanwhile, the content is the same.
                 let _created = self.store.create(&path, bytes).await?;
             }
             self.did(Action::Writer(owner));
@@ -166,8 +166,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(())
     }
 
-    /// Puts boundaries, ended generations and the root anew where they cannot be used. False if
-    /// another one put a root.
+    /// Writes unusable boundaries, ended generations and the root again. False if another process wrote a root.
     async fn mend_root(&mut self, survey: &mut Survey) -> Result<bool, Failure> {
         let store = self.store;
         let real = !self.options.dry_run;
@@ -197,7 +196,7 @@ impl<W: Watch> Repair<'_, W> {
         for number in lost {
             if real {
                 store.delete(&names::boundary(number)).await?;
-                // Whoever holds an older root than the newest looks for it.
+                // A process with an older root than the newest looks for it.
                 let _taken = versions::put_boundary(store, number, newest).await?;
             }
             self.did(Action::Boundary(number));
@@ -214,8 +213,8 @@ impl<W: Watch> Repair<'_, W> {
         Ok(true)
     }
 
-    /// Stores generations of imports and repairs as ended whose last commits are lost though they were rolled up. Whoever
-    /// goes on with an import looks into its log. A recorder on an interface may still live: its log stays open.
+    /// Stores generations of imports and repairs as ended if their last commits were rolled up and are lost now. The
+    /// successor of an import checks its log. A recorder on an interface may still live: its log stays open.
     async fn end_forgotten(&mut self, survey: &mut Survey) -> Result<(), Failure> {
         for owner in survey.homeless() {
             let commits = survey.counted(&owner);
@@ -235,14 +234,14 @@ impl<W: Watch> Repair<'_, W> {
         Ok(())
     }
 
-    /// Removes roots that cannot be read, with newer ones there that can be.
+    /// Removes unreadable roots if a newer readable one exists.
     async fn remove_roots(&mut self, survey: &Survey) -> Result<(), Failure> {
         let Some(newest) = &survey.roots.readable else { return Ok(()) };
         if survey.roots.damaged.is_empty() {
             return Ok(());
         }
         if !self.options.dry_run {
-            // Who holds an older one would take it for the newest where the next is missing.
+            // A process with an older root would take it for the newest if the next one is missing.
             let number = survey.boundary().saturating_add(1);
             let _taken = versions::put_boundary(self.store, number, newest.version).await?;
         }
@@ -252,7 +251,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(())
     }
 
-    /// Puts a root that goes on from `base`; none if another one put it.
+    /// Writes a root that continues from `base`; none if another process wrote it first.
     async fn put_root(
         &mut self,
         survey: &Survey,
@@ -271,12 +270,12 @@ impl<W: Watch> Repair<'_, W> {
         let many = logs.len() as u64;
         let manifests = || survey.slots.values().filter_map(|of| of.row.readable.as_ref());
         let epochs = manifests().map(|of| of.epoch).max().unwrap_or(0);
-        // The damaged ones raised it by one each, at most.
+        // Each damaged root raised it by at most one.
         let damaged = survey.roots.newest.saturating_sub(base.version);
         let epoch = base.epoch.saturating_add(damaged).max(epochs).saturating_add(1);
         let below = survey.boundaries.values().flatten().max().copied().unwrap_or(0);
         let admitted = survey.admitted.values().max().copied().unwrap_or(0);
-        // A number that was never used: who knows an older one may still go on from there.
+        // A number that was never used: a process that knows an older one may still continue from there.
         let newest = survey.roots.newest.max(admitted).max(below);
         let wide = survey.slots.get(&TimeSlot::Wide).and_then(|of| of.row.readable.as_ref());
         let previous = match newest == survey.roots.newest {
@@ -303,7 +302,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(Some(root))
     }
 
-    /// Puts manifests anew that cannot be read or lack facts. False if another one rolls up.
+    /// Writes manifests again that are unreadable or lack facts. False if another process rolls up.
     async fn mend_slots(&mut self, survey: &Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let empty = Root::empty();
         let root = survey.roots.readable.as_ref().unwrap_or(&empty);
@@ -313,7 +312,7 @@ impl<W: Watch> Repair<'_, W> {
                 missing.entry(*slot).or_default();
             }
         }
-        // One that is gone may have said no more than the one before, but it is the one that readers ask for.
+        // A missing manifest may have had the same facts as its predecessor, but readers ask for it.
         for (slot, version) in &survey.named_versions {
             if survey.newest(*slot) < *version {
                 missing.entry(*slot).or_default();
@@ -334,7 +333,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(true)
     }
 
-    /// Puts manifests with commits that they lack, one after the other. False if another one rolls up.
+    /// Writes manifests with the commits that they lack, one after the other. False if another process rolls up.
     async fn put_slots(
         &mut self,
         survey: &Survey,
@@ -361,7 +360,7 @@ impl<W: Watch> Repair<'_, W> {
             }
             self.did(Action::Manifest { slot: *slot, commits: many, lost });
         }
-        // What manifests said of commits that cannot be read is not said by those that are put now.
+        // The new manifests lack the facts that the old ones had of unreadable commits.
         let gaps = doubtful.values().cloned().collect();
         match &mut rollup {
             Some(rollup) => rollup.name_mended(put, gaps).await,
@@ -369,7 +368,7 @@ impl<W: Watch> Repair<'_, W> {
         }
     }
 
-    /// What a manifest is made anew from; none if another one rolled up and removed it meanwhile.
+    /// The base for a new manifest; none if another process rolled it up and removed it meanwhile.
     async fn mending(
         &self,
         survey: &Survey,
@@ -386,7 +385,7 @@ impl<W: Watch> Repair<'_, W> {
             },
         };
         let there = survey.newest(slot);
-        // The number of one that is gone is not used again.
+        // The number of a missing manifest is not reused.
         let newest = there.max(survey.named_versions.get(&slot).copied().unwrap_or(0));
         let previous = found.filter(|_| there == newest).map(|of| of.row.newest_sha256.clone());
         let previous = previous.unwrap_or_default();
@@ -394,7 +393,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok(Some(MendingSlot { base, newest, previous, unreadable, commits }))
     }
 
-    /// What commits say of a slot, and how many of them cannot be read.
+    /// The facts of commits about a slot, and how many of the commits are unreadable.
     async fn commits_of(
         &self,
         survey: &Survey,
@@ -428,7 +427,7 @@ impl<W: Watch> Repair<'_, W> {
         Ok((read, lost))
     }
 
-    /// Names segments that nobody names and somebody should; whether there were any.
+    /// Names orphan segments where needed; returns whether there were any.
     async fn adopt(&mut self, survey: Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
         let logs = logs(&survey, doubtful);
         let Survey { mut named, named_by_changed, kinds, .. } = survey;
@@ -441,7 +440,7 @@ impl<W: Watch> Repair<'_, W> {
         hours.extend(named.hours());
         self.watch.begin("looking for segments that nobody names", hours.len() as u64);
         let (mut log, mut left) = (RepairLog::new(self.store, self.options), BTreeSet::new());
-        // Segments that a commit in doubt names: readers find them there as long as it counts.
+        // Segments that a commit in doubt names: readers find them there while it counts.
         let mut pending: Vec<(CommitId, Box<Adopted>)> = Vec::new();
         for hour in hours {
             if self.watch.is_stopped() {
@@ -459,14 +458,14 @@ impl<W: Watch> Repair<'_, W> {
             let retired = named.retired_in(hour)?;
             for (segment, mut layers) in sure {
                 let objects = there.remove(&segment).unwrap_or_default();
-                // What was retired may be deleted already.
+                // Retired layers may be deleted already.
                 for (layer, bytes) in Layer::ALL.into_iter().zip(&mut layers) {
                     let is_retired = |of: &BTreeSet<String>| of.contains(layer.name());
                     *bytes = bytes.filter(|_| !retired.get(&segment).is_some_and(is_retired));
                 }
                 self.check_named(hour, segment, &layers, &objects);
             }
-            // Nobody reads a segment whose index is retired, so it is not named again.
+            // Readers ignore a segment with a retired index, so it is not named again.
             for (segment, layers) in &retired {
                 if layers.contains(Layer::Index.name()) {
                     there.remove(segment);
@@ -474,7 +473,7 @@ impl<W: Watch> Repair<'_, W> {
             }
             let strays = there.into_iter().map(|(name, objects)| Stray { name, hour, objects });
             let mut strays: Vec<Stray> = strays.collect();
-            // Of two that have the same packets the first is named: one that was committed, then the larger one.
+            // Of two segments with the same packets the first is named: a committed one first, then the larger one.
             strays.sort_by_key(|of| (!in_doubt.contains_key(&of.name), Reverse(of.bytes())));
             for stray in strays {
                 let by = in_doubt.get(&stray.name).copied();
@@ -496,14 +495,14 @@ impl<W: Watch> Repair<'_, W> {
             true => BTreeMap::new(),
             false => self.replaced(doubtful, &left),
         };
-        // A commit that is not replaced counts: readers have what it names from itself.
+        // A commit that is not replaced still counts: readers find its segments in it.
         pending.retain(|(commit, _)| replaced.contains_key(commit));
         pending.iter().for_each(|(_, adopted)| self.did(adopted.action()));
         let in_doubt = pending.into_iter().map(|(_, adopted)| adopted.entry);
         log.end(in_doubt, replaced.into_values().collect()).await
     }
 
-    /// Tells of a segment that the catalog names and of which layers are gone, or have another length.
+    /// Reports named segments with layers that are missing or have another length.
     fn check_named(
         &mut self,
         hour: Hour,
@@ -523,8 +522,8 @@ impl<W: Watch> Repair<'_, W> {
         }
     }
 
-    /// The commits that count no more: all segments of their generations that nothing else names were judged, and
-    /// none was left that may yet be named.
+    /// The commits that no longer count: all orphan segments of their generations were judged, and none was left that
+    /// may still be named.
     fn replaced(
         &mut self,
         doubtful: &Doubtful,
@@ -543,7 +542,7 @@ impl<W: Watch> Repair<'_, W> {
         replaced
     }
 
-    /// What becomes of a segment that nobody names.
+    /// Decides about an orphan segment.
     async fn judge(
         &mut self,
         stray: &Stray,
@@ -556,7 +555,7 @@ impl<W: Watch> Repair<'_, W> {
         let young = !self.options.nobody_writes && is_young(stray.put(), self.store.now());
         let opened = match stray.open(self.store).await? {
             Ok(opened) => opened,
-            // An upload that goes on may have no index layer yet.
+            // An upload in progress may have no index layer yet.
             Err(Why::NoIndex) if young && !is_in_doubt => {
                 return self.leave(stray, Why::Young).await;
             }
@@ -597,7 +596,7 @@ impl<W: Watch> Repair<'_, W> {
                 self.store.delete(&object.path).await?;
             }
         }
-        // What is there already is not missed.
+        // Duplicates of existing packets are not missed.
         let is_settled = remove || matches!(why, Why::Double { .. });
         self.did(match remove {
             true => Action::Waste { segment, bytes, why },
@@ -610,7 +609,7 @@ impl<W: Watch> Repair<'_, W> {
 /// A segment that is named again.
 struct Adopted {
     entry: SegmentEntry,
-    /// Layers that are not there, nobody knows why.
+    /// Layers that are missing for an unknown reason.
     absent: Vec<&'static str>,
 }
 
@@ -622,23 +621,23 @@ impl Adopted {
     }
 }
 
-/// What became of a segment that nobody names.
+/// Decision about an orphan segment.
 enum Verdict {
-    /// This is to be said of it.
+    /// Name it with this entry.
     Adopted(Box<Adopted>),
-    /// It is left, and may be missed.
+    /// Leave it; answers may lack its packets.
     Left,
-    /// Nobody needs it.
+    /// It is useless.
     Waste,
 }
 
-/// Whether a segment may be one that a lost commit named, as far as its name tells.
+/// Whether a lost commit may have named a segment, judging by its name.
 fn may_be_committed(segment: &str, logs: &BTreeMap<GenerationId, Log>) -> bool {
     let owner = owner_of(segment);
     owner.is_some_and(|owner| logs.get(&owner).is_none_or(|log| log.has_hole))
 }
 
-/// Whose a segment is, as its name says.
+/// The generation in a segment's name.
 fn owner_of(segment: &str) -> Option<GenerationId> {
     let mut parts = segment.split('-');
     let recorder = parts.next()?.parse().ok()?;

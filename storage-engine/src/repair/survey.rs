@@ -1,6 +1,6 @@
-//! What there is of a catalog, readable or not.
+//! A survey of a catalog, readable or not.
 //!
-//! What is kept of it in memory is some bytes a commit, and about a kilobyte a generation and a slot.
+//! Memory use is a few bytes per commit, and about a kilobyte per generation and per slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -24,100 +24,101 @@ use crate::catalog::{
 };
 use crate::store::{Store, names};
 
-/// Numbers of commits, by the generation they are of.
+/// Numbers of commits, by generation.
 pub(super) type Commits = BTreeMap<GenerationId, RoaringTreemap>;
 
-/// A row of versions.
+/// A sequence of versions.
 #[derive(Debug)]
 pub(super) struct Row<T> {
-    /// The newest that can be read.
+    /// The newest readable version.
     pub(super) readable: Option<T>,
-    /// The highest number there is; 0 if there is none.
+    /// The highest existing number; 0 if there is none.
     pub(super) newest: u64,
     /// SHA-256 of its bytes, hex.
     pub(super) newest_sha256: String,
-    /// Versions that cannot be read.
+    /// Unreadable versions.
     pub(super) damaged: Vec<u64>,
 }
 
-/// What is needed of a manifest that can be read.
+/// The required content of a readable manifest.
 #[derive(Debug)]
 pub(super) struct ManifestSurvey {
     pub(super) version: u64,
     pub(super) epoch: u64,
-    /// Commits that it says it has of each generation.
+    /// Number of commits of each generation that it declares included.
     counted: BTreeMap<GenerationId, u64>,
 }
 
-/// What there is of a slot.
+/// The state of a slot.
 #[derive(Debug)]
 pub(super) struct SlotSurvey {
     pub(super) row: Row<ManifestSurvey>,
-    /// Parts that the newest readable manifest names and that cannot be read.
+    /// Unreadable parts of the newest readable manifest.
     pub(super) unreadable: BTreeSet<String>,
-    /// Commits whose facts can be read.
+    /// Commits whose facts are readable.
     present: Commits,
 }
 
-/// What kind of recorder each generation is of, and which generation it goes on with.
+/// The kind of each generation's writer, and the generation that it continues.
 #[derive(Debug, Default)]
 pub(super) struct Kinds(BTreeMap<GenerationId, (WriterKind, Option<Generation>)>);
 
 impl Kinds {
-    /// What kind of recorder a generation is of, if anything says so.
+    /// The kind of a generation's writer, if known.
     pub(super) fn of(&self, owner: &GenerationId) -> Option<WriterKind> {
         self.0.get(owner).map(|(kind, _)| *kind)
     }
 
-    /// The first generation of the import that a generation is of; none if a generation between them says nothing of itself.
+    /// The first generation of the import of a generation; none if the description of a generation in between is
+    /// lost.
     pub(super) fn import(&self, of: GenerationId) -> Option<Generation> {
         let mut first = of.generation;
         while let Some(before) = self.0.get(&GenerationId::new(of.recorder, first))?.1 {
-            // A generation goes on with an earlier one.
+            // A generation continues an earlier one.
             first = Some(before).filter(|before| *before < first)?;
         }
         Some(first)
     }
 }
 
-/// What there is.
+/// The state of the catalog.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// What all logs come to.
+    /// The state of all logs.
     pub(super) logs: Walked,
-    /// Commits that say something of a slot, as the logs do.
+    /// Commits with facts about a slot, according to the logs.
     logged: BTreeMap<TimeSlot, Commits>,
     pub(super) roots: Row<Root>,
     pub(super) slots: BTreeMap<TimeSlot, SlotSurvey>,
-    /// Ended generations; none where the object cannot be read.
+    /// Ended generations; none where the object is unreadable.
     pub(super) generations: BTreeMap<GenerationId, Option<GenerationState>>,
-    /// Logs that are marked as open.
+    /// Logs with an open mark.
     pub(super) open: BTreeSet<GenerationId>,
-    /// Boundaries; none where the object cannot be read.
+    /// Boundaries; none where the object is unreadable.
     pub(super) boundaries: BTreeMap<u64, Option<u64>>,
-    /// When generations were taken in, by the root's versions, as manifests say.
+    /// The version of the root that admitted each generation, according to manifests.
     pub(super) admitted: BTreeMap<GenerationId, u64>,
     /// Segments that logs or manifests name.
     pub(super) named: NamedSegments,
-    /// Those that commits name which are not what was written: readers take them for real until these are rolled up.
+    /// Segments that changed commits name: readers trust them until these commits are rolled up.
     pub(super) named_by_changed: Vec<Segment>,
-    /// Versions of manifests that the newest readable root names; of hours that had one and have none, and that it
-    /// does not name, a version that is not lower than theirs was.
+    /// Versions of manifests that the newest readable root names. Also, for hours whose manifest is gone and that the
+    /// root does not name: a version that is not lower than the lost one.
     pub(super) named_versions: BTreeMap<TimeSlot, u64>,
-    /// How many commits of a generation manifests count.
+    /// Number of commits of a generation that manifests count.
     counted: BTreeMap<GenerationId, u64>,
-    /// What kind of recorder a generation is of and which generation it goes on with, as logs, manifests, roots and ended generations
-    /// say.
+    /// The kind of each writer and the generation that it continues, from logs, manifests, roots and ended
+    /// generations.
     pub(super) kinds: Kinds,
-    /// Commits whose checksums are wrong, with the SHA-256 of the bytes that they have now.
+    /// Commits with wrong checksums, and the SHA-256 of their current bytes.
     changed: BTreeMap<CommitId, String>,
     /// Those of them that were rolled up with these bytes.
     rolled_up_changed: BTreeSet<CommitId>,
-    /// Generations that committed while the catalog was read: their logs are longer than what was read of them.
+    /// Generations that committed during the survey: their logs are longer than surveyed.
     grown: BTreeSet<GenerationId>,
 }
 
-/// None if an object is damaged, so that what else is there is read.
+/// None if an object is damaged, so that the survey continues.
 fn sound<T>(read: Result<Option<T>, Failure>) -> Result<Option<T>, Failure> {
     match read {
         Err(failure) if failure.kind() == FailureKind::Damaged => Ok(None),
@@ -151,7 +152,7 @@ impl<T> Row<Versioned<T>> {
         Ok(Row { readable, newest, newest_sha256, damaged })
     }
 
-    /// Keeps only what is needed of the one that can be read.
+    /// Keeps only the required content of the readable version.
     fn map<U>(self, needed: impl FnOnce(T) -> U) -> Row<U> {
         let Row { readable, newest, newest_sha256, damaged } = self;
         Row { readable: readable.map(|of| needed(of.value)), newest, newest_sha256, damaged }
@@ -159,11 +160,10 @@ impl<T> Row<Versioned<T>> {
 }
 
 impl Survey {
-    /// Reads all of the catalog.
+    /// Reads the whole catalog.
     ///
     /// # Errors
-    /// What the store says; of kind `TooNew` if a newer version wrote any of it, which is then not to be
-    /// touched.
+    /// Errors of the store; of kind `TooNew` if a newer version wrote any object: a repair must not touch it then.
     pub(super) async fn take(store: &Store) -> Result<Survey, Failure> {
         let mut named = NamedSegments::new()?;
         let mut logged = BTreeMap::<TimeSlot, Commits>::new();
@@ -219,7 +219,7 @@ impl Survey {
         if let Some(root) = &survey.roots.readable {
             survey.named_versions = root.slots.iter().map(|of| (of.slot, of.version)).collect();
             let gone = root.hours().map(TimeSlot::Hour).filter(|slot| !slots.contains_key(slot));
-            // A slot gets at most one version with each root.
+            // Each root adds at most one version to a slot.
             for slot in gone {
                 survey.named_versions.entry(slot).or_insert(root.version);
             }
@@ -240,7 +240,7 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Takes in what kinds of recorders generations are of.
+    /// Collects the kinds of the generations' writers.
     fn take_kinds(&mut self) {
         let of_root = self.roots.readable.iter().flat_map(|root| &root.logs).map(|log| &log.state);
         let known = self
@@ -256,7 +256,7 @@ impl Survey {
         self.kinds = Kinds(known.filter_map(kind).collect());
     }
 
-    /// Takes in which bytes the commits have that are not what was written.
+    /// Collects the current hashes of changed commits.
     async fn take_changed(&mut self, store: &Store) -> Result<(), Failure> {
         let changed =
             |problem: &Problem| matches!(problem, Problem::Changed { .. } | Problem::Broken { .. });
@@ -291,12 +291,14 @@ impl Survey {
             }
             let held = std::mem::take(&mut manifest.held);
             self.take_facts(manifest, held, &mut present)?;
-            // Parts that were put together have the facts of the same commits, so they stay or go together.
+            // Parts that were written together have the facts of the same commits, so they are kept or dropped
+            // together.
             for together in manifest.parts.chunk_by(|a, b| a.stem() == b.stem()) {
                 let mut contents = Vec::new();
                 for part in together {
                     match versions::read_part(store, slot, part).await {
-                        // Of another one who asks for some addresses would not be told.
+                        // The filter of the manifest does not cover other content, and queries by address would skip
+                        // it.
                         Ok(content) if manifest.includes(part.holds, &content.facts) => {
                             contents.push(content);
                         }
@@ -327,7 +329,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Takes in which commits facts are of, and the segments they name.
+    /// Collects the commits of facts, and the segments that they name.
     fn take_facts(
         &mut self,
         manifest: &Manifest,
@@ -351,7 +353,7 @@ impl Survey {
         Ok(())
     }
 
-    /// Finds out which logs only look shorter than what was rolled up of them. Logs are read before the rest of the
+    /// Finds logs that only look shorter than their rolled-up part. The survey reads logs before the rest of the
     /// catalog, and recorders commit and roll up meanwhile.
     async fn find_grown_logs(&mut self, store: &Store) -> Result<(), Failure> {
         let cut: Vec<CommitId> = self.cut_logs().collect();
@@ -363,8 +365,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Generations that have ended and are not stored as such: their objects cannot be read, or are gone while the
-    /// root, which is about to forget them, names them still.
+    /// Ended generations without a readable object: it is damaged, or it is missing while the root still names the
+    /// generation.
     pub(super) fn lost_generations(&self) -> BTreeSet<GenerationId> {
         let unreadable = self.generations.iter().filter(|(_, state)| state.is_none());
         let root = self.roots.readable.as_ref();
@@ -374,8 +376,7 @@ impl Survey {
         unreadable.map(|(owner, _)| *owner).chain(gone).collect()
     }
 
-    /// Generations of which neither the root nor an ended generation nor a mark says anything: nobody finds their
-    /// logs.
+    /// Generations without a root entry, ended generation or open mark: no reader finds their logs.
     pub(super) fn homeless(&self) -> BTreeSet<GenerationId> {
         let root = self.roots.readable.as_ref();
         let known = |owner: &GenerationId| {
@@ -386,7 +387,7 @@ impl Survey {
         self.logs.generations.keys().copied().filter(|owner| !known(owner)).collect()
     }
 
-    /// Generations that no root names, and of which manifests have facts.
+    /// Generations that no root names, but whose facts are in manifests.
     pub(super) fn forgotten(&self) -> BTreeSet<GenerationId> {
         let root = self.roots.readable.as_ref();
         let is_unnamed = |owner: &GenerationId| root.is_none_or(|root| root.log(*owner).is_none());
@@ -394,7 +395,7 @@ impl Survey {
         unnamed.chain(self.homeless()).filter(|owner| self.counted(owner) > 0).collect()
     }
 
-    /// The highest boundary's number; 0 if there is none.
+    /// The highest boundary; 0 if there is none.
     pub(super) fn boundary(&self) -> u64 {
         self.boundaries.keys().max().copied().unwrap_or(0)
     }
@@ -408,25 +409,25 @@ impl Survey {
         self.slots.keys().filter_map(hour).collect()
     }
 
-    /// The highest version of a slot's manifest that is there, readable or not; 0 if there is none.
+    /// The highest existing version of a slot's manifest, readable or not; 0 if there is none.
     pub(super) fn newest(&self, slot: TimeSlot) -> u64 {
         self.slots.get(&slot).map_or(0, |found| found.row.newest)
     }
 
-    /// Whether all that is rolled up can be read: there is a root, every manifest that it names is there, and none
-    /// is damaged.
+    /// Whether all rolled-up objects are readable: a root exists, every manifest that it names exists, and none is
+    /// damaged.
     pub(super) fn is_sound(&self) -> bool {
         self.roots.readable.is_some()
             && self.slots.values().all(|found| !found.is_damaged())
             && self.named_versions.iter().all(|(slot, version)| self.newest(*slot) >= *version)
     }
 
-    /// How many commits of a generation manifests count; 0 if none says anything of it.
+    /// Number of commits of a generation that manifests count; 0 if they have none.
     pub(super) fn counted(&self, owner: &GenerationId) -> u64 {
         self.counted.get(owner).copied().unwrap_or(0)
     }
 
-    /// Generations whose writer's object is missing, or is not what was written.
+    /// Generations whose writer object is missing or changed.
     pub(super) fn bad_writers(&self) -> BTreeSet<GenerationId> {
         let owner = |problem: &Problem| match problem {
             Problem::NoWriter { .. } | Problem::TooNew { .. } => None,
@@ -445,8 +446,8 @@ impl Survey {
         changed.chain(unread).collect()
     }
 
-    /// What a generation says of itself, as the rolled-up catalog keeps it; if that can be checked, also as its damaged object
-    /// says it.
+    /// The descriptions of a generation's writer in the rolled-up catalog. If it can be verified, also the one in its
+    /// damaged object.
     pub(super) fn writers(
         &self,
         owner: &GenerationId,
@@ -459,7 +460,7 @@ impl Survey {
         generations.filter_map(GenerationState::writer)
     }
 
-    /// Commits that are not what was written, though what was written is rolled up.
+    /// Changed commits whose original facts are rolled up.
     pub(super) fn needless(&self, doubtful: &BTreeMap<CommitId, Gap>) -> BTreeSet<CommitId> {
         let Some(root) = &self.roots.readable else { return BTreeSet::new() };
         let of_logs = self.logs.problems.iter().filter_map(Problem::gap);
@@ -469,7 +470,7 @@ impl Survey {
         ids.filter(|id| !doubtful.contains_key(id) && !self.logs.replaced.contains(id)).collect()
     }
 
-    /// Whether manifests have facts of a commit, as it was written.
+    /// Whether manifests have the original facts of a commit.
     pub(super) fn is_rolled_up_as_written(&self, id: &CommitId) -> bool {
         let has = |found: &SlotSurvey| {
             found.present.get(&id.of).is_some_and(|seqs| seqs.contains(id.seq))
@@ -477,7 +478,7 @@ impl Survey {
         !self.rolled_up_changed.contains(id) && self.slots.values().any(has)
     }
 
-    /// Generations whose logs are shorter than what was rolled up of them, and the first commit that is missing.
+    /// Generations whose logs are shorter than their rolled-up part, and the first missing commit.
     pub(super) fn cut_logs(&self) -> impl Iterator<Item = CommitId> + '_ {
         let root = self.roots.readable.as_ref();
         let ended = self.logs.generations.iter().filter(|(owner, _)| !self.grown.contains(owner));
@@ -488,7 +489,7 @@ impl Survey {
         })
     }
 
-    /// How many commits of a generation `root` says are rolled up.
+    /// Number of rolled-up commits of a generation, according to `root`.
     pub(super) fn rolled_up(&self, root: &Root, owner: &GenerationId) -> u64 {
         match root.log(*owner) {
             Some(log) => log.state.chain().next(),
@@ -500,8 +501,8 @@ impl Survey {
         }
     }
 
-    /// Commits by slot that `root`, or the slot's manifest, says are rolled up, and whose facts are in none
-    /// that can be read.
+    /// Commits by slot that are rolled up according to `root` or the slot's manifest, but whose facts are in no
+    /// readable object.
     pub(super) fn missing(&self, root: &Root) -> BTreeMap<TimeSlot, Commits> {
         let mut missing = BTreeMap::<TimeSlot, Commits>::new();
         for (slot, logged) in &self.logged {
@@ -523,13 +524,13 @@ impl Survey {
 }
 
 impl SlotSurvey {
-    /// Whether a newer manifest is there than the newest that can be read, or a part of that one cannot be.
+    /// Whether a manifest newer than the newest readable one exists, or one of its parts is unreadable.
     pub(super) fn is_damaged(&self) -> bool {
         !self.unreadable.is_empty()
             || self.row.readable.as_ref().map_or(0, |of| of.version) < self.row.newest
     }
 
-    /// Commits of a generation that the manifest says it has.
+    /// Number of commits of a generation that the manifest declares included.
     fn counted(&self, owner: &GenerationId) -> u64 {
         let manifest = self.row.readable.as_ref();
         manifest.and_then(|of| of.counted.get(owner)).copied().unwrap_or(0)

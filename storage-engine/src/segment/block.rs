@@ -39,12 +39,12 @@ impl Codec {
     }
 }
 
-/// What is written in front of a block, and again in the `index` layer.
+/// The header of a block. The `index` layer has a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockHeader {
     /// How it is compressed.
     pub codec: Codec,
-    /// Which key encrypts it; 0 is none, and the only one there is yet.
+    /// Id of the encryption key; 0 is none, the only value so far.
     pub key: u8,
     /// Bytes after decompression.
     pub raw: u32,
@@ -103,7 +103,7 @@ pub fn file_header() -> [u8; FILE_HEADER] {
 /// Turns raw bytes into blocks; keeps its compression context between calls.
 pub struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
-    /// Where a block's raw bytes are put together.
+    /// Buffer for a block's raw bytes.
     whole: Vec<u8>,
     packed: Vec<u8>,
 }

@@ -1,8 +1,8 @@
-//! An open segment: collects packets, compresses as it goes, and seals.
+//! An open segment: collects packets, compresses them, and seals.
 //!
-//! A flow part whose body reaches a block's size becomes a compressed block at
-//! once; what is left in memory of a long flow is its compressed bytes and a
-//! tail. Small parts are packed together when the segment is sealed.
+//! A flow part whose body reaches the block size is compressed into a block at once. A long flow
+//! then keeps only its compressed blocks and a tail in memory. Small parts are packed together at
+//! seal.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

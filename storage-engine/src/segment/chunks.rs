@@ -1,4 +1,4 @@
-//! Bytes that grow without being moved: payload on its way into a block.
+//! A growable chunked buffer that never moves its bytes, for payload of a block.
 
 use bytes::Bytes;
 
@@ -7,8 +7,8 @@ const CHUNK: usize = 64 * 1024;
 /// A chunk of at least so many bytes is taken over as it is, a shorter one is copied.
 const WORTH_KEEPING: usize = CHUNK / 4;
 
-/// Bytes in chunks. Hundreds of flows grow at once in an open segment: one buffer for each, doubled
-/// and copied as it fills, would take up to twice the memory.
+/// A chunked buffer. Hundreds of flows grow at once in an open segment. A contiguous buffer per
+/// flow, doubled and copied when full, would take up to twice the memory.
 #[derive(Debug, Default)]
 pub struct Chunks {
     chunks: Vec<Vec<u8>>,

@@ -1,5 +1,5 @@
-//! The `flows.parquet` layer: a row a flow part, in stored order, with counters
-//! that can be merged and where its packets and payload lie.
+//! The `flows.parquet` layer: a row per flow part, in stored order, with mergeable counters and the
+//! location of its packets and payload.
 
 use std::sync::Arc;
 

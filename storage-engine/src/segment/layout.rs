@@ -1,10 +1,9 @@
-//! How the flow parts of a segment are put in order: by run, then remote end, then
-//! flow, so that one endpoint's packets lie together, and within them those of each
-//! whom it talked to. Pure decisions over counters.
+//! The order of flow parts in a segment: by run, then remote end, then flow. So packets of one
+//! endpoint are contiguous and, within them, those of each remote host. A pure function of counters.
 //!
-//! A *run* is what belongs to one local endpoint. Until identities are known the
-//! local end of a flow is told from its addresses: a private one before a public
-//! one, else the one with more bytes in this segment.
+//! A *run* holds the flow parts of one local endpoint. Until identities are known, addresses
+//! determine the local end of a flow: a private one before a public one, else the one with more
+//! bytes in this segment.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,8 +1,7 @@
-//! The `packets.parquet` layer: a row a packet, in run, flow and capture order.
+//! The `packets.parquet` layer: a row per packet, in run, flow and capture order.
 //!
-//! A packet's header is rebuilt from its template ([`super::template`]) and what the
-//! template leaves out: the ends of its flow, and columns of this layer, some of them
-//! stored as differences to what was to be expected ([`super::predict`]).
+//! A packet's header is rebuilt from its template ([`super::template`]), the ends of its flow, and
+//! the columns of this layer. Some columns hold deltas to a prediction ([`super::predict`]).
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
 use arrow::datatypes::{
@@ -103,7 +102,7 @@ pub fn columns() -> Vec<Column> {
     ]
 }
 
-/// What a segment keeps of one packet beside its payload.
+/// The row of one packet: everything except its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PacketRow {
     /// Place in capture order within the recorder's generation.
@@ -122,7 +121,7 @@ pub struct PacketRow {
     pub trailer: i32,
     /// Number of the interface.
     pub interface: u32,
-    /// What was predicted wrong.
+    /// Deltas to the predictions.
     pub deltas: Deltas,
     /// See [`FieldValues::checksum`].
     pub checksum: u16,
@@ -196,8 +195,7 @@ pub fn wire_payload(length: u32, trailer: i32, prefix: usize) -> u32 {
     u32::try_from(payload.max(0)).unwrap_or(u32::MAX)
 }
 
-/// Templates met while reading a segment, by number given here in order of
-/// appearance (not the writer's).
+/// Templates seen while reading a segment, numbered in order of appearance (not by the writer's numbers).
 #[derive(Debug, Default)]
 pub struct Templates {
     parsed: Vec<Template>,
@@ -210,10 +208,9 @@ impl Templates {
     }
 }
 
-/// Turns record batches of the layer back into rows and raw ticks.
+/// Decodes record batches of the layer into rows and raw ticks.
 ///
-/// Batches must hold whole flow parts or follow each other without a gap, as
-/// predictions continue from packet to packet.
+/// Batches must hold whole flow parts or be contiguous, because predictions continue from packet to packet.
 #[derive(Debug, Default)]
 pub struct RowReader {
     templates: Templates,

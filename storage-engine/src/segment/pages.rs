@@ -1,12 +1,11 @@
-//! The pages of a Parquet layer as the `index` layer keeps them: where each is, and its checksum.
+//! The pages of a Parquet layer as stored in the `index` layer: their locations and checksums.
 //!
-//! Pages are fetched by byte range, so neither the object's SHA-256 nor anything that Parquet
-//! itself writes covers what a read gets. Here every byte before the object's tail is in one
-//! *piece* with a CRC32C: the magic bytes, each dictionary page, each data page (their headers
-//! included), and at the end Parquet's own page index. The tail has a copy in the `index` layer,
-//! under that section's checksum. What a reader needs of the page index follows from the pieces'
-//! lengths, because all pages of a layer have the same number of rows, so the copy does without:
-//! it would be three times what the pieces take.
+//! Pages are fetched by byte range, so neither the object's SHA-256 nor Parquet itself covers the
+//! bytes of a read. Here every byte before the object's tail is in one *piece* with a CRC32C: the
+//! magic bytes, each dictionary page, each data page (headers included), and at the end Parquet's
+//! own page index. The `index` layer has a copy of the tail, under that section's checksum. The copy
+//! omits the page index, which would be three times the size of the pieces. Readers derive it from
+//! the pieces' lengths, because all pages of a layer have the same number of rows.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -253,8 +252,8 @@ const MOST_BYTES: u64 = 256 << 20;
 /// Bytes that a value may have, at most: a header template of 64 KiB, and its fields' names.
 const VALUE_BYTES: u64 = 65 << 10;
 
-/// Checks that pages claim no more than a layer of so many rows can have: checksums that were made
-/// up with the pages do not stop one that would take all of the memory.
+/// Checks that pages claim no more than a layer of `rows` rows can have. Forged checksums would
+/// otherwise let one page exhaust the memory.
 ///
 /// # Errors
 /// [`Corrupt`] when one claims more, or begins with no header.

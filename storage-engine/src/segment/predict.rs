@@ -1,9 +1,8 @@
-//! Prediction of header fields from the packets before them in the same flow
-//! part, so that columns hold small differences instead of large numbers.
+//! Predicts header fields from earlier packets of the same flow part, so that columns hold small
+//! deltas instead of large numbers.
 //!
-//! Encoder and decoder run the same state machine over the packets of one flow
-//! part in order; the first packet of each part is predicted from zero, so a
-//! part can be read without any other.
+//! Encoder and decoder run the same state machine over the packets of a flow part in order. The
+//! first packet of each part is predicted from zero, so a part can be read without any other.
 
 use capstan_model::Direction;
 use capstan_model::headers::{FieldKind, tcp_flags};
@@ -28,7 +27,7 @@ struct Way {
     timestamp: u32,
 }
 
-/// Differences to what was predicted, as columns hold them; all arithmetic wraps.
+/// Deltas to the prediction, as stored in columns; all arithmetic wraps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Deltas {
     /// Sequence number minus the one expected next in this direction.

@@ -1,8 +1,8 @@
-//! Opens a sealed segment and gives its rows and packets back.
+//! Opens a sealed segment and reads its rows and packets.
 //!
-//! Everything is planned from the `index` layer: which rows, which pages of the
-//! Parquet layers, which payload blocks. Only then bytes are asked for, through
-//! [`Fetch`], so that a plan can be shown without fetching ([`Step::Needs`]).
+//! The `index` layer alone determines the plan: rows, pages of the Parquet layers, payload blocks.
+//! The bytes are requested afterwards through [`Fetch`], so a plan can be shown without a fetch
+//! ([`Step::Needs`]).
 
 mod assemble;
 mod payload;
@@ -31,7 +31,7 @@ use super::packets::RowReader;
 use super::{Corrupt, Layer};
 use crate::cache::Extent;
 
-/// Gives byte ranges of a segment's layers: a store, a cache, a test.
+/// Reads byte ranges of a segment's layers: from a store, a cache or a test.
 #[async_trait]
 pub trait Fetch: Send + Sync {
     /// The bytes of each range of `layer`, in order.
@@ -94,17 +94,17 @@ impl Segment {
         })
     }
 
-    /// Bytes of memory it takes, near enough for a budget: what the `index` layer keeps as it came,
-    /// the terms, the footers as they are parsed, whose many small pieces cost the allocator about
-    /// as much again (measured: 210 KiB for a segment of 128 MiB of packets).
+    /// Approximate memory size, for a budget: the raw `index` layer, the terms and the parsed
+    /// footers, whose many small allocations cost about as much again (measured: 210 KiB for a
+    /// segment of 128 MiB of packets).
     pub fn memory(&self) -> usize {
         let tables = [&self.packets, &self.flows];
         let parsed: usize = tables.iter().map(|of| of.metadata.metadata().memory_size()).sum();
         size_of::<Segment>() + self.index.memory() + self.terms.memory() + 2 * parsed
     }
 
-    /// The parts of a layer that are checked one by one when they are read, as ranges of its bytes
-    /// with their CRC32C: stored blocks, pages. None of the `index` layer itself.
+    /// The separately checksummed parts of a layer (stored blocks, pages), as byte ranges with their
+    /// CRC32C. None for the `index` layer itself.
     pub fn parts(&self, layer: Layer) -> Vec<(Range<u64>, u32)> {
         let blocks = |of: &BlockDirectory| {
             let block = |number| Some((of.stored_range(number)?, of.header(number)?.crc));
@@ -119,8 +119,8 @@ impl Segment {
         }
     }
 
-    /// The stretches of a layer that a range of it consists of, each with its checksum; none if the range
-    /// does not, which one that a plan or a scan asks for always does.
+    /// The extents that make up a range of a layer, each with its checksum. None if the range is not
+    /// made of whole extents; ranges of a plan or a scan always are.
     pub fn extents(&self, layer: Layer, range: &Range<u64>) -> Option<Vec<Extent>> {
         match layer {
             Layer::Body => self.body.extents(range),
@@ -131,7 +131,7 @@ impl Segment {
         }
     }
 
-    /// What the segment says of itself.
+    /// The segment's metadata.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }

@@ -1,5 +1,5 @@
-//! What `packets.parquet` and `flows.parquet` have in common: writer settings
-//! and the tail (the footer) that the `index` layer keeps a copy of.
+//! Shared parts of `packets.parquet` and `flows.parquet`: writer settings, and the tail (the footer)
+//! that the `index` layer copies.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -284,14 +284,13 @@ pub fn check_format(
     }
 }
 
-/// Calls the Parquet library to read, and turns what it says into [`Corrupt`].
+/// Calls the Parquet library to read and converts its errors into [`Corrupt`].
 ///
-/// That library meets many kinds of damage (a page length below zero, a dictionary that was
-/// left out, values beyond their page) with a panic where others get an error. Checksums are
-/// told from bytes that broke by themselves, not from ones that somebody made up with checksums
-/// that are right: such a segment would end whoever reads it.
-/// The panic is not hidden: the process's hook reports it, and the error repeats its words.
-/// What the call was working on is not to be used again.
+/// The library panics on many kinds of damage (a negative page length, a missing dictionary, values
+/// past their page). Checksums detect accidental damage, but not a forged segment with right
+/// checksums, which would crash the process of every reader. The panic is not hidden: the panic hook
+/// of the process reports it, and the error repeats its message. The object that the call used must
+/// not be used again.
 pub(super) fn guarded<T>(
     layer: &'static str,
     call: impl FnOnce() -> Result<T, ParquetError>,

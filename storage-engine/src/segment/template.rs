@@ -1,16 +1,14 @@
-//! Header templates: a packet's prefix with everything cut out that has a
-//! column of its own or follows from other values.
+//! Header templates: a packet's prefix without the fields that have their own column or follow from
+//! other values.
 //!
-//! What is left is the same for nearly every packet of one direction of a flow,
-//! so a dictionary of templates is small. A template says which fields it
-//! leaves out, so rebuilding needs no parser: copy the bytes, fill the fields.
-//! A field is left out only if filling gives back exactly its bytes, so what is
-//! rebuilt is always bit for bit what was captured.
+//! The rest is the same for nearly every packet of one direction of a flow, so the dictionary of
+//! templates is small. A template lists its omitted fields, so rebuilding needs no parser: copy the
+//! bytes, fill in the fields. A field is omitted only if filling reproduces its exact bytes, so a
+//! rebuilt header is always bit-identical to the captured one.
 //!
-//! Bytes: a count, per field its kind (1 byte) and offset (2 bytes,
-//! little-endian) in ascending order of offset, then the prefix with zeros in
-//! place of the fields. What is stored leaves out the [ends](Endpoints) of the flow, too,
-//! as fields of kinds of their own.
+//! Encoding: a count, per field its kind (1 byte) and offset (2 bytes, little-endian) in ascending
+//! order of offset, then the prefix with zeros in place of the fields. Stored templates also omit
+//! the [ends](Endpoints) of the flow, as fields of separate kinds.
 
 mod dictionary;
 mod endpoints;

@@ -1,14 +1,14 @@
-//! So much of Thrift's compact protocol (`thrift-compact-protocol.md` of Apache Thrift) as tells
-//! whether what is said in it can be meant.
+//! A minimal parser of Thrift's compact protocol (`thrift-compact-protocol.md` of Apache Thrift), to
+//! validate lengths.
 //!
-//! The Parquet library passes over what it does not know, element by element, and believes how many
-//! there are: some bytes that claim lists of 2^31 truth values keep it busy for hours. Whoever can
-//! write to a store can make up their checksums, too.
+//! The Parquet library skips unknown fields element by element and trusts their counts. A few bytes
+//! that claim lists of 2^31 booleans keep it busy for hours. An attacker who can write to a store
+//! can forge the checksums, too.
 
-/// Values in values, at most. Parquet's own go five deep.
+/// Maximum nesting depth. Parquet's own structs go five deep.
 pub(super) const DEPTH: u8 = 16;
 
-/// Whether bytes are structs one after the other, each list in them no longer than what is there.
+/// Whether the bytes are consecutive structs without a list longer than the remaining bytes.
 pub(super) fn are_structs(bytes: &[u8]) -> bool {
     let mut input = Compact(bytes);
     while !input.0.is_empty() {

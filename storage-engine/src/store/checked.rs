@@ -1,36 +1,36 @@
-//! JSON objects that carry a checksum of themselves.
+//! JSON objects with a checksum of themselves.
 //!
-//! The entries of a log check each other, but nothing checks the last one, and nothing the object
-//! `format`. So each ends with a field `crc32c`: eight hex digits of CRC32C over all bytes before
-//! the comma that the field follows. Whatever byte of it is changed, it is noticed.
+//! The entries of a log check each other, but nothing checks the last entry, or the object `format`. So each object
+//! ends with a field `crc32c`: eight hex digits of CRC32C over all bytes before the comma in front of that field. It
+//! detects a change of any byte.
 //!
-//! What may grow is *packed*: a zstd frame of the JSON, and then a skippable frame with the
-//! CRC32C of all bytes before its value. `zstdcat` shows it.
+//! Objects that may grow are *packed*: a zstd frame of the JSON, then a skippable frame with the CRC32C of all bytes
+//! before its value. `zstdcat` shows the JSON.
 
 use std::io::Read;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What stands between the content and the eight digits, and after them.
+/// The bytes before and after the eight digits.
 const AROUND: (&[u8], &[u8]) = (br#","crc32c":""#, br#""}"#);
 const DIGITS: usize = 8;
 
-/// What an object's bytes say about themselves.
+/// Result of the checksum test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Checksum {
-    /// They are those that were written.
+    /// The checksum matches.
     Right,
-    /// They are not.
+    /// The checksum does not match.
     Wrong,
-    /// They carry none.
+    /// There is no checksum.
     Absent,
 }
 
-/// JSON of a value with at least one field, and its checksum.
+/// Serializes a value with at least one field, and adds a checksum.
 ///
 /// # Errors
-/// Values that JSON cannot say.
+/// Values that JSON cannot express.
 pub(crate) fn to_bytes(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec(value)?;
     debug_assert!(bytes.starts_with(b"{\"") && bytes.ends_with(b"}"));
@@ -44,8 +44,7 @@ pub(crate) fn to_bytes(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Er
 /// checksum.
 const FIRST_FORMAT: u32 = 2;
 
-/// Whether bytes that say they are of this format are not those that were written. Of objects
-/// without a checksum nobody can tell.
+/// Whether bytes of an object with this format number were changed. For objects without a checksum this is unknown.
 pub(crate) fn is_changed(format: u32, bytes: &[u8]) -> bool {
     match check(bytes) {
         Checksum::Right => false,
@@ -54,7 +53,7 @@ pub(crate) fn is_changed(format: u32, bytes: &[u8]) -> bool {
     }
 }
 
-/// Looks whether bytes are those that were written.
+/// Tests the checksum.
 fn check(bytes: &[u8]) -> Checksum {
     let parts = bytes.strip_suffix(AROUND.1).and_then(|bytes| {
         let (content, digits) = bytes.split_at_checked(bytes.len().checked_sub(DIGITS)?)?;
@@ -74,11 +73,10 @@ fn check(bytes: &[u8]) -> Checksum {
 /// zstd level of packed objects: they are written once and read often.
 const PACK_LEVEL: i32 = 3;
 
-/// What stands before the checksum of a packed object: a skippable frame of four bytes
-/// (RFC 8878, section 3.1.2).
+/// Header of the checksum of a packed object: a skippable frame of four bytes (RFC 8878, section 3.1.2).
 const SEAL: [u8; 8] = [0x5c, 0x2a, 0x4d, 0x18, 4, 0, 0, 0];
 
-/// Bytes a packed object may have when it is unpacked: more is no object of ours.
+/// Maximum unpacked size of a packed object: a larger one is not from Capstan.
 const UNPACKED_MOST: u64 = 256 << 20;
 
 /// Why a packed object cannot be read.
@@ -87,10 +85,10 @@ pub(crate) enum Unpacked {
     /// Its checksum is missing or wrong.
     #[error("its bytes are not those that were written")]
     Changed,
-    /// It is no zstd frame, or unpacks to more than any such object has.
+    /// It is no zstd frame, or unpacks to more than the maximum size.
     #[error("it cannot be unpacked")]
     Frame(#[source] std::io::Error),
-    /// Not JSON, or not of this shape.
+    /// Not JSON, or JSON of another shape.
     #[error("it cannot be read")]
     Json(#[source] serde_json::Error),
     /// Written by a newer version.
@@ -106,7 +104,7 @@ pub(crate) enum Unpacked {
 /// Packs a value.
 ///
 /// # Errors
-/// Values that JSON cannot say.
+/// Values that JSON cannot express.
 pub(crate) fn pack(value: &impl Serialize) -> Result<Vec<u8>, Unpacked> {
     let json = serde_json::to_vec(value).map_err(Unpacked::Json)?;
     let mut bytes = zstd::bulk::compress(&json, PACK_LEVEL).map_err(Unpacked::Frame)?;
@@ -118,7 +116,7 @@ pub(crate) fn pack(value: &impl Serialize) -> Result<Vec<u8>, Unpacked> {
 /// Unpacks a value whose field `format` is at most `known`.
 ///
 /// # Errors
-/// See [`Unpacked`]; whatever the bytes are, memory is bounded.
+/// See [`Unpacked`]; memory is bounded for any input.
 pub(crate) fn unpack<T: DeserializeOwned>(bytes: &[u8], known: u32) -> Result<T, Unpacked> {
     #[derive(serde::Deserialize)]
     struct Head {
@@ -131,7 +129,7 @@ pub(crate) fn unpack<T: DeserializeOwned>(bytes: &[u8], known: u32) -> Result<T,
     }
     let mut json = Vec::new();
     let mut decoder = zstd::stream::read::Decoder::new(frame).map_err(Unpacked::Frame)?;
-    // What a frame claims to hold is not believed: memory grows with what comes out of it.
+    // The size in the frame header is not trusted: memory grows with the actual output.
     let most = UNPACKED_MOST + 1;
     decoder.by_ref().take(most).read_to_end(&mut json).map_err(Unpacked::Frame)?;
     if json.len() as u64 == most {

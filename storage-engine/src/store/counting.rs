@@ -1,4 +1,4 @@
-//! Counting what is asked of a store: requests are what a bucket charges for.
+//! Counts the requests to a store: a bucket charges for requests.
 
 use std::fmt;
 use std::ops::{Range, Sub};
@@ -15,13 +15,12 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// Names in one answer to a LIST of S3.
+/// Names per page of an S3 LIST.
 const LIST_PAGE: u64 = 1_000;
 
-/// Requests and bytes so far. Subtract an earlier one to see what was asked in between.
+/// Requests and bytes so far. Subtract an earlier value to get the difference.
 ///
-/// Retries inside the client are not seen; the pages of a LIST are told from the number of
-/// names it gave.
+/// Retries inside the client are not counted; LIST pages are computed from the number of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Requests {
     /// GETs, whole or of a range.
@@ -34,9 +33,9 @@ pub struct Requests {
     pub heads: u64,
     /// Objects deleted.
     pub deletes: u64,
-    /// Bytes that GETs asked for and that are there.
+    /// Bytes that GETs asked for and that exist.
     pub bytes_read: u64,
-    /// Bytes sent in PUTs, also in those that lost or failed.
+    /// Bytes sent in PUTs, including failed ones.
     pub bytes_written: u64,
 }
 
@@ -71,7 +70,7 @@ fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// An object store that counts what is asked of the one inside.
+/// An object store that counts the requests to an inner one.
 #[derive(Debug)]
 pub struct Counting<T> {
     inner: T,
@@ -79,7 +78,7 @@ pub struct Counting<T> {
 }
 
 impl<T> Counting<T> {
-    /// Counts from zero.
+    /// Starts the counters at zero.
     pub fn new(inner: T) -> Self {
         Counting { inner, counters: Arc::default() }
     }
@@ -123,7 +122,7 @@ impl<T: ObjectStore> ObjectStore for Counting<T> {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        // Each part is a PUT too, but nothing here writes in parts.
+        // Each part is a PUT too, but this project never writes in parts.
         count(&self.counters.puts, 1);
         self.inner.put_multipart_opts(location, options).await
     }
@@ -139,7 +138,7 @@ impl<T: ObjectStore> ObjectStore for Counting<T> {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        // The inner store may join ranges that lie near each other; counted is what was asked.
+        // The inner store may join ranges that are near each other; this counts the requested ranges.
         count(&self.counters.gets, ranges.len() as u64);
         let got = self.inner.get_ranges(location, ranges).await?;
         count(&self.counters.bytes_read, got.iter().map(|bytes| bytes.len() as u64).sum());

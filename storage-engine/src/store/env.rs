@@ -1,7 +1,7 @@
-//! What a store needs from outside: the time, and numbers that nobody else draws.
+//! The environment of a store: the clock, and unique random numbers.
 //!
-//! Nothing else in this crate may read a clock or chance (clippy sees to it), so that a simulation can
-//! repeat what happened.
+//! No other code in this crate may read a clock or random numbers (clippy enforces this), so that a simulation is
+//! reproducible.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -11,38 +11,38 @@ use std::time::{Duration, SystemTime};
 
 use capstan_model::Time;
 
-/// Time and chance.
+/// Clock and random numbers.
 pub trait Env: fmt::Debug + Send + Sync {
-    /// The time.
+    /// The current time.
     fn now(&self) -> Time;
 
-    /// A number that no other process and no other call gets. Unique, not secret.
+    /// A number that no other process and no other call draws. Unique, not secret.
     fn draw(&self) -> u64;
 
-    /// A fault that is deliberately made, to see that the simulation finds it.
+    /// A deliberate fault, to test that the simulation finds it.
     #[cfg(feature = "planted")]
     fn planted(&self) -> Option<Planted> {
         None
     }
 }
 
-/// Faults of the protocol that a simulation must find. Never in a build that somebody uses.
+/// Protocol faults that a simulation must find. Never in a release build.
 #[cfg(feature = "planted")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
-    /// The root says that commits are rolled up before manifests have them.
+    /// The root declares commits rolled up before manifests have them.
     RootFirst,
-    /// "It exists" is taken for one's own earlier try, without a look.
+    /// "It exists" is taken for an own earlier try, without a check.
     TakenIsOurs,
-    /// Who creates a root does not look for a boundary.
+    /// The creator of a root does not look for a boundary.
     NoBoundary,
-    /// What readers lease is removed all the same.
+    /// The sweep ignores leases.
     NoLeases,
-    /// Who goes on with an import does not end the generation before.
+    /// The successor of an import does not end the previous generation.
     NoFence,
 }
 
-/// This machine's clock, and what the system gives.
+/// This machine's clock, and random numbers from the system.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SystemEnv;
 
@@ -53,7 +53,7 @@ impl Env for SystemEnv {
         Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
-    /// Hashed under keys that the standard library draws from the system once a thread.
+    /// Hashes under keys that the standard library draws from the system once per thread.
     #[allow(clippy::disallowed_methods)] // Here, and nowhere else.
     fn draw(&self) -> u64 {
         static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -65,19 +65,18 @@ impl Env for SystemEnv {
     }
 }
 
-/// 32 hex digits that no other call has: they mark whose write an object is.
+/// 32 hex digits that no other call draws: they identify the writer of an object.
 pub(crate) fn nonce_of(env: &dyn Env) -> String {
     format!("{:016x}{:016x}", env.draw(), env.draw())
 }
 
-/// A wait between half of `full` and `full`, so that many who failed together do not
-/// come back together.
+/// A random wait between half of `full` and `full`, so that clients that failed together do not retry together.
 pub(crate) fn jitter_of(env: &dyn Env, full: Duration) -> Duration {
     let half = full / 2;
     half + half.mul_f64((env.draw() % 1_024) as f64 / 1_024.0)
 }
 
-/// As a store's nonces are, for names that are of no store.
+/// Like a store's nonce, for names outside any store.
 pub fn nonce() -> String {
     nonce_of(&SystemEnv)
 }

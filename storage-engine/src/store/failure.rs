@@ -1,4 +1,4 @@
-//! From what the object store says to what a person can do about it.
+//! Converts errors of the object store into failures that tell a person what to do.
 
 use std::error::Error as StdError;
 use std::io;
@@ -12,8 +12,7 @@ use super::folder::FolderError;
 use super::s3::fetch::NoCredentials;
 use super::s3::renew::Refusal;
 
-/// A failure of one operation: `what` says what was tried and where. What can be done about it
-/// is added.
+/// The failure of one operation: `what` names the operation and the place. Advice is added.
 pub(crate) fn failure(what: impl Into<String>, error: Error) -> Failure {
     let what = what.into();
     if let Some((kind, words)) = own_words(&error) {
@@ -24,7 +23,7 @@ pub(crate) fn failure(what: impl Into<String>, error: Error) -> Failure {
     Failure::caused_by(kind, what, error)
 }
 
-/// A failure of an operation that was given up because no answer came.
+/// The failure of an operation that timed out without an answer.
 pub(crate) fn no_answer(what: &str, waited: Duration) -> Failure {
     Failure::new(
         FailureKind::Unavailable,
@@ -36,7 +35,7 @@ pub(crate) fn no_answer(what: &str, waited: Duration) -> Failure {
     )
 }
 
-/// Whether the server refuses credentials, so that others could help.
+/// Whether the server refuses the credentials, so that new ones could help.
 pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
     let text = error.to_string();
     match code_in(&text) {
@@ -51,7 +50,7 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
         ) => Some(Refusal::Certain),
         Some("SignatureDoesNotMatch" | "AccessDenied") => Some(Refusal::Doubtful),
         Some(_) => None,
-        // An answer to HEAD has no body that could say more. Nothing else of it is ever malformed.
+        // An answer to HEAD has no body with a code. Only such answers are malformed.
         None => match status_in(&text) {
             Some(400) => Some(Refusal::Certain),
             Some(401 | 403) => Some(Refusal::Doubtful),
@@ -60,17 +59,17 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
     }
 }
 
-/// Whether the server says that the bucket itself is not there.
+/// Whether the server reports that the bucket does not exist.
 pub(crate) fn is_missing_bucket(error: &Error) -> bool {
     code_in(&error.to_string()) == Some(NO_BUCKET)
 }
 
-/// A kind, and what a person can do; empty where the kind says all.
+/// A kind, and advice; empty where the kind is clear enough.
 type Judgement = (FailureKind, &'static str);
 
 const NO_BUCKET: &str = "NoSuchBucket";
 
-/// A range is asked for only where the catalog says that the object has it.
+/// A range is requested only where the catalog declares that the object has it.
 const SHORTER: &str = "the object is shorter than what was committed";
 
 const REFUSED: &str = "these credentials may not do that: let the policy of the bucket or the user \
@@ -84,7 +83,7 @@ const SENT_AWAY: &str = "the server does not take the request as it is; if its w
                          check CAPSTAN_S3_ENCRYPTION and its keys";
 const NO_KMS_KEY: &str = "the key service has no such key in use: check CAPSTAN_S3_KMS_KEY";
 
-/// What servers call things: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
+/// Error codes of servers: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
 const CODES: &[(&[&str], Judgement)] = &[
     (
         &[NO_BUCKET],
@@ -157,13 +156,13 @@ const CODES: &[(&[&str], Judgement)] = &[
     ),
 ];
 
-/// Words in the text of errors that say more than a code, which means something else.
+/// Words in error texts that are more specific than the code.
 const WORDS: &[(&str, Judgement)] = &[
     // Ceph calls a key of its key service an access key id.
     ("kms-keyid", (FailureKind::Usage, NO_KMS_KEY)),
 ];
 
-/// What an error of ours says, which is all there is to say.
+/// The text of an error that Capstan itself made; it needs no advice.
 fn own_words(error: &Error) -> Option<(FailureKind, String)> {
     chain(Some(error)).find_map(|cause| {
         if let Some(none) = cause.downcast_ref::<NoCredentials>() {
@@ -187,7 +186,7 @@ fn judge(error: &Error) -> Judgement {
     match error {
         Error::NotFound { .. } => (FailureKind::NotFound, ""),
         Error::AlreadyExists { .. } | Error::Precondition { .. } => (FailureKind::AlreadyThere, ""),
-        // A folder has rights, and no credentials.
+        // A folder has permissions, not credentials.
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             (FailureKind::Permission, if status_in(&text).is_some() { REFUSED } else { "" })
         }
@@ -210,11 +209,11 @@ fn judge_chain(error: &Error, text: &str) -> Judgement {
             return (Failure::io("", io::Error::from(error.kind())).kind(), "");
         }
     }
-    // What the server answered is known to object_store alone; its text carries it.
+    // Only object_store sees the server's answer; the error text carries it.
     if text.contains("redirect without LOCATION") {
         return (FailureKind::Usage, OTHER_REGION);
     }
-    // A folder says the first, a store in memory the second.
+    // The first is the text of a folder, the second of a store in memory.
     if ["Requested range was invalid", "but object was only"].iter().any(|of| text.contains(of)) {
         return (FailureKind::Damaged, SHORTER);
     }
@@ -229,7 +228,7 @@ fn judge_chain(error: &Error, text: &str) -> Judgement {
 
 type AnyError = dyn StdError + 'static;
 
-/// An error and all that are below it.
+/// An error and all its sources.
 fn chain(mut next: Option<&AnyError>) -> impl Iterator<Item = &AnyError> {
     std::iter::from_fn(move || {
         let error = next?;
@@ -238,12 +237,12 @@ fn chain(mut next: Option<&AnyError>) -> impl Iterator<Item = &AnyError> {
     })
 }
 
-/// A request that got no answer, or half of one.
+/// A request without an answer, or with a partial one.
 fn judge_http(error: &HttpError) -> Judgement {
     let causes = || chain(error.source());
     let says = |words: &str| causes().any(|cause| cause.to_string().contains(words));
     if says("invalid peer certificate") {
-        // Asking again does not help.
+        // A retry does not help.
         return (
             FailureKind::Usage,
             "the server's certificate is not trusted: name its authority's file in AWS_CA_BUNDLE, and \
@@ -272,13 +271,13 @@ fn judgement_of_code(code: &str) -> Option<Judgement> {
     CODES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, judgement)| *judgement)
 }
 
-/// The code in the text of an answer that was not a success.
+/// The code in the text of an error answer.
 fn code_in(text: &str) -> Option<&str> {
     let (_, after) = text.split_once("<Code>")?;
     after.split_once("</Code>").map(|(code, _)| code)
 }
 
-/// The HTTP status in the text of an answer that was not a success.
+/// The HTTP status in the text of an error answer.
 fn status_in(text: &str) -> Option<u16> {
     let (_, after) = text.split_once("status code: ")?;
     after.get(..3)?.parse().ok()

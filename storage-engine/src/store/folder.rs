@@ -1,14 +1,13 @@
 //! A folder as an object store that survives power loss.
 //!
-//! An object is created in five steps: its bytes go to a file in `.staging` under
-//! the root, which is synced; the object's directories are made and synced; the staged
-//! file is hard-linked to its name, which fails if the name exists and so decides every
-//! race; the directory is synced; the staged name is removed. Whatever the machine does in
-//! between, a name that can be seen has all its bytes, and a create that was answered is
-//! there after a crash. What a crash leaves in `.staging` is harmless and removed a day later.
+//! An object is created in five steps. Its bytes go to a file in `.staging` under the root, which is synced (fsync).
+//! The object's directories are made and synced. The staged file is hard-linked to its name, which fails if the name
+//! exists and so decides every race. The directory is synced. The staged name is removed. After a crash at any point,
+//! a visible name has all its bytes, and an acknowledged create is durable. Files that a crash leaves in `.staging`
+//! are harmless and are removed a day later.
 //!
-//! Objects are never overwritten, copied or renamed: those calls are refused. Below the root no
-//! symbolic link is followed to write or to remove ([`below`]).
+//! Objects are never overwritten, copied or renamed: those calls are refused. Writes and removals follow no symbolic
+//! link below the root ([`below`]).
 
 mod below;
 
@@ -37,19 +36,19 @@ use super::env::nonce;
 
 const STORE: &str = "folder";
 
-/// Where files lie until they are whole.
+/// Directory of incomplete files.
 const STAGING: &str = ".staging";
 
-/// What is older than this in `.staging` belongs to nobody that is alive.
+/// A file in `.staging` that is older than this belongs to no live process.
 const STALE: Duration = Duration::from_secs(24 * 3_600);
 
-/// How many directories are remembered as synced before starting over.
+/// Maximum number of directories remembered as synced; then the set is cleared.
 const REMEMBERED: usize = 16 * 1_024;
 
-/// What can go wrong in a folder alone.
+/// Errors specific to a folder.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FolderError {
-    /// link(2) is refused by the file system.
+    /// The file system refuses link(2).
     #[error(
         "the file system of {} has no hard links, which a durable store needs; \
          use another file system (ext4, xfs, btrfs, zfs) or an s3:// store", .0.display()
@@ -61,14 +60,14 @@ pub(crate) enum FolderError {
          elsewhere; put a folder in its place", .0.display()
     )]
     Link(PathBuf),
-    /// A call of the system failed.
+    /// A system call failed.
     #[error("{what} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -87,7 +86,7 @@ fn io_error(what: &'static str, path: &FilePath) -> impl FnOnce(io::Error) -> Fo
 /// An object store in a folder of a local disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
-    /// Reads and lists; knows nothing of durability.
+    /// Reads and lists, without durability.
     reads: LocalFileSystem,
     shared: Arc<Shared>,
 }
@@ -95,7 +94,7 @@ pub(crate) struct Folder {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    /// Directories whose own entry, and all above up to the root's, are known to be on disk.
+    /// Directories whose entries, and those of all parents up to the root, are known to be durable.
     synced: Mutex<BTreeSet<PathBuf>>,
 }
 
@@ -106,19 +105,19 @@ impl fmt::Display for Folder {
 }
 
 impl Folder {
-    /// Opens a folder that exists. Nothing is written.
+    /// Opens an existing folder. Writes nothing.
     pub(crate) fn open(root: &FilePath) -> Result<Folder> {
         let reads = LocalFileSystem::new_with_prefix(root)?;
         let root = fs::canonicalize(root).map_err(io_error("find", root))?;
         Ok(Folder { reads, shared: Arc::new(Shared { root, synced: Mutex::default() }) })
     }
 
-    /// Opens a folder for writing: makes it and the folders above it if they are not
-    /// there, durably, and removes what a crash left behind more than a day ago.
+    /// Opens a folder for writing. Makes it and its parents durably if they do not exist, and removes staged files
+    /// that are more than a day old.
     pub(crate) fn create(root: &FilePath) -> Result<Folder> {
         make_durable(root)?;
         let folder = Folder::open(root)?;
-        // Files are dated by this machine's clock, too.
+        // File times come from this machine's clock, too.
         #[allow(clippy::disallowed_methods)]
         let now = SystemTime::now();
         folder.shared.remove_stale(now)?;
@@ -208,7 +207,7 @@ impl Shared {
     fn create(&self, file: &FilePath, payload: &PutPayload) -> Result<()> {
         let root = Below::root(&self.root)?;
         root.make(OsStr::new(STAGING))?;
-        // The ending keeps the name out of listings (see `LocalFileSystem`).
+        // The suffix hides the name from listings (see `LocalFileSystem`).
         let staged = Staged {
             folder: root.step(OsStr::new(STAGING))?,
             name: format!("{}#1", nonce()).into(),
@@ -219,7 +218,7 @@ impl Shared {
         match staged.folder.link(&staged.name, &parent, name) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Who reads it takes it for lasting, so it has to be.
+                // Readers rely on the object's durability, so sync it.
                 parent.sync()?;
                 let (path, source) = (file.display().to_string(), Box::new(error));
                 return Err(Error::AlreadyExists { path, source });
@@ -233,7 +232,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The names of the folders below the root that a file lies in, and its own.
+    /// The names of the folders between the root and a file, and the file's own name.
     fn parent_of<'a>(
         &self,
         file: &'a FilePath,
@@ -244,8 +243,8 @@ impl Shared {
         )
     }
 
-    /// Makes directories, each in the one before, and sees to it that they last. One that another
-    /// process made is synced too: that process may have died before it did so.
+    /// Makes nested directories durably. A directory that another process made is synced too: that process may have
+    /// crashed before its sync.
     fn make_synced<'a>(
         &self,
         root: Below,
@@ -288,11 +287,11 @@ impl Shared {
         }
     }
 
-    /// Removes what a crash left behind in `.staging`.
+    /// Removes stale files in `.staging`.
     fn remove_stale(&self, now: SystemTime) -> Result<(), FolderError> {
         match Below::root(&self.root)?.step(OsStr::new(STAGING)) {
             Ok(staging) => staging.remove_older(STALE, now),
-            // It is not there yet, or not for us to clean up.
+            // It does not exist yet, or this user may not clean it up.
             Err(FolderError::Io { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -300,7 +299,7 @@ impl Shared {
     }
 }
 
-/// A staged file; its name goes when this does.
+/// A staged file; dropping it removes its name.
 struct Staged {
     folder: Below,
     name: OsString,
@@ -319,12 +318,12 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // One that stays is removed a day later.
+        // A remaining file is removed a day later.
         let _ = self.folder.remove(&self.name);
     }
 }
 
-/// Makes a directory and all above it, syncing the parent of each new one.
+/// Makes a directory and all its parents, and syncs the parent of each new one.
 fn make_durable(directory: &FilePath) -> Result<(), FolderError> {
     let missing: Vec<&FilePath> = directory
         .ancestors()
@@ -339,8 +338,8 @@ fn make_durable(directory: &FilePath) -> Result<(), FolderError> {
         }
         sync(parent_of(path))?;
     }
-    // One that is there may have been made a moment ago by a process that has not synced it.
-    // Where the folder above may not be opened, it was not this user who made it just now.
+    // A process may have made the existing directory just now without a sync. If the parent may not be opened, this
+    // user did not make the directory just now.
     let _ = sync(parent_of(directory));
     Ok(())
 }
@@ -353,8 +352,8 @@ fn sync(directory: &FilePath) -> Result<(), FolderError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(io_error("sync", directory))
 }
 
-/// link(2): EPERM is how Linux says that a file system has none; FUSE and network file
-/// systems say ENOSYS or EOPNOTSUPP. Missing rights are EACCES, which is another matter.
+/// link(2): Linux reports EPERM if a file system has no hard links; FUSE and network file systems report ENOSYS or
+/// EOPNOTSUPP. EACCES means missing permission instead.
 fn has_no_hard_links(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

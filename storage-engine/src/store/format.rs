@@ -1,4 +1,4 @@
-//! The `format` object: what makes a folder or a prefix a store.
+//! The `format` object: it marks a folder or a prefix as a store.
 
 use capstan_model::{Failure, FailureKind, Time};
 use serde::{Deserialize, Serialize};
@@ -7,11 +7,11 @@ use super::checked;
 
 /// The format this version writes, and the newest one it reads.
 ///
-/// It is raised when an older reader would misread a store. Whatever an older reader may
-/// pass over (new fields, new columns, new index fields) leaves it as it is.
+/// The number is raised when an older reader would misread a store. Additions that an older reader may ignore (new
+/// fields, new columns, new index fields) do not raise it.
 pub const FORMAT: u32 = 3;
 
-/// What `store` says in every store of ours.
+/// Value of `store` in every Capstan store.
 const STORE: &str = "capstan";
 
 /// The `format` object, as JSON.
@@ -25,14 +25,14 @@ pub struct Format {
     pub cluster: String,
     /// Version that created the store.
     pub created_by: String,
-    /// When, by the clock of who created it.
+    /// Creation time, by the creator's clock.
     pub created_at: Time,
-    /// Whose create it was.
+    /// Marks the create request.
     pub nonce: String,
 }
 
 impl Format {
-    /// What a new store gets.
+    /// The `format` object of a new store.
     pub(crate) fn new(cluster: &str, now: Time, nonce: String) -> Format {
         Format {
             store: STORE.to_owned(),
@@ -44,11 +44,11 @@ impl Format {
         }
     }
 
-    /// Reads a `format` object found at `place`.
+    /// Parses a `format` object found at `place`.
     ///
-    /// The two fields that every version has are read first, so that a newer store is
-    /// called newer, not damaged, whatever else it holds. One that was changed and can still be
-    /// read is used, and a warning logged: nothing else would be readable.
+    /// The two fields that every version has are read first, so that a newer store is reported as newer, not as
+    /// damaged. A changed object that still parses is used, with a logged warning: otherwise the whole store would be
+    /// unreadable.
     pub(crate) fn read(bytes: &[u8], place: &str) -> Result<Format, Failure> {
         #[derive(Deserialize)]
         struct Head {

@@ -10,13 +10,13 @@ use super::failure::failure;
 use super::patience::Waiting;
 use super::{Listed, Store, listed};
 
-/// A listing that is under way.
+/// A listing in progress.
 struct Listing<'a> {
     store: &'a Store,
     prefix: Path,
-    /// The last name that came, or the one that was given.
+    /// The last received name, or the start name.
     after: Option<Path>,
-    /// Whether any came: where names have no order, it cannot be begun again.
+    /// Whether any name was received: without an order, the listing cannot be resumed.
     begun: bool,
     names: Option<BoxStream<'static, Result<ObjectMeta, Error>>>,
     waiting: Waiting<'a>,
@@ -55,7 +55,7 @@ impl Store {
             names: None,
             waiting: self.waiting(self.means.patience.listing(), what),
         };
-        // One that fails ends.
+        // A failed listing ends.
         stream::unfold(Some(listing), |listing| async {
             let mut listing = listing?;
             match listing.next().await {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use capstan_model::{Failure, FailureKind};
 use url::Url;
 
-/// Where a store is, as people write it.
+/// The location of a store, as a user writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
     /// A folder on a local disk: a path, or `file:///path`.
@@ -16,7 +16,7 @@ pub enum Location {
     S3 {
         /// The bucket.
         bucket: String,
-        /// What all names begin with, without slashes at its ends; may be empty.
+        /// The common prefix of all names, without slashes at its ends; may be empty.
         prefix: String,
     },
 }
@@ -57,7 +57,7 @@ impl FromStr for Location {
                 object_store::path::Path::parse(prefix).map_err(|_| {
                     refuse("its prefix has an empty, '.' or '..' part, or a control character")
                 })?;
-                // Listings of S3 come as XML, in which such blanks are no part of a name.
+                // S3 listings are XML, which does not preserve such blanks in names.
                 if prefix != prefix.trim() {
                     return Err(refuse("its prefix begins or ends with a blank"));
                 }

@@ -1,11 +1,11 @@
-//! Names of objects: the one place that knows where things lie under `<root>/<cluster>/`.
+//! Names of objects: the only module that knows the layout under `<root>/<cluster>/`.
 
 use capstan_model::{Failure, FailureKind, Generation, GenerationId, Hour, RecorderId};
 use object_store::path::Path;
 
 use crate::catalog::{CommitId, TimeSlot};
 
-/// `format`: says that this is a store, and of which format.
+/// `format`: marks the store and holds its format number.
 pub fn format() -> Path {
     Path::from("format")
 }
@@ -24,7 +24,7 @@ pub fn writers(recorder: Option<RecorderId>) -> Path {
     }
 }
 
-/// Takes the name of a writer apart.
+/// Parses the name of a writer.
 pub fn parse_writer(path: &Path) -> Option<GenerationId> {
     parse_generation(path.as_ref().strip_prefix("writers/")?)
 }
@@ -60,13 +60,13 @@ pub fn log_of(of: GenerationId) -> Path {
     Path::from(format!("log/{recorder}/{generation}"))
 }
 
-/// Takes the name of a commit apart.
+/// Parses the name of a commit.
 pub fn parse_commit(path: &Path) -> Option<CommitId> {
     let (of, seq) = path.as_ref().strip_prefix("log/")?.rsplit_once('/')?;
     Some(CommitId { of: parse_generation(of)?, seq: digits(seq, 20)? })
 }
 
-/// `data/date=…/hour=…/<segment>/<file>`, where `file` is what the layer's object is called.
+/// `data/date=…/hour=…/<segment>/<file>`, where `file` is the file name of the layer.
 pub fn layer(hour: Hour, segment: &str, file: &str) -> Path {
     Path::from(format!("data/{}/{segment}/{file}", hour.path()))
 }
@@ -81,24 +81,24 @@ pub fn data_of(hour: Hour) -> Path {
     Path::from(format!("data/{}", hour.path()))
 }
 
-/// Takes the name of an hour's folder of data apart.
+/// Parses the name of an hour's data folder.
 pub fn parse_data_of(path: &Path) -> Option<Hour> {
     Hour::from_path(path.as_ref().strip_prefix("data/")?)
 }
 
-/// `open/<recorder>-<generation8>`: there as long as that log may go on and is not rolled up. In one
-/// folder: of removed names in folders of their own the folders would stay, on a disk.
+/// `open/<recorder>-<generation8>`: exists while the log may grow or is not fully rolled up. All marks are in one
+/// folder: on a disk, folders of removed names would remain.
 pub fn open(of: GenerationId) -> Path {
     let GenerationId { recorder, generation } = of;
     Path::from(format!("open/{recorder}-{generation}"))
 }
 
-/// `open`, below which there is a name for each log that may go on.
+/// `open`: the folder of open marks, one name per open log.
 pub fn open_logs() -> Path {
     Path::from("open")
 }
 
-/// Takes the name of an open log apart.
+/// Parses the name of an open mark.
 pub fn parse_open(path: &Path) -> Option<GenerationId> {
     generation_of(path.as_ref().strip_prefix("open/")?, '-')
 }
@@ -118,7 +118,7 @@ pub fn manifest(slot: TimeSlot, version: u64) -> Path {
     Path::from(format!("catalog/{}/{version:020}", slot.path()))
 }
 
-/// Takes the name of a manifest apart.
+/// Parses the name of a manifest.
 pub fn parse_manifest(path: &Path) -> Option<(TimeSlot, u64)> {
     let (slot, version) = path.as_ref().strip_prefix("catalog/")?.rsplit_once('/')?;
     Some((TimeSlot::from_path(slot)?, digits(version, 20)?))
@@ -139,7 +139,7 @@ pub fn root(version: u64) -> Path {
     Path::from(format!("catalog/roots/{version:020}"))
 }
 
-/// Takes the name of a root apart.
+/// Parses the name of a root.
 pub fn parse_root(path: &Path) -> Option<u64> {
     digits(path.as_ref().strip_prefix("catalog/roots/")?, 20)
 }
@@ -155,12 +155,12 @@ pub fn ended_generations() -> Path {
     Path::from("catalog/lives")
 }
 
-/// Takes the name of an ended generation apart.
+/// Parses the name of an ended generation.
 pub fn parse_ended(path: &Path) -> Option<GenerationId> {
     parse_generation(path.as_ref().strip_prefix("catalog/lives/")?)
 }
 
-/// Takes the name of a part apart: its slot and name.
+/// Parses the name of a part: its slot and name.
 pub fn parse_part(path: &Path) -> Option<(TimeSlot, String)> {
     let (slot, name) = path.as_ref().strip_prefix("catalog/")?.rsplit_once('/')?;
     Some((TimeSlot::from_path(slot)?, name.strip_prefix("part-")?.to_owned()))
@@ -171,18 +171,18 @@ pub fn boundaries() -> Path {
     Path::from("boundary")
 }
 
-/// Takes the name of a boundary apart.
+/// Parses the name of a boundary.
 pub fn parse_boundary(path: &Path) -> Option<u64> {
     digits(path.as_ref().strip_prefix("boundary/")?, 20)
 }
 
-/// `boundary/<number20>`: below what it says, versions of the root are gone.
+/// `boundary/<number20>`: versions of the root below the limit in it may be gone.
 pub fn boundary(number: u64) -> Path {
     Path::from(format!("boundary/{number:020}"))
 }
 
-/// `lease/<reader>-<root20>-<number20>`: a reader's view is of that root. The reader is 32 hex digits that nobody
-/// else draws. In one folder, as names of open logs are.
+/// `lease/<reader>-<root20>-<number20>`: the reader's view uses that root. The reader is 32 random hex digits, unique
+/// to it. All leases are in one folder, like open marks.
 pub fn lease(reader: &str, root: u64, number: u64) -> Path {
     Path::from(format!("lease/{reader}-{root:020}-{number:020}"))
 }
@@ -192,7 +192,7 @@ pub fn leases() -> Path {
     Path::from("lease")
 }
 
-/// Takes the name of a lease apart: the version of the root that it keeps.
+/// Parses the name of a lease: the version of the root that it protects.
 pub fn parse_lease(path: &Path) -> Option<u64> {
     let (reader, rest) = path.as_ref().strip_prefix("lease/")?.split_once('-')?;
     let (root, number) = rest.split_once('-')?;
@@ -200,7 +200,7 @@ pub fn parse_lease(path: &Path) -> Option<u64> {
     digits(root, 20)
 }
 
-/// `probe`, below which objects are made to learn something of the store, and removed again.
+/// `probe`: the folder of temporary objects that test the store.
 pub fn probes() -> Path {
     Path::from("probe")
 }
@@ -210,11 +210,11 @@ pub fn probe(nonce: &str) -> Path {
     Path::from(format!("probe/{nonce}"))
 }
 
-/// The first path elements of all there is in a store.
+/// The first path elements of all objects in a store.
 pub const TOP: [&str; 9] =
     ["format", "writers", "log", "data", "probe", "open", "catalog", "boundary", "lease"];
 
-/// A cluster's name is a folder name: it must be one everywhere.
+/// Checks a cluster name: it is used as a folder name and must be valid everywhere.
 ///
 /// # Errors
 ///

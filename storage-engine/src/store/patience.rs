@@ -1,8 +1,8 @@
-//! How long a store is waited for, and what is said meanwhile.
+//! Time-outs and retries of requests to a store, and the messages about them.
 //!
-//! Every request has a limit that doubles from try to try, so a request that was lost is soon sent
-//! again and a slow store still gets its time. An operation is tried for a while: longer where nothing
-//! answers than where somebody refuses, and never longer since its last sign of life.
+//! Every request has a time-out that doubles with each try. So a lost request is retried soon, and a slow store still
+//! gets enough time. An operation is retried for a limited time since its last sign of life: longer while nothing
+//! answers than while the server refuses.
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,22 +18,22 @@ use super::env::{Env, jitter_of};
 use super::failure::{failure, no_answer, refusal};
 use super::s3::renew::{Refusal, Renewing};
 
-/// How long things may take.
+/// The time-outs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
-    /// For the first sign of an answer to a read, and between two pieces of it.
+    /// For the first byte of a read, and between two pieces of it.
     read: Duration,
-    /// For the answer to a write, beside what sending its bytes takes; for a page of a listing.
+    /// For the answer to a write, in addition to the time to send its bytes; for a page of a listing.
     write: Duration,
-    /// How long an operation is tried while the server refuses or breaks off.
+    /// How long an operation is retried while the server refuses or breaks connections.
     trouble: Duration,
-    /// How long it is tried while nothing answers.
+    /// How long it is retried while nothing answers.
     silence: Duration,
-    /// After so long without an answer the store counts as in trouble.
+    /// Time without an answer after which the store counts as in trouble.
     worrying: Duration,
-    /// After so long it is said.
+    /// Time until a message is logged.
     words: Duration,
-    /// Wait before the second try; doubles from there on.
+    /// Wait before the second try; doubles with each try.
     wait: Duration,
     /// The longest such wait.
     longest_wait: Duration,
@@ -51,20 +51,20 @@ pub(super) const USUAL: Patience = Patience {
     longest_wait: Duration::from_secs(2),
 };
 
-/// Time between two words about one store.
+/// Minimum time between two log messages about one store.
 const WORDS_APART: Duration = Duration::from_secs(30);
 
-/// Bytes a second that are sent or come, at least.
+/// Minimum rates of sending and receiving, in bytes per second.
 const SLOWEST_SENT: u64 = 500_000;
 const SLOWEST_READ: u64 = 100_000;
 
-/// Time for reading anything, beside what its bytes take at the slowest.
+/// Time-out of a whole read, in addition to the time for its bytes at the minimum rate.
 const LONGEST_READ: Duration = Duration::from_secs(60);
 
-/// How often a limit is doubled, at most.
+/// Maximum number of doublings of a time-out.
 const DOUBLED: u32 = 5;
 
-/// How often a limit is doubled for the first try, at most.
+/// Maximum number of doublings for the first try.
 const PACE: u32 = 3;
 
 /// The limits of one operation.
@@ -122,49 +122,49 @@ impl Patience {
 }
 
 impl Limits {
-    /// How long a try may be without a sign, after so many that failed.
+    /// Time-out of a try without a sign of life, after that many failed tries.
     fn of_try(&self, failed: u32) -> Duration {
         self.first * (1 << failed.min(DOUBLED))
     }
 
-    /// Whether there is another try, so long after the last sign of life.
+    /// Whether to try again, that long after the last sign of life.
     fn goes_on(&self, silent: bool, waited: Duration) -> bool {
         waited < if silent { self.silence } else { self.trouble }
     }
 }
 
-/// How long reading so many bytes may take in all.
+/// Time-out for reading that many bytes in total.
 fn longest_read(bytes: u64) -> Duration {
     LONGEST_READ + Duration::from_secs(bytes / SLOWEST_READ)
 }
 
-/// Those who wait for one store, of all clones.
+/// The operations that wait for one store, over all clones.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     troubled: AtomicUsize,
-    /// How often limits are doubled for the first try already: this store takes its time.
+    /// Number of doublings that already apply to the first try: this store is slow.
     pace: AtomicU32,
     said: Mutex<Option<Instant>>,
 }
 
 impl Waits {
-    /// Whether somebody waits for a store that does not answer, or refuses.
+    /// Whether an operation waits for a store that does not answer, or refuses.
     pub(super) fn in_trouble(&self) -> bool {
         self.troubled.load(Ordering::Relaxed) > 0
     }
 
-    /// Learns from a try that was answered: how many before it were not, and whether it was quick.
+    /// Adapts to an answered try: how many tries before it had no answer, and whether it was quick.
     fn pace(&self, unanswered: u32, quick: bool) {
         if unanswered > 0 {
             self.pace.fetch_max(unanswered.min(PACE), Ordering::Relaxed);
         } else if quick {
             let slower = |pace: u32| pace.checked_sub(1);
-            // An error means that it is as quick as it can be.
+            // An error means that the value is at its minimum.
             let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, slower);
         }
     }
 
-    /// Whether it is time for words: many wait for one store, and one speaks.
+    /// Whether to log now: many operations wait for one store, and one logs.
     fn may_speak(&self, now: Instant) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let may = said.is_none_or(|at| now.saturating_duration_since(at) >= WORDS_APART);
@@ -174,7 +174,7 @@ impl Waits {
         may
     }
 
-    /// Whether words were said that are now to be taken back.
+    /// Whether a warning was logged that is now obsolete.
     fn take_back(&self) -> bool {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
@@ -189,13 +189,13 @@ pub(super) struct Tried {
 }
 
 impl Tried {
-    /// A failure that asking again may mend.
+    /// A failure that a retry may fix.
     pub(super) fn broken_off(what: String) -> Tried {
         let failure = Failure::new(FailureKind::Unavailable, what);
         Tried { failure, refusal: None, silent: false }
     }
 
-    /// A failure for good.
+    /// A permanent failure.
     pub(super) fn finally(failure: Failure) -> Tried {
         Tried { failure, refusal: None, silent: false }
     }
@@ -205,32 +205,32 @@ impl Tried {
     }
 }
 
-/// What an operation needs to wait.
+/// What an operation needs to retry.
 #[derive(Debug, Clone)]
 pub(super) struct Means {
     pub(super) patience: Patience,
     pub(super) waits: Arc<Waits>,
-    /// Those that requests are signed with.
+    /// The credentials that sign requests.
     pub(super) credentials: Option<Arc<Renewing>>,
     pub(super) env: Arc<dyn Env>,
 }
 
-/// One operation, over all its tries.
+/// One operation, with all its tries.
 pub(super) struct Waiting<'a> {
     means: &'a Means,
     what: String,
     limits: Limits,
     began: Instant,
-    /// The last sign of life, or the beginning.
+    /// Time of the last sign of life, or of the start.
     sign: Instant,
     until: Option<Instant>,
     tries: u32,
-    /// Of these, those without an answer, one after the other.
+    /// Number of consecutive tries without an answer, among these.
     silent: u32,
     generation: u64,
     renewed: bool,
     troubled: bool,
-    /// When words were said, or another spoke.
+    /// When a message was logged, by this operation or another.
     spoke: Option<Instant>,
     last: Option<String>,
 }
@@ -255,23 +255,23 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    /// What is tried, for messages.
+    /// The operation, for messages.
     pub(super) fn what(&self) -> &str {
         &self.what
     }
 
-    /// How many bytes will come: that bounds the whole.
+    /// Sets the number of expected bytes: it bounds the total time.
     pub(super) fn expects(&mut self, bytes: u64) {
         self.until = Some(self.began + longest_read(bytes));
     }
 
-    /// Something came.
+    /// Records a sign of life.
     pub(super) fn progressed(&mut self) {
         self.sign = Instant::now();
         self.tries = 0;
     }
 
-    /// One try, or one step of it, within its limit.
+    /// One try, or one step of it, within its time-out.
     pub(super) async fn attempt<T>(
         &mut self,
         operation: impl Future<Output = Result<T, Error>>,
@@ -279,13 +279,13 @@ impl<'a> Waiting<'a> {
         self.generation = self.means.credentials.as_ref().map_or(0, |keys| keys.generation());
         let began = Instant::now();
         if self.tries == 0 {
-            // Who reads a listing may take its time between two names.
+            // The consumer of a listing may be slow between two names.
             self.sign = began;
         }
         let pace = self.means.waits.pace.load(Ordering::Relaxed);
         let limit = self.limits.of_try(self.silent.max(pace));
         let mut until = began + limit;
-        // No try goes on after the whole is given up.
+        // No try outlasts the operation's time limit.
         until = until.min(self.sign + self.limits.silence);
         if let Some(last) = self.until {
             until = until.min(last);
@@ -319,7 +319,7 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    /// Waits before the next try, or gives the operation up.
+    /// Waits before the next try, or gives up.
     pub(super) async fn again(&mut self, tried: Tried) -> Result<(), Failure> {
         if let (Some(refusal), Some(keys)) = (tried.refusal, &self.means.credentials) {
             let whom = keys.renewable_from();

@@ -1,4 +1,4 @@
-//! Where stores are: reaching a place, finding a store in it, making one.
+//! Places: connecting to a location, finding a store in it, creating one.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use super::patience::{Means, USUAL};
 use super::s3::Connected;
 use super::{Counting, Created, Format, Location, Options, Prices, Store, checked, names, probe};
 
-/// Whether a place may be made.
+/// Whether a place may be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
     Create,
 }
 
-/// A location that was reached, with any number of clusters in it.
+/// A connected location, with any number of clusters in it.
 pub(super) struct Place {
     root: Arc<dyn ObjectStore>,
-    /// Where a store of this name lies that an older version made.
+    /// Where an older version may have put a store of this name.
     older: Option<Older>,
     text: String,
     remote: bool,
@@ -35,14 +35,14 @@ pub(super) struct Place {
     means: Means,
 }
 
-/// Older versions encoded a prefix before it became a part of keys, which are encoded once more when
-/// they are sent: `grün` was `gr%C3%BCn` in the bucket.
+/// Older versions encoded a prefix before it became part of keys, which are encoded again on the wire: `grün` became
+/// `gr%C3%BCn` in the bucket.
 struct Older {
     root: Arc<dyn ObjectStore>,
     prefix: Path,
 }
 
-/// A store that was found, and its `format` object as it is.
+/// A store and the bytes of its `format` object.
 struct Found {
     store: Store,
     format: Bytes,
@@ -113,7 +113,7 @@ impl Place {
         }
     }
 
-    /// With less patience than usual.
+    /// With shorter time-outs.
     #[cfg(test)]
     pub(super) fn hurried(mut self) -> Place {
         self.means.patience = USUAL.hurried();
@@ -129,7 +129,7 @@ impl Place {
         self.below(root, Path::from(cluster), cluster, place)
     }
 
-    /// All that is in the place, as if it were a cluster.
+    /// Everything in the place, as if it were one cluster.
     fn whole(&self, root: &Arc<dyn ObjectStore>) -> Store {
         self.below(root, Path::default(), "", self.text.clone())
     }
@@ -154,7 +154,7 @@ impl Place {
         }
     }
 
-    /// The store, if there is one.
+    /// The store, if it exists.
     pub(super) async fn open(&self, cluster: &str) -> Result<Option<Store>, Failure> {
         Ok(self.find(cluster).await?.map(|found| found.store))
     }
@@ -197,7 +197,7 @@ impl Place {
         }
     }
 
-    /// The store, its `format` object put anew if that cannot be used; see [`Store::open_damaged`].
+    /// The store, with its `format` object written again if that is unusable; see [`Store::open_damaged`].
     pub(super) async fn open_damaged(
         &self,
         cluster: &str,
@@ -226,7 +226,7 @@ impl Place {
         Ok((store, true))
     }
 
-    /// A store of which there is more than a `format` object.
+    /// A store with more objects than `format`.
     async fn remains(&self, cluster: &str) -> Result<Option<Store>, Failure> {
         let ours = [names::writers(None), names::log(None), names::data()];
         for root in self.roots() {
@@ -243,7 +243,7 @@ impl Place {
         std::iter::once(&self.root).chain(self.older.as_ref().map(|older| &older.root))
     }
 
-    /// Why there is no such store, and what there is instead.
+    /// Explains why there is no such store, and what is there instead.
     pub(super) async fn no_store(&self, cluster: &str) -> Failure {
         let there = match self.clusters().await {
             Ok(there) => there,
@@ -310,8 +310,8 @@ impl Place {
         }
     }
 
-    /// Whether the server of a store keeps conditions now: it may be another one than when the store
-    /// was made, or set up otherwise. A file system is not changed so easily.
+    /// Checks whether the server honours create if absent now: it may be another server than at creation, or be
+    /// configured otherwise. A file system is unlikely to change.
     async fn check(&self, store: &Store, format: Bytes) -> Result<(), Failure> {
         if !self.remote || store.is_format_damaged(&format) {
             return Ok(());
@@ -321,13 +321,13 @@ impl Place {
 }
 
 impl Store {
-    /// Whether the bytes of the object `format` are other than what was written.
+    /// Whether the bytes of the object `format` were changed.
     pub(super) fn is_format_damaged(&self, bytes: &[u8]) -> bool {
         checked::is_changed(self.format.format, bytes)
     }
 }
 
-/// Below which keys a prefix lies, and below which it lay for older versions, if those are others.
+/// The key prefix of a location, and the key prefix that older versions used, if it differs.
 fn keys(prefix: &str) -> Result<(Path, Option<Path>), Failure> {
     let now = Path::parse(prefix).map_err(|error| {
         Failure::caused_by(FailureKind::Usage, format!("'{prefix}' is no prefix"), error)
@@ -336,7 +336,7 @@ fn keys(prefix: &str) -> Result<(Path, Option<Path>), Failure> {
     Ok((now.clone(), (before != now).then_some(before)))
 }
 
-/// A `format` that is not found: because its bucket is not, or because there is no store.
+/// Handles a missing `format`: the bucket does not exist, or there is no store.
 fn absent<T>(missing: Failure) -> Result<Option<T>, Failure> {
     let source = std::error::Error::source(&missing);
     if source.and_then(|source| source.downcast_ref()).is_some_and(is_missing_bucket) {
@@ -352,7 +352,7 @@ fn to_json(format: &Format) -> Result<Bytes, Failure> {
     Ok(bytes.into())
 }
 
-/// Says what is wrong with a folder before it is opened.
+/// Diagnoses a folder before it is opened.
 fn check_folder(path: &std::path::Path) -> Result<(), Failure> {
     let shown = path.display();
     match std::fs::metadata(path) {

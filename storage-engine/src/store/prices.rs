@@ -1,10 +1,10 @@
-//! What requests cost, by a table that can be set.
+//! Prices of requests, from a configurable table.
 
 use serde::Deserialize;
 
 use super::Requests;
 
-/// US dollars: for a thousand requests of a kind, and for a GiB.
+/// US dollars per thousand requests of a kind, and per GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Prices {
@@ -40,7 +40,7 @@ impl Default for Prices {
 }
 
 impl Prices {
-    /// A disk of one's own.
+    /// A local disk.
     pub const FREE: Prices = Prices {
         put: 0.0,
         list: 0.0,
@@ -51,7 +51,7 @@ impl Prices {
         written_gib: 0.0,
     };
 
-    /// What requests cost, US dollars.
+    /// The price of requests, in US dollars.
     pub fn of(&self, requests: &Requests) -> f64 {
         let thousands = |many: u64, price: f64| many as f64 / 1_000.0 * price;
         let gib = |bytes: u64, price: f64| bytes as f64 / f64::from(1 << 30) * price;

@@ -1,13 +1,11 @@
-//! Whether a place keeps the one promise the catalog stands on: of many creates of one
-//! name at the same time exactly one wins.
+//! Tests the one guarantee that the catalog depends on: of many concurrent creates of one name exactly one wins.
 //!
-//! Some servers take the condition and overwrite all the same; some keep it only if calls
-//! do not overlap. So several writers try at once, many times over, before a store is made ([`probe`]).
-//! A server of the second kind is found out if two calls meet between its look and its write; the
-//! shorter that is, the more races it takes.
+//! Some servers accept the condition and overwrite anyway; some honour it only if requests do not overlap. So several
+//! writers race, many times, before a store is created ([`probe`]). A server of the second kind is detected if two
+//! requests meet between its check and its write; the shorter that interval, the more races it takes.
 //!
-//! A server of the first kind may also come to a store that exists: a bucket is moved, a gateway put in
-//! front of it. So who is about to write sends one create of a name that is taken ([`check`]).
+//! A server of the first kind may also appear later: a bucket moves, or a gateway is put in front of it. So a process
+//! that is about to write sends one create of a name that is taken ([`check`]).
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
@@ -20,23 +18,22 @@ use super::{Store, names, present};
 /// Writers that race for one name.
 const WRITERS: usize = 8;
 
-/// Races in a bucket, where calls meet by chance.
+/// Races in a bucket, where requests overlap by chance.
 pub(crate) const MANY: usize = 12;
 
-/// Races in a folder, where each create is written through to the disk, and the file system itself
-/// lets one win.
+/// Races in a folder, where each create is synced to disk, and the file system itself lets one win.
 pub(crate) const FEW: usize = 3;
 
-/// Races that say nothing, because answers were lost, beside as many that do.
+/// Maximum number of inconclusive races, with lost answers.
 const VOID_MOST: usize = 24;
 
-/// Races for names below `folder`, and removes them again where that is allowed.
+/// Races for names below `folder`, and removes them again if permitted.
 pub(crate) async fn probe(store: &Store, folder: &Path, rounds: usize) -> Result<(), Failure> {
     let (mut held, mut void) = (0, 0);
     while held < rounds {
         let path = folder.clone().join(store.nonce());
         let outcome = race(store, &path).await;
-        // Who may create need not be allowed to delete; what stays is a few bytes.
+        // A writer may lack permission to delete; then a few bytes remain.
         let _ = store.delete(&path).await;
         match outcome? {
             Verdict::Held => held += 1,
@@ -53,10 +50,10 @@ pub(crate) async fn probe(store: &Store, folder: &Path, rounds: usize) -> Result
     Ok(())
 }
 
-/// Puts the object `format` of a store, if it is absent, with the bytes that it has: nothing changes
-/// whether or not the server looks, and its answer tells.
+/// Creates the object `format` of a store, if absent, with its existing bytes: the object does not change even if the
+/// server ignores the condition, and the answer shows whether it does.
 pub(crate) async fn check(store: &Store, format: Bytes) -> Result<(), Failure> {
-    // The first may be taken rightly, if somebody removed the object just now to repair it.
+    // The first create may succeed legitimately, if a repair removed the object just now.
     for _ in 0..2 {
         if !is_created(store, &format).await? {
             return Ok(());
@@ -74,7 +71,7 @@ pub(crate) async fn check(store: &Store, format: Bytes) -> Result<(), Failure> {
     ))
 }
 
-/// Whether a create of the object `format` succeeds; asked again while there is no answer.
+/// Whether a create of the object `format` succeeds; retried while there is no answer.
 async fn is_created(store: &Store, format: &Bytes) -> Result<bool, Failure> {
     let what = format!("test whether names can be created in {}", store.place());
     let mut waiting = store.waiting(store.means.patience.writing(format.len() as u64), what);
@@ -87,7 +84,7 @@ async fn is_created(store: &Store, format: &Bytes) -> Result<bool, Failure> {
             Err(tried) => tried,
         };
         match waiting.again(tried).await {
-            // What is really to be written will be refused, too, and that says what it was.
+            // The actual write will be refused too, with a better message.
             Err(failure)
                 if matches!(failure.kind(), FailureKind::Permission | FailureKind::Full) =>
             {
@@ -110,32 +107,32 @@ fn broken(store: &Store, found: &str) -> Failure {
     )
 }
 
-/// What one writer was told.
+/// The answer that one writer received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Won,
     Taken,
-    /// No answer, or one that does not say whether it was done.
+    /// No answer, or an ambiguous one.
     Nothing,
 }
 
-/// What a race says of the server.
+/// The conclusion of a race about the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// It kept the promise.
+    /// Exactly one create won.
     Held,
-    /// Nobody can tell.
+    /// Inconclusive.
     Void,
-    /// It did not, and how.
+    /// The guarantee is broken, and how.
     Broken(String),
 }
 
-/// Judges what each writer was told, and whose bytes are there then.
+/// Judges the answers of all writers, and the writer whose bytes are stored.
 fn judge(told: &[Told], kept: Option<usize>) -> Verdict {
     let won: Vec<usize> = (0..told.len()).filter(|writer| told[*writer] == Told::Won).collect();
     match (won.as_slice(), kept) {
         ([winner], Some(kept)) if *winner == kept => Verdict::Held,
-        // Whose answer was lost, or who was sent again on the way and told that the name is taken.
+        // The winner's answer was lost, or its request was retried on the way and reported the name as taken.
         ([], Some(_)) => Verdict::Held,
         ([], None) => Verdict::Void,
         ([_], Some(_)) => {

@@ -1,7 +1,7 @@
-//! Reading an object or a range of it, over connections that break off or fall silent.
+//! Reads an object or a range over connections that may break or stall.
 //!
-//! What came is kept, and the next request asks for the rest, of the same version of the object by its
-//! ETag. An answer is given only when it has every byte that the server announced.
+//! Received bytes are kept, and the next request asks for the rest of the same version of the object, by its ETag.
+//! The result is returned only when it has every announced byte.
 
 use std::ops::Range;
 
@@ -15,16 +15,15 @@ use super::Store;
 use super::failure::failure;
 use super::patience::{Tried, Waiting};
 
-/// Room that is made at once for an answer in several pieces; a length that is only announced is not
-/// believed.
+/// Maximum buffer that is allocated up front for an answer in several pieces; the announced length is not trusted.
 const MOST_AT_ONCE: u64 = 16 << 20;
 
-/// What has come of an answer.
+/// The received part of an answer.
 #[derive(Debug, Default)]
 struct Come {
-    /// Which bytes of the object were announced, and of which version and length.
+    /// Announced byte range of the object, its version (ETag) and its length.
     of: Option<(Range<u64>, Option<String>, u64)>,
-    /// A single piece is given as it came.
+    /// A single piece is returned without a copy.
     first: Option<Bytes>,
     joined: Vec<u8>,
 }
@@ -34,7 +33,7 @@ impl Come {
         (self.first.as_ref().map_or(0, Bytes::len) + self.joined.len()) as u64
     }
 
-    /// What to ask for next.
+    /// The next request.
     fn rest(&self, wanted: Option<&Range<u64>>) -> GetOptions {
         let range = match &self.of {
             Some((of, ..)) if self.len() > 0 => Some(of.start + self.len()..of.end),
@@ -43,7 +42,7 @@ impl Come {
         GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() }
     }
 
-    /// Takes up an answer; false if it does not go on where the last one broke off.
+    /// Accepts an answer; false if it does not continue where the last one broke off.
     fn goes_on_with(&mut self, answer: &GetResult) -> bool {
         let version = (answer.meta.e_tag.clone(), answer.meta.size);
         match &self.of {
@@ -73,7 +72,7 @@ impl Come {
         }
     }
 
-    /// All that was announced; `None` if more or less came.
+    /// All announced bytes; `None` if there are more or fewer.
     fn whole(&mut self) -> Option<Bytes> {
         let (of, ..) = self.of.as_ref()?;
         if self.len() != of.end - of.start {
@@ -110,7 +109,7 @@ impl Store {
         }
     }
 
-    /// Reads what has not come yet.
+    /// Reads the missing bytes.
     async fn read_on(
         &self,
         path: &Path,

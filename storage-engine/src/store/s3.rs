@@ -1,8 +1,7 @@
-//! Reaching a bucket: options, credentials, the client.
+//! Access to a bucket: options, credentials, the client.
 //!
-//! Nothing is guessed: credentials come from what is set, and the metadata service of a cloud
-//! machine is asked only if that was allowed, because on any other machine the question
-//! hangs for seconds and ends in words about an address nobody knows.
+//! Nothing is guessed: credentials come from explicit settings. The metadata service of a cloud machine is used only
+//! if that is allowed, because on any other machine the request hangs for seconds and fails with an obscure address.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,26 +35,26 @@ pub(crate) struct Connected {
     pub(crate) credentials: Arc<Renewing>,
 }
 
-/// How a bucket is reached.
+/// Options for access to a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct S3Options {
     /// Credentials, if any were found.
     pub credentials: Option<S3Credentials>,
-    /// Why a profile that is there gives none, for the message where there are none.
+    /// Why an existing profile has no credentials, for the error message.
     pub unusable: Option<String>,
-    /// Region; `us-east-1` if not set, which servers other than AWS mostly do not look at.
+    /// Region; `us-east-1` if not set. Most servers other than AWS ignore it.
     pub region: Option<String>,
-    /// Another server than AWS: `http://…` or `https://…`.
+    /// A server other than AWS: `http://…` or `https://…`.
     pub endpoint: Option<String>,
-    /// How buckets are addressed. If not set, by path at another server than AWS.
+    /// Addressing style. If not set, path style at servers other than AWS.
     pub style: Option<S3Style>,
-    /// Encryption by the server, other than the bucket's default.
+    /// Server-side encryption other than the bucket's default.
     pub encryption: Option<S3Encryption>,
-    /// PEM file of certificate authorities to trust beside the system's.
+    /// PEM file of certificate authorities to trust in addition to the system's.
     pub ca_bundle: Option<String>,
 }
 
-/// Where the bucket's name stands in an address.
+/// Position of the bucket's name in a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum S3Style {
     /// `https://server/bucket/name`.
@@ -65,23 +64,22 @@ pub enum S3Style {
 }
 
 impl S3Options {
-    /// What the environment says, and the files of AWS's tools: `docs/configuration.md` has the
-    /// variables.
+    /// Reads the environment and the files of AWS's tools: `docs/configuration.md` has the variables.
     ///
     /// # Errors
     ///
-    /// Settings that do not fit together, or a profile that was named and cannot be used.
+    /// Settings that do not fit together, or a named profile that cannot be used.
     pub fn from_env() -> Result<S3Options, Failure> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// As [`S3Options::from_env`], from any source of variables. An empty one is not set.
+    /// Like [`S3Options::from_env`], from any source of variables. An empty variable counts as not set.
     ///
     /// # Errors
     ///
-    /// As for [`S3Options::from_env`].
+    /// Like [`S3Options::from_env`].
     pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<S3Options, Failure> {
-        // What comes from files and shells often ends with a line break.
+        // Values from files and shells often end with a line break.
         let get = |name: &str| {
             get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
         };
@@ -107,9 +105,9 @@ impl S3Options {
         })
     }
 
-    /// The client for one bucket. Nothing is asked of the server yet.
+    /// The client for one bucket. Sends no request yet.
     ///
-    /// Requests have no time limit of their own, and are not sent again: the store sees to both.
+    /// Requests have no time-out and no retries of their own: the store does both.
     pub(crate) fn connect(&self, bucket: &str) -> Result<Connected, Failure> {
         let Some(credentials) = &self.credentials else { return Err(self.no_credentials(bucket)) };
         let region = region(self.region.as_deref().unwrap_or("us-east-1"))?;
@@ -138,11 +136,11 @@ impl S3Options {
             .with_region(region)
             .with_credentials(Arc::clone(&credentials) as _)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
-            // The layers' SHA-256 are in the catalog: hashing a body twice buys nothing.
+            // The catalog has the SHA-256 of layers, so a second hash of the body is useless.
             .with_unsigned_payload(true)
             .with_retry(NO_RETRIES)
             .with_client_options(client);
-        // Connections outlive the threads of whoever asks first.
+        // Connections outlive the thread of the first request.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
         }
@@ -191,7 +189,7 @@ fn endpoint(text: &str) -> Result<Url, Failure> {
     Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        // Paths of objects are put behind it; whoever signs sees no user.
+        // Object paths are appended to it; the signature ignores a user name.
         .filter(|url| url.query().is_none() && url.fragment().is_none())
         .filter(|url| url.username().is_empty() && url.password().is_none())
         .ok_or_else(|| {
@@ -202,7 +200,7 @@ fn endpoint(text: &str) -> Result<Url, Failure> {
         })
 }
 
-/// Servers other than AWS mostly have one name. At AWS a certificate covers no bucket with a dot.
+/// Most servers other than AWS have one host name. At AWS no certificate covers a bucket with a dot.
 fn usual_style(other_server: bool, bucket: &str) -> S3Style {
     if other_server || bucket.contains('.') { S3Style::Path } else { S3Style::Virtual }
 }
@@ -222,15 +220,15 @@ fn add_bucket(endpoint: &mut Url, bucket: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The store tries again itself: each time with a limit of its own, with credentials that are
-/// good then, and from where an answer broke off.
+/// The store retries itself: each time with its own time-out, with current credentials, and from the byte where an
+/// answer broke off.
 const NO_RETRIES: RetryConfig = RetryConfig {
     backoff: BackoffConfig { init_backoff: Duration::ZERO, max_backoff: Duration::ZERO, base: 1.0 },
     max_retries: 0,
     retry_timeout: Duration::ZERO,
 };
 
-/// What credentials are fetched with, if they are asked of somebody.
+/// The HTTP client for requests to credential services, if needed.
 fn agents_client(
     credentials: &S3Credentials,
     options: &ClientOptions,

@@ -1,4 +1,4 @@
-//! For tests: an object store that loses requests and answers when it is told to.
+//! For tests: an object store that loses requests and answers on demand.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -12,26 +12,26 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
-/// What goes wrong with one PUT, or one listing.
+/// The fault of one PUT, or one listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mishap {
-    /// It arrives; the answer does not.
+    /// The request arrives; the answer is lost.
     AnswerLost,
-    /// It does not arrive, nor an answer.
+    /// The request is lost.
     RequestLost,
-    /// 409 though nobody has the name.
+    /// 409 although the name is free.
     Conflict,
-    /// It arrives twice, and the answer is to the second.
+    /// The request arrives twice, and the answer is to the second.
     SentTwice,
-    /// Somebody else was quicker, and the answer is lost.
+    /// Another writer was faster, and the answer is lost.
     Beaten,
     /// 403.
     Forbidden,
-    /// It breaks off after so many names.
+    /// The listing breaks off after that many names.
     ListingCut(usize),
 }
 
-/// Memory with mishaps, used up from the back.
+/// A store in memory with faults, used up from the back.
 #[derive(Debug, Default)]
 pub(crate) struct Unreliable {
     inner: InMemory,
@@ -39,7 +39,7 @@ pub(crate) struct Unreliable {
 }
 
 impl Unreliable {
-    /// What will happen to the next PUTs and listings, the last of them first.
+    /// Sets the faults of the next PUTs and listings, the last element first.
     pub(crate) fn will(&self, mishaps: Vec<Mishap>) {
         *self.mishaps.lock().unwrap() = mishaps;
     }

@@ -1,12 +1,12 @@
-//! The bytes of a layer against its checksums: which parts of it are not what was written.
+//! Compares the bytes of a layer with its checksums, to locate changes.
 
 use std::ops::Range;
 
 use crate::segment::Layer;
 use crate::segment::reader::Segment;
 
-/// Says where a layer, which is not what was committed, was changed. `segment` is what its `index`
-/// layer says, if that can be used.
+/// Locates the changes in a layer that differs from its committed hash. `segment` is the content of its `index`
+/// layer, if usable.
 pub fn places(layer: Layer, bytes: &[u8], segment: Option<&Segment>) -> String {
     let Some(segment) = segment else {
         return "where cannot be told without the index layer".to_owned();

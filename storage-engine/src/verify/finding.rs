@@ -1,4 +1,4 @@
-//! What can be wrong with an object.
+//! Findings: the possible faults of an object.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use capstan_model::words::count;
 use crate::catalog::Problem;
 use crate::segment::Layer;
 
-/// How bad it is, the worst last.
+/// Severity of a finding, ascending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Nothing that was recorded is missing.
+    /// No recorded data is missing.
     Note,
-    /// A newer version may read it.
+    /// A newer version may be able to read it.
     TooNew,
-    /// Some bytes are not those that were written.
+    /// Some bytes differ from the written ones.
     Damaged,
-    /// Something that was recorded is gone.
+    /// Recorded data is gone.
     Lost,
 }
 
@@ -33,7 +33,7 @@ impl Severity {
         }
     }
 
-    /// How a check ends whose worst finding this is; none if all is well.
+    /// The failure of a check whose worst finding this is; none for a note.
     pub fn failure(self) -> Option<FailureKind> {
         match self {
             Severity::Note => None,
@@ -43,64 +43,64 @@ impl Severity {
     }
 }
 
-/// Something about one object.
+/// A fault of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The object's name, below the cluster.
     pub object: String,
-    /// What is wrong with it.
+    /// The fault.
     pub what: What,
 }
 
-/// What is wrong with an object.
+/// The kinds of faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// A layer that the catalog names is not there.
+    /// A named layer does not exist.
     Missing(Layer),
-    /// A layer has another length than was committed.
+    /// A layer's length differs from the committed length.
     Length {
-        /// Which.
+        /// The layer.
         layer: Layer,
-        /// Bytes that there are.
+        /// Actual length.
         found: u64,
-        /// Bytes that were committed.
+        /// Committed length.
         committed: u64,
     },
-    /// Bytes of a layer are not those that were written.
+    /// Bytes of a layer differ from the written ones.
     Changed {
-        /// Which.
+        /// The layer.
         layer: Layer,
-        /// Where, in words.
+        /// The places, as text.
         places: String,
     },
-    /// An `index` layer cannot be used, though its bytes are those that were committed or nearly.
+    /// An `index` layer is unusable, although its bytes match the committed ones, or nearly.
     Index {
-        /// Why not.
+        /// The reason.
         why: String,
-        /// A newer version may.
+        /// A newer version may be able to use it.
         too_new: bool,
     },
-    /// An object of the catalog.
+    /// A fault of a catalog object.
     Catalog {
-        /// What is wrong with it.
+        /// The fault, as text.
         problem: String,
         /// How bad it is.
         severity: Severity,
     },
-    /// No commit names it.
+    /// No commit names the object.
     Orphan {
         /// Its length.
         bytes: u64,
-        /// It may belong to an upload that goes on: it was put there less than a day ago.
+        /// It is less than a day old, so it may belong to an upload in progress.
         young: bool,
     },
-    /// It is nothing that Capstan puts there.
+    /// Capstan does not create such objects.
     Foreign,
 }
 
 impl Finding {
-    /// What a log says of itself. `is_rolled_up`: what the object said is in manifests, too. `is_replaced`: a
-    /// repair has named again what it named.
+    /// A finding about a log. `is_rolled_up`: manifests have the facts of the object. `is_replaced`: a repair has
+    /// named its segments again.
     pub fn of_log(problem: &Problem, is_rolled_up: bool, is_replaced: bool) -> Finding {
         let severity = match problem {
             _ if is_replaced => Severity::Note,
@@ -133,7 +133,7 @@ impl Finding {
         }
     }
 
-    /// What of the segment can be read all the same, for people; none where that is no question.
+    /// The part of the segment that stays readable, as text; none if that does not apply.
     pub fn readable(&self) -> Option<&'static str> {
         let (layer, whole) = match &self.what {
             What::Missing(layer) => (*layer, true),
@@ -168,7 +168,7 @@ impl fmt::Display for Finding {
                 write!(f, "{}: not what was written: {places}", self.object)
             }
             What::Index { why, .. } => write!(f, "{}: {why}", self.object),
-            // These name their object.
+            // These texts name their object.
             What::Catalog { problem, .. } => f.write_str(problem),
             What::Orphan { bytes, young: true } => write!(
                 f,

@@ -1,4 +1,4 @@
-//! The objects that are there against those that the catalog names.
+//! Compares existing objects with the catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use crate::catalog::Segment;
 use crate::segment::Layer;
 use crate::store::Listed;
 
-/// What nobody names for so long is of no upload that still goes on.
+/// An orphan older than this belongs to no upload in progress.
 pub(crate) const YOUNG: Duration = Duration::from_secs(24 * 3_600);
 
-/// What the objects of an hour are compared to.
+/// Result of the comparison for the objects of an hour.
 #[derive(Debug)]
 pub struct Compared {
-    /// What does not fit.
+    /// The mismatches.
     pub findings: Vec<Finding>,
-    /// Names of objects that are missing or have another length: their bytes need no look.
+    /// Names of objects that are missing or have another length: their bytes need no check.
     pub unfit: BTreeSet<String>,
 }
 
-/// Compares the objects found in an hour's folder with the segments that the catalog puts there.
+/// Compares the objects in an hour's folder with the segments that the catalog assigns to it.
 pub fn compare<'a>(
     segments: impl IntoIterator<Item = &'a Arc<Segment>>,
     found: &[Listed],
@@ -36,7 +36,7 @@ pub fn compare<'a>(
         for layer in Layer::ALL {
             let object = segment.path(layer).to_string();
             let Some(committed) = segment.layer(layer) else {
-                // One that was retired is deleted some time later.
+                // A retired layer is deleted some time later.
                 if segment.retired(layer).is_some() {
                     left.remove(object.as_str());
                 }
@@ -52,7 +52,7 @@ pub fn compare<'a>(
             unfit.insert(object.clone());
             findings.push(Finding { object, what });
         }
-        // Layers of a newer version are named, and not known here.
+        // The segment has layers of a newer version, unknown here.
         if segment.layers().any(|entry| Layer::from_name(&entry.layer).is_none()) {
             let index = segment.path(Layer::Index);
             let folder = index.as_ref().strip_suffix(Layer::Index.file()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The rolled-up catalog: its objects by themselves, versions after each other, and what they say
-//! against the logs. It goes by slots, and keeps nothing of one when it comes to the next.
+//! Checks the rolled-up catalog: each object, the sequence of versions, and their facts against the logs. It goes
+//! slot by slot and keeps only one slot in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,22 +21,22 @@ use crate::store::{Listed, Store, names};
 /// Objects that are read at a time.
 const AT_ONCE: usize = 16;
 
-/// A fact, as far as it is compared: who says it, in which commit, and what.
+/// A fact in the form for comparison: its commit and content.
 type Said = (CommitId, String);
 
-/// What the rolled-up catalog came to so far.
+/// State of the check of the rolled-up catalog.
 #[derive(Debug, Default)]
 pub(super) struct RolledUp {
     pub(super) findings: Vec<Finding>,
-    /// Its objects.
+    /// Number of its objects.
     pub(super) objects: u64,
-    /// Below which there are manifests: the wide slot, and days.
+    /// Folders with manifests: the wide slot, and days.
     pub(super) folders: Vec<Path>,
-    /// How many commits of a log it has all facts of.
+    /// Number of commits of each log whose facts are all present.
     known: BTreeMap<GenerationId, u64>,
-    /// Logs that may go on, as they are marked.
+    /// Logs with an open mark.
     open: BTreeSet<GenerationId>,
-    /// Commits that could not be read when they were rolled up.
+    /// Commits that were unreadable when they were rolled up.
     hidden: BTreeSet<CommitId>,
     newest: Option<Root>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Those of which there is something.
+    /// The slots that have objects.
     pub(super) fn slots(&self) -> impl Iterator<Item = TimeSlot> {
         let parts = self.parts.keys().map(|(slot, _)| *slot);
         self.manifests.keys().copied().chain(parts)
@@ -57,10 +57,10 @@ impl Listing {
 }
 
 impl RolledUp {
-    /// Reads all but what is of slots.
+    /// Reads all objects outside slots.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) async fn read(store: &Store) -> Result<RolledUp, Failure> {
         let mut rolled_up = RolledUp::default();
         let (folders, objects) = store.names_below(&names::catalog()).await?;
@@ -105,7 +105,7 @@ impl RolledUp {
     /// Lists the objects below one of the folders.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) async fn list(&mut self, store: &Store, folder: &Path) -> Result<Listing, Failure> {
         let mut listing = Listing::default();
         let mut listed = store.list(folder);
@@ -122,7 +122,7 @@ impl RolledUp {
         Ok(listing)
     }
 
-    /// Whether what a commit said is rolled up, so that the commit itself is not missed.
+    /// Whether the facts of a commit are rolled up, so that the commit object itself is not required.
     pub(super) fn has(&self, commit: &CommitId) -> bool {
         let known = self.known.get(&commit.of);
         known.is_some_and(|known| commit.seq < *known) && !self.hidden.contains(commit)
@@ -133,11 +133,12 @@ impl RolledUp {
         self.newest.iter().flat_map(Root::hours)
     }
 
-    /// Compares the generations that logs tell of with those that are stored. What is rolled up is missed nowhere when the last
-    /// commits of a log are gone. Logs are read before the rest of the catalog, so some may have gone on meanwhile.
+    /// Compares the generations of the logs with the stored ones. If the last commits of a log are gone, nothing is
+    /// missing as long as they are rolled up. Logs are read before the rest of the catalog, so some may have grown
+    /// meanwhile.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) async fn check_generations<'a>(
         &mut self,
         store: &Store,
@@ -146,7 +147,7 @@ impl RolledUp {
         for state in generations {
             let of = state.id();
             let Some(known) = self.known.get(&state.id()).copied() else {
-                // Before its first commit nobody looks for a log.
+                // Readers look for a log only after its first commit.
                 if state.commits() > 0 && !self.open.contains(&state.id()) {
                     let what = "it is missing, and nothing else names its log".to_owned();
                     self.add(&names::ended_generation(of), what, Severity::Damaged);
@@ -182,7 +183,7 @@ impl RolledUp {
         self.findings.push(Finding { object, what });
     }
 
-    /// Takes an object that was read; none if it cannot be.
+    /// Handles an object that was read; none if it is unreadable.
     fn take<T>(
         &mut self,
         path: &Path,
@@ -190,7 +191,7 @@ impl RolledUp {
     ) -> Result<Option<T>, Failure> {
         match read {
             Ok(Some(value)) => Ok(Some(value)),
-            // It was removed since it was listed.
+            // It was removed after it was listed.
             Ok(None) => Ok(None),
             Err(failure) => {
                 let severity = match failure.kind() {
@@ -206,11 +207,10 @@ impl RolledUp {
         }
     }
 
-    /// Checks the manifests of a slot, and what the newest one says against what the logs do; the facts that
-    /// it has.
+    /// Checks the manifests of a slot, and the newest one against the logs; returns its facts.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(super) async fn check_slot(
         &mut self,
         store: &Store,
@@ -246,7 +246,7 @@ impl RolledUp {
         }
         drop(reading);
         follow(self, &read, |version| names::manifest(slot, version), |of| &of.previous);
-        // What is wrong with each of them is told.
+        // Faults of each version are reported.
         let Some((version, newest)) = read.pop_last() else {
             self.orphans(store, slot, listing);
             return Ok(found);
@@ -256,7 +256,7 @@ impl RolledUp {
             let what = "the root names a newer version, which cannot be read".to_owned();
             self.add(&path, what, Severity::Damaged);
         }
-        // Older versions name some of them, too.
+        // Older versions name some of the parts, too.
         for part in read.values().flat_map(|older| &older.value.parts) {
             listing.parts.remove(&(slot, part.name.clone()));
         }
@@ -295,7 +295,7 @@ impl RolledUp {
         Ok(found)
     }
 
-    /// What a manifest must say, as the logs do: facts of commits that are rolled up.
+    /// The facts that a manifest must have according to the logs: facts of rolled-up commits.
     fn expected(&self, logged: &[Logged]) -> BTreeSet<Said> {
         let mut expected = BTreeSet::new();
         for Logged { by, facts, only_objects, .. } in logged {
@@ -306,7 +306,7 @@ impl RolledUp {
         expected
     }
 
-    /// Parts that nothing names. Somebody may be about to.
+    /// Orphan parts. A rollup may be about to name them.
     fn orphans(&mut self, store: &Store, slot: TimeSlot, listing: &mut Listing) {
         let of_slot = |(of, _): &(TimeSlot, String), _: &mut Listed| *of == slot;
         self.findings.extend(listing.parts.extract_if(.., of_slot).map(|(_, part)| {
@@ -317,7 +317,7 @@ impl RolledUp {
     }
 }
 
-/// Compares versions with the hashes that the ones after them hold.
+/// Compares versions with the hashes in their successors.
 fn follow<T>(
     rolled_up: &mut RolledUp,
     versions: &BTreeMap<u64, Versioned<T>>,
@@ -334,7 +334,7 @@ fn follow<T>(
     }
 }
 
-/// Ticks off what facts say, and takes the segments.
+/// Removes found facts from the expected ones, and collects the segments.
 fn take_facts(
     manifest: &Manifest,
     facts: &Facts,

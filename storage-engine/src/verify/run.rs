@@ -1,4 +1,4 @@
-//! Checking all of a store, hour by hour. IO only: what is found is decided elsewhere.
+//! Verifies a whole store, hour by hour. IO only: other modules judge the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,23 +31,23 @@ const AT_ONCE: usize = 4;
 /// Bytes of one request for a layer.
 const PIECE: u64 = 8 << 20;
 
-/// What is to be checked.
+/// The options of a check.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The hours.
+    /// The hours to check.
     pub range: TimeRange,
-    /// Read every byte. Otherwise the catalog and the `index` layers are read, and of all other
-    /// objects it is only looked whether they are there with the right length.
+    /// Read every byte. Otherwise only the catalog and the `index` layers are read, and all other objects are checked
+    /// for existence and length.
     pub deep: bool,
 }
 
-/// Hears how it goes on.
+/// Receives progress.
 pub trait Watch: Sync {
-    /// So many bytes will be read.
+    /// Total number of bytes to read.
     fn begin(&self, _bytes: u64) {}
-    /// So many more bytes were read.
+    /// Number of bytes read since the last call.
     fn read(&self, _bytes: u64) {}
-    /// Something was found.
+    /// A new finding.
     fn found(&self, _finding: &Finding) {}
     /// Whether to stop.
     fn is_stopped(&self) -> bool {
@@ -55,26 +55,26 @@ pub trait Watch: Sync {
     }
 }
 
-/// What was checked, and how it was.
+/// Report of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Logs that were followed, all there are.
+    /// Number of logs followed: all of the store.
     pub logs: u64,
     /// Their commits.
     pub commits: u64,
     /// Objects of the rolled-up catalog.
     pub rolled_up: u64,
-    /// Segments in the hours that were asked for.
+    /// Segments in the requested hours.
     pub segments: u64,
     /// Objects in these hours.
     pub objects: u64,
     /// Bytes read of them.
     pub bytes: u64,
-    /// How much was found of each severity.
+    /// Number of findings of each severity.
     pub findings: BTreeMap<Severity, u64>,
-    /// Objects that no commit names, and their bytes.
+    /// Number of orphans, and their bytes.
     pub orphans: (u64, u64),
-    /// The hour that was not finished when it was stopped, in which to go on.
+    /// The unfinished hour when the check was stopped; resume there.
     pub stopped_in: Option<Hour>,
 }
 
@@ -88,17 +88,16 @@ impl Report {
         watch.found(finding);
     }
 
-    /// The worst that was found.
+    /// The worst severity found.
     pub fn worst(&self) -> Option<Severity> {
         self.findings.keys().next_back().copied()
     }
 }
 
-/// Checks a store. What is found is told as it is found; what was asked for and what came of it
-/// is in the report.
+/// Checks a store. Findings are reported to `watch` as they occur; the report has the totals.
 ///
 /// # Errors
-/// When the store cannot be asked any more. What is wrong with the store is no error.
+/// The store cannot be read any more. Faults of the store's content are no errors.
 pub async fn verify(
     store: &Store,
     options: &Options,
@@ -121,7 +120,7 @@ pub async fn verify(
         let asked = asked.filter(|segment| is_asked_for(segment.hour, options.range));
         let read = asked.map(|segment| to_read(segment, options.deep));
         bytes = read.fold(bytes, u64::saturating_add);
-        // What was changed is told as such, and nothing is compared with it.
+        // A changed commit is reported as such, and not compared.
         if met.is_changed { Ok(()) } else { logs.keep(met) }
     })
     .await?;
@@ -141,7 +140,7 @@ pub async fn verify(
 
     let mut check =
         Check { store, options, watch, report, logs, rolled_up, replaced: walked.replaced };
-    // First what is wide, whose objects lie in hours.
+    // Wide segments first: their objects lie in hours.
     let wide = [TimeSlot::Wide].into();
     let mut goes_on = check.folder(&names::slot(TimeSlot::Wide), wide).await?;
     for (folder, hours) in check.days().await? {
@@ -155,7 +154,7 @@ pub async fn verify(
     Ok(report)
 }
 
-/// A check under way, after the logs were walked.
+/// A check in progress, after all logs were read.
 struct Check<'a, W> {
     store: &'a Store,
     options: &'a Options,
@@ -167,8 +166,8 @@ struct Check<'a, W> {
 }
 
 impl<W: Watch> Check<'_, W> {
-    /// Checks the slots below a folder of the rolled-up catalog, and the objects of its hours; false when it is to
-    /// stop.
+    /// Checks the slots below a folder of the rolled-up catalog, and the objects of its hours; false if it was
+    /// stopped.
     async fn folder(
         &mut self,
         folder: &Path,
@@ -200,8 +199,7 @@ impl<W: Watch> Check<'_, W> {
         Ok(true)
     }
 
-    /// The days that the rolled-up catalog, the logs or objects are about, and the hours of the latter two; in the
-    /// order of hours.
+    /// The days in the rolled-up catalog, the logs or the data folders, with the hours of the latter two, in order.
     async fn days(&self) -> Result<Vec<(Path, BTreeSet<TimeSlot>)>, Failure> {
         let mut days: BTreeMap<Path, BTreeSet<TimeSlot>> = BTreeMap::new();
         days.extend(self.rolled_up.folders.iter().map(|folder| (folder.clone(), BTreeSet::new())));
@@ -222,7 +220,7 @@ impl<W: Watch> Check<'_, W> {
     }
 }
 
-/// The segments whose objects lie in an hour, each once, with what became of them.
+/// The segments whose objects lie in an hour, without duplicates, with their state.
 fn of_hour(facts: Vec<Known>, hour: Hour) -> Vec<Arc<CatalogSegment>> {
     let (mut segments, mut changes, mut known) = (Vec::new(), Vec::new(), BTreeSet::new());
     for fact in facts {
@@ -248,7 +246,7 @@ fn to_read(segment: &SegmentEntry, deep: bool) -> u64 {
     segment.layers.iter().filter(read).map(|layer| layer.bytes).sum()
 }
 
-/// Objects that have no business in a store.
+/// Objects that do not belong in a store.
 async fn foreign(store: &Store) -> Result<Vec<Finding>, Failure> {
     let (folders, objects) = store.names_below(&Path::default()).await?;
     let top = folders.into_iter().chain(objects.into_iter().map(|object| object.path));
@@ -269,7 +267,7 @@ async fn foreign(store: &Store) -> Result<Vec<Finding>, Failure> {
     Ok(foreign.into_iter().map(finding).collect())
 }
 
-/// The hours that have a folder, whether a commit names something in it or not.
+/// The hours with a data folder, whether or not a commit names its objects.
 pub(crate) async fn hours_with_data(store: &Store) -> Result<BTreeSet<Hour>, Failure> {
     let (dates, _) = store.names_below(&names::data()).await?;
     let mut hours = BTreeSet::new();
@@ -318,7 +316,7 @@ async fn check_hour(
     Ok(true)
 }
 
-/// Reads what is to be read of a segment: what is wrong, and how many bytes were read.
+/// Checks a segment: returns its findings, and the number of bytes read.
 async fn check_segment(
     store: &Store,
     segment: &CatalogSegment,
@@ -329,7 +327,7 @@ async fn check_segment(
     let entry = &*segment.now();
     let (mut findings, mut bytes) = (Vec::new(), 0);
     let mut opened = None;
-    // The index layer first: it says where in the others something was changed.
+    // The index layer first: it locates changes in the others.
     for layer in Layer::ALL.into_iter().rev() {
         let path = entry.path(layer);
         let Some(committed) = entry.layer(layer).filter(|_| !unfit.contains(path.as_ref())) else {
@@ -362,7 +360,7 @@ async fn check_segment(
     Ok((findings, bytes))
 }
 
-/// What an `index` layer says of the other layers and the commit does not, if anything.
+/// A contradiction between an `index` layer and the commit about the other layers, if any.
 fn disagreement(entry: &SegmentEntry, segment: &Segment) -> Option<String> {
     let said = |layer: Layer| {
         let known = segment.meta().layers.iter().find(|of| of.layer == layer.name())?;
@@ -370,14 +368,14 @@ fn disagreement(entry: &SegmentEntry, segment: &Segment) -> Option<String> {
     };
     let committed = |layer| entry.layer(layer).map(|of| (of.bytes, of.sha256.as_str()));
     let others = Layer::ALL.into_iter().filter(|layer| *layer != Layer::Index);
-    // A layer that the catalog has not any more was deleted.
+    // A layer that was retired is not in the catalog any more.
     let mut unlike = others
         .filter(|layer| committed(*layer).is_some_and(|committed| said(*layer) != Some(committed)));
     let layer = unlike.next()?;
     Some(format!("it was written with another {} layer than is committed", layer.name()))
 }
 
-/// Reads all of a layer, piece by piece, and judges it.
+/// Reads a whole layer, piece by piece, and judges it.
 async fn check_layer(
     store: &Store,
     path: &Path,
@@ -388,7 +386,7 @@ async fn check_layer(
     let mut hasher = Sha256::new();
     for start in (0..committed.bytes).step_by(PIECE as usize) {
         let end = committed.bytes.min(start + PIECE);
-        // It may have been deleted since it was listed.
+        // It may have been deleted after it was listed.
         match present(store.get_range(path, start..end).await)? {
             Some(piece) => hasher.update(&piece),
             None => return Ok(Some(What::Missing(layer))),

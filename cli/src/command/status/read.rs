@@ -1,4 +1,4 @@
-//! What `status` shows, asked in one statement, so that all of it is of one moment.
+//! Reads the contents of `status` in one statement, so that all of it shows one moment.
 
 use arrow::array::RecordBatch;
 use capstan_model::{Failure, Time, TimeRange};
@@ -8,10 +8,10 @@ use super::{LossLine, Span, Status};
 use crate::command::asked::{Asked, is_rest_of_answer, touching};
 use crate::command::cells;
 
-/// Asks for the status of a range. The second is what is missing in it.
+/// Reads the status of a range. The second value is what is missing in it.
 ///
 /// # Errors
-/// What the store or the server says.
+/// Any failure of the store or the server.
 pub(super) async fn status(
     asked: &Asked,
     range: TimeRange,
@@ -69,8 +69,7 @@ fn statement(range: TimeRange) -> String {
     )
 }
 
-/// The newest packets of a recorder may be so much later than the moment up to which it can say that it listened,
-/// nanoseconds.
+/// The newest packets of a recorder may be this much later than the end of its coverage, nanoseconds.
 const TAIL: i64 = 10_000_000_000;
 
 #[derive(Debug, Default)]
@@ -79,18 +78,18 @@ struct Found {
     listened: Vec<TimeRange>,
     /// From the oldest to the newest packet.
     packets: Option<TimeRange>,
-    /// Those of which it is not known when they were come first.
+    /// Those at an unknown time come first.
     losses: Vec<(Option<TimeRange>, LossLine)>,
 }
 
-/// Whether a problem is about a time that is asked about. A side that cannot be told has no bound.
+/// Whether a problem concerns the selected range. An unknown side is unbounded.
 fn hides(from: Option<Time>, to: Option<Time>, asked: TimeRange) -> bool {
     let range = TimeRange { start: from.unwrap_or(Time::MIN), end: to.unwrap_or(Time::MAX) };
     range.intersect(&asked).is_some()
 }
 
-/// Of when nothing says whether anybody listened: between the stretches in which somebody did, and where packets
-/// are before the first or after the last.
+/// Times with unknown coverage: between the covered ranges, and where packets are before the first or after the
+/// last.
 fn unknown(listened: &[TimeRange], packets: Option<TimeRange>) -> Vec<TimeRange> {
     let mut unknown: Vec<TimeRange> = listened
         .windows(2)

@@ -1,5 +1,5 @@
-//! The server that `capstan up` runs as a process of its own: the same command, which finds its
-//! listeners where standard input and output would be.
+//! The server process of `capstan up`: the same command, with its listening sockets as standard input and
+//! output.
 
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -19,17 +19,17 @@ use crate::settings::Settings;
 /// Names the recorder's process to the server's.
 pub(super) const PARENT: &str = "CAPSTAN_UP_RECORDER";
 
-/// How much sooner than others the kernel ends the server when memory runs out, of 1,000.
+/// Added to the server's out-of-memory score, of 1,000: the kernel kills it before others.
 const SOONER: i32 = 500;
 
 /// The recorder's process, if this one is its server.
 pub(super) fn parent() -> Option<u32> {
     let named = std::env::var(PARENT).ok()?.parse().ok()?;
-    // Whoever sets the variable by chance is not the parent.
+    // The variable may be set by chance: only a real parent matches.
     (parent_id() == named).then_some(named)
 }
 
-/// Serves until the recorder says so, or is no more.
+/// Serves until the recorder requests a stop, or is gone.
 pub(super) fn run(
     arguments: &Arguments,
     settings: &Settings,

@@ -1,4 +1,4 @@
-//! Keeps a server running beside the recorder.
+//! Keeps a server process running beside the recorder.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -19,9 +19,9 @@ use crate::output;
 const START: Duration = Duration::from_secs(10);
 /// The longest wait before the server is started again.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How often it is looked whether the server still runs.
+/// Interval of the checks whether the server still runs.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the server may take to stop before it is killed: it gives answers ten seconds.
+/// Time-out for the server to stop before it is killed: its answers have ten seconds to end.
 const STOPPING: Duration = Duration::from_secs(15);
 
 /// What to do when the server has ended.
@@ -33,7 +33,7 @@ enum Next {
     Again(Duration),
 }
 
-/// Decides by how the server ended, how long it ran, and how often it has ended soon before that.
+/// Decides by how the server ended, how long it ran, and how many short runs came before.
 fn next(first: bool, by_itself: bool, ran: Duration, soon_before: u32) -> Next {
     if first && by_itself && ran < START {
         return Next::GiveUp;
@@ -58,7 +58,7 @@ impl Keeper {
         Ok(Keeper { flight, http, stopped: Mutex::new(false), told: Condvar::new() })
     }
 
-    /// Starts the server, and goes on until told to stop; `given_up` runs if it cannot start.
+    /// Starts the server, and restarts it until a stop is requested; `given_up` runs if it cannot start.
     pub(super) fn start(
         keeper: &Arc<Keeper>,
         given_up: impl FnOnce() + Send + 'static,
@@ -89,7 +89,7 @@ impl Keeper {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits, but not once it is to stop. Whether it is.
+    /// Waits, but returns early on a stop. Returns whether to stop.
     fn wait(&self, longest: Duration) -> bool {
         let waited = self.told.wait_timeout_while(self.lock(), longest, |stopped| !*stopped);
         *waited.unwrap_or_else(PoisonError::into_inner).0

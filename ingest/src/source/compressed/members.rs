@@ -1,8 +1,8 @@
-//! Compressed members one after the other: gzip members (RFC 1952), zstd frames (RFC 8878) and LZ4
-//! frames, skippable frames between them, also of several kinds in one stream.
+//! Concatenated compressed members: gzip members (RFC 1952), zstd frames (RFC 8878) and LZ4 frames,
+//! with skippable frames between them. One stream may mix them.
 //!
-//! What stands behind the last member and begins none is no capture. Zeros are padding, and another
-//! member may follow them; anything else is counted, so that it can be told.
+//! Bytes after the last member that start no member are not part of the capture. Zeros are padding,
+//! and another member may follow them. All other trailing bytes are counted and reported.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 
 use super::Progress;
 
-/// Bytes read at once below a decompressor.
+/// Bytes per read of compressed input.
 const COMPRESSED_CHUNK: usize = 128 * 1024;
 
-/// What a member is, by its first four bytes.
+/// The format of a member, by its first four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Gzip,
@@ -28,19 +28,19 @@ const MAGIC: [(Kind, &[u8]); 3] = [
     (Kind::Lz4, &[0x04, 0x22, 0x4d, 0x18]),
 ];
 
-/// Whether a frame without data of its own begins so (RFC 8878 section 3.1.2).
+/// Whether a skippable frame begins like this (RFC 8878 section 3.1.2).
 fn is_skippable(first: &[u8]) -> bool {
     matches!(first, [0x50..=0x5f, 0x2a, 0x4d, 0x18])
 }
 
-/// A stream whose next bytes can be looked at.
+/// A stream with peek.
 pub(super) struct Stream<R> {
     inner: BufReader<R>,
-    /// Bytes that were looked at and are still to be given: `front[start..end]`.
+    /// Peeked bytes not yet consumed: `front[start..end]`.
     front: [u8; 4],
     start: usize,
     end: usize,
-    /// It was read at its end.
+    /// The end of the stream was reached.
     ended: bool,
 }
 
@@ -50,7 +50,7 @@ impl<R: Read> Stream<R> {
         Stream { inner, front: [0; 4], start: 0, end: 0, ended: false }
     }
 
-    /// The next four bytes, or as many as there are. They are still to be read.
+    /// The next four bytes, or fewer at the end, without consuming them.
     fn peek(&mut self) -> io::Result<&[u8]> {
         self.front.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -66,7 +66,7 @@ impl<R: Read> Stream<R> {
         Ok(self.front.get(..self.end).unwrap_or_default())
     }
 
-    /// What kind of member comes next, behind skippable frames; none if none does.
+    /// The format of the next member after skippable frames. None if there is none.
     ///
     /// # Errors
     /// Reading failed, or the stream ends inside a skippable frame.
@@ -88,7 +88,7 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// Steps over zeros: how many there were.
+    /// Skips zeros and returns their count.
     fn skip_zeros(&mut self) -> io::Result<u64> {
         let mut skipped = 0;
         loop {
@@ -139,11 +139,11 @@ impl<R: Read> BufRead for Stream<R> {
     }
 }
 
-/// A decompressor in one member.
+/// The decompressor of one member.
 enum Member<R: Read> {
     Gzip(flate2::bufread::GzDecoder<Stream<R>>),
     Zstd(zstd::stream::read::Decoder<'static, Stream<R>>),
-    /// It takes a stream that ends between two blocks for a whole frame; here it is an error.
+    /// The decoder accepts a stream that ends between two blocks. Here that is an error.
     Lz4(lz4_flex::frame::FrameDecoder<Stream<R>>),
 }
 
@@ -182,9 +182,9 @@ impl<R: Read> Member<R> {
     }
 }
 
-/// What all members of a stream hold.
+/// The decompressed content of all members of a stream.
 pub(super) struct Members<R: Read> {
-    /// None behind the last one, and after an error between two.
+    /// None after the last member, and after an error between two.
     member: Option<Member<R>>,
     progress: Arc<Progress>,
 }
@@ -195,7 +195,7 @@ impl<R: Read> Members<R> {
         Ok(Members { member: Some(Member::new(first, stream)?), progress })
     }
 
-    /// The member behind the one that ended; none at the end of the stream.
+    /// The next member. None at the end of the stream.
     fn next(&self, mut stream: Stream<R>) -> io::Result<Option<Member<R>>> {
         let mut padding = 0;
         loop {
@@ -207,7 +207,7 @@ impl<R: Read> Members<R> {
             if first.is_empty() {
                 return Ok(None);
             }
-            // A part of a magic number is any bytes; all of gzip's, and no more, begin a member.
+            // A partial magic number may be any bytes. Only the whole gzip magic starts a member.
             if MAGIC.iter().any(|(_, magic)| first.starts_with(magic)) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -1,4 +1,4 @@
-//! One interface that is captured on: its packet socket, ring and counters.
+//! The capture of one interface: packet socket, kernel ring and counters.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ use super::{current_time, sys};
 
 /// Raw IP over whatever is below (`linux/if_arp.h`); libc has no name for it.
 const ARPHRD_RAWIP: u16 = 519;
-/// How long an ended capture's last block is waited for, whatever it says.
+/// Maximum wait for the last block of an ended capture.
 const LAST_BLOCK: Duration = Duration::from_secs(2);
 /// Well above what a packet on its way in needs to get into the ring.
 pub(super) const ON_ITS_WAY: Duration = Duration::from_millis(20);
@@ -43,17 +43,17 @@ pub(super) struct Capture {
     pub(super) ring: BlockRing,
     /// The block that comes next.
     pub(super) head: usize,
-    /// Since when nothing new comes in, and what there is is only drained.
+    /// Start of draining: no new packets enter the ring.
     ending: Option<Instant>,
     /// The same, by the system's clock.
     ended_at: Time,
-    /// Until when the kernel's count of dropped packets is known.
+    /// The time of the last reading of the drop counter.
     counted_at: Time,
     retire: Duration,
     socket: OwnedFd,
 }
 
-/// What the kernel counted since it was last asked.
+/// Kernel counters since their last reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counted {
     /// Packets put in the ring.
@@ -62,15 +62,15 @@ pub(super) struct Counted {
     pub(super) dropped: u64,
     /// How often the ring became full.
     pub(super) freezes: u64,
-    /// When it was asked before, or when capturing began.
+    /// The previous reading, or the start of the capture.
     pub(super) since: Time,
-    /// When it was asked.
+    /// This reading.
     pub(super) until: Time,
 }
 
 impl Capture {
-    /// Starts capturing. The socket hears nothing before its ring is ready, so
-    /// that every packet from the first on is either in the ring or counted.
+    /// Starts a capture. The socket receives nothing before its ring is ready, so every packet is
+    /// either in the ring or counted as a drop.
     pub(super) fn open(
         link: &Link,
         shape: Shape,
@@ -127,14 +127,14 @@ impl Capture {
         self.ring.block(self.head).and_then(|block| BlockHeader::read(block))
     }
 
-    /// Gives the block that came next back, and goes on to the one after it.
+    /// Releases the next block and advances.
     pub(super) fn finish_block(&mut self) {
         self.ring.release(self.head);
         self.head = (self.head + 1) % self.ring.blocks();
     }
 
-    /// From when on packets may lie in the ring that were not given yet, as seen at `now` by the system's clock; none if that
-    /// cannot be told.
+    /// The earliest time of undelivered packets in the ring, seen at `now` by the system clock. None
+    /// if unknown.
     pub(super) fn unread_since(&mut self, now: Time) -> Option<Time> {
         // The hint comes first and readiness last: a block handed over in between is seen.
         let packets = self.ring.packets_hint(self.head);
@@ -149,7 +149,7 @@ impl Capture {
         Frame::read(block, header.first).map(|frame| frame.time)
     }
 
-    /// Takes what the kernel counted; it starts again at zero.
+    /// Reads the kernel counters, which resets them to zero.
     pub(super) fn take_counted(&mut self) -> io::Result<Counted> {
         let since = std::mem::replace(&mut self.counted_at, current_time());
         let bytes: [u8; 12] = sys::option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS)?;
@@ -176,7 +176,7 @@ impl Capture {
         Ok(i32::from_ne_bytes([a, b, c, d]) == self.index)
     }
 
-    /// Lets nothing more in.
+    /// Stops accepting packets.
     pub(super) fn end(&mut self, now: Instant) -> io::Result<()> {
         if self.ending.is_none() {
             self.ended_at = current_time();
@@ -213,10 +213,11 @@ impl Capture {
     }
 }
 
-/// From when on packets may be unread, of a ring whose next block was handed over and begins with a packet of that time, or was not
-/// handed over and has packets or none. Pure.
+/// The earliest time of undelivered packets in a ring. The next block is either handed over and
+/// begins with a packet at `first`, or not handed over, with or without packets. Pure.
 ///
-/// A block that is not full is handed over `retire` after its first packet, by a timer that may be late by as much.
+/// The kernel hands over a block that is not full `retire` after its first packet, by a timer that
+/// may be late by as much.
 fn unread_since(now: Time, first: Option<Time>, has_packets: bool, retire: Duration) -> Time {
     let back = |time: Time, by: Duration| {
         Time(time.0.saturating_sub(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))

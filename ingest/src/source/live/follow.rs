@@ -1,4 +1,4 @@
-//! Which interfaces are captured on: at the start, and as they come and go.
+//! Tracks the captured interfaces: at the start, and as they appear and disappear.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;

@@ -1,9 +1,9 @@
-//! What a ring's block holds: headers (`linux/if_packet.h`), and frames that are
-//! completed in place to what was on the wire.
+//! Contents of a ring block: headers (`linux/if_packet.h`) and frames, which are restored in place
+//! to wire format.
 //!
-//! The kernel keeps two things beside the frame: the outermost VLAN tag, and, of
-//! interfaces without a link header we know, everything below the network
-//! protocol. [`HEADROOM`] bytes are left free before every frame to put them back.
+//! The kernel stores two things outside the frame: the outermost VLAN tag and, for interfaces
+//! without a known link header, everything below the network protocol. [`HEADROOM`] free bytes
+//! before every frame hold them when they are restored.
 
 use std::ops::Range;
 

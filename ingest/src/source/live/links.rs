@@ -1,7 +1,7 @@
-//! Which network interfaces there are, and word that they changed: rtnetlink(7).
+//! Lists network interfaces and reports changes: rtnetlink(7).
 //!
-//! Changes are only a reason to list again: the list is the one source of truth,
-//! and a lost notice (the socket's buffer is small) is then a notice like any other.
+//! A change notice only triggers a new listing, which is the single source of truth. A lost notice
+//! (the socket buffer is small) then counts as a notice.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

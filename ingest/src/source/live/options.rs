@@ -1,5 +1,4 @@
-//! What a live capture is asked for, what it answers when it cannot, and how it
-//! is stopped.
+//! Options, errors and the stop handle of a live capture.
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::sync::Arc;

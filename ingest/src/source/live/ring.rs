@@ -1,8 +1,8 @@
 //! The memory shared with the kernel: a ring of blocks (packet(7), TPACKET_V3).
 //!
-//! A block belongs to the kernel or to us, told by its status word. The kernel
-//! fills a block, sets the word, and touches the block no more until we clear
-//! the word again. This module keeps that bargain; it reads no packet.
+//! The status word of a block says whether the kernel or this process owns it. The kernel fills a
+//! block, sets the word, and leaves the block alone until we clear the word. This module keeps that
+//! protocol. It reads no packet.
 
 #![allow(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! The system calls that live capture needs and std does not have, each behind
-//! a safe function. Nothing here knows what the bytes mean.
+//! System calls for live capture that std lacks, each behind a safe function. This module does not
+//! interpret the bytes.
 
 #![allow(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Networks for tests: a network namespace with interfaces of its own, where
-//! nothing is heard but what the test sends. It needs root and iproute2.
+//! Test networks: a network namespace with its own interfaces, which carries only the test's
+//! packets. It needs root and iproute2.
 
 #![allow(unsafe_code)]
 

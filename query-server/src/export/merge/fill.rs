@@ -1,4 +1,4 @@
-//! From one segment into sorted runs, within the memory there is.
+//! Reads one segment into sorted runs, within the memory budget.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -16,9 +16,9 @@ use crate::export::records::Arena;
 use crate::export::run::Run;
 use crate::view::OpenSegment;
 
-/// What is read next of a segment.
+/// The next part of a segment to read.
 enum Coming {
-    /// Some flows, on their way.
+    /// Some flows, being fetched.
     Slice(Slice, Prefetch<Fetched>),
     /// One flow part that is larger than a slice.
     Large(Slice),
@@ -30,12 +30,12 @@ struct Filling<'a> {
     segment: &'a Segment,
     beside: &'a SegmentExtras,
     arena: Arena,
-    /// Its place among those that are merged.
+    /// Its index among the merged segments.
     place: usize,
 }
 
 impl Merge<'_> {
-    /// Reads the selected packets of a segment, the next ones while some are put together.
+    /// Reads the selected packets of a segment, and prefetches the next ones meanwhile.
     pub(super) async fn read(
         &mut self,
         reading: &mut Reading,
@@ -79,7 +79,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Puts the packets of a slice together.
+    /// Assembles the packets of a slice.
     fn fill(
         &mut self,
         slice: &Slice,
@@ -94,7 +94,7 @@ impl Merge<'_> {
         fetched.assemble(slice, range, to.beside, &mut to.arena)
     }
 
-    /// A slice could not be read: halves of it are, until it is known which flows that is about.
+    /// After a failed read of a slice, bisects it to find the damaged flows.
     async fn halve(
         &mut self,
         slice: Slice,
@@ -119,8 +119,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Reads a flow part that is larger than a slice, piece by piece. Damage ends it; what
-    /// came before stays.
+    /// Reads a flow part that is larger than a slice, piece by piece. Stops at damage; earlier packets stay.
     async fn fill_large(&mut self, slice: &Slice, to: &mut Filling<'_>) -> Result<(), Failure> {
         let range = self.what.selection.range;
         let mut part = match LargePart::begin(to.open, slice, self.slice_bytes) {
@@ -143,10 +142,10 @@ impl Merge<'_> {
         }
     }
 
-    /// Makes room for packets of so many bytes: first from the runs of other segments, the
-    /// largest first, then from what was read of this one.
+    /// Frees memory for packets of this many bytes: first spills runs of other segments, the largest first, then
+    /// the packets of this one.
     fn make_room(&mut self, arena: &mut Arena, bytes: usize, place: usize) -> Result<(), Failure> {
-        // Stored and raw bytes of this slice and of those on their way.
+        // Stored and raw bytes of this slice and of prefetched ones.
         let slices = self.slice_bytes.saturating_mul(4);
         let allowed = self.memory.saturating_sub(usize::try_from(slices).unwrap_or(usize::MAX));
         while self.resident() + arena.memory() + bytes > allowed {
@@ -167,7 +166,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// Sorts what was read and lets it take part in the merge.
+    /// Sorts the packets that were read and adds them to the merge as a run.
     fn add_run(&mut self, mut arena: Arena, segment: usize) {
         arena.sort(self.what.order == Order::Time);
         let run = Run::new(arena);

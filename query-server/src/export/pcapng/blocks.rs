@@ -35,7 +35,7 @@ pub struct Statistics {
     pub delivered: Option<u64>,
 }
 
-/// What became of a block that was to be written.
+/// The outcome of writing a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It was written.

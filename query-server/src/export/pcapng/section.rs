@@ -1,4 +1,4 @@
-//! What a section says of itself, and what those sections of sources said that its packets are of.
+//! Section headers: the file's own options, and those of the source sections of its packets.
 
 use capstan_model::Block;
 use capstan_model::block::block_type;
@@ -15,7 +15,7 @@ mod code {
 /// Bytes of a section header's body before its options.
 const FIXED: usize = 16;
 
-/// What a section says of itself.
+/// The options of a section header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Section {
     /// The machine that captured.
@@ -24,7 +24,7 @@ pub struct Section {
     pub os: Option<String>,
     /// The program that wrote the file.
     pub application: Option<String>,
-    /// Anything else that should be read with it, such as how complete it is.
+    /// Further remarks, such as how complete the file is.
     pub comments: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ pub struct Section {
 pub struct SourceSection(Vec<u8>);
 
 impl SourceSection {
-    /// Takes them from a block. None if it is no section header, or its options are damaged.
+    /// Reads them from a block. None if it is not a section header, or its options are damaged.
     pub fn of(block: &Block) -> Option<SourceSection> {
         if block.block_type != block_type::SECTION_HEADER || block.big_endian {
             return None;
@@ -48,10 +48,10 @@ impl SourceSection {
     }
 }
 
-/// Writes the options of a section whose packets are of these sections of sources.
+/// Writes the options of a section whose packets come from these source sections.
 ///
-/// Of one all options are written as they are. Of several, what they all say is written as their
-/// own option, and what they say differently as comments: one section has one machine.
+/// Of one source section all options are written unchanged. Of several, common values are written as options,
+/// and differing ones as comments: one section has one machine.
 pub(super) fn options(section: &Section, sources: &[SourceSection], out: &mut Vec<u8>) {
     let mut options = Options::new(out);
     let Section { hardware, os, application, comments } = section;

@@ -1,4 +1,4 @@
-//! What Flight SQL commands are answered with, and the values a client binds.
+//! The answers of Flight SQL commands, and the parameter values of a client.
 
 use std::panic::AssertUnwindSafe;
 
@@ -46,7 +46,7 @@ pub(in crate::flight) fn offer(
     Ok(Response::new(info))
 }
 
-/// Rows that are all there already.
+/// Rows that are all available already.
 pub(super) fn one(batch: Result<RecordBatch, Failure>) -> Get {
     let batch = batch.map_err(failed)?;
     Ok(Response::new(wire::encode(batch.schema(), stream::iter([Ok(batch)]))))
@@ -59,8 +59,8 @@ pub(super) fn encode_schema(schema: &Schema) -> Result<Bytes, Status> {
     Ok(bytes)
 }
 
-/// The row a client binds. What it sends is decoded by Arrow's reader, which is
-/// not hardened: should it panic, this call fails and no other.
+/// The row of parameters from a client. Arrow's reader, which decodes it, is not hardened: if it panics, only
+/// this call fails.
 pub(super) async fn bound(stream: PeekableFlightDataStream) -> Result<Option<RecordBatch>, Status> {
     let read = async {
         let data = stream.map(|data| {

@@ -24,7 +24,7 @@ struct Stretch<'a> {
     recorder: String,
     generation: u32,
     interface: Option<u32>,
-    /// None of a loss of which it is not known when it was.
+    /// None for a loss at an unknown time.
     range: Option<TimeRange>,
     /// Set for a loss.
     lost: Option<&'a Loss>,
@@ -57,7 +57,7 @@ pub(super) fn coverage(contents: &Contents) -> Vec<ArrayRef> {
         });
     }
     let all = || rows.iter();
-    // 0 is stored where it cannot be told.
+    // 0 is stored for unknown.
     let told = |value: u64| (value > 0).then_some(value);
     vec![
         texts(all().map(|row| Some(row.recorder.clone()))),

@@ -1,4 +1,4 @@
-//! `writers`, `problems`, `store`: who wrote, and what is wrong with it.
+//! `writers`, `problems`, `store`: the generations, and problems of the store.
 
 use capstan_model::{Time, TimeRange};
 use capstan_storage_engine::catalog::{GenerationState, WriterInfo};
@@ -31,7 +31,7 @@ pub(super) const PROBLEMS: Columns = &[
     ("end_time", Kind::Time, true),
 ];
 
-/// What is wrong and hides nothing.
+/// Kind of a problem that hides nothing.
 const NOTE: &str = "note";
 
 pub(super) const STORE: Columns = &[("place", Kind::Text, false), ("cluster", Kind::Text, false)];
@@ -46,7 +46,7 @@ fn source_sha256(state: &GenerationState) -> Option<String> {
     state.source_read().filter(|_| complete).map(|mark| mark.sha256.clone())
 }
 
-/// A source that is damaged was not imported whole, although nothing more can be had of it.
+/// A damaged source was not imported completely, although nothing more can be read from it.
 fn is_complete(state: &GenerationState) -> bool {
     let damaged = state.source_read().is_some_and(|mark| mark.damaged);
     !damaged && state.finished().is_some_and(|end| end.complete)

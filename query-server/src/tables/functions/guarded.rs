@@ -1,10 +1,10 @@
-//! Functions that make long values of short ones, with a limit on what they make.
+//! Functions that make long values from short ones, with a limit on their results.
 //!
-//! `repeat('x', 1000000000)` is 25 bytes of SQL and a gigabyte of memory, taken in one go where
-//! nobody can stop it. So what such a function would make of some rows is computed from lengths
-//! first, and too much is refused. Every function that is registered is judged, here or in the
-//! list of `tests`, as one whose values are about as long as what it is given. Many of those over
-//! one long value take as much, so they are refused where a question holds all it may already.
+//! `repeat('x', 1000000000)` is 25 bytes of SQL and a gigabyte of memory, allocated in one step that cannot be
+//! cancelled. So the size of the result is first computed from lengths, and too much is refused. Every
+//! registered function is classified, here or in the list of `tests`, as one whose results are about as long as
+//! its arguments. Many of those over one long value use as much memory, so they are refused once the query has
+//! used up its memory.
 
 use std::sync::Arc;
 
@@ -31,16 +31,16 @@ use crate::questions;
 /// Most bytes of one value: a longer row could not be sent.
 const MOST_OF_ONE: u64 = 64 << 20;
 
-/// Most bytes that are made at once.
+/// Most bytes that are made for one batch.
 const MOST_AT_ONCE: u64 = 256 << 20;
 
-/// Most steps of comparing two values letter by letter, for the rows that are worked on at once.
+/// Most steps of comparing two values letter by letter, for one batch.
 const MOST_STEPS: u64 = 1 << 30;
 
-/// Values that are not looked at closer where a function makes about what it is given, bytes.
+/// Arguments that are not examined where a function's result is about as long as they are, bytes.
 const SHORT: usize = 1 << 20;
 
-/// What a function makes, by its name; none if that is about what it is given.
+/// The growth class of a function, by name; none if its result is about as long as its arguments.
 pub(super) fn made_by(name: &str) -> Option<Made> {
     Some(match name {
         "repeat" => Made::Repeated,
@@ -63,16 +63,16 @@ pub(super) fn made_by(name: &str) -> Option<Made> {
     })
 }
 
-/// The function with a limit, if it makes long values of short ones.
+/// The function with a limit, if it makes long values from short ones.
 pub(super) fn guard(function: &Arc<ScalarUDF>) -> Option<ScalarUDF> {
     made_by(function.name()).map(|made| limit(function, made))
 }
 
-/// The function of a call with a limit, if it has none and makes values of any length.
+/// The function of a call with a limit, if it has none and its results have any length.
 pub(super) fn guard_call(call: &ScalarFunction, schema: &DFSchema) -> Option<ScalarUDF> {
     let (function, inner) = (&call.func, call.func.inner());
     let is_own = inner.is::<Guarded>() || inner.is::<Concat>() || inner.is::<Marker>();
-    // A field of a struct is taken, not made, and known to the query engine by its type.
+    // A struct field is a reference, not a new value, and the query engine recognises it by its type.
     if is_own || function.name() == "get_field" {
         return None;
     }
@@ -92,7 +92,7 @@ fn is_any_length(of: &DataType) -> bool {
     of.is_string() || of.is_binary() || of.is_nested()
 }
 
-/// Whether a function makes long values of short ones.
+/// Whether a function makes long values from short ones.
 pub(super) fn is_guarded(function: &ScalarUDF) -> bool {
     function.inner().downcast_ref::<Guarded>().is_some_and(|own| own.made != Made::Plain)
 }
@@ -103,14 +103,14 @@ struct Guarded {
     made: Made,
 }
 
-/// What may be made, bytes; for [`Made::Compared`], steps.
+/// The limit, bytes; for [`Made::Compared`], steps.
 struct Most {
     one: u64,
     at_once: u64,
 }
 
 impl Most {
-    /// Of a small budget a value takes no more than a part, as it is copied on its way.
+    /// With a small budget a value may use only a part of it, as it is copied later.
     fn of(made: Made, budget: usize) -> Most {
         let budget = u64::try_from(budget).unwrap_or(u64::MAX);
         match made {
@@ -120,10 +120,10 @@ impl Most {
     }
 }
 
-/// Refuses to make too much of these rows.
+/// Refuses results that are too large for these rows.
 ///
 /// # Errors
-/// It would be too much; the question was stopped, or holds all it may.
+/// Too large; the query was cancelled, or has used up its memory.
 pub(super) fn check(name: &str, made: Made, args: &ScalarFunctionArgs) -> Result<()> {
     questions::check()?;
     if made == Made::Plain && is_short(&args.args) {
@@ -164,7 +164,7 @@ pub(super) fn check(name: &str, made: Made, args: &ScalarFunctionArgs) -> Result
             false => Ok(()),
         };
     }
-    // What is the same for all rows may be written out for each of them.
+    // A value that is the same for all rows may be copied for each of them.
     let rows = args.number_rows.max(1);
     let copies = if reading.is_one() { rows as u64 } else { 1 };
     let all = sum.saturating_mul(copies);
@@ -185,7 +185,7 @@ pub(super) fn check(name: &str, made: Made, args: &ScalarFunctionArgs) -> Result
     Ok(())
 }
 
-/// Whether values are so short that what is made of them is, too.
+/// Whether the arguments are so short that the result is, too.
 fn is_short(args: &[ColumnarValue]) -> bool {
     let bytes = args.iter().map(|value| match value {
         ColumnarValue::Array(values) => values.get_array_memory_size(),
@@ -194,7 +194,7 @@ fn is_short(args: &[ColumnarValue]) -> bool {
     bytes.fold(0, usize::saturating_add) <= SHORT
 }
 
-/// Bytes of a value that is written in a statement.
+/// Bytes of a literal.
 fn written(expression: &Expr) -> u64 {
     match expression {
         Expr::Literal(value, _) => value.size() as u64,
@@ -238,14 +238,15 @@ impl ScalarUDFImpl for Guarded {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        // It may put texts together, too. Others are simplified always: some cannot be computed.
+        // Simplification may concatenate texts, too. Other functions are always simplified: some cannot be
+        // computed.
         let joins = matches!(self.made, Made::Joined | Made::JoinedBy);
         let is_long =
             || args.iter().map(written).fold(0, u64::saturating_add) > planning::MOST_PLANNED;
         if joins && is_long() {
             return Ok(ExprSimplifyResult::Original(args));
         }
-        // What another function would be put in its place has no limit.
+        // A function that replaces it has no limit.
         match self.inner.simplify(args.clone(), info)? {
             ExprSimplifyResult::Original(args) => Ok(ExprSimplifyResult::Original(args)),
             ExprSimplifyResult::Simplified(Expr::ScalarFunction(call)) => match guard(&call.func) {

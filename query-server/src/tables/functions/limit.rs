@@ -1,9 +1,8 @@
-//! Puts limits where a statement has none.
+//! Adds limits to expressions that bypass the function registry.
 //!
-//! Functions stand in the registry with their limit, but a statement names some otherwise: `[a, b]`,
-//! `{a: b}` and `list || list` are functions of the query engine's own, and `text || text` is an
-//! operator. Those are replaced once types are known and before anything is computed. So are texts that are made decimal
-//! numbers.
+//! Functions in the registry have their limit, but some syntax bypasses it: `[a, b]`, `{a: b}` and `list ||
+//! list` are functions of the query engine's own, and `text || text` is an operator. Those are replaced after
+//! type resolution and before anything is computed. So are casts from text to decimal numbers.
 
 use std::sync::Arc;
 
@@ -22,7 +21,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::{concat, guarded, number, window};
 
-/// The rule; see the module.
+/// The analyzer rule; see the module.
 #[derive(Debug)]
 pub(crate) struct Limit {
     concat: Arc<ScalarUDF>,
@@ -95,7 +94,7 @@ impl Limit {
     }
 }
 
-/// Whether a function makes decimal numbers of what it takes: `arrow_cast(…, 'Decimal128(38, 2)')`.
+/// Whether a function casts its argument to decimal numbers: `arrow_cast(…, 'Decimal128(38, 2)')`.
 fn is_cast(of: &ScalarFunction, schema: &DFSchema) -> bool {
     let makes_numbers = || {
         let made = Expr::ScalarFunction(of.clone()).get_type(schema);

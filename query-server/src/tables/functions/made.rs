@@ -1,4 +1,4 @@
-//! How long values get that functions make, told from what they are given.
+//! Estimates the length of a function's result from its arguments.
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
@@ -10,7 +10,7 @@ use datafusion::logical_expr::ColumnarValue;
 
 use crate::questions;
 
-/// What a function makes of its arguments.
+/// How the length of a result follows from the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Made {
     /// The first as often as the second says.

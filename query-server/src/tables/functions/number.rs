@@ -1,5 +1,5 @@
-//! Texts that are read as decimal numbers are short: the query engine reads a long one with a call in a call for each 38
-//! digits, and a text of 20 MB takes all of a thread's stack, which ends the process.
+//! Limits text that is parsed as a decimal number: the query engine recurses once for each 38 digits, and a text
+//! of 20 MB overflows a thread's stack, which ends the process.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use datafusion::logical_expr::{
 
 use super::usage;
 
-/// Most bytes of a text that is read as a decimal number. The longest number has 76 digits.
+/// Most bytes of a text that is parsed as a decimal number. The longest number has 76 digits.
 const MOST: usize = 1_000;
 
 const NAME: &str = "number_text";
 
-/// A function that gives what it takes, and refuses a text that is too long for a number.
+/// A function that returns its argument, and refuses a text that is too long for a number.
 pub(super) fn function() -> ScalarUDF {
     ScalarUDF::from(NumberText { signature: Signature::any(1, Volatility::Immutable) })
 }

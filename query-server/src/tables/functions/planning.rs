@@ -1,8 +1,8 @@
-//! Values that are not made while a statement is optimized.
+//! Defers long values from planning to run time.
 //!
-//! Optimizing computes what does not hang on rows, once for each of its rules, and puts it into the
-//! plan, which is copied again and again: six values of 60 MB are gigabytes before anything could
-//! be said. So longer values are left to be made when the statement runs.
+//! The optimizer computes constant expressions, once for each of its rules, and puts the values into the plan,
+//! which is copied again and again: six values of 60 MB become gigabytes before any limit applies. So longer
+//! values are computed when the statement runs.
 
 use std::cell::Cell;
 
@@ -10,12 +10,12 @@ use std::cell::Cell;
 pub(super) const MOST_PLANNED: u64 = 1 << 10;
 
 thread_local! {
-    /// The longest value that was left, bytes; none if this thread does not optimize.
+    /// The longest deferred value, bytes; none if this thread does not optimize.
     static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Does `optimize`, which leaves long values, and tells how long the longest of them would have
-/// been, bytes: 0 if there were none. Of values made of such that are left, nobody knows.
+/// Runs `optimize` with long values deferred. Also returns the length of the longest deferred value, bytes: 0 if
+/// there is none. Values that depend on deferred ones are not counted.
 pub(crate) fn leaving_long_values<T>(optimize: impl FnOnce() -> T) -> (T, u64) {
     struct Reset;
     impl Drop for Reset {
@@ -29,7 +29,7 @@ pub(crate) fn leaving_long_values<T>(optimize: impl FnOnce() -> T) -> (T, u64) {
     (done, LEFT.get().unwrap_or(0))
 }
 
-/// Whether a value of so many bytes is left for later.
+/// Whether a value of so many bytes is deferred.
 pub(super) fn is_left(bytes: u64) -> bool {
     match LEFT.get() {
         Some(longest) if bytes > MOST_PLANNED => {

@@ -1,9 +1,9 @@
-//! Aggregates over windows, which hear that their query was stopped.
+//! Aggregates over windows that notice cancellation.
 //!
-//! The query engine computes a window in one go: for each row an aggregate takes in rows and gives a value, which may be
-//! as long as all rows before. `string_agg(…) over (order by …)` of some hundred thousand rows makes gigabytes of them, and
-//! nothing asks meanwhile whether anybody still waits. So each step of such an aggregate asks. Without a window the
-//! engine itself asks between batches.
+//! The query engine computes a window in one go: for each row an aggregate takes rows and returns a value, which
+//! may be as long as all rows before. `string_agg(…) over (order by …)` of some hundred thousand rows makes
+//! gigabytes of them, without a check for cancellation. So each step of such an aggregate checks. Without a
+//! window the engine itself checks between batches.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::questions;
 
-/// The aggregate of a window as one that can be stopped; none if it is none, or is one already.
+/// The aggregate of a window as a cancellable one; none if it is not an aggregate, or is cancellable already.
 pub(super) fn stoppable(function: &WindowFunctionDefinition) -> Option<WindowFunctionDefinition> {
     match function {
         WindowFunctionDefinition::AggregateUDF(of) if !of.inner().is::<Stoppable>() => {
@@ -32,7 +32,7 @@ pub(super) fn stoppable(function: &WindowFunctionDefinition) -> Option<WindowFun
     }
 }
 
-/// An aggregate whose steps fail once the query is stopped.
+/// An aggregate whose steps fail once the query is cancelled.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Stoppable(Arc<AggregateUDF>);
 
@@ -181,7 +181,7 @@ impl Accumulator for StoppableAccumulator {
     }
 }
 
-/// A window function in a statement, with its aggregate as one that can be stopped.
+/// Makes the aggregate of a window function in a statement cancellable.
 pub(super) fn stoppable_call(expression: &mut Expr) -> bool {
     let Expr::WindowFunction(call) = expression else { return false };
     match stoppable(&call.fun) {

@@ -1,4 +1,4 @@
-//! Packets of one segment, batch by batch, as they are fetched.
+//! Streams the packets of one segment in batches, as they are fetched.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ impl Selected {
             Depth::Count => From::Count(self.count()),
             Depth::Columns | Depth::Header => {
                 let mut scan = self.scan(&request)?;
-                // Asking for rows is what tells which bytes are needed, so that they are on
-                // their way before somebody waits for them.
+                // The first step reveals which bytes are needed, so that they are prefetched before a reader
+                // waits.
                 let first = match scan.step()? {
                     Step::Needs(ranges) => {
                         let bytes = self.fetch(&ranges, &memory).await?;
@@ -96,7 +96,7 @@ pub(in crate::tables) struct PacketReader {
 
 #[derive(Debug)]
 enum From {
-    /// So many more, of which nothing is asked.
+    /// The number of remaining packets, when no column is selected.
     Count(u64),
     /// Columns and headers.
     Scan { first: Option<RecordBatch>, scan: Scan },
@@ -108,7 +108,7 @@ enum From {
 const COUNTED_ROWS: u64 = 1 << 20;
 
 impl PacketReader {
-    /// The next packets; none if there are no more.
+    /// The next packets; none at the end.
     pub(in crate::tables) async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
         loop {
             let batch = match &mut self.from {
@@ -171,7 +171,7 @@ impl PacketReader {
         self.put_together(decoded, &headers)
     }
 
-    /// Columns in the order they were asked for, rows outside the window left out.
+    /// Assembles the selected columns, without rows outside the window.
     fn put_together(&self, decoded: Decoded, bytes: &Filled) -> Result<RecordBatch, Failure> {
         let Decoded { rows, columns, inside, .. } = decoded;
         let columns = columns
@@ -197,7 +197,7 @@ impl PacketReader {
         }
     }
 
-    /// Puts the packets of some flows together.
+    /// Assembles the packets of some flows.
     async fn slice(&mut self, slice: Range<usize>) -> Result<(), Failure> {
         let From::Slices { held, .. } = &self.from else { return Ok(()) };
         let places = &self.selected.places()[slice.clone()];
@@ -206,7 +206,7 @@ impl PacketReader {
         let segment = open.segment();
         let plan = segment.plan_payload(flows);
         let (bytes, packets) = (total(places, Place::payload), total(places, |of| of.packets));
-        // Unpacked once as blocks and once more as packets.
+        // Counts both the unpacked blocks and the assembled packets.
         let memory = self.memory.new_empty();
         reserve(&memory, bytes.saturating_mul(2).saturating_add(packets.saturating_mul(256)))?;
         let payload = segment.read_payload(&self.selected.source, &plan).await?;

@@ -1,5 +1,5 @@
-//! Where the packets and the payload of flows lie, and which flows' payload is unpacked
-//! together, so that memory does not grow with a segment.
+//! Positions of the packets and the payload of flows, and slices of flows whose payload is unpacked together, so
+//! that memory does not grow with a segment.
 
 use std::ops::Range;
 
@@ -15,13 +15,13 @@ const SLICE_BYTES: u64 = 8 << 20;
 /// Packets whose payload is put together at a time, unless one flow alone has more.
 const SLICE_PACKETS: u64 = 32 << 10;
 
-/// Where the packets of a flow part lie, and its payload, as far as that was read.
+/// Positions of a flow part's packets and payload, as far as they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// Rows it has in `packets.parquet`.
     pub(super) packets: u64,
     placement: Placement,
-    /// Of its packets forward; nobody's if that was not read.
+    /// The ends of its forward packets; unspecified if not read.
     ends: Endpoints,
 }
 
@@ -32,15 +32,15 @@ impl Place {
     }
 }
 
-/// Sums that a damaged segment cannot make overflow.
+/// A sum that saturates: a damaged segment must not overflow it.
 pub(super) fn total(places: &[Place], of: fn(&Place) -> u64) -> u64 {
     places.iter().map(of).fold(0, u64::saturating_add)
 }
 
-/// Where the packets of some flows lie.
+/// The positions of the packets of some flows.
 ///
 /// # Errors
-/// The columns that say so were not read.
+/// The needed columns were not read.
 pub(super) fn places(flows: &FlowRows) -> Result<Vec<Place>, Failure> {
     let first_row = flows.small_numbers("first_row")?;
     let forward = flows.numbers("packets_forward")?;
@@ -67,7 +67,7 @@ pub(super) fn places(flows: &FlowRows) -> Result<Vec<Place>, Failure> {
             placement.body_offset = body_offset.value(row) as u64;
             placement.body_bytes = body_bytes.value(row) as u64;
         }
-        // A negative count is damage; as no packets at all it will not fit the rows.
+        // A negative count is damage. It becomes zero packets, which then does not fit the rows.
         let count = |count: i64| u64::from(u32::try_from(count).unwrap_or(0));
         let packets = count(forward.value(row)) + count(backward.value(row));
         Place { packets, placement, ends: ends.get(row).copied().unwrap_or_default() }
@@ -75,8 +75,7 @@ pub(super) fn places(flows: &FlowRows) -> Result<Vec<Place>, Failure> {
     Ok((0..flows.len()).map(place).collect())
 }
 
-/// Flow rows with nothing in them but where their packets and payload lie, and between whom: what a
-/// segment wants to know to read them.
+/// Flow rows with only the positions of packets and payload, and the ends: what a segment needs to read them.
 pub(super) fn flow_rows(places: &[Place]) -> Vec<FlowRow> {
     let row = |place: &Place| {
         let Endpoints { source, destination, source_port, destination_port } = place.ends;

@@ -1,4 +1,4 @@
-//! The segments of one partition, one after the other, the next one being opened meanwhile.
+//! Reads the segments of one partition, one after the other, and opens the next one meanwhile.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn damaged(error: IndexError) -> Corrupt {
     Corrupt::new("index", error.to_string())
 }
 
-/// Says which segment is damaged, if that is not said yet.
+/// Adds the name of the damaged segment to a failure, if it is missing.
 fn named(segment: &str, failure: Failure) -> Failure {
     if failure.kind() != FailureKind::Damaged || failure.to_string().contains(segment) {
         return failure;
@@ -50,10 +50,10 @@ fn named(segment: &str, failure: Failure) -> Failure {
     Failure::caused_by(FailureKind::Damaged, format!("segment {segment} cannot be read"), failure)
 }
 
-/// What reading a segment will ask of the store.
+/// The cost of reading a segment.
 ///
 /// # Errors
-/// What the store says.
+/// Any failure of the store.
 pub(super) async fn cost(
     view: Arc<PinnedView>,
     request: Request,
@@ -73,7 +73,7 @@ pub(super) async fn cost(
     }
 }
 
-/// The rows of one segment, about to be read.
+/// The rows of one segment.
 enum Rows {
     Packets(Box<PacketReader>),
     FlowParts(Option<RecordBatch>, CountingFetch),
@@ -132,7 +132,7 @@ impl Rows {
     }
 }
 
-/// A segment that is being opened beside the one that is read.
+/// A segment that is opened while the one before is read.
 type Opening = (Arc<Segment>, SpawnedTask<Result<Rows, Failure>>);
 
 /// One partition while it is read.
@@ -143,18 +143,18 @@ pub(super) struct Partition {
     segments: Vec<Arc<Segment>>,
     opening: Option<Opening>,
     rows: Option<Rows>,
-    /// Rows that were read and not given out.
+    /// Rows that were read and are not returned yet.
     batch: Option<RecordBatch>,
     limit: Option<usize>,
-    /// Rows the statement works on at a time.
+    /// The batch size of the statement, in rows.
     batch_rows: usize,
     memory: MemoryReservation,
     metrics: Counts,
-    /// Where it is noted what cannot be read; if nowhere, that ends the answer.
+    /// Records what cannot be read; if none, a failure ends the answer.
     skipped: Option<Arc<Skipped>>,
 }
 
-/// What `EXPLAIN ANALYZE` shows.
+/// The metrics of `EXPLAIN ANALYZE`.
 struct Counts {
     baseline: BaselineMetrics,
     segments: Count,
@@ -266,7 +266,7 @@ impl Partition {
                     skip(&self.view, self.skipped.as_deref(), &segment.entry, failure)?;
                 }
             }
-            // With a limit the next segment is perhaps not needed at all.
+            // With a limit the next segment may not be needed at all.
             if self.limit.is_none() {
                 self.open_next();
             }

@@ -1,14 +1,14 @@
-//! Which files there are, and which go first: those that nobody asked for for the longest time.
-//! What comes here was asked for twice, so no scan pushes it out.
+//! The directory of cached files, with least-recently-used eviction. Every file here was read twice,
+//! so a scan evicts nothing.
 
 use std::collections::BTreeMap;
 
 use crate::cache::extent::Key;
 
-/// What a file takes beside its bytes, and the unit of what it takes.
+/// Overhead of a file, and the allocation unit, bytes.
 const PAGE: u64 = 4_096;
 
-/// Files, at most: each takes about a hundred bytes of memory here, however small it is.
+/// Maximum number of files. Each takes about a hundred bytes of memory here, whatever its size.
 const FILES: usize = 1 << 18;
 
 /// See the module.
@@ -17,7 +17,7 @@ pub(super) struct Directory {
     room: u64,
     files: usize,
     bytes: u64,
-    /// When each was asked for last, as a count of askings.
+    /// Last access of each file, as an access counter.
     used: BTreeMap<Key, u64>,
     order: BTreeMap<u64, Key>,
     clock: u64,
@@ -41,7 +41,7 @@ impl Directory {
         self.used.contains_key(key)
     }
 
-    /// Adds a file, and says which ones make room for it.
+    /// Adds a file and returns the files to evict.
     pub(super) fn add(&mut self, key: Key) -> Vec<Key> {
         self.forget(&key);
         let mut surplus = Vec::new();
@@ -59,7 +59,7 @@ impl Directory {
         surplus
     }
 
-    /// Whether there is such a file; it is now the one that goes last.
+    /// Whether a file exists. Marks it as most recently used.
     pub(super) fn touch(&mut self, key: &Key) -> bool {
         let Some(used) = self.used.get_mut(key) else { return false };
         self.clock += 1;
@@ -77,7 +77,7 @@ impl Directory {
     }
 }
 
-/// What a file takes, bytes.
+/// Disk space of a file, bytes.
 fn taken(key: &Key) -> u64 {
     key.len().saturating_add(super::TRAILER as u64).div_ceil(PAGE).saturating_mul(PAGE)
 }

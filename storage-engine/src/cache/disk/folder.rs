@@ -1,4 +1,4 @@
-//! The folder on disk: made for nobody else's eyes, taken by one process at a time.
+//! The cache folder on disk: private to its owner, locked by one process at a time.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -10,32 +10,32 @@ use capstan_model::{Failure, FailureKind};
 use crate::cache::extent::Key;
 use crate::store::nonce;
 
-/// Ours within the folder that is named. The number goes up when files are written otherwise.
+/// The subfolder of this cache. Its number goes up when the file format changes.
 const OURS: &str = "capstan-cache-1";
 
-/// The name that says who has the folder.
+/// The name of the lock file.
 const LOCK: &str = "lock";
 
-/// What the name of a file ends in while it is written.
+/// Suffix of a file during the write.
 pub(super) const STAGED: &str = "new";
 
-/// A folder that is this process's.
+/// A folder locked by this process.
 pub(super) struct Taken {
     pub(super) folder: PathBuf,
     pub(super) lock: File,
-    /// What is there, the oldest first.
+    /// Existing files, the oldest first.
     pub(super) files: Vec<Key>,
 }
 
-/// The folder of a 256th of the files.
+/// The folder of one of 256 shards.
 pub(super) fn shard(number: u8) -> String {
     format!("{number:02x}")
 }
 
-/// Makes what is missing, and looks at what is there.
+/// Creates missing folders and lists existing files.
 ///
 /// # Errors
-/// It cannot be made or written, others may read it, or another process has it.
+/// It cannot be created or written, other users may read it, or another process uses it.
 pub(super) fn take(named: &Path) -> Result<Taken, Failure> {
     let failed = |error| {
         let shown = named.display();
@@ -81,8 +81,7 @@ pub(super) fn take(named: &Path) -> Result<Taken, Failure> {
     Ok(Taken { folder, lock, files })
 }
 
-/// Refuses what is no folder of its owner alone: files in it are written and removed, and payload lies
-/// there.
+/// Rejects a folder that other users can access: files in it are written and removed, and they hold payload.
 fn check(folder: &Path) -> Result<(), Failure> {
     let about = fs::symlink_metadata(folder).map_err(|error| {
         Failure::io(format!("the cache cannot look at its folder {}", folder.display()), error)
@@ -101,7 +100,7 @@ fn refused<T>(folder: &Path, why: &str, todo: &str) -> Result<T, Failure> {
     Err(Failure::new(FailureKind::Permission, what))
 }
 
-/// Whose a file is that this process makes.
+/// The owner of files that this process creates.
 fn user_of(folder: &Path) -> io::Result<u32> {
     let path = folder.join(nonce());
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -113,7 +112,7 @@ fn make(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Adds the files of a folder with their times. What a process left half written goes.
+/// Adds the files of a folder with their times. Removes partial files.
 fn look(shard: &Path, files: &mut Vec<((i64, i64), Key)>) -> io::Result<()> {
     for entry in fs::read_dir(shard)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! Whatever becomes of an object of the catalog, no answer looks whole that is not.
+//! No answer looks complete that is not, for any damage to a catalog object.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::catalog::tests::{RECORDER, draft, memory, seconds};
 use crate::catalog::{CatalogView, CommitDraft, Fact, Finished, Window};
 use crate::store::{Store, checked, names};
 
-/// What happens to an object.
+/// Damage to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
-    /// A bit is another one.
+    /// One bit is flipped.
     Flipped,
-    /// Its second half is gone.
+    /// Its second half is missing.
     Cut,
-    /// It is there, and empty.
+    /// It exists, and is empty.
     Emptied,
-    /// It is not there.
+    /// It does not exist.
     Deleted,
     /// A newer version wrote it.
     Newer,
@@ -34,7 +34,7 @@ enum Harm {
 
 const HARMS: [Harm; 5] = [Harm::Flipped, Harm::Cut, Harm::Emptied, Harm::Deleted, Harm::Newer];
 
-/// An object after that.
+/// The bytes of an object after the damage.
 fn harmed(name: &str, good: &[u8], harm: Harm) -> Option<Vec<u8>> {
     let newer = || -> Vec<u8> {
         if name.starts_with("log/") || name.starts_with("writers/") {
@@ -62,8 +62,8 @@ fn harmed(name: &str, good: &[u8], harm: Harm) -> Option<Vec<u8>> {
     }
 }
 
-/// Two hours, one of them busy; a recorder whose log has ended, one that goes on, one that a root does not know; what is
-/// rolled up and what is not.
+/// A store with two hours, one of them busy. One recorder's log has ended, one is open, and one is unknown to a root.
+/// Some commits are rolled up, some are not.
 async fn busy() -> (Arc<InMemory>, Store) {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
@@ -109,7 +109,7 @@ async fn no_harm_to_an_object_goes_unsaid() {
     }
     assert!(expected[1].0.len() == 521 && expected[2].0.len() == 8, "{expected:?}");
 
-    // The last commit of a log that goes on: nobody can tell that it was there.
+    // The last commit of an open log: nothing shows that it existed.
     let of = |number| GenerationId::new(RecorderId(RECORDER.0 + number), Generation(1));
     let unseen = [names::commit(of(1), 4).to_string(), names::commit(of(2), 2).to_string()];
     let listed: Vec<_> = store.list(&Path::default()).try_collect().await.unwrap();
@@ -145,7 +145,7 @@ async fn no_harm_to_an_object_goes_unsaid() {
                     assert!(found.0.is_subset(&expected.0), "{what}");
                 }
                 for gap in &window.gaps {
-                    // Of a commit that is missing the first of its row is named.
+                    // Of consecutive missing commits the first is named.
                     assert!(
                         gap.object == name || name.starts_with("catalog/roots"),
                         "{what}: {gap}"
@@ -157,14 +157,14 @@ async fn no_harm_to_an_object_goes_unsaid() {
                     }
                 }
             }
-            // What hides facts of one hour leaves the other whole.
+            // A gap of one hour leaves the other complete.
             for (range, hour) in [(ranges[1], 1), (ranges[2], 0)] {
                 let other = format!("catalog/{}/", Hour(hour).path());
                 if name.starts_with(&other) {
                     assert_eq!(view.window(range).await.unwrap().gaps, [], "{name} {harm:?}");
                 }
             }
-            // A reader that goes on says it, too.
+            // A refreshed view reports it, too.
             let next = before.refresh().await.unwrap();
             let window = next.window(TimeRange::ALL).await.unwrap();
             assert!(
@@ -184,12 +184,12 @@ async fn without_any_root_all_is_told_and_that_there_may_be_more() {
     let expected = CatalogView::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
     let roots: Vec<_> = store.list(&names::roots()).try_collect().await.unwrap();
     let (newest, before) = (&roots[roots.len() - 1], &roots[roots.len() - 2]);
-    // One root: what it said is in the logs.
+    // One lost root: the logs have its content.
     store.delete(&newest.path).await.unwrap();
     let view = CatalogView::load(&store).await.unwrap();
     let window = view.window(TimeRange::ALL).await.unwrap();
     assert_eq!((segments(&window), &window.gaps[..]), (segments(&expected), &[][..]));
-    // Two: a generation may have begun and ended in them.
+    // Two lost roots: a generation may have begun and ended in them.
     store.delete(&before.path).await.unwrap();
     for root in &roots[..roots.len() - 2] {
         store.delete(&root.path).await.unwrap();
@@ -199,7 +199,7 @@ async fn without_any_root_all_is_told_and_that_there_may_be_more() {
     assert_eq!(segments(&window), segments(&expected));
     let [gap] = &window.gaps[..] else { panic!("{:?}", window.gaps) };
     assert_eq!((gap.kind, gap.object.as_str()), (GapKind::Missing, "catalog/roots"));
-    // A store in which nothing was rolled up has no root either.
+    // A store without a rollup has no root either.
     let new = memory().await;
     let mut recorder = recorder(&new, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();

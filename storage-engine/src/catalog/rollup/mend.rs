@@ -1,4 +1,4 @@
-//! Putting manifests that cannot be read, or lack facts, anew.
+//! Writes manifests again that are unreadable or lack facts.
 
 use std::collections::BTreeSet;
 
@@ -11,26 +11,26 @@ use crate::catalog::root::Step;
 use crate::catalog::slot::TimeSlot;
 use crate::catalog::versions;
 
-/// A slot whose manifest is to be put anew.
+/// A slot whose manifest must be written again.
 #[derive(Debug)]
 pub(crate) struct MendingSlot {
-    /// The newest manifest that can be read; an empty one if none can.
+    /// The newest readable manifest; an empty one if none is readable.
     pub(crate) base: Manifest,
-    /// The highest version there is, or was.
+    /// The highest version that exists or existed.
     pub(crate) newest: u64,
     /// SHA-256 of its bytes, hex; empty if it is gone.
     pub(crate) previous: String,
-    /// Parts that `base` names and that cannot be read.
+    /// Unreadable parts that `base` names.
     pub(crate) unreadable: BTreeSet<String>,
-    /// Commits that are rolled up, say something of this slot and are in none of its facts that can be read.
+    /// Rolled-up commits with facts about this slot that are in no readable object of it.
     pub(crate) commits: Vec<SlotCommit>,
 }
 
 impl Rollup {
-    /// Puts a manifest anew; none if another one rolls up. Readers see it once [`Rollup::name_mended`] is done.
+    /// Writes a manifest again; none if another process rolls up. Readers see it after [`Rollup::name_mended`].
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(crate) async fn mend(
         &self,
         slot: &MendingSlot,
@@ -38,17 +38,18 @@ impl Rollup {
         let MendingSlot { base, newest, previous, unreadable, commits } = slot;
         let (epoch, nonce) = (self.root.value.epoch, self.store.nonce());
         let next = base.mended(*newest, unreadable, commits, epoch, previous.clone(), nonce);
-        // What cannot be read any more is not missed.
+        // The check does not require the unreadable parts.
         let mut before = Manifest { version: *newest, ..base.clone() };
         before.parts.retain(|part| !unreadable.contains(&part.name));
         let put = versions::put_manifest(&self.store, &before, next).await?;
         Ok(put.map(|manifest| (manifest.value.slot, manifest.value.version)))
     }
 
-    /// Puts a root that names manifests that were put anew, and what they do not say; false if another one rolls up.
+    /// Writes a root that names the repaired manifests, and the facts that they lack; false if another process rolls
+    /// up.
     ///
     /// # Errors
-    /// What the store says.
+    /// Errors of the store.
     pub(crate) async fn name_mended(
         &mut self,
         slots: Vec<(TimeSlot, u64)>,

@@ -1,9 +1,9 @@
-//! Ending the logs of recorders that are gone for good.
+//! Ends the logs of recorders that are gone for good.
 //!
-//! A recorder that is killed leaves a log that says that it may go on, and every reader asks it for
-//! its next commit, for ever. Who records commits at least every few minutes, so after a day
-//! without one nobody will. The rollup then makes that commit itself, which says that it is the last.
-//! Should the recorder come back after all it finds the number taken, and begins a new generation.
+//! A killed recorder leaves an open log, and every reader asks it for its next commit, forever. A live recorder
+//! commits at least every few minutes, so after a day of silence it is considered dead. The rollup then creates that
+//! next commit itself, as the last one. If the recorder does come back, it finds the number taken and begins a new
+//! generation.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use crate::catalog::generation::GenerationState;
 use crate::catalog::{CommitDraft, Finished, WriterKind};
 use crate::store::{Created, Store, names};
 
-/// How long a recorder says nothing before its log is ended.
+/// How long a recorder must be silent before its log is ended.
 pub const SILENT: Duration = Duration::from_secs(24 * 3_600);
 
-/// What the last commit of such a log notes.
+/// Note in the last commit of such a log.
 pub const NOTE: &str = "ended by a rollup, as nothing was committed for a day";
 
 impl Rollup {
-    /// Ends the logs of recorders that said nothing for so long, by the store's clock; how many.
-    /// The next step rolls up that. Imports are left alone: they are gone on with.
+    /// Ends the logs of recorders that were silent for that long, by the store's clock; returns their number. The
+    /// next step rolls up these commits. Imports are left alone: another process can resume them.
     ///
     /// # Errors
-    /// What the store says; calling again is right.
+    /// Errors of the store; the caller may retry.
     pub async fn end_silent(&mut self, silent: Duration) -> Result<u64, Failure> {
         let store = &self.store;
-        // It was put by the newest step: what it is dated is not later than now.
+        // The newest step wrote it, so its time is not later than now.
         let root = store.head(&names::root(self.root.value.version)).await?;
         let Some(now) = root.map(|root| root.modified) else { return Ok(0) };
         let may_be = |state: &GenerationState| {
             let is_live = state.writer().is_some_and(|of| of.info.kind == WriterKind::Live);
-            // By its own clock, which costs nothing to ask. Its log says the rest.
+            // Checks the recorder's own clock first, without a request. The log then decides.
             let heard = state.last_commit().or(state.writer().map(|of| of.info.started_at));
             let old = heard.is_none_or(|heard| heard.saturating_add(silent) < store.now());
             is_live && old && !state.chain().finished()
@@ -49,7 +49,7 @@ impl Rollup {
     }
 }
 
-/// Ends a log if its last entry is that old; whether it did.
+/// Ends a log if its last entry is old enough; returns whether it did.
 async fn end(
     store: &Store,
     state: &GenerationState,
@@ -57,7 +57,7 @@ async fn end(
     silent: Duration,
 ) -> Result<bool, Failure> {
     let of = state.id();
-    // Of a log whose last entry is lost its own clock tells.
+    // If the last entry of a log is lost, the recorder's own clock decides.
     let last = last_entry(store, state).await?;
     let Some(last) = last.or(state.last_commit()) else { return Ok(false) };
     if last.saturating_add(silent) >= now {
@@ -73,11 +73,11 @@ async fn end(
     };
     let Ok(commit) = chain.next_commit(draft, store.now(), store.nonce()) else { return Ok(false) };
     let path = names::commit(of, commit.seq);
-    // Lost: it said something after all.
+    // Lost the race: the recorder committed after all.
     Ok(store.create(&path, to_json(&commit)?).await? == Created::Created)
 }
 
-/// When the last entry of a log was made, by the store's clock; none if it cannot be told.
+/// Creation time of the last entry of a log, by the store's clock; none if unknown.
 async fn last_entry(store: &Store, state: &GenerationState) -> Result<Option<Time>, Failure> {
     let of = state.id();
     let path = match state.chain().next().checked_sub(1) {

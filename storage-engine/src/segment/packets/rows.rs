@@ -5,9 +5,8 @@ use super::PacketRow;
 /// Rows in a chunk: 300 KB.
 const CHUNK: usize = 4096;
 
-/// Rows in the order in which they were met. They come in chunks that stay where they are: a
-/// segment has some hundred thousand, and one list would be copied whenever it doubles, and hold
-/// up to twice the memory.
+/// Rows in order of arrival, in chunks that never move. A segment has some hundred thousand rows.
+/// One list would be copied at each doubling and take up to twice the memory.
 #[derive(Debug, Default)]
 pub struct Rows {
     /// All but the last are full.

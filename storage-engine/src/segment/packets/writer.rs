@@ -1,4 +1,4 @@
-//! Writing the layer: rows into columns.
+//! Encodes packet rows into the columns of the layer.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! So much of a Parquet page's header as tells what decoding it will take.
+//! A minimal parser of a Parquet page header, to find the cost of decoding the page.
 //!
-//! The library makes room for as many values as a header claims before it has seen one. Checksums
-//! that somebody made up do not stop a page of a few bytes that claims 2^31.
+//! The library allocates for the number of values in the header before it reads any. A forged page
+//! of a few bytes that claims 2^31 values can have a right checksum.
 //!
 //! The header is `PageHeader` in `parquet.thrift` of Apache Parquet.
 

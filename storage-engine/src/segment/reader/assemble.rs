@@ -1,4 +1,4 @@
-//! Packets put together: header from template and columns, payload behind it.
+//! Assembles packets: header from template and columns, then payload.
 
 use roaring::RoaringBitmap;
 

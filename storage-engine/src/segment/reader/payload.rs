@@ -1,4 +1,4 @@
-//! Payload: which blocks hold that of some flow parts, and the bytes of those blocks.
+//! Payload reads: finds the blocks of flow parts and decompresses them.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::segment::block::{self, BlockDirectory};
 use crate::segment::flows::FlowRow;
 use crate::segment::{Corrupt, Layer};
 
-/// Bytes that are reserved for payload on a directory's word.
+/// Maximum bytes reserved for payload before the directory's sizes are verified.
 const MOST_RESERVED: usize = 32 << 20;
 
 impl Segment {

@@ -1,8 +1,8 @@
-//! One flow part read piece by piece, for parts that are too large to be held whole.
+//! Reads one flow part piece by piece, if it is too large for memory.
 //!
-//! Which payload blocks are fetched together is decided before the first of them, as
-//! everywhere. The caller fetches them in that order, as far ahead as it likes, and packets
-//! come out as far as rows and payload reach.
+//! The plan fixes the pieces (payload blocks fetched together) before the first fetch. The caller
+//! fetches them in that order, with any prefetch depth. Packets are returned as far as rows and
+//! payload reach.
 
 use std::ops::Range;
 

@@ -1,5 +1,4 @@
-//! The scan of some rows and columns of a Parquet layer: says which bytes it needs, checks what it
-//! is given, and decodes.
+//! A scan of rows and columns of a Parquet layer: requests byte ranges, verifies and decodes them.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A Parquet layer as the `index` layer knows it.
+//! A Parquet layer as described by the `index` layer.
 
 use std::sync::Arc;
 

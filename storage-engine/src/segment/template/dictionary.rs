@@ -1,4 +1,4 @@
-//! The templates of an open segment, each once and by number.
+//! The template dictionary of an open segment: each template once, by number.
 
 use std::hash::BuildHasher;
 

@@ -1,7 +1,7 @@
-//! The ends of a flow, which are left out of its packets' templates.
+//! The ends of a flow, which templates omit.
 //!
-//! Addresses and ports stand in the flow's row of `flows.parquet` already. Without them nearly all
-//! flows share a few templates, so that a reader of one host need not fetch those of all others.
+//! The flow's row in `flows.parquet` holds addresses and ports already. Without them nearly all
+//! flows share a few templates, so a reader of one host does not fetch the templates of all others.
 
 use capstan_model::headers::FieldKind;
 use capstan_model::{Address, Direction, FlowKey};

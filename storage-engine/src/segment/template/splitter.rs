@@ -1,8 +1,8 @@
-//! Cutting templates out of one packet after the other.
+//! Splits templates from consecutive packets.
 //!
-//! Nearly every packet has its fields where the one before had them, and the template of the one before
-//! in its direction. Then nothing is put together: values are read from known places, and what is left is
-//! compared where it lies.
+//! Nearly every packet has the field offsets of the previous packet, and the template of the
+//! previous one in its direction. The fast path reads values at known offsets and compares the
+//! remaining bytes in place, without building a template.
 
 use capstan_model::Headers;
 use capstan_model::headers::{Field, FieldKind};

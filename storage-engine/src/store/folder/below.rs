@@ -1,8 +1,7 @@
-//! Names below a folder, reached step by step without following a symbolic link.
+//! Access to names below a folder, step by step, without following symbolic links.
 //!
-//! Who may plant a link in a store would else have a recorder, which may be root, write or remove
-//! files elsewhere. Each step opens one name in a directory that is open already, so nothing can be
-//! exchanged between the look and the step.
+//! Otherwise an attacker who can plant a link in a store could make a recorder, which may be root, write or remove
+//! files elsewhere. Each step opens one name in an open directory, so there is no race between check and use.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,7 +14,7 @@ use rustix::io::Errno;
 
 use super::{FolderError, io_error};
 
-/// A directory that is open, and what it is called.
+/// An open directory, and its name.
 #[derive(Debug)]
 pub(super) struct Below {
     fd: OwnedFd,
@@ -25,7 +24,7 @@ pub(super) struct Below {
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Below {
-    /// Opens the folder that a person named: that one may be a link.
+    /// Opens the folder that the user named: this one may be a link.
     pub(super) fn root(path: &Path) -> Result<Below, FolderError> {
         let fd = rustix::fs::open(path, DIRECTORY, Mode::empty());
         let fd = fd.map_err(|error| io_error("open", path)(error.into()))?;
@@ -36,7 +35,7 @@ impl Below {
         &self.path
     }
 
-    /// Opens a directory in this one.
+    /// Opens a subdirectory.
     pub(super) fn step(&self, name: &OsStr) -> Result<Below, FolderError> {
         let path = self.path.join(name);
         let flags = DIRECTORY | OFlags::NOFOLLOW;
@@ -52,7 +51,7 @@ impl Below {
         about.is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::Symlink)
     }
 
-    /// Makes a directory in this one, if there is none.
+    /// Makes a subdirectory, if it does not exist.
     pub(super) fn make(&self, name: &OsStr) -> Result<(), FolderError> {
         match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -60,7 +59,7 @@ impl Below {
         }
     }
 
-    /// Makes a file in this one, which must not be there.
+    /// Makes a file, which must not exist.
     pub(super) fn file(&self, name: &OsStr) -> Result<std::fs::File, FolderError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -68,23 +67,23 @@ impl Below {
         file.map(Into::into).map_err(|error| io_error("write", &self.path.join(name))(error.into()))
     }
 
-    /// Gives a file of this directory a second name in another one.
+    /// Hard-links a file of this directory into another directory.
     pub(super) fn link(&self, name: &OsStr, to: &Below, as_name: &OsStr) -> io::Result<()> {
         let linked = rustix::fs::linkat(&self.fd, name, &to.fd, as_name, AtFlags::empty());
         linked.map_err(io::Error::from)
     }
 
-    /// Removes a name; of a link the link.
+    /// Removes a name; of a link, the link itself.
     pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(io::Error::from)
     }
 
-    /// Sees to it that the names in it last.
+    /// Makes the names in it durable (fsync).
     pub(super) fn sync(&self) -> Result<(), FolderError> {
         rustix::fs::fsync(&self.fd).map_err(|error| io_error("sync", &self.path)(error.into()))
     }
 
-    /// Removes files that are older than this; what cannot be removed stays.
+    /// Removes files that are older than this; ignores files that cannot be removed.
     pub(super) fn remove_older(&self, age: Duration, now: SystemTime) {
         let Ok(entries) = Dir::read_from(self.fd.as_fd()) else { return };
         for entry in entries.flatten() {

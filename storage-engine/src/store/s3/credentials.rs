@@ -1,4 +1,4 @@
-//! In whose name requests are sent.
+//! Credentials for requests to a bucket.
 
 use std::fmt;
 
@@ -7,40 +7,39 @@ use capstan_model::{Failure, FailureKind};
 use super::profile::{Profile, ProfileFile};
 use super::text::header;
 
-/// Where the credentials come from.
+/// The source of the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum S3Credentials {
-    /// Keys that were given.
+    /// Explicit keys.
     Keys(S3Keys),
-    /// Keys of a profile; its files are read again when the keys are refused.
+    /// Keys of a profile; its files are read again when the server refuses the keys.
     Profile {
-        /// What the files say now.
+        /// The current keys in the files.
         keys: S3Keys,
-        /// Where they were read.
+        /// The files.
         file: ProfileFile,
     },
-    /// A token that somebody vouches for (a Kubernetes service account on EKS), changed for
-    /// temporary keys.
+    /// A signed token (a Kubernetes service account on EKS), exchanged for temporary keys.
     WebIdentity {
-        /// File with the token; read again whenever keys run out.
+        /// File with the token; read again whenever keys expire.
         token_file: String,
-        /// The role to take.
+        /// The role to assume.
         role: String,
-        /// What the session is called in the cloud's logs.
+        /// Name of the session in the cloud's logs.
         session: Option<String>,
-        /// The service that changes tokens for keys, if not AWS's of the region.
+        /// The token service, if it is not the regional one of AWS.
         endpoint: Option<String>,
     },
-    /// A container of ECS asks the agent of its machine.
+    /// The agent of an ECS container's machine.
     Task {
         /// Path at the agent.
         path: String,
     },
-    /// A pod of EKS asks the agent of its node.
+    /// The agent of an EKS pod's node.
     Pod {
         /// The agent's address.
         url: String,
-        /// File with what it is asked with.
+        /// File with the authorization token for the agent.
         token_file: String,
     },
     /// The metadata service of a cloud machine.
@@ -50,7 +49,7 @@ pub enum S3Credentials {
     },
 }
 
-/// A key pair; its secret parts are not shown by `Debug`.
+/// A key pair; `Debug` hides its secret parts.
 #[derive(Clone, PartialEq, Eq)]
 pub struct S3Keys {
     /// Access key id.
@@ -68,8 +67,8 @@ impl fmt::Debug for S3Keys {
 }
 
 impl S3Credentials {
-    /// The first that is set: keys, a profile, a web identity, a container's, the metadata service.
-    /// `None` if nothing is.
+    /// The first that is set: keys, a profile, a web identity, a container agent, the metadata service. `None` if
+    /// nothing is set.
     pub(super) fn find(
         get: &impl Fn(&str) -> Option<String>,
         profile: &Profile,
@@ -77,7 +76,7 @@ impl S3Credentials {
         if let Some(keys) = keys(get)? {
             return Ok(Some(S3Credentials::Keys(keys)));
         }
-        // What a profile that nobody named cannot give may come from elsewhere.
+        // If the default profile has no credentials, another source may have them.
         let from_profile = match profile.credentials() {
             Err(_) if !profile.is_named() => None,
             outcome => outcome?,
@@ -114,7 +113,7 @@ impl S3Credentials {
         }))
     }
 
-    /// Whom they are of, for people.
+    /// Description of the source, for messages.
     pub(super) fn whose(&self) -> &'static str {
         match self {
             S3Credentials::Keys(_) => "the environment",
@@ -126,10 +125,10 @@ impl S3Credentials {
         }
     }
 
-    /// The same, without blanks round their parts.
+    /// The same, with blanks trimmed.
     ///
     /// # Errors
-    /// [`FailureKind::Usage`] if a part cannot stand in a header.
+    /// [`FailureKind::Usage`] if a part is not valid in a header.
     pub(super) fn checked(self) -> Result<S3Credentials, Failure> {
         Ok(match self {
             S3Credentials::Keys(keys) => S3Credentials::Keys(keys.checked("the environment")?),
@@ -142,7 +141,7 @@ impl S3Credentials {
 }
 
 impl S3Keys {
-    /// The same, without blanks round their parts, if these can stand in a header.
+    /// The same, with blanks trimmed, if the parts are valid in a header.
     pub(super) fn checked(self, whose: &str) -> Result<S3Keys, Failure> {
         let part = |what: &str, text: &str| header(&format!("the {what} of {whose}"), text);
         let token = self.token.map(|token| part("session token", &token)).transpose()?;

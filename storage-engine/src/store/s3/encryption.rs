@@ -1,4 +1,4 @@
-//! Encryption by the server, beside or instead of what the bucket does by default.
+//! Server-side encryption, in addition to the bucket's default or instead of it.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use super::credentials::usage;
 use super::text::header;
 
-/// How the server is to encrypt what it keeps. Its `Debug` does not show keys.
+/// The kind of server-side encryption. `Debug` hides keys.
 #[derive(Clone, PartialEq, Eq)]
 pub enum S3Encryption {
     /// With keys of the server (SSE-S3).
     Server,
     /// With a key of the cloud's key service (SSE-KMS).
     Kms {
-        /// Which; the account's own if not set.
+        /// The key; the account's default if not set.
         key: Option<String>,
         /// In two layers (DSSE-KMS).
         dual: bool,
@@ -32,7 +32,7 @@ impl fmt::Debug for S3Encryption {
 }
 
 impl S3Encryption {
-    /// What the variables say.
+    /// Reads the variables.
     pub(super) fn find(
         get: &impl Fn(&str) -> Option<String>,
     ) -> Result<Option<S3Encryption>, Failure> {
@@ -52,7 +52,7 @@ impl S3Encryption {
                 )));
             }
         };
-        // A key that is not used would let somebody believe that it is.
+        // An unused key would suggest that it is in use.
         if kms_key.is_some() && !matches!(found, Some(S3Encryption::Kms { .. })) {
             return Err(usage("CAPSTAN_S3_KMS_KEY needs CAPSTAN_S3_ENCRYPTION=aws:kms"));
         }
@@ -62,7 +62,7 @@ impl S3Encryption {
         Ok(found)
     }
 
-    /// Tells the client.
+    /// Configures the client.
     pub(super) fn apply(&self, builder: AmazonS3Builder) -> AmazonS3Builder {
         // The type of these keys has no public name.
         let known = |name: &str| -> AmazonS3ConfigKey {
@@ -87,7 +87,7 @@ impl S3Encryption {
     }
 }
 
-/// A customer's key that is 32 bytes in base64.
+/// Checks that a customer's key is 32 bytes in base64.
 fn checked(key: Option<String>) -> Result<String, Failure> {
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
     match key {

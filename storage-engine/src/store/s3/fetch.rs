@@ -1,4 +1,4 @@
-//! Credentials from where they are handed out: files, a token service, agents, metadata services.
+//! Fetches credentials from files, a token service, agents, or metadata services.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use url::Url;
 use super::credentials::{S3Credentials, S3Keys};
 use super::text;
 
-/// Time for one request to an agent: it is on this machine or beside it.
+/// Time-out of one request to an agent, which is on this machine or near it.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// No answer with credentials is longer.
+/// Maximum length of an answer with credentials.
 const MOST: usize = 64 << 10;
 
-/// Where ECS has its agent.
+/// Address of the ECS agent.
 const TASK_AGENT: &str = "http://169.254.170.2";
 
-/// Where clouds have their metadata service.
+/// Address of the clouds' metadata service.
 const METADATA: &str = "http://169.254.169.254";
 
-/// Why there are no credentials, and what can be done.
+/// Why there are no credentials, and advice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub(crate) struct NoCredentials {
@@ -40,30 +40,30 @@ impl NoCredentials {
     }
 }
 
-/// Keys, and until when they are good.
+/// Keys, and their expiry.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) keys: Arc<AwsCredential>,
-    /// `None` if nobody said.
+    /// `None` if unknown.
     pub(super) expires: Option<Time>,
 }
 
-/// Where credentials come from, and how it is reached.
+/// The source of credentials, and the client for it.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) credentials: S3Credentials,
     pub(super) region: String,
-    /// For those that are asked of somebody.
+    /// For sources that need requests.
     pub(super) client: Option<HttpClient>,
 }
 
 impl Source {
-    /// Whether asking again can give others.
+    /// Whether another fetch can return other credentials.
     pub(super) fn is_renewable(&self) -> bool {
         !matches!(self.credentials, S3Credentials::Keys(_))
     }
 
-    /// Fetches credentials. Whatever the source says, they fit into a header.
+    /// Fetches credentials. They are valid in a header, whatever the source returns.
     pub(super) async fn fetch(&self) -> Result<Fetched, NoCredentials> {
         match &self.credentials {
             S3Credentials::Keys(keys) => Ok(fixed(keys)),
@@ -161,7 +161,7 @@ impl Source {
         const WHOM: &str = "the token service";
         let usual = format!("https://sts.{}.amazonaws.com", self.region);
         let mut url = address("AWS_ENDPOINT_URL_STS", endpoint.unwrap_or(&usual))?;
-        // Its answer has a secret in it.
+        // The answer contains a secret.
         if url.scheme() != "https" && !is_this_machine(&url) {
             return Err(NoCredentials::new(
                 FailureKind::Usage,
@@ -258,7 +258,7 @@ struct Said {
 }
 
 impl Said {
-    /// Its code, if it was turned away by somebody who has codes.
+    /// The error code, if the server refused with one.
     fn refusal(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.body);
         let refused = (400..500).contains(&self.status) && self.status != 429;
@@ -284,7 +284,7 @@ impl Said {
     }
 }
 
-/// Credentials as agents and metadata services hand them out.
+/// Credentials in the format of agents and metadata services.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -296,7 +296,7 @@ struct Answer {
 
 impl Answer {
     fn parse(text: &str, whom: &str) -> Result<Fetched, NoCredentials> {
-        // The error would say what it stumbled over, which may be the secret.
+        // The parse error could quote the secret.
         let answer: Answer = serde_json::from_str(text)
             .map_err(|_| nonsense(whom, "what are no credentials in JSON"))?;
         answer.checked(whom)
@@ -312,7 +312,7 @@ impl Answer {
         let expires =
             match self.expiration.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
                 None => None,
-                // A distance from now is for people.
+                // A relative time is only meant for humans.
                 Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
                     Some(Time::parse(text, Time(0)).map_err(|error| {
                         nonsense(whom, &format!("an expiration that is none: {error}"))
@@ -344,7 +344,7 @@ fn fixed(keys: &S3Keys) -> Fetched {
     Fetched { keys: Arc::new(keys), expires: None }
 }
 
-/// What a file holds that somebody vouches with. It is read each time: it changes while we run.
+/// Reads a token from a file. It is read each time, because it changes at run time.
 async fn token_of(variable: &str, file: &str) -> Result<String, NoCredentials> {
     let path = file.to_owned();
     let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;

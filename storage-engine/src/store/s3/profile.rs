@@ -1,8 +1,8 @@
-//! The files in which AWS's tools keep settings: `~/.aws/credentials` and `~/.aws/config`.
+//! Profiles: the settings files of AWS's tools, `~/.aws/credentials` and `~/.aws/config`.
 //!
-//! Of a profile its keys, web identity, region, endpoint and authorities are used. What would
-//! run another program or ask a person to log in is refused with words: a recorder runs for
-//! months where nobody is.
+//! Of a profile, the keys, web identity, region, endpoint and certificate authorities are used. Settings that run
+//! another program or require an interactive login are refused with an explanation: a recorder runs unattended for
+//! months.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use capstan_model::{Failure, FailureKind};
 
 use super::credentials::{S3Credentials, S3Keys, usage};
 
-/// A profile's name and where it is looked for.
+/// A profile's name and its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProfileFile {
     name: String,
@@ -22,7 +22,7 @@ pub struct ProfileFile {
 }
 
 impl ProfileFile {
-    /// What `AWS_PROFILE` names, or `default`.
+    /// The profile that `AWS_PROFILE` names, or `default`.
     fn find(get: &impl Fn(&str) -> Option<String>) -> ProfileFile {
         let named = get("AWS_PROFILE");
         let at_home = |name| get("HOME").map(|home| format!("{home}/.aws/{name}"));
@@ -41,7 +41,7 @@ impl ProfileFile {
         &self.shown
     }
 
-    /// The keys that the files have now.
+    /// The current keys in the files.
     pub(super) fn read_keys(&self) -> Result<S3Keys, Failure> {
         match Profile::of(self.clone())?.credentials()? {
             Some(S3Credentials::Profile { keys, .. }) => keys.checked(self.described()),
@@ -50,13 +50,13 @@ impl ProfileFile {
     }
 }
 
-/// A profile, as both files together have it.
+/// A profile, merged from both files.
 #[derive(Debug)]
 pub(super) struct Profile {
     file: ProfileFile,
-    /// Where it was looked for, for messages.
+    /// The searched files, for messages.
     places: String,
-    /// `None` if no file has it.
+    /// `None` if no file has the profile.
     settings: Option<BTreeMap<String, String>>,
 }
 
@@ -68,7 +68,7 @@ impl Profile {
 
     fn of(looked_for: ProfileFile) -> Result<Profile, Failure> {
         let name = &looked_for.name;
-        // In this order: keys of the second win.
+        // In this order: keys of the second file win.
         let files = [(&looked_for.config, true), (&looked_for.credentials, false)];
         let mut settings: Option<BTreeMap<String, String>> = None;
         let mut places = Vec::new();
@@ -89,7 +89,7 @@ impl Profile {
                 Err(error) if looked_for.named => {
                     return Err(Failure::io(format!("read {file} for AWS_PROFILE"), error));
                 }
-                // Nobody named a profile: a file that is not for us is no mistake.
+                // No profile was requested: an unreadable file is no error.
                 Err(_) => {}
             }
             places.push(file.as_str());
@@ -98,18 +98,17 @@ impl Profile {
         Ok(Profile { file: looked_for, places, settings })
     }
 
-    /// Whether somebody asked for it.
+    /// Whether the user requested it explicitly.
     pub(super) fn is_named(&self) -> bool {
         self.file.named
     }
 
-    /// A setting that is not empty.
+    /// A setting, if it is not empty.
     pub(super) fn get(&self, setting: &str) -> Option<String> {
         self.settings.as_ref()?.get(setting).filter(|value| !value.is_empty()).cloned()
     }
 
-    /// The credentials it gives. Fails if it has some that cannot be used, and if it was named
-    /// and has none.
+    /// The credentials of the profile. Fails if it has unusable ones, and if the user named it and it has none.
     pub(super) fn credentials(&self) -> Result<Option<S3Credentials>, Failure> {
         if let Some(role) = self.get("role_arn") {
             let token_file = self.get("web_identity_token_file").ok_or_else(|| {
@@ -162,7 +161,7 @@ impl Profile {
 fn section_of(text: &str, section: &str) -> Option<BTreeMap<String, String>> {
     let mut found: Option<BTreeMap<String, String>> = None;
     let mut inside = false;
-    // Settings of one service stand indented below its name: they are not the profile's own.
+    // Settings of one service are indented below its name: they are not the profile's own.
     let mut nested = false;
     for line in text.lines() {
         let indented = line.starts_with([' ', '\t']);

@@ -1,7 +1,7 @@
-//! Credentials that are fetched anew: some time before they expire, and when a server refuses them.
+//! Renewal of credentials: some time before they expire, and when a server refuses them.
 //!
-//! One fetch is on its way at a time; who needs credentials meanwhile waits for it, or goes on with those
-//! that are good still. Whether to fetch is a pure function of times ([`need`]).
+//! Fetches are single-flight: a request that needs credentials meanwhile waits for the fetch, or uses the old ones
+//! while they are valid. A pure function of times decides whether to fetch ([`need`]).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,24 +14,24 @@ use tokio::time::Instant;
 use super::fetch::{Fetched, NoCredentials, Source};
 use crate::store::env::now;
 
-/// Credentials are fetched anew this long before they expire, or at half of their life.
+/// Credentials are renewed this long before they expire, or at half of their life.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(300);
 
-/// Time between two fetches, at least.
+/// Minimum time between two fetches.
 const APART: Duration = Duration::from_secs(1);
 
-/// Time between two fetches because of refusals that may be about rights, not about credentials.
+/// Minimum time between two fetches after refusals that may be about permissions, not credentials.
 const APART_IN_DOUBT: Duration = Duration::from_secs(60);
 
-/// A request waits this long for the time at which credentials may be fetched anew.
+/// Maximum time that a request waits until credentials may be renewed.
 const WORTH_A_WAIT: Duration = Duration::from_secs(2);
 
-/// How sure a refusal says that credentials are bad.
+/// How certainly a refusal means bad credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It says so: expired, unknown.
+    /// Bad credentials: expired, unknown.
     Certain,
-    /// It may be about rights.
+    /// It may be about permissions.
     Doubtful,
 }
 
@@ -45,12 +45,12 @@ pub(crate) struct Renewing {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Counts fetches that brought something.
+    /// Number of successful fetches.
     generation: u64,
     held: Option<Held>,
     /// The last fetch, if it failed.
     failed: Option<(Instant, NoCredentials)>,
-    /// Fetches in a row that brought what had been refused.
+    /// Number of consecutive fetches that returned the refused credentials.
     unchanged: u32,
 }
 
@@ -58,19 +58,19 @@ struct State {
 struct Held {
     keys: Arc<AwsCredential>,
     fetched: Instant,
-    /// When others should be fetched, and when these are no longer good.
+    /// When to renew the credentials, and when they expire.
     times: Option<(Instant, Instant)>,
     refused: bool,
 }
 
-/// What is to be done before a request.
+/// The action before a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
     /// Nothing.
     None,
-    /// Others should be fetched; these are still good.
+    /// Renew soon; the current credentials are still valid.
     Soon,
-    /// There are none that are good.
+    /// Renew now: there are no valid credentials.
     Now,
 }
 
@@ -89,13 +89,12 @@ fn need(held: Option<&Held>, failed: Option<Instant>, now: Instant) -> Need {
     }
 }
 
-/// After how much of their life credentials are fetched anew.
+/// The age at which credentials are renewed, from their life.
 fn renewed_after(life: Duration) -> Duration {
     life.saturating_sub(BEFORE_EXPIRY).max(life / 2)
 }
 
-/// How long to wait until credentials may be fetched anew after a refusal; `None` if that is not
-/// worth it.
+/// How long to wait until credentials may be renewed after a refusal; `None` if the wait is too long.
 fn wait_for_renewal(age: Duration, refusal: Refusal, unchanged: u32) -> Option<Duration> {
     let apart = match refusal {
         Refusal::Certain => APART.saturating_mul(1 << unchanged.min(6)),
@@ -114,19 +113,19 @@ impl Renewing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which credentials a request that begins now is signed with, or older than these.
+    /// The generation of the credentials that sign a request which begins now, or an older one.
     pub(crate) fn generation(&self) -> u64 {
         self.state().generation
     }
 
-    /// A server has refused credentials of this generation. How long to wait before the request is sent
-    /// once more, with others; `None` if there will be no others.
+    /// Records that a server has refused credentials of this generation. Returns the wait before a retry with new
+    /// credentials; `None` if there will be none.
     pub(crate) fn refused(&self, generation: u64, refusal: Refusal) -> Option<Duration> {
         if !self.source.is_renewable() {
             return None;
         }
         let mut state = self.state();
-        // A request that began before there were any was signed with those that came then.
+        // A request that began without credentials was signed with the first ones.
         if generation != 0 && state.generation != generation {
             return Some(Duration::ZERO);
         }
@@ -140,7 +139,7 @@ impl Renewing {
         Some(wait)
     }
 
-    /// Whom credentials are of, for people, if they can change.
+    /// The source of the credentials, for messages, if they are renewable.
     pub(crate) fn renewable_from(&self) -> Option<&'static str> {
         self.source.is_renewable().then(|| self.source.credentials.whose())
     }
@@ -191,7 +190,7 @@ impl CredentialProvider for Renewing {
             return Ok(Arc::clone(keys));
         }
         if let (Need::Soon, Some(keys)) = (need, held) {
-            // Somebody fetches already: these are good still.
+            // A fetch is in flight, and the current credentials are still valid.
             let Ok(_only) = self.fetching.try_lock() else { return Ok(keys) };
             return match self.fetch().await {
                 Ok(keys) => Ok(keys),
@@ -207,7 +206,7 @@ impl CredentialProvider for Renewing {
         if let (true, true, Some(keys)) = (now_held != generation, need != Need::Now, held) {
             return Ok(keys);
         }
-        // What failed for somebody while this one waited fails for this one, too.
+        // If the fetch that this request waited for fails, this request fails too.
         let failed = self.state().failed.clone().filter(|(at, _)| *at >= waited_from);
         let outcome = match failed {
             Some((_, error)) => Err(error),

@@ -1,11 +1,11 @@
-//! Text from outside that goes into a header: whoever builds requests takes for granted that it fits.
+//! Validates external text for use in a header: the HTTP library assumes that it is valid.
 
 use capstan_model::Failure;
 
 use super::credentials::usage;
 
-/// Text without the blanks round it, if it can stand in a header: visible ASCII. `what` names the
-/// variable or file, for people; the text itself may be a secret and is not shown.
+/// Trims blanks and checks that the text is visible ASCII, valid in a header. `what` names the variable or file for
+/// messages; the text itself may be a secret and is not shown.
 pub(super) fn header(what: &str, text: &str) -> Result<String, Failure> {
     let text = text.trim();
     match text.chars().position(|c| !c.is_ascii_graphic()) {
