@@ -33,7 +33,7 @@
 //! * [`entry`]: the entries of logs, and their checks; [`filter`]: the addresses that a segment or an hour may hold
 //! * [`chain`]: follows one log, step by step; [`generation`]: the sums over one log
 //! * [`fact`]: one statement of a commit; [`slot`]: the place in time of a fact; [`facts`]: commits split by slot
-//! * [`segment_state`]: the current state of a segment, computed from its changes
+//! * [`SegmentState`]: the current state of a segment, computed from its changes
 //! * [`gap`]: an unusable object, and the questions that it affects
 //! * [`manifest`], [`part`], [`root`]: rolled-up objects, the steps between versions, and their invariants
 //! * [`state`]: all logs together, and queries on them

@@ -2,7 +2,7 @@
 //!
 //! Recorders commit segments, coverage and losses. A maintenance process may later commit a *change* of a segment:
 //! added or retired layers, segments that replace it, pins. A segment's entry itself never changes; its current state
-//! is [derived](super::segment_state).
+//! is [derived](super::SegmentState).
 //!
 //! A new kind of fact is a variant here. Versions that do not know a kind keep it and roll it up with the rest: the
 //! fact itself lists its slots.

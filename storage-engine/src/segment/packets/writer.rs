@@ -27,7 +27,7 @@ const BATCH: usize = 1024;
 /// Everything the writer needs beside the rows.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// Templates by number, as [`cut`](crate::segment::template::cut) makes them.
+    /// Templates by number, as [`split`](crate::segment::template::split) makes them.
     pub templates: Dictionary,
     /// Raw ticks of the rows that have them, by ordinal.
     pub ticks: &'a HashMap<u64, u64>,

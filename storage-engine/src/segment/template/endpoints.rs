@@ -112,7 +112,7 @@ impl EndKind {
     }
 }
 
-/// Takes the ends out of a template that [`super::cut`] made, as far as they stand where the
+/// Takes the ends out of a template that [`super::split`] made, as far as they stand where the
 /// innermost headers have them: what is left goes into `into` (cleared first).
 pub fn without_endpoints(template: &[u8], ends: &Endpoints, into: &mut Vec<u8>) {
     into.clear();
