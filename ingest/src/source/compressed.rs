@@ -105,7 +105,7 @@ impl<R: Read> Read for Counted<R> {
 ///
 /// # Errors
 /// Reading the first bytes failed, or a decompressor cannot start.
-pub(super) fn unwrap(
+pub(super) fn decompress(
     stream: impl Read + Send + 'static,
     progress: &Arc<Progress>,
 ) -> io::Result<Box<dyn Read + Send>> {
@@ -157,7 +157,7 @@ mod tests {
         let progress = Arc::new(Progress::default());
         let length = bytes.len() as u64;
         let mut out = Vec::new();
-        let result = unwrap(Cursor::new(bytes), &progress)
+        let result = decompress(Cursor::new(bytes), &progress)
             .and_then(|mut reader| reader.read_to_end(&mut out));
         if result.is_ok() {
             assert_eq!(progress.consumed(), length);

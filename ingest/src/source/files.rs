@@ -69,7 +69,7 @@ pub fn open_reader(
     reader: impl Read + Send + 'static,
 ) -> Result<CaptureFile, SourceError> {
     let progress = Arc::new(Progress::default());
-    let reader = compressed::unwrap(reader, &progress)
+    let reader = compressed::decompress(reader, &progress)
         .map_err(|source| compressed::failed(name, 0, source, &progress))?;
     let mut input = Input::new(name.to_owned(), reader, progress);
     let format = if !input.fill(4)? {

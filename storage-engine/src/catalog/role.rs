@@ -29,7 +29,7 @@ const SWEEP_EVERY: u32 = 32;
 
 /// An observation of the state of a store's rollup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct Observation {
     /// The newest root.
     root: u64,
     /// Logs with commits that are not rolled up, and the position of the rollup in them.
@@ -37,15 +37,15 @@ pub(crate) struct Look {
 }
 
 /// Whether no process rolls up: commits wait, waited at the last look too, and no root was created meanwhile. Pure.
-pub(crate) fn is_abandoned(before: &Look, now: &Look) -> bool {
+pub(crate) fn is_abandoned(before: &Observation, now: &Observation) -> bool {
     let nobody_ever = now.root == 0 && !now.waiting.is_empty();
     let nothing_done = before.root == now.root && !before.waiting.is_disjoint(&now.waiting);
     nobody_ever || nothing_done
 }
 
-async fn look(store: &Store) -> Result<Look, Failure> {
+async fn observe(store: &Store) -> Result<Observation, Failure> {
     let view = CatalogView::load(store).await?;
-    Ok(Look { root: view.root().version, waiting: view.waiting().collect() })
+    Ok(Observation { root: view.root().version, waiting: view.waiting().collect() })
 }
 
 /// Keeps a store rolled up until `stop` ends. If this process holds the role, it then rolls up once more. Failures
@@ -53,7 +53,7 @@ async fn look(store: &Store) -> Result<Look, Failure> {
 pub async fn run_rollup(store: Store, holder: String, every: Duration, stop: impl Future) {
     let mut stop = pin!(stop);
     let mut role: Option<(Rollup, u32)> = None;
-    let mut before = Look::default();
+    let mut before = Observation::default();
     loop {
         let stopped = tokio::select! {
             biased;
@@ -63,7 +63,7 @@ pub async fn run_rollup(store: Store, holder: String, every: Duration, stop: imp
         let outcome = match &mut role {
             Some((rollup, steps)) => roll_up(rollup, steps).await,
             None if stopped => return,
-            None => match look(&store).await {
+            None => match observe(&store).await {
                 Ok(now) => {
                     let abandoned = is_abandoned(&before, &now);
                     before = now;
@@ -77,7 +77,7 @@ pub async fn run_rollup(store: Store, holder: String, every: Duration, stop: imp
             Ok(Some(by)) => {
                 tracing::info!(%by, "another one rolls up now");
                 role = None;
-                before = Look::default();
+                before = Observation::default();
             }
             Err(failure) => {
                 tracing::warn!(%failure, "the catalog could not be rolled up; trying again")
@@ -144,18 +144,18 @@ mod tests {
     use crate::catalog::tests::{RECORDER, draft, live, memory};
     use crate::catalog::versions;
 
-    fn seen(root: u64, waiting: &[u64]) -> Look {
+    fn seen(root: u64, waiting: &[u64]) -> Observation {
         let of = GenerationId::new(RECORDER, Generation(1));
         let log = |next: &u64| CommitId { of, seq: *next };
-        Look { root, waiting: waiting.iter().map(log).collect() }
+        Observation { root, waiting: waiting.iter().map(log).collect() }
     }
 
     #[test]
     fn only_what_waits_for_long_while_nothing_is_done_is_abandoned() {
         for (before, now, abandoned) in [
-            (Look::default(), seen(0, &[]), false),
-            (Look::default(), seen(0, &[0]), true),
-            (Look::default(), seen(7, &[3]), false),
+            (Observation::default(), seen(0, &[]), false),
+            (Observation::default(), seen(0, &[0]), true),
+            (Observation::default(), seen(7, &[3]), false),
             (seen(7, &[3]), seen(7, &[3]), true),
             (seen(7, &[3]), seen(8, &[3]), false),
             (seen(7, &[3]), seen(7, &[4]), false),

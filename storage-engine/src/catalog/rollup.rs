@@ -266,8 +266,8 @@ impl Rollup {
     /// Errors of the store; the caller may retry.
     pub async fn sweep(&mut self, grace: Duration) -> Result<Swept, Failure> {
         let mut swept = Swept::default();
-        let Some(look) = sweep::look(&self.store, grace).await? else { return Ok(swept) };
-        let sweep::Look { roots, kept, expired } = look;
+        let Some(removable) = sweep::removable(&self.store, grace).await? else { return Ok(swept) };
+        let sweep::Removable { roots, kept, expired } = removable;
         for slot in self.unswept.clone() {
             let (removed, some_left) = sweep::manifests(&self.store, slot, &kept).await?;
             swept.manifests += removed;

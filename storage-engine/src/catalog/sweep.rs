@@ -71,9 +71,9 @@ fn replaced(versions: Vec<(u64, Listed)>, kept: &Kept, least: Option<u64>) -> Ve
     gone
 }
 
-/// The state of roots and leases.
+/// Objects that may be removed, and the bounds of what must stay.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct Removable {
     /// Versions of the root that may be removed.
     pub(crate) roots: Vec<(u64, Path)>,
     /// Everything else that must stay.
@@ -83,7 +83,10 @@ pub(crate) struct Look {
 }
 
 /// Finds what may be removed; none if there is no root, or the oldest leased root is unreadable.
-pub(crate) async fn look(store: &Store, grace: Duration) -> Result<Option<Look>, Failure> {
+pub(crate) async fn removable(
+    store: &Store,
+    grace: Duration,
+) -> Result<Option<Removable>, Failure> {
     let versions = versions::listed_roots(store).await?;
     // A root was just written: its time is now, and not later than the listing of leases.
     let Some(now) = versions.last().map(|(_, newest)| newest.modified) else { return Ok(None) };
@@ -102,7 +105,7 @@ pub(crate) async fn look(store: &Store, grace: Duration) -> Result<Option<Look>,
         }
     }
     let roots = replaced(versions, &kept, kept.root());
-    Ok(Some(Look { roots, kept, expired }))
+    Ok(Some(Removable { roots, kept, expired }))
 }
 
 /// Removes replaced manifests of a slot: returns how many, and whether some are left for later.
