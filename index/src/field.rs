@@ -88,6 +88,16 @@ fields! {
     Interface = 16, "interface";
 }
 
+impl Field {
+    /// Whether it is about the identity of an end, which may become known after packets are recorded.
+    pub fn is_identity(self) -> bool {
+        matches!(
+            self,
+            Field::Namespace | Field::Pod | Field::Service | Field::Node | Field::Process
+        )
+    }
+}
+
 /// The bytes a value has in a term: itself up to [`MAX_VALUE`] bytes; longer ones are cut
 /// to [`PREFIX_EXACT`] bytes and 16 bytes of the SHA-256 of the whole value follow.
 pub(crate) fn term_value(value: &[u8]) -> Cow<'_, [u8]> {

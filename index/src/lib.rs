@@ -23,7 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! And, or and not over terms are the operators of [`roaring::RoaringBitmap`].
+//! Terms combined by and, or and not are a [`filter::FlowFilter`]; it can be asked of other things than an index, too.
 //!
 //! The byte layout is described in [`format`](mod@format) and in `docs/format.md`. The bytes are
 //! checked as they are read. Damaged or hostile bytes give [`IndexError`], never a panic, and never
@@ -35,13 +35,14 @@
 mod bits;
 mod builder;
 mod field;
+pub mod filter;
 pub mod format;
 mod list;
 mod reader;
 
 pub use builder::TermIndexBuilder;
 pub use field::{Field, MAX_VALUE, PREFIX_EXACT};
-pub use reader::{Postings, Term, TermIndex, Terms};
+pub use reader::{IndexedTerm, Postings, TermIndex, Terms};
 
 /// Why an index could not be written or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -125,7 +125,7 @@ fn key(field: Field, value: &[u8]) -> Vec<u8> {
 
 /// One term of a listing.
 #[derive(Debug, Clone)]
-pub struct Term<'a> {
+pub struct IndexedTerm<'a> {
     /// The value; a long one in its cut form (see [`crate::MAX_VALUE`]).
     pub value: Vec<u8>,
     /// The flows that have it, not yet unpacked.
@@ -166,7 +166,7 @@ pub struct Terms<'a> {
 }
 
 impl<'a> Iterator for Terms<'a> {
-    type Item = Result<Term<'a>, IndexError>;
+    type Item = Result<IndexedTerm<'a>, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -176,7 +176,7 @@ impl<'a> Iterator for Terms<'a> {
             match self.cursor.next_key() {
                 Ok(Some((key, _))) if key < self.prefix.as_slice() => {}
                 Ok(Some((key, postings))) if key.starts_with(&self.prefix) => {
-                    return Some(Ok(Term { value: key[1..].to_vec(), postings }));
+                    return Some(Ok(IndexedTerm { value: key[1..].to_vec(), postings }));
                 }
                 Ok(_) => {
                     self.ended = true;

@@ -2,22 +2,20 @@
 //! an opened segment answers which they are.
 //!
 //! [`Selection`] is the input of a command line or an export; [`FlowFilter`] is the expression that it and SQL
-//! predicates are turned into.
+//! predicates are translated into.
 //!
 //! A selection chooses flows, not packets: a term of a flow part stands for all its packets in that segment. For
 //! addresses of tunnels that means the flow went through that tunnel at least once. Times are not terms: packets
 //! are cut to the range after their flows are selected.
 
-mod filter;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 
+use capstan_index::filter::{FlowFilter, Term};
 use capstan_model::{Address, Failure, FailureKind, Protocol, TimeRange};
 use capstan_storage_engine::catalog::SegmentEntry;
-
-pub use filter::{Certainty, FlowFilter, Matches, Term};
 
 use crate::flight::ExportRequest;
 
@@ -141,7 +139,7 @@ impl Selection {
 
     /// Whether a segment may have selected packets, decided without opening it. False is certain.
     pub fn may_match(&self, entry: &SegmentEntry) -> bool {
-        entry.touches(&self.range) && self.filter().may_match(entry)
+        entry.touches(&self.range) && entry.may_match(&self.filter())
     }
 
     /// The selection in words: `ip 10.0.0.1, port 443`; empty if all flows belong.

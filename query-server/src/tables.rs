@@ -10,7 +10,7 @@
 //! | `writers`, `problems`, `store` | who wrote, what is wrong, where it is | `catalog` |
 //!
 //! Conditions are pushed down as far as possible: `predicate` turns them into a `window` of time and a
-//! [`FlowFilter`](crate::select::FlowFilter). These select segments by their catalog entries, then flows by the
+//! [`FlowFilter`](capstan_index::filter::FlowFilter). These select segments by their catalog entries, then flows by the
 //! term index, then pages and blocks. `scan` reads the rest, segment by segment. `functions` has the predicates
 //! that only the index can decide, `explain` makes `EXPLAIN` show the cost of a query. All columns are described
 //! in `docs/sql.md`.

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, Weak};
 
+use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, Generation, GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::catalog::{
@@ -41,7 +42,6 @@ pub use self::open::OpenSegment;
 use self::open_cache::OpenCache;
 pub use self::pinned::PinnedView;
 pub use self::plan::{Cost, Plan};
-use crate::select::FlowFilter;
 
 /// Memory budget for opened segments, bytes.
 const OPEN_CACHE_BYTES: usize = 64 << 20;
@@ -165,7 +165,7 @@ impl StoreView {
         let window = self.place(&question);
         let Question { range, flows, statements } = question;
         let asking = async || {
-            let addresses = |filter: &AddressFilter| flows.may_be_among(filter);
+            let addresses = |filter: &AddressFilter| filter.may_match(&flows);
             let asked = Asked { range, addresses: Some(&addresses), statements };
             self.catalog.window_of(asked).await.map(Arc::new)
         };

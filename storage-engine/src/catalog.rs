@@ -31,6 +31,7 @@
 //! Pure modules, which see a log as a sequence of byte strings:
 //!
 //! * [`entry`]: the entries of logs, and their checks; [`filter`]: the addresses that a segment or an hour may hold
+//! * `terms`: whether a filter of flows may match, decided from an entry
 //! * [`chain`]: follows one log, step by step; [`generation`]: the sums over one log
 //! * [`fact`]: one statement of a commit; [`slot`]: the place in time of a fact; [`facts`]: commits split by slot
 //! * [`SegmentState`]: the current state of a segment, computed from its changes
@@ -71,6 +72,7 @@ mod slots;
 pub mod state;
 pub mod succession;
 pub mod sweep;
+mod terms;
 pub(crate) mod versions;
 pub mod view;
 pub(crate) mod walk;

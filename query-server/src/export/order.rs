@@ -72,7 +72,7 @@ pub(super) fn pending(window: &Window, what: &Export, ranks: &Ranks) -> VecDeque
     let mut pending: Vec<Pending> = window
         .segments
         .iter()
-        .filter(|segment| filter.may_match(&segment.entry))
+        .filter(|segment| segment.entry.may_match(&filter))
         .map(|segment| {
             let timeless = range.is_all() && segment.hours().contains(&Hour::UNKNOWN);
             let time = match what.order {

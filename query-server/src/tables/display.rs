@@ -3,9 +3,8 @@
 use std::fmt;
 
 use capstan_index::Field;
+use capstan_index::filter::{FlowFilter, Term};
 use capstan_model::{Address, Protocol};
-
-use crate::select::{FlowFilter, Term};
 
 /// Values of an `or` that are shown; a list may be as long as somebody likes.
 const SHOWN: usize = 8;

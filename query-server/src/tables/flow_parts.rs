@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use capstan_index::filter::FlowFilter;
 use capstan_model::Failure;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::SchemaRef;
@@ -10,7 +11,6 @@ use super::columns::FlowColumn;
 use super::flow_rows::{self, Constants, FlowRows, unexpected};
 use super::source::CountingFetch;
 use super::window::Window;
-use crate::select::FlowFilter;
 
 /// Which flow parts, and which of their columns.
 #[derive(Debug)]

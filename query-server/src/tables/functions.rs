@@ -21,6 +21,7 @@ mod window;
 
 use std::sync::Arc;
 
+use capstan_index::filter::FlowFilter;
 use capstan_model::{Address, Failure, FailureKind};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::length::length;
@@ -33,8 +34,6 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use datafusion::scalar::ScalarValue;
-
-use crate::select::FlowFilter;
 
 const HOST: &str = "host";
 const PORT: &str = "port";

@@ -10,6 +10,7 @@ mod slices;
 
 use std::sync::Arc;
 
+use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, Hour};
 use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::Layer;
@@ -24,7 +25,6 @@ use super::flow_rows::{self, Constants, FlowRows};
 use super::packet_rows;
 use super::source::CountingFetch;
 use super::window::Window;
-use crate::select::FlowFilter;
 
 /// The selected packets and columns.
 #[derive(Debug)]

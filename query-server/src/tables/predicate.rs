@@ -4,6 +4,7 @@
 //! A condition that the scan decides completely is `Exact`. Another one may narrow the scan to a superset of its
 //! rows (`Inexact`); the engine then filters the rows again.
 
+use capstan_index::filter::{FlowFilter, Term};
 use capstan_model::{Address, Protocol};
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::error::Result;
@@ -13,7 +14,6 @@ use datafusion::scalar::ScalarValue;
 
 use super::functions;
 use super::window::Window;
-use crate::select::{FlowFilter, Term};
 
 /// The table that the conditions are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod partition;
 use std::fmt;
 use std::sync::Arc;
 
+use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Segment, SegmentEntry};
 use capstan_storage_engine::segment::Layer;
@@ -34,7 +35,6 @@ use super::flow_parts::FlowRequest;
 use super::packets::PacketRequest;
 use super::skipped::Skipped;
 use super::window::Window;
-use crate::select::FlowFilter;
 use crate::view::{Cost, PinnedView};
 
 /// Segments whose index and flows are read concurrently to compute the cost of a query.
@@ -102,7 +102,7 @@ impl Request {
                 request.window.as_ref().is_none_or(|window| window.may_touch(entry))
             }
         };
-        window && self.flows().may_match(entry)
+        window && entry.may_match(self.flows())
     }
 
     /// Whether all rows match.

@@ -9,13 +9,14 @@ mod payload;
 mod pieces;
 mod scan;
 mod table;
+mod terms;
 
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use capstan_index::{Field, IndexError, TermIndex};
-use capstan_model::{Failure, FailureKind};
+use capstan_index::TermIndex;
+use capstan_model::Failure;
 use roaring::RoaringBitmap;
 
 pub use assemble::PacketRows;
@@ -24,6 +25,7 @@ pub use pieces::{PartReader, Piece, Wants};
 pub use scan::{Scan, Step};
 
 use self::table::Table;
+use self::terms::terms_failed;
 use super::block::BlockDirectory;
 use super::flows::{self, FlowRow};
 use super::index_layer::{Extras, IndexLayer, Meta, Section};
@@ -48,14 +50,6 @@ pub struct Segment {
     body: BlockDirectory,
     packets: Table,
     flows: Table,
-}
-
-fn terms_failed(error: IndexError) -> Corrupt {
-    let kind = match error {
-        IndexError::TooNew { .. } => FailureKind::TooNew,
-        _ => FailureKind::Damaged,
-    };
-    Corrupt { kind, ..Corrupt::new("index", format!("terms: {error}")) }
 }
 
 impl Segment {
@@ -139,23 +133,6 @@ impl Segment {
     /// pcapng blocks and packet options kept beside the packets.
     pub fn extras(&self) -> Result<Extras, Corrupt> {
         self.index.json(Section::Extras)
-    }
-
-    /// Ordinals of the flow parts that have a term.
-    pub fn postings(&self, field: Field, value: &[u8]) -> Result<RoaringBitmap, Corrupt> {
-        self.terms.postings(field, value).map_err(terms_failed)
-    }
-
-    /// All flow ordinals.
-    pub fn all_flows(&self) -> RoaringBitmap {
-        let mut all = RoaringBitmap::new();
-        all.insert_range(0..self.terms.flows());
-        all
-    }
-
-    /// The term dictionary.
-    pub fn terms(&self) -> &TermIndex<Bytes> {
-        &self.terms
     }
 
     /// The scan of some flow parts in `flows.parquet`.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, RecordBatch};
 use capstan_model::packet::Stamp;
 use capstan_model::{
-    Direction, FlowId, FlowPart, Generation, GenerationId, Headers, Packet, RecorderId, Time,
+    Direction, FailureKind, FlowId, FlowPart, Generation, GenerationId, Headers, Packet,
+    RecorderId, Time,
 };
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
