@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Reads a Capstan store with nothing of Capstan's code: docs/format.md is enough for it.
+"""Reads a Capstan store without code of Capstan: an independent implementation of docs/format.md.
 
     second_reader.py STORE OUT.pcap              write every packet to a pcap file
     second_reader.py STORE compare CAPTURE...    compare with the files that were imported
 
-STORE is a folder with one cluster in it, or the folder of a cluster. All that the store says twice is
-compared on the way: hashes and checksums, counters and rows, terms and flows, address filters and flows.
-CAPTURE is pcap or pcapng, also packed with gzip; its packets must come out of the store in its order, with
-their times to the nanosecond, lengths on the wire and bytes, and nothing beside them.
+STORE is a folder with one cluster in it, or the folder of a cluster. Redundant data of the store is
+compared: hashes and checksums, counters and rows, terms and flows, address filters and flows.
+CAPTURE is pcap or pcapng, plain or compressed with gzip. The store must return exactly its packets, in its
+order, with their times to the nanosecond, lengths on the wire and bytes.
 
-Prints a line for each segment and each capture. Exits with 0 if all fits, 1 at the first thing that does
-not, 2 for a wrong command, and 77 if pyarrow is not installed.
+Prints a line for each segment and each capture. Exits with 0 if everything matches, 1 at the first
+mismatch, 2 for a wrong command line, and 77 if pyarrow is not installed.
 """
 
 import datetime
@@ -495,7 +495,7 @@ def segment(folder: Path, entry: dict) -> list[dict]:
             row["data"] = prefix + rest
             row["options"] = bytes(options.get(row["ordinal"], []))
             row["described"] = interfaces[row["interface"]]
-            check(len(row["data"]) == captured, f"{folder}: packet {row['ordinal']} is cut short")
+            check(len(row["data"]) == captured, f"{folder}: packet {row['ordinal']} is truncated")
         check(used == len(payload), f"{folder}: payload left over of flow {ordinal}")
     check(dict(protocols) == entry["protocols"], f"{folder}: protocols")
     check(sum(row["length"] for row in packets) == entry["wire_bytes"], f"{folder}: bytes on the wire")
@@ -525,7 +525,7 @@ def checked_json(path: Path, content: bytes) -> dict:
 
 
 def packed(path: Path) -> dict:
-    """An object of the folded catalog: a zstd frame of JSON, and a checksum."""
+    """An object of the rolled-up catalog: a zstd frame of JSON, and a checksum."""
     content = path.read_bytes()
     check(content[-12:-4] == bytes.fromhex("5c2a4d1804000000"), f"{path}: no checksum")
     check(struct.unpack("<I", content[-4:])[0] == crc32c(content[:-4]), f"{path}: checksum")
@@ -535,7 +535,7 @@ def packed(path: Path) -> dict:
 
 
 def newest(folder: Path) -> dict | None:
-    """The newest version in a folder, each of which must follow from the one before."""
+    """The newest version in a folder. Each version must hold the hash of its predecessor."""
     versions = sorted(path for path in folder.glob("*") if len(path.name) == 20 and path.name.isdigit())
     for before, path in zip(versions, versions[1:]):
         follows = packed(path)["previous"] == sha256(before.read_bytes())
@@ -545,8 +545,8 @@ def newest(folder: Path) -> dict | None:
     return known
 
 
-def folded_segments(root: Path, slot: str) -> dict[tuple, dict]:
-    """The segments that the newest manifest of a slot has, by who says so, in which commit, and name."""
+def segments_of_manifest(root: Path, slot: str) -> dict[tuple, dict]:
+    """The segments in the newest manifest of a slot, by generation, commit and name."""
     folder = root / "catalog" / slot
     manifest = newest(folder)
     if manifest is None:
@@ -565,8 +565,8 @@ def folded_segments(root: Path, slot: str) -> dict[tuple, dict]:
     return found
 
 
-def check_folded(root: Path) -> int:
-    """What is folded is what the logs say; how many facts were compared."""
+def check_rolled_up(root: Path) -> int:
+    """Compares the manifests with the logs; returns the number of compared segments."""
     known = newest(root / "catalog" / "roots")
     if known is None:
         return 0
@@ -584,15 +584,15 @@ def check_folded(root: Path) -> int:
                 slots += ["wide"] if entry.get("secrets") and len(hours) <= 24 else []
                 for slot in slots:
                     if slot not in manifests:
-                        manifests[slot] = folded_segments(root, slot)
+                        manifests[slot] = segments_of_manifest(root, slot)
                     key = (commit["recorder"], commit["generation"], commit["seq"], entry["name"])
                     check(manifests[slot].get(key) == entry, f"{log}: {slot} has not {entry['name']}")
                     compared += 1
     return compared
 
 
-def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
-    """A life of a recorder: what it says of itself, and its packets."""
+def generation(root: Path, path: Path) -> tuple[dict, list[dict]]:
+    """A generation of a recorder: its writer object and its packets."""
     content = path.read_bytes()
     writer = checked_json(path, content)
     check(writer["recorder"] == path.parent.name and writer["generation"] == int(path.name), path)
@@ -612,7 +612,7 @@ def life(root: Path, path: Path) -> tuple[dict, list[dict]]:
 
 
 def check_recorder(writer: dict, packets: list[dict]) -> None:
-    """The recorder of an imported file is made of its first packet, or of its sketch."""
+    """The recorder id of an imported file is a hash of its first packet, or of its sketch."""
     if writer["kind"] != "import" or "source" not in writer:
         return
     texts = [f"import {writer['source']['sketch']}"]
@@ -636,14 +636,14 @@ def cluster(store: Path) -> Path:
 
 
 def read(store: Path) -> list[tuple[dict, list[dict]]]:
-    """All recordings: what went on with another life's import is put behind it."""
+    """All recordings. A generation that resumes an import is appended to it."""
     root = cluster(store)
     known = checked_json(root / "format", (root / "format").read_bytes())
     check(known["store"] == "capstan", f"{root}: {known}")
-    print(f"{check_folded(root)} segments of the folded catalog are those of the logs")
+    print(f"{check_rolled_up(root)} segments of the manifests match the logs")
     recordings: list[tuple[dict, list[dict]]] = []
     for path in sorted((root / "writers").glob("*/*")):
-        writer, packets = life(root, path)
+        writer, packets = generation(root, path)
         if "resumes" in writer and recordings:
             check(recordings[-1][0]["recorder"] == writer["recorder"], f"{path}: resumes nothing")
             recordings[-1][1].extend(packets)
