@@ -32,12 +32,12 @@ pub(crate) struct Arguments {
 
 /// 2026-01-01, an hour's start, in hours since 1970.
 const HOUR: Hour = Hour(490_896);
-const BEGIN: Time = Time(HOUR.0 as i64 * HOUR_NANOS);
+pub(crate) const BEGIN: Time = Time(HOUR.0 as i64 * HOUR_NANOS);
 const RANGE: TimeRange = TimeRange { start: BEGIN, end: Time(BEGIN.0 + HOUR_NANOS) };
 /// Commits of each recorder in the hour: one every ten seconds, with a segment each.
-const COMMITS: u64 = 360;
+pub(crate) const COMMITS: u64 = 360;
 /// Commits of each recorder between two steps of the rollup: half a minute.
-const STEP: u64 = 3;
+pub(crate) const STEP: u64 = 3;
 /// Pods on the node of a recorder.
 const PODS: u64 = 30;
 /// Pods of other nodes, and addresses outside, that a node talks to in ten seconds.
@@ -63,8 +63,8 @@ fn pod(node: u64, number: u64) -> Address {
     Address::v4([10, 64 + (node >> 8) as u8, node as u8, number as u8])
 }
 
-/// The addresses in a segment.
-fn addresses(recorders: u64, node: u64, number: u64) -> Vec<Address> {
+/// The addresses in segment `number` of the recorder of a node.
+pub(crate) fn addresses(recorders: u64, node: u64, number: u64) -> Vec<Address> {
     let mut all: Vec<Address> = (0..PODS).map(|of| pod(node, of)).collect();
     for of in 0..OTHERS.0 {
         let drawn = drawn("pod", [node, number, of]);
@@ -82,7 +82,13 @@ fn addresses(recorders: u64, node: u64, number: u64) -> Vec<Address> {
     all
 }
 
-fn segment(node: u64, number: u64, range: TimeRange, addresses: &[Address]) -> SegmentEntry {
+/// Segment `number` of a recorder, in the first hour.
+pub(crate) fn segment(
+    node: u64,
+    number: u64,
+    range: TimeRange,
+    addresses: &[Address],
+) -> SegmentEntry {
     let layer = |layer: &Layer| LayerEntry {
         layer: layer.name().to_owned(),
         bytes: 10_000 + below(1_000_000, &drawn("bytes", [node, number, *layer as u64])),

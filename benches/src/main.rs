@@ -6,6 +6,7 @@
 mod bench;
 mod benchmarks;
 mod busy;
+mod check;
 mod choose;
 mod export;
 mod history;
@@ -77,6 +78,7 @@ enum Subcommands {
     Send(send::Arguments),
     History(history::Arguments),
     Busy(busy::Arguments),
+    Check(check::Arguments),
 }
 
 /// A capture below this length says little about the floors, bytes.
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         }
         Some(Subcommands::History(arguments)) => Some(history::run(arguments)),
         Some(Subcommands::Busy(arguments)) => Some(busy::run(arguments)),
+        Some(Subcommands::Check(arguments)) => Some(check::run(arguments)),
         None => None,
     };
     match done {

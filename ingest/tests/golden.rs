@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use capstan_ingest::import::{self, ImportOptions, Watch};
 use capstan_ingest::source;
-use capstan_model::TimeRange;
+use capstan_model::{FailureKind, TimeRange};
 use capstan_storage_engine::catalog::{Catalog, role};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::{Location, Options, Store};
@@ -54,18 +54,26 @@ struct Silent;
 
 impl Watch for Silent {}
 
+fn options() -> ImportOptions {
+    ImportOptions {
+        again: false,
+        stop: Arc::new(AtomicBool::new(false)),
+        host: "golden".to_owned(),
+        dead_after: Duration::ZERO,
+    }
+}
+
+/// Opens the store in `folder`, or creates it.
+fn store_in(folder: &Path, runtime: &Runtime) -> Store {
+    let (location, options) = (Location::Folder(folder.to_owned()), Options::default());
+    runtime.block_on(Store::open_or_create(&location, "golden", &options)).unwrap()
+}
+
 /// Imports all captures into a new store in `folder`.
 fn import_all(folder: &Path, runtime: &Runtime) -> Store {
-    let (location, options) = (Location::Folder(folder.to_owned()), Options::default());
-    let store = Store::open_or_create(&location, "golden", &options);
-    let store = runtime.block_on(store).unwrap();
+    let store = store_in(folder, runtime);
     for path in captures() {
-        let options = ImportOptions {
-            again: false,
-            stop: Arc::new(AtomicBool::new(false)),
-            host: "golden".to_owned(),
-            dead_after: Duration::ZERO,
-        };
+        let options = options();
         let known = Some(import::identify(&path).unwrap());
         let capture = source::open(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -140,6 +148,26 @@ fn two_imports_write_the_same_bytes() {
         assert!(bytes == others, "{name}");
     }
     assert_eq!(one.len(), two.len());
+}
+
+/// The commits of each golden store recognise the captures that were imported into it, by whatever hash they have.
+#[test]
+fn what_an_earlier_version_imported_is_stored_already() {
+    let runtime = Runtime::new().unwrap();
+    for number in 1..=newest() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("store");
+        copy(&golden().join(number.to_string()).join("store"), &folder);
+        let store = store_in(&folder, &runtime);
+        for path in captures() {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let known = Some(import::identify(&path).unwrap());
+            let options = options();
+            let plan = import::plan(&store, name, known, &options, &Silent);
+            let failure = runtime.block_on(plan).err().map(|failure| failure.kind());
+            assert_eq!(failure, Some(FailureKind::AlreadyThere), "golden store {number}: {name}");
+        }
+    }
 }
 
 /// Copies what an import left; the store's own scratch folders stay behind.

@@ -2,6 +2,7 @@
 
 mod holder;
 mod importer;
+mod maintainer;
 mod mender;
 mod reader;
 mod recorder;
@@ -15,6 +16,7 @@ use capstan_storage_engine::store::{Planted, Store};
 
 pub(crate) use self::holder::hold;
 pub(crate) use self::importer::{import, is_there_once};
+pub(crate) use self::maintainer::maintain;
 pub(crate) use self::mender::{mend, mended};
 pub(crate) use self::reader::read;
 pub(crate) use self::recorder::record;

@@ -55,6 +55,8 @@ enum Fault {
     NoLeases,
     /// Who goes on with an import does not end the generation before
     NoFence,
+    /// A repair brings retired layers back
+    Resurrects,
 }
 
 impl From<Fault> for Planted {
@@ -65,6 +67,7 @@ impl From<Fault> for Planted {
             Fault::NoBoundary => Planted::NoBoundary,
             Fault::NoLeases => Planted::NoLeases,
             Fault::NoFence => Planted::NoFence,
+            Fault::Resurrects => Planted::Resurrects,
         }
     }
 }

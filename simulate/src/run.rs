@@ -13,7 +13,9 @@ use capstan_storage_engine::catalog::{Catalog, CatalogView, Outcome, Rollup, Sta
 use capstan_storage_engine::store::{Planted, Store, names};
 use futures::TryStreamExt;
 
-use crate::actors::{Scene, hold, import, is_there_once, mend, mended, read, record, roll_up};
+use crate::actors::{
+    Scene, hold, import, is_there_once, maintain, mend, mended, read, record, roll_up,
+};
 use crate::bucket::{Bucket, Faults};
 use crate::chance::{Chance, Clock};
 use crate::truth::has_all;
@@ -81,6 +83,10 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
     for _ in 0..chance.of(0..4) {
         let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
         actors.push(tokio::spawn(import(scene, chance)));
+    }
+    for number in 0..chance.of(0..3) {
+        let (scene, chance) = (scene.clone(), Chance::new(chance.next()));
+        actors.push(tokio::spawn(maintain(scene, chance, number)));
     }
     // Most scenes are short; some are long enough for what was replaced to be removed, and for
     // those who slept meanwhile to wake up.
@@ -155,6 +161,9 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
     }
     match scene.truth.seen(&window) {
         Ok(seen) => {
+            if let Err(what) = scene.truth.has_layers(&window, &seen) {
+                scene.broken(format!("in the end: {what}"));
+            }
             if let Err(what) = has_all(&seen, &must, "that were acknowledged, in the end") {
                 scene.broken(what);
             }

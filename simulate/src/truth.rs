@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_model::{Generation, GenerationId, Time, TimeRange};
-use capstan_storage_engine::catalog::{CommitDraft, Fact, SegmentEntry, Window};
+use capstan_storage_engine::catalog::{CommitDraft, Fact, LayerEntry, SegmentEntry, What, Window};
+
+use crate::chance::Chance;
 
 /// Whose log.
 pub(crate) type Owner = GenerationId;
@@ -89,8 +91,9 @@ impl Truth {
                     let Some(tried) = tried.get(*seq as usize) else {
                         return Err(format!("{owner:?}: nobody made commit {seq}"));
                     };
-                    // Every commit here says when was listened.
-                    if *found != tried.draft.facts {
+                    // Every commit here has a coverage statement. Changes show in layers of segments.
+                    let shown = |fact: &&Fact| fact.change().is_none();
+                    if !found.iter().eq(tried.draft.facts.iter().filter(shown)) {
                         return Err(format!("{owner:?}: commit {seq} is there in part or changed"));
                     }
                 }
@@ -120,10 +123,91 @@ impl Truth {
         })
     }
 
+    /// Checks that segments have exactly the layers that the commits a reader sees gave them and left them.
+    ///
+    /// # Errors
+    /// A segment with other layers.
+    pub(crate) fn has_layers(&self, window: &Window, counts: &Counts) -> Result<(), String> {
+        let (added, retired) = self.with(|all| {
+            let seen = counts.iter().flat_map(|(owner, count)| {
+                tried_in(all, *owner).iter().take(*count as usize)
+            });
+            layers(seen)
+        });
+        for segment in &window.segments {
+            let entry = &segment.entry;
+            let later = added.get(&entry.name).into_iter().flatten().map(|layer| &layer.layer);
+            let committed = entry.layers.iter().map(|layer| &layer.layer);
+            let gone = |name: &&String| {
+                retired.get(&entry.name).is_some_and(|of| of.contains(name.as_str()))
+            };
+            let expected: BTreeSet<&String> =
+                committed.chain(later).filter(|name| !gone(name)).collect();
+            let found: BTreeSet<&String> = segment.layers().map(|layer| &layer.layer).collect();
+            if found != expected {
+                return Err(format!("{} has layers {found:?}, not {expected:?}", entry.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment that is committed.
+    pub(crate) fn any_segment(&self, chance: &Chance) -> Option<SegmentEntry> {
+        self.with(|all| {
+            let committed = all.values().flatten().filter(|of| of.acknowledged);
+            any(committed.flat_map(|of| of.draft.segments()), chance).cloned()
+        })
+    }
+
+    /// A layer that was added to a segment and not retired.
+    pub(crate) fn any_added(&self, chance: &Chance) -> Option<(SegmentEntry, LayerEntry)> {
+        self.with(|all| {
+            let committed = || all.values().flatten().filter(|of| of.acknowledged);
+            let (added, retired) = layers(committed());
+            let present = added.iter().flat_map(|(segment, layers)| {
+                let gone = retired.get(segment);
+                let is_present =
+                    move |of: &&LayerEntry| gone.is_none_or(|gone| !gone.contains(&of.layer));
+                layers.iter().filter(is_present).map(move |layer| (segment, layer))
+            });
+            let (segment, layer) = any(present, chance)?;
+            let mut segments = committed().flat_map(|of| of.draft.segments());
+            Some((segments.find(|of| of.name == *segment)?.clone(), layer.clone()))
+        })
+    }
+
     /// How many commits were tried.
     pub(crate) fn commits(&self) -> u64 {
         self.with(|all| all.values().map(|log| log.len() as u64).sum())
     }
+}
+
+/// The layers that commits add to each segment, and the names of those that they retire.
+fn layers<'a>(
+    commits: impl Iterator<Item = &'a Tried>,
+) -> (BTreeMap<String, Vec<LayerEntry>>, BTreeMap<String, BTreeSet<String>>) {
+    let (mut added, mut retired) = (BTreeMap::new(), BTreeMap::new());
+    for change in commits.flat_map(|of| of.draft.facts.iter().filter_map(Fact::change)) {
+        let segment = change.segment.clone();
+        match &change.what {
+            What::LayerAdded { layer } => {
+                added.entry(segment).or_insert_with(Vec::new).push(layer.clone());
+            }
+            What::LayersRetired { layers, .. } => {
+                let names = layers.iter().map(|layer| layer.layer.clone());
+                retired.entry(segment).or_insert_with(BTreeSet::new).extend(names);
+            }
+            _ => {}
+        }
+    }
+    (added, retired)
+}
+
+/// One of some, none if there are none.
+fn any<T>(of: impl Iterator<Item = T>, chance: &Chance) -> Option<T> {
+    let mut all: Vec<T> = of.collect();
+    let many = all.len() as u64;
+    (many > 0).then(|| all.swap_remove(chance.of(0..many) as usize))
 }
 
 /// What was tried in a log. One that nobody knows is of a recorder whose log was ended and that was killed before it

@@ -58,6 +58,7 @@ pub mod filter;
 pub mod gap;
 pub mod generation;
 pub mod hours;
+pub mod invariants;
 pub mod lease;
 mod load;
 pub mod manifest;
@@ -69,6 +70,7 @@ pub mod root;
 pub(crate) mod segment_state;
 pub mod slot;
 mod slots;
+mod source;
 pub mod state;
 pub mod succession;
 pub mod sweep;
@@ -79,8 +81,7 @@ pub(crate) mod walk;
 
 pub use chain::{Chain, Problem};
 pub use entry::{
-    Commit, CommitDraft, Finished, Layer, LayerEntry, SegmentEntry, Source, SourceMark, Writer,
-    WriterInfo, WriterKind,
+    Commit, CommitDraft, Finished, Layer, LayerEntry, SegmentEntry, Writer, WriterInfo, WriterKind,
 };
 pub use fact::{Change, Fact, What};
 pub use facts::Attributed;
@@ -93,6 +94,7 @@ pub use recorder::Recorder;
 pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
 pub use segment_state::{Retired, SegmentState};
 pub use slot::TimeSlot;
+pub use source::{Source, SourceHash, SourceMark};
 pub use state::{Catalog, CommitId, Segment, Totals};
 pub use view::{Asked, CatalogView, Generations, Window};
 

@@ -32,7 +32,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<Outcome, Failure> {
             work: "import a capture".to_owned(),
             ours: Figure::Runs(ours),
             peers: vec![("lz4 -1".to_owned(), Figure::Runs(peer))],
-            judged: Judged::new(ratio, "CPU ratio", 1.6, 1.0),
+            judged: Judged::new(ratio, "CPU ratio", 1.3, 1.0),
         }],
         notes: vec![],
     }))

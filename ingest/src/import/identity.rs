@@ -2,8 +2,9 @@
 //!
 //! The *beginning* is a SHA-256 over the first packet. It stays the same while the file grows. It
 //! determines the recorder of an import, so two imports of one file meet in the store. During the
-//! read, each commit holds the SHA-256 of all bytes so far. A file is thus read once. Only a file
-//! whose beginning is in the store is compared first, up to the end of the earlier import.
+//! read, each commit holds the BLAKE3 hash of all bytes so far. A file is thus read once. Only a file
+//! whose beginning is in the store is compared first, up to the end of the earlier import. Imports of
+//! earlier versions have a SHA-256 there instead.
 //!
 //! The *sketch* is a SHA-256 over the length and samples of the file. It detects an overwrite during
 //! the import. Imports of earlier versions have a recorder derived from the sketch.
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use capstan_model::packet::Stamp;
 use capstan_model::{Failure, FailureKind, Packet};
-use capstan_storage_engine::catalog::SourceMark;
+use capstan_storage_engine::catalog::{SourceHash, SourceMark};
 use sha2::{Digest, Sha256};
 
 use super::Watch;
@@ -120,16 +121,60 @@ pub(super) fn begins_with(
 ) -> Result<Vec<bool>, Failure> {
     let mut places: Vec<usize> = (0..marks.len()).collect();
     places.sort_unstable_by_key(|place| marks[*place].bytes);
-    let progress = Progress::default();
+    let mut prefix = Prefix::new(marks);
     let mut file = File::open(path).map_err(|error| cannot_read(path, error))?;
     let mut begins = vec![false; marks.len()];
     for place in places {
-        let more = marks[place].bytes.saturating_sub(progress.consumed());
-        take_in(path, (&mut file).take(more), &progress, stop, watch)?;
-        let read = progress.mark();
-        begins[place] = (read.bytes, &read.sha256) == (marks[place].bytes, &marks[place].sha256);
+        let more = marks[place].bytes.saturating_sub(prefix.bytes);
+        read_all(path, (&mut file).take(more), stop, |bytes| {
+            prefix.add(bytes);
+            watch.comparing(prefix.bytes);
+        })?;
+        begins[place] = prefix.is(marks[place]);
     }
     Ok(begins)
+}
+
+/// The bytes read so far, hashed in each way that a mark needs.
+struct Prefix {
+    bytes: u64,
+    blake3: Option<blake3::Hasher>,
+    sha256: Option<Sha256>,
+}
+
+impl Prefix {
+    fn new(marks: &[&SourceMark]) -> Prefix {
+        let any =
+            |is: fn(&SourceHash) -> Option<&str>| marks.iter().any(|mark| is(&mark.hash).is_some());
+        Prefix {
+            bytes: 0,
+            blake3: any(SourceHash::blake3).then(blake3::Hasher::new),
+            sha256: any(SourceHash::sha256).then(Sha256::new),
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.blake3 {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha256 {
+            hasher.update(bytes);
+        }
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// Whether the mark is of these bytes.
+    fn is(&self, mark: &SourceMark) -> bool {
+        let same = match &mark.hash {
+            SourceHash::Blake3(hash) => {
+                self.blake3.as_ref().is_some_and(|of| *of.finalize().to_hex() == **hash)
+            }
+            SourceHash::Sha256(hash) => {
+                self.sha256.as_ref().is_some_and(|of| hex::encode(of.clone().finalize()) == *hash)
+            }
+        };
+        self.bytes == mark.bytes && same
+    }
 }
 
 /// Reads the rest of a file of `bytes` bytes that the source's reader left: bytes after the
@@ -150,15 +195,18 @@ pub(super) fn read_rest(
     let path = &known.path;
     let mut file = File::open(path).map_err(|error| cannot_read(path, error))?;
     file.seek(SeekFrom::Start(progress.consumed())).map_err(|error| cannot_read(path, error))?;
-    take_in(path, file.take(left), progress, stop, watch)
+    read_all(path, file.take(left), stop, |bytes| {
+        progress.add(bytes);
+        watch.comparing(progress.consumed());
+    })
 }
 
-fn take_in(
+/// Reads a stream to its end, in pieces.
+fn read_all(
     path: &Path,
     mut from: impl Read,
-    progress: &Progress,
     stop: &AtomicBool,
-    watch: &dyn Watch,
+    mut add: impl FnMut(&[u8]),
 ) -> Result<(), Failure> {
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -166,12 +214,11 @@ fn take_in(
         if length == 0 {
             return Ok(());
         }
-        progress.add(&buffer[..length]);
-        watch.comparing(progress.consumed());
+        add(&buffer[..length]);
         if stop.load(Ordering::Relaxed) {
             return Err(Failure::new(
                 FailureKind::Interrupted,
-                format!("stopped while {} was read for its SHA-256", path.display()),
+                format!("stopped while {} was read for its hash", path.display()),
             ));
         }
     }
@@ -230,17 +277,18 @@ mod tests {
     #[test]
     fn a_mark_tells_whether_a_file_begins_with_it() {
         let bytes = vec![7; 2_500_000];
-        let mark = SourceMark {
-            bytes: 2_100_000,
-            sha256: hex::encode(Sha256::digest(&bytes[..2_100_000])),
-            damaged: false,
-        };
+        let mark = |bytes, hash| SourceMark { bytes, hash, damaged: false };
+        let first = &bytes[..2_100_000];
+        let old = mark(2_100_000, SourceHash::Sha256(hex::encode(Sha256::digest(first))));
+        let new = mark(2_100_000, SourceHash::Blake3(blake3::hash(first).to_hex().to_string()));
+        let wrong = mark(3, SourceHash::Sha256(String::new()));
         let same = |bytes: &[u8]| {
-            let marks = [&mark, &SourceMark { bytes: 3, sha256: String::new(), damaged: false }];
+            let marks = [&old, &wrong, &new];
             let found = begins_with(file(bytes).path(), &marks, &AtomicBool::new(false), &Quiet);
-            let [same, other] = found.unwrap()[..] else { panic!("one for each mark") };
-            assert!(!other);
-            same
+            let [old, wrong, new] = found.unwrap()[..] else { panic!("one for each mark") };
+            assert!(!wrong);
+            assert_eq!(old, new);
+            new
         };
         assert!(same(&bytes));
         assert!(same(&bytes[..2_100_000]));
@@ -249,7 +297,7 @@ mod tests {
         other[2_099_999] = 8;
         assert!(!same(&other));
         let stopped = AtomicBool::new(true);
-        let failure = begins_with(file(&bytes).path(), &[&mark], &stopped, &Quiet).unwrap_err();
+        let failure = begins_with(file(&bytes).path(), &[&new], &stopped, &Quiet).unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Interrupted);
     }
 
@@ -263,7 +311,7 @@ mod tests {
         let grown = file(&bytes);
         let known = Known { path: grown.path().to_owned(), ..known };
         read_rest(&known, &progress, &AtomicBool::new(false), &Quiet).unwrap();
-        let sha256 = hex::encode(Sha256::digest(&bytes[..2_200_000]));
-        assert_eq!(progress.mark(), SourceMark { bytes: 2_200_000, sha256, damaged: false });
+        let hash = SourceHash::Blake3(blake3::hash(&bytes[..2_200_000]).to_hex().to_string());
+        assert_eq!(progress.mark(), SourceMark { bytes: 2_200_000, hash, damaged: false });
     }
 }

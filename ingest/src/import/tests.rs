@@ -4,8 +4,6 @@ use capstan_model::TimeRange;
 use capstan_storage_engine::catalog::Catalog;
 use capstan_storage_engine::store::{Location, Options, Requests};
 
-use sha2::{Digest, Sha256};
-
 use super::*;
 use crate::source::open;
 
@@ -161,7 +159,7 @@ fn the_last_commit_knows_the_whole_file() {
     let [import] = catalog.imports().try_into().unwrap();
     let mark = import.source_read.unwrap();
     assert!(mark.damaged && mark.bytes == file.len() as u64);
-    assert_eq!(mark.sha256, hex::encode(Sha256::digest(&file)));
+    assert_eq!(mark.hash.blake3(), Some(&*blake3::hash(&file).to_hex()));
 }
 
 #[test]

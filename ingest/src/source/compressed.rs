@@ -6,8 +6,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use capstan_storage_engine::catalog::SourceMark;
-use sha2::{Digest, Sha256};
+use capstan_storage_engine::catalog::{SourceHash, SourceMark};
 
 use self::members::{Members, Stream};
 use super::SourceError;
@@ -17,7 +16,7 @@ use super::SourceError;
 pub struct Progress {
     consumed: AtomicU64,
     /// Hash of the consumed bytes, updated on each read while they are in the processor cache.
-    sha256: Mutex<Sha256>,
+    hash: Mutex<blake3::Hasher>,
     /// The stream itself failed, not the decompressor.
     failed: AtomicBool,
     /// Nonzero trailing bytes after the last compressed member.
@@ -43,20 +42,20 @@ impl Progress {
         self.damaged.store(true, Ordering::Relaxed);
     }
 
-    /// The SHA-256 and count of the bytes read so far, and whether they are damaged.
+    /// The BLAKE3 hash and count of the bytes read so far, and whether they are damaged.
     pub fn mark(&self) -> SourceMark {
-        let sha256 = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = self.hash.lock().unwrap_or_else(PoisonError::into_inner);
         SourceMark {
             bytes: self.consumed(),
-            sha256: hex::encode(sha256.clone().finalize()),
+            hash: SourceHash::Blake3(hash.finalize().to_hex().to_string()),
             damaged: self.damaged.load(Ordering::Relaxed),
         }
     }
 
     /// Hashes and counts the next bytes.
     pub(crate) fn add(&self, bytes: &[u8]) {
-        let mut sha256 = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
-        sha256.update(bytes);
+        let mut hash = self.hash.lock().unwrap_or_else(PoisonError::into_inner);
+        hash.update(bytes);
         // Under the lock: the hash and the count of a mark must match.
         self.consumed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }

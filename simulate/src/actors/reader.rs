@@ -89,6 +89,9 @@ async fn look(
     if found.len() != expected.len() || found.iter().any(|name| !expected.contains(*name)) {
         scene.broken(format!("a window has {found:?}, not {expected:?}"));
     }
+    if let Err(what) = scene.truth.has_layers(&window, &counts) {
+        scene.broken(format!("a window: {what}"));
+    }
     Ok(Some(Seen { view, counts, wounds }))
 }
 
@@ -97,7 +100,12 @@ async fn all(scene: &Scene, view: &CatalogView) -> Result<Option<Counts>, Failur
     let window = view.window(TimeRange::ALL).await?;
     problems(scene, view, &window);
     match scene.truth.seen(&window) {
-        Ok(counts) => Ok(Some(counts)),
+        Ok(counts) => {
+            if let Err(what) = scene.truth.has_layers(&window, &counts) {
+                scene.broken(format!("a reader: {what}"));
+            }
+            Ok(Some(counts))
+        }
         Err(what) => {
             scene.broken(format!("a reader: {what}"));
             Ok(None)

@@ -15,6 +15,14 @@ const SECOND: i64 = 1_000_000_000;
 
 /// Records until the scene ends.
 pub(crate) async fn record(scene: Scene, chance: Chance, id: RecorderId) {
+    write(scene, chance, id, draft).await;
+}
+
+/// Makes the next commit of a log. Arguments: the scene, chance, the name of the generation, the number of the commit.
+type Draft = fn(&Scene, &Chance, &str, u64) -> CommitDraft;
+
+/// Writes one log after the other until the scene ends.
+pub(super) async fn write(scene: Scene, chance: Chance, id: RecorderId, draft: Draft) {
     loop {
         let store = scene.patient_store(&chance, skew(&chance)).await;
         let info = WriterInfo {
@@ -33,13 +41,13 @@ pub(crate) async fn record(scene: Scene, chance: Chance, id: RecorderId) {
                 continue;
             }
         };
-        live(&scene, &chance, recorder).await;
+        live(&scene, &chance, recorder, draft).await;
         tokio::time::sleep(chance.millis(100..60_000)).await;
     }
 }
 
 /// One generation.
-async fn live(scene: &Scene, chance: &Chance, mut recorder: Recorder) {
+async fn live(scene: &Scene, chance: &Chance, mut recorder: Recorder, draft: Draft) {
     let mut owner = GenerationId::new(recorder.recorder(), recorder.generation());
     let name = owner.to_string();
     for number in 0_u64.. {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Commit, EntryError, Writer, read, sha256_hex};
 use super::gap::{About, Gap, GapKind};
+use super::invariants::check_fact;
 use super::state::CommitId;
 use crate::store::{checked, names};
 
@@ -225,6 +226,7 @@ impl Chain {
             return Err(EntryError::Order("the next ordinal is lower than in the commit before"));
         }
         super::entry::check_segments(&content)?;
+        content.facts.iter().try_for_each(check_fact).map_err(EntryError::Fact)?;
         Ok(Commit {
             format: content.format(),
             recorder: self.of.recorder,

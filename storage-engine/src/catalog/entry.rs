@@ -16,18 +16,23 @@ use sha2::{Digest, Sha256};
 use super::fact::Fact;
 use super::facts::{Bare, Later, Lists};
 use super::filter::AddressFilter;
+use super::invariants::Broken;
+use super::source::{Source, SourceMark};
 use super::state::CommitId;
 pub use crate::segment::Layer;
 use crate::segment::reader::Segment;
 use crate::store::{checked, names};
 
 /// The newest format of writers and commits that this version reads. The number is raised when an older reader would
-/// misread them; new fields do not raise it. Commits with changes of segments have this format: a reader that ignores
-/// them would miss retired layers.
-pub const FORMAT: u32 = 3;
+/// misread them; new fields do not raise it.
+pub const FORMAT: u32 = WITH_BLAKE3;
 
-/// The format of writers, and of commits without changes.
-pub(crate) const BEFORE_CHANGES: u32 = 2;
+/// The format of writers, and of commits with nothing that an older reader would misread.
+pub(crate) const PLAIN: u32 = 2;
+/// The format of commits with changes of segments: a reader that ignores them would miss retired layers.
+const WITH_CHANGES: u32 = 3;
+/// The format of commits with a BLAKE3 hash of the source: older readers expect a SHA-256.
+const WITH_BLAKE3: u32 = 4;
 
 /// A generation of a recorder: `writers/<recorder>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,29 +101,6 @@ impl WriterKind {
             WriterKind::Repair => "repair",
         }
     }
-}
-
-/// A capture that is imported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    /// Its name, as given by the user.
-    pub name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// Identity of the capture before it is read: a SHA-256 over its length and samples of its bytes, hex.
-    pub sketch: String,
-}
-
-/// The read position in a source, and a hash of the bytes before it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceMark {
-    /// Bytes from the start of the source, as stored (compressed, if it is).
-    pub bytes: u64,
-    /// Their SHA-256, hex.
-    pub sha256: String,
-    /// Some bytes could not be parsed: the source is damaged. The readable packets are committed.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub damaged: bool,
 }
 
 /// An entry of a recorder's log: `log/<recorder>/<generation>/<seq>`.
@@ -280,7 +262,12 @@ impl CommitDraft {
 
     /// The format for a commit with this content: the oldest format whose readers read it correctly.
     pub(crate) fn format(&self) -> u32 {
-        if self.facts.iter().any(Fact::is_late) { FORMAT } else { BEFORE_CHANGES }
+        let has_blake3 = self.source_read.as_ref().is_some_and(|mark| mark.hash.blake3().is_some());
+        match (has_blake3, self.facts.iter().any(Fact::is_late)) {
+            (true, _) => WITH_BLAKE3,
+            (false, true) => WITH_CHANGES,
+            (false, false) => PLAIN,
+        }
     }
 
     /// The commits that it replaces.
@@ -437,6 +424,9 @@ pub enum EntryError {
         /// The contradiction.
         what: &'static str,
     },
+    /// A fact violates an invariant.
+    #[error(transparent)]
+    Fact(Broken),
     /// The entry contradicts the previous commit.
     #[error("{0}")]
     Order(&'static str),

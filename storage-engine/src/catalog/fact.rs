@@ -10,12 +10,14 @@
 use std::fmt;
 
 use capstan_model::coverage::{Listened, Loss};
+use capstan_model::words::count;
 use capstan_model::{Time, TimeRange};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::entry::{LayerEntry, SegmentEntry};
+use super::facts::Bare;
 use super::part::Holds;
 use super::slot::TimeSlot;
 
@@ -172,6 +174,15 @@ impl Fact {
         matches!(self, Fact::Change(_) | Fact::Unknown(_))
     }
 
+    /// Distinguishes the fact from all others of its commit: the name of a segment, or the statement as JSON.
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Fact::Segment(entry) => entry.name.clone(),
+            // JSON cannot fail here: the keys of all maps are strings.
+            other => serde_json::to_string(&Bare::of(other)).unwrap_or_default(),
+        }
+    }
+
     /// The segment, if it is one.
     pub fn segment(&self) -> Option<&SegmentEntry> {
         match self {
@@ -194,12 +205,30 @@ impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fact::Segment(entry) => f.write_str(&entry.name),
-            Fact::Listened(listened) => write!(f, "{listened:?}"),
-            Fact::Loss(loss) => write!(f, "{loss:?}"),
-            Fact::Change(change) => write!(f, "{change:?}"),
-            Fact::Unknown(unknown) => {
-                write!(f, "{} {}", unknown.kind(), Value::Object(unknown.fields.clone()))
+            Fact::Listened(of) => write!(f, "coverage from {} to {}", of.range.start, of.range.end),
+            Fact::Loss(of) => {
+                let (start, end) = (of.range.start, of.range.end);
+                write!(f, "loss of {} from {start} to {end}", count(of.packets, "packet"))
             }
+            Fact::Change(change) => change.fmt(f),
+            Fact::Unknown(unknown) => write!(f, "fact of kind {}", unknown.kind()),
+        }
+    }
+}
+
+/// Display form for operators.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let segment = &self.segment;
+        match &self.what {
+            What::LayerAdded { layer } => write!(f, "layer {} added to {segment}", layer.layer),
+            What::LayersRetired { layers, .. } => {
+                let names: Vec<&str> = layers.iter().map(|layer| layer.layer.as_str()).collect();
+                write!(f, "layers {} of {segment} retired", names.join(", "))
+            }
+            What::Replaced { by } => write!(f, "{segment} replaced by {}", by.join(", ")),
+            What::Pinned { pin, .. } => write!(f, "{segment} pinned by {pin}"),
+            What::Unpinned { pin } => write!(f, "{segment} no longer pinned by {pin}"),
         }
     }
 }

@@ -132,6 +132,19 @@ pub(crate) enum Bare<'a> {
     Unknown(&'a Unknown),
 }
 
+impl<'a> Bare<'a> {
+    /// The stored form of a fact.
+    pub(crate) fn of(fact: &'a Fact) -> Bare<'a> {
+        match fact {
+            Fact::Segment(entry) => Bare::Segment(entry),
+            Fact::Listened(listened) => Bare::Listened(listened),
+            Fact::Loss(loss) => Bare::Loss(loss),
+            Fact::Change(change) => Bare::Change(change),
+            Fact::Unknown(unknown) => Bare::Unknown(unknown),
+        }
+    }
+}
+
 /// Facts in their stored lists.
 #[derive(Serialize)]
 pub(crate) struct Lists<T: Serialize> {
@@ -152,14 +165,13 @@ impl<T: Serialize> Lists<T> {
         let (segments, listened, losses, later) = Default::default();
         let mut lists = Lists { segments, listened, losses, facts: later };
         for of in facts {
-            let (list, bare) = match fact(of) {
-                Fact::Segment(entry) => (&mut lists.segments, Bare::Segment(entry)),
-                Fact::Listened(listened) => (&mut lists.listened, Bare::Listened(listened)),
-                Fact::Loss(loss) => (&mut lists.losses, Bare::Loss(loss)),
-                Fact::Change(change) => (&mut lists.facts, Bare::Change(change)),
-                Fact::Unknown(unknown) => (&mut lists.facts, Bare::Unknown(unknown)),
+            let list = match fact(of) {
+                Fact::Segment(_) => &mut lists.segments,
+                Fact::Listened(_) => &mut lists.listened,
+                Fact::Loss(_) => &mut lists.losses,
+                Fact::Change(_) | Fact::Unknown(_) => &mut lists.facts,
             };
-            list.push(stored(of, bare));
+            list.push(stored(of, Bare::of(fact(of))));
         }
         lists
     }

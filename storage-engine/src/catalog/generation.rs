@@ -6,7 +6,8 @@ use capstan_model::{Generation, GenerationId, RecorderId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, Problem, is_changed};
-use super::entry::{Commit, Finished, Source, SourceMark, Writer, WriterKind};
+use super::entry::{Commit, Finished, Writer, WriterKind};
+use super::source::{Source, SourceMark};
 
 /// Maximum number of notes kept per generation.
 const NOTES: usize = 64;
@@ -110,6 +111,11 @@ impl GenerationState {
     /// Of an import: the read position in the source, from the last commit that has one.
     pub fn source_read(&self) -> Option<&SourceMark> {
         self.source_read.as_ref()
+    }
+
+    /// Whether it has a field that versions before BLAKE3 cannot read.
+    pub(crate) fn has_blake3(&self) -> bool {
+        self.source_read.as_ref().is_some_and(|mark| mark.hash.blake3().is_some())
     }
 
     /// Number of commits in its log.

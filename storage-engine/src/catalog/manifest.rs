@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::WriterInfo;
 use super::fact::Fact;
-use super::facts::{Attributed, Facts};
+use super::facts::Facts;
 use super::filter::AddressFilter;
+use super::invariants::{self, Broken};
 use super::part::{Holds, Part, PartContent};
 use super::slot::TimeSlot;
 
@@ -105,11 +106,6 @@ pub struct SlotCommit {
     pub facts: Vec<Fact>,
 }
 
-/// Why a manifest, a root or the step between two versions is invalid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Broken(pub &'static str);
-
 impl Manifest {
     /// The state before the first version: no facts.
     pub fn empty(slot: TimeSlot) -> Manifest {
@@ -179,6 +175,11 @@ impl Manifest {
         Manifest { version: newest.saturating_add(1), epoch, previous, nonce, ..next }
     }
 
+    /// The format for this content: the oldest format whose readers read it correctly.
+    pub(crate) fn needed_format(&self) -> u32 {
+        format(&self.held)
+    }
+
     /// Index of the contributor of a commit; adds a new contributor.
     fn contributor(&mut self, commit: &SlotCommit) -> u32 {
         let same = |known: &Contributor| known.of() == commit.of;
@@ -224,7 +225,7 @@ impl Manifest {
     }
 
     /// The addresses of the segments in parts that a query may skip; none if unknown.
-    fn filter(&self) -> Option<Cow<'_, AddressFilter>> {
+    pub(crate) fn filter(&self) -> Option<Cow<'_, AddressFilter>> {
         if self.parts.iter().any(|part| part.holds == Holds::Segments) {
             let filter = self.large_address_filter.as_ref().or(self.address_filter.as_ref());
             return filter.map(Cow::Borrowed);
@@ -271,74 +272,7 @@ impl Manifest {
     /// # Errors
     /// The violated invariant.
     pub fn check(&self, before: &Manifest) -> Result<(), Broken> {
-        let broken = |what| Err(Broken(what));
-        if self.slot != before.slot {
-            return broken("a manifest became that of another slot");
-        }
-        if self.version != before.version.saturating_add(1) {
-            return broken("versions of a manifest do not follow each other");
-        }
-        if self.epoch < before.epoch {
-            return broken("an older epoch changed a manifest of a newer one");
-        }
-        if self.contributors.len() < before.contributors.len() {
-            return broken("a contributor is gone");
-        }
-        for (now, then) in self.contributors.iter().zip(&before.contributors) {
-            if now.of() != then.of() || now.admitted != then.admitted {
-                return broken("a contributor became another one");
-            }
-            if now.next < then.next {
-                return broken("commits of a contributor were taken back");
-            }
-        }
-        let mut generations: Vec<_> = self.contributors.iter().map(Contributor::of).collect();
-        generations.sort_unstable();
-        if generations.windows(2).any(|pair| pair[0] == pair[1]) {
-            return broken("a generation contributes twice");
-        }
-        self.check_held()?;
-        if let (Some(now), Some(then)) = (self.filter(), before.filter())
-            && !now.includes(&then)
-        {
-            return broken("addresses of segments are gone");
-        }
-        let facts = |of: &Manifest| {
-            of.held.len() as u64 + of.parts.iter().map(|part| part.facts).sum::<u64>()
-        };
-        if facts(self) < facts(before) {
-            return broken("facts are gone");
-        }
-        Ok(())
-    }
-
-    /// Checks the invariants of the facts in the manifest itself.
-    fn check_held(&self) -> Result<(), Broken> {
-        let known = self.contributors.len();
-        if self.held.contributors().any(|by| by as usize >= known) {
-            return Err(Broken("a fact is of nobody who contributes"));
-        }
-        let mut commits: Vec<_> = self.held.commits.iter().map(|of| (of.by, of.seq)).collect();
-        commits.sort_unstable();
-        if commits.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(Broken("a commit is in a manifest twice"));
-        }
-        let of_commit = |by, seq| commits.binary_search(&(by, seq)).is_ok();
-        let facts = &self.held;
-        if !facts.facts.iter().all(|of| of_commit(of.by, of.seq)) {
-            return Err(Broken("a fact is of no commit that is in the manifest"));
-        }
-        let strays = |of: &Attributed<Fact, u32>| !of.fact.slots().contains(&self.slot);
-        if facts.facts.iter().any(strays) {
-            return Err(Broken("a fact is in a manifest of a slot that it does not belong to"));
-        }
-        let late = |of: &&Attributed<String, u32>| {
-            self.owner(of.by).is_none_or(|contributor| of.seq >= contributor.next)
-        };
-        if facts.commits.iter().any(|of| late(&of)) {
-            return Err(Broken("a commit is in a manifest that does not count it"));
-        }
-        Ok(())
+        invariants::check(invariants::MANIFEST, before, self)
     }
 }
 
@@ -365,6 +299,23 @@ mod tests {
             sha256: format!("{recorder}-{seq}"),
             facts: vec![Fact::Listened(listened)],
         }
+    }
+
+    #[test]
+    fn a_manifest_with_changes_has_a_format_that_older_readers_refuse() {
+        let plain = step(&Manifest::empty(SLOT), &[commit(1, 0)]).unwrap();
+        assert_eq!(plain.needed_format(), BEFORE_CHANGES);
+        let pin = serde_json::json!({
+            "kind": "pinned", "segment": "s", "slots": [SLOT], "at": 5, "pin": "p",
+        });
+        let facts = vec![Fact::of_json(pin).unwrap()];
+        let changed = step(&plain, &[SlotCommit { facts, ..commit(1, 1) }]).unwrap();
+        assert_eq!(changed.needed_format(), FORMAT);
+        // The facts move into parts with formats of their own.
+        let many: Vec<SlotCommit> = (2..2_000).map(|seq| commit(1, seq)).collect();
+        let mut grown = changed.roll_up(&many, 1, "hash".to_owned(), "nonce".to_owned()).unwrap();
+        let formats: Vec<u32> = grown.overflow().iter().map(|(_, part)| part.format).collect();
+        assert!(formats.contains(&FORMAT) && grown.needed_format() == BEFORE_CHANGES);
     }
 
     fn step(before: &Manifest, commits: &[SlotCommit]) -> Option<Manifest> {

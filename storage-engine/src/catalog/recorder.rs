@@ -12,7 +12,7 @@ use object_store::path::Path;
 
 use super::chain::Chain;
 use super::entry::{
-    self, BEFORE_CHANGES, Commit, CommitDraft, EntryError, Finished, Writer, WriterInfo, to_json,
+    self, Commit, CommitDraft, EntryError, Finished, PLAIN, Writer, WriterInfo, to_json,
 };
 use super::fact::Fact;
 use super::rollup::silent;
@@ -296,7 +296,7 @@ async fn register_as(
         ));
     }
     let writer = Writer {
-        format: BEFORE_CHANGES,
+        format: PLAIN,
         recorder,
         generation,
         info: info.clone(),

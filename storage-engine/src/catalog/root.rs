@@ -18,12 +18,17 @@ use serde::{Deserialize, Serialize};
 use super::gap::{About, Gap};
 use super::generation::GenerationState;
 use super::hours::Hours;
-use super::manifest::{Broken, Contributor};
+use super::invariants::{self, Broken};
+use super::manifest::Contributor;
 use super::slot::TimeSlot;
 use crate::store::names;
 
-/// The format of roots that this version writes, and the newest one that it reads.
-pub const FORMAT: u32 = 1;
+/// The newest format of roots that this version reads. It is written where an open log has a BLAKE3 hash of its
+/// source: older readers expect a SHA-256.
+pub const FORMAT: u32 = 2;
+
+/// The format of all other roots, and of boundaries.
+pub(crate) const PLAIN: u32 = 1;
 
 /// Maximum number of recently changed slots in the root. For other slots, readers list the manifests.
 const SLOTS: usize = 256;
@@ -154,7 +159,7 @@ impl Root {
     /// The state before the first version: nothing is rolled up.
     pub fn empty() -> Root {
         Root {
-            format: FORMAT,
+            format: PLAIN,
             version: 0,
             previous: String::new(),
             nonce: String::new(),
@@ -308,6 +313,11 @@ impl Root {
         next
     }
 
+    /// The format for this content: the oldest format whose readers read it correctly.
+    pub(crate) fn needed_format(&self) -> u32 {
+        if self.logs.iter().any(|log| log.state.has_blake3()) { FORMAT } else { PLAIN }
+    }
+
     /// Drops the slots whose last change is oldest. The wide slot stays: every query reads it.
     fn forget_slots(&mut self) {
         let mut since: Vec<u64> =
@@ -361,64 +371,7 @@ impl Root {
     /// # Errors
     /// The violated invariant.
     pub fn check(&self, before: &Root) -> Result<(), Broken> {
-        let broken = |what| Err(Broken(what));
-        if self.version != before.version.saturating_add(1) {
-            return broken("versions of the root do not follow each other");
-        }
-        if self.epoch < before.epoch || self.epoch > before.epoch.saturating_add(1) {
-            return broken("epochs do not follow each other");
-        }
-        if self.epoch != before.epoch && self.logs != before.logs {
-            return broken("who takes over rolls up in the same step");
-        }
-        if self.boundary < before.boundary || self.unnamed_since < before.unnamed_since {
-            return broken("a boundary was taken back");
-        }
-        if let (Some(now), Some(then)) = (&self.hours, &before.hours)
-            && !now.includes(then)
-        {
-            return broken("the manifest of an hour is not known any more");
-        }
-        if !self.replaced.is_superset(&before.replaced) {
-            return broken("a commit that was replaced counts again");
-        }
-        let owners: Vec<_> = self.logs.iter().map(|log| log.state.id()).collect();
-        if owners.windows(2).any(|pair| pair[0] >= pair[1]) {
-            return broken("logs are not in order");
-        }
-        for then in &before.logs {
-            match self.log(then.state.id()) {
-                None if then.ended => {}
-                None => return broken("a log that may go on is gone"),
-                Some(now) if now.admitted != then.admitted || then.ended && !now.ended => {
-                    return broken("a log that ended goes on, or one is taken in twice");
-                }
-                Some(now) if now.state.chain().next() < then.state.chain().next() => {
-                    return broken("rolled-up commits were taken back");
-                }
-                Some(_) => {}
-            }
-        }
-        for log in &self.logs {
-            let new = before.log(log.state.id()).is_none();
-            if new && (log.admitted != self.version || log.state.chain().next() != 0) {
-                return broken("a log is rolled up in the step that takes it in");
-            }
-            if log.ended && !log.state.chain().finished() {
-                return broken("a log ended that did not say so");
-            }
-        }
-        for then in &before.slots {
-            match self.slots.iter().find(|now| now.slot == then.slot) {
-                None if then.since <= self.unnamed_since => {}
-                None => return broken("a slot is not named any more"),
-                Some(now) if now.version < then.version => {
-                    return broken("a manifest was taken back");
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
+        invariants::check(invariants::ROOT, before, self)
     }
 }
 
@@ -522,18 +475,18 @@ mod tests {
                 root.logs[0].ended = true;
                 root.epoch += 1
             })
-            .contains("takes over")
+            .contains("takeover")
         );
         assert!(bad(|root| root.logs.reverse()).contains("order"));
         assert!(
             bad(|root| {
                 root.logs.remove(0);
             })
-            .contains("is gone")
+            .contains("a log is gone")
         );
         assert!(bad(|root| root.logs[0].state = state(1)).contains("taken back"));
-        assert!(bad(|root| root.logs[0].admitted = 0).contains("taken in twice"));
-        assert!(bad(|root| root.logs[1].ended = true).contains("did not say so"));
+        assert!(bad(|root| root.logs[0].admitted = 0).contains("admitted twice"));
+        assert!(bad(|root| root.logs[1].ended = true).contains("does not say so"));
         assert!(bad(|root| root.slots.clear()).contains("not named"));
         assert!(bad(|root| root.hours = Some(Hours::default())).contains("not known any more"));
         assert!(bad(|root| root.slots[0].version = 1).contains("taken back"));
@@ -541,7 +494,7 @@ mod tests {
             let state = followed(&state(3), 1, false);
             root.logs.push(OpenLog { admitted: root.version, ended: false, state });
         };
-        assert!(bad(new).contains("in the step that takes it in"));
+        assert!(bad(new).contains("in the step that admits it"));
         let raised = Root { boundary: 1, ..before.clone() };
         assert!(good.check(&raised).expect_err("broken").0.contains("boundary"));
     }

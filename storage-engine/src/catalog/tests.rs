@@ -177,7 +177,11 @@ async fn an_import_can_be_gone_on_with() {
     let content = CommitDraft {
         next_ordinal: 20,
         next_flow: 3,
-        source_read: Some(SourceMark { bytes: 9, sha256: "cc".to_owned(), damaged: false }),
+        source_read: Some(SourceMark {
+            bytes: 9,
+            hash: SourceHash::Blake3("cc".to_owned()),
+            damaged: false,
+        }),
         finished: Some(Finished { complete: true, packets_total: 20 }),
         ..draft("b", 5)
     };
@@ -319,7 +323,7 @@ async fn loading_and_following_cost_the_requests_they_should() {
 /// The bytes of a writer and of a log of `count` commits, as a recorder writes them.
 fn log(count: u64) -> (Vec<u8>, Vec<Vec<u8>>) {
     let writer = Writer {
-        format: entry::BEFORE_CHANGES,
+        format: entry::PLAIN,
         recorder: RECORDER,
         generation: Generation(1),
         info: live(),
@@ -379,6 +383,32 @@ fn a_commit_put_in_anothers_place_breaks_the_chain_and_both_ends_are_named() {
         "{problem}"
     );
     assert_eq!(catalog.segments(TimeRange::ALL).count(), 4);
+}
+
+#[test]
+fn the_format_is_the_oldest_that_reads_the_content() {
+    let of = GenerationId::new(RECORDER, Generation(1));
+    let mark = |hash| Some(SourceMark { bytes: 9, hash, damaged: false });
+    let change = serde_json::json!({"kind": "pinned", "segment": "s", "slots": ["wide"], "at": 5, "pin": "p"});
+    let change = Fact::of_json(change).unwrap();
+    let cases = [
+        (None, vec![], 2, 1),
+        (mark(SourceHash::Sha256("ab".to_owned())), vec![], 2, 1),
+        (None, vec![change.clone()], 3, 1),
+        (mark(SourceHash::Blake3("ab".to_owned())), vec![], 4, 2),
+        (mark(SourceHash::Blake3("ab".to_owned())), vec![change], 4, 2),
+    ];
+    for (source_read, facts, commit, root) in cases {
+        let draft = CommitDraft { facts, source_read, ..CommitDraft::default() };
+        assert_eq!(draft.format(), commit, "{draft:?}");
+        let commit = Chain::new(of, None).next_commit(draft, Time(1), nonce()).unwrap();
+        let bytes = checked::to_bytes(&commit).unwrap();
+        let mut state = GenerationState::new(None, Chain::new(of, None));
+        state.follow(0, &bytes, &mut Vec::new()).unwrap();
+        let step = root::Step { generations: vec![state], ..root::Step::default() };
+        let next = root::Root::empty().advance(step, String::new(), String::new());
+        assert_eq!(next.needed_format(), root);
+    }
 }
 
 #[test]

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::entry::sha256_hex;
 use super::generation::GenerationState;
 use super::hours::Hours;
-use super::manifest::{self, Broken, Manifest};
+use super::invariants::Broken;
+use super::manifest::{self, Manifest};
 use super::part::{Part, PartContent};
 use super::root::{self, Root};
 use super::slot::TimeSlot;
@@ -34,6 +35,10 @@ pub(crate) struct Boundary {
     pub(crate) below: u64,
     pub(crate) nonce: String,
 }
+
+/// The newest format of ended generations. It is written for a BLAKE3 hash of the source, which older readers do not
+/// know; 2 was never written.
+const ENDED_FORMAT: u32 = 3;
 
 /// An ended generation: `catalog/lives/<recorder>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +202,7 @@ pub(crate) async fn put_root(
     next: Root,
 ) -> Result<Option<Versioned<Root>>, Failure> {
     let path = names::root(next.version);
+    let next = Root { format: next.needed_format(), ..next };
     next.check(before).map_err(|error| broken(&path, error))?;
     create(store, &path, next).await
 }
@@ -206,12 +212,13 @@ pub(crate) async fn put_mended_root(
     store: &Store,
     next: Root,
 ) -> Result<Option<Versioned<Root>>, Failure> {
+    let next = Root { format: next.needed_format(), ..next };
     create(store, &names::root(next.version), next).await
 }
 
 /// Raises a boundary; false if that number is taken: then another process raised it, maybe to a lower value.
 pub(crate) async fn put_boundary(store: &Store, number: u64, below: u64) -> Result<bool, Failure> {
-    let boundary = Boundary { format: root::FORMAT, below, nonce: store.nonce() };
+    let boundary = Boundary { format: root::PLAIN, below, nonce: store.nonce() };
     Ok(create(store, &names::boundary(number), boundary).await?.is_some())
 }
 
@@ -295,6 +302,7 @@ pub(crate) async fn put_manifest(
         store.put_new(&names::part(next.slot, &part.name), vec![bytes]).await?;
         next.parts.push(part);
     }
+    next.format = next.needed_format();
     next.check(before).map_err(|error| broken(&path, error))?;
     create(store, &path, next).await
 }
@@ -322,7 +330,7 @@ pub(crate) async fn read_ended(
     of: GenerationId,
 ) -> Result<Option<GenerationState>, Failure> {
     let path = names::ended_generation(of);
-    let Some(read) = read::<Ended>(store, &path, manifest::FORMAT).await? else { return Ok(None) };
+    let Some(read) = read::<Ended>(store, &path, ENDED_FORMAT).await? else { return Ok(None) };
     check_name(&path, read.value.state.id() == of)?;
     Ok(Some(read.value.state))
 }
@@ -330,7 +338,7 @@ pub(crate) async fn read_ended(
 /// Stores an ended generation. Concurrent writers write the same content.
 pub(crate) async fn put_ended(store: &Store, state: &GenerationState) -> Result<(), Failure> {
     let path = names::ended_generation(state.id());
-    let ended =
-        Ended { format: manifest::BEFORE_CHANGES, state: state.clone(), nonce: store.nonce() };
+    let format = if state.has_blake3() { ENDED_FORMAT } else { manifest::BEFORE_CHANGES };
+    let ended = Ended { format, state: state.clone(), nonce: store.nonce() };
     create(store, &path, ended).await.map(|_| ())
 }

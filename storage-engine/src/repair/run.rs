@@ -16,6 +16,8 @@ use super::forgotten::as_rolled_up;
 use super::log::{RepairLog, repairer};
 use super::named::NamedSegments;
 use super::survey::{Commits, Kinds, Survey};
+#[cfg(feature = "planted")]
+use crate::catalog::Fact;
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
 use crate::catalog::manifest::{Manifest, SlotCommit};
@@ -412,6 +414,8 @@ impl<W: Watch> Repair<'_, W> {
                 continue;
             };
             let Some(facts) = split(commit.content.facts).remove(&slot) else { continue };
+            #[cfg(feature = "planted")]
+            let facts = without_changes(self.store, facts);
             let known = survey.admitted.get(&owner).copied();
             let named = root.log(owner).map(|log| log.admitted);
             let state = survey.logs.generations.get(&owner);
@@ -604,6 +608,15 @@ impl<W: Watch> Repair<'_, W> {
         });
         Ok(if is_settled { Verdict::Waste } else { Verdict::Left })
     }
+}
+
+/// Drops the changes of segments, if that fault is planted.
+#[cfg(feature = "planted")]
+fn without_changes(store: &Store, mut facts: Vec<Fact>) -> Vec<Fact> {
+    if store.planted(crate::store::Planted::Resurrects) {
+        facts.retain(|fact| fact.change().is_none());
+    }
+    facts
 }
 
 /// A segment that is named again.

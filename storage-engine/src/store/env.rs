@@ -40,6 +40,8 @@ pub enum Planted {
     NoLeases,
     /// The successor of an import does not end the previous generation.
     NoFence,
+    /// A repair puts manifests again without the changes of segments: retired layers come back.
+    Resurrects,
 }
 
 /// This machine's clock, and random numbers from the system.

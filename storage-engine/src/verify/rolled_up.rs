@@ -15,13 +15,13 @@ use crate::catalog::manifest::Manifest;
 use crate::catalog::root::Root;
 use crate::catalog::state::Known;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{Attributed, CommitId, GenerationState, TimeSlot};
+use crate::catalog::{Attributed, CommitId, Fact, GenerationState, TimeSlot};
 use crate::store::{Listed, Store, names};
 
 /// Objects that are read at a time.
 const AT_ONCE: usize = 16;
 
-/// A fact in the form for comparison: its commit and content.
+/// The identity of a fact: its commit, and [`Fact::identity`].
 type Said = (CommitId, String);
 
 /// State of the check of the rolled-up catalog.
@@ -281,11 +281,11 @@ impl RolledUp {
                 }
             }
         }
-        if let Some((CommitId { of, seq }, what)) = expected.first() {
+        if let Some(((CommitId { of, seq }, _), fact)) = expected.first_key_value() {
             let commit = names::commit(*of, *seq);
             let many = expected.len() as u64;
             let what = format!(
-                "{} of rolled-up commits {} missing in it, as '{what}' of {commit}",
+                "{} of rolled-up commits {} missing in it, as '{fact}' of {commit}",
                 count(many, "fact"),
                 agree(many, "is", "are")
             );
@@ -296,11 +296,11 @@ impl RolledUp {
     }
 
     /// The facts that a manifest must have according to the logs: facts of rolled-up commits.
-    fn expected(&self, logged: &[Logged]) -> BTreeSet<Said> {
-        let mut expected = BTreeSet::new();
+    fn expected<'a>(&self, logged: &'a [Logged]) -> BTreeMap<Said, &'a Fact> {
+        let mut expected = BTreeMap::new();
         for Logged { by, facts, only_objects, .. } in logged {
             if !*only_objects && self.has(by) {
-                expected.extend(facts.iter().map(|fact| (*by, fact.to_string())));
+                expected.extend(facts.iter().map(|fact| ((*by, fact.identity()), fact)));
             }
         }
         expected
@@ -338,13 +338,13 @@ fn follow<T>(
 fn take_facts(
     manifest: &Manifest,
     facts: &Facts,
-    expected: &mut BTreeSet<Said>,
+    expected: &mut BTreeMap<Said, &Fact>,
     found: &mut Vec<Known>,
 ) {
     for Attributed { by, seq, fact } in &facts.facts {
         let Some(contributor) = manifest.owner(*by) else { continue };
         let commit = CommitId { of: contributor.of(), seq: *seq };
-        expected.remove(&(commit, fact.to_string()));
+        expected.remove(&(commit, fact.identity()));
         found.extend(Known::of(commit, fact.clone()));
     }
 }

@@ -55,6 +55,9 @@ pub(crate) async fn describe(store: &Store) -> Described {
         shape.insert(format!("writer {}", writer.format));
         assert!(state.finished().is_some_and(|finished| finished.complete), "{writer:?}");
         let source = writer.info.source.as_ref().expect("an import");
+        if state.source_read().is_some_and(|mark| mark.hash.blake3().is_some()) {
+            shape.insert("source blake3".to_owned());
+        }
         let mut lines = BTreeSet::new();
         for known in catalog.segments(TimeRange::ALL) {
             if known.of == of {

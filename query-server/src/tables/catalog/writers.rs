@@ -1,7 +1,7 @@
 //! `writers`, `problems`, `store`: the generations, and problems of the store.
 
 use capstan_model::{Time, TimeRange};
-use capstan_storage_engine::catalog::{GenerationState, WriterInfo};
+use capstan_storage_engine::catalog::{GenerationState, SourceHash, WriterInfo};
 use datafusion::arrow::array::ArrayRef;
 
 use super::{Columns, Contents, Kind, flags, larges, smalls, texts, times};
@@ -12,6 +12,7 @@ pub(super) const WRITERS: Columns = &[
     ("kind", Kind::Text, true),
     ("description", Kind::Text, true),
     ("host", Kind::Text, true),
+    ("source_blake3", Kind::Text, true),
     ("source_sha256", Kind::Text, true),
     ("source_bytes", Kind::Large, true),
     ("resumes", Kind::Small, true),
@@ -40,10 +41,10 @@ fn info(state: &GenerationState) -> Option<&WriterInfo> {
     state.writer().map(|writer| &writer.info)
 }
 
-/// Known once a source was read to its end.
-fn source_sha256(state: &GenerationState) -> Option<String> {
+/// The hash of a source. Known once it was read to its end.
+fn source_hash(state: &GenerationState) -> Option<&SourceHash> {
     let complete = state.finished().is_some_and(|end| end.complete);
-    state.source_read().filter(|_| complete).map(|mark| mark.sha256.clone())
+    state.source_read().filter(|_| complete).map(|mark| &mark.hash)
 }
 
 /// A damaged source was not imported completely, although nothing more can be read from it.
@@ -64,7 +65,8 @@ pub(super) fn writers(contents: &Contents) -> Vec<ArrayRef> {
         text(|info| info.kind.name()),
         text(|info| &info.description),
         text(|info| &info.host),
-        texts(all().map(source_sha256)),
+        texts(all().map(|state| source_hash(state)?.blake3().map(str::to_owned))),
+        texts(all().map(|state| source_hash(state)?.sha256().map(str::to_owned))),
         larges(source().map(|source| source.map(|source| source.bytes))),
         smalls(all().map(|state| info(state)?.resumes.map(|generation| generation.0))),
         times(all().map(|state| info(state).map(|info| info.started_at.0))),
