@@ -10,11 +10,12 @@ use std::sync::Arc;
 use capstan_index::{Field, TermIndexBuilder};
 use capstan_model::coverage::Listened;
 use capstan_model::{Address, Failure, FailureKind, HOUR_NANOS, Hour, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
     AddressFilter, Asked, CatalogView, CommitDraft, Layer, LayerEntry, Outcome, Recorder, Rollup,
     SegmentEntry, Stay, TimeSlot, Window, WriterInfo, WriterKind,
 };
-use capstan_storage_engine::store::{Requests, Store, names};
+use capstan_storage_engine::store::{Requests, Store};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use sha2::{Digest, Sha256};

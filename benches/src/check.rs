@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use capstan_model::coverage::Listened;
 use capstan_model::{Failure, FailureKind, HOUR_NANOS, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
     CommitDraft, LayerEntry, Outcome, Recorder, Rollup, SegmentEntry, Stay, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::repair::{self, repair};
-use capstan_storage_engine::store::{Location, Options, Store, names};
+use capstan_storage_engine::store::{Location, Options, Store};
 use capstan_storage_engine::verify::{self, verify};
 use tokio::runtime::Runtime;
 

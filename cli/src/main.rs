@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command line speaks to its user.
 
 mod command;
+mod host;
 mod interrupt;
 mod output;
 mod settings;

@@ -1,6 +1,7 @@
 //! Import of a capture into the store in one pass. An interrupted import resumes where it stopped.
 
 mod changes;
+mod file_state;
 mod identity;
 mod plan;
 mod stored;

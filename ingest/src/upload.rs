@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time};
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
     AddressFilter, Commit, CommitDraft, Fact, Finished, LayerEntry, Recorder, SegmentEntry,
     succession,
 };
 use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
-use capstan_storage_engine::store::{Store, names};
+use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle as Task;
 

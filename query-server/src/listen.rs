@@ -7,11 +7,10 @@
 //!   new connection replaces the one that has been idle longest. If all are busy, a few more are accepted, to
 //!   answer "busy" and health checks
 //! * `connection`: closes idle connections, sooner if they never sent a request
-//! * `answer`: aborts an answer that its client does not read, and a request that stalls
+//! * `connection::answer`: aborts an answer that its client does not read, and a request that stalls
 //!
 //! A listener that cannot accept (too many open files, say) closes idle connections and retries.
 
-mod answer;
 mod connection;
 mod hosts;
 mod places;
@@ -39,7 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use tower_service::Service;
 
-use self::answer::Answer;
+use self::connection::answer::{Answer, Request as StallingRequest};
 use self::connection::{Counted, Patience};
 pub use self::hosts::Hosts;
 use self::places::{Place, Places};
@@ -342,7 +341,7 @@ where
                 Err(refusal) => speech.refuse(refusal),
                 Ok(()) => {
                     let request =
-                        request.map(|body| Body::new(answer::Request::new(body, patience.request)));
+                        request.map(|body| Body::new(StallingRequest::new(body, patience.request)));
                     // These services are always ready.
                     service.call(request).await?.map(Body::new)
                 }

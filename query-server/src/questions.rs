@@ -17,7 +17,6 @@ mod question;
 #[cfg(test)]
 mod tests;
 mod threads;
-mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,8 +29,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 pub(crate) use self::cooperate::{Cooperate, check};
-pub(crate) use self::memory::{Reserved, StoppablePool};
+pub(crate) use self::memory::StoppablePool;
 use self::question::{Asked, Question, Why};
+pub(crate) use self::threads::Reserved;
 use self::threads::Shared;
 pub use self::threads::wait_for_all;
 

@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
 use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -89,4 +90,9 @@ pub fn session(
         context.register_udf(function.as_ref().clone());
     }
     Ok(context.state())
+}
+
+/// A failure on its way through the query engine.
+fn external(failure: Failure) -> DataFusionError {
+    DataFusionError::External(Box::new(failure))
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use capstan_model::{Failure, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::lease::HOLDS;
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::rollup::roll_up_all;
 use capstan_storage_engine::catalog::rollup::silent::NOTE;
 use capstan_storage_engine::catalog::succession;
 use capstan_storage_engine::catalog::sweep::GRACE;
 use capstan_storage_engine::catalog::{Catalog, CatalogView, Outcome, Rollup, Stay};
-use capstan_storage_engine::store::{Planted, Store, names};
+use capstan_storage_engine::store::{Planted, Store};
 use futures::TryStreamExt;
 
 use crate::actors::{

@@ -51,6 +51,7 @@
 mod base;
 pub(crate) mod by_slot;
 pub mod chain;
+pub(crate) mod commit_id;
 pub mod entry;
 pub mod fact;
 pub mod facts;
@@ -60,13 +61,15 @@ pub mod generation;
 pub mod hours;
 pub mod invariants;
 pub mod lease;
-mod load;
+pub(crate) mod load;
 pub mod manifest;
+pub mod names;
 pub mod part;
 pub mod recorder;
 pub mod role;
 pub mod rollup;
 pub mod root;
+pub(crate) mod segment_entry;
 pub(crate) mod segment_state;
 pub mod slot;
 mod slots;
@@ -78,11 +81,11 @@ mod terms;
 pub(crate) mod versions;
 pub mod view;
 pub(crate) mod walk;
+pub(crate) mod window;
 
 pub use chain::{Chain, Problem};
-pub use entry::{
-    Commit, CommitDraft, Finished, Layer, LayerEntry, SegmentEntry, Writer, WriterInfo, WriterKind,
-};
+pub use commit_id::CommitId;
+pub use entry::{Commit, CommitDraft, Finished, Layer, Writer, WriterInfo, WriterKind};
 pub use fact::{Change, Fact, What};
 pub use facts::Attributed;
 pub use filter::AddressFilter;
@@ -92,11 +95,13 @@ pub use lease::Lease;
 pub use load::writer;
 pub use recorder::Recorder;
 pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
-pub use segment_state::{Retired, SegmentState};
+pub use segment_entry::{LayerEntry, SegmentEntry};
+pub use segment_state::{Retired, Segment, SegmentState};
 pub use slot::TimeSlot;
 pub use source::{Source, SourceHash, SourceMark};
-pub use state::{Catalog, CommitId, Segment, Totals};
-pub use view::{Asked, CatalogView, Generations, Window};
+pub use state::{Catalog, Totals};
+pub use view::{CatalogView, Generations};
+pub use window::{Asked, Window};
 
 #[cfg(test)]
 mod tests;

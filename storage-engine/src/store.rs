@@ -32,7 +32,7 @@ mod folder;
 mod format;
 mod list;
 mod location;
-pub mod names;
+pub(crate) mod names;
 mod patience;
 mod place;
 mod prices;

@@ -14,6 +14,7 @@ use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
 use super::rollup;
+use crate::host::host_name;
 use crate::interrupt;
 use crate::output::{self, agree, bytes, count};
 use crate::settings::Settings;
@@ -298,11 +299,4 @@ fn size(place: &Place) -> Option<u64> {
         }
         Place::StandardInput => None,
     }
-}
-
-/// This machine's name.
-pub(crate) fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
 }

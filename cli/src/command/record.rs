@@ -13,8 +13,8 @@ use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
-use super::import::host_name;
 use super::rollup::RollupTask;
+use crate::host::host_name;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;

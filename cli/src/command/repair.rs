@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use super::import::host_name;
+use crate::host::host_name;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;

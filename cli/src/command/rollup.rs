@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::import::host_name;
+use crate::host::host_name;
 use crate::stopped::or_stopped_if;
 
 const LATER: &str = "the store is away: the next process that writes rolls up what was written";

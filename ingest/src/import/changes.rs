@@ -1,30 +1,9 @@
 //! Detects changes of a file during its import: it may still grow, or be replaced.
 
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 
+use super::file_state::State;
 use super::identity::{Known, sketch_of};
-
-/// A file's state at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct State {
-    /// Device and inode.
-    file: (u64, u64),
-    pub(super) bytes: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-}
-
-impl State {
-    pub(super) fn of(about: &Metadata) -> State {
-        State {
-            file: (about.dev(), about.ino()),
-            bytes: about.len(),
-            modified: (about.mtime(), about.mtime_nsec()),
-        }
-    }
-}
 
 /// What happened to a file during the read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

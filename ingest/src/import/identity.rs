@@ -21,7 +21,7 @@ use capstan_storage_engine::catalog::{SourceHash, SourceMark};
 use sha2::{Digest, Sha256};
 
 use super::Watch;
-use super::changes::State;
+use super::file_state::State;
 use crate::source::{self, Event, PacketSource, Progress};
 
 /// Length of a sample, bytes.

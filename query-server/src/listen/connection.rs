@@ -1,5 +1,7 @@
 //! The state of one connection, and when it is closed for being idle.
 
+pub(super) mod answer;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::answer::Slot;
+use self::answer::Slot;
 
 /// Length of the HTTP/2 connection preface (RFC 9113, section 3.4).
 const PREFACE: u64 = 24;

@@ -4,15 +4,11 @@
 //! functions, results. Exports reserve memory in advance.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
-
-use super::threads::Shared;
 
 /// What the process may allocate beyond its idle memory, apart from queries and exports: growth of caches and
 /// opened segments, bytes.
@@ -48,19 +44,6 @@ pub(super) fn victim(
     }
     let left = questions.iter().enumerate().filter(|(_, view)| !view.stopped);
     left.max_by_key(|(_, view)| view.held).map(|(place, _)| place)
-}
-
-/// A reservation in the budget, given back on drop.
-#[derive(Debug)]
-pub(crate) struct Reserved {
-    pub(super) shared: Arc<Shared>,
-    pub(super) bytes: usize,
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.shared.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// A memory pool that refuses a cancelled query. Operators ask it again and again.

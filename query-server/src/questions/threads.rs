@@ -15,9 +15,11 @@ use capstan_model::{Failure, FailureKind};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::memory::{self, Reserved};
+use super::memory;
 use super::question::{Asked, Question, Why};
-use super::{Limits, STACK_BYTES, watch};
+use super::{Limits, STACK_BYTES};
+
+mod watch;
 
 /// Time-out for the tasks of a finished query to end by themselves.
 const ENDING: Duration = Duration::from_secs(1);
@@ -288,6 +290,19 @@ impl Shared {
         };
         shared.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         Some(Reserved { shared: Arc::clone(shared), bytes })
+    }
+}
+
+/// A reservation in the budget, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.shared.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -23,8 +23,8 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::columns::timestamp;
 use super::explain;
+use super::external;
 use super::predicate::{self, Table};
-use super::scan::external;
 use super::skipped::note;
 use crate::view::StoreView;
 

@@ -9,7 +9,6 @@
 //! adds limits to expressions that bypass the registry, `concat` is the operator `||` with a limit, `number`
 //! limits text that is parsed as a number. `window` makes aggregates over windows notice cancellation.
 
-mod concat;
 mod guarded;
 mod limit;
 mod made;

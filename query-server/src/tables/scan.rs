@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use capstan_index::filter::FlowFilter;
-use capstan_model::{Failure, TimeRange};
+use capstan_model::TimeRange;
 use capstan_storage_engine::catalog::{Gap, Segment, SegmentEntry};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::Requests;
@@ -15,7 +15,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Statistics};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -31,6 +31,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use self::partition::{Partition, cost};
 use super::display::FlowsInWords;
+use super::external;
 use super::flow_parts::FlowRequest;
 use super::packets::PacketRequest;
 use super::skipped::Skipped;
@@ -242,11 +243,6 @@ fn deal<T>(items: Vec<T>, partitions: usize, rows: impl Fn(&T) -> u64) -> Vec<Ve
             group.into_iter().map(|(_, item)| item).collect()
         })
         .collect()
-}
-
-/// A failure on its way through the query engine.
-pub(super) fn external(failure: Failure) -> DataFusionError {
-    DataFusionError::External(Box::new(failure))
 }
 
 impl DisplayAs for ScanExec {

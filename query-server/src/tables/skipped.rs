@@ -10,7 +10,7 @@ use capstan_storage_engine::catalog::{Gap, SegmentEntry};
 use datafusion::catalog::Session;
 use datafusion::error::Result;
 
-use super::scan::external;
+use super::external;
 
 /// Number of missing objects that are named one by one.
 const NAMED: usize = 8;

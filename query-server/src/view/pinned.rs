@@ -62,7 +62,7 @@ impl PinnedView {
         // Other answers may share the lease, so it must outlive the threads of the query that took it.
         let home = view.shared.home.clone();
         let keeper = home.spawn(async move {
-            match lease::keep(&catalog, grace, &kept, ended).await {
+            match lease::keep(catalog.store(), catalog.root().version, grace, &kept, ended).await {
                 Err(failure) if failure.kind() == FailureKind::Permission => {
                     if !shared.was_refused.swap(true, Ordering::Relaxed) {
                         tracing::warn!(
@@ -107,7 +107,7 @@ impl PinnedView {
 #[cfg(test)]
 mod tests {
     use capstan_model::TimeRange;
-    use capstan_storage_engine::store::names;
+    use capstan_storage_engine::catalog::names;
     use datafusion::prelude::SessionContext;
     use futures::TryStreamExt;
 

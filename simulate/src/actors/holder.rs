@@ -7,8 +7,9 @@ use std::time::Duration;
 use capstan_model::Failure;
 use capstan_storage_engine::catalog::CatalogView;
 use capstan_storage_engine::catalog::lease::keep;
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::sweep::GRACE;
-use capstan_storage_engine::store::{Store, names};
+use capstan_storage_engine::store::Store;
 
 use super::{Scene, skew};
 use crate::chance::Chance;
@@ -39,7 +40,12 @@ pub(crate) async fn hold(scene: Scene, chance: Chance, name: String) {
                 }
             }
         };
-        match tokio::time::timeout(killed, keep(&view, GRACE, &holds, reading)).await {
+        match tokio::time::timeout(
+            killed,
+            keep(view.store(), view.root().version, GRACE, &holds, reading),
+        )
+        .await
+        {
             Ok(Ok(())) => scene.tell(|| format!("{name} is done")),
             Ok(Err(failure)) => scene.tell(|| format!("{name}: {failure}")),
             Err(_) => scene.tell(|| format!("{name} is killed")),

@@ -10,11 +10,12 @@ use capstan_model::{Failure, FailureKind};
 use futures::TryStreamExt;
 
 use super::gap::{About, Gap, GapKind};
-use super::rollup::FIRST_FORMAT;
+use super::load::FIRST_FORMAT;
 use super::root::Root;
 use super::slot::TimeSlot;
 use super::versions::{self, Versioned};
-use crate::store::{Store, names};
+use crate::catalog::names;
+use crate::store::Store;
 
 /// Number of older roots that are tried when the newest is unreadable.
 const OLDER_ROOTS: usize = 8;

@@ -13,11 +13,12 @@ use capstan_model::{Failure, FailureKind, Hour};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::entry::SegmentEntry;
+use super::commit_id::CommitId;
 use super::fact::Fact;
 use super::facts::split;
+use super::segment_entry::SegmentEntry;
 use super::slot::TimeSlot;
-use super::state::{CommitId, Known};
+use super::state::Known;
 use super::walk::Met;
 
 /// Bytes that are buffered in memory before a write.
@@ -192,7 +193,7 @@ impl BySlot<Logged> {
     }
 
     fn keep_far_objects(&mut self, by: CommitId, entry: &SegmentEntry) -> Result<(), Failure> {
-        if TimeSlot::of_segment(entry).contains(&TimeSlot::Hour(entry.hour)) {
+        if entry.slots().contains(&TimeSlot::Hour(entry.hour)) {
             return Ok(());
         }
         self.keep_far(by, entry.hour, vec![Fact::Segment(entry.clone())])

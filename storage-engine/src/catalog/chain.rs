@@ -5,11 +5,12 @@ use capstan_model::failure::with_causes;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::commit_id::CommitId;
 use super::entry::{Commit, EntryError, Writer, read, sha256_hex};
 use super::gap::{About, Gap, GapKind};
 use super::invariants::check_fact;
-use super::state::CommitId;
-use crate::store::{checked, names};
+use super::names;
+use crate::store::checked;
 
 /// A fault of the catalog that readers report. Everything else stays readable.
 #[derive(Debug, Clone, thiserror::Error)]

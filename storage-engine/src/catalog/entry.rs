@@ -1,27 +1,24 @@
 //! The stored form of writers, commits, and their segments. JSON; readers ignore unknown fields and refuse a newer
 //! format number.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{
-    Failure, FailureKind, Generation, GenerationId, Hour, RecorderId, Time, TimeRange,
-};
+use capstan_model::{Failure, FailureKind, Generation, GenerationId, RecorderId, Time};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::fact::Fact;
-use super::facts::{Bare, Later, Lists};
-use super::filter::AddressFilter;
+use super::commit_id::CommitId;
+use super::fact::{Bare, Fact};
+use super::facts::{Later, Lists};
 use super::invariants::Broken;
+use super::names;
+use super::segment_entry::SegmentEntry;
 use super::source::{Source, SourceMark};
-use super::state::CommitId;
 pub use crate::segment::Layer;
-use crate::segment::reader::Segment;
-use crate::store::{checked, names};
+use crate::store::checked;
 
 /// The newest format of writers and commits that this version reads. The number is raised when an older reader would
 /// misread them; new fields do not raise it.
@@ -286,124 +283,6 @@ pub struct Finished {
     pub packets_total: u64,
 }
 
-/// A segment as the catalog describes it: enough to skip it without opening it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentEntry {
-    /// Its name, unique in the store; part of the names of its objects.
-    pub name: String,
-    /// The hour that its objects lie in.
-    pub hour: Hour,
-    /// For a segment that spans hours: all hours that it touches, `hour` included. Otherwise empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hours: Vec<Hour>,
-    /// Earliest packet; none if no packet has a time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first: Option<Time>,
-    /// Latest packet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<Time>,
-    /// Lowest ordinal.
-    pub first_ordinal: u64,
-    /// Highest ordinal.
-    pub last_ordinal: u64,
-    /// Packets.
-    pub packets: u64,
-    /// Flow parts.
-    pub flow_parts: u64,
-    /// Captured bytes.
-    pub captured_bytes: u64,
-    /// Bytes on the wire.
-    pub wire_bytes: u64,
-    /// The objects of the segment.
-    pub layers: Vec<LayerEntry>,
-    /// Number of packets by protocol name of their flow.
-    #[serde(default)]
-    pub protocols: BTreeMap<String, u64>,
-    /// The segment holds decryption secrets that packets of this recorder in other segments may need.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub secrets: bool,
-    /// Addresses it may hold; none = any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address_filter: Option<AddressFilter>,
-    /// The generation that recorded it, if it differs from the owner of the commit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<GenerationId>,
-}
-
-/// One object of a segment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerEntry {
-    /// [`Layer::name`]; readers ignore layers with unknown names.
-    pub layer: String,
-    /// Length of the object.
-    pub bytes: u64,
-    /// SHA-256 of the object, hex.
-    pub sha256: String,
-}
-
-impl SegmentEntry {
-    /// A layer, if the segment has it.
-    pub fn layer(&self, layer: Layer) -> Option<&LayerEntry> {
-        self.layers.iter().find(|entry| entry.layer == layer.name())
-    }
-
-    /// The name of a layer's object.
-    pub fn path(&self, layer: Layer) -> Path {
-        names::layer(self.hour, &self.name, layer.file())
-    }
-
-    /// The hours that list it.
-    pub fn hours(&self) -> &[Hour] {
-        if self.hours.is_empty() { std::slice::from_ref(&self.hour) } else { &self.hours }
-    }
-
-    /// The name of a layer's object, and its committed length and hash.
-    ///
-    /// # Errors
-    /// Of kind `NotFound`: the segment no longer has that layer. This distinguishes a deleted layer from a missing
-    /// object.
-    pub fn object(&self, layer: Layer) -> Result<(Path, &LayerEntry), Failure> {
-        let entry = self.layer(layer).ok_or_else(|| {
-            let what = format!("segment {} has no {} layer any more", self.name, layer.name());
-            Failure::new(FailureKind::NotFound, what)
-        })?;
-        Ok((self.path(layer), entry))
-    }
-
-    /// Opens the segment from its `index` layer. Later reads are checked against the index, and the index is checked
-    /// against the commit.
-    ///
-    /// # Errors
-    /// The bytes differ from the committed ones; the segment is damaged, or has a newer format.
-    pub fn open(&self, index: &Bytes) -> Result<Segment, Failure> {
-        let subject = || format!("segment {}", self.name);
-        let damaged =
-            |what: String| Failure::new(FailureKind::Damaged, format!("{}: {what}", subject()));
-        let known = self.layer(Layer::Index).map(|layer| layer.sha256.as_str());
-        if known != Some(&*hex::encode(Sha256::digest(index))) {
-            return Err(damaged("its index layer is not what was committed".to_owned()));
-        }
-        let segment = Segment::open(index).map_err(|error| error.of(subject()))?;
-        let (name, packets) = (&segment.meta().name, segment.meta().packets);
-        if *name != self.name || packets != self.packets {
-            return Err(damaged(format!(
-                "its index layer is about segment {name} with {packets} packets, not {}",
-                self.packets
-            )));
-        }
-        Ok(segment)
-    }
-
-    /// Whether one of its packets may lie in the range. Packets without a time match only the range of all time.
-    pub fn touches(&self, range: &TimeRange) -> bool {
-        match (self.first, self.last) {
-            _ if range.is_all() => true,
-            (Some(first), Some(last)) => range.touches(first, last),
-            _ => false,
-        }
-    }
-}
-
 /// Why a writer, a commit or a draft is invalid.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EntryError {
@@ -430,11 +309,6 @@ pub enum EntryError {
     /// The entry contradicts the previous commit.
     #[error("{0}")]
     Order(&'static str),
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 fn unreadable(error: serde_json::Error) -> EntryError {

@@ -16,9 +16,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::entry::{LayerEntry, SegmentEntry};
-use super::facts::Bare;
-use super::part::Holds;
+use super::segment_entry::{LayerEntry, SegmentEntry};
 use super::slot::TimeSlot;
 
 /// A statement of a commit.
@@ -124,6 +122,60 @@ impl<'de> Deserialize<'de> for Unknown {
     }
 }
 
+/// The kind of facts in a part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// Any facts. Every query reads them: segments that the filter does not cover. Versions before
+    /// [`Holds::Segments`] wrote all facts into such parts.
+    #[default]
+    Both,
+    /// Only segments: queries for other addresses skip it, see
+    /// [`Manifest::address_filter`](super::manifest::Manifest::address_filter).
+    Segments,
+    /// No segments: hashes of commits, coverage and losses.
+    Statements,
+}
+
+impl Holds {
+    /// Suffix of the names of such parts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Holds::Both => "both",
+            Holds::Segments => "segments",
+            Holds::Statements => "statements",
+        }
+    }
+
+    pub(super) fn is_both(&self) -> bool {
+        *self == Holds::Both
+    }
+}
+
+/// A fact in its stored form: only the content, as its list tells the kind.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum Bare<'a> {
+    Segment(&'a SegmentEntry),
+    Listened(&'a Listened),
+    Loss(&'a Loss),
+    Change(&'a Change),
+    Unknown(&'a Unknown),
+}
+
+impl<'a> Bare<'a> {
+    /// The stored form of a fact.
+    pub(crate) fn of(fact: &'a Fact) -> Bare<'a> {
+        match fact {
+            Fact::Segment(entry) => Bare::Segment(entry),
+            Fact::Listened(listened) => Bare::Listened(listened),
+            Fact::Loss(loss) => Bare::Loss(loss),
+            Fact::Change(change) => Bare::Change(change),
+            Fact::Unknown(unknown) => Bare::Unknown(unknown),
+        }
+    }
+}
+
 impl Fact {
     /// Parses a fact that is neither a segment nor coverage nor a loss.
     ///
@@ -140,7 +192,7 @@ impl Fact {
     /// The slots of the fact: at least one, except for a fact of a newer version that names none.
     pub fn slots(&self) -> Vec<TimeSlot> {
         match self {
-            Fact::Segment(entry) => TimeSlot::of_segment(entry),
+            Fact::Segment(entry) => entry.slots(),
             Fact::Listened(listened) => TimeSlot::of_range(&listened.range),
             Fact::Loss(loss) => TimeSlot::of_range(&loss.range),
             Fact::Change(change) => change.slots.clone(),

@@ -11,9 +11,8 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::entry::SegmentEntry;
-use super::fact::{Change, Fact, Unknown};
-use super::part::Holds;
+use super::fact::{Bare, Fact, Holds};
+use super::segment_entry::SegmentEntry;
 use super::slot::TimeSlot;
 
 /// A statement and its commit: the log (`by`) and the number in that log.
@@ -118,30 +117,6 @@ impl Facts {
     pub(crate) fn contributors(&self) -> impl Iterator<Item = u32> {
         let commits = self.commits.iter().map(|of| of.by);
         commits.chain(self.facts.iter().map(|of| of.by))
-    }
-}
-
-/// A fact in its stored form: only the content, as its list tells the kind.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub(crate) enum Bare<'a> {
-    Segment(&'a SegmentEntry),
-    Listened(&'a Listened),
-    Loss(&'a Loss),
-    Change(&'a Change),
-    Unknown(&'a Unknown),
-}
-
-impl<'a> Bare<'a> {
-    /// The stored form of a fact.
-    pub(crate) fn of(fact: &'a Fact) -> Bare<'a> {
-        match fact {
-            Fact::Segment(entry) => Bare::Segment(entry),
-            Fact::Listened(listened) => Bare::Listened(listened),
-            Fact::Loss(loss) => Bare::Loss(loss),
-            Fact::Change(change) => Bare::Change(change),
-            Fact::Unknown(unknown) => Bare::Unknown(unknown),
-        }
     }
 }
 

@@ -11,9 +11,9 @@ use capstan_model::{Failure, FailureKind, TimeRange};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::commit_id::CommitId;
 use super::slot::TimeSlot;
-use super::state::CommitId;
-use crate::store::names;
+use crate::catalog::names;
 
 /// An unusable catalog object that hides facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

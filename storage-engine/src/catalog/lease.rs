@@ -22,8 +22,8 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 
 use super::versions;
-use super::view::CatalogView;
-use crate::store::{Listed, Store, names};
+use crate::catalog::names;
+use crate::store::{Listed, Store};
 
 /// How long a lease holds after its creation, by the store's clock.
 pub const HOLDS: Duration = Duration::from_secs(600);
@@ -80,7 +80,7 @@ fn is_in_time(made: Time, replaced: Option<Time>, grace: Duration) -> bool {
     replaced.is_none_or(|replaced| made < replaced.saturating_add(grace / 2))
 }
 
-/// A lease on the root of a view, and on everything that the root names.
+/// A lease on a version of the root, and on everything that it names.
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
@@ -95,14 +95,14 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Creates a lease for a view, in a store that keeps replaced versions for `grace`. The lease protects nothing
-    /// until its first [renewal](Lease::renew).
-    pub fn of(view: &CatalogView, grace: Duration) -> Lease {
-        let store = view.store().clone();
+    /// Creates a lease for a version of the root, in a store that keeps replaced versions for `grace`. The lease
+    /// protects nothing until its first [renewal](Lease::renew).
+    pub fn of(store: &Store, root: u64, grace: Duration) -> Lease {
+        let store = store.clone();
         Lease {
             reader: store.nonce(),
             store,
-            root: view.root().version,
+            root,
             grace,
             newest: None,
             made: VecDeque::new(),
@@ -110,7 +110,7 @@ impl Lease {
         }
     }
 
-    /// Retains everything that the view's root names, for [`HOLDS`] from now on.
+    /// Retains everything that the root names, for [`HOLDS`] from now on.
     ///
     /// # Errors
     /// [`FailureKind::NotFound`] if the lease is too late, so that objects may be removed already;
@@ -173,19 +173,20 @@ impl Lease {
     }
 }
 
-/// Keeps the lease on a view's root until `done` ends, if that takes longer than a quarter of the grace period.
+/// Keeps the lease on a version of the root until `done` ends, if that takes longer than a quarter of the grace period.
 /// `holds` reports whether the lease is valid.
 ///
 /// # Errors
 /// Like [`Lease::renew`], except that it waits for an unavailable store.
 pub async fn keep(
-    view: &CatalogView,
+    store: &Store,
+    root: u64,
     grace: Duration,
     holds: &AtomicBool,
     done: impl Future,
 ) -> Result<(), Failure> {
     let mut done = pin!(done);
-    let mut lease = Lease::of(view, grace);
+    let mut lease = Lease::of(store, root, grace);
     let mut wait = grace / 4;
     let ended = loop {
         tokio::select! {

@@ -4,15 +4,24 @@
 //! time. Asking each log for its next number until there is none would cost one round trip after another. Tails of
 //! logs are short, so they are followed that way: each open log is asked for its next number, all logs at once.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, GenerationId, RecorderId};
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 
-use super::chain::read_writer;
+use super::chain::{Chain, Problem, read_writer};
+use super::commit_id::CommitId;
 use super::entry::WriterInfo;
-use super::rollup::behind_gap;
-use super::state::{Catalog, CommitId};
-use crate::store::{Store, names};
+use super::generation::GenerationState;
+use super::state::Catalog;
+use crate::catalog::names;
+use crate::store::Store;
+
+/// The first store format whose writers mark their logs as open, which makes the logs discoverable.
+pub(crate) const FIRST_FORMAT: u32 = 3;
 
 /// GETs in flight.
 const AT_ONCE: usize = 32;
@@ -156,4 +165,57 @@ async fn goes_on(store: &Store, of: GenerationId, missing: u64) -> Result<bool, 
     });
     let found = futures::future::try_join_all(looks).await?;
     Ok(found.contains(&true))
+}
+
+/// The open logs, by the marks of their writers.
+pub(crate) async fn open_logs(store: &Store) -> Result<BTreeSet<GenerationId>, Failure> {
+    let first = store.format().format >= FIRST_FORMAT;
+    let (prefix, parse): (_, fn(&Path) -> _) = if first {
+        (names::open_logs(), names::parse_open)
+    } else {
+        (names::writers(None), names::parse_writer)
+    };
+    store
+        .list(&prefix)
+        .try_filter_map(|object| async move { Ok(parse(&object.path)) })
+        .try_collect()
+        .await
+}
+
+/// A generation before its first commit, and the faults of its writer object, as text.
+pub(crate) async fn begin(
+    store: &Store,
+    of: GenerationId,
+) -> Result<(GenerationState, Vec<String>), Failure> {
+    let mut problems = Vec::new();
+    let (writer, chain) = match store.get_if_present(&names::writer(of)).await? {
+        Some(bytes) => read_writer(of, &bytes, &mut problems),
+        None => {
+            let object = names::commit(of, 0).to_string();
+            problems.push(Problem::NoWriter { object });
+            (None, Chain::new(of, None))
+        }
+    };
+    Ok((
+        GenerationState::new(writer, chain),
+        problems.iter().map(|problem| with_causes(problem)).collect(),
+    ))
+}
+
+/// The first existing commit after a missing one; none if the log ends there, or the commit appeared meanwhile.
+pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
+    let Some(CommitId { of, seq }) = names::parse_commit(missing) else { return Ok(None) };
+    let log = names::log_of(of);
+    let mut after = store.list_after(&log, missing);
+    let mut first: Option<u64> = None;
+    while let Some(listed) = after.try_next().await? {
+        // A listing may be in any order.
+        let later = names::parse_commit(&listed.path).map(|of| of.seq).filter(|of| *of > seq);
+        first = later.into_iter().chain(first).min();
+    }
+    // Commits are made in sequence: if a later one exists, this one existed or exists.
+    match first {
+        Some(first) if store.get_if_present(missing).await?.is_none() => Ok(Some(first)),
+        _ => Ok(None),
+    }
 }

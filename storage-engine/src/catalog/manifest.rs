@@ -7,6 +7,8 @@
 //! This module is pure. Rolling up is idempotent, even with two concurrent rollups: the commits of a contributor are
 //! taken in order, and commits that are already present are skipped.
 
+mod invariants;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -15,10 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::WriterInfo;
 use super::fact::Fact;
+use super::fact::Holds;
 use super::facts::Facts;
 use super::filter::AddressFilter;
-use super::invariants::{self, Broken};
-use super::part::{Holds, Part, PartContent};
+use super::invariants::{Broken, check};
+use super::part::{Part, PartContent};
 use super::slot::TimeSlot;
 
 /// The newest format of manifests and parts that this version reads. It is written for facts that a reader of the
@@ -272,7 +275,7 @@ impl Manifest {
     /// # Errors
     /// The violated invariant.
     pub fn check(&self, before: &Manifest) -> Result<(), Broken> {
-        invariants::check(invariants::MANIFEST, before, self)
+        check(invariants::ALL, before, self)
     }
 }
 

@@ -3,6 +3,7 @@
 use capstan_model::Time;
 use serde::{Deserialize, Serialize};
 
+use super::fact::Holds;
 use super::facts::Facts;
 use super::slot::TimeSlot;
 
@@ -23,36 +24,6 @@ pub struct Part {
     /// The earliest and the latest time of its facts; none if a fact has no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<(Time, Time)>,
-}
-
-/// The kind of facts in a part.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Holds {
-    /// Any facts. Every query reads them: segments that the filter does not cover. Versions before
-    /// [`Holds::Segments`] wrote all facts into such parts.
-    #[default]
-    Both,
-    /// Only segments: queries for other addresses skip it, see
-    /// [`Manifest::address_filter`](super::manifest::Manifest::address_filter).
-    Segments,
-    /// No segments: hashes of commits, coverage and losses.
-    Statements,
-}
-
-impl Holds {
-    /// Suffix of the names of such parts.
-    pub fn name(self) -> &'static str {
-        match self {
-            Holds::Both => "both",
-            Holds::Segments => "segments",
-            Holds::Statements => "statements",
-        }
-    }
-
-    fn is_both(&self) -> bool {
-        *self == Holds::Both
-    }
 }
 
 impl Part {

@@ -17,7 +17,8 @@ use super::entry::{
 use super::fact::Fact;
 use super::rollup::silent;
 use super::succession;
-use crate::store::{Created, Store, names};
+use crate::catalog::names;
+use crate::store::{Created, Store};
 
 /// A recorder in one generation: the only process that may append to its log.
 #[derive(Debug)]

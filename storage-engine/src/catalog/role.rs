@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use capstan_model::Failure;
 
+use super::commit_id::CommitId;
 use super::rollup::silent::SILENT;
 use super::rollup::{Outcome, Rollup, Stay, roll_up_all};
-use super::state::CommitId;
 use super::sweep::GRACE;
 use super::view::CatalogView;
-use crate::store::{Store, names};
+use crate::catalog::names;
+use crate::store::Store;
 
 /// Interval between steps of the process that rolls up, and between looks of a process that does not.
 pub const EVERY: Duration = Duration::from_secs(30);

@@ -14,26 +14,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
 
-use super::chain::{read_writer, sorted_out};
+use super::chain::Problem;
+use super::chain::sorted_out;
 use super::entry::sha256_hex;
 use super::facts::split;
 use super::gap::Gap;
 use super::generation::GenerationState;
+use super::load::{FIRST_FORMAT, begin, behind_gap, open_logs};
 use super::manifest::{Manifest, SlotCommit};
 use super::root::{Root, Step};
 use super::slot::TimeSlot;
-use super::state::CommitId;
 use super::sweep;
 use super::versions::{self, Versioned};
-use super::{Chain, Problem};
+use crate::catalog::names;
 #[cfg(feature = "planted")]
 use crate::store::Planted;
-use crate::store::{Store, names};
+use crate::store::Store;
 
 mod mend;
 pub mod silent;
@@ -48,9 +47,6 @@ const COMMITS: usize = 256;
 
 /// Number of steps between checks for logs that continue after a missing commit. The first step checks.
 const GAPS_EVERY: u32 = 32;
-
-/// The first store format whose writers mark their logs as open, which makes the logs discoverable.
-pub(crate) const FIRST_FORMAT: u32 = 3;
 
 /// Counts of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -385,41 +381,6 @@ impl Rollup {
     }
 }
 
-/// The open logs, by the marks of their writers.
-pub(crate) async fn open_logs(store: &Store) -> Result<BTreeSet<GenerationId>, Failure> {
-    let first = store.format().format >= FIRST_FORMAT;
-    let (prefix, parse): (_, fn(&Path) -> _) = if first {
-        (names::open_logs(), names::parse_open)
-    } else {
-        (names::writers(None), names::parse_writer)
-    };
-    store
-        .list(&prefix)
-        .try_filter_map(|object| async move { Ok(parse(&object.path)) })
-        .try_collect()
-        .await
-}
-
-/// A generation before its first commit, and the faults of its writer object, as text.
-pub(crate) async fn begin(
-    store: &Store,
-    of: GenerationId,
-) -> Result<(GenerationState, Vec<String>), Failure> {
-    let mut problems = Vec::new();
-    let (writer, chain) = match store.get_if_present(&names::writer(of)).await? {
-        Some(bytes) => read_writer(of, &bytes, &mut problems),
-        None => {
-            let object = names::commit(of, 0).to_string();
-            problems.push(Problem::NoWriter { object });
-            (None, Chain::new(of, None))
-        }
-    };
-    Ok((
-        GenerationState::new(writer, chain),
-        problems.iter().map(|problem| with_causes(problem)).collect(),
-    ))
-}
-
 /// Follows one log to its end, or up to the commit limit of a step. With `gaps`, continues after missing commits.
 async fn follow(
     store: &Store,
@@ -467,24 +428,6 @@ async fn follow(
     }
     let (gaps, problems) = sorted_out(&found);
     Ok(Followed { state, by_slot, commits, problems, gaps, replaced, more })
-}
-
-/// The first existing commit after a missing one; none if the log ends there, or the commit appeared meanwhile.
-pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
-    let Some(CommitId { of, seq }) = names::parse_commit(missing) else { return Ok(None) };
-    let log = names::log_of(of);
-    let mut after = store.list_after(&log, missing);
-    let mut first: Option<u64> = None;
-    while let Some(listed) = after.try_next().await? {
-        // A listing may be in any order.
-        let later = names::parse_commit(&listed.path).map(|of| of.seq).filter(|of| *of > seq);
-        first = later.into_iter().chain(first).min();
-    }
-    // Commits are made in sequence: if a later one exists, this one existed or exists.
-    match first {
-        Some(first) if store.get_if_present(missing).await?.is_none() => Ok(Some(first)),
-        _ => Ok(None),
-    }
 }
 
 /// Writes the manifest of a slot with some commits; returns the existing one if it already has them.

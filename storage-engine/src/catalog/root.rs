@@ -10,6 +10,8 @@
 //!
 //! This module is pure.
 
+mod invariants;
+
 use std::collections::BTreeSet;
 
 use capstan_model::{GenerationId, Hour};
@@ -18,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::gap::{About, Gap};
 use super::generation::GenerationState;
 use super::hours::Hours;
-use super::invariants::{self, Broken};
+use super::invariants::{Broken, check};
 use super::manifest::Contributor;
 use super::slot::TimeSlot;
-use crate::store::names;
+use crate::catalog::names;
 
 /// The newest format of roots that this version reads. It is written where an open log has a BLAKE3 hash of its
 /// source: older readers expect a SHA-256.
@@ -371,7 +373,7 @@ impl Root {
     /// # Errors
     /// The violated invariant.
     pub fn check(&self, before: &Root) -> Result<(), Broken> {
-        invariants::check(invariants::ROOT, before, self)
+        check(invariants::ALL, before, self)
     }
 }
 

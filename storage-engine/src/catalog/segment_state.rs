@@ -3,14 +3,31 @@
 //! Changes come from many logs in any order, so the result does not depend on the order. A retired layer is
 //! identified by the hash of its object: a layer that is added again later is another object.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use capstan_model::Time;
+use capstan_model::{GenerationId, Hour, RecorderId, Time};
+use object_store::path::Path;
 
-use super::entry::{LayerEntry, SegmentEntry};
+use super::commit_id::CommitId;
 use super::fact::{Change, What};
-use super::state::Segment;
+use super::segment_entry::{LayerEntry, SegmentEntry};
+use crate::segment::Layer;
+
+/// A committed segment and the generation that recorded it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// The generation that recorded it.
+    pub of: GenerationId,
+    /// The commit that names it. It is of another generation if a repair named the segment again, or if the
+    /// recorder's log was ended.
+    pub by: CommitId,
+    /// Its entry in the commit.
+    pub entry: SegmentEntry,
+    /// Its resolved changes; none = no changes.
+    pub state: Option<Arc<SegmentState>>,
+}
 
 /// The changes of a segment, resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,6 +121,68 @@ pub(crate) fn apply(segments: &mut [Arc<Segment>], changes: &[Change]) {
         if let Some(changes) = by_segment.get(segment.entry.name.as_str()) {
             let state = resolve(&segment.entry, changes.iter().copied());
             Arc::make_mut(segment).state = Some(Arc::new(state));
+        }
+    }
+}
+
+impl Segment {
+    /// A segment from its entry in a commit.
+    pub(crate) fn of(by: CommitId, entry: SegmentEntry) -> Segment {
+        Segment { of: entry.owner.unwrap_or(by.of), by, entry, state: None }
+    }
+
+    /// The recorder.
+    pub fn recorder(&self) -> RecorderId {
+        self.of.recorder
+    }
+
+    /// The name of a layer's object.
+    pub fn path(&self, layer: Layer) -> Path {
+        self.entry.path(layer)
+    }
+
+    /// The hours that list it.
+    pub fn hours(&self) -> &[Hour] {
+        self.entry.hours()
+    }
+
+    /// Its current layers: committed or added, and not retired.
+    pub fn layers(&self) -> impl Iterator<Item = &LayerEntry> {
+        let added = self.state.iter().flat_map(|state| state.added.values());
+        self.entry.layers.iter().filter(|layer| !self.is_retired(layer)).chain(added)
+    }
+
+    /// A layer, if the segment has it now.
+    pub fn layer(&self, layer: Layer) -> Option<&LayerEntry> {
+        self.layers().find(|entry| entry.layer == layer.name())
+    }
+
+    /// When and why a layer was retired; none if it was not.
+    pub fn retired(&self, layer: Layer) -> Option<&Retired> {
+        self.state.as_ref().and_then(|state| state.retired.get(layer.name()))
+    }
+
+    fn is_retired(&self, layer: &LayerEntry) -> bool {
+        let of = self.state.as_ref().and_then(|state| state.retired.get(&layer.layer));
+        of.is_some_and(|of| of.layer.sha256 == layer.sha256)
+            // Another object with that layer name was added since.
+            || self.state.as_ref().is_some_and(|state| state.added.contains_key(&layer.layer))
+    }
+
+    /// Whether a pin holds it at a time.
+    pub fn is_pinned(&self, at: Time) -> bool {
+        let mut pins = self.state.iter().flat_map(|state| state.pins.values());
+        pins.any(|until| until.is_none_or(|until| at < until))
+    }
+
+    /// Its entry with the current layers.
+    pub fn now(&self) -> Cow<'_, SegmentEntry> {
+        match &self.state {
+            None => Cow::Borrowed(&self.entry),
+            Some(_) => {
+                let layers = self.layers().cloned().collect();
+                Cow::Owned(SegmentEntry { layers, ..self.entry.clone() })
+            }
         }
     }
 }

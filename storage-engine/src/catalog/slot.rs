@@ -6,11 +6,9 @@ use capstan_model::coverage::UNKNOWN_TIME;
 use capstan_model::{Hour, Time, TimeRange};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::entry::SegmentEntry;
-
 /// Maximum number of hours that one fact is kept in. A fact that touches more is wide: kept once, where every reader
 /// looks.
-const HOURS: i64 = 24;
+pub(super) const HOURS: i64 = 24;
 
 /// The slot of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,20 +44,6 @@ impl TimeSlot {
                 range.is_all() || hour.range().is_some_and(|of| of.intersect(range).is_some())
             }
         }
-    }
-
-    /// The slots a segment is kept in. One with decryption secrets is wide, too: packets of other
-    /// hours may need them.
-    pub fn of_segment(segment: &SegmentEntry) -> Vec<TimeSlot> {
-        let hours = segment.hours();
-        let mut slots: Vec<TimeSlot> = hours.iter().copied().map(TimeSlot::Hour).collect();
-        if slots.len() as i64 > HOURS {
-            slots.clear();
-        }
-        if slots.is_empty() || segment.secrets {
-            slots.push(TimeSlot::Wide);
-        }
-        slots
     }
 
     /// The slots that a fact about a range is kept in. A range without length is a moment.

@@ -9,16 +9,19 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use tokio::sync::OnceCell;
 
+use super::commit_id::CommitId;
+use super::fact::Holds;
 use super::facts::Facts;
 use super::gap::{About, Gap, GapKind};
 use super::manifest::Manifest;
-use super::part::{Holds, Part};
+use super::part::Part;
 use super::root::Root;
 use super::slot::TimeSlot;
-use super::state::{CommitId, Known as KnownFact};
+use super::state::Known as KnownFact;
 use super::versions;
-use super::view::{Asked, Window};
-use crate::store::{Store, names};
+use super::window::{Asked, Window};
+use crate::catalog::names;
+use crate::store::Store;
 
 /// Requests in flight.
 const AT_ONCE: usize = 32;

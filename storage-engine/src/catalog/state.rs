@@ -1,21 +1,18 @@
 //! All logs together, and queries on them. No IO.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{GenerationId, Hour, RecorderId, Time, TimeRange};
-use object_store::path::Path;
-use serde::{Deserialize, Serialize};
+use capstan_model::{GenerationId, TimeRange};
 
 use super::chain::{Chain, Problem, read_writer};
-use super::entry::{Layer, LayerEntry, SegmentEntry};
+use super::commit_id::CommitId;
 use super::fact::{Change, Fact};
 use super::facts::Attributed;
 use super::generation::{GenerationState, Import, imports};
-use super::segment_state::{Retired, SegmentState};
-use crate::store::names;
+use super::segment_state::Segment;
+use crate::catalog::names;
 
 /// The contents of a store, as far as its logs were followed.
 #[derive(Debug, Clone, Default)]
@@ -24,29 +21,6 @@ pub struct Catalog {
     facts: Vec<Known>,
     problems: Vec<Problem>,
     replaced: BTreeSet<CommitId>,
-}
-
-/// The identity of a commit: its generation and number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CommitId {
-    /// The generation that owns the log.
-    pub of: GenerationId,
-    /// Its number in that log.
-    pub seq: u64,
-}
-
-/// A committed segment and the generation that recorded it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// The generation that recorded it.
-    pub of: GenerationId,
-    /// The commit that names it. It is of another generation if a repair named the segment again, or if the
-    /// recorder's log was ended.
-    pub by: CommitId,
-    /// Its entry in the commit.
-    pub entry: SegmentEntry,
-    /// Its resolved changes; none = no changes.
-    pub state: Option<Arc<SegmentState>>,
 }
 
 /// A fact in the form for readers.
@@ -233,67 +207,5 @@ impl Catalog {
             }
         }
         totals
-    }
-}
-
-impl Segment {
-    /// A segment from its entry in a commit.
-    pub(crate) fn of(by: CommitId, entry: SegmentEntry) -> Segment {
-        Segment { of: entry.owner.unwrap_or(by.of), by, entry, state: None }
-    }
-
-    /// The recorder.
-    pub fn recorder(&self) -> RecorderId {
-        self.of.recorder
-    }
-
-    /// The name of a layer's object.
-    pub fn path(&self, layer: Layer) -> Path {
-        self.entry.path(layer)
-    }
-
-    /// The hours that list it.
-    pub fn hours(&self) -> &[Hour] {
-        self.entry.hours()
-    }
-
-    /// Its current layers: committed or added, and not retired.
-    pub fn layers(&self) -> impl Iterator<Item = &LayerEntry> {
-        let added = self.state.iter().flat_map(|state| state.added.values());
-        self.entry.layers.iter().filter(|layer| !self.is_retired(layer)).chain(added)
-    }
-
-    /// A layer, if the segment has it now.
-    pub fn layer(&self, layer: Layer) -> Option<&LayerEntry> {
-        self.layers().find(|entry| entry.layer == layer.name())
-    }
-
-    /// When and why a layer was retired; none if it was not.
-    pub fn retired(&self, layer: Layer) -> Option<&Retired> {
-        self.state.as_ref().and_then(|state| state.retired.get(layer.name()))
-    }
-
-    fn is_retired(&self, layer: &LayerEntry) -> bool {
-        let of = self.state.as_ref().and_then(|state| state.retired.get(&layer.layer));
-        of.is_some_and(|of| of.layer.sha256 == layer.sha256)
-            // Another object with that layer name was added since.
-            || self.state.as_ref().is_some_and(|state| state.added.contains_key(&layer.layer))
-    }
-
-    /// Whether a pin holds it at a time.
-    pub fn is_pinned(&self, at: Time) -> bool {
-        let mut pins = self.state.iter().flat_map(|state| state.pins.values());
-        pins.any(|until| until.is_none_or(|until| at < until))
-    }
-
-    /// Its entry with the current layers.
-    pub fn now(&self) -> Cow<'_, SegmentEntry> {
-        match &self.state {
-            None => Cow::Borrowed(&self.entry),
-            Some(_) => {
-                let layers = self.layers().cloned().collect();
-                Cow::Owned(SegmentEntry { layers, ..self.entry.clone() })
-            }
-        }
     }
 }

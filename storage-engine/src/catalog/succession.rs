@@ -22,7 +22,8 @@ use super::chain::Problem;
 use super::entry::{CommitDraft, Finished, to_json};
 use super::generation::GenerationState;
 use super::state::Catalog;
-use crate::store::{Created, Store, names};
+use crate::catalog::names;
+use crate::store::{Created, Store};
 
 /// Interval between signs of life of a generation that others may continue.
 pub const SIGN_EVERY: Duration = Duration::from_secs(3);

@@ -6,8 +6,8 @@ use capstan_index::Field;
 use capstan_index::filter::{Bounds, FlowFilter, Term, TermSource};
 use capstan_model::{Address, Protocol};
 
-use super::entry::SegmentEntry;
 use super::filter::AddressFilter;
+use super::segment_entry::SegmentEntry;
 
 /// What may be there: nothing is certain of all flows.
 fn possible(possible: bool) -> Result<Bounds<bool>, Infallible> {

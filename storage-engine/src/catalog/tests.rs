@@ -13,8 +13,9 @@ use proptest::prelude::*;
 
 use super::entry::sha256_hex;
 use super::*;
+use crate::catalog::names;
 use crate::store::unreliable::{Mishap, Unreliable};
-use crate::store::{Created, Store, checked, names, nonce};
+use crate::store::{Created, Store, checked, nonce};
 
 pub(in crate::catalog) const RECORDER: RecorderId = RecorderId(0xab);
 

@@ -17,7 +17,8 @@ use super::manifest::{self, Manifest};
 use super::part::{Part, PartContent};
 use super::root::{self, Root};
 use super::slot::TimeSlot;
-use crate::store::{Created, Listed, Store, checked, names};
+use crate::catalog::names;
+use crate::store::{Created, Listed, Store, checked};
 
 /// A version, and the SHA-256 of its bytes, hex: the next version names that hash.
 #[derive(Debug, Clone)]

@@ -7,10 +7,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use roaring::RoaringTreemap;
 
 use super::chain::{Chain, Problem, is_changed, read_writer};
+use super::commit_id::CommitId;
 use super::entry::{Commit, sha256_hex};
 use super::generation::GenerationState;
-use super::state::CommitId;
-use crate::store::{Store, names};
+use crate::catalog::names;
+use crate::store::Store;
 
 /// GETs in flight.
 const AT_ONCE: usize = 32;

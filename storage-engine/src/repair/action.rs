@@ -7,7 +7,7 @@ use capstan_model::words::{agree, count};
 
 use super::adopt::Why;
 use crate::catalog::TimeSlot;
-use crate::store::names;
+use crate::catalog::names;
 
 /// The options of a repair.
 #[derive(Debug, Clone, Default)]

@@ -7,12 +7,13 @@ use capstan_index::Field;
 use capstan_model::{Address, Failure, FailureKind, Generation, GenerationId, Hour, Time};
 
 use crate::catalog::entry::sha256_hex;
+use crate::catalog::names;
 use crate::catalog::{AddressFilter, LayerEntry, SegmentEntry, WriterKind};
 use crate::fetch::StoreFetch;
 use crate::segment::Layer;
 use crate::segment::index_layer::Meta;
 use crate::segment::reader::Segment;
-use crate::store::{Listed, Store, names};
+use crate::store::{Listed, Store};
 
 /// Why a segment is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use capstan_model::GenerationId;
 
 use super::adopt::Log;
 use super::survey::Survey;
+use crate::catalog::names;
 use crate::catalog::rollup::silent;
 use crate::catalog::root::Root;
 use crate::catalog::{About, CommitId, Gap, GapKind, GenerationState, Problem};
-use crate::store::names;
 
 /// Unreadable or changed commits whose original facts are in no manifest.
 pub(super) type Doubtful = BTreeMap<CommitId, Gap>;

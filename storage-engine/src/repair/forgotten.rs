@@ -4,8 +4,9 @@ use capstan_model::{Failure, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::catalog::GenerationState;
-use crate::catalog::rollup::begin;
-use crate::store::{Store, names};
+use crate::catalog::load::begin;
+use crate::catalog::names;
+use crate::store::Store;
 
 /// GETs in flight.
 const AT_ONCE: usize = 32;

@@ -141,8 +141,7 @@ impl NamedSegments {
     pub(super) fn add(&mut self, segment: &Segment) -> Result<(), Failure> {
         self.generations.entry(segment.of.recorder).or_default().insert(segment.of.generation);
         let named = Named::of(segment);
-        let mut slots: BTreeSet<TimeSlot> =
-            TimeSlot::of_segment(&segment.entry).into_iter().collect();
+        let mut slots: BTreeSet<TimeSlot> = segment.entry.slots().into_iter().collect();
         slots.insert(TimeSlot::Hour(segment.entry.hour));
         for slot in slots {
             self.slots.push(slot, &named)?;

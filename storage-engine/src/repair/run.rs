@@ -20,13 +20,15 @@ use super::survey::{Commits, Kinds, Survey};
 use crate::catalog::Fact;
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
+use crate::catalog::load::FIRST_FORMAT;
 use crate::catalog::manifest::{Manifest, SlotCommit};
-use crate::catalog::rollup::{FIRST_FORMAT, MendingSlot};
+use crate::catalog::names;
+use crate::catalog::rollup::MendingSlot;
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
 use crate::catalog::{CommitId, Rollup, Segment, SegmentEntry, Stay, TimeSlot, WriterKind};
 use crate::segment::Layer;
-use crate::store::{Listed, Store, checked, names};
+use crate::store::{Listed, Store, checked};
 use crate::verify::run::hours_with_data;
 
 /// Maximum number of restarts when another process rolls up meanwhile.

@@ -15,6 +15,7 @@ use crate::catalog::entry::{Writer, sha256_hex};
 use crate::catalog::facts::{Facts, slots_of};
 use crate::catalog::hours::Hours;
 use crate::catalog::manifest::Manifest;
+use crate::catalog::names;
 use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
@@ -22,7 +23,7 @@ use crate::catalog::walk::{Walked, walk};
 use crate::catalog::{
     CommitId, Gap, GapKind, GenerationState, Problem, Segment, TimeSlot, WriterKind,
 };
-use crate::store::{Store, names};
+use crate::store::Store;
 
 /// Numbers of commits, by generation.
 pub(super) type Commits = BTreeMap<GenerationId, RoaringTreemap>;

@@ -228,7 +228,7 @@ impl Place {
 
     /// A store with more objects than `format`.
     async fn remains(&self, cluster: &str) -> Result<Option<Store>, Failure> {
-        let ours = [names::writers(None), names::log(None), names::data()];
+        let ours = names::recorded();
         for root in self.roots() {
             let store = self.cluster_at(root, cluster);
             let (below, _) = store.names_below(&Path::default()).await?;

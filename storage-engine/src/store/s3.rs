@@ -15,16 +15,18 @@ use url::{Host, Url};
 mod credentials;
 mod encryption;
 pub(crate) mod fetch;
+mod keys;
 mod profile;
 pub(crate) mod renew;
 mod text;
 
-pub use credentials::{S3Credentials, S3Keys};
+pub use credentials::S3Credentials;
 pub use encryption::S3Encryption;
+pub use keys::S3Keys;
 pub use profile::ProfileFile;
 
-use credentials::usage;
 use fetch::Source;
+use keys::usage;
 use profile::Profile;
 use renew::Renewing;
 

@@ -135,7 +135,7 @@ async fn ranges_listing_and_head_speak_names_within_the_cluster() {
     for store in
         [Store::on(Arc::new(InMemory::new()), "prod").await.unwrap(), make(place.path()).await]
     {
-        let path = names::layer(capstan_model::Hour(5), "s", "body");
+        let path = crate::catalog::names::layer(capstan_model::Hour(5), "s", "body");
         store.put_new(&path, vec!["0123456789".into()]).await.unwrap();
         let before = store.requests();
         assert_eq!(store.get_range(&path, 2..4).await.unwrap(), "23");

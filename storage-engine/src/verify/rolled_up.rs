@@ -12,11 +12,12 @@ use super::finding::{Finding, Severity, What};
 use crate::catalog::by_slot::Logged;
 use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
+use crate::catalog::names;
 use crate::catalog::root::Root;
 use crate::catalog::state::Known;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::{Attributed, CommitId, Fact, GenerationState, TimeSlot};
-use crate::store::{Listed, Store, names};
+use crate::store::{Listed, Store};
 
 /// Objects that are read at a time.
 const AT_ONCE: usize = 16;

@@ -14,7 +14,8 @@ use super::finding::{Finding, Severity, What};
 use super::rolled_up::RolledUp;
 use super::{content, listing};
 use crate::catalog::by_slot::{BySlot, Logged};
-use crate::catalog::rollup::FIRST_FORMAT;
+use crate::catalog::load::FIRST_FORMAT;
+use crate::catalog::names;
 use crate::catalog::segment_state;
 use crate::catalog::state::Known;
 use crate::catalog::walk::walk;
@@ -23,7 +24,7 @@ use crate::catalog::{
 };
 use crate::segment::Layer;
 use crate::segment::reader::Segment;
-use crate::store::{Listed, Store, names, present};
+use crate::store::{Listed, Store, present};
 
 /// Segments that are read at a time.
 const AT_ONCE: usize = 4;

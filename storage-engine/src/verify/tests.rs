@@ -155,7 +155,7 @@ async fn what_nobody_names_is_noted_and_no_harm() {
         objects.put(&full(name), "mine".into()).await.unwrap();
     }
     // Somebody reads.
-    let lease = crate::store::names::lease(&store.nonce(), 1, 0);
+    let lease = crate::catalog::names::lease(&store.nonce(), 1, 0);
     store.put_new(&lease, Vec::new()).await.unwrap();
     let (report, findings) = check(&store, true).await;
     assert_eq!(report.worst(), Some(Severity::Note));
@@ -184,7 +184,7 @@ async fn only_the_hours_asked_for_are_read_and_a_stop_says_where() {
     let report = verify(&store, &options, &Stopped).await.unwrap();
     assert_eq!(report.segments, 0);
     let first = report.stopped_in.unwrap();
-    assert!(store.list(&crate::store::names::data_of(first)).try_next().await.unwrap().is_some());
+    assert!(store.list(&crate::catalog::names::data_of(first)).try_next().await.unwrap().is_some());
 }
 
 #[tokio::test]

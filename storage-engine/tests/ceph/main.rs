@@ -13,12 +13,11 @@ mod trouble;
 
 use bytes::Bytes;
 use capstan_model::{Failure, Generation, GenerationId, RecorderId, Time};
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
     Catalog, Commit, CommitDraft, CommitId, WriterInfo, WriterKind,
 };
-use capstan_storage_engine::store::{
-    Location, Options, S3Credentials, S3Keys, Store, names, nonce,
-};
+use capstan_storage_engine::store::{Location, Options, S3Credentials, S3Keys, Store, nonce};
 use capstan_tests::s3_variable;
 use futures::TryStreamExt;
 

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use capstan_model::{FailureKind, Hour};
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{Catalog, Recorder};
-use capstan_storage_engine::store::{Created, Listed, Store, names, nonce};
+use capstan_storage_engine::store::{Created, Listed, Store, nonce};
 use futures::TryStreamExt;
 use futures::future::join_all;
 use object_store::path::Path;

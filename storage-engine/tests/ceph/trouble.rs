@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_model::{Failure, FailureKind, Hour};
+use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{Catalog, Commit, CommitDraft, Recorder};
-use capstan_storage_engine::store::{Store, names};
+use capstan_storage_engine::store::Store;
 use capstan_tests::proxy::{Absence, InTurn, Mishap, Proxy};
 use capstan_tests::way_to_s3;
 

@@ -6,6 +6,8 @@
 //! its arguments. Many of those over one long value use as much memory, so they are refused once the query has
 //! used up its memory.
 
+pub(super) mod concat;
+
 use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind, account};
@@ -23,7 +25,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
-use super::concat::Concat;
+use self::concat::Concat;
 use super::made::{Made, Reading};
 use super::{Marker, planning, usage};
 use crate::questions;

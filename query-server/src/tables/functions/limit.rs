@@ -19,7 +19,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{concat, guarded, number, window};
+use super::{guarded, number, window};
 
 /// The analyzer rule; see the module.
 #[derive(Debug)]
@@ -30,7 +30,10 @@ pub(crate) struct Limit {
 
 impl Limit {
     pub(crate) fn new() -> Limit {
-        Limit { concat: Arc::new(concat::function()), number: Arc::new(number::function()) }
+        Limit {
+            concat: Arc::new(guarded::concat::function()),
+            number: Arc::new(number::function()),
+        }
     }
 
     fn replace(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {

@@ -11,11 +11,12 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::GapKind;
+use crate::catalog::names;
 use crate::catalog::rollup::tests::{HOUR, recorder};
 use crate::catalog::rollup::{Rollup, Stay};
 use crate::catalog::tests::{RECORDER, draft, memory, seconds};
 use crate::catalog::{CatalogView, CommitDraft, Fact, Finished, Window};
-use crate::store::{Store, checked, names};
+use crate::store::{Store, checked};
 
 /// Damage to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::catalog::rollup::{Rollup, Stay};
 use crate::catalog::tests::{RECORDER, draft, live, memory};
+use crate::catalog::view::CatalogView;
 use crate::catalog::{Recorder, TimeSlot};
 
 const SECOND: i64 = 1_000_000_000;
@@ -73,7 +74,7 @@ async fn what_a_leased_root_names_stays_until_it_is_given_back() {
     let view = CatalogView::load(&store).await.unwrap();
     let named = view.root().slots.clone();
     assert!(named.iter().any(|of| matches!(of.slot, TimeSlot::Hour(_))));
-    let mut lease = Lease::of(&view, Duration::from_secs(3_600));
+    let mut lease = Lease::of(view.store(), view.root().version, Duration::from_secs(3_600));
     lease.renew().await.unwrap();
     roll_up(&mut recorder, &mut rollup, 6..20).await;
     let is_there = async || {
@@ -108,7 +109,7 @@ async fn a_lease_of_what_was_removed_is_refused_with_words() {
     let view = CatalogView::load(&store).await.unwrap();
     roll_up(&mut recorder, &mut rollup, 2..12).await;
     rollup.sweep(Duration::ZERO).await.unwrap();
-    let mut lease = Lease::of(&view, Duration::from_secs(3_600));
+    let mut lease = Lease::of(view.store(), view.root().version, Duration::from_secs(3_600));
     let late = lease.renew().await.expect_err("too late");
     assert_eq!(late.kind(), FailureKind::NotFound);
     assert!(late.to_string().contains("older than 30 minutes"), "{late}");
@@ -118,7 +119,8 @@ async fn a_lease_of_what_was_removed_is_refused_with_words() {
     let view = CatalogView::load(&store).await.unwrap();
     roll_up(&mut recorder, &mut rollup, 12..13).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let late = Lease::of(&view, Duration::from_millis(10)).renew().await;
+    let late =
+        Lease::of(view.store(), view.root().version, Duration::from_millis(10)).renew().await;
     assert_eq!(late.expect_err("too late").kind(), FailureKind::NotFound);
 }
 
@@ -129,13 +131,15 @@ async fn only_what_is_read_for_long_is_leased() {
     let view = CatalogView::load(&store).await.unwrap();
     let holds = AtomicBool::new(false);
     let before = store.requests();
-    keep(&view, Duration::from_secs(3_600), &holds, async {}).await.unwrap();
+    keep(view.store(), view.root().version, Duration::from_secs(3_600), &holds, async {})
+        .await
+        .unwrap();
     assert_eq!(store.requests(), before);
     let done = async {
         while leases(&store).await == 0 || !holds.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    keep(&view, Duration::from_secs(2), &holds, done).await.unwrap();
+    keep(view.store(), view.root().version, Duration::from_secs(2), &holds, done).await.unwrap();
     assert_eq!((leases(&store).await, holds.load(Ordering::Relaxed)), (0, false));
 }

@@ -13,8 +13,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{AT_ONCE, Rollup};
 use crate::catalog::entry::to_json;
 use crate::catalog::generation::GenerationState;
+use crate::catalog::names;
 use crate::catalog::{CommitDraft, Finished, WriterKind};
-use crate::store::{Created, Store, names};
+use crate::store::{Created, Store};
 
 /// How long a recorder must be silent before its log is ended.
 pub const SILENT: Duration = Duration::from_secs(24 * 3_600);

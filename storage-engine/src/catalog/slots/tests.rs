@@ -4,6 +4,7 @@ use capstan_model::coverage::Listened;
 use capstan_model::{Address, Hour, TimeRange};
 use futures::TryStreamExt;
 
+use crate::catalog::names;
 use crate::catalog::rollup::tests::{HOUR, Silent, names_in, recorder, window};
 use crate::catalog::rollup::{Rollup, Stay, roll_up_all};
 use crate::catalog::root::Step;
@@ -11,7 +12,7 @@ use crate::catalog::tests::{draft, memory, seconds};
 use crate::catalog::{
     AddressFilter, Asked, CatalogView, Fact, GapKind, TimeSlot, Window, versions,
 };
-use crate::store::{Created, Store, names};
+use crate::store::{Created, Store};
 
 /// Six hundred segments in each of two hours, those of an hour with one address: 10.0.0.1 or 10.0.0.2.
 async fn two_busy_hours() -> Store {

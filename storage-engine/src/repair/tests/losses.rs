@@ -13,13 +13,13 @@ use object_store::ObjectStore;
 use capstan_model::GenerationId;
 
 use super::*;
+use crate::catalog::names as paths;
 use crate::catalog::rollup::roll_up_all;
 use crate::catalog::{
-    AddressFilter, Change, CommitDraft, Fact, Finished, Layer, LayerEntry, Recorder, Source,
-    TimeSlot, What, WriterInfo, WriterKind,
+    AddressFilter, Change, CommitDraft, Fact, Finished, Layer, LayerEntry, Recorder, Source, What,
+    WriterInfo, WriterKind,
 };
 use crate::segment::builder::SegmentBuilder;
-use crate::store::names as paths;
 use crate::testing::key;
 
 /// Generations of recorders.
@@ -450,7 +450,7 @@ fn retired(entry: &SegmentEntry, but: &[Layer]) -> CommitDraft {
     let layers = entry.layers.iter().filter(|of| !stays(of)).cloned().collect();
     let change = Change {
         segment: entry.name.clone(),
-        slots: TimeSlot::of_segment(entry),
+        slots: entry.slots(),
         at: Time(7),
         what: What::LayersRetired { layers, why: "older than 7 d".to_owned() },
     };

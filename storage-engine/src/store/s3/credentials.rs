@@ -1,11 +1,9 @@
 //! Credentials for requests to a bucket.
 
-use std::fmt;
+use capstan_model::Failure;
 
-use capstan_model::{Failure, FailureKind};
-
-use super::profile::{Profile, ProfileFile};
-use super::text::header;
+use super::keys::{S3Keys, usage};
+use super::profile::{Profile, ProfileCredentials, ProfileFile};
 
 /// The source of the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,23 +47,6 @@ pub enum S3Credentials {
     },
 }
 
-/// A key pair; `Debug` hides its secret parts.
-#[derive(Clone, PartialEq, Eq)]
-pub struct S3Keys {
-    /// Access key id.
-    pub id: String,
-    /// Secret access key.
-    pub secret: String,
-    /// Session token, for temporary keys.
-    pub token: Option<String>,
-}
-
-impl fmt::Debug for S3Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Keys").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
 impl S3Credentials {
     /// The first that is set: keys, a profile, a web identity, a container agent, the metadata service. `None` if
     /// nothing is set.
@@ -81,8 +62,8 @@ impl S3Credentials {
             Err(_) if !profile.is_named() => None,
             outcome => outcome?,
         };
-        if from_profile.is_some() {
-            return Ok(from_profile);
+        if let Some(found) = from_profile {
+            return Ok(Some(found.into()));
         }
         if let Some(token_file) = get("AWS_WEB_IDENTITY_TOKEN_FILE") {
             let role = get("AWS_ROLE_ARN").ok_or_else(|| {
@@ -128,7 +109,7 @@ impl S3Credentials {
     /// The same, with blanks trimmed.
     ///
     /// # Errors
-    /// [`FailureKind::Usage`] if a part is not valid in a header.
+    /// [`FailureKind::Usage`](capstan_model::FailureKind::Usage) if a part is not valid in a header.
     pub(super) fn checked(self) -> Result<S3Credentials, Failure> {
         Ok(match self {
             S3Credentials::Keys(keys) => S3Credentials::Keys(keys.checked("the environment")?),
@@ -140,16 +121,14 @@ impl S3Credentials {
     }
 }
 
-impl S3Keys {
-    /// The same, with blanks trimmed, if the parts are valid in a header.
-    pub(super) fn checked(self, whose: &str) -> Result<S3Keys, Failure> {
-        let part = |what: &str, text: &str| header(&format!("the {what} of {whose}"), text);
-        let token = self.token.map(|token| part("session token", &token)).transpose()?;
-        Ok(S3Keys {
-            id: part("access key", &self.id)?,
-            secret: part("secret access key", &self.secret)?,
-            token: token.filter(|token| !token.is_empty()),
-        })
+impl From<ProfileCredentials> for S3Credentials {
+    fn from(found: ProfileCredentials) -> S3Credentials {
+        match found {
+            ProfileCredentials::Keys { keys, file } => S3Credentials::Profile { keys, file },
+            ProfileCredentials::WebIdentity { token_file, role, session } => {
+                S3Credentials::WebIdentity { token_file, role, session, endpoint: None }
+            }
+        }
     }
 }
 
@@ -161,8 +140,4 @@ fn keys(get: &impl Fn(&str) -> Option<String>) -> Result<Option<S3Keys>, Failure
         (None, None) => Ok(None),
         _ => Err(usage("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are needed both, one is set")),
     }
-}
-
-pub(super) fn usage(what: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Usage, what)
 }

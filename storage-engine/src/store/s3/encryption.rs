@@ -5,7 +5,7 @@ use std::fmt;
 use capstan_model::Failure;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
-use super::credentials::usage;
+use super::keys::usage;
 use super::text::header;
 
 /// The kind of server-side encryption. `Debug` hides keys.

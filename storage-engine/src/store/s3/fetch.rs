@@ -11,7 +11,8 @@ use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use serde::Deserialize;
 use url::Url;
 
-use super::credentials::{S3Credentials, S3Keys};
+use super::credentials::S3Credentials;
+use super::keys::S3Keys;
 use super::text;
 
 /// Time-out of one request to an agent, which is on this machine or near it.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use capstan_model::{Failure, FailureKind};
 
-use super::credentials::{S3Credentials, S3Keys, usage};
+use super::keys::{S3Keys, usage};
 
 /// A profile's name and its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +44,19 @@ impl ProfileFile {
     /// The current keys in the files.
     pub(super) fn read_keys(&self) -> Result<S3Keys, Failure> {
         match Profile::of(self.clone())?.credentials()? {
-            Some(S3Credentials::Profile { keys, .. }) => keys.checked(self.described()),
+            Some(ProfileCredentials::Keys { keys, .. }) => keys.checked(self.described()),
             _ => Err(usage(format!("{} has no keys any more", self.shown))),
         }
     }
+}
+
+/// Credentials that a profile may have.
+#[derive(Debug)]
+pub(super) enum ProfileCredentials {
+    /// Keys, from these files.
+    Keys { keys: S3Keys, file: ProfileFile },
+    /// A signed token; see [`S3Credentials::WebIdentity`](super::S3Credentials::WebIdentity).
+    WebIdentity { token_file: String, role: String, session: Option<String> },
 }
 
 /// A profile, merged from both files.
@@ -109,25 +118,20 @@ impl Profile {
     }
 
     /// The credentials of the profile. Fails if it has unusable ones, and if the user named it and it has none.
-    pub(super) fn credentials(&self) -> Result<Option<S3Credentials>, Failure> {
+    pub(super) fn credentials(&self) -> Result<Option<ProfileCredentials>, Failure> {
         if let Some(role) = self.get("role_arn") {
             let token_file = self.get("web_identity_token_file").ok_or_else(|| {
                 self.refused("takes a role with another profile's keys (role_arn, source_profile)")
             })?;
             let session = self.get("role_session_name");
-            return Ok(Some(S3Credentials::WebIdentity {
-                token_file,
-                role,
-                session,
-                endpoint: None,
-            }));
+            return Ok(Some(ProfileCredentials::WebIdentity { token_file, role, session }));
         }
         if let Some((id, secret)) =
             self.get("aws_access_key_id").zip(self.get("aws_secret_access_key"))
         {
             let token = self.get("aws_session_token");
             let (keys, file) = (S3Keys { id, secret, token }, self.file.clone());
-            return Ok(Some(S3Credentials::Profile { keys, file }));
+            return Ok(Some(ProfileCredentials::Keys { keys, file }));
         }
         if self.get("sso_session").or_else(|| self.get("sso_start_url")).is_some() {
             return Err(self.refused("logs in by a browser (SSO)"));

@@ -1,8 +1,6 @@
 //! Validates external text for use in a header: the HTTP library assumes that it is valid.
 
-use capstan_model::Failure;
-
-use super::credentials::usage;
+use capstan_model::{Failure, FailureKind};
 
 /// Trims blanks and checks that the text is visible ASCII, valid in a header. `what` names the variable or file for
 /// messages; the text itself may be a secret and is not shown.
@@ -18,10 +16,9 @@ pub(super) fn header(what: &str, text: &str) -> Result<String, Failure> {
                 c if c.is_control() => "a control character",
                 _ => "a character that is not ASCII",
             };
-            Err(usage(format!(
-                "{what} has {kind} as its character {}: a header cannot carry it",
-                at + 1
-            )))
+            let what =
+                format!("{what} has {kind} as its character {}: a header cannot carry it", at + 1);
+            Err(Failure::new(FailureKind::Usage, what))
         }
     }
 }

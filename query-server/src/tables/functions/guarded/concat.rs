@@ -12,12 +12,12 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
-use super::guarded;
-use super::made::{Made, Text};
-use super::usage;
+use super::super::made::{Made, Text};
+use super::super::usage;
+use super::check;
 
 /// The function.
-pub(super) fn function() -> ScalarUDF {
+pub(in crate::tables::functions) fn function() -> ScalarUDF {
     ScalarUDF::from(Concat { signature: Signature::any(2, Volatility::Immutable) })
 }
 
@@ -47,7 +47,7 @@ impl ScalarUDFImpl for Concat {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        guarded::check("||", Made::Joined, &args)?;
+        check("||", Made::Joined, &args)?;
         let of = args.return_field.data_type();
         let one = args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let rows = if one { 1 } else { args.number_rows };

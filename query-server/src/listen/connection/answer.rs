@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::connection::{Call, Connection};
+use super::{Call, Connection};
 
 /// Longest piece that is passed on. The client has to read this much within the time-out of a stalled answer.
 const PIECE: usize = 64 << 10;
@@ -20,7 +20,7 @@ type Failed = Box<dyn Error + Send + Sync>;
 
 /// An answer in progress. The connection can abort it while the client does not read.
 #[derive(Debug)]
-pub(super) struct Slot(Mutex<Kept>);
+pub(in crate::listen) struct Slot(Mutex<Kept>);
 
 #[derive(Debug)]
 struct Kept {
@@ -55,10 +55,10 @@ impl Slot {
 
 /// The body of an answer.
 #[derive(Debug)]
-pub(super) struct Answer(Arc<Slot>);
+pub(in crate::listen) struct Answer(Arc<Slot>);
 
 impl Answer {
-    pub(super) fn new(body: Body, call: Call, connection: &Connection) -> Answer {
+    pub(in crate::listen) fn new(body: Body, call: Call, connection: &Connection) -> Answer {
         let kept = Kept {
             body: Some((body, call)),
             rest: Bytes::new(),
@@ -131,14 +131,14 @@ impl HttpBody for Answer {
 }
 
 /// The body of a request. It ends with an error if the client stalls for too long.
-pub(super) struct Request {
+pub(in crate::listen) struct Request {
     body: Incoming,
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Request {
-    pub(super) fn new(body: Incoming, patience: Duration) -> Request {
+    pub(in crate::listen) fn new(body: Incoming, patience: Duration) -> Request {
         Request { body, patience, waiting: None }
     }
 }

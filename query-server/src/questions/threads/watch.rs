@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::threads::Shared;
+use super::Shared;
 
 /// Interval of the checks. In this time a processor fills some 20 MiB.
 const EVERY: Duration = Duration::from_millis(10);
