@@ -34,8 +34,11 @@ fuzz_target!(init: tolerate_parquet(), |input: &[u8]| {
     let flow_rows: Vec<FlowRow> = (0..counts.2).map(|number| flow(&mut take, number)).collect();
 
     let ticks: HashMap<u64, u64> = rows.iter().map(|row| (row.ordinal, 5)).collect();
-    let context = Context { templates, ticks: &ticks, flows: &flow_rows };
-    let (Ok(packets), Ok(flows)) = (packets::write(rows.iter().copied(), context), flows::write(&flow_rows))
+    // The writer takes a longer group for all rows.
+    let first_group = 4 * counts.0;
+    let context = Context { templates, ticks: &ticks, flows: &flow_rows, first_group };
+    let (Ok(packets), Ok(flows)) =
+        (packets::write(rows.iter().copied(), context), flows::write(&flow_rows, counts.0))
     else {
         return;
     };

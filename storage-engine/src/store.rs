@@ -204,6 +204,11 @@ impl Store {
         self.means.waits.in_trouble()
     }
 
+    /// Whether requests go to another machine, so that each takes some milliseconds before its first byte.
+    pub fn is_remote(&self) -> bool {
+        self.remote
+    }
+
     /// The time, by this machine's clock.
     pub fn now(&self) -> Time {
         self.means.env.now()

@@ -163,9 +163,9 @@ def table(data: bytes, index: tuple[int, dict[int, bytes]], layer: str, folder: 
     if major > 1:
         footer = struct.unpack_from("<I", tail, len(tail) - 8)[0]
         check(len(tail) == footer + 8, f"{what}: a tail from the footer on")
-    check(file.metadata.num_row_groups == 1, f"{what}: row groups")
-    group = file.metadata.row_group(0)
-    for number in range(group.num_columns):
+    check(file.metadata.num_row_groups in (1, 2), f"{what}: row groups")
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    for group, number in ((group, number) for group in groups for number in range(group.num_columns)):
         column = group.column(number)
         start = data_start = column.data_page_offset
         if column.has_dictionary_page:

@@ -337,13 +337,16 @@ impl SegmentBuilder {
         let first_rows = &sorted.first_rows;
         let (flow_rows, payload) = self.place(&layout, first_rows);
 
+        let quiet_flows = layout.quiet_flows as usize;
+        let quiet_rows = first_rows.get(quiet_flows).map_or(self.rows.len(), |row| *row as usize);
         let context = Context {
             templates: std::mem::take(&mut self.templates),
             ticks: &self.ticks,
             flows: &flow_rows,
+            first_group: quiet_rows,
         };
         let packets = packets::write(sorted.iter(&self.rows), context)?;
-        let flows = flows::write(&flow_rows)?;
+        let flows = flows::write(&flow_rows, quiet_flows)?;
         let (terms, addresses) = self.terms(&layout, &flow_rows)?;
 
         let (packets_pages, flows_pages) = (packets.pages.to_bytes(), flows.pages.to_bytes());
@@ -528,6 +531,7 @@ impl OpenPart {
         PartSize {
             source: self.part.key.source,
             destination: self.part.key.destination,
+            packets: self.part.packets.iter().sum(),
             bytes: self.part.bytes.iter().sum(),
             has_own_blocks: !self.own.is_empty(),
             encrypted: self.encrypted(),

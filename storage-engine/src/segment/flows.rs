@@ -101,11 +101,11 @@ pub fn columns() -> Vec<Column> {
     ]
 }
 
-/// Writes the layer.
+/// Writes the layer. The first `first_group` rows, those of quiet hosts, are a row group of their own.
 ///
 /// # Errors
 /// None that a caller can cause; the Parquet library's own are passed on.
-pub fn write(rows: &[FlowRow]) -> Result<Written, ParquetError> {
+pub fn write(rows: &[FlowRow], first_group: usize) -> Result<Written, ParquetError> {
     macro_rules! all {
         ($array:ty, $value:expr) => {
             Arc::new(rows.iter().map($value).collect::<$array>()) as ArrayRef
@@ -167,7 +167,7 @@ pub fn write(rows: &[FlowRow]) -> Result<Written, ParquetError> {
         nothing(),
         nothing(),
     ];
-    tabular::write(VERSION, &columns(), arrays, rows.len())
+    tabular::write(VERSION, &columns(), arrays, first_group)
 }
 
 /// Reads the rows of a batch (all columns of the layer) back.

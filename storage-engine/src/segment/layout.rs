@@ -4,6 +4,12 @@
 //! A *run* holds the flow parts of one local endpoint. Until identities are known, addresses
 //! determine the local end of a flow: a private one before a public one, else the one with more
 //! bytes in this segment.
+//!
+//! A *quiet* host has few packets in a large segment (see [`quiet`]). It is the local end of all
+//! its flows, and the runs of quiet hosts come first. Otherwise its few packets would lie in the
+//! runs of all hosts that it talks to, and each of these places would cost requests.
+
+mod quiet;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,6 +23,8 @@ pub struct PartSize {
     pub source: Address,
     /// The other.
     pub destination: Address,
+    /// Packets, both ways.
+    pub packets: u64,
     /// Bytes on the wire, both ways.
     pub bytes: u64,
     /// Whether body blocks of its own exist already: such parts come before
@@ -34,6 +42,8 @@ pub struct Layout {
     pub order: Vec<u32>,
     /// The runs, one after the other.
     pub runs: Vec<Run>,
+    /// How many parts are in runs of quiet hosts. They come first.
+    pub quiet_flows: u32,
 }
 
 /// The parts of one local endpoint: `flows` parts from stored place `first_flow` on.
@@ -54,34 +64,39 @@ pub fn plan(parts: &[PartSize]) -> Layout {
         *bytes_of.entry(part.source).or_default() += part.bytes;
         *bytes_of.entry(part.destination).or_default() += part.bytes;
     }
-    // The local end and the remote one.
+    let quiet = quiet::hosts(parts);
+    // Whether a quiet host is an end, the local end and the remote one.
     let ends_of = |part: &PartSize| {
-        let rank = |address: Address| (is_private(address), bytes_of[&address], address);
-        let (source, destination) = (part.source, part.destination);
-        if rank(source) >= rank(destination) {
-            (source, destination)
+        let rank = |address: Address| {
+            (quiet.contains(&address), is_private(address), bytes_of[&address], address)
+        };
+        let (source, destination) = (rank(part.source), rank(part.destination));
+        let is_quiet = source.0 || destination.0;
+        if source >= destination {
+            (is_quiet, part.source, part.destination)
         } else {
-            (destination, source)
+            (is_quiet, part.destination, part.source)
         }
     };
     let mut keyed: Vec<_> = parts
         .iter()
         .zip(0..)
         .map(|(part, number)| {
-            let (local, remote) = ends_of(part);
-            (local, part.encrypted, remote, !part.has_own_blocks, number)
+            let (is_quiet, local, remote) = ends_of(part);
+            (!is_quiet, local, part.encrypted, remote, !part.has_own_blocks, number)
         })
         .collect();
     keyed.sort_unstable();
 
     let mut runs: Vec<Run> = Vec::new();
-    for ((address, ..), place) in keyed.iter().zip(0..) {
+    for ((_, address, ..), place) in keyed.iter().zip(0..) {
         match runs.last_mut() {
             Some(run) if run.address == *address => run.flows += 1,
             _ => runs.push(Run { address: *address, first_flow: place, flows: 1 }),
         }
     }
-    Layout { order: keyed.into_iter().map(|(.., number)| number).collect(), runs }
+    let quiet_flows = keyed.partition_point(|(is_loud, ..)| !is_loud) as u32;
+    Layout { order: keyed.into_iter().map(|(.., number)| number).collect(), runs, quiet_flows }
 }
 
 /// Addresses that belong to a site rather than to the Internet (RFC 1918, 4193,
@@ -104,6 +119,7 @@ mod tests {
         PartSize {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
+            packets: 1,
             bytes,
             has_own_blocks: false,
             encrypted: false,
@@ -152,5 +168,39 @@ mod tests {
             layout.runs,
             [Run { address: layout.runs[0].address, first_flow: 0, flows: 50 }]
         );
+    }
+    /// A busy server with a hundred thousand packets of ten clients, and clients of few packets that
+    /// talk to the server and to two of these.
+    fn busy_with_few() -> Vec<PartSize> {
+        let part = |source: &str, destination: &str, packets: u64| PartSize {
+            packets,
+            ..part(source, destination, packets * 100)
+        };
+        let mut parts: Vec<_> =
+            (1..=10).map(|n| part(&format!("10.0.0.{n}"), "10.0.0.200", 10_000)).collect();
+        for few in [101, 102] {
+            for server in [200, 1, 2] {
+                parts.push(part(&format!("10.0.0.{few}"), &format!("10.0.0.{server}"), 40));
+            }
+        }
+        parts
+    }
+
+    #[test]
+    fn a_quiet_host_has_all_its_parts_in_one_run_at_the_front() {
+        let layout = plan(&busy_with_few());
+        assert_eq!(layout.quiet_flows, 6);
+        let runs: Vec<_> =
+            layout.runs.iter().map(|run| (run.address.to_string(), run.flows)).collect();
+        let run = |address: &str, flows| (address.to_owned(), flows);
+        assert_eq!(runs, [run("10.0.0.101", 3), run("10.0.0.102", 3), run("10.0.0.200", 10)]);
+        assert!(layout.order[..6].iter().all(|part| *part >= 10), "{:?}", layout.order);
+    }
+
+    #[test]
+    fn in_a_small_segment_no_host_is_quiet() {
+        let mut parts = busy_with_few();
+        parts.iter_mut().for_each(|part| part.packets = part.packets.div_ceil(100));
+        assert_eq!(plan(&parts).quiet_flows, 0);
     }
 }

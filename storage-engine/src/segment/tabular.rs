@@ -148,7 +148,8 @@ pub struct Written {
     pub pages: Pages,
 }
 
-/// Writes one row group of all rows, in the format of that number.
+/// Writes rows in the format of that number: the first `first_group` rows as a row group of their own, if
+/// there are so many, and all others as one.
 ///
 /// # Errors
 /// None that a caller can cause; the Parquet library's own are passed on.
@@ -156,16 +157,21 @@ pub fn write(
     version: Version,
     columns: &[Column],
     arrays: Vec<ArrayRef>,
-    row_limit: usize,
+    first_group: usize,
 ) -> Result<Written, ParquetError> {
     let schema = schema(columns);
     let batch = RecordBatch::try_new(schema.clone(), arrays)?;
     let options = ArrowWriterOptions::new()
-        .with_properties(properties(version, columns, row_limit))
+        .with_properties(properties(version, columns, batch.num_rows()))
         .with_skip_arrow_metadata(true);
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options)?;
-    writer.write(&batch)?;
+    let first_group = first_group.min(batch.num_rows());
+    if first_group > 0 {
+        writer.write(&batch.slice(0, first_group))?;
+        writer.flush()?;
+    }
+    writer.write(&batch.slice(first_group, batch.num_rows() - first_group))?;
     let metadata = writer.close()?;
     let tail = footer(&bytes).ok_or(ParquetError::EOF("no footer was written".to_owned()))?;
     if !are_even(&metadata) {

@@ -33,6 +33,8 @@ pub struct Context<'a> {
     pub ticks: &'a HashMap<u64, u64>,
     /// The flow parts, by stored number.
     pub flows: &'a [FlowRow],
+    /// Rows of the first row group, those of quiet hosts; 0 if all rows are one group.
+    pub first_group: usize,
 }
 
 /// Writes the layer. `rows` come in stored order with stored flow numbers.
@@ -43,7 +45,7 @@ pub fn write(
     mut rows: impl ExactSizeIterator<Item = PacketRow>,
     context: Context<'_>,
 ) -> Result<Written, ParquetError> {
-    let Context { templates, ticks, flows } = context;
+    let Context { templates, ticks, flows, first_group } = context;
     let count = rows.len();
     let mut shared = SharedTemplates::new(templates, flows);
     let mut values = Values::with_capacity(count);
@@ -57,7 +59,7 @@ pub fn write(
         values.extend(&batch, &shared.templates);
     }
     let arrays = values.into_arrays(shared.templates, ticks, flows)?;
-    tabular::write(VERSION, &columns(), arrays, count)
+    tabular::write(VERSION, &columns(), arrays, first_group)
 }
 
 /// Templates as they are stored, in the order of stored packets: without the ends of the flow.

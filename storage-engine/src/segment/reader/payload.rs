@@ -44,8 +44,10 @@ impl Segment {
         fetch: &dyn Fetch,
         plan: &PayloadPlan,
     ) -> Result<Payload, Failure> {
-        let head = read_spans(fetch, Layer::Head, &self.head, &plan.head).await?;
-        let body = read_spans(fetch, Layer::Body, &self.body, &plan.body).await?;
+        let (head, body) = futures::try_join!(
+            read_spans(fetch, Layer::Head, &self.head, &plan.head),
+            read_spans(fetch, Layer::Body, &self.body, &plan.body)
+        )?;
         Ok(Payload { head, body })
     }
 }
