@@ -7,9 +7,11 @@
 //! * [`plan`]: which requests fetch a set of byte ranges, and what they cost
 //! * `open`: one opened segment; `open_cache`: the cache of opened segments; `objects`: reads of data objects
 //!   through the byte cache
+//! * `ahead`: how many segments are opened before they are needed
 //! * `latest`: the newest view
 //! * `pinned`: a lease on what a view names while an answer is made from it
 
+mod ahead;
 mod latest;
 mod objects;
 mod open;
@@ -36,12 +38,13 @@ use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
+pub use self::ahead::Ahead;
 pub use self::latest::{FRESHNESS, LatestView};
 use self::objects::Objects;
 pub use self::open::OpenSegment;
 use self::open_cache::OpenCache;
 pub use self::pinned::PinnedView;
-pub use self::plan::{Cost, Plan};
+pub use self::plan::{Cost, GapRule, Plan};
 
 /// Memory budget for opened segments, bytes.
 const OPEN_CACHE_BYTES: usize = 64 << 20;
@@ -213,6 +216,11 @@ impl StoreView {
     /// Problems of the catalog that hide nothing, in words. For problems that hide facts see [`Window`].
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         self.catalog.notes()
+    }
+
+    /// A plan of reads from this store, without any.
+    pub fn new_plan(&self) -> Plan {
+        Plan::new(self.shared.objects.gaps)
     }
 
     /// Opens a segment: one GET of its `index` layer, or none if that [is cached](StoreView::is_kept).

@@ -16,17 +16,23 @@ use tokio::sync::mpsc::Sender;
 use super::completeness::Completeness;
 use super::order::{AT_ONCE, Pending, Position, pending, ranks, secrets};
 use super::output::{Output, section};
-use super::read::{Prefetch, Reading, SegmentExtras, interfaces};
+use super::read::{Prefetch, Reading, SegmentExtras, SliceBytes, interfaces};
 use super::run::{Head, Run, Spill};
 use super::{Export, LEAST_MEMORY, Order, Report, Skipped};
 use crate::select::Selection;
-use crate::view::PinnedView;
+use crate::view::{Ahead, PinnedView};
 
 /// Most bytes of payload and rows that are read and assembled at a time.
 const LARGEST_SLICE: usize = 16 << 20;
 
 /// The share of the memory for one slice, 1 of so many; at most four slices are held.
 const SLICE_SHARE: usize = 16;
+
+/// The share of the memory for segments that are opened before they are needed, 1 of so many.
+const AHEAD_SHARE: usize = 8;
+
+/// The first slice of a segment is fetched before the segment is needed if it is this share of a slice, 1 of so many.
+const EAGER_SHARE: u64 = 16;
 
 /// Bytes of payload and rows that are read and assembled at a time.
 pub(super) fn slice_bytes(memory: usize) -> u64 {
@@ -74,8 +80,9 @@ struct Merge<'a> {
     memory: usize,
     slice_bytes: u64,
     pending: VecDeque<Pending>,
-    /// The next segment, being opened.
-    next: Option<Prefetch<Reading>>,
+    /// The next segments, being opened, in the order of `pending`.
+    next: VecDeque<Prefetch<Reading>>,
+    ahead: Ahead,
     active: Vec<Active>,
     sources: Vec<Option<Source>>,
     heap: BinaryHeap<Reverse<(Position, usize)>>,
@@ -104,7 +111,8 @@ pub(super) async fn run(
         memory,
         slice_bytes: slice_bytes(memory),
         pending: pending(&window, what, &ranks),
-        next: None,
+        next: VecDeque::new(),
+        ahead: Ahead::new(view.store(), memory / AHEAD_SHARE),
         active: Vec::new(),
         sources: Vec::new(),
         heap: BinaryHeap::new(),
@@ -214,7 +222,7 @@ impl Merge<'_> {
                 self.output.packet(state, &record)?;
             }
             source.run.advance()?;
-            if self.output.is_full() {
+            if self.output.is_due() {
                 self.output.send().await?;
             }
         }
@@ -259,12 +267,21 @@ impl Merge<'_> {
     }
 
     /// Starts opening a segment.
-    fn open_ahead(&self, segment: &Arc<Segment>) -> Prefetch<Reading> {
+    fn open(&self, segment: &Arc<Segment>) -> Prefetch<Reading> {
         let (view, segment) = (Arc::clone(self.view), Arc::clone(segment));
-        let (selection, slice_bytes) = (Arc::clone(&self.selection), self.slice_bytes);
-        Prefetch::start(
-            async move { Reading::begin(&view, &segment, &selection, slice_bytes).await },
-        )
+        let selection = Arc::clone(&self.selection);
+        let sizes = SliceBytes { most: self.slice_bytes, eager: self.slice_bytes / EAGER_SHARE };
+        Prefetch::start(async move { Reading::begin(&view, &segment, &selection, sizes).await })
+    }
+
+    /// Starts opening the next segments.
+    fn open_ahead(&mut self) {
+        while self.next.len() < self.ahead.depth()
+            && let Some(pending) = self.pending.get(self.next.len())
+        {
+            let opening = self.open(&pending.segment);
+            self.next.push_back(opening);
+        }
     }
 
     /// Reads the selected packets of the next segment into runs, and logs what cannot be read.
@@ -282,14 +299,18 @@ impl Merge<'_> {
 
     async fn read_segment(&mut self, next: Pending) -> Result<(), Failure> {
         let Pending { from, segment } = next;
-        let opening = match self.next.take() {
+        let opening = match self.next.pop_front() {
             Some(opening) => opening,
-            None => self.open_ahead(&segment),
+            None => self.open(&segment),
         };
+        self.open_ahead();
         let opened = opening.wait().await;
-        self.next = self.pending.front().map(|next| self.open_ahead(&next.segment));
         let mut reading = match opened {
-            Ok(reading) => reading,
+            Ok(reading) => {
+                self.ahead.opened(reading.memory());
+                self.open_ahead();
+                reading
+            }
             Err(failure) => return self.skip(&segment, segment.entry.packets, failure),
         };
         self.report.segments += 1;

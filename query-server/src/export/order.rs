@@ -11,7 +11,7 @@ use super::{Export, Order};
 use crate::view::StoreView;
 
 /// Requests that are sent concurrently before the first packet.
-pub(super) const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 64;
 
 /// The position of a packet in the file. Packets without a time come first; in recorded order no packet has a
 /// time here.

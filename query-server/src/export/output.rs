@@ -19,6 +19,9 @@ use super::{Export, Order};
 /// Size of a piece at which it is sent, bytes.
 const PIECE: usize = 1 << 20;
 
+/// Size at which the first piece is sent once it has packets, bytes: whoever waits for the file sees that it comes.
+const FIRST_PIECE: usize = 64 << 10;
+
 /// Room beside a piece for the packet that fills it, bytes.
 const SLACK: usize = 64 << 10;
 
@@ -310,6 +313,13 @@ impl<'a> Output<'a> {
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.buffer.len() >= PIECE
+    }
+
+    /// Whether there is enough for a piece, now that there are packets.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        let enough = if self.bytes == 0 { FIRST_PIECE } else { PIECE };
+        self.buffer.len() >= enough
     }
 
     /// Whether the reader of the file is gone.

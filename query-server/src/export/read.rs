@@ -57,6 +57,17 @@ pub(super) struct Reading {
     left: VecDeque<RoaringBitmap>,
     /// Slices with rows, to be read next.
     slices: VecDeque<Slice>,
+    /// The fetch of the next slice, if it was begun.
+    fetching: Option<Prefetch<Fetched>>,
+}
+
+/// The sizes of slices.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SliceBytes {
+    /// Bytes of payload and rows of a slice at most, unless it is a single flow.
+    pub(super) most: u64,
+    /// The first slice is fetched as soon as it is known if it has no more than this.
+    pub(super) eager: u64,
 }
 
 /// Some flows of a segment, ascending, with their rows.
@@ -110,7 +121,8 @@ pub(super) fn interfaces(open: &OpenSegment) -> BTreeMap<u32, Interface> {
 }
 
 impl Reading {
-    /// Opens a segment and reads the rows of the first selected flows.
+    /// Opens a segment, reads the rows of the first selected flows, and begins to fetch their packets if these are
+    /// few.
     ///
     /// # Errors
     /// The segment cannot be read.
@@ -118,13 +130,16 @@ impl Reading {
         view: &StoreView,
         segment: &Segment,
         selection: &Selection,
-        slice_bytes: u64,
+        bytes: SliceBytes,
     ) -> Result<Reading, Failure> {
         let open = view.open(segment).await?;
         let matches = selection.filter().evaluate(open.segment())?;
         let (left, unknown) = (batches(&matches.flows), matches.unknown.len());
-        let mut reading = Reading { open, unknown, left, slices: VecDeque::new() };
-        reading.fill(selection.range, slice_bytes).await?;
+        let mut reading = Reading { open, unknown, left, slices: VecDeque::new(), fetching: None };
+        reading.fill(selection.range, bytes.most).await?;
+        if let Some(first) = reading.slices.front().filter(|first| first.cost <= bytes.eager) {
+            reading.fetching = Some(first.prefetch(&reading.open));
+        }
         Ok(reading)
     }
 
@@ -165,7 +180,17 @@ impl Reading {
         Ok(())
     }
 
-    /// The next slice.
+    /// Bytes of memory that it takes, about.
+    pub(super) fn memory(&self) -> usize {
+        let flows: usize = self.slices.iter().map(|slice| slice.flows.len()).sum();
+        let fetching = self.slices.front().filter(|_| self.fetching.is_some());
+        let fetching = usize::try_from(fetching.map_or(0, |slice| slice.cost));
+        self.open.segment().memory()
+            + flows * size_of::<FlowRow>()
+            + fetching.unwrap_or(usize::MAX / 4)
+    }
+
+    /// The next slice, and its fetch if that was begun.
     ///
     /// # Errors
     /// Flow rows cannot be read: see [`Reading::give_up_flows`].
@@ -173,9 +198,10 @@ impl Reading {
         &mut self,
         range: TimeRange,
         slice_bytes: u64,
-    ) -> Result<Option<Slice>, Failure> {
+    ) -> Result<Option<(Slice, Option<Prefetch<Fetched>>)>, Failure> {
         self.fill(range, slice_bytes).await?;
-        Ok(self.slices.pop_front())
+        let fetching = self.fetching.take();
+        Ok(self.slices.pop_front().map(|slice| (slice, fetching)))
     }
 }
 
@@ -263,6 +289,12 @@ impl Slice {
         }
         [first.cost, second.cost] = [self.cost / 2; 2];
         Some(halves)
+    }
+
+    /// Begins to read the packet rows and the payload of its flows.
+    pub(super) fn prefetch(&self, open: &Arc<OpenSegment>) -> Prefetch<Fetched> {
+        let (open, slice) = (Arc::clone(open), self.clone());
+        Prefetch::start(async move { slice.fetch(&open).await })
     }
 
     /// Reads the packet rows and the payload of its flows.

@@ -2,6 +2,7 @@
 
 mod large;
 mod sections;
+mod year;
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -41,6 +41,9 @@ use crate::view::{Cost, PinnedView};
 /// Segments whose index and flows are read concurrently to compute the cost of a query.
 const PLANNED_AT_ONCE: usize = 8;
 
+/// The same for a store whose requests take time.
+const PLANNED_AT_ONCE_REMOTE: usize = 32;
+
 /// The scanned table and columns.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
@@ -207,9 +210,13 @@ impl ScanExec {
     /// Any failure of the store.
     pub(super) async fn plan(mut self) -> Result<ScanExec> {
         let segments: Vec<_> = self.segments().cloned().collect();
+        let at_once = match self.view.store().is_remote() {
+            true => PLANNED_AT_ONCE_REMOTE,
+            false => PLANNED_AT_ONCE,
+        };
         let costs = stream::iter(segments)
             .map(|segment| cost(Arc::clone(&self.view), self.request.clone(), segment))
-            .buffered(PLANNED_AT_ONCE);
+            .buffered(at_once);
         let planned = costs
             .try_fold(Planned::default(), |mut sum, cost| async move {
                 sum.segments += 1;

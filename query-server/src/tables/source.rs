@@ -19,7 +19,7 @@ pub(super) struct CountingFetch {
     counts: Mutex<Counts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     /// The requests as if the cache were empty.
     asked: Plan,
@@ -30,7 +30,7 @@ struct Counts {
 impl CountingFetch {
     /// Counts from the `index` layer on, which was read whole to open the segment, unless it was cached.
     pub(super) fn new(open: Arc<OpenSegment>, was_kept: bool) -> Self {
-        let mut counts = Counts::default();
+        let mut counts = Counts { asked: open.new_plan(), sent: open.new_plan() };
         let index = open.entry().layer(Layer::Index).map_or(0, |layer| layer.bytes);
         counts.asked.whole(Layer::Index, index);
         match was_kept {

@@ -11,10 +11,10 @@ use capstan_storage_engine::store::Store;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::plan::coalesce;
+use super::plan::{GapRule, coalesce};
 
 /// Concurrent GETs of all readers of one store in this process.
-const GETS_IN_FLIGHT: usize = 32;
+pub(super) const GETS_IN_FLIGHT: usize = 64;
 
 /// Concurrent GETs of one fetch.
 const GETS_OF_A_FETCH: usize = 16;
@@ -24,13 +24,15 @@ const GETS_OF_A_FETCH: usize = 16;
 pub(super) struct Objects {
     pub(super) store: Store,
     pub(super) cache: Cache,
+    pub(super) gaps: GapRule,
     /// Limits the concurrent GETs of the whole process.
     gets: Arc<Semaphore>,
 }
 
 impl Objects {
     pub(super) fn new(store: Store, cache: Cache) -> Objects {
-        Objects { store, cache, gets: Arc::new(Semaphore::new(GETS_IN_FLIGHT)) }
+        let gaps = GapRule::of(&store);
+        Objects { store, cache, gaps, gets: Arc::new(Semaphore::new(GETS_IN_FLIGHT)) }
     }
 
     /// Reads ranges of a layer; each range is returned as its extents. Sends few requests, and only for what is
@@ -46,6 +48,7 @@ impl Objects {
         ranges: &[Vec<Extent>],
     ) -> Result<Read, Failure> {
         let (path, _) = entry.object(layer)?;
+        let gaps = self.gaps;
         let get = |missing: Vec<Range<u64>>| {
             let (store, gets, path) = (self.store.clone(), Arc::clone(&self.gets), path.clone());
             async move {
@@ -56,7 +59,7 @@ impl Objects {
                     let came = store.get(&path).await?;
                     return Ok(Runs::new(&missing, vec![came]));
                 }
-                let requests = coalesce(&missing);
+                let requests = coalesce(&missing, gaps);
                 let get = |request| async {
                     let _permit = permit(&gets).await?;
                     store.get_range(&path, request).await

@@ -58,12 +58,17 @@ impl OpenSegment {
         self.entry.layer(layer).is_some()
     }
 
+    /// A plan of reads of the segment, without any.
+    pub fn new_plan(&self) -> Plan {
+        Plan::new(self.objects.gaps)
+    }
+
     /// Adds to `plan` what a scan will fetch.
     ///
     /// # Errors
     /// The scan is invalid.
     pub fn plan_scan(&self, plan: &mut Plan, mut scan: Scan) -> Result<(), Failure> {
-        // A layer is one row group. All its pages are requested before its first row is decoded.
+        // The first step names the pages of all row groups.
         let named = |error: Corrupt| error.of(format_args!("segment {}", self.entry.name));
         if let Step::Needs(ranges) = scan.step().map_err(named)? {
             self.plan_fetch(plan, scan.layer(), &ranges);

@@ -5,12 +5,39 @@ use std::collections::BTreeSet;
 use std::ops::{AddAssign, Range};
 
 use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::store::Store;
 
-/// A gap between two ranges is read only if it is shorter than this, bytes.
-pub const MAX_GAP: u64 = 1 << 20;
+/// Which gaps between wanted ranges are read, so that fewer requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GapRule {
+    /// A gap is read only if it is shorter than this, bytes.
+    longest: u64,
+    /// All gaps in one object are together at most this share of the wanted bytes: numerator and denominator.
+    share: (u64, u64),
+    /// All gaps in one object may have so many bytes, whatever is wanted.
+    free: u64,
+}
 
-/// Limit of all gaps that are read in one object: the wanted bytes divided by this.
-pub const GAP_SHARE: u64 = 5;
+impl GapRule {
+    /// For stores whose requests take no time, as a folder's do.
+    pub const LOCAL: GapRule = GapRule { longest: 1 << 20, share: (1, 5), free: 0 };
+
+    /// For stores whose requests take 10 to 30 ms, as a bucket's do. In that time a connection delivers 1 to 2 MB,
+    /// so by time alone nearly every gap is worth reading. What limits it is that the bytes of an answer stay
+    /// within 1.5 times of what they are by [`GapRule::LOCAL`]. Measured: docs/costs.md.
+    pub const REMOTE: GapRule = GapRule { longest: 3 << 19, share: (2, 5), free: 16 << 10 };
+
+    /// The rule for a store.
+    pub fn of(store: &Store) -> GapRule {
+        if store.is_remote() { GapRule::REMOTE } else { GapRule::LOCAL }
+    }
+
+    /// The most bytes of all gaps, for so many wanted bytes.
+    fn most(&self, wanted: u64) -> u64 {
+        let (numerator, denominator) = self.share;
+        (wanted / denominator).saturating_mul(numerator).max(self.free)
+    }
+}
 
 /// The longest single request, bytes. A longer range is split into pieces of about equal length, which are
 /// requested concurrently.
@@ -18,10 +45,9 @@ pub const MAX_REQUEST: u64 = 32 << 20;
 
 /// The requests for some ranges of one object, ascending and disjoint.
 ///
-/// Ranges that touch or overlap are merged. Gaps are read too, the smallest first, as long as each is under
-/// [`MAX_GAP`] and all together are under a [`GAP_SHARE`]th of the wanted bytes. A request costs about as much
-/// as a megabyte, but a thousand small gaps must not add up to reading a whole object.
-pub fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+/// Ranges that touch or overlap are merged. Gaps are read too, the smallest first, as far as the rule allows: a
+/// thousand small gaps must not add up to reading a whole object.
+pub fn coalesce(ranges: &[Range<u64>], rule: GapRule) -> Vec<Range<u64>> {
     let wanted = union(ranges);
     let bytes: u64 = wanted.iter().map(|range| range.end - range.start).sum();
     let mut gaps: Vec<(u64, usize)> = wanted
@@ -30,12 +56,12 @@ pub fn coalesce(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
         .map(|(place, pair)| (pair[1].start - pair[0].end, place))
         .collect();
     gaps.sort_unstable();
-    let mut waste = 0;
+    let (mut waste, most) = (0, rule.most(bytes));
     let closed: BTreeSet<usize> = gaps
         .into_iter()
         .take_while(|(gap, _)| {
             waste += gap;
-            *gap < MAX_GAP && waste < bytes / GAP_SHARE
+            *gap < rule.longest && waste < most
         })
         .map(|(_, place)| place)
         .collect();
@@ -96,8 +122,9 @@ impl AddAssign for Cost {
 }
 
 /// The planned reads of one segment, fetch by fetch.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Plan {
+    gaps: GapRule,
     layers: BTreeSet<Layer>,
     requests: u64,
     bytes: u64,
@@ -105,9 +132,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// No read yet, of a store with that rule.
+    pub fn new(gaps: GapRule) -> Plan {
+        Plan { gaps, layers: BTreeSet::new(), requests: 0, bytes: 0, cached: 0 }
+    }
+
     /// One fetch of some ranges of a layer.
     pub fn fetch(&mut self, layer: Layer, ranges: &[Range<u64>]) {
-        let requests = coalesce(ranges);
+        let requests = coalesce(ranges, self.gaps);
         if requests.is_empty() {
             return;
         }
@@ -130,7 +162,7 @@ impl Plan {
 
     /// The cost of all fetches as if the cache were empty, and how much of it is cached.
     pub fn cost(&self) -> Cost {
-        let Plan { layers, requests, bytes, cached } = self;
+        let Plan { gaps: _, layers, requests, bytes, cached } = self;
         let objects = layers.len() as u64;
         Cost { objects, requests: *requests, bytes: *bytes, cached: *cached }
     }
@@ -158,29 +190,47 @@ mod tests {
             (vec![(0, 20 * mib), (21 * mib - 1, 22 * mib)], vec![(0, 22 * mib)]),
             (vec![(5, 5), (9, 7)], vec![]),
         ] {
-            assert_eq!(coalesce(&ranges(&wanted)), ranges(&requests), "{wanted:?}");
+            assert_eq!(coalesce(&ranges(&wanted), GapRule::LOCAL), ranges(&requests), "{wanted:?}");
         }
     }
 
     #[test]
     fn many_small_gaps_do_not_add_up() {
         let ranges: Vec<_> = (0..1_000).map(|n| n * 20_000..n * 20_000 + 1_000).collect();
-        let requests = coalesce(&ranges);
+        let requests = coalesce(&ranges, GapRule::LOCAL);
         let bytes: u64 = requests.iter().map(|r| r.end - r.start).sum();
         assert!(bytes < 1_200_000, "{bytes}");
         assert!(requests.len() < 1_000);
     }
 
     #[test]
+    fn where_requests_take_time_larger_gaps_are_read() {
+        let bounds: Vec<_> = (0..20).map(|n| (n * 1_300, n * 1_300 + 1_000)).collect();
+        let wanted = ranges(&bounds);
+        assert!(coalesce(&wanted, GapRule::LOCAL).len() > 5);
+        assert_eq!(coalesce(&wanted, GapRule::REMOTE), ranges(&[(0, 19 * 1_300 + 1_000)]));
+        // What is free is so also for a small read, and no more than that is.
+        let free = GapRule::REMOTE.free;
+        let two = |gap| coalesce(&ranges(&[(0, 100), (100 + gap, 200 + gap)]), GapRule::REMOTE);
+        assert_eq!((two(free - 1).len(), two(free).len()), (1, 2));
+        let all: u64 =
+            coalesce(&ranges(&[(0, 100 << 20), (102 << 20, 103 << 20)]), GapRule::REMOTE)
+                .iter()
+                .map(|range| range.end - range.start)
+                .sum();
+        assert_eq!(all, 101 << 20, "a gap that takes longer than a request");
+    }
+
+    #[test]
     fn a_long_range_comes_in_pieces_of_one_length() {
-        let requests = coalesce(&ranges(&[(7, 7 + 3 * MAX_REQUEST)]));
+        let requests = coalesce(&ranges(&[(7, 7 + 3 * MAX_REQUEST)]), GapRule::LOCAL);
         assert_eq!(requests.len(), 3);
         assert!(requests.iter().all(|r| r.end - r.start == MAX_REQUEST));
     }
 
     #[test]
     fn a_plan_counts_objects_once() {
-        let mut plan = Plan::default();
+        let mut plan = Plan::new(GapRule::LOCAL);
         plan.whole(Layer::Index, 10);
         plan.fetch(Layer::Body, &[0..100, 150..200]);
         plan.fetch(Layer::Body, &ranges(&[(1_000, 1_100)]));
@@ -196,7 +246,8 @@ mod tests {
         ) {
             let object: Vec<u8> = (0..6_000_u32).map(|n| (n * 7 % 251) as u8).collect();
             let ranges: Vec<_> = wanted.iter().map(|(at, length)| *at..at + length).collect();
-            let requests = coalesce(&ranges);
+            let rule = if wanted.len() % 2 == 0 { GapRule::LOCAL } else { GapRule::REMOTE };
+            let requests = coalesce(&ranges, rule);
             prop_assert!(requests.windows(2).all(|pair| pair[0].end <= pair[1].start));
             let slice = |r: &Range<u64>| &object[r.start as usize..r.end as usize];
             let slices: Vec<_> =

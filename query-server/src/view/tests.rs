@@ -108,7 +108,7 @@ async fn what_is_planned_is_what_is_asked_for() {
         let cold = Cache::in_memory(0);
         let view = StoreView::load_with(view.store().clone(), cold).await.unwrap();
         let open = view.open(segment).await.unwrap();
-        let mut plan = Plan::default();
+        let mut plan = view.new_plan();
         let before = view.store().requests();
         open.plan_scan(&mut plan, reader.scan_flows(&flows, None).unwrap()).unwrap();
         let rows = reader.read_flows(&*open, &flows).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_warm_cache_is_told_in_the_plan_and_asks_for_less_than_planned() {
     let reader = open.segment();
     let rows = reader.read_flows(&*open, &reader.all_flows()).await.unwrap();
     let cost = |rows: &[_]| {
-        let mut plan = Plan::default();
+        let mut plan = view.new_plan();
         open.plan_payload(&mut plan, &reader.plan_payload(rows));
         plan.cost()
     };

@@ -49,13 +49,12 @@ impl Merge<'_> {
         loop {
             while coming.len() < 2 {
                 match reading.next(self.what.selection.range, self.slice_bytes).await {
-                    Ok(Some(slice)) if slice.is_large(self.slice_bytes) => {
+                    Ok(Some((slice, _))) if slice.is_large(self.slice_bytes) => {
                         coming.push_back(Coming::Large(slice));
                     }
-                    Ok(Some(slice)) => {
-                        let (open, to_fetch) = (Arc::clone(open), slice.clone());
-                        let fetch = Prefetch::start(async move { to_fetch.fetch(&open).await });
-                        coming.push_back(Coming::Slice(slice, fetch));
+                    Ok(Some((slice, fetching))) => {
+                        let fetching = fetching.unwrap_or_else(|| slice.prefetch(open));
+                        coming.push_back(Coming::Slice(slice, fetching));
                     }
                     Ok(None) => break,
                     Err(failure) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::segment::Layer;
-use capstan_storage_engine::segment::reader::{Fetch, Scan, Step};
+use capstan_storage_engine::segment::reader::{Fetch, Payload, Scan, Step};
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -48,20 +48,40 @@ impl Selected {
                 From::Scan { first, scan }
             }
             Depth::Payload => {
-                let held = match self.scan(&request)?.step()? {
-                    Step::Needs(ranges) => {
-                        let bytes = self.fetch(&ranges, &memory).await?;
-                        PrefetchedRanges::new(&ranges, bytes)
-                    }
-                    // Without rows there is nothing to hold.
-                    Step::Rows(_) | Step::End => PrefetchedRanges::default(),
-                };
                 let mut slices = slices(self.places());
                 slices.reverse();
-                From::Slices { held, slices, ready: Vec::new() }
+                let needs = match self.scan(&request)?.step()? {
+                    Step::Needs(ranges) => ranges,
+                    // Without rows there is nothing to hold.
+                    Step::Rows(_) | Step::End => Vec::new(),
+                };
+                let (bytes, first) = futures::join!(
+                    self.fetch(&needs, &memory),
+                    self.first_payload(slices.last(), &memory)
+                );
+                let held = PrefetchedRanges::new(&needs, bytes?);
+                From::Slices { held, slices, first, ready: Vec::new() }
             }
         };
         Ok(PacketReader { selected: self, request, decoder, from, memory })
+    }
+
+    /// The payload of the first slice if it is small, so that it comes together with the packets. None if it cannot
+    /// be read: whoever reads the slice tries again, and reports the failure.
+    async fn first_payload(
+        &self,
+        first: Option<&Range<usize>>,
+        memory: &MemoryReservation,
+    ) -> Option<FirstPayload> {
+        let places = self.places().get(first?.clone())?;
+        if total(places, Place::payload) > EAGER_BYTES {
+            return None;
+        }
+        let memory = reserved_for(places, memory).ok()?;
+        let segment = self.source.open().segment();
+        let plan = segment.plan_payload(&flow_rows(places));
+        let payload = segment.read_payload(&self.source, &plan).await.ok()?;
+        Some(FirstPayload { payload, memory })
     }
 
     async fn fetch(
@@ -70,6 +90,9 @@ impl Selected {
         memory: &MemoryReservation,
     ) -> Result<Vec<Bytes>, Failure> {
         let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
         reserve(memory, bytes.fold(0, u64::saturating_add))?;
         self.source.fetch(Layer::Packets, ranges).await
     }
@@ -82,6 +105,27 @@ fn reserve(memory: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
             format!("the query needs more than it may take: {}", error.strip_backtrace()),
         )
     })
+}
+
+/// Memory for the unpacked blocks and the assembled packets of some flows.
+fn reserved_for(
+    places: &[Place],
+    memory: &MemoryReservation,
+) -> Result<MemoryReservation, Failure> {
+    let (bytes, packets) = (total(places, Place::payload), total(places, |of| of.packets));
+    let memory = memory.new_empty();
+    reserve(&memory, bytes.saturating_mul(2).saturating_add(packets.saturating_mul(256)))?;
+    Ok(memory)
+}
+
+/// Payload of a first slice of no more bytes is read before the slice is due.
+const EAGER_BYTES: u64 = 1 << 20;
+
+/// The payload of the first slice, read before it is due.
+#[derive(Debug)]
+struct FirstPayload {
+    payload: Payload,
+    memory: MemoryReservation,
 }
 
 /// Packets of one segment, batch by batch.
@@ -101,7 +145,12 @@ enum From {
     /// Columns and headers.
     Scan { first: Option<RecordBatch>, scan: Scan },
     /// Payload, by slices of flows, the next one last.
-    Slices { held: PrefetchedRanges, slices: Vec<Range<usize>>, ready: Vec<RecordBatch> },
+    Slices {
+        held: PrefetchedRanges,
+        slices: Vec<Range<usize>>,
+        first: Option<FirstPayload>,
+        ready: Vec<RecordBatch>,
+    },
 }
 
 /// Rows of one batch that are only counted.
@@ -152,6 +201,15 @@ impl PacketReader {
         matches!(&self.from, From::Slices { slices, .. } if !slices.is_empty())
     }
 
+    /// Bytes of memory that were reserved.
+    pub(in crate::tables) fn memory(&self) -> usize {
+        let first = match &self.from {
+            From::Slices { first: Some(first), .. } => first.memory.size(),
+            _ => 0,
+        };
+        self.memory.size() + first
+    }
+
     pub(in crate::tables) fn source(&self) -> &CountingFetch {
         &self.selected.source
     }
@@ -199,17 +257,22 @@ impl PacketReader {
 
     /// Assembles the packets of some flows.
     async fn slice(&mut self, slice: Range<usize>) -> Result<(), Failure> {
-        let From::Slices { held, .. } = &self.from else { return Ok(()) };
+        let From::Slices { held, first, .. } = &mut self.from else { return Ok(()) };
         let places = &self.selected.places()[slice.clone()];
         let flows = &flow_rows(places);
         let open = Arc::clone(self.selected.source.open());
         let segment = open.segment();
         let plan = segment.plan_payload(flows);
-        let (bytes, packets) = (total(places, Place::payload), total(places, |of| of.packets));
-        // Counts both the unpacked blocks and the assembled packets.
-        let memory = self.memory.new_empty();
-        reserve(&memory, bytes.saturating_mul(2).saturating_add(packets.saturating_mul(256)))?;
-        let payload = segment.read_payload(&self.selected.source, &plan).await?;
+        let packets = total(places, |of| of.packets);
+        let FirstPayload { payload, memory: _memory } = match first.take() {
+            Some(first) => first,
+            None => {
+                let memory = reserved_for(places, &self.memory)?;
+                let payload = segment.read_payload(&self.selected.source, &plan).await?;
+                FirstPayload { payload, memory }
+            }
+        };
+        let held = &*held;
         let assembled = segment.read_packets(held, flows).await?;
 
         let stored = self.request.stored_columns(self.selected.window.as_ref());

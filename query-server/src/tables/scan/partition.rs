@@ -1,5 +1,6 @@
-//! Reads the segments of one partition, one after the other, and opens the next one meanwhile.
+//! Reads the segments of one partition, one after the other, and opens the next ones meanwhile.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use capstan_index::{Field, IndexError};
@@ -18,10 +19,13 @@ use crate::tables::flow_rows::Constants;
 use crate::tables::packets::{PacketReader, Selected};
 use crate::tables::skipped::Skipped;
 use crate::tables::source::CountingFetch;
-use crate::view::{Cost, PinnedView, StoreView};
+use crate::view::{Ahead, Cost, PinnedView, StoreView};
 
 /// Rows of one batch at most.
 const BATCH_ROWS: usize = 8_192;
+
+/// Memory that segments opened ahead may take in one partition, bytes.
+const AHEAD_BYTES: usize = 8 << 20;
 
 async fn open(view: &StoreView, segment: &Segment) -> Result<(CountingFetch, Constants), Failure> {
     let was_kept = view.is_kept(segment);
@@ -124,6 +128,17 @@ impl Rows {
         }
     }
 
+    /// Bytes of memory that it takes, about.
+    fn memory(&self) -> usize {
+        match self {
+            Rows::Packets(reader) => reader.source().open().segment().memory() + reader.memory(),
+            Rows::FlowParts(batch, source) => {
+                let batch = batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+                source.open().segment().memory() + batch
+            }
+        }
+    }
+
     fn sent(&self) -> Cost {
         match self {
             Rows::Packets(reader) => reader.source().sent(),
@@ -132,7 +147,7 @@ impl Rows {
     }
 }
 
-/// A segment that is opened while the one before is read.
+/// A segment that is opened while another one is read.
 type Opening = (Arc<Segment>, SpawnedTask<Result<Rows, Failure>>);
 
 /// One partition while it is read.
@@ -141,7 +156,9 @@ pub(super) struct Partition {
     request: Request,
     /// Segments still to be opened, the next one last.
     segments: Vec<Arc<Segment>>,
-    opening: Option<Opening>,
+    /// The next segments, in order.
+    opening: VecDeque<Opening>,
+    ahead: Ahead,
     rows: Option<Rows>,
     /// Rows that were read and are not returned yet.
     batch: Option<RecordBatch>,
@@ -202,7 +219,8 @@ impl Partition {
             view: Arc::clone(&scan.view),
             request: scan.request.clone(),
             segments,
-            opening: None,
+            opening: VecDeque::new(),
+            ahead: Ahead::new(scan.view.store(), AHEAD_BYTES),
             rows: None,
             batch: None,
             limit: scan.limit,
@@ -213,15 +231,18 @@ impl Partition {
         }
     }
 
-    fn open_next(&mut self) {
-        if let Some(segment) = self.segments.pop() {
+    /// Opens segments until there are so many that are not read yet.
+    fn open_ahead(&mut self, many: usize) {
+        while self.opening.len() < many
+            && let Some(segment) = self.segments.pop()
+        {
             let rows = Rows::start(
                 Arc::clone(&self.view),
                 self.request.clone(),
                 Arc::clone(&segment),
                 self.memory.new_empty(),
             );
-            self.opening = Some((segment, SpawnedTask::spawn(rows)));
+            self.opening.push_back((segment, SpawnedTask::spawn(rows)));
         }
     }
 
@@ -253,24 +274,38 @@ impl Partition {
                 }
                 continue;
             }
-            if self.opening.is_none() {
-                self.open_next();
-            }
-            let Some((segment, opening)) = self.opening.take() else { return Ok(None) };
+            // With a limit the next segment may not be needed at all.
+            let limited = self.limit.is_some();
+            self.open_ahead(if limited { 1 } else { self.ahead.depth() });
+            let Some((segment, opening)) = self.opening.pop_front() else { return Ok(None) };
             let rows = opening.join_unwind().await.map_err(|error| {
                 Failure::caused_by(FailureKind::Interrupted, "reading was stopped", error)
             })?;
             match rows {
-                Ok(rows) => self.rows = Some(rows),
+                Ok(rows) => {
+                    self.ahead.opened(rows.memory());
+                    self.rows = Some(rows);
+                }
+                Err(failure) if failure.kind() == FailureKind::Full && self.ahead.depth() > 1 => {
+                    self.take_back(segment);
+                    continue;
+                }
                 Err(failure) => {
                     skip(&self.view, self.skipped.as_deref(), &segment.entry, failure)?;
                 }
             }
-            // With a limit the next segment may not be needed at all.
-            if self.limit.is_none() {
-                self.open_next();
+            if !limited {
+                self.open_ahead(self.ahead.depth());
             }
         }
+    }
+
+    /// A segment did not find enough memory, which others that were opened ahead have: frees that, and goes on with
+    /// one segment at a time.
+    fn take_back(&mut self, segment: Arc<Segment>) {
+        self.ahead.limit_to_one();
+        self.segments.extend(self.opening.drain(..).rev().map(|(segment, _)| segment));
+        self.segments.push(segment);
     }
 
     /// The first rows of a batch; the others are kept for later.
