@@ -4,6 +4,7 @@ mod bucket;
 mod ceph;
 mod common;
 mod decode;
+mod far;
 mod group;
 mod import;
 mod layers;
@@ -51,6 +52,11 @@ pub(crate) const ALL: &[Benchmark] = &[
         name: "common",
         about: "processor time of exporting a busy host and port, against tcpdump -r",
         run: common::run,
+    },
+    Benchmark {
+        name: "far",
+        about: "requests, bytes and wall time of one host out of a bucket with 20 ms to the first byte",
+        run: far::run,
     },
     Benchmark {
         name: "group",

@@ -8,6 +8,7 @@ mod benchmarks;
 mod busy;
 mod check;
 mod choose;
+mod distant;
 mod export;
 mod history;
 mod machine;
