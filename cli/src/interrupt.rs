@@ -23,7 +23,7 @@ pub(crate) fn watch(
         flag.store(true, Ordering::Relaxed);
         on_first();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        eprintln!("capstan: ended at once: what was not committed by now is not in the store");
+        eprintln!("capstan: ended at once: uncommitted packets are not in the store");
         std::process::exit(i32::from(FailureKind::Interrupted.exit_code()));
     });
     Ok(stop)

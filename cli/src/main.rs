@@ -24,7 +24,7 @@ static ALLOCATOR: capstan_ingest::memory::Counting = capstan_ingest::memory::Cou
 /// How long the process waits at its end for cancelled queries: they remove their temporary files.
 const STOPPING: Duration = Duration::from_secs(1);
 
-/// Records packets into object storage, and gives any past window back.
+/// Records network packets into object storage, and returns any past time window.
 #[derive(Debug, Parser)]
 #[command(name = "capstan", version, propagate_version = true, after_help = EXAMPLES)]
 struct Arguments {
@@ -43,23 +43,23 @@ Examples:
   capstan sql --store ./store 'select protocol, count(*) from packets group by protocol'
   sudo capstan up
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 no permission, 5 full or over a limit,
-6 damaged, 7 written by a newer version, 8 store not reachable, 9 there already,
-10 another process is doing it, 130 stopped by Ctrl-C.";
+Exit codes: 0 success, 1 error, 2 wrong usage, 3 not found, 4 permission denied,
+5 disk full or limit reached, 6 damaged, 7 written by a newer version, 8 store or server unavailable,
+9 exists already, 10 another process does the same, 130 stopped by Ctrl-C.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read capture files into a store
     Import(command::import::Arguments),
-    /// Write packets of a window as PCAPNG
+    /// Write the packets of a time window as PCAPNG
     Export(command::export::Arguments),
-    /// Ask in SQL
+    /// Run a SQL query
     Sql(command::sql::Arguments),
-    /// Show what a store holds, from when to when, and what is missing
+    /// Show contents, time range, coverage and losses of a store
     Status(command::status::Arguments),
     /// List a store's committed objects
     Files(command::files::Arguments),
-    /// Check that a store is what was written
+    /// Check the integrity of a store
     Verify(command::verify::Arguments),
     /// Make a damaged store readable again
     Repair(command::repair::Arguments),
@@ -67,7 +67,7 @@ enum Command {
     Record(command::record::Arguments),
     /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
     Serve(command::serve::Arguments),
-    /// Record this machine and serve: both at once
+    /// Record this machine and serve the recording
     Up(command::up::Arguments),
 }
 

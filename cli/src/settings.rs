@@ -20,10 +20,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "CAPSTAN_CLUSTER", value_name = "NAME",
           value_parser = NonEmptyStringValueParser::new())]
     cluster: Option<String>,
-    /// Settings file [default: ./capstan.toml, then /etc/capstan/capstan.toml, if there]
+    /// Settings file [default: ./capstan.toml, then /etc/capstan/capstan.toml, if it exists]
     #[arg(long, global = true, env = "CAPSTAN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Say more about what happens (-vv: even more)
+    /// Log more (-vv: even more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -136,8 +136,8 @@ impl Settings {
             Some(text) => text.parse(),
             None => Err(Failure::new(
                 FailureKind::Usage,
-                "no store is named: give --store DIR or --store s3://bucket/prefix, set CAPSTAN_STORE, \
-                 or write store = \"…\" into capstan.toml",
+                "no store given: use --store DIR or --store s3://bucket/prefix, set \
+                 CAPSTAN_STORE, or write store = \"…\" into capstan.toml",
             )),
         }
     }
@@ -171,7 +171,7 @@ fn read(path: &Path) -> Result<File, Failure> {
     toml::from_str(&text).map_err(|error| {
         Failure::caused_by(
             FailureKind::Usage,
-            format!("the settings in {} are wrong", path.display()),
+            format!("invalid settings in {}", path.display()),
             error,
         )
     })

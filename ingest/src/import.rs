@@ -123,7 +123,7 @@ fn stopped(plan: &Plan, packets: u64, failure: Failure) -> Failure {
         what += "the store is full. ";
     }
     what += &match plan.packets_before() + packets {
-        0 => "Nothing of it is committed".to_owned(),
+        0 => "None of its packets are committed".to_owned(),
         packets => format!(
             "{packets} of its packets {} committed and {}",
             agree(packets, "is", "are"),
@@ -131,7 +131,7 @@ fn stopped(plan: &Plan, packets: u64, failure: Failure) -> Failure {
         ),
     };
     if plan.known.is_some() {
-        what += "; the same command goes on from there";
+        what += "; run the same command again to resume";
     }
     Failure::caused_by(kind, what, failure)
 }
@@ -207,7 +207,9 @@ fn drive(
     {
         let read = source.position();
         let looked = changes::look(known, read);
-        match looked.map_err(|error| Failure::io(format!("cannot look at {}", plan.name), error))? {
+        match looked.map_err(|error| {
+            Failure::io(format!("cannot read the metadata of {}", plan.name), error)
+        })? {
             Change::None => {
                 // Bytes after the capture's end belong to the file's identity.
                 let rest = identity::read_rest(known, &source.progress(), &options.stop, watch);
@@ -256,7 +258,7 @@ fn finish(
     let complete = !summary.interrupted && summary.grew.is_none() && summary.changed.is_none();
     let note = match left_out {
         true => {
-            "its packets are too far apart: of when somebody listened only the longest stretches are told"
+            "too many gaps between its packets: only the longest stretches of coverage are stored"
         }
         false => "",
     };
@@ -351,8 +353,12 @@ impl Running<'_> {
     /// Records cut bytes. All cuts of one interface form one loss.
     fn cut(&mut self, Cut { interface, bytes, time }: Cut) {
         let note = match interface {
-            Some(_) => format!("packets longer than {MAX_CAPTURED} captured bytes were cut"),
-            None => "blocks that are no packets were too long to keep".to_owned(),
+            Some(_) => {
+                format!("packets with more than {MAX_CAPTURED} captured bytes were truncated")
+            }
+            None => {
+                "blocks other than packets exceeded the size limit and were discarded".to_owned()
+            }
         };
         let range = Loss::range_of(None, time.or(self.last));
         let cause = LossCause::SourceDamaged;
@@ -372,7 +378,7 @@ impl Running<'_> {
         let Lost { interface, packets, since, noticed, .. } = lost;
         let range = Loss::range_of(since, noticed);
         let note = match (since, noticed) {
-            (None, Some(_)) if note.is_empty() => "since when is not known".to_owned(),
+            (None, Some(_)) if note.is_empty() => "start of the loss is unknown".to_owned(),
             _ => note,
         };
         self.summary.losses.push(Loss { range, interface, cause, packets, bytes: 0, note });

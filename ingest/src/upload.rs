@@ -289,12 +289,12 @@ impl Signs {
             match recorder.sign().await {
                 Ok(()) => note_newest(&self.newest),
                 Err(failure) if failure.kind() == FailureKind::Unavailable => {
-                    tracing::debug!(%failure, "no sign of life can be committed");
+                    tracing::debug!(%failure, "cannot commit a heartbeat");
                     drop(recorder);
                     tokio::time::sleep(TRY_EVERY).await;
                 }
                 Err(failure) => {
-                    tracing::debug!(%failure, "no more signs of life");
+                    tracing::debug!(%failure, "heartbeats stop");
                     return;
                 }
             }
@@ -499,10 +499,8 @@ impl Patience {
     /// What happens to packets while the store is unavailable, for the user.
     fn meanwhile(self) -> &'static str {
         match self {
-            Patience::Endless => {
-                "nothing is lost yet, and what the kernel will have no room for is counted"
-            }
-            Patience::Minutes => "after five minutes the import stops, and can go on later",
+            Patience::Endless => "nothing is lost yet; packets that the kernel drops are counted",
+            Patience::Minutes => "the import stops after five minutes and can be resumed",
         }
     }
 
@@ -523,7 +521,10 @@ impl Patience {
                     tokio::time::sleep(TRY_EVERY).await;
                 }
                 Ok(value) if tries > 0 => {
-                    tracing::warn!("the store is back after {} s", began.elapsed().as_secs());
+                    tracing::warn!(
+                        "the store is available again after {} s",
+                        began.elapsed().as_secs()
+                    );
                     return Ok(value);
                 }
                 outcome => return outcome,

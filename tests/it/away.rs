@@ -234,7 +234,7 @@ fn an_import_that_waits_for_its_store_can_be_stopped_and_goes_on_later() {
     std::thread::sleep(Duration::from_secs(1));
     signal(&child, libc::SIGINT);
     let (output, took) = ended(child);
-    said("import", &output, 130, &["stopped", "stay", "goes on from there"]);
+    said("import", &output, 130, &["stopped", "stay", "run the same command again to resume"]);
     assert!(took < Duration::from_secs(5), "{took:?}");
     bucket.server.rule(|_| Fate::Fair);
     let words = answer(bucket.over("import").arg(bucket.file()));

@@ -138,7 +138,7 @@ fn an_import_of_a_damaged_source_is_not_complete_and_one_with_bytes_behind_it_is
         let output = run(&mut import());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{case}: {said}");
-        assert_eq!(said.contains("behind the end"), case.contains("stray"), "{case}: {said}");
+        assert_eq!(said.contains("after the end"), case.contains("stray"), "{case}: {said}");
         let writers = "select finished, complete, packets from writers";
         assert_eq!(row(&store, writers), ["true", complete, "1"], "{case}");
         let lost = if complete == "true" { "0" } else { "1" };

@@ -153,7 +153,7 @@ fn compressed_members_and_what_stands_behind_them() {
         let scratch = tempfile::tempdir().expect("a scratch folder");
         let store = scratch.path().join("store");
         let output = run(over(&store, "import").arg(case.join(name)));
-        let words: &[&str] = if code == 6 { &["cannot be read on"] } else { &[] };
+        let words: &[&str] = if code == 6 { &["decompression failed"] } else { &[] };
         let said = said(name, &output, code, words);
         if code == 0 {
             assert_eq!(said, "", "{name}");
@@ -173,7 +173,7 @@ fn compressed_members_and_what_stands_behind_them() {
         let output = run(over(&store, "import").arg(&file));
         let bytes =
             if more.len() == 1 { "1 byte".to_owned() } else { format!("{} bytes", more.len()) };
-        said(name, &output, 0, &[&bytes, "behind the end of the compressed data"]);
+        said(name, &output, 0, &[&bytes, "after the end of the compressed data"]);
         assert_eq!(numeric(&store, "select count(*) from packets"), [300], "{name}");
         assert_eq!(numeric(&store, losses), [0], "{name}");
     }
@@ -190,7 +190,7 @@ fn longer_packets_than_are_kept_are_cut_and_told() {
     }
     capture.finish();
     let (store, said) = imported(scratch.path(), &file);
-    assert!(said.contains("are not kept"), "{said}");
+    assert!(said.contains("were discarded"), "{said}");
     let rows = "select length, captured_length from packets order by ordinal";
     let expected = ["60,60", "524288,524288", "700000,524288", "3000000,524288", "60,60"];
     assert_eq!(lines(&store, rows), expected);

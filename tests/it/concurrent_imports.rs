@@ -30,7 +30,7 @@ fn winners(outputs: Vec<Output>) -> Vec<Output> {
     for output in lost {
         match output.status.code() {
             Some(9) => said("import", &output, 9, &["already"]),
-            _ => said("import", &output, 10, &["another process", "Nothing was imported"]),
+            _ => said("import", &output, 10, &["another process", "This process imported nothing"]),
         };
     }
     won
@@ -91,7 +91,8 @@ fn one_that_lives_is_left_alone() {
     assert!(second.try_wait().expect("it is ours").is_none(), "it does not wait");
     signal(&first, libc::SIGCONT);
     let (first, second) = (ended(first), ended(second));
-    let words = said("import", &second, second.status.code().unwrap_or(-1), &["sign of life"]);
+    let words =
+        said("import", &second, second.status.code().unwrap_or(-1), &["for its next commit"]);
     assert!(words.contains("waiting up to"), "{words}");
     assert_eq!(winners(vec![first, second]).len(), 1);
     has_it_once(&store, &file, scratch.path());
@@ -151,7 +152,7 @@ fn one_that_was_killed_is_gone_on_with_within_seconds() {
     let outputs: Vec<Output> = imports.into_iter().map(ended).collect();
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     let words = String::from_utf8_lossy(&outputs[0].stderr).into_owned();
-    assert!(words.contains("waiting up to") && words.contains("sign of life"), "{words}");
+    assert!(words.contains("waiting up to") && words.contains("for its next commit"), "{words}");
     assert_eq!(winners(outputs).len(), 1);
     has_it_once(&store, &file, scratch.path());
 }

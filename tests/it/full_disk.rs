@@ -26,7 +26,7 @@ fn fills(disk: &Path, scratch: &Path) {
         command
     };
 
-    let words = ["full", "No space left on device", "goes on from there"];
+    let words = ["full", "No space left on device", "run the same command again to resume"];
     fails(&mut import(), 5, &words);
     let first = readable(&store);
     assert!(first < FILE.packets(), "{first} packets fit");

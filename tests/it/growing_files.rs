@@ -53,7 +53,7 @@ fn a_file_that_grows_meanwhile_is_taken_as_far_as_it_was_there() {
     let output = ended(import);
     said("import", &output, 0, &[]);
     let words = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(words.contains("it grew while it was read: its first"), "{words}");
+    assert!(words.contains("the file grew during the import: its first"), "{words}");
     let taken = readable(&store);
     assert!(taken < FILE.packets(), "{taken}");
     // It has more now, and goes on to grow.
@@ -101,7 +101,7 @@ fn a_file_that_is_replaced_or_cut_meanwhile_is_an_error() {
                 let cut = OpenOptions::new().write(true).open(file).expect("the capture");
                 cut.set_len(5_000).expect("the capture");
             },
-            "was cut short",
+            "was truncated",
         ),
         (|file| FILE.write_from(file, 100), "was overwritten"),
     ];
@@ -112,7 +112,7 @@ fn a_file_that_is_replaced_or_cut_meanwhile_is_an_error() {
         let import = halfway(&store, &file, 1);
         change(&file);
         signal(&import, libc::SIGCONT);
-        said("import", &ended(import), 6, &[words, "while it was imported", "stay"]);
+        said("import", &ended(import), 6, &[words, "during the import", "stay"]);
         answer(&mut over(&store, "verify"));
         assert!(readable(&store) > 0);
     }

@@ -86,7 +86,12 @@ fn ctrl_c_commits_what_was_read_and_the_same_command_goes_on() {
     signal(&child, libc::SIGINT);
     signal(&child, libc::SIGCONT);
     let output = ended(child);
-    let words = said("import", &output, 130, &["stopped", "committed", "goes on from there"]);
+    let words = said(
+        "import",
+        &output,
+        130,
+        &["stopped", "committed", "run the same command again to resume"],
+    );
     let packets = readable(&store);
     assert!(0 < packets && packets < FILE.packets(), "{packets}");
     assert!(words.contains(&format!("stopped: {packets} packets of")), "{packets}: {words}");

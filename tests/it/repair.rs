@@ -32,7 +32,7 @@ fn the_rolled_up_catalog_is_rebuilt_and_a_sound_store_is_left_alone() {
     let text = answer(&mut over(&store, "repair"));
     assert!(text.contains("of the catalog repaired"), "{text}");
     let text = answer(over(&store, "verify").arg("--deep"));
-    assert!(text.contains("all is as it was written"), "{text}");
+    assert!(text.contains("every byte is as written"), "{text}");
     assert_eq!(exported(&store), before);
 }
 

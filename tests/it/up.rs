@@ -70,7 +70,7 @@ fn a_server_that_is_killed_comes_back_and_no_packet_is_lost() {
         assert_eq!(up.get("/healthz"), (200, b"ok\n".to_vec()));
         cable.send(500);
         let output = up.stop();
-        said("up", &output, 0, &["recording goes on"]);
+        said("up", &output, 0, &["recording continues"]);
         assert!(String::from_utf8_lossy(&output.stdout).contains("recorded 1500 packets"));
         assert_eq!(numbers(&store, scratch.path()), Vec::from_iter(0..1_500));
         let lost = "select count(*) from coverage where kind = 'lost'";

@@ -15,7 +15,7 @@ use crate::settings::Settings;
 /// `--server`, as every reading command has it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Server {
-    /// Ask this Capstan server instead of the store
+    /// Query this Capstan server instead of the store
     #[arg(long = "server", env = "CAPSTAN_SERVER", value_name = "URL",
           value_parser = NonEmptyStringValueParser::new())]
     pub(crate) url: Option<String>,

@@ -5,7 +5,8 @@ use arrow::datatypes::{Int64Type, TimestampNanosecondType};
 use capstan_model::{Failure, FailureKind, Time};
 
 fn odd(name: &str) -> Failure {
-    let words = format!("the answer has no column {name} as it is expected: is the server older?");
+    let words =
+        format!("the answer lacks column {name}, or it has another type: is the server older?");
     Failure::new(FailureKind::Other, words)
 }
 

@@ -22,11 +22,11 @@ use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
 
-/// Write packets of a window as PCAPNG
+/// Write the packets of a time window as PCAPNG
 ///
-/// Selected are packets whose flow has every --ip and every --port at one of its ends (of the
-/// flow or of a tunnel round it), and one of the --protocol; later fragments of such a flow
-/// come with it. --ip A --port P is what `host A and port P` is to tcpdump.
+/// Selects packets whose flow has every --ip and every --port at either end (of the flow or of a
+/// tunnel around it), and one of the --protocol labels. Later fragments of such a flow are
+/// included. --ip A --port P selects what `host A and port P` selects in tcpdump.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan export --store ./store -o all.pcapng
@@ -36,22 +36,22 @@ use crate::settings::Settings;
 pub(crate) struct Arguments {
     #[command(flatten)]
     window: Window,
-    /// Address of one end; give it twice for both ends
+    /// Address of either end; repeat it to select both ends
     #[arg(long = "ip", value_name = "ADDRESS")]
     ips: Vec<Address>,
-    /// Port of one end; give it twice for both ends
+    /// Port of either end; repeat it to select both ends
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<u16>,
-    /// Protocol label such as http, dns, tls; several mean any of them
+    /// Protocol label such as http, dns, tls; repeat it to select any of several
     #[arg(long = "protocol", value_name = "NAME")]
     protocols: Vec<Protocol>,
-    /// In which order
+    /// Packet order
     #[arg(long, value_enum, default_value_t = By::Time)]
     order: By,
     /// The file to write, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// MiB of memory for packets; beyond it they go to temporary files
+    /// Memory limit for packets, MiB; more packets go to temporary files
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     memory: u32,
@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
 enum By {
     /// By time
     Time,
-    /// As each recorder captured them
+    /// Capture order of each recorder
     Recorded,
 }
 
@@ -87,11 +87,11 @@ pub(crate) fn run(
     if to_screen {
         return Err(Failure::new(
             FailureKind::Usage,
-            "a capture is not for a terminal: send it to a file or a program",
+            "a capture cannot be written to a terminal: redirect it to a file or a program",
         ));
     }
     let remarks = selection.remarks();
-    interrupt::until(runtime, "stopped: the file is not whole", async {
+    interrupt::until(runtime, "stopped: the file is incomplete", async {
         match &arguments.server.url {
             Some(server) => {
                 let request = ExportRequest {

@@ -16,8 +16,8 @@ use crate::settings::Settings;
 
 /// List a store's committed objects
 ///
-/// Only what a commit names: what an interrupted upload left behind is not in it. The Parquet
-/// layers can be read by DuckDB, Spark or pandas as they are.
+/// Lists only objects that a commit names, no orphans of interrupted uploads. DuckDB, Spark and
+/// pandas can read the Parquet layers directly.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan files --store ./store --from -1h
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Only objects of this layer: body, head, packets, flows or index
     #[arg(long, value_name = "LAYER", value_parser = layer)]
     layer: Option<Layer>,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
@@ -38,9 +38,9 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// One object name a line
+    /// One object name per line
     Text,
-    /// All that is known of each object
+    /// All properties of each object
     Json,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn run(
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let sql = statement(arguments.window.range()?, arguments.layer);
-    interrupt::until(runtime, "stopped: these are not all objects", async {
+    interrupt::until(runtime, "stopped: the list of objects is incomplete", async {
         let asked = arguments.server.open(settings).await?;
         let mut answer = asked.query(&sql).await?;
         let mut objects = Vec::new();

@@ -22,10 +22,9 @@ use crate::stopped::{or_stopped, or_stopped_if};
 
 /// Read capture files into a store
 ///
-/// pcap and pcapng, plain or inside gzip, zstd or LZ4. A folder stands for every
-/// capture in it. An import that was stopped goes on where it was, and so does one of a file that
-/// has grown since; a source that is in the store already is refused, and so is one that another
-/// process imports at the same time.
+/// pcap and pcapng, plain or compressed with gzip, zstd or LZ4. A folder stands for every capture
+/// in it. The same command resumes an interrupted import, and continues with a file that has grown.
+/// A source is refused if the store has it already, or if another process imports it now.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan import --store ./store capture.pcapng
@@ -35,13 +34,13 @@ pub(crate) struct Arguments {
     /// Capture files, folders, or - for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Import a source that is in the store already once more
+    /// Import the source even if the store has it already
     #[arg(long)]
     again: bool,
-    /// How long an import that has not ended must have committed nothing for this one to go on with it
+    /// Seconds without a commit after which an unfinished import counts as dead and is resumed
     ///
-    /// A process that imports commits something every 3 seconds. 0 goes on at once: should that process
-    /// live after all, it stops with an error, and nothing is stored twice.
+    /// A live import commits every 3 seconds. 0 resumes at once: if the other process is still
+    /// alive, it stops with an error, and nothing is stored twice.
     #[arg(long, value_name = "SECONDS", default_value_t = DEAD_AFTER.as_secs(),
         value_parser = clap::value_parser!(u64).range(..=86_400))]
     dead_after: u64,
@@ -60,7 +59,10 @@ pub(crate) fn run(
         output::tell(&format!("skipped {}: {}", output::name(&path), skipped.reason));
     }
     if places.found.is_empty() {
-        return Err(Failure::new(FailureKind::Usage, "no capture was found in what was named"));
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "no capture file was found in the given files and folders",
+        ));
     }
     let stop = interrupt::watch(runtime, || ())?;
     let opening = or_stopped(&stop, NOTHING, settings.open_or_create(None));
@@ -124,7 +126,7 @@ fn import_all(
     match worst {
         Some(failure) => Err(Failure::new(
             failure.kind(),
-            "not every source was imported whole: see the messages above",
+            "some sources were not imported completely: see the messages above",
         )),
         None => Ok(()),
     }
@@ -172,14 +174,14 @@ fn verdict(place: &Place, imported: &Imported) -> Option<Failure> {
         let are = agree(packets, "is", "are");
         let mut what = format!("stopped: {} of {place} {are} committed", count(packets, "packet"));
         if !place.is_stream() {
-            what += "; the same command goes on from there";
+            what += "; run the same command again to resume";
         }
         return Some(Failure::new(FailureKind::Interrupted, what));
     }
     if let Some(changed) = imported.changed {
         let what = format!(
-            "{place} {changed} while it was imported: the {} that were read of it are committed and stay; import it \
-             again when it is no longer changed",
+            "{place} {changed} during the import: {} read before that stay committed; import it \
+             again when it no longer changes",
             count(imported.packets + imported.packets_before, "packet")
         );
         return Some(Failure::new(FailureKind::Damaged, what));
@@ -214,27 +216,28 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
     // What a hostile file says may be anything.
     let dropped = imported.losses.iter().fold(0_u64, |sum, loss| sum.saturating_add(loss.packets));
     if dropped > 0 {
-        text += &format!("  whoever captured it dropped {}\n", count(dropped, "packet"));
+        text += &format!("  dropped during capture: {}\n", count(dropped, "packet"));
     }
     let cut = imported.losses.iter().fold(0_u64, |sum, loss| sum.saturating_add(loss.bytes));
     if cut > 0 {
-        text += &format!("  {} of packets or blocks that are too long are not kept\n", bytes(cut));
+        text += &format!("  {} of oversized packets or blocks were discarded\n", bytes(cut));
     }
     if imported.trailing_bytes > 0 {
         let behind = count(imported.trailing_bytes, "byte");
         output::print_warning(&format!(
-            "{name}: {behind} behind the end of the compressed data are no part of it and are left out"
+            "{name}: {behind} after the end of the compressed data were ignored"
         ));
     }
     if imported.homeless_blocks > 0 {
         text += &format!(
-            "  {} not kept: the source has no packet to keep them with\n",
+            "  {} discarded: the source has no packet to store them with\n",
             count(imported.homeless_blocks as u64, "block")
         );
     }
     if let Some(read) = imported.grew {
         text += &format!(
-            "  it grew while it was read: its first {} were taken; the same command goes on from there\n",
+            "  the file grew during the import: its first {} were imported; run the same command \
+             again to continue\n",
             bytes(read)
         );
     }
@@ -248,11 +251,12 @@ struct Bar {
 
 impl Watch for Bar {
     fn waiting(&self, host: &str, since: Option<Time>, at_most: Duration) {
-        let since = since.map(|since| format!(" (it began at {since})")).unwrap_or_default();
+        let since = since.map(|since| format!(" (started at {since})")).unwrap_or_default();
         let seconds = at_most.as_secs_f64().ceil();
         self.bar.suspend(|| {
             output::tell(&format!(
-                "{}: an import of it on {} has not ended{since}; waiting up to {seconds} s for a sign of life",
+                "{}: an import of this source on {} has not ended{since}; waiting up to {seconds} \
+                 s for its next commit",
                 output::name(&self.name),
                 output::name(host)
             ));
@@ -260,23 +264,22 @@ impl Watch for Bar {
     }
 
     fn comparing(&self, bytes: u64) {
-        self.bar.set_message("comparing it to an earlier import");
+        self.bar.set_message("comparing the file with an earlier import");
         self.bar.set_position(bytes);
     }
 
     fn resuming(&self, packets: u64) {
-        self.bar.println(format!("going on behind {}", count(packets, "packet")));
+        self.bar.println(format!("resuming after {}", count(packets, "packet")));
     }
 
     fn alike(&self, name: &str, packets: u64) {
         self.bar.suspend(|| {
             output::tell(&format!(
-                "{}: begins with the same packet as {}, of which {} {} in the store: if it is the same capture, they are \
-                 stored twice",
+                "{}: begins with the same packet as {}, of which the store has {}: if both are \
+                 the same capture, its packets are now stored twice",
                 output::name(&self.name),
                 output::name(name),
-                count(packets, "packet"),
-                agree(packets, "is", "are")
+                count(packets, "packet")
             ));
         });
     }

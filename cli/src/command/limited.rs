@@ -12,11 +12,11 @@ const SECONDS: u64 = 300;
 /// Limits on questions.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Limited {
-    /// MiB of memory for all queries and exports that run in this process together
+    /// Memory limit for all queries and exports of this process together, MiB
     /// [default: a quarter of the machine's, at most half of the control group's]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..))]
     memory: Option<u32>,
-    /// Seconds one query may work before it is stopped; 0 is no limit
+    /// Time limit of one query in seconds; 0 is no limit
     /// [default: 300 in a server, 0 in a command that reads the store itself]
     #[arg(long, value_name = "SECONDS")]
     query_seconds: Option<u64>,

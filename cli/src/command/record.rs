@@ -24,8 +24,7 @@ const NOTHING: &str = "stopped before anything was recorded";
 
 /// Record this machine's interfaces
 ///
-/// Records until Ctrl-C, which seals and commits what was captured. Needs the right to capture:
-/// root, or CAP_NET_RAW.
+/// Records until Ctrl-C, which seals and commits the captured packets. Needs root or CAP_NET_RAW.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sudo capstan record --store /var/lib/capstan
@@ -42,14 +41,14 @@ pub(crate) struct Arguments {
 /// What to capture on, and how.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Capture {
-    /// Interface; repeat it for several [default: any, which is all of them]
+    /// Interface; may be repeated [default: any, which means all interfaces]
     #[arg(short, long = "interface", value_name = "NAME",
           value_parser = NonEmptyStringValueParser::new())]
     interfaces: Vec<String>,
     /// MiB of memory for the kernel's capture rings, shared by all interfaces
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ring_mib: Option<u32>,
-    /// Seconds between commits: how old the newest visible packet can be
+    /// Seconds between commits: the maximum delay until a packet is visible to queries
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
     commit_seconds: Option<u64>,
 }
@@ -122,8 +121,8 @@ pub(super) async fn tell_what_waits(store: Store, asked: Arc<AtomicBool>) {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     output::tell(
-        "capstan: stopping: waiting for the store, which is away, to commit what was captured; Ctrl-C \
-         again ends at once, and loses what is not committed",
+        "capstan: stopping: the store is unavailable; waiting to commit the captured packets. \
+         Ctrl-C again ends at once and loses uncommitted packets",
     );
 }
 
@@ -165,13 +164,13 @@ pub(super) fn report(recorded: &Recorded) -> Result<(), Failure> {
     ))?;
     if recorded.ended > 0 {
         output::tell(&format!(
-            "  {} ended while nothing was committed for a day; recording went on in a new one each time",
+            "  {} ended after a day without a commit; the recording continued in a new log each time",
             count(recorded.ended, "log")
         ));
     }
     if recorded.lost > 0 {
         output::tell(&format!(
-            "the kernel dropped {}: counted in the store; a larger --ring-mib helps",
+            "the kernel dropped {}: the loss is recorded in the store; a larger --ring-mib helps",
             count(recorded.lost, "packet")
         ));
     }

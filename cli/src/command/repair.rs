@@ -17,9 +17,9 @@ use crate::stopped::{or_stopped, or_stopped_if};
 
 /// Make a damaged store readable again
 ///
-/// What is rolled up is made again from the logs. Segments whose commits are lost are named again
-/// from what they say of themselves. Nothing that was recorded is removed or changed; what was listened
-/// to and what was dropped is not known of lost commits, and is not made up.
+/// Rebuilds the rolled-up catalog from the logs, and names segments of lost commits again from
+/// their own index layers. Removes and changes nothing that was recorded. Coverage and losses of
+/// lost commits stay unknown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan verify --store ./store
@@ -27,21 +27,22 @@ use crate::stopped::{or_stopped, or_stopped_if};
   capstan repair --store s3://bucket/prefix
   capstan repair --store ./store --nobody-writes --remove-waste
 
-It can be run while others record, and again after it was broken off.
+It can run while others record, and again after an interruption.
 
-Exit codes: 0 done, 6 something cannot be repaired, 7 a newer version wrote some of the
+Exit codes: 0 success, 6 something cannot be repaired, 7 a newer version wrote some of the
 catalog, 130 stopped by Ctrl-C.")]
 pub(crate) struct Arguments {
-    /// Only say what would be done
+    /// Only report what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Nobody records or imports into the store: also take what was put there less than a day ago
+    /// Declare that no process records or imports: also name orphan segments that are less than a
+    /// day old
     #[arg(long)]
     nobody_writes: bool,
-    /// Remove what nobody needs: uploads that were broken off, packets that are there twice
+    /// Remove orphans of interrupted uploads and imports, and duplicates of stored packets
     #[arg(long)]
     remove_waste: bool,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
 enum Format {
     /// For people
     Text,
-    /// An object a line, the last of which sums up
+    /// One JSON object per line; the last one is a summary
     Json,
 }
 
@@ -117,7 +118,7 @@ impl Watch for Shown {
     }
 }
 
-const STOPPED: &str = "stopped before it was done: run it again, it goes on where it is";
+const STOPPED: &str = "stopped before the repair was complete: run it again to continue";
 
 pub(crate) fn run(
     arguments: &Arguments,
@@ -198,7 +199,7 @@ impl Summary {
 fn summary(report: &Report, options: &Options) -> String {
     let (segments, packets) = report.adopted;
     let mut out = match (report.repaired, segments) {
-        (0, 0) if report.beyond > 0 => "nothing that can be repaired\n".to_owned(),
+        (0, 0) if report.beyond > 0 => "nothing could be repaired\n".to_owned(),
         (0, 0) => "nothing needs repair\n".to_owned(),
         (repaired, 0) => format!("{} of the catalog repaired\n", count(repaired, "object")),
         (repaired, segments) => format!(
@@ -213,10 +214,10 @@ fn summary(report: &Report, options: &Options) -> String {
             out += &format!("{}, {}, {what}\n", count(segments, "segment"), bytes(of));
         }
     };
-    add(report.left, "that nobody names: left alone");
-    add(report.removed, "that nobody needs: removed");
+    add(report.left, "orphaned: left alone");
+    add(report.removed, "no longer needed: removed");
     if options.dry_run {
-        out += "nothing was changed: this was a rehearsal\n";
+        out += "dry run: nothing was changed\n";
     }
     out
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::host::host_name;
 use crate::stopped::or_stopped_if;
 
-const LATER: &str = "the store is away: the next process that writes rolls up what was written";
+const LATER: &str = "the store is unavailable: the next writer rolls up the pending commits";
 
 /// Keeps the catalog rolled up, if no other process does.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) fn before_leaving(store: &Store, asked: &AtomicBool, runtime: &Runtim
     let rollup = role::roll_up_before_leaving(store, &holder);
     if let Err(failure) = runtime.block_on(or_stopped_if(asked, away, LATER, rollup)) {
         // Readers find all of it in the logs; the next process that writes rolls it up.
-        tracing::warn!(%failure, "what was written is not rolled up into the catalog yet");
+        tracing::warn!(%failure, "pending commits are not rolled up into the catalog yet");
     }
 }
 

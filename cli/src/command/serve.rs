@@ -33,9 +33,9 @@ const DISK_MIB: u64 = 1_024;
 
 /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
 ///
-/// Anybody who reaches the ports can read all packets: there is no log-in yet. So both listen on this
-/// machine only; another address is refused without --insecure. Runs until Ctrl-C; answers that are being
-/// sent have ten seconds to end.
+/// There is no authentication yet: any client that reaches the ports can read all packets. So both
+/// listen on loopback by default, and another address is refused without --insecure. Runs until
+/// Ctrl-C; running answers then have ten seconds to finish.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan serve --store ./store
@@ -55,19 +55,22 @@ pub(crate) struct Arguments {
 /// Where to listen.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ports {
-    /// Address and port of Arrow Flight; port 0 takes a free one [default: 127.0.0.1:32010]
+    /// Listening address and port of Arrow Flight; port 0 picks one [default: 127.0.0.1:32010]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = NonEmptyStringValueParser::new())]
     flight: Option<String>,
-    /// Address and port of HTTP; port 0 takes a free one [default: 127.0.0.1:32080]
+    /// Listening address and port of HTTP; port 0 picks one [default: 127.0.0.1:32080]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = NonEmptyStringValueParser::new())]
     http: Option<String>,
-    /// Listen on addresses that others reach, too: whoever reaches them can read all packets
+    /// Allow listening addresses other than loopback: any client that reaches them can read all
+    /// packets
     #[arg(long)]
     insecure: bool,
-    /// Answer requests for this host name or address, too; repeat it for several [default: this machine's]
+    /// Also accept requests for this host name or address; may be repeated [default: this machine's
+    /// names]
     #[arg(long = "allow-host", value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
     allow_hosts: Vec<String>,
-    /// Most connections at a time on each port [default: a quarter of the limit of open files, at most 1024]
+    /// Maximum number of connections per port [default: a quarter of the limit of open files, at
+    /// most 1024]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: Option<u32>,
 }
@@ -75,13 +78,13 @@ pub(crate) struct Ports {
 /// What is kept of what was read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Keeping {
-    /// MiB of memory for pieces of segments that were read [default: 64]
+    /// Memory for cached pieces of segments, MiB [default: 64]
     #[arg(long, value_name = "MIB")]
     cache_memory_mib: Option<usize>,
-    /// Folder on a local disk where such pieces are kept too, for this process alone [default: none]
+    /// Folder of the disk cache on a local disk; one process per folder [default: none]
     #[arg(long, value_name = "DIR")]
     cache_folder: Option<PathBuf>,
-    /// MiB that may be taken in that folder [default: 1024]
+    /// Size limit of the disk cache, MiB [default: 1024]
     #[arg(long, value_name = "MIB")]
     cache_disk_mib: Option<u64>,
 }
@@ -203,7 +206,8 @@ pub(super) async fn serve(
     let (sql, pcapng) = (listening.flight.address()?, listening.http.address()?);
     for reached in [sql, pcapng].iter().filter(|address| !listen::is_own(address)) {
         output::tell(&format!(
-            "--insecure: there is no log-in, and whoever reaches {reached} can read all packets"
+            "--insecure: there is no authentication; any client that reaches {reached} can read \
+             all packets"
         ));
     }
     output::tell(&format!(

@@ -24,11 +24,11 @@ use crate::interrupt;
 use crate::output::{self, count};
 use crate::settings::Settings;
 
-/// Ask in SQL
+/// Run a SQL query
 ///
-/// Tables: packets, flows, flow_parts; of the catalog segments, files, protocols, coverage,
-/// writers, problems, store. host('10.0.0.7') and port(53) are predicates on either end. Times
-/// are UTC. `SHOW TABLES`, `DESCRIBE packets` and `EXPLAIN` work.
+/// Tables: packets, flows, flow_parts; catalog tables: segments, files, protocols, coverage,
+/// writers, problems, store. host('10.0.0.7') and port(53) match either end. Times are UTC. `SHOW
+/// TABLES`, `DESCRIBE packets` and `EXPLAIN` work.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan sql --store ./store 'select protocol, count(*), sum(length) from packets group by protocol'
@@ -40,10 +40,11 @@ pub(crate) struct Arguments {
     /// The statement, or - to read it from standard input
     #[arg(value_name = "QUERY")]
     query: String,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Most rows to give, 0 for all [default: 1000 for people, all for programs]
+    /// Maximum number of rows, 0 for all [default: 1000 for table and vertical, all for other
+    /// formats]
     #[arg(long, value_name = "NUMBER", value_parser = rows)]
     rows: Option<u64>,
     #[command(flatten)]
@@ -54,11 +55,11 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// For people: a row a line, long cells cut
+    /// For people: one line per row, long cells truncated
     Table,
-    /// For people: a cell a line, for wide rows
+    /// For people: one line per cell, for wide rows
     Vertical,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// CSV with a header line
     Csv,
@@ -67,7 +68,7 @@ enum Format {
 }
 
 fn rows(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "it takes a number of rows, and 0 for all".to_owned())
+    text.parse().map_err(|_| "expected a number of rows, or 0 for all".to_owned())
 }
 
 /// Rows that people are shown unless they ask for more.
@@ -102,11 +103,11 @@ pub(crate) fn run(
     if arguments.format == Format::Arrow && std::io::stdout().is_terminal() {
         return Err(Failure::new(
             FailureKind::Usage,
-            "an Arrow stream is not for a terminal: send it to a file or a program",
+            "an Arrow stream cannot be written to a terminal: redirect it to a file or a program",
         ));
     }
     let limits = arguments.limits.of_command();
-    interrupt::until(runtime, "stopped: these are not all rows", async {
+    interrupt::until(runtime, "stopped: the result is incomplete", async {
         let asked = arguments.server.open_within(settings, limits).await?;
         let limit = arguments.format.limit(arguments.rows);
         print(asked.query(&query).await?, arguments.format, limit).await
@@ -172,7 +173,10 @@ async fn print(answer: Answer, format: Format, limit: u64) -> Result<(), Failure
         Format::Arrow => arrow(&mut rows, &schema).await,
     };
     if rows.more && format.shape().is_none() {
-        output::tell(&format!("these are the first {}: there are more", count(limit, "row")));
+        output::tell(&format!(
+            "the output is limited to the first {}: there are more",
+            count(limit, "row")
+        ));
     }
     ended
 }
@@ -230,8 +234,8 @@ fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, Failure> {
 
 /// Some types have no text that programs could read again.
 fn has_no_text(error: arrow::error::ArrowError) -> Failure {
-    let what = "a column cannot be printed in this format: take its parts, cast it to text, or use \
-                --format table or arrow";
+    let what = "a column has no representation in this format: select its fields, cast it to \
+                text, or use --format table or arrow";
     Failure::caused_by(FailureKind::Usage, what, error)
 }
 

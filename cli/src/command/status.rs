@@ -15,7 +15,7 @@ use crate::interrupt;
 use crate::output::{self, bytes, count};
 use crate::settings::Settings;
 
-/// Show what a store holds, from when to when, and what is missing
+/// Show contents, time range, coverage and losses of a store
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan status --store ./store
@@ -24,7 +24,7 @@ use crate::settings::Settings;
 pub(crate) struct Arguments {
     #[command(flatten)]
     window: Window,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
@@ -98,7 +98,7 @@ pub(crate) fn run(
         Some(first) => {
             let many = count(status.problems.len() as u64, "problem");
             let what =
-                format!("the catalog has {many}, which hide nothing of this; the first: {first}");
+                format!("the catalog has {many} without effect on this output; the first: {first}");
             Err(Failure::new(FailureKind::Damaged, what))
         }
     }
@@ -110,7 +110,7 @@ const LISTED: usize = 10;
 fn text(status: &Status) -> String {
     let mut out = format!("{}\n", output::name(&status.store));
     if status.segments == 0 {
-        out += "nothing is stored in this window\n";
+        out += "no packets are stored in this time window\n";
     } else {
         out += &format!(
             "{} in {}, {} in {}\n",
@@ -151,7 +151,7 @@ fn text(status: &Status) -> String {
         text
     };
     if status.listened.is_empty() {
-        out += "nothing says that anybody listened in this window: what happened is unknown\n";
+        out += "no coverage in this time window: whether there were packets is unknown\n";
     }
     out += &spans("listened", &status.listened);
     out += &spans("unknown", &status.unknown);

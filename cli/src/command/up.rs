@@ -27,12 +27,11 @@ use crate::stopped::or_stopped;
 /// The store where none is named.
 const STORE: &str = "./capstan-store";
 
-/// Record this machine and serve: both at once
+/// Record this machine and serve the recording
 ///
-/// The quickest way to try Capstan: records every interface into a local folder
-/// and answers questions about it. Runs until Ctrl-C, which seals and commits
-/// what was captured. The server is a process of its own: whatever happens to it,
-/// recording goes on and it is started again.
+/// The quickest way to try Capstan: records every interface into a local folder and serves queries.
+/// Runs until Ctrl-C, which seals and commits the captured packets. The server is a separate
+/// process: if it ends, recording continues and the server is restarted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sudo capstan up

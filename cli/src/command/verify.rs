@@ -15,26 +15,26 @@ use crate::output::{self, bytes, count};
 use crate::settings::Settings;
 use crate::stopped::{or_stopped, or_stopped_if};
 
-/// Check that a store is what was written
+/// Check the integrity of a store
 ///
-/// Every object that the catalog names must be there with its length, every entry of a log must
-/// follow from the one before, every index layer must be the one that was committed. What no commit
-/// names is listed. Nothing is changed.
+/// Every object that the catalog names must exist with its committed length. Every log entry must
+/// follow from the one before. Every index layer must be the committed one. Orphans (objects that
+/// no commit names) are listed. Changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan verify --store ./store
   capstan verify --store s3://bucket/prefix --deep --from -1d
   capstan verify --store ./store --deep --format json
 
-Exit codes: 0 all is well (objects that no commit names are no harm), 6 something is
-damaged or lost, 7 something was written by a newer version, 130 stopped by Ctrl-C.")]
+Exit codes: 0 no damage (orphans are harmless), 6 something is damaged or lost,
+7 something was written by a newer version, 130 stopped by Ctrl-C.")]
 pub(crate) struct Arguments {
     /// Read every byte: payload and tables too
     #[arg(long)]
     deep: bool,
     #[command(flatten)]
     window: Window,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 enum Format {
     /// For people
     Text,
-    /// An object a line, the last of which sums up
+    /// One JSON object per line; the last one is a summary
     Json,
 }
 
@@ -105,7 +105,7 @@ impl Watch for Shown {
 }
 
 const NOTHING: &str = "stopped before anything was checked";
-const AWAY: &str = "stopped before it was done, as the store was away: begin again";
+const AWAY: &str = "stopped because the store is unavailable: start again";
 
 pub(crate) fn run(
     arguments: &Arguments,
@@ -185,10 +185,15 @@ fn summary(report: &Report, deep: bool) -> String {
     }
     let (orphans, orphan_bytes) = report.orphans;
     if orphans > 0 {
-        out += &format!("no commit names {}, {}\n", count(orphans, "object"), bytes(orphan_bytes));
+        out += &format!(
+            "orphans (no commit names them): {}, {}\n",
+            count(orphans, "object"),
+            bytes(orphan_bytes)
+        );
     }
     if report.stopped_in.is_none() && report.worst().is_none_or(|worst| worst == Severity::Note) {
-        out += if deep { "all is as it was written\n" } else { "nothing is wrong with that\n" };
+        out +=
+            if deep { "no damage found: every byte is as written\n" } else { "no damage found\n" };
     }
     out
 }
@@ -204,12 +209,15 @@ fn judge(report: &Report) -> Result<(), Failure> {
             .map(|(number, name)| format!("{number} {name}"))
             .collect::<Vec<_>>()
             .join(", ");
-        return Err(Failure::new(kind, format!("the store is not as it was written: {told}")));
+        return Err(Failure::new(kind, format!("the check found problems: {told}")));
     }
     let Some(hour) = report.stopped_in else { return Ok(()) };
     let go_on = match hour.range() {
-        Some(range) => format!("go on with --from {}", range.start),
-        None => "begin again".to_owned(),
+        Some(range) => format!("continue with --from {}", range.start),
+        None => "start again".to_owned(),
     };
-    Err(Failure::new(FailureKind::Interrupted, format!("stopped before it was done: {go_on}")))
+    Err(Failure::new(
+        FailureKind::Interrupted,
+        format!("stopped before the check was complete: {go_on}"),
+    ))
 }

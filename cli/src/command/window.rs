@@ -7,11 +7,11 @@ use clap::builder::NonEmptyStringValueParser;
 /// The time window. Without it: everything.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Window {
-    /// From when: RFC 3339, a date, or a distance from now such as -15m [default: the beginning]
+    /// Start time: RFC 3339, a date, or a distance from now such as -15m [default: the beginning]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true,
           value_parser = NonEmptyStringValueParser::new())]
     from: Option<String>,
-    /// Until when, not included [default: the end]
+    /// End time, exclusive; the same forms [default: the end]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true,
           value_parser = NonEmptyStringValueParser::new())]
     to: Option<String>,

@@ -26,7 +26,7 @@ impl Change {
         match self {
             Change::None | Change::Grew => None,
             Change::Replaced => Some("was replaced by another file"),
-            Change::Cut => Some("was cut short"),
+            Change::Cut => Some("was truncated"),
             Change::Overwritten => Some("was overwritten"),
         }
     }

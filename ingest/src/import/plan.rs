@@ -244,14 +244,18 @@ fn busy(store: &Store, name: &str, state: &GenerationState) -> Failure {
             what += &format!(", as {}", source.name);
         }
     }
-    what += &format!("; it has committed {} packets so far. Nothing was imported", state.packets());
+    what += &format!(
+        "; it has committed {} packets so far. This process imported nothing",
+        state.packets()
+    );
     Failure::new(FailureKind::Busy, what)
 }
 
 /// The error if another process took the planned generation.
 pub(super) fn overtaken(store: &Store, name: &str) -> Failure {
     let what = format!(
-        "another process began to import {name} into {} at the same moment. Nothing was imported by this one",
+        "another process started to import {name} into {} at the same time. This process imported \
+         nothing",
         store.place()
     );
     Failure::new(FailureKind::Busy, what)
@@ -320,7 +324,7 @@ fn already_there(store: &Store, name: &str, done: &Import) -> Failure {
     Failure::new(
         FailureKind::AlreadyThere,
         format!(
-            "{name} is in {} already{known}: {} packets; --again imports it once more",
+            "{name} is already in {}{known}: {} packets; --again imports it once more",
             store.place(),
             done.packets
         ),

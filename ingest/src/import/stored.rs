@@ -44,7 +44,7 @@ impl Stored {
         }
         let holes: Vec<Gap> = log.problems().iter().filter_map(|problem| problem.gap()).collect();
         if let Some(newer) = holes.iter().find(|gap| gap.kind == GapKind::TooNew) {
-            let what = format!("whether {name} is in {} cannot be told: {newer}", store.place());
+            let what = format!("cannot tell whether {name} is in {}: {newer}", store.place());
             return Err(Failure::new(FailureKind::TooNew, what));
         }
         let view = CatalogView::load(store).await?;
@@ -85,7 +85,8 @@ impl Stored {
                 Err(failure)
                     if matches!(failure.kind(), FailureKind::Damaged | FailureKind::NotFound) =>
                 {
-                    tracing::warn!(failure = %with_causes(&failure), "what was imported is damaged");
+                    tracing::warn!(failure = %with_causes(&failure), "a segment of the earlier \
+                                                                      import is damaged");
                 }
                 Err(failure) => return Err(failure),
             }
@@ -120,8 +121,8 @@ fn hides(store: &Store, name: &str, packets: u64, gap: Option<&Gap>) -> Failure 
         packets => format!("{packets} of its packets"),
     };
     let what = format!(
-        "{name} was imported into {} before, and {packets} cannot be read, or it cannot be told: {why}. Run capstan repair, \
-         which makes the catalog again from the logs, and import it then",
+        "{name} was imported into {} before, and {packets} are unreadable or may be: {why}. Run \
+         capstan repair, which rebuilds the catalog from the logs, and import again",
         store.place()
     );
     Failure::new(kind, what)

@@ -187,7 +187,7 @@ fn an_import_that_has_nothing_to_commit_shows_that_it_lives() {
     assert_eq!(commits(), (0, None));
     let began = std::time::Instant::now();
     while commits().0 < 2 {
-        assert!(began.elapsed() < Duration::from_secs(30), "no sign of life");
+        assert!(began.elapsed() < Duration::from_secs(30), "no heartbeat");
         std::thread::sleep(Duration::from_millis(100));
     }
     // What is given up says so, so that it can be gone on with at once.

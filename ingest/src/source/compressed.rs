@@ -73,7 +73,7 @@ pub(super) fn failed(
     if progress.failed.load(Ordering::Relaxed) {
         return SourceError::Io { name, source };
     }
-    let what = format!("the compressed data cannot be read on: {source}");
+    let what = format!("decompression failed: {source}");
     SourceError::Damaged { name, offset, what }
 }
 

@@ -90,7 +90,8 @@ pub fn open_reader(
     } else {
         let first = input.bytes().get(..4).unwrap_or_default();
         return Err(input.not_a_capture(format!(
-            "its first bytes are {first:02x?}; pcap and pcapng are read, plain or inside gzip, zstd or LZ4"
+            "unknown format: its first bytes are {first:02x?}; pcap and pcapng are supported, \
+             plain or compressed with gzip, zstd or LZ4"
         )));
     };
     Ok(CaptureFile { format, size: None, ended: false })

@@ -25,10 +25,7 @@
 //! when a block reports drops, and at the end. A loss spans from one reading to the next.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!(
-    "live capture needs Linux: it reads AF_PACKET sockets through a TPACKET_V3 ring, \
-     which no other system has"
-);
+compile_error!("live capture needs Linux (AF_PACKET sockets with a TPACKET_V3 ring)");
 
 mod capture;
 mod follow;

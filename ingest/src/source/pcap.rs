@@ -195,7 +195,7 @@ impl PcapReader {
             (0 | 1, _) => {
                 let (major, minor) = version;
                 return Err(input.not_a_capture(format!(
-                    "pcap version {major}.{minor} is older than any that is known (2.0 and later)"
+                    "pcap version {major}.{minor} is not supported (2.0 and later are supported)"
                 )));
             }
             // DG/UX writes 543 and the old order.
@@ -207,7 +207,7 @@ impl PcapReader {
         let link_type = match aix {
             Some(link_type) => link_type,
             None => link_type(network).ok_or_else(|| {
-                input.not_a_capture(format!("link type {network:#x} is none that is assigned"))
+                input.not_a_capture(format!("link type {network:#x} is not assigned"))
             })?,
         };
         let nanos = nanos || aix.is_some();
@@ -255,7 +255,7 @@ impl PcapReader {
     pub(super) fn step(&mut self) -> Result<Step, SourceError> {
         self.input.take(std::mem::take(&mut self.given));
         if self.left_out > 0 && !self.input.skip(std::mem::take(&mut self.left_out))? {
-            return Err(self.input.damaged("the file is cut short inside a packet"));
+            return Err(self.input.damaged("the file is truncated inside a packet"));
         }
         if let Some(interface) = self.interface.take() {
             return Ok(Step::Interface(interface));
@@ -265,13 +265,13 @@ impl PcapReader {
             if self.input.at_end()? {
                 return Ok(Step::End);
             }
-            return Err(self.input.damaged("the file is cut short inside a packet's header"));
+            return Err(self.input.damaged("the file is truncated inside a packet's header"));
         }
         let record = self.layout.record(self.input.bytes());
         let captured = record.captured as usize;
         if captured > MAX_FRAME {
             return Err(self.input.damaged(format!(
-                "a packet of {captured} captured bytes, and {MAX_FRAME} is the most there can be"
+                "a packet of {captured} captured bytes exceeds the maximum of {MAX_FRAME}"
             )));
         }
         let kept = captured.min(MAX_CAPTURED);
@@ -279,7 +279,7 @@ impl PcapReader {
         if !self.input.fill(size)? {
             let there = self.input.bytes().len() - header.min(self.input.bytes().len());
             return Err(self.input.damaged(format!(
-                "the file is cut short inside a packet: {there} of {captured} captured bytes"
+                "the file is truncated inside a packet: {there} of {captured} captured bytes"
             )));
         }
         let cut = captured - kept;

@@ -130,7 +130,7 @@ impl PcapngReader {
     pub(super) fn step(&mut self) -> Result<Step, SourceError> {
         self.input.take(std::mem::take(&mut self.given));
         if self.left_out > 0 && !self.input.skip(std::mem::take(&mut self.left_out))? {
-            return Err(self.input.damaged("the file is cut short inside a block"));
+            return Err(self.input.damaged("the file is truncated inside a block"));
         }
         let Some((kind, size)) = self.block()? else { return Ok(Step::End) };
         let found = match kind {
@@ -166,7 +166,7 @@ impl PcapngReader {
             if self.input.at_end()? {
                 return Ok(None);
             }
-            return Err(self.input.damaged("the file is cut short inside a block's header"));
+            return Err(self.input.damaged("the file is truncated inside a block's header"));
         }
         let header = self.input.bytes();
         let kind = u32_at(header, 0, self.big_endian);
@@ -184,7 +184,8 @@ impl PcapngReader {
         let longest = if own { MAX_BLOCK } else { LONGEST_BLOCK };
         if (total as usize) < EMPTY_BLOCK || total as usize > longest {
             return Err(self.input.damaged(format!(
-                "a block (type {kind:#x}) of {total} bytes, and {EMPTY_BLOCK} to {longest} are possible"
+                "a block (type {kind:#x}) of {total} bytes; its length must be from {EMPTY_BLOCK} \
+                 to {longest}"
             )));
         }
         // Lengths that are no multiple of four are met: the padding was not counted.
@@ -192,13 +193,13 @@ impl PcapngReader {
         if !self.input.fill(if size > MAX_BLOCK { FRONT } else { size })? {
             let there = self.input.bytes().len();
             return Err(self.input.damaged(format!(
-                "the file is cut short inside a block (type {kind:#x}): {there} of {total} bytes"
+                "the file is truncated inside a block (type {kind:#x}): {there} of {total} bytes"
             )));
         }
         let again = u32_at(self.input.bytes(), size - 4, big_endian);
         if size <= MAX_BLOCK && again != total {
             return Err(self.input.damaged(format!(
-                "a block (type {kind:#x}) whose two lengths differ: {total} and {again}"
+                "a block (type {kind:#x}) with two different lengths: {total} and {again}"
             )));
         }
         self.big_endian = big_endian;

@@ -38,7 +38,9 @@ fn an_import_waits_for_a_server_that_comes_back() {
         imported(Absence::Silent, is_second_commit)
     }]);
     let Some(words) = refused else { return };
-    for part in ["nobody listens there", "waiting for the store", "the store is back after"] {
+    for part in
+        ["nobody listens there", "waiting for the store", "the store is available again after"]
+    {
         assert!(words.contains(part), "'{part}' is not in: {words}");
     }
     assert!(!words.contains("kernel"), "a file is not in the kernel's ring: {words}");

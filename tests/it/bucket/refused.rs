@@ -118,7 +118,7 @@ fn keys_that_run_out_in_the_middle_of_an_import_cost_nothing() {
         4,
         &[
             "noise.pcap stopped: 1100 of its packets are committed and stay",
-            "the same command goes on from there",
+            "run the same command again to resume",
             "these credentials have expired (the session token has run out): get new temporary keys",
         ],
     );

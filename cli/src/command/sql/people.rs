@@ -98,8 +98,8 @@ impl People {
         }
         text += &match more {
             true => format!(
-                "(the first {}, and there are more: --rows {} shows more of them, --rows 0 all, and --format csv \
-                 gives all to a program)\n",
+                "(the first {}; there are more: --rows {} shows more of them, --rows 0 all, and \
+                 --format csv writes all for a program)\n",
                 count(self.rows, "row"),
                 self.rows.saturating_mul(10)
             ),
@@ -107,11 +107,11 @@ impl People {
         };
         if self.cut > 0 {
             let whole = match self.shape {
-                Shape::Table => "--format vertical shows more of them, --format csv all",
-                Shape::Vertical => "--format csv gives them whole",
+                Shape::Table => "--format vertical shows more of each, --format csv all",
+                Shape::Vertical => "--format csv shows them in full",
             };
             let are = agree(self.cut, "is", "are");
-            text += &format!("({} {are} cut: {whole})\n", count(self.cut, "long cell"));
+            text += &format!("({} {are} truncated: {whole})\n", count(self.cut, "long cell"));
         }
         text
     }
@@ -223,11 +223,14 @@ mod tests {
         let table = shown(Shape::Table, &[batch(vec![&long, "b"])], false);
         assert!(table.contains(&format!(" {}… ", "ä".repeat(CELL))), "{table}");
         assert!(table.ends_with(
-            "(2 rows)\n(1 long cell is cut: --format vertical shows more of them, --format csv all)\n"
+            "(2 rows)\n(1 long cell is truncated: --format vertical shows more of each, --format \
+             csv all)\n"
         ));
         let vertical = shown(Shape::Vertical, &[batch(vec![&long, &long])], false);
         assert!(vertical.contains("ä… (3000 characters in all)\n"));
-        assert!(vertical.ends_with("(2 long cells are cut: --format csv gives them whole)\n"));
+        assert!(
+            vertical.ends_with("(2 long cells are truncated: --format csv shows them in full)\n")
+        );
     }
 
     #[test]
@@ -239,8 +242,6 @@ mod tests {
         assert_eq!(lines.iter().filter(|line| line.contains("number")).count(), 1);
         let at = lines[1].find("a longer").unwrap();
         assert_eq!(lines[PAGE + 1].find("short"), Some(at));
-        assert!(
-            lines[PAGE + 4].starts_with("(the first 1003 rows, and there are more: --rows 10030")
-        );
+        assert!(lines[PAGE + 4].starts_with("(the first 1003 rows; there are more: --rows 10030"));
     }
 }

@@ -76,6 +76,7 @@ fn go_first() {
         std::fs::read_to_string(PLACE).ok().and_then(|text| text.trim().parse().ok());
     let sooner = now.unwrap_or(0).saturating_add(SOONER).min(1_000);
     if let Err(error) = std::fs::write(PLACE, sooner.to_string()) {
-        tracing::info!(%error, "the kernel was not told to end the server before the recorder");
+        tracing::info!(%error, "cannot set oom_score_adj: the kernel may end the recorder before \
+                                the server");
     }
 }

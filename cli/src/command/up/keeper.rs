@@ -116,8 +116,8 @@ impl Keeper {
                 Next::GiveUp => return Err(not_started(ended)),
                 Next::Again(after) => {
                     output::tell(&format!(
-                        "capstan: the server has ended ({ended}); recording goes on, and the server \
-                         is started again in {} s",
+                        "capstan: the server has ended ({ended}); recording continues, and the \
+                         server restarts in {} s",
                         after.as_secs()
                     ));
                     if self.wait(after) {
@@ -158,7 +158,7 @@ fn end(server: &mut Child) -> Result<(), Failure> {
     while asked.elapsed() < STOPPING {
         if let Some(status) = server.try_wait().map_err(lost)? {
             if !status.success() {
-                output::tell(&format!("capstan: the server did not end well ({status})"));
+                output::tell(&format!("capstan: the server ended with an error ({status})"));
             }
             return Ok(());
         }
@@ -170,7 +170,7 @@ fn end(server: &mut Child) -> Result<(), Failure> {
 }
 
 fn lost(error: std::io::Error) -> Failure {
-    Failure::io("the server's process cannot be watched", error)
+    Failure::io("cannot wait for the server process", error)
 }
 
 /// The server has said why; it ended with the code of that.
@@ -190,14 +190,15 @@ fn not_started(ended: ExitStatus) -> Failure {
     let kind = kinds.into_iter().find(|kind| Some(i32::from(kind.exit_code())) == code);
     let what = match ended.signal() {
         Some(_) => format!("the server could not be started ({ended})"),
-        None => "the server could not be started; it said why".to_owned(),
+        None => "the server could not be started: see its message above".to_owned(),
     };
     Failure::new(kind.unwrap_or(FailureKind::Other), what)
 }
 
 /// How keeping ended.
 pub(super) fn joined(keeping: JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
-    let crashed = |_| Failure::new(FailureKind::Other, "what keeps the server running crashed");
+    let crashed =
+        |_| Failure::new(FailureKind::Other, "the thread that supervises the server crashed");
     keeping.join().map_err(crashed)?
 }
 

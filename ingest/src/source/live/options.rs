@@ -88,16 +88,13 @@ impl LiveOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     /// No rights to open packet sockets.
-    #[error(
-        "capturing needs the capability CAP_NET_RAW: run as root, or give it to the program \
-         once with `setcap cap_net_raw+ep <program>`"
-    )]
+    #[error("capture needs CAP_NET_RAW: run as root, or run once: setcap cap_net_raw+ep <program>")]
     Permission {
         /// What the kernel said.
         source: io::Error,
     },
     /// A named interface does not exist.
-    #[error("there is no interface '{name}'; there are: {}", there.join(", "))]
+    #[error("interface '{name}' does not exist; existing interfaces: {}", there.join(", "))]
     NoSuchInterface {
         /// The name that was asked for.
         name: String,

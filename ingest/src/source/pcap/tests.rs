@@ -209,7 +209,7 @@ fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
         file.bytes.truncate(15_000_000);
         let cut = read(file.bytes);
         assert_eq!(cut.packets, expected[..4]);
-        assert!(cut.error.expect("cut short").contains("cut short inside a packet"));
+        assert!(cut.error.expect("cut short").contains("truncated inside a packet"));
     }
 }
 

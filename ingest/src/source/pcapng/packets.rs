@@ -75,7 +75,7 @@ impl PcapngReader {
             Some(known) => Ok((number as u32, known)),
             None => {
                 let count = self.interfaces.len() - self.section_start;
-                Err(format!("a packet of interface {index}, and the section has {count}"))
+                Err(format!("a packet of interface {index} in a section with {count} interfaces"))
             }
         }
     }

@@ -279,7 +279,7 @@ fn sections_are_numbered_through_and_may_change_their_order() {
             (block_type::SECTION_HEADER, false, 0x4d),
         ]
     );
-    assert!(error.expect("no interface").contains("the section has 0"));
+    assert!(error.expect("no interface").contains("a section with 0 interfaces"));
 }
 
 #[test]
@@ -316,12 +316,12 @@ fn what_tshark_calls_damaged_is_damaged() {
     let mut long = order.packet(0, 1, b"abcd", b"");
     long[20..24].copy_from_slice(&order.u32(5));
     let cases: [(&str, Vec<u8>, &str); 14] = [
-        ("differing lengths", differing, "two lengths differ"),
+        ("differing lengths", differing, "two different lengths"),
         ("option overrun", order.packet(0, 1, b"", &[1, 0, 9, 0, 1, 2, 3, 4]), "does not fit"),
         ("flags of 8 bytes", order.packet(0, 1, b"", &order.option(2, &[0; 8])), "not 4"),
         ("no such interface", order.packet(5, 1, b"", b""), "the section has 1"),
         ("captured too long", long, "room for 4"),
-        ("three bytes", vec![0; 3], "cut short"),
+        ("three bytes", vec![0; 3], "truncated"),
         ("zeros", vec![0; 12], "of 0 bytes"),
         ("huge", order.u32s(&[6, u32::MAX, 0]), "4294967295 bytes"),
         ("cut", order.packet(0, 1, &[0; 50], b"")[..40].to_vec(), "40 of 84 bytes"),
@@ -411,7 +411,7 @@ fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
         assert_eq!(packets(&seen), 3);
         let (seen, error) = read(&file[..15_000_000]);
         assert_eq!(packets(&seen), 1);
-        assert!(error.expect("cut short").contains("cut short inside a block"));
+        assert!(error.expect("cut short").contains("truncated inside a block"));
     }
 }
 
