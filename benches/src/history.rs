@@ -1,8 +1,8 @@
-//! What questions cost as the history grows: the same ones, asked of an hour, a day, a month and a
-//! year of made traffic, each a store of its own.
+//! Cost of queries as the history grows: the same queries over an hour, a day, a month and a year of
+//! generated traffic, each in its own store.
 //!
-//! One recorder, a segment every quarter of an hour, in memory or a folder: what is counted are requests and
-//! bytes, which are the same on every store, and the time. Each question is asked cold, by a reader who knows nothing.
+//! One recorder, a segment every quarter of an hour, in memory or in a folder. Measured are requests and bytes,
+//! which are the same on every kind of store, and time. Each query starts cold: the reader has loaded nothing.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -29,16 +29,16 @@ use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// What questions cost as the history grows, as Markdown
+/// Cost of queries as the history grows, as a Markdown table
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Days of history that are asked; repeat it for several
+    /// Days of history to query; may be repeated
     #[arg(long, value_name = "DAYS", default_values_t = [0, 1, 30, 365])]
     days: Vec<u32>,
-    /// Where the store is made, in a folder that is there; else it is made in memory
+    /// Existing folder in which to create the stores [default: in memory]
     #[arg(long, value_name = "FOLDER")]
     store: Option<PathBuf>,
-    /// How often each question is asked, of all histories in turn; the median counts for time
+    /// Rounds of each query, over all histories in turn; the time is the median
     #[arg(long, default_value_t = 101)]
     rounds: usize,
 }
@@ -51,11 +51,11 @@ const BEGIN: i64 = 1_767_225_600_000_000_000;
 const SEGMENTS: i64 = 4;
 /// Packets in a segment.
 const PACKETS: i64 = 240;
-/// Hosts that are always there.
+/// Hosts with packets in every segment.
 const HOSTS: i64 = 200;
-/// Hours between two appearances of a host that is seldom there.
+/// Hours between two segments with packets of the rare host.
 const SELDOM: i64 = 60;
-/// The host that is seldom there.
+/// The rare host.
 const RARE: [u8; 4] = [10, 9, 9, 9];
 
 /// A store whose history grows.
@@ -67,11 +67,11 @@ struct History {
     segments: i64,
 }
 
-/// What a question cost.
+/// The cost of a query.
 struct Cost {
     requests: Requests,
     time: Duration,
-    /// Segments that were opened.
+    /// Opened segments.
     opened: u64,
     packets: u64,
 }

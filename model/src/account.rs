@@ -4,8 +4,9 @@
 //! current thread, so the largest query can be found and stopped. A thread without a query counts
 //! for [`Slot::NOBODY`]. The sum of all slots is the allocated memory of the process.
 //!
-//! A stopped query may ignore the stop and allocate on. If it exceeds twice the budget of all
-//! queries, or requests as much in one allocation, its thread is blocked forever ([`is_too_much`]).
+//! A stopped query may ignore the stop and continue to allocate. If one allocation exceeds the
+//! budget of all queries, or the query's memory would exceed twice the budget, its thread is
+//! blocked forever ([`is_too_much`]).
 //! The process and all other queries continue.
 //!
 //! Nothing here allocates, takes a lock or runs at thread exit, because the allocator calls it.
