@@ -128,7 +128,7 @@ pub fn stream(view: Arc<StoreView>, what: Export) -> BoxStream<'static, Result<B
             Ok(Ok(report)) => report.failure(),
             Ok(Err(failure)) => Some(failure),
             Err(error) => {
-                Some(Failure::caused_by(FailureKind::Other, "the export broke off", error))
+                Some(Failure::caused_by(FailureKind::Other, "the export was aborted", error))
             }
         }
     });

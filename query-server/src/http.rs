@@ -65,8 +65,8 @@ pub fn router(sessions: Arc<StoreSessions>) -> Router {
         .fallback(async || {
             Refusal::new(
                 StatusCode::NOT_FOUND,
-                "there is nothing at this address".to_owned(),
-                "ask /api/v1/export.pcapng, /api/v1/status, /metrics or /healthz",
+                "not found: no such path".to_owned(),
+                "available: /api/v1/export.pcapng, /api/v1/status, /metrics, /healthz",
             )
         })
         .with_state(sessions)
@@ -110,7 +110,7 @@ async fn export(
     let first = pieces.next().await.transpose()?;
     let rest = pieces.then(async |piece| {
         if let Err(failure) = &piece {
-            tracing::warn!(%failure, "an export is cut off");
+            tracing::warn!(%failure, "an export was aborted");
             tokio::time::sleep(BEFORE_FAILING).await;
         }
         piece
@@ -170,17 +170,19 @@ impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         let (status, hint) = match failure.kind() {
             FailureKind::Usage => (StatusCode::BAD_REQUEST, "correct the request"),
-            FailureKind::NotFound => (StatusCode::NOT_FOUND, "check the store's place and cluster"),
+            FailureKind::NotFound => {
+                (StatusCode::NOT_FOUND, "check the store's location and cluster")
+            }
             FailureKind::Permission => {
-                (StatusCode::FORBIDDEN, "the server's rights on the store are missing")
+                (StatusCode::FORBIDDEN, "the server lacks permissions on the store")
             }
             FailureKind::Full => (
                 StatusCode::INSUFFICIENT_STORAGE,
-                "make room on the server's disk, or ask about less",
+                "free space on the server's disk, or select less",
             ),
             FailureKind::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the store is away or the server busy; ask again later",
+                "the store is unavailable or the server busy; retry later",
             ),
             FailureKind::TooNew => {
                 (StatusCode::NOT_IMPLEMENTED, "the store is of a newer version; upgrade the server")

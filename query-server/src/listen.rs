@@ -224,7 +224,7 @@ pub(crate) async fn serve<S, B>(
                 let Some(place) = places.enter() else { continue };
                 if place.connection.is_spare() && is_due(&mut said) {
                     tracing::warn!(
-                        "all {} connections of {} are being answered, and who comes is told to come later: \
+                        "all {} connections of {} are busy, and new ones are refused: \
                          --connections allows more",
                         places.limit(),
                         speech.name()
@@ -235,7 +235,7 @@ pub(crate) async fn serve<S, B>(
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if is_due(&mut said) {
-                    tracing::warn!(%error, "{} takes no more connections for now", speech.name());
+                    tracing::warn!(%error, "{} cannot accept connections now", speech.name());
                 }
                 places.make_room();
                 tokio::select! { () = sleep(wait) => {} () = &mut stopped => break }
@@ -367,8 +367,8 @@ where
             false => Ok(()),
             true => Err(Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
-                words: "all connections are being answered".to_owned(),
-                hint: "come again later, or start the server with more --connections",
+                words: "all connections are busy".to_owned(),
+                hint: "retry later, or start the server with more --connections",
             }),
         }
     }
@@ -385,8 +385,9 @@ pub fn check_reach(option: &str, addresses: &[SocketAddr], insecure: bool) -> Re
         Some(address) => Err(Failure::new(
             FailureKind::Usage,
             format!(
-                "--{option} {address} would let everybody who reaches that address read all packets, as there is \
-                 no log-in yet: listen on 127.0.0.1, or say --insecure if that is meant"
+                "--{option} {address} can be reached by other machines, and there is no \
+                 authentication yet: any client could read all packets. Listen on 127.0.0.1, or \
+                 allow it with --insecure"
             ),
         )),
     }

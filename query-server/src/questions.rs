@@ -200,8 +200,8 @@ impl Questions {
         let limits = self.limits();
         timeout(limits.patience, trying).await.map_err(|_| {
             let what = format!(
-                "{what} needs {} MiB of memory and the server's {} MiB are in use: ask again \
-                 later, or give the server more with --memory",
+                "{what} needs {} MiB of memory, and the server's {} MiB are in use: retry later, \
+                 or raise --memory",
                 bytes >> 20,
                 limits.memory >> 20
             );
@@ -234,7 +234,7 @@ impl Drop for Questions {
 fn busy(running: usize) -> Failure {
     Failure::new(
         FailureKind::Unavailable,
-        format!("{running} questions are being answered, which is the most: ask again later"),
+        format!("{running} queries are running, which is the limit: retry later"),
     )
 }
 

@@ -100,8 +100,8 @@ impl Selection {
         for (number, what) in [(namespaces.len(), "namespaces"), (pods.len(), "pods")] {
             if number > 2 {
                 return usage(format!(
-                    "no flow is between {number} {what}: all that are named have to be ends of one flow, so name \
-                     one or two"
+                    "a flow has two ends, but {number} {what} are selected and all must match: \
+                     select one or two"
                 ));
             }
         }
@@ -122,15 +122,14 @@ impl Selection {
             .filter(|(number, _)| *number > 2)
             .map(|(number, what)| {
                 format!(
-                    "{number} {what} are asked for and all have to be ends of one flow: only flows in tunnels have \
-                     more than two, and no other packet is found"
+                    "{number} {what} are selected and all must match: only flows in tunnels have \
+                     more than two, so no other packet is found"
                 )
             })
             .collect();
         if self.asks_identity() {
             remarks.push(
-                "whether packets belong is unknown where the pods of their ends were not recorded: these packets \
-                 are left out"
+                "packets without recorded pod identities are left out: whether they match is unknown"
                     .to_owned(),
             );
         }

@@ -35,7 +35,7 @@ fn other_segments_are_answered_from_and_the_damaged_one_is_named() {
         let expected: Vec<&str> =
             whole.lines().enumerate().filter(|(line, _)| *line != 2).map(|(_, of)| of).collect();
         assert_eq!(rows.lines().collect::<Vec<_>>(), expected, "{file}: {said}");
-        assert!(said.contains(segment) && said.contains("has all else"), "{file}: {said}");
+        assert!(said.contains(segment) && said.contains("has everything else"), "{file}: {said}");
         assert!(said.contains("packets from 2023-11-1"), "{file}: {said}");
         // A table for people has the rows, too.
         let (code, rows, _) = asked(&store, BY_HOUR, "table");
@@ -92,7 +92,10 @@ fn a_layer_that_is_cut_or_gone_takes_its_own_segment_only() {
                 assert!((4_000..6_000).contains(&packets), "{case}: {rows}");
             };
             let judge = |said: &str| {
-                assert!(said.contains(segment) && said.contains("has all else"), "{case}: {said}");
+                assert!(
+                    said.contains(segment) && said.contains("has everything else"),
+                    "{case}: {said}"
+                );
                 assert!(!said.contains("SpawnedTask"), "{case}: {said}");
                 // Of nested errors each says something of its own.
                 let parts: Vec<&str> = said.split([':', '(', ')', ';']).map(str::trim).collect();

@@ -88,7 +88,7 @@ fn a_manifest_that_cannot_be_read_is_said_by_every_command_and_through_every_doo
             "cut" => fs::write(&manifest, &good[..good.len() / 2]).expect("it is ours"),
             _ => fs::remove_file(&manifest).expect("it is ours"),
         }
-        let words = [object.as_str(), FROM, "has all else"];
+        let words = [object.as_str(), FROM, "has everything else"];
         // From rows, and from what the catalog says of segments.
         let rows = ends(&sql(&store, COUNT), 6, &words, harm);
         assert_eq!(rows, "packets,names\n4000,4000\n", "{harm}");
@@ -188,7 +188,7 @@ fn a_commit_that_cannot_be_read_is_said_and_importing_again_brings_its_packets_b
         undo_rollup(&store);
         let capture = folder.path().join("noise.pcap");
         let object = harm_commit(&store, harm);
-        let words = [object.as_str(), "has all else"];
+        let words = [object.as_str(), "has everything else"];
         let rows = ends(&sql(&store, COUNT), code, &words, harm);
         assert_eq!(rows, format!("packets,names\n{left},{left}\n"), "{harm}");
         ends(&sql(&store, "select count(*) from packets"), code, &words, harm);

@@ -180,7 +180,7 @@ fn what_is_refused_leaves_no_memory_and_no_threads_behind() {
     let ended = server.stop();
     said("serve", &ended, 0, &[]);
     let words = String::from_utf8_lossy(&ended.stderr);
-    assert!(!words.contains("would not stop taking memory"), "{words}");
+    assert!(!words.contains("does not stop allocating memory"), "{words}");
 }
 
 #[test]

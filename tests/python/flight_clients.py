@@ -300,7 +300,7 @@ def adbc_password(clients):
     def connect():
         dbapi.connect(clients.options.server, {"username": "u", "password": "p"}, autocommit=True).close()
 
-    refused(adbc_driver_manager.Error, "no users or passwords", connect)
+    refused(adbc_driver_manager.Error, "no authentication: connect without user and password", connect)
 
 
 @check

@@ -462,7 +462,7 @@ MISTAKES = [
     ("DELETE FROM packets", "refused"),
     ("SELECT * FROM packets WHERE host('example.org')", "not an IP address"),
     ("SELECT * FROM packets WHERE port(70000)", "not a port"),
-    ("SELECT host('10.0.0.1') FROM packets", "write it in WHERE"),
+    ("SELECT host('10.0.0.1') FROM packets", "use it in WHERE"),
     ("SELECT * FROM packets WHERE time > 'teatime'", "teatime"),
 ]
 

@@ -98,7 +98,7 @@ impl Completeness {
         if let Some(more) = self.unknown.len().checked_sub(NAMED).filter(|more| *more > 0) {
             stretches.push(format!("in {}", count(more as u64, "more stretch")));
         }
-        Some(format!("unknown whether anybody listened {}", stretches.join(", ")))
+        Some(format!("unknown coverage {}", stretches.join(", ")))
     }
 
     /// A sentence for a file's header, which is written before any packet is read.
@@ -114,10 +114,8 @@ impl Completeness {
             false => Some(format!("known to be missing: {}", missing.join("; "))),
         };
         match (missing, self.not_known()) {
-            (None, None) => {
-                "all of the window was listened to, and nothing is known to be lost".to_owned()
-            }
-            (None, Some(unknown)) => format!("nothing is known to be lost; {unknown}"),
+            (None, None) => "complete coverage of the window, and no known loss".to_owned(),
+            (None, Some(unknown)) => format!("no known loss; {unknown}"),
             (Some(missing), None) => missing,
             (Some(missing), Some(unknown)) => format!("{missing}; {unknown}"),
         }
@@ -154,8 +152,8 @@ impl Sum {
 
 fn cause_words(cause: LossCause) -> &'static str {
     match cause {
-        LossCause::KernelDrop => "no room in the kernel's capture ring",
-        LossCause::SourceDrop => "the source says that it dropped them",
+        LossCause::KernelDrop => "the kernel's capture ring was full",
+        LossCause::SourceDrop => "drops reported by the source",
         LossCause::SourceDamaged => "the source is damaged",
     }
 }
@@ -352,17 +350,15 @@ mod tests {
         };
         let words = completeness.words();
         assert!(
-            words.contains("7 packets lost from 1970-01-01") && words.contains("Z (no room"),
+            words.contains("7 packets lost from 1970-01-01")
+                && words.contains("Z (the kernel's capture ring"),
             "{words}"
         );
         assert!(words.contains("an unknown number of packets lost from"), "{words}");
-        assert!(words.contains("; unknown whether anybody listened from 1970-01-01"), "{words}");
+        assert!(words.contains("; unknown coverage from 1970-01-01"), "{words}");
         assert!(words.ends_with(", in 2 more stretches"), "{words}");
         let nobody = Completeness { unknown: vec![TimeRange::ALL], ..Completeness::default() };
-        assert_eq!(
-            nobody.words(),
-            "nothing is known to be lost; unknown whether anybody listened at any time"
-        );
+        assert_eq!(nobody.words(), "no known loss; unknown coverage at any time");
         assert_eq!(completeness.packets_lost(), 7);
     }
 }

@@ -344,7 +344,7 @@ impl<'a> Output<'a> {
 
 /// The failure that the reader of the file is gone.
 pub(super) fn unwanted() -> Failure {
-    Failure::new(FailureKind::Interrupted, "the export was given up by who asked for it")
+    Failure::new(FailureKind::Interrupted, "the client cancelled the export")
 }
 
 /// The section header of the file.
@@ -373,7 +373,7 @@ pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
     let mut comments = vec![format!("{window}; {flows}; {order}"), said];
     comments.extend(what.selection.remarks());
     comments.push(
-        "what could not be read is said at the end of this file; without that it was cut off"
+        "the last comment of this file says what could not be read; a file without it was cut off"
             .to_owned(),
     );
     Section {
@@ -395,10 +395,10 @@ mod tests {
     #[test]
     fn a_file_says_what_it_cannot_know() {
         let whole = said(Selection::default());
-        assert!(whole[1].starts_with("all of the window"), "{whole:?}");
+        assert!(whole[1].starts_with("complete coverage of the window"), "{whole:?}");
         let pods = said(Selection { pods: vec!["shop/web".to_owned()], ..Selection::default() });
         assert!(pods[1].starts_with("unknown whether complete"), "{pods:?}");
-        assert!(pods[2].contains("unknown where the pods"), "{pods:?}");
+        assert!(pods[2].contains("without recorded pod identities"), "{pods:?}");
         let ips = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse().unwrap()).to_vec();
         let between = said(Selection { ips, ..Selection::default() });
         assert!(between[2].starts_with("3 addresses"), "{between:?}");

@@ -30,7 +30,7 @@ pub use self::section::{Section, SourceSection};
 /// of a file at a longer packet.
 pub const WIRESHARK_LONGEST: usize = 262_144;
 
-const NO_TIME: &str = "this packet has no time: the one it is given stands for none";
+const NO_TIME: &str = "this packet has no timestamp; the timestamp in its record is a placeholder";
 
 /// Why something cannot be written. The buffer is unchanged then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -198,7 +198,7 @@ impl PcapngWriter {
         if data.len() < packet.data.len() {
             self.cut += 1;
             options.comment(&format!(
-                "cut to {} of {} captured bytes",
+                "truncated to {} of {} captured bytes",
                 data.len(),
                 packet.data.len()
             ));

@@ -101,8 +101,12 @@ impl Report {
         let mut notes = self.remarks.clone();
         notes.extend(self.completeness.lost());
         let counted = [
-            (self.unknown, "segment", "without known identities: whether they belong is unknown"),
-            (self.cut, "packet", "cut because readers take no longer ones"),
+            (
+                self.unknown,
+                "segment",
+                "without known identities of the ends: whether their packets match is unknown",
+            ),
+            (self.cut, "packet", "truncated, because readers do not accept longer packets"),
             (self.blocks_left_out, "block", "of a source left out: it cannot be written"),
             (self.options_left_out, "packet", "without its options, which are damaged"),
         ];
@@ -122,7 +126,7 @@ impl Report {
         if let ([only], Some(unknown)) = (&missing[..], &unknown)
             && only == unknown
         {
-            return format!("{ENDING}, from which nothing was left out: {packets}; {unknown}");
+            return format!("{ENDING}; nothing was left out: {packets}; {unknown}");
         }
         if missing.is_empty() {
             return format!(

@@ -424,7 +424,7 @@ async fn losses_are_in_the_header_and_at_their_interface() {
     let (file, report) = run(&view, &of(Selection::of_range(range), Order::Time)).await;
     assert_eq!(report.completeness.packets_lost(), 0);
     assert_eq!(report.completeness.unknown.len(), 1);
-    assert!(String::from_utf8_lossy(&file).contains("unknown whether anybody listened from"));
+    assert!(String::from_utf8_lossy(&file).contains("unknown coverage from"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

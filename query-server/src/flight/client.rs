@@ -50,7 +50,7 @@ impl Client {
     /// [`FailureKind::Unavailable`] if nobody answers there.
     pub async fn connect(server: &str) -> Result<Client, Failure> {
         let channel = endpoint(server)?.connect().await.map_err(|error| {
-            let words = format!("no Capstan server is reached at {server}");
+            let words = format!("no Capstan server answers at {server}");
             Failure::caused_by(FailureKind::Unavailable, words, error)
         })?;
         Ok(Client { channel, server: server.to_owned() })
@@ -130,7 +130,7 @@ impl Client {
 
     /// The failure of an unexpected answer, for instance from another version.
     fn odd(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
-        let words = format!("the server at {} sends what is not understood", self.server);
+        let words = format!("invalid response from the server at {}", self.server);
         Failure::caused_by(FailureKind::Other, words, error)
     }
 }
@@ -144,8 +144,7 @@ fn endpoint(server: &str) -> Result<Endpoint, Failure> {
         "http" | "grpc" | "grpc+tcp" => {}
         "https" | "grpc+tls" => {
             return Err(usage(format!(
-                "{server}: servers are asked without TLS so far: write http://, or put a \
-                 tunnel in between"
+                "{server}: TLS is not supported yet: write http://, or use a tunnel"
             )));
         }
         _ => return Err(usage(format!("'{server}' is not a server: write http://host:port"))),
@@ -158,9 +157,7 @@ fn endpoint(server: &str) -> Result<Endpoint, Failure> {
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_while_idle(false)
         .user_agent(concat!("capstan/", env!("CARGO_PKG_VERSION")))
-        .map_err(|error| {
-            Failure::caused_by(FailureKind::Other, "the client cannot be set up", error)
-        })
+        .map_err(|error| Failure::caused_by(FailureKind::Other, "cannot create the client", error))
 }
 
 #[cfg(test)]

@@ -117,9 +117,9 @@ fn listed<T>(name: &str, list: Option<Vec<T>>) -> Result<Vec<T>, Failure> {
         Some(list) => list,
     };
     let wrong = match list.len() {
-        0 => format!("'{name}' has no value: leave it out, or give it one"),
+        0 => format!("'{name}' has no value: omit it or give it a value"),
         1..=MAX_NAMED => return Ok(list),
-        many => format!("'{name}' has {many} values and {MAX_NAMED} are taken"),
+        many => format!("'{name}' has {many} values; at most {MAX_NAMED} are accepted"),
     };
     Err(Failure::new(FailureKind::Usage, wrong))
 }
@@ -154,7 +154,7 @@ impl ExportRequest {
     /// [`FailureKind::Usage`] with what is wrong.
     pub fn from_json(command: &[u8], now: Time) -> Result<Self, Failure> {
         let Command { export } = serde_json::from_slice(command).map_err(|error| {
-            Failure::caused_by(FailureKind::Usage, "the JSON command is not understood", error)
+            Failure::caused_by(FailureKind::Usage, "invalid JSON command", error)
         })?;
         let bound = |moment: &Option<Moment>, open: Time| {
             moment.as_ref().map_or(Ok(open), |moment| moment.time(now))

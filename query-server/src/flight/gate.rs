@@ -73,7 +73,7 @@ impl FlightService for Gate {
         let descriptor = request.get_ref();
         if descriptor.r#type != DescriptorType::Cmd as i32 {
             return Err(Status::invalid_argument(
-                "flights are not found by path: ask with a Flight SQL command",
+                "flight paths are not supported: send a Flight SQL command",
             ));
         }
         if ExportRequest::is_json(&descriptor.cmd) {
@@ -126,7 +126,7 @@ impl FlightService for Gate {
     ) -> Result<Response<Self::ListActionsStream>, Status> {
         let actions = [
             ("CreatePreparedStatement", "Checks a statement and gives a handle that holds it"),
-            ("ClosePreparedStatement", "Does nothing: a handle holds all there is of a statement"),
+            ("ClosePreparedStatement", "Does nothing: a handle contains the whole statement"),
         ];
         let actions = actions.map(|(name, description)| {
             Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
@@ -138,7 +138,7 @@ impl FlightService for Gate {
         &self,
         _request: Request<Criteria>,
     ) -> Result<Response<Self::ListFlightsStream>, Status> {
-        Err(Status::unimplemented("flights are not listed: ask for tables by Flight SQL"))
+        Err(Status::unimplemented("listing flights is not supported: list tables with Flight SQL"))
     }
 
     async fn poll_flight_info(
@@ -152,6 +152,6 @@ impl FlightService for Gate {
         &self,
         _request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        Err(Status::unimplemented("exchanges are not taken: ask with a Flight SQL command"))
+        Err(Status::unimplemented("DoExchange is not supported: send a Flight SQL command"))
     }
 }

@@ -67,7 +67,7 @@ impl Statement {
     pub(super) fn new(sql: String) -> Result<Self, Failure> {
         if sql.len() > MAX_SQL_BYTES {
             return Err(usage(format!(
-                "the statement is {} bytes long and {MAX_SQL_BYTES} are taken",
+                "the statement has {} bytes; at most {MAX_SQL_BYTES} are accepted",
                 sql.len()
             )));
         }
@@ -77,12 +77,12 @@ impl Statement {
     /// The bytes of a ticket or handle for the client.
     pub(super) fn encode(&self) -> Result<Bytes, Failure> {
         let parameters = self.parameters.as_ref().map(write).transpose().map_err(|error| {
-            Failure::caused_by(FailureKind::Usage, "the parameters cannot be kept", error)
+            Failure::caused_by(FailureKind::Usage, "the parameters cannot be encoded", error)
         })?;
         let length = parameters.as_ref().map_or(0, |row| row.body.len());
         if length > MAX_PARAMETER_BYTES {
             return Err(usage(format!(
-                "the parameters take {length} bytes and {MAX_PARAMETER_BYTES} can be bound"
+                "the parameters have {length} bytes; at most {MAX_PARAMETER_BYTES} can be bound"
             )));
         }
         let encoded = Encoded { version: VERSION, sql: self.sql.clone(), parameters };
@@ -91,7 +91,7 @@ impl Statement {
 
     /// Decodes the bytes from a client, which are untrusted.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Failure> {
-        let foreign = || usage("the ticket or prepared statement is not one of this server's");
+        let foreign = || usage("the ticket or prepared statement was not issued by this server");
         let encoded = Encoded::decode(bytes).map_err(|_| foreign())?;
         if encoded.version != VERSION {
             return Err(foreign());
@@ -125,7 +125,7 @@ pub(super) fn check_plain(header: &[u8]) -> Result<(), Failure> {
         batch.is_some_and(|batch| batch.compression().is_some())
     });
     if compressed {
-        return Err(usage("compressed parameters are not taken: send them as they are"));
+        return Err(usage("compressed parameters are not supported: send them uncompressed"));
     }
     Ok(())
 }
@@ -158,7 +158,7 @@ impl Binding {
         // Empty batches are accepted, but not without limit.
         if rows > 1 || self.messages > 16 {
             return Err(usage(
-                "one row of parameters can be bound at a time: run the statement once for each row",
+                "only one row of parameters can be bound: run the statement once per row",
             ));
         }
         if rows == 1 && batch.num_rows() == 1 {

@@ -37,19 +37,19 @@ pub(super) fn check(statement: &Statement) -> Result<(), Failure> {
     let sum = count.frames.first().map_or(Size::default(), |frame| frame.size);
     let words = if sum.tables > MAX_TABLES {
         format!(
-            "the statement reads {} tables, counting each as often as it is named, and \
-             {MAX_TABLES} are taken",
+            "the statement reads {} tables, counting each use; at most {MAX_TABLES} are allowed",
             sum.tables
         )
     } else if sum.repeated > MAX_REPEATED {
         format!(
-            "the statement uses what WITH names so often that it stands for {} selects and \
-             expressions more than are written, and {MAX_REPEATED} are taken",
+            "uses of WITH names expand the statement by {} selects and expressions; at most \
+             {MAX_REPEATED} are allowed",
             sum.repeated
         )
     } else if count.sets > MAX_SETS {
         format!(
-            "CUBE, ROLLUP and GROUPING SETS of the statement group by {} sets of columns, and {MAX_SETS} are taken",
+            "CUBE, ROLLUP and GROUPING SETS of the statement make {} sets of columns; at most \
+             {MAX_SETS} are allowed",
             count.sets
         )
     } else {

@@ -21,7 +21,7 @@ use super::{status, wire};
 
 /// Filters such as `%` patterns come from the caller, so failures of them are errors of the request.
 fn unbuilt(error: arrow_flight::error::FlightError) -> Failure {
-    Failure::caused_by(FailureKind::Usage, "the catalog cannot be listed as asked", error)
+    Failure::caused_by(FailureKind::Usage, "cannot list the catalog with this filter", error)
 }
 
 /// One row a catalog.

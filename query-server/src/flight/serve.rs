@@ -59,7 +59,7 @@ pub(super) async fn serve_with(
     match timeout(grace, serving).await {
         Ok(ended) => outcome(ended),
         Err(_) => {
-            tracing::warn!("answers that still ran {grace:?} after the stop are cut");
+            tracing::warn!("answers that still ran {grace:?} after the stop were aborted");
             Ok(())
         }
     }

@@ -98,7 +98,7 @@ fn failed(failure: Failure) -> Status {
 
 /// The error for commands that a read-only store does not support.
 fn read_only(what: &str) -> Status {
-    Status::unimplemented(format!("{what} not possible: over Flight the store can only be read"))
+    Status::unimplemented(format!("{what} not possible: the store is read-only over Flight"))
 }
 
 #[tonic::async_trait]
@@ -110,8 +110,8 @@ impl FlightSqlService for Service {
         _request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<BoxStream<'static, Result<HandshakeResponse, Status>>>, Status> {
         Err(Status::unimplemented(
-            "this server has no users or passwords: connect without them (whoever reaches the \
-             port can read the store)",
+            "this server has no authentication: connect without user and password (any client \
+             that reaches the port can read the store)",
         ))
     }
 
@@ -465,9 +465,9 @@ impl FlightSqlService for Service {
 }
 
 fn no_substrait() -> Status {
-    Status::unimplemented("Substrait plans are not taken: send SQL")
+    Status::unimplemented("Substrait plans are not supported: send SQL")
 }
 
 fn unknown(what: &str) -> Status {
-    Status::unimplemented(format!("'{what}' is not something this server does"))
+    Status::unimplemented(format!("'{what}' is not supported by this server"))
 }

@@ -94,7 +94,7 @@ impl Planned {
         let missing = parameters(&self.plan)?;
         if !missing.is_empty() {
             let names: Vec<_> = missing.iter().map(|field| field.name().as_str()).collect();
-            return Err(usage(format!("nothing is bound to parameter {}", names.join(", "))));
+            return Err(usage(format!("parameter {} has no value", names.join(", "))));
         }
         let schema = self.schema();
         let failed = |error: DataFusionError| status::from_query(&error);
@@ -135,7 +135,7 @@ fn only_reads(plan: &LogicalPlan) -> Result<(), Failure> {
         };
         Ok(TreeNodeRecursion::Stop)
     });
-    Err(usage(format!("{met} refused: over SQL the store can only be read")))
+    Err(usage(format!("{met} refused: SQL access is read-only")))
 }
 
 /// The text for DataFusion's parser, if it is not too large.
@@ -172,8 +172,8 @@ fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), Failure> {
     match levels.count() {
         0..=MAX_LEVELS => Ok(()),
         levels => Err(usage(format!(
-            "the statement has {levels} operators and keywords and {MAX_LEVELS} are taken: write \
-             long alternatives as IN (…)"
+            "the statement has {levels} operators and keywords; at most {MAX_LEVELS} are allowed: \
+             write long alternatives as IN (…)"
         ))),
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn from_query(error: &DataFusionError) -> Failure {
         DataFusionError::SQL(parser, _) => {
             let words = parser.to_string();
             let words = words.strip_prefix("sql parser error: ").unwrap_or(&words);
-            usage(format!("this is not SQL that is understood: {words}"))
+            usage(format!("invalid SQL: {words}"))
         }
         // Most of these say so themselves.
         DataFusionError::NotImplemented(words) if words.contains("upport") => usage(words.clone()),
@@ -89,10 +89,9 @@ pub(super) fn from_query(error: &DataFusionError) -> Failure {
         | DataFusionError::Substrait(words) => usage(words.clone()),
         DataFusionError::SchemaError(schema, _) => usage(schema.to_string()),
         DataFusionError::ArrowError(arrow, _) => from_arrow(arrow),
-        DataFusionError::ResourcesExhausted(words) => Failure::new(
-            FailureKind::Full,
-            format!("the query needs more than it may take: {words}"),
-        ),
+        DataFusionError::ResourcesExhausted(words) => {
+            Failure::new(FailureKind::Full, format!("the query exceeds its memory limit: {words}"))
+        }
         DataFusionError::ParquetError(parquet) => {
             Failure::new(FailureKind::Damaged, format!("a stored table cannot be read: {parquet}"))
         }
@@ -107,7 +106,7 @@ pub(super) fn from_query(error: &DataFusionError) -> Failure {
         ),
         DataFusionError::Internal(words) => Failure::new(
             FailureKind::Other,
-            format!("the query engine met what it did not expect: {words}"),
+            format!("unexpected error of the query engine: {words}"),
         ),
         other => Failure::new(FailureKind::Other, other.strip_backtrace()),
     }
@@ -118,7 +117,7 @@ fn from_arrow(error: &ArrowError) -> Failure {
     if let ArrowError::InvalidArgumentError(words) = error
         && words.contains("non UTF-8 data")
     {
-        let what = "bytes that are not UTF-8 text were used as text, which payload, header and data seldom are: \
+        let what = "payload, header and data are binary and seldom valid UTF-8 text: \
                     octet_length(payload) counts bytes, encode(payload, 'hex') shows them, and \
                     payload = X'00ff' compares them";
         return Failure::new(FailureKind::Usage, what);

@@ -106,7 +106,7 @@ where
 }
 
 fn unsendable(error: ArrowError) -> Failure {
-    Failure::caused_by(FailureKind::Other, "a result cannot be put on the wire", error)
+    Failure::caused_by(FailureKind::Other, "cannot encode the result", error)
 }
 
 /// The batch with the types it has on the wire.
@@ -143,8 +143,8 @@ fn cut(batch: &RecordBatch) -> Result<Vec<Range<usize>>, Failure> {
             return Err(Failure::new(
                 FailureKind::Usage,
                 format!(
-                    "one row of the answer takes {size} bytes and {MAX_ROW_BYTES} can be sent: \
-                     select fewer columns, or a part of the long ones"
+                    "one row of the answer has {size} bytes; at most {MAX_ROW_BYTES} can be sent: \
+                     select fewer columns, or parts of the long ones"
                 ),
             ));
         }

@@ -20,7 +20,7 @@ pub(super) fn text(store: &Store, cache: &Cache) -> String {
         &mut text,
         "counter",
         "capstan_store_requests_total",
-        "Requests sent to the store since the start, those that failed too.",
+        "Requests sent to the store since the start, including failed ones.",
         kinds.map(|(kind, many)| (format!("{{kind=\"{kind}\"}}"), many.to_string())),
     );
     let directions = [("read", requests.bytes_read), ("written", requests.bytes_written)];
@@ -36,7 +36,7 @@ pub(super) fn text(store: &Store, cache: &Cache) -> String {
         &mut text,
         "counter",
         "capstan_store_cost_usd_total",
-        "What these requests cost by the prices that are set, US dollars.",
+        "Cost of these requests in US dollars, by the configured prices.",
         [(String::new(), usd.to_string())],
     );
     cache_text(&mut text, &cache.counts());
@@ -54,8 +54,8 @@ fn cache_text(text: &mut String, counts: &CacheCounts) {
         text,
         "counter",
         "capstan_cache_pieces_total",
-        "Pages, blocks and index layers that were wanted since the start, by where they were: in memory, on the \
-         cache's disk, on their way for somebody else, in the store alone.",
+        "Requested pages, blocks and index layers since the start, by source: memory cache, disk \
+         cache, in flight for another request, store (a miss).",
         pieces.map(|(place, many)| (format!("{{from=\"{place}\"}}"), many.to_string())),
     );
     let faults = [("corrupt", counts.corrupt), ("failed", counts.failed)];
@@ -63,7 +63,7 @@ fn cache_text(text: &mut String, counts: &CacheCounts) {
         text,
         "counter",
         "capstan_cache_faults_total",
-        "Files of the cache that did not hold what was written, and that could not be read or written, since \
+        "Cache files that were damaged, and cache files that could not be read or written, since \
          the start.",
         faults.map(|(what, many)| (format!("{{what=\"{what}\"}}"), many.to_string())),
     );
@@ -72,7 +72,7 @@ fn cache_text(text: &mut String, counts: &CacheCounts) {
         text,
         "gauge",
         "capstan_cache_bytes",
-        "Bytes that the cache keeps.",
+        "Size of the cache in bytes.",
         bytes.map(|(place, bytes)| (format!("{{in=\"{place}\"}}"), bytes.to_string())),
     );
 }

@@ -48,7 +48,7 @@ impl Parameters {
             let name = decode(name, true)?;
             let known = known.iter().find(|of| of.name() == name).copied().ok_or_else(|| {
                 let names: Vec<&str> = known.iter().map(|of| of.name()).collect();
-                usage(format!("'{name}' is not known; known are {}", names.join(", ")))
+                usage(format!("unknown parameter '{name}'; known are {}", names.join(", ")))
             })?;
             let value = decode(value, !matches!(&*name, "from" | "to"))?;
             let pieces: Vec<&str> = match known {
@@ -56,7 +56,7 @@ impl Parameters {
                 Known::Several(_) => value.split(',').map(str::trim).collect(),
             };
             if pieces.iter().any(|piece| piece.is_empty()) {
-                return Err(usage(format!("'{name}' has no value: leave it out, or give it one")));
+                return Err(usage(format!("'{name}' has no value: omit it or give it a value")));
             }
             let twice = values.iter().any(|(name, _)| *name == known.name());
             if twice && matches!(known, Known::One(_)) {
@@ -64,7 +64,7 @@ impl Parameters {
             }
             values.extend(pieces.into_iter().map(|piece| (known.name(), piece.to_owned())));
             if values.len() > MAX_NAMED {
-                return Err(usage(format!("more than {MAX_NAMED} values are asked for")));
+                return Err(usage(format!("more than {MAX_NAMED} values")));
             }
         }
         Ok(Parameters { values })
@@ -159,7 +159,7 @@ mod tests {
             ("order=", "'order' has no value"),
             ("from=", "'from' has no value"),
             ("order=a&order=a", "'order' is given twice"),
-            ("Ip=a", "'Ip' is not known; known are from, order, ip"),
+            ("Ip=a", "unknown parameter 'Ip'; known are from, order, ip"),
             ("=a", "'' is not known"),
             ("%69p=", "'ip' has no value"),
             ("ip=%zz", "%zz"),

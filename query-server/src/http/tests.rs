@@ -91,7 +91,7 @@ async fn what_is_wrong_with_a_request_is_said_in_json() {
         ("/api/v1/status?from=x", "400", "'x'"),
         ("/api/v1/status?from=", "400", "'from' has no value"),
         ("/api/v1/status?ip=10.0.0.1", "400", "known are from, to"),
-        ("/api/v1/nothing", "404", "nothing at this address"),
+        ("/api/v1/nothing", "404", "not found: no such path"),
     ] {
         let (head, body) = ask(&view, target).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");

@@ -70,7 +70,7 @@ impl Hosts {
         let wrong = |words: &str| Refusal {
             status: StatusCode::BAD_REQUEST,
             words: words.to_owned(),
-            hint: "name the server once, in Host or :authority",
+            hint: "set Host or :authority once",
         };
         let mut named = Vec::new();
         for value in headers.get_all(header::HOST) {

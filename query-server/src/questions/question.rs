@@ -26,35 +26,36 @@ pub(super) enum Why {
 impl Why {
     pub(super) fn failure(self) -> Failure {
         let (kind, what) = match self {
-            Why::Left => (FailureKind::Interrupted, "nobody waits for this answer".to_owned()),
+            Why::Left => (FailureKind::Interrupted, "the client has disconnected".to_owned()),
             Why::Deadline(limit) => (
                 FailureKind::Full,
                 format!(
-                    "the query was stopped after {} seconds, which is the most: ask about less, \
-                     or give questions more with --query-seconds",
+                    "the query was stopped at its time limit of {} seconds: select less, or raise \
+                     --query-seconds",
                     limit.as_secs_f64()
                 ),
             ),
             Why::NotTaken(limit) => (
                 FailureKind::Full,
                 format!(
-                    "the query was stopped because its rows were not taken for {} seconds; \
-                     --query-seconds gives more",
+                    "the query was stopped because the client took no rows for {} seconds; \
+                     --query-seconds raises the limit",
                     limit.as_secs_f64()
                 ),
             ),
             Why::Memory { held, budget } => (
                 FailureKind::Full,
                 format!(
-                    "the query needs more than it may take: it held {} MiB when the {} MiB that \
-                     all questions share were in use; ask about less, or give more with --memory",
+                    "the query exceeds its memory limit: it used {} MiB when all {} MiB of the \
+                     shared budget were in use; select less, or raise --memory",
                     held >> 20,
                     budget >> 20
                 ),
             ),
-            Why::Ending => {
-                (FailureKind::Unavailable, "the server ends: the answer is cut off".to_owned())
-            }
+            Why::Ending => (
+                FailureKind::Unavailable,
+                "the server is shutting down: the answer is incomplete".to_owned(),
+            ),
         };
         Failure::new(kind, what)
     }

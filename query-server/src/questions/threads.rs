@@ -242,7 +242,7 @@ impl Shared {
             if held > 0 && question.stop(Why::Memory { held, budget }) {
                 tracing::warn!(
                     refused = held,
-                    "a query would not stop taking memory: its threads and what they hold stay \
+                    "a query does not stop allocating memory: its threads and their memory remain \
                      until the process ends"
                 );
             }
@@ -335,7 +335,7 @@ fn give_back(slot: Slot) {
 }
 
 fn no_threads(error: std::io::Error) -> Failure {
-    let what = "no thread can be started for this query: ask again later";
+    let what = "cannot start a thread for this query: retry later";
     Failure::caused_by(FailureKind::Unavailable, what, error)
 }
 

@@ -108,7 +108,7 @@ impl ScalarUDFImpl for OctetLength {
         match of {
             [DataType::Null] => Ok(DataType::Int64),
             [of] if of.is_string() || of.is_binary() => Ok(DataType::Int64),
-            _ => Err(usage("octet_length(…) takes one text, or bytes such as payload")),
+            _ => Err(usage("octet_length(…) needs one text or binary value, such as payload")),
         }
     }
 
@@ -145,9 +145,9 @@ impl ScalarUDFImpl for Marker {
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
         Err(usage(format!(
-            "{}(…) is decided by the index: write it in WHERE over packets, flows or flow_parts, \
-             alone or joined by AND; by OR and NOT only with host, port and comparisons of \
-             protocol, vlan or ip_protocol with a value",
+            "{}(…) needs the index: use it in WHERE over packets, flows or flow_parts, alone or \
+             joined by AND; by OR and NOT only with host, port and comparisons of protocol, vlan \
+             or ip_protocol with a value",
             self.name
         )))
     }
@@ -183,7 +183,9 @@ fn host(value: &ScalarValue) -> Result<FlowFilter> {
     };
     match text.parse::<Address>() {
         // Packets without addresses have this one, so it is not in the index.
-        Ok(Address::NONE) => Err(usage("host('::') cannot be asked: '::' is no address of a host")),
+        Ok(Address::NONE) => {
+            Err(usage("host('::') is not supported: '::' is not the address of a host"))
+        }
         Ok(address) => Ok(FlowFilter::host(address)),
         Err(_) => Err(usage(format!("host(…): '{text}' is not an IP address"))),
     }

@@ -96,7 +96,7 @@ pub(crate) fn left_out(
         named.push(&more);
     }
     let what = format!(
-        "{what} is without what cannot be read, and has all else: {}; capstan verify says more",
+        "{what} lacks unreadable data and has everything else: {}; run capstan verify for details",
         named.join("; ")
     );
     Some(Failure::new(kind, what))

@@ -99,7 +99,8 @@ impl OpenSegment {
         let (_, known) = self.entry.object(layer)?;
         let Some(extents) = self.extents(layer, ranges) else {
             let what = format!(
-                "segment {}: what is wanted of its {} layer of {} bytes is no row of whole pages or blocks",
+                "segment {}: the requested range of its {} layer of {} bytes is not a sequence of \
+                 whole pages or blocks",
                 self.entry.name,
                 layer.name(),
                 known.bytes

@@ -67,11 +67,12 @@ impl PinnedView {
                     if !shared.was_refused.swap(true, Ordering::Relaxed) {
                         tracing::warn!(
                             %failure,
-                            "what long answers read cannot be leased: it is kept for an hour and no longer"
+                            "no permission for leases: objects that long answers read are kept \
+                             for an hour only"
                         );
                     }
                 }
-                Err(failure) => tracing::warn!(%failure, "what a long answer reads is not leased"),
+                Err(failure) => tracing::warn!(%failure, "cannot take a lease for a long answer"),
                 Ok(()) => {}
             }
         });
@@ -86,8 +87,8 @@ impl PinnedView {
             return failure;
         }
         let what = format!(
-            "removed while it was being read: this answer began {} minutes ago and what it reads could not be \
-             leased; ask again",
+            "an object was removed during the answer: the answer began {} minutes ago and had no \
+             lease; retry",
             long.as_secs() / 60
         );
         Failure::caused_by(FailureKind::NotFound, what, failure)
@@ -188,7 +189,11 @@ mod tests {
         let young = view.begin();
         assert_eq!(young.explain(missing()).to_string(), "x is not there");
         let old = PinnedView::of(Arc::clone(&view), Duration::ZERO);
-        assert!(old.explain(missing()).to_string().starts_with("removed while it was being read"));
+        assert!(
+            old.explain(missing())
+                .to_string()
+                .starts_with("an object was removed during the answer")
+        );
         let damaged = old.explain(Failure::new(FailureKind::Damaged, "y is damaged"));
         assert_eq!(damaged.to_string(), "y is damaged");
         old.holds.store(true, Ordering::Relaxed);

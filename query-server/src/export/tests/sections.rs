@@ -124,7 +124,10 @@ async fn sections_of_one_source_are_sections_of_the_file() {
                     assert!(section.has(*code, &text), "{code} {text}: {:?}", section.options);
                 }
                 assert!(
-                    section.options.iter().any(|(_, text)| text.starts_with("all of the window"))
+                    section
+                        .options
+                        .iter()
+                        .any(|(_, text)| text.starts_with("complete coverage of the window"))
                 );
                 // Which later sections there are is not known while the first segment is read: then
                 // the first section describes their interfaces, too.

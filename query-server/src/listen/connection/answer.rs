@@ -45,7 +45,7 @@ impl Slot {
         };
         let stalled = kept.ready_since.is_some_and(|since| now.duration_since(since) >= patience);
         if stalled && kept.body.is_some() {
-            tracing::warn!("an answer is given up: for {patience:?} its client took nothing of it");
+            tracing::warn!("answer aborted: its client read nothing for {patience:?}");
             kept.body = None;
             kept.rest = Bytes::new();
             kept.given_up = true;
@@ -86,7 +86,7 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
         let mut kept = self.kept();
         if kept.given_up {
-            return Poll::Ready(Some(Err("nothing was taken of this answer for too long".into())));
+            return Poll::Ready(Some(Err("the client did not read the answer in time".into())));
         }
         if kept.rest.is_empty() {
             let Some((body, _)) = &mut kept.body else { return Poll::Ready(None) };
@@ -159,7 +159,7 @@ impl HttpBody for Request {
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         match waiting.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Some(Err("the request does not go on".into()))),
+            Poll::Ready(()) => Poll::Ready(Some(Err("the request stalled".into()))),
         }
     }
 

@@ -142,7 +142,9 @@ pub(super) fn check(name: &str, made: Made, args: &ScalarFunctionArgs) -> Result
             continue;
         }
         if !steps && planning::is_left(bytes) {
-            return Err(usage(format!("{name}(…) makes {bytes} bytes: not beforehand")));
+            return Err(usage(format!(
+                "{name}(…) makes {bytes} bytes: not computed at planning time"
+            )));
         }
         if bytes > one && steps {
             return Err(usage(format!(
@@ -152,7 +154,7 @@ pub(super) fn check(name: &str, made: Made, args: &ScalarFunctionArgs) -> Result
         }
         if bytes > one {
             return Err(usage(format!(
-                "{name}(…) would make one value of up to {bytes} bytes, and {one} are allowed"
+                "{name}(…) would make a value of up to {bytes} bytes; the limit is {one}"
             )));
         }
     }
@@ -179,8 +181,8 @@ pub(super) fn check(name: &str, made: Made, args: &ScalarFunctionArgs) -> Result
     let room = account::room();
     if usize::try_from(sum).unwrap_or(usize::MAX) > room {
         let what = format!(
-            "the query needs more than it may take: {name}(…) would make up to {sum} bytes where \
-             {room} are left; ask about less, or give more with --memory"
+            "the query exceeds its memory limit: {name}(…) would make up to {sum} bytes, and \
+             {room} are free; select less, or raise --memory"
         );
         return Err(DataFusionError::External(Box::new(Failure::new(FailureKind::Full, what))));
     }

@@ -75,7 +75,7 @@ impl ScalarUDFImpl for NumberText {
         let longest = longest(&array);
         if longest > MOST {
             let what =
-                format!("a text of {longest} bytes is no number: at most {MOST} are read as one");
+                format!("a text of {longest} bytes is too long for a number: the limit is {MOST}");
             return Err(usage(&what));
         }
         Ok(value)

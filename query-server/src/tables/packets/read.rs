@@ -102,7 +102,7 @@ fn reserve(memory: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
     memory.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|error| {
         Failure::new(
             FailureKind::Full,
-            format!("the query needs more than it may take: {}", error.strip_backtrace()),
+            format!("the query exceeds its memory limit: {}", error.strip_backtrace()),
         )
     })
 }

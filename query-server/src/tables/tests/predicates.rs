@@ -157,15 +157,15 @@ async fn what_cannot_be_asked_is_refused_with_words() {
     let tables = tables(&store(given).await);
     for (sql, words) in [
         ("SELECT * FROM packets WHERE host('example.org')", "not an IP address"),
-        ("SELECT * FROM packets WHERE host('::')", "no address of a host"),
+        ("SELECT * FROM packets WHERE host('::')", "not the address of a host"),
         ("SELECT * FROM packets WHERE host(source_ip)", "takes one value"),
         ("SELECT * FROM packets WHERE host(NULL)", "as text"),
         ("SELECT * FROM packets WHERE port(65536)", "not a port"),
         ("SELECT * FROM flows WHERE port(-1)", "not a port"),
-        ("SELECT host('10.0.0.5') FROM packets", "write it in WHERE"),
-        ("SELECT * FROM packets WHERE host('10.0.0.5') OR length > 60", "write it in WHERE"),
-        ("SELECT * FROM segments WHERE port(53)", "write it in WHERE"),
-        ("SELECT count(*) FROM flows WHERE host('10.0.0.5') OR bytes > 60", "write it in WHERE"),
+        ("SELECT host('10.0.0.5') FROM packets", "use it in WHERE"),
+        ("SELECT * FROM packets WHERE host('10.0.0.5') OR length > 60", "use it in WHERE"),
+        ("SELECT * FROM segments WHERE port(53)", "use it in WHERE"),
+        ("SELECT count(*) FROM flows WHERE host('10.0.0.5') OR bytes > 60", "use it in WHERE"),
     ] {
         let (kind, found) = refused(&tables, sql).await;
         assert_eq!(kind, FailureKind::Usage, "{sql}: {found}");
