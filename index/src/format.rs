@@ -181,7 +181,7 @@ pub(crate) fn read_varint(bytes: &mut &[u8]) -> Result<u32, IndexError> {
     let mut value = 0u64;
     for shift in (0..35).step_by(7) {
         let (&byte, rest) =
-            bytes.split_first().ok_or(IndexError::Damaged("a length is cut short"))?;
+            bytes.split_first().ok_or(IndexError::Damaged("a length is truncated"))?;
         *bytes = rest;
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {

@@ -176,7 +176,9 @@ impl Cache {
         }
         let bytes: Option<Vec<Bytes>> =
             ranges.iter().map(|range| found.range(object, range)).collect();
-        let short = || Failure::new(FailureKind::Damaged, "it is shorter than was committed");
+        let short = || {
+            Failure::new(FailureKind::Damaged, "the object is shorter than the committed length")
+        };
         Ok(Read { bytes: bytes.ok_or_else(short)?, fetched })
     }
 
@@ -332,7 +334,7 @@ async fn fetch(
     let came = tokio::select! {
         came = bytes => Arc::new(came?),
         () = fetching.abandoned() => {
-            return Err(Failure::new(FailureKind::Interrupted, "nobody waits any more"));
+            return Err(Failure::new(FailureKind::Interrupted, "all waiting requests were cancelled"));
         }
     };
     shared.keep(keep, &extents, &came);

@@ -324,7 +324,7 @@ impl Store {
                 None if tried.kind() == FailureKind::AlreadyThere => {
                     let what = waiting.what();
                     Tried::broken_off(format!(
-                        "{what}: it cannot be told who has the name; try again"
+                        "{what}: cannot tell which process created the name; retry"
                     ))
                 }
                 None => tried,
@@ -422,7 +422,7 @@ impl Store {
             tracing::debug!(%failure, "{path} stays");
         }
         made.map(|object| object.modified).ok_or_else(|| {
-            let what = format!("{path} was made in {} and is not there", self.place);
+            let what = format!("{path} was created in {} and does not exist", self.place);
             Failure::new(FailureKind::Unavailable, what)
         })
     }
@@ -491,10 +491,8 @@ impl Store {
 
 /// The name is taken but the object does not exist: its writer has not finished.
 fn not_there_yet() -> Error {
-    let source = std::io::Error::new(
-        std::io::ErrorKind::TimedOut,
-        "the name is taken by a write that has not finished",
-    );
+    let source =
+        std::io::Error::new(std::io::ErrorKind::TimedOut, "an unfinished write has the name");
     Error::Generic { store: "store", source: source.into() }
 }
 

@@ -84,10 +84,10 @@ fn what_a_crash_left_is_listed_and_no_harm() {
     std::fs::create_dir_all(&left).expect("it is ours");
     std::fs::write(left.join("body"), "half").expect("it is ours");
     let text = answer(&mut over(&store, "verify"));
-    assert!(text.contains("note") && text.contains("no commit names"), "{text}");
+    assert!(text.contains("note") && text.contains("orphan of 4 bytes"), "{text}");
     assert!(text.contains("1 object, 4 B"), "{text}");
     let early = ["--to", "2023-11-15T00:00:00Z", "--from", "2023-11-14"];
     assert!(answer(over(&store, "verify").args(early)).contains("0 segments, 0 objects"));
     fails(over(&store, "verify").args(["--from", "x"]), 2, &["'x' is not a time"]);
-    fails(&mut over(Path::new("/nowhere"), "verify"), 3, &["there is no store at /nowhere"]);
+    fails(&mut over(Path::new("/nowhere"), "verify"), 3, &["no store at /nowhere"]);
 }

@@ -231,7 +231,8 @@ impl Disk {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 *locked(&self.rests_until) = Some(Instant::now() + REST);
                 let folder = self.folder.display();
-                tracing::warn!(%error, "the cache cannot write in {folder}, and rests for a minute");
+                tracing::warn!(%error, "the disk cache cannot write to {folder}, and pauses for a \
+                                        minute");
             }
         }
     }

@@ -63,7 +63,7 @@ impl Base {
                 if again.value.version > 0 {
                     return Ok(Base::of(again));
                 }
-                let what = "the roots of the catalog are gone".to_owned();
+                let what = "all roots of the catalog are missing".to_owned();
                 let gap = Gap::new(&names::roots(), GapKind::Missing, About::AnyTime, what);
                 let newer = Newer { version: u64::MAX, wide: newest_wide(store).await? };
                 Ok(Base { root: none, newer: Some(newer), gap: Some(gap), note: None })
@@ -107,7 +107,7 @@ impl Base {
         let newer = Some(Newer { version: newest, wide: newest_wide(store).await? });
         let what = match version {
             0 => format!("{what}, and no older root can be read"),
-            _ => format!("{what}: version {version} is used, and the logs after it"),
+            _ => format!("{what}: using version {version} and the logs after it"),
         };
         if worst == FailureKind::Damaged && version > 0 && version + 1 == newest {
             return Ok(Base { newer, note: Some(what), ..Base::of(root) });

@@ -70,7 +70,7 @@ struct Kept {
 }
 
 fn failed(error: std::io::Error) -> Failure {
-    Failure::io("a temporary file for what the catalog says cannot be used", error)
+    Failure::io("cannot use a temporary file for catalog facts", error)
 }
 
 impl<T: Serialize + DeserializeOwned> BySlot<T> {
@@ -208,11 +208,7 @@ impl BySlot<Logged> {
 fn read_lines<T: DeserializeOwned>(lines: &[u8], into: &mut Vec<T>) -> Result<(), Failure> {
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let read = serde_json::from_slice(line).map_err(|error| {
-            Failure::caused_by(
-                FailureKind::Other,
-                "a temporary file is not what was written",
-                error,
-            )
+            Failure::caused_by(FailureKind::Other, "a temporary file is damaged", error)
         })?;
         into.push(read);
     }

@@ -44,7 +44,7 @@ pub enum Problem {
         object: String,
     },
     /// An entry whose hash of the previous entry does not match the stored bytes.
-    #[error("{before} or {object} was changed: the second does not follow from the first")]
+    #[error("{before} or {object} was changed: the hash of the first is not the one in the second")]
     Broken {
         /// The later entry.
         object: String,
@@ -52,7 +52,7 @@ pub enum Problem {
         before: String,
     },
     /// A log whose writer is not registered.
-    #[error("{object} has no writer: its log is read, but not who wrote it")]
+    #[error("{object} has no writer object: its log is readable, its writer is unknown")]
     NoWriter {
         /// The log's first commit.
         object: String,

@@ -290,10 +290,10 @@ pub enum EntryError {
     #[error("it cannot be read")]
     Unreadable(#[source] Arc<serde_json::Error>),
     /// Written by a newer version.
-    #[error("it has format {0}, and this version knows up to {FORMAT}")]
+    #[error("unknown format {0}: this version supports up to {FORMAT}")]
     TooNew(u32),
     /// The object has the identity of another one.
-    #[error("it says that it is {0}")]
+    #[error("it contains the name {0}")]
     Misnamed(String),
     /// The entry contradicts itself.
     #[error("segment '{segment}': {what}")]
@@ -356,16 +356,16 @@ pub(crate) fn check_segments(draft: &CommitDraft) -> Result<(), EntryError> {
             return wrong("two segments have this name");
         }
         if segment.first_ordinal > segment.last_ordinal {
-            return wrong("its ordinals are upside down");
+            return wrong("its last ordinal is lower than its first");
         }
         if segment.packets > (segment.last_ordinal - segment.first_ordinal).saturating_add(1) {
-            return wrong("it has more packets than ordinals");
+            return wrong("it has more packets than its range of ordinals");
         }
         if segment.first.is_some() != segment.last.is_some() || segment.first > segment.last {
-            return wrong("its times are upside down");
+            return wrong("its last time is before its first");
         }
         if !segment.hours.is_empty() && !segment.hours.contains(&segment.hour) {
-            return wrong("its hours leave out the one it lies in");
+            return wrong("its list of hours lacks its own hour");
         }
         if segment.layer(Layer::Index).is_none() {
             return wrong("it has no index layer");

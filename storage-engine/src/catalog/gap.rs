@@ -142,7 +142,7 @@ impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
         match self.about {
-            About::AnyTime => f.write_str(" (of which times cannot be told)"),
+            About::AnyTime => f.write_str(" (times unknown)"),
             About::NoTime => f.write_str(" (packets without a time)"),
             About::Times(TimeRange { start, end }) => write!(f, " ({start} to {end})"),
         }

@@ -124,7 +124,7 @@ impl Lease {
         self.next += 1;
         store.put_new(&path, Vec::new()).await?;
         let made = store.head(&path).await?.map(|object| object.modified).ok_or_else(|| {
-            let what = format!("{path} was made in {} and is not there", store.place());
+            let what = format!("{path} was created in {} and does not exist", store.place());
             Failure::new(FailureKind::Unavailable, what)
         })?;
         let follows = self.newest.is_some_and(|newest| follows(made, newest));
@@ -148,8 +148,8 @@ impl Lease {
 
     fn too_late(&self) -> Failure {
         let what = format!(
-            "what is read is older than {} minutes, as of version {} of the root of {}, and some of it may be \
-             removed: ask again",
+            "the view is older than {} minutes (version {} of the root of {}), and some of its \
+             objects may be removed: retry",
             (self.grace / 2).as_secs() / 60,
             self.root,
             self.store.place()
@@ -167,7 +167,7 @@ impl Lease {
         for number in self.made.drain(..many) {
             let path = names::lease(&self.reader, self.root, number);
             if let Err(failure) = self.store.delete(&path).await {
-                tracing::debug!(%failure, "a lease stays until it ends");
+                tracing::debug!(%failure, "cannot delete a lease; it stays until it expires");
             }
         }
     }

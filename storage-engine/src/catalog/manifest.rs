@@ -431,18 +431,21 @@ mod tests {
             change(&mut manifest);
             manifest.check(&first).expect_err("broken").0
         };
-        assert!(bad(|m| m.slot = TimeSlot::Wide).contains("another slot"));
-        assert!(bad(|m| m.version = 5).contains("follow"));
+        assert!(bad(|m| m.slot = TimeSlot::Wide).contains("the slot of a manifest changed"));
+        assert!(bad(|m| m.version = 5).contains("not consecutive"));
         assert!(bad(|m| m.epoch = 0).contains("older epoch"));
-        assert!(bad(|m| m.contributors.clear()).contains("is gone"));
-        assert!(bad(|m| m.contributors[0].next = 1).contains("taken back"));
-        assert!(bad(|m| m.contributors[0].recorder = RecorderId(9)).contains("another one"));
+        assert!(bad(|m| m.contributors.clear()).contains("lacks a contributor"));
+        assert!(bad(|m| m.contributors[0].next = 1).contains("decreased"));
+        assert!(bad(|m| m.contributors[0].recorder = RecorderId(9)).contains("was replaced"));
         assert!(bad(|m| m.contributors.push(m.contributors[0].clone())).contains("twice"));
-        assert!(bad(|m| m.held.facts[0].by = 7).contains("nobody"));
+        assert!(bad(|m| m.held.facts[0].by = 7).contains("no contributor"));
         assert!(bad(|m| m.held.commits.push(m.held.commits[0].clone())).contains("twice"));
-        assert!(bad(|m| m.held.facts[0].seq = 9).contains("no commit"));
+        assert!(bad(|m| m.held.facts[0].seq = 9).contains("a commit that the manifest lacks"));
         assert!(bad(|m| m.contributors[0].next = 2).contains("does not count"));
-        assert!(bad(|m| m.held = Facts::default()).contains("facts are gone"));
+        assert!(
+            bad(|m| m.held = Facts::default())
+                .contains("a manifest lacks facts of its predecessor")
+        );
         let with = |of: &Manifest, last: u8| {
             let (name, sha256, holds) = (String::new(), String::new(), Holds::Segments);
             let part = Part { name, bytes: 1, sha256, facts: 1, holds, span: None };

@@ -172,7 +172,7 @@ impl Recorder {
                 }
             }
             if self.chain.next() == 0 && content.note.is_empty() {
-                content.note = format!("goes on from a log that was {}", silent::NOTE);
+                content.note = format!("continues a log that was {}", silent::NOTE);
             }
         }
         let wrong = |error: EntryError| {
@@ -233,12 +233,12 @@ impl Recorder {
         let place = self.store.place();
         match note {
             Some(note) if note == silent::NOTE || note.starts_with(succession::NOTE) => format!(
-                "generation {generation} of recorder {recorder} in {place} was {note}: this process was paused or cut off \
-                 from the store, and commits nothing more"
+                "generation {generation} of recorder {recorder} in {place} was {note}: this \
+                 process was paused or cut off from the store, and stops committing"
             ),
             _ => format!(
-                "another process writes the log of recorder {recorder} generation {generation} in {place}: this one stops \
-                 committing; start it again for a generation of its own"
+                "another process writes the log of recorder {recorder} generation {generation} in \
+                 {place}: this process stops committing; restart it to get its own generation"
             ),
         }
     }
@@ -253,8 +253,8 @@ impl Recorder {
             self.pending = Some(self.next(pending.draft)?);
         }
         tracing::warn!(
-            "nothing was committed for a day, and generation {before} of recorder {recorder} was ended meanwhile: \
-             going on as generation {}, and nothing is lost",
+            "generation {before} of recorder {recorder} was ended after a day without a commit: \
+             continuing as generation {}, and nothing is lost",
             self.generation()
         );
         Ok(())
@@ -293,7 +293,7 @@ async fn register_as(
     if generation > Generation::MAX {
         return Err(Failure::new(
             FailureKind::Full,
-            format!("recorder {recorder} has used up its generations: give it another id"),
+            format!("recorder {recorder} has reached the maximum generation: give it another id"),
         ));
     }
     let writer = Writer {

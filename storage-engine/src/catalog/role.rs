@@ -76,7 +76,7 @@ pub async fn run_rollup(store: Store, holder: String, every: Duration, stop: imp
         match outcome {
             Ok(None) => {}
             Ok(Some(by)) => {
-                tracing::info!(%by, "another one rolls up now");
+                tracing::info!(%by, "another process took over the rollup");
                 role = None;
                 before = Observation::default();
             }

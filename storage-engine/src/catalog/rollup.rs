@@ -375,7 +375,7 @@ impl Rollup {
     async fn unmark(&self, open: &BTreeSet<GenerationId>) {
         for of in self.ended().filter(|owner| open.contains(owner)) {
             if let Err(failure) = self.store.delete(&names::open(of)).await {
-                tracing::debug!(%failure, "the name of an ended log stays");
+                tracing::debug!(%failure, "cannot delete the open mark of an ended log");
             }
         }
     }
@@ -444,7 +444,7 @@ async fn roll_up(
         None => versions::newest_manifest(store, slot, named).await?,
     };
     if before.value.version < named {
-        let what = format!("what commits say of {slot} cannot be rolled up: capstan repair helps");
+        let what = format!("cannot roll up the facts of {slot}: run capstan repair");
         return Err(Failure::caused_by(FailureKind::Damaged, what, versions::gone(slot, named)));
     }
     loop {

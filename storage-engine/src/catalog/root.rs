@@ -470,7 +470,7 @@ mod tests {
             change(&mut root);
             root.check(&before).expect_err("broken").0
         };
-        assert!(bad(|root| root.version += 1).contains("follow"));
+        assert!(bad(|root| root.version += 1).contains("root versions"));
         assert!(bad(|root| root.epoch += 2).contains("epochs"));
         assert!(
             bad(|root| {

@@ -316,7 +316,7 @@ impl Read {
     /// Stands in for a manifest that existed and is gone.
     fn gone(slot: TimeSlot) -> Read {
         let path = names::slot(slot);
-        let what = format!("{path} is missing: no version of its manifest is there");
+        let what = format!("{path} is missing: its manifest has no version");
         let gap = Gap::new(&path, GapKind::Missing, About::slot(slot), what);
         Read::of(Manifest::empty(slot), Some(gap))
     }
@@ -342,7 +342,7 @@ impl Read {
                 About::Times(TimeRange { start: first, end: Time(last.0.saturating_add(1)) })
             };
             let about = part.span.map_or(About::slot(slot), times);
-            let what = format!("{}, and {} facts with it", with_causes(&failure), part.facts);
+            let what = format!("{}; it hides {} facts", with_causes(&failure), part.facts);
             let gap = Some(Gap::new(&path, kind, about, what));
             Ok(Arc::new(Loaded { gap, ..Loaded::default() }))
         };
@@ -364,7 +364,7 @@ impl Loaded {
         Loaded {
             facts: known.collect(),
             gap: (hidden > 0).then(|| {
-                let what = format!("{path} names nobody for {hidden} of its facts");
+                let what = format!("{path} lacks the contributors of {hidden} of its facts");
                 Gap::new(path, GapKind::Damaged, About::slot(manifest.slot), what)
             }),
         }

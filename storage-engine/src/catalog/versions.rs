@@ -62,7 +62,8 @@ fn unreadable(path: &Path, error: checked::Unpacked) -> Failure {
 }
 
 fn broken(path: &Path, error: Broken) -> Failure {
-    let what = format!("{path} must not be written: this is a fault of Capstan");
+    let what =
+        format!("{path} violates an invariant and was not written: this is a bug in Capstan");
     Failure::caused_by(FailureKind::Other, what, error)
 }
 
@@ -112,7 +113,7 @@ fn check_name(path: &Path, is_right: bool) -> Result<(), Failure> {
     if is_right {
         return Ok(());
     }
-    Err(Failure::new(FailureKind::Damaged, format!("{path} says that it is another one")))
+    Err(Failure::new(FailureKind::Damaged, format!("{path} contains another name")))
 }
 
 /// The newest root. `known` is one that was read before.
@@ -191,7 +192,7 @@ async fn listed_root(store: &Store) -> Result<Versioned<Root>, Failure> {
     let none = || Versioned { value: Root::empty(), sha256: String::new() };
     let Some((version, _)) = listed_roots(store).await?.pop() else { return Ok(none()) };
     read_root(store, version).await?.ok_or_else(|| {
-        let what = format!("{} was listed and is not there", names::root(version));
+        let what = format!("{} is listed but does not exist", names::root(version));
         Failure::new(FailureKind::Unavailable, what)
     })
 }
@@ -264,7 +265,7 @@ pub(crate) async fn newest_manifest(
         newest = read_manifest(store, slot, version).await?;
     }
     let mut newest = newest.ok_or_else(|| {
-        let what = format!("{} was listed and is not there", names::manifest(slot, version));
+        let what = format!("{} is listed but does not exist", names::manifest(slot, version));
         Failure::new(FailureKind::Unavailable, what)
     })?;
     while let Some(next) =
@@ -319,7 +320,7 @@ pub(crate) async fn read_part(
     let read = checked::unpack(&bytes, manifest::FORMAT);
     let is_newer = matches!(read, Err(checked::Unpacked::TooNew { .. }));
     if sha256_hex(&bytes) != part.sha256 && !is_newer {
-        let what = format!("{path} is damaged: its bytes are not those that were written");
+        let what = format!("{path} is damaged: its checksum differs");
         return Err(Failure::new(FailureKind::Damaged, what));
     }
     read.map_err(|error| unreadable(&path, error))

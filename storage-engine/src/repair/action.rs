@@ -105,7 +105,7 @@ impl fmt::Display for Action {
             }
             Action::Root { version, from: 0, logs } => write!(
                 f,
-                "{}: written, as no root can be read; {} {} named again",
+                "{}: written, because no root is readable; {} {} added again",
                 names::root(*version),
                 count(*logs, "log"),
                 agree(*logs, "is", "are")
@@ -130,30 +130,31 @@ impl fmt::Display for Action {
                 }
             }
             Action::Removed(object) => {
-                write!(f, "{object}: removed, as another one is in its place")
+                write!(f, "{object}: removed, because its replacement exists")
             }
             Action::Needless(commit) => {
-                write!(f, "{commit}: removed: it is damaged, and what it said is rolled up")
+                write!(f, "{commit}: damaged commit removed: its facts are rolled up")
             }
             Action::Writer(of) => {
                 write!(f, "{}: written again", names::writer(*of))
             }
             Action::NoWriter(of) => write!(
                 f,
-                "{}: cannot be written again: who recorded what its log says is not known any more",
+                "{}: cannot be written again: the description of the writer is lost",
                 names::writer(*of)
             ),
             Action::Replaced(commit) => {
-                write!(f, "{commit}: counts no more, as what it named is named again")
+                write!(f, "{commit}: no longer counts, because its segments are named again")
             }
             Action::Unresolved(commit) => write!(
                 f,
-                "{commit}: cannot be read, and segments that it may have named were left; when these can be used \
-                 or are removed, repair again"
+                "{commit}: unreadable, and segments that it may have named were left alone; \
+                 repair again when these are usable or removed"
             ),
             Action::Incomplete { segment, missing } => write!(
                 f,
-                "segment {segment}: not what was committed, and nobody can write it again: {}",
+                "segment {segment}: layers missing or of another length than committed, and \
+                 cannot be restored: {}",
                 missing.join(", ")
             ),
             Action::Adopted { segment, packets, absent } => {

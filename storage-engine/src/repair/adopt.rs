@@ -68,23 +68,26 @@ impl Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::NoIndex => f.write_str("its upload was broken off: it has no index layer"),
+            Why::NoIndex => f.write_str("its upload was interrupted: it has no index layer"),
             Why::Unreadable(why) => write!(f, "it cannot be used: {why}"),
-            Why::Young => f.write_str(
-                "it was put there less than a day ago, and who does so may be about to commit it",
-            ),
+            Why::Young => {
+                f.write_str("it is less than a day old, and its writer may be about to commit it")
+            }
             Why::Double { segment } => write!(f, "its packets are in segment {segment}"),
             Why::Overlaps { segment } => {
-                write!(f, "some of its packets are in segment {segment}, and others may be in none")
+                write!(
+                    f,
+                    "segment {segment} has some of its packets; the others may be in no segment"
+                )
             }
             Why::MayBeDouble { segment } => write!(
                 f,
-                "its packets may be those of segment {segment}: what recorded them is not known any more"
+                "it may be a duplicate of segment {segment}: the description of its writer is lost"
             ),
             Why::Unfinished => f.write_str(
-                "its import was broken off before it was committed: importing the file again goes on",
+                "its import was interrupted before the commit: import the file again to resume",
             ),
-            Why::Unwanted => f.write_str("its recorder ended, and did not commit it"),
+            Why::Unwanted => f.write_str("its recorder ended without committing it"),
         }
     }
 }
@@ -239,7 +242,7 @@ impl Stray {
         };
         let meta = segment.meta();
         if meta.name != self.name {
-            return unusable(format!("it says that it is segment {}", meta.name));
+            return unusable(format!("its index layer has the name of segment {}", meta.name));
         }
         let Ok(recorder) = meta.recorder.parse() else {
             return unusable(format!("'{}' is no recorder", meta.recorder));

@@ -30,7 +30,7 @@ pub(super) fn doubtful(
     let names_all = hidden.iter().all(|gap| gap.commit().is_some());
     let cut = survey.cut_logs().map(|CommitId { of, seq }| {
         let object = names::commit(of, seq);
-        let what = format!("{object} is missing, though it was rolled up");
+        let what = format!("{object} is missing, although its facts were rolled up");
         Gap::new(&object, GapKind::Missing, About::AnyTime, what)
     });
     let of_logs = survey.logs.problems.iter().filter_map(Problem::gap).chain(cut).filter(|gap| {

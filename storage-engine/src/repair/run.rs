@@ -61,7 +61,7 @@ pub async fn repair(
         }
     }
     let what = format!(
-        "others roll up the catalog of {} all the time: stop who records into it, and repair again",
+        "other processes keep rolling up the catalog of {}: stop its recorders, and repair again",
         store.place()
     );
     Err(Failure::new(FailureKind::Unavailable, what))
@@ -444,7 +444,7 @@ impl<W: Watch> Repair<'_, W> {
         }
         let mut hours = hours_with_data(self.store).await?;
         hours.extend(named.hours());
-        self.watch.begin("looking for segments that nobody names", hours.len() as u64);
+        self.watch.begin("looking for orphan segments", hours.len() as u64);
         let (mut log, mut left) = (RepairLog::new(self.store, self.options), BTreeSet::new());
         // Segments that a commit in doubt names: readers find them there while it counts.
         let mut pending: Vec<(CommitId, Box<Adopted>)> = Vec::new();

@@ -204,7 +204,7 @@ impl IndexLayer {
             .checked_mul(ENTRY)
             .and_then(|length| length.checked_add(HEADER))
             .filter(|end| end.checked_add(4).is_some_and(|end| end <= bytes.len()))
-            .ok_or_else(|| bad("directory is cut short"))?;
+            .ok_or_else(|| bad("directory is truncated"))?;
         let word = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
@@ -219,7 +219,7 @@ impl IndexLayer {
             let end = at
                 .checked_add(length)
                 .filter(|end| *end <= bytes.len())
-                .ok_or_else(|| bad("a section is cut short"))?;
+                .ok_or_else(|| bad("a section is truncated"))?;
             sections.push(Entry {
                 kind: u16::from_le_bytes([bytes[entry], bytes[entry + 1]]),
                 codec: bytes[entry + 2],

@@ -244,7 +244,7 @@ impl Pages {
 }
 
 fn cut_short(layer: Layer) -> Corrupt {
-    Corrupt::new(layer.name(), "what is said of its pages is cut short")
+    Corrupt::new(layer.name(), "its page index is truncated")
 }
 
 /// Most bytes that a page may have after decompression: what the writer allows a dictionary.

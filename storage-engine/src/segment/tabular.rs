@@ -240,7 +240,7 @@ fn check_tail(layer: &'static str, tail: &Bytes) -> Result<(), Corrupt> {
     let structs = tail.len().checked_sub(8).and_then(|end| tail.get(..end));
     match structs.is_some_and(thrift::are_structs) {
         true => Ok(()),
-        false => Err(Corrupt::new(layer, "its footer claims more than is there")),
+        false => Err(Corrupt::new(layer, "its footer announces more data than it contains")),
     }
 }
 

@@ -83,16 +83,16 @@ const UNPACKED_MOST: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unpacked {
     /// Its checksum is missing or wrong.
-    #[error("its bytes are not those that were written")]
+    #[error("its checksum differs")]
     Changed,
     /// It is no zstd frame, or unpacks to more than the maximum size.
-    #[error("it cannot be unpacked")]
+    #[error("it cannot be decompressed")]
     Frame(#[source] std::io::Error),
     /// Not JSON, or JSON of another shape.
     #[error("it cannot be read")]
     Json(#[source] serde_json::Error),
     /// Written by a newer version.
-    #[error("it has format {found}, and this version knows up to {known}")]
+    #[error("unknown format {found}: this version supports up to {known}")]
     TooNew {
         /// Its format.
         found: u32,

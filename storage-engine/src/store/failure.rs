@@ -28,8 +28,8 @@ pub(crate) fn no_answer(what: &str, waited: Duration) -> Failure {
     Failure::new(
         FailureKind::Unavailable,
         format!(
-            "{what}: no answer within {} s: the store or the way to it is too slow or gone; try again \
-             later",
+            "{what}: no answer within {} s: the store or the network is too slow or unavailable; \
+             retry later",
             waited.as_secs()
         ),
     )
@@ -70,18 +70,19 @@ type Judgement = (FailureKind, &'static str);
 const NO_BUCKET: &str = "NoSuchBucket";
 
 /// A range is requested only where the catalog declares that the object has it.
-const SHORTER: &str = "the object is shorter than what was committed";
+const SHORTER: &str = "the object is shorter than its committed length";
 
-const REFUSED: &str = "these credentials may not do that: let the policy of the bucket or the user \
-                       allow it, or use other credentials";
-const BUSY: &str = "the server is overloaded or has a fault, and stayed so over several tries: look \
-                    after it, or try again later";
-const NOT_KNOWN: &str = "the server cannot do what was asked: a store needs PUT with If-None-Match, \
-                         as AWS S3 and Ceph RGW have it";
+const REFUSED: &str =
+    "permission denied: allow it in the policy of the bucket or user, or use other credentials";
+const BUSY: &str =
+    "the server is overloaded or faulty, also after several retries: check it, or retry later";
+const NOT_KNOWN: &str = "the server does not support the request: a store needs PUT with \
+                         If-None-Match, as in AWS S3 and Ceph RGW";
 const OTHER_REGION: &str = "the bucket is in another region: set AWS_REGION to it";
-const SENT_AWAY: &str = "the server does not take the request as it is; if its words do not say why, \
-                         check CAPSTAN_S3_ENCRYPTION and its keys";
-const NO_KMS_KEY: &str = "the key service has no such key in use: check CAPSTAN_S3_KMS_KEY";
+const SENT_AWAY: &str = "the server rejects the request; if its message gives no reason, check \
+                         CAPSTAN_S3_ENCRYPTION and its keys";
+const NO_KMS_KEY: &str =
+    "the key service does not have this key, or it is disabled: check CAPSTAN_S3_KMS_KEY";
 
 /// Error codes of servers: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
 const CODES: &[(&[&str], Judgement)] = &[
@@ -89,7 +90,7 @@ const CODES: &[(&[&str], Judgement)] = &[
         &[NO_BUCKET],
         (
             FailureKind::NotFound,
-            "there is no bucket of this name: create it first, or check its name and the endpoint",
+            "the bucket does not exist: create it, or check its name and the endpoint",
         ),
     ),
     (&["AccessDenied", "AllAccessDisabled", "AccountProblem"], (FailureKind::Permission, REFUSED)),
@@ -105,7 +106,7 @@ const CODES: &[(&[&str], Judgement)] = &[
         &["SignatureDoesNotMatch"],
         (
             FailureKind::Permission,
-            "the secret access key is not the one of this access key: check AWS_SECRET_ACCESS_KEY or \
+            "the secret access key does not match the access key: check AWS_SECRET_ACCESS_KEY or \
              the profile",
         ),
     ),
@@ -121,7 +122,7 @@ const CODES: &[(&[&str], Judgement)] = &[
         &["InvalidToken"],
         (
             FailureKind::Permission,
-            "the session token is not one of these keys: check AWS_SESSION_TOKEN, or unset it for \
+            "the session token does not match the keys: check AWS_SESSION_TOKEN, or unset it for \
              keys that need none",
         ),
     ),
@@ -134,7 +135,7 @@ const CODES: &[(&[&str], Judgement)] = &[
     ),
     (
         &["QuotaExceeded"],
-        (FailureKind::Full, "the quota of the bucket or the user is used up: raise it"),
+        (FailureKind::Full, "the quota of the bucket or user is exhausted: raise it"),
     ),
     (
         &[
@@ -220,7 +221,7 @@ fn judge_chain(error: &Error, text: &str) -> Judgement {
     match status_in(text) {
         Some(416) => (FailureKind::Damaged, SHORTER),
         Some(501) => (FailureKind::Usage, NOT_KNOWN),
-        Some(507) => (FailureKind::Full, "the server has no room left: make some"),
+        Some(507) => (FailureKind::Full, "the server has no space left: free some"),
         Some(408 | 429 | 500..=599) => (FailureKind::Unavailable, BUSY),
         _ => (FailureKind::Other, ""),
     }
@@ -245,21 +246,21 @@ fn judge_http(error: &HttpError) -> Judgement {
         // A retry does not help.
         return (
             FailureKind::Usage,
-            "the server's certificate is not trusted: name its authority's file in AWS_CA_BUNDLE, and \
-             the server as its certificate does",
+            "the server's certificate is not trusted: set AWS_CA_BUNDLE to its authority's file, \
+             and address the server by the name in its certificate",
         );
     }
     let is = |kind| {
         causes().filter_map(|c| c.downcast_ref::<io::Error>()).any(|error| error.kind() == kind)
     };
     let advice = if is(io::ErrorKind::ConnectionRefused) {
-        "nobody listens there: is the S3 server running, and the endpoint right?"
+        "connection refused: is the S3 server running, and the endpoint right?"
     } else if says("dns error") {
-        "the server's name is not known: check the endpoint, and this machine's DNS"
+        "the server's name cannot be resolved: check the endpoint and this machine's DNS"
     } else if error.kind() == HttpErrorKind::Connect {
-        "there is no way to the server: check the endpoint, the network and firewalls"
+        "the server is unreachable: check the endpoint, the network and firewalls"
     } else {
-        "the connection broke off: is the network or the S3 server in trouble?"
+        "the connection was lost: check the network and the S3 server"
     };
     match error.kind() {
         HttpErrorKind::Decode => (FailureKind::Other, ""),
@@ -351,7 +352,7 @@ mod tests {
             ),
             (generic(answer("400 Bad Request", "NotKnownYet")), Other, ""),
             (generic(answer("501 Not Implemented", "NotKnownYet")), Usage, "If-None-Match"),
-            (generic(answer("507 Insufficient Storage", "NotKnownYet")), Full, "no room"),
+            (generic(answer("507 Insufficient Storage", "NotKnownYet")), Full, "no space"),
         ] {
             let text = error.to_string();
             let failure = failure("write x to s3://b", error);
@@ -393,7 +394,7 @@ mod tests {
         use HttpErrorKind::{Connect, Decode, Interrupted};
         let refused = || Some(io::Error::from(io::ErrorKind::ConnectionRefused));
         for (kind, below, expected, words) in [
-            (Connect, Below("tcp", refused()), FailureKind::Unavailable, "nobody listens"),
+            (Connect, Below("tcp", refused()), FailureKind::Unavailable, "connection refused"),
             (Connect, Below("dns error", None), FailureKind::Unavailable, "DNS"),
             (Connect, Below("deadline", None), FailureKind::Unavailable, "firewalls"),
             (
@@ -402,7 +403,7 @@ mod tests {
                 FailureKind::Usage,
                 "AWS_CA_BUNDLE",
             ),
-            (Interrupted, Below("reset", None), FailureKind::Unavailable, "broke off"),
+            (Interrupted, Below("reset", None), FailureKind::Unavailable, "connection was lost"),
             (Decode, Below("not a number", None), FailureKind::Other, ""),
         ] {
             let failure = failure("read x", generic(HttpError::new(kind, below)));

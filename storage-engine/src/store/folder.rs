@@ -56,8 +56,8 @@ pub(crate) enum FolderError {
     NoHardLinks(PathBuf),
     /// A symbolic link where a folder of the store should be.
     #[error(
-        "{} is a symbolic link: below a store none is followed, so that nothing is written or removed \
-         elsewhere; put a folder in its place", .0.display()
+        "{} is a symbolic link: Capstan follows none below a store, so that nothing is written or \
+         removed elsewhere; replace it by a folder", .0.display()
     )]
     Link(PathBuf),
     /// A system call failed.

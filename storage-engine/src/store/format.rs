@@ -76,17 +76,15 @@ impl Format {
             return Err(Failure::new(
                 FailureKind::TooNew,
                 format!(
-                    "{place} has store format {}, this is capstan {} which knows up to {FORMAT}: \
-                     use the version that wrote it, or a newer one",
+                    "{place} has store format {}, and capstan {} supports up to {FORMAT}: use a \
+                     newer version",
                     head.format,
                     env!("CARGO_PKG_VERSION"),
                 ),
             ));
         }
         if checked::is_changed(head.format, bytes) {
-            tracing::warn!(
-                "the format object of {place} is not what was written: run capstan verify"
-            );
+            tracing::warn!("the format object of {place} is damaged: run capstan verify");
         }
         serde_json::from_slice(bytes).map_err(damaged)
     }

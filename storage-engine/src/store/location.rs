@@ -29,7 +29,7 @@ impl FromStr for Location {
             Failure::new(
                 FailureKind::Usage,
                 format!(
-                    "'{text}' is not a place for a store: {why}; write a folder, \
+                    "'{text}' is not the location of a store: {why}; write a folder, \
                      file:///folder or s3://bucket/prefix"
                 ),
             )

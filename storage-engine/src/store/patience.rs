@@ -325,7 +325,7 @@ impl<'a> Waiting<'a> {
             let whom = keys.renewable_from();
             if let (true, Refusal::Certain, Some(whom)) = (self.renewed, refusal, whom) {
                 let what = format!(
-                    "{}: credentials of {whom} were fetched anew, and are refused, too",
+                    "{}: credentials of {whom} were renewed, and the server refuses the new ones, too",
                     self.what
                 );
                 return Err(Failure::caused_by(tried.kind(), what, tried.failure));
@@ -335,7 +335,7 @@ impl<'a> Waiting<'a> {
                 false => keys.refused(self.generation, refusal),
             };
             if let Some(wait) = wait {
-                tracing::info!("credentials are fetched anew: {}", tried.failure);
+                tracing::info!("renewing credentials: {}", tried.failure);
                 self.renewed = true;
                 sleep(wait).await;
                 return Ok(());
@@ -374,7 +374,7 @@ impl<'a> Waiting<'a> {
         self.spoke = Some(now);
         if self.means.waits.may_speak(now) {
             let why = self.last.clone().unwrap_or_else(|| format!("{}: no answer yet", self.what));
-            tracing::warn!("{why}; still trying, since {} s", waited.as_secs());
+            tracing::warn!("{why}; retrying for {} s now", waited.as_secs());
         }
     }
 

@@ -167,15 +167,15 @@ impl Place {
             return Ok(found.or(before));
         }
         let what = format!(
-            "there are two stores of the name {} (cluster {cluster}): one below this key, and one that \
-             an older version made below the key '{}'; name the older one by that key, and move one \
+            "two stores match {} (cluster {cluster}): one below this key, and one that an older \
+             version created below the key '{}'; address the older one by that key, and move one \
              of them",
             self.text, older.prefix
         );
         match self.access {
             Access::Create => Err(Failure::new(FailureKind::Usage, what)),
             Access::Read => {
-                tracing::warn!("{what}; this answer is of the newer one");
+                tracing::warn!("{what}; using the newer one");
                 Ok(found)
             }
         }
@@ -251,8 +251,8 @@ impl Place {
         };
         let what = if there.is_empty() {
             format!(
-                "{} is not a Capstan store: importing or recording into it makes one, or check \
-                 the place",
+                "{} is not a Capstan store: capstan import and capstan record create one; or \
+                 check the location",
                 self.text
             )
         } else {
@@ -293,8 +293,8 @@ impl Place {
             return Err(Failure::new(
                 FailureKind::Usage,
                 format!(
-                    "{} cannot be made: '{found}' is there already, but no format object; use \
-                     another place, or put the format object back if this was a store",
+                    "cannot create {}: '{found}' exists, but no format object; use another \
+                     location, or restore the format object if this was a store",
                     store.place
                 ),
             ));
@@ -359,13 +359,13 @@ fn check_folder(path: &std::path::Path) -> Result<(), Failure> {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(Failure::new(
             FailureKind::NotFound,
-            format!("{shown} is a file, not a store: name the store's folder"),
+            format!("{shown} is a file, not a store: give the folder of the store"),
         )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::caused_by(
             FailureKind::NotFound,
             format!(
-                "there is no store at {shown}: importing or recording into it makes one, or check \
-                 the place"
+                "no store at {shown}: capstan import and capstan record create one; or check the \
+                 location"
             ),
             error,
         )),

@@ -39,8 +39,7 @@ pub(crate) async fn probe(store: &Store, folder: &Path, rounds: usize) -> Result
             Verdict::Held => held += 1,
             Verdict::Void if void < VOID_MOST => void += 1,
             Verdict::Void => {
-                let what = "too many answers are lost to tell whether it can hold a store; try again \
-                            later";
+                let what = "too many lost answers to test the server; retry later";
                 let what = format!("{}: {what}", store.place());
                 return Err(Failure::new(FailureKind::Unavailable, what));
             }
@@ -59,13 +58,13 @@ pub(crate) async fn check(store: &Store, format: Bytes) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    let found = "an object that is there was created once more";
+    let found = "the server created an existing object again";
     Err(Failure::new(
         FailureKind::Usage,
         format!(
-            "{} cannot be written to: {found}; its server does not keep If-None-Match, so writers would \
-             overwrite each other. Is another server or gateway in front of it than before? Use one \
-             that keeps it (AWS S3, Ceph RGW); reading goes on working",
+            "{} cannot be written to: {found}; its server ignores If-None-Match, so writers would \
+             overwrite each other. Was a server or gateway changed? Use one that honours it (AWS \
+             S3, Ceph RGW); reading still works",
             store.place()
         ),
     ))
@@ -100,8 +99,8 @@ fn broken(store: &Store, found: &str) -> Failure {
         FailureKind::Usage,
         format!(
             "{} cannot hold a store: of {WRITERS} writers that created one name at the same time \
-             {found}; its server does not keep If-None-Match. Use one that does (AWS S3, Ceph RGW, a \
-             local disk)",
+             {found}; its server ignores If-None-Match. Use one that honours it (AWS S3, Ceph \
+             RGW, a local disk)",
             store.place()
         ),
     )
@@ -136,15 +135,10 @@ fn judge(told: &[Told], kept: Option<usize>) -> Verdict {
         ([], Some(_)) => Verdict::Held,
         ([], None) => Verdict::Void,
         ([_], Some(_)) => {
-            Verdict::Broken("one was told that it won, and another's object is there".to_owned())
+            Verdict::Broken("one got success, but another's object exists".to_owned())
         }
-        ([_], None) => {
-            Verdict::Broken("one was told that it won, and nothing of theirs is there".to_owned())
-        }
-        (winners, _) => Verdict::Broken(format!(
-            "{} were told that they won, where exactly one must",
-            winners.len()
-        )),
+        ([_], None) => Verdict::Broken("one got success, but its object does not exist".to_owned()),
+        (winners, _) => Verdict::Broken(format!("{} got success instead of one", winners.len())),
     }
 }
 
@@ -166,7 +160,7 @@ async fn race(store: &Store, path: &Path) -> Result<Verdict, Failure> {
     let kept = match kept {
         None => None,
         Some(kept) => match bodies.iter().position(|body| *body == kept) {
-            None => return Ok(Verdict::Broken("the object is none of theirs".to_owned())),
+            None => return Ok(Verdict::Broken("the object is from none of them".to_owned())),
             writer => writer,
         },
     };

@@ -121,7 +121,7 @@ impl Store {
         let answer = waiting.attempt(self.objects.get_opts(path, options)).await?;
         if !come.goes_on_with(&answer) {
             *come = Come::default();
-            let what = format!("{}: what is there changed while it was read", waiting.what());
+            let what = format!("{}: the object changed during the read", waiting.what());
             return Err(Tried::broken_off(what));
         }
         waiting.expects(

@@ -64,7 +64,11 @@ async fn reading_never_makes_a_store_and_says_what_is_wrong() {
     let absent = place.path().join("absent");
     let (kind, words) = refusal(&absent, "prod").await;
     assert_eq!(kind, FailureKind::NotFound);
-    assert!(words.contains("no store at") && words.contains("importing or recording"), "{words}");
+    assert!(
+        words.contains("no store at")
+            && words.contains("capstan import and capstan record create one"),
+        "{words}"
+    );
     assert!(!absent.exists());
 
     let (kind, words) = refusal(place.path(), "prod").await;

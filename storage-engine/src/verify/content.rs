@@ -9,7 +9,7 @@ use crate::segment::reader::Segment;
 /// layer, if usable.
 pub fn places(layer: Layer, bytes: &[u8], segment: Option<&Segment>) -> String {
     let Some(segment) = segment else {
-        return "where cannot be told without the index layer".to_owned();
+        return "the position is unknown without the index layer".to_owned();
     };
     let parts = segment.parts(layer);
     let bad: Vec<&Range<u64>> = parts
@@ -25,7 +25,7 @@ pub fn places(layer: Layer, bytes: &[u8], segment: Option<&Segment>) -> String {
         Layer::Packets | Layer::Flows | Layer::Index => "page",
     };
     match bad.as_slice() {
-        [] => format!("outside of its {noun}s, all of which can be read"),
+        [] => format!("outside of its {noun}s, which are all readable"),
         [first, rest @ ..] => {
             let more = if rest.is_empty() { "" } else { ", the first" };
             format!(

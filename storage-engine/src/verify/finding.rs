@@ -111,9 +111,9 @@ impl Finding {
         };
         let mut words = with_causes(problem);
         if is_replaced {
-            words += "; a repair has named again what it named";
+            words += "; a repair has named its segments again";
         } else if is_rolled_up {
-            words += "; what it said is rolled up, so nothing is lost";
+            words += "; its facts are rolled up, so nothing is lost";
         }
         Finding {
             object: problem.object().to_owned(),
@@ -162,25 +162,29 @@ impl fmt::Display for Finding {
                 write!(f, "{}: the {} layer is missing", self.object, layer.name())
             }
             What::Length { found, committed, .. } => {
-                write!(f, "{}: its length is {found} and {committed} was committed", self.object)
+                write!(
+                    f,
+                    "{}: its length is {found} instead of the committed {committed}",
+                    self.object
+                )
             }
             What::Changed { places, .. } => {
-                write!(f, "{}: not what was written: {places}", self.object)
+                write!(f, "{}: its bytes differ from the written ones: {places}", self.object)
             }
             What::Index { why, .. } => write!(f, "{}: {why}", self.object),
             // These texts name their object.
             What::Catalog { problem, .. } => f.write_str(problem),
             What::Orphan { bytes, young: true } => write!(
                 f,
-                "{}: {} that no commit names: of an upload that goes on, or of one that \
-                 was broken off less than a day ago",
+                "{}: orphan of {}: an upload in progress, or one that was interrupted less than a \
+                 day ago",
                 self.object,
                 count(*bytes, "byte")
             ),
             What::Orphan { bytes, young: false } => {
-                write!(f, "{}: {} that no commit names", self.object, count(*bytes, "byte"))
+                write!(f, "{}: orphan of {}", self.object, count(*bytes, "byte"))
             }
-            What::Foreign => write!(f, "{}: nothing that Capstan puts there", self.object),
+            What::Foreign => write!(f, "{}: not an object of Capstan", self.object),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_model::words::{agree, count};
+use capstan_model::words::count;
 use capstan_model::{Failure, FailureKind, GenerationId, Hour};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
@@ -150,7 +150,7 @@ impl RolledUp {
             let Some(known) = self.known.get(&state.id()).copied() else {
                 // Readers look for a log only after its first commit.
                 if state.commits() > 0 && !self.open.contains(&state.id()) {
-                    let what = "it is missing, and nothing else names its log".to_owned();
+                    let what = "it is missing, and its log has no other reference".to_owned();
                     self.add(&names::ended_generation(of), what, Severity::Damaged);
                 }
                 continue;
@@ -162,9 +162,9 @@ impl RolledUp {
                     continue;
                 }
                 let what = match known - there {
-                    1 => "it is missing; what it said is rolled up, so nothing is lost".to_owned(),
+                    1 => "it is missing; its facts are rolled up, so nothing is lost".to_owned(),
                     many => format!(
-                        "it and the {} after it are missing; what they said is rolled up, so nothing is lost",
+                        "it and the next {} are missing; their facts are rolled up, so nothing is lost",
                         count(many - 1, "commit")
                     ),
                 };
@@ -227,7 +227,7 @@ impl RolledUp {
             if is_known || !expected.is_empty() {
                 let what = match expected.len() as u64 {
                     0 => "it is missing, as are all versions after it".to_owned(),
-                    facts => format!("it is missing, and {} with it", count(facts, "fact")),
+                    facts => format!("it is missing; it hides {}", count(facts, "fact")),
                 };
                 self.add(&names::manifest(slot, 1), what, Severity::Damaged);
             }
@@ -254,7 +254,7 @@ impl RolledUp {
         };
         let path = names::manifest(slot, version);
         if self.newest.as_ref().and_then(|root| root.slot(slot)).is_some_and(|of| of > version) {
-            let what = "the root names a newer version, which cannot be read".to_owned();
+            let what = "the root names a newer version, which is unreadable".to_owned();
             self.add(&path, what, Severity::Damaged);
         }
         // Older versions name some of the parts, too.
@@ -269,7 +269,8 @@ impl RolledUp {
             match versions::read_part(store, slot, part).await {
                 Ok(content) => {
                     if !manifest.includes(part.holds, &content.facts) {
-                        let what = "questions about some addresses pass its segments over";
+                        let what = "its address filter lacks addresses of its segments: queries \
+                                    would prune segments wrongly";
                         self.add(&path, what.to_owned(), Severity::Damaged);
                     }
                     take_facts(&manifest, &content.facts, &mut expected, &mut found);
@@ -288,7 +289,6 @@ impl RolledUp {
             let what = format!(
                 "{} of rolled-up commits {} missing in it, as '{fact}' of {commit}",
                 count(many, "fact"),
-                agree(many, "is", "are")
             );
             self.add(&path, what, Severity::Damaged);
         }
@@ -330,7 +330,8 @@ fn follow<T>(
             continue;
         }
         let path = name(*version);
-        let what = "it or the version before it was changed: it does not follow".to_owned();
+        let what = "it or the version before it was changed: the hash of the predecessor differs"
+            .to_owned();
         rolled_up.add(&path, what, Severity::Damaged);
     }
 }

@@ -373,7 +373,7 @@ fn disagreement(entry: &SegmentEntry, segment: &Segment) -> Option<String> {
     let mut unlike = others
         .filter(|layer| committed(*layer).is_some_and(|committed| said(*layer) != Some(committed)));
     let layer = unlike.next()?;
-    Some(format!("it was written with another {} layer than is committed", layer.name()))
+    Some(format!("it was written with another {} layer than the committed one", layer.name()))
 }
 
 /// Reads a whole layer, piece by piece, and judges it.

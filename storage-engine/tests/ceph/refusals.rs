@@ -21,7 +21,7 @@ async fn keys_that_may_only_read_open_and_read_and_nothing_else() {
     let Some(place) = Place::new() else { return };
     let Some(reader) = place.clone().for_readers() else { return };
     let refused = reader.make("prod").await.expect_err("it cannot be made");
-    assert_says(&refused, FailureKind::Permission, &["s3://", "prod", "let the policy"]);
+    assert_says(&refused, FailureKind::Permission, &["s3://", "prod", "allow it in the policy"]);
 
     let store = place.make("prod").await.unwrap();
     let path = Path::from("data/x");
@@ -36,7 +36,7 @@ async fn keys_that_may_only_read_open_and_read_and_nothing_else() {
     // What is there already need not be made.
     assert_eq!(reader.make("prod").await.unwrap().format(), store.format());
 
-    let words = ["s3://", "(cluster prod)", "let the policy"];
+    let words = ["s3://", "(cluster prod)", "allow it in the policy"];
     let new = Path::from("log/new");
     let failure = read.create(&new, nonce().into()).await.expect_err("not allowed");
     assert_says(&failure, FailureKind::Permission, &[&["create log/new"], &words[..]].concat());
@@ -78,7 +78,7 @@ async fn a_bucket_that_is_not_there_is_named() {
         assert_says(
             &outcome.expect_err("no bucket"),
             FailureKind::NotFound,
-            &["s3://no-such-bucket/x", "there is no bucket", "create it first"],
+            &["s3://no-such-bucket/x", "the bucket does not exist", "create it"],
         );
     }
 }

@@ -38,9 +38,11 @@ fn an_import_waits_for_a_server_that_comes_back() {
         imported(Absence::Silent, is_second_commit)
     }]);
     let Some(words) = refused else { return };
-    for part in
-        ["nobody listens there", "waiting for the store", "the store is available again after"]
-    {
+    for part in [
+        "connection refused: is the S3 server running",
+        "waiting for the store",
+        "the store is available again after",
+    ] {
         assert!(words.contains(part), "'{part}' is not in: {words}");
     }
     assert!(!words.contains("kernel"), "a file is not in the kernel's ring: {words}");
@@ -86,7 +88,12 @@ fn recorded(absence: Absence, words: &[&str]) {
 #[test]
 fn a_recording_goes_on_while_its_server_is_gone() {
     at_once([
-        &|| recorded(Absence::Refuses, &["nobody listens there", "nothing is lost yet"]),
+        &|| {
+            recorded(
+                Absence::Refuses,
+                &["connection refused: is the S3 server running", "nothing is lost yet"],
+            )
+        },
         // It is back before the first try is given up.
         &|| recorded(Absence::Silent, &[]),
         &|| recorded(Absence::Forbids("ExpiredToken"), &["run out", "nothing is lost yet"]),

@@ -73,7 +73,7 @@ fn wrong_keys_are_told_from_each_other_and_from_a_wrong_place() {
     place.refuses(4, &["does not know this access key", "AWS_ACCESS_KEY_ID"], |command| {
         command.env("AWS_ACCESS_KEY_ID", "nobody");
     });
-    place.refuses(4, &["not the one of this access key", "AWS_SECRET_ACCESS_KEY"], |command| {
+    place.refuses(4, &["does not match the access key", "AWS_SECRET_ACCESS_KEY"], |command| {
         command.env("AWS_SECRET_ACCESS_KEY", "wrong");
     });
     for mut command in place.commands() {
@@ -82,10 +82,10 @@ fn wrong_keys_are_told_from_each_other_and_from_a_wrong_place() {
         command.env("HOME", place.scratch.path());
         fails(&mut command, 4, &["no credentials for bucket '", "AWS_PROFILE"]);
     }
-    let elsewhere = ["nobody listens there", "endpoint"];
+    let elsewhere = ["connection refused: is the S3 server running", "endpoint"];
     let mut status = over(place.bucket.store(), "status");
     fails(status.env("CAPSTAN_S3_ENDPOINT", "http://127.0.0.1:1"), 8, &elsewhere);
-    let missing = ["s3://no-such-bucket/x", "there is no bucket of this name: create it first"];
+    let missing = ["s3://no-such-bucket/x", "the bucket does not exist: create it"];
     for name in ["status", "verify"] {
         fails(&mut over(Path::new("s3://no-such-bucket/x"), name), 3, &missing);
     }
@@ -145,11 +145,11 @@ fn keys_that_may_only_read_read_everything_and_write_nothing() {
     let [import, record, reading @ ..] = &mut place.commands()[..] else { panic!("many") };
     for command in [import, record] {
         reader(command);
-        fails(command, 4, &["create writers/", "may not do that: let the policy"]);
+        fails(command, 4, &["create writers/", "permission denied: allow it in the policy"]);
     }
     let mut new = over(&place.bucket.store().join("new"), "import");
     reader(new.arg(place.file()));
-    fails(&mut new, 4, &["/new (cluster default)", "may not do that: let the policy"]);
+    fails(&mut new, 4, &["/new (cluster default)", "permission denied: allow it in the policy"]);
     for command in reading {
         reader(command);
         answer(command);

@@ -74,7 +74,7 @@ impl Imports<'_> {
     fn left(&self, number: u64) -> u64 {
         let verified = run(&mut over(&self.store(number), "verify"));
         if self.makes && verified.status.code() == Some(3) {
-            said("verify", &verified, 3, &["importing or recording into it makes one"]);
+            said("verify", &verified, 3, &["capstan import and capstan record create one"]);
             return 0;
         }
         said("verify", &verified, 0, &[]);

@@ -46,7 +46,7 @@ pub(super) fn take(named: &Path) -> Result<Taken, Failure> {
     check(&folder)?;
     let user = user_of(&folder).map_err(failed)?;
     if fs::symlink_metadata(&folder).map_err(failed)?.uid() != user {
-        return refused(&folder, "it is another user's", "remove it, or name another folder");
+        return refused(&folder, "it belongs to another user", "remove it, or name another folder");
     }
     let path = folder.join(LOCK);
     // Nothing is ever written to it.
@@ -65,7 +65,9 @@ pub(super) fn take(named: &Path) -> Result<Taken, Failure> {
             let shown = named.display();
             return Err(Failure::new(
                 FailureKind::AlreadyThere,
-                format!("another capstan has the cache's folder {shown}: give each one its own"),
+                format!(
+                    "another capstan process uses the cache folder {shown}: give each process its own"
+                ),
             ));
         }
     }
@@ -87,10 +89,14 @@ fn check(folder: &Path) -> Result<(), Failure> {
         Failure::io(format!("the cache cannot look at its folder {}", folder.display()), error)
     })?;
     if about.file_type().is_symlink() {
-        return refused(folder, "it is a symbolic link, and none is followed", "remove it");
+        return refused(
+            folder,
+            "it is a symbolic link, which the cache does not follow",
+            "remove it",
+        );
     }
     if about.mode() & 0o077 != 0 {
-        return refused(folder, "others may look into it", "chmod 700 it, or remove it");
+        return refused(folder, "other users can access it", "chmod 700 it, or remove it");
     }
     Ok(())
 }

@@ -439,7 +439,7 @@ async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() 
         .find(|state| state.id() == GenerationId::new(RECORDER, Generation(2)))
         .unwrap();
     assert_eq!(state.writer().unwrap().info.resumes, Some(Generation(1)));
-    assert!(state.notes().iter().all(|note| note.starts_with("goes on from a log")));
+    assert!(state.notes().iter().all(|note| note.starts_with("continues a log")));
 }
 
 pub(in crate::catalog) struct Silent;

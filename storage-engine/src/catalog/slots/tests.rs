@@ -91,7 +91,7 @@ async fn a_manifest_that_hides_segments_is_found_and_repaired() {
         let options = crate::verify::Options { range: TimeRange::ALL, deep: false };
         crate::verify::verify(&store, &options, &found).await.unwrap();
         let found = found.0.into_inner().unwrap();
-        found.iter().any(|what| what.contains("pass its segments over"))
+        found.iter().any(|what| what.contains("prune segments wrongly"))
     };
     assert!(!hides().await);
     let hour = TimeSlot::Hour(Hour(1));

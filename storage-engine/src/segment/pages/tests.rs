@@ -174,12 +174,12 @@ fn pieces_that_do_not_reach_the_tail_are_refused() {
     for (bytes, tail, words) in [
         (&bytes[..], tail - 1, "instead of"),
         (&bytes[..], tail + 1, "instead of"),
-        (&bytes[..bytes.len() - ENTRY], tail, "cut short"),
-        (&bytes[..bytes.len() - 1], tail, "cut short"),
-        (&bytes[..7], tail, "cut short"),
-        (&[], tail, "cut short"),
+        (&bytes[..bytes.len() - ENTRY], tail, "truncated"),
+        (&bytes[..bytes.len() - 1], tail, "truncated"),
+        (&bytes[..7], tail, "truncated"),
+        (&[], tail, "truncated"),
         (&[0; 8], tail, "instead of"),
-        (&[0xff; 8], tail, "cut short"),
+        (&[0xff; 8], tail, "truncated"),
     ] {
         let error = Pages::from_bytes(Layer::Packets, bytes, tail, 1).unwrap_err();
         assert!(error.what.contains(words), "{error}");
@@ -204,7 +204,7 @@ fn pieces_of_earlier_stores_are_read() {
     for (bytes, tail, words) in [
         (&bytes[..], tail - 1, "instead of"),
         (&bytes[..bytes.len() - ENTRY], tail, "instead of"),
-        (&bytes[..bytes.len() - 1], tail, "cut short"),
+        (&bytes[..bytes.len() - 1], tail, "truncated"),
         (&[], tail, "instead of"),
     ] {
         let error = read(bytes, tail).unwrap_err();

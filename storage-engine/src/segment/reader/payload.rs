@@ -96,7 +96,7 @@ pub(super) async fn read_spans(
         let raw = usize::try_from(directory.raw_start(span.end) - start).unwrap_or(usize::MAX);
         let mut bytes = Vec::with_capacity(raw.min(MOST_RESERVED));
         for number in span.clone() {
-            let missing = || Corrupt::new(layer.name(), format!("block {number} is cut short"));
+            let missing = || Corrupt::new(layer.name(), format!("block {number} is truncated"));
             let header = directory.header(number).ok_or_else(missing)?;
             let block = blocks.next().ok_or_else(missing)?;
             let stored = block.get(block::BLOCK_HEADER..).ok_or_else(missing)?;

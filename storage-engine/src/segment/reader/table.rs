@@ -54,7 +54,7 @@ impl Table {
         let pages = index.section(pages)?;
         let pages = if pages.is_empty() {
             if metadata.offset_index().is_none() && rows > 0 {
-                return Err(Corrupt::new(name, "nothing says where its pages are"));
+                return Err(Corrupt::new(name, "no page index"));
             }
             Pages::from_entries(layer, &index.section(entries)?, tail, rows)?
         } else {

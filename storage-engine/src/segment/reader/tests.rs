@@ -196,7 +196,7 @@ fn a_table_without_checksums_is_refused() {
         let index = with_section(&sealed, which, Vec::clear);
         let error = Segment::open(&index).unwrap_err();
         assert_eq!((error.layer, error.kind), (layer, FailureKind::Damaged));
-        assert_eq!(error.what, "nothing says where its pages are");
+        assert_eq!(error.what, "no page index");
     }
 }
 

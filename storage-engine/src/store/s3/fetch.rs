@@ -121,7 +121,7 @@ impl Source {
             |path: &str| address("AWS_EC2_METADATA_SERVICE_ENDPOINT", &format!("{endpoint}{path}"));
         let lifetime = ("x-aws-ec2-metadata-token-ttl-seconds", "600".to_owned());
         let silent = |error: NoCredentials| NoCredentials {
-            what: format!("{}; set keys, or run where there is one", error.what),
+            what: format!("{}; set access keys, or run on a machine that has one", error.what),
             ..error
         };
         let asked = self.ask("PUT", &at("/latest/api/token")?, &[lifetime], WHOM).await;
@@ -213,7 +213,7 @@ impl Source {
         whom: &str,
     ) -> Result<Said, NoCredentials> {
         let unusable = |what: &str, error: &dyn fmt::Display| {
-            let what = format!("{whom} cannot be asked: {what}: {error}");
+            let what = format!("request to {whom} failed: {what}: {error}");
             NoCredentials::new(FailureKind::Usage, what)
         };
         let mut request = HttpRequest::new(HttpRequestBody::empty());
@@ -242,7 +242,7 @@ impl Source {
                     piece.map_err(|error| away(&capstan_model::failure::with_causes(&error)))?;
                 body.extend_from_slice(&piece);
                 if body.len() > MOST {
-                    return Err(nonsense(whom, "more than any credentials have"));
+                    return Err(nonsense(whom, "it is too long"));
                 }
             }
             Ok(Said { status, body })
@@ -271,15 +271,15 @@ impl Said {
     fn text(self, whom: &str) -> Result<String, NoCredentials> {
         match self.status {
             200..=299 => {
-                String::from_utf8(self.body).map_err(|_| nonsense(whom, "what is no text"))
+                String::from_utf8(self.body).map_err(|_| nonsense(whom, "it is not UTF-8 text"))
             }
             status @ (408 | 429 | 500..=599) => Err(NoCredentials::new(
                 FailureKind::Unavailable,
-                format!("{whom} is in trouble: it answers with status {status}"),
+                format!("{whom} failed with status {status}"),
             )),
             status => Err(NoCredentials::new(
                 FailureKind::Permission,
-                format!("{whom} refuses: it answers with status {status}"),
+                format!("{whom} refused with status {status}"),
             )),
         }
     }
@@ -298,8 +298,8 @@ struct Answer {
 impl Answer {
     fn parse(text: &str, whom: &str) -> Result<Fetched, NoCredentials> {
         // The parse error could quote the secret.
-        let answer: Answer = serde_json::from_str(text)
-            .map_err(|_| nonsense(whom, "what are no credentials in JSON"))?;
+        let answer: Answer =
+            serde_json::from_str(text).map_err(|_| nonsense(whom, "invalid credentials JSON"))?;
         answer.checked(whom)
     }
 
@@ -314,12 +314,11 @@ impl Answer {
             match self.expiration.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
                 None => None,
                 // A relative time is only meant for humans.
-                Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
-                    Some(Time::parse(text, Time(0)).map_err(|error| {
-                        nonsense(whom, &format!("an expiration that is none: {error}"))
-                    })?)
-                }
-                Some(_) => return Err(nonsense(whom, "an expiration that is none")),
+                Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => Some(
+                    Time::parse(text, Time(0))
+                        .map_err(|error| nonsense(whom, &format!("invalid expiration: {error}")))?,
+                ),
+                Some(_) => return Err(nonsense(whom, "invalid expiration")),
             };
         let token = self.token.filter(|token| !token.trim().is_empty());
         let token = token.map(|token| clean("its session token", &token)).transpose()?;
@@ -333,10 +332,7 @@ impl Answer {
 }
 
 fn nonsense(whom: &str, what: &str) -> NoCredentials {
-    NoCredentials::new(
-        FailureKind::Permission,
-        format!("{whom} answers with nothing usable: {what}"),
-    )
+    NoCredentials::new(FailureKind::Permission, format!("unusable answer from {whom}: {what}"))
 }
 
 fn fixed(keys: &S3Keys) -> Fetched {

@@ -154,8 +154,8 @@ impl Profile {
 
     fn refused(&self, what: &str) -> Failure {
         usage(format!(
-            "profile '{}' {what}, which Capstan does not do: set the keys themselves, for example \
-             by: eval \"$(aws configure export-credentials --profile {0} --format env)\"",
+            "profile '{}' {what}, which Capstan does not support: set access keys, for example \
+             with: eval \"$(aws configure export-credentials --profile {0} --format env)\"",
             self.file.name
         ))
     }

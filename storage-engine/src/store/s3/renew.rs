@@ -195,7 +195,7 @@ impl CredentialProvider for Renewing {
             return match self.fetch().await {
                 Ok(keys) => Ok(keys),
                 Err(error) => {
-                    tracing::warn!("credentials expire soon, and none could be fetched: {error}");
+                    tracing::warn!("credentials expire soon, and their renewal failed: {error}");
                     Ok(keys)
                 }
             };

@@ -34,7 +34,7 @@ mod tests {
         }
         assert_eq!(header("x", "a+/=~").unwrap(), "a+/=~");
         for (text, words) in [
-            ("to\nken", "a line break as its character 3"),
+            ("to\nken", "a line break at position 3"),
             ("to ken", "a blank"),
             ("to\0ken", "a control character"),
             ("tökén", "not ASCII"),

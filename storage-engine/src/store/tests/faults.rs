@@ -161,7 +161,7 @@ async fn a_silent_server_is_given_up_with_words_and_trouble_is_known_meanwhile()
         let failure = reading.await.unwrap().expect_err(words);
         assert_eq!(failure.kind(), FailureKind::Unavailable);
         assert!(failure.to_string().contains(words), "{failure}");
-        assert!(!store.is_in_trouble(), "nobody waits any more");
+        assert!(!store.is_in_trouble(), "all waiting requests were cancelled");
         // A write that is given up, too.
         let failure = store.create(&Path::from("log/x"), nonce().into()).await.expect_err(words);
         assert_eq!(failure.kind(), FailureKind::Unavailable, "{failure}");

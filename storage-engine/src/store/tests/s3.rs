@@ -116,8 +116,8 @@ async fn refusal_to(status: u16, body: &str) -> Failure {
 async fn what_a_server_refuses_has_its_own_kind_and_words() {
     use FailureKind::{Full, NotFound, Permission, Usage};
     for (status, code, kind, words) in [
-        (404, "NoSuchBucket", NotFound, "no bucket"),
-        (403, "AccessDenied", Permission, "let the policy"),
+        (404, "NoSuchBucket", NotFound, "the bucket does not exist"),
+        (403, "AccessDenied", Permission, "allow it in the policy"),
         (403, "InvalidAccessKeyId", Permission, "AWS_ACCESS_KEY_ID"),
         (403, "SignatureDoesNotMatch", Permission, "AWS_SECRET_ACCESS_KEY"),
         (403, "RequestTimeTooSkewed", Permission, "clock"),
@@ -168,7 +168,7 @@ async fn a_busy_server_is_asked_again_and_an_absent_one_is_given_up() {
     let absent = Store::open(&location, "prod", &options);
     let (busy, absent) = futures::join!(busy, absent);
     let absent = absent.expect_err("nobody");
-    for (failure, words) in [(busy, "overloaded"), (absent, "nobody listens")] {
+    for (failure, words) in [(busy, "overloaded"), (absent, "connection refused")] {
         assert_eq!(failure.kind(), FailureKind::Unavailable, "{failure}");
         assert!(failure.to_string().contains(words), "{failure}");
     }

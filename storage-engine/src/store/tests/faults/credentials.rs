@@ -142,7 +142,7 @@ async fn what_is_refused_with_new_credentials_too_is_a_failure_that_says_so() {
     for failure in failures {
         let failure = failure.expect_err("refused");
         assert_eq!(failure.kind(), FailureKind::Permission);
-        assert!(failure.to_string().contains("fetched anew"), "{endpoint}: {failure}");
+        assert!(failure.to_string().contains("were renewed"), "{endpoint}: {failure}");
     }
     let asked = issuer.server.asked();
     let fetches = asked.iter().filter(|request| request.path == "/creds").count();
@@ -238,7 +238,7 @@ async fn what_an_agent_says_is_not_believed() {
         let failure = opened.expect_err("no credentials");
         assert_eq!(failure.kind(), FailureKind::Permission, "{failure}");
         let words = failure.to_string();
-        assert!(words.contains("the agent of EKS answers with nothing usable"), "{words}");
+        assert!(words.contains("unusable answer from the agent of EKS"), "{words}");
     }
 }
 
