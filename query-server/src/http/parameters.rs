@@ -160,7 +160,7 @@ mod tests {
             ("from=", "'from' has no value"),
             ("order=a&order=a", "'order' is given twice"),
             ("Ip=a", "unknown parameter 'Ip'; known are from, order, ip"),
-            ("=a", "'' is not known"),
+            ("=a", "unknown parameter ''"),
             ("%69p=", "'ip' has no value"),
             ("ip=%zz", "%zz"),
             ("ip=%f", "%f"),

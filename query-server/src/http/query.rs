@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (query, word) in [
-            ("form=1", "'form' is not known"),
+            ("form=1", "unknown parameter 'form'"),
             ("from=teatime", "teatime"),
             ("from=-1m&from=-2m", "twice"),
             ("from=now&to=-1h", "upside down"),

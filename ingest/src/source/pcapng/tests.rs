@@ -319,7 +319,7 @@ fn what_tshark_calls_damaged_is_damaged() {
         ("differing lengths", differing, "two different lengths"),
         ("option overrun", order.packet(0, 1, b"", &[1, 0, 9, 0, 1, 2, 3, 4]), "does not fit"),
         ("flags of 8 bytes", order.packet(0, 1, b"", &order.option(2, &[0; 8])), "not 4"),
-        ("no such interface", order.packet(5, 1, b"", b""), "the section has 1"),
+        ("no such interface", order.packet(5, 1, b"", b""), "a section with 1 interfaces"),
         ("captured too long", long, "room for 4"),
         ("three bytes", vec![0; 3], "truncated"),
         ("zeros", vec![0; 12], "of 0 bytes"),

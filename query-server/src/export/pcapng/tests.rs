@@ -221,7 +221,7 @@ fn a_packet_wireshark_cannot_read_is_cut_and_says_so() {
     assert_eq!(writer.cut(), 1);
     let kept = &read(&out).packets[0];
     assert_eq!((kept.data.len(), kept.length), (WIRESHARK_LONGEST, 262_145));
-    assert!(String::from_utf8_lossy(&kept.options).contains("cut to 262144 of 262145"));
+    assert!(String::from_utf8_lossy(&kept.options).contains("truncated to 262144 of 262145"));
 }
 
 #[test]
