@@ -39,7 +39,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_process_that_is_asked_stops() {
+    fn process_stops_on_request() {
         let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
         super::terminate(sleeping.id()).unwrap();
         assert_eq!(sleeping.wait().unwrap().signal(), Some(libc::SIGTERM));

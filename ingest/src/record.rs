@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hearing_is_said_once_and_without_gaps() {
+    fn coverage_is_committed_once_and_without_gaps() {
         let mut hearing = Hearing::default();
         hearing.begin(0, Time(10));
         hearing.begin(1, Time(10));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn one_interface_says_nothing_about_another() {
+    fn coverage_of_one_interface_does_not_cover_another() {
         let mut hearing = Hearing::default();
         hearing.begin(0, Time(10));
         hearing.until(Time(20));

@@ -575,7 +575,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_recorded_waits_for_its_store_and_an_import_for_minutes() {
+    async fn recording_waits_for_its_store_without_limit_and_an_import_for_minutes() {
         let soon = Duration::from_secs(1);
         for (kind, live, import) in [
             (FailureKind::Unavailable, true, true),
@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_whose_log_was_ended_goes_on_in_another_one() {
+    fn recording_continues_in_a_new_log_after_its_log_was_ended() {
         let place = tempfile::tempdir().unwrap();
         let location: Location = place.path().to_str().unwrap().parse().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -115,7 +115,7 @@ fn check_packets(described: &Described) {
 /// Not the bytes, which change with compression libraries and with every better layout, but all
 /// they say, and the formats' numbers, sections and columns: those of the newest golden store.
 #[test]
-fn an_import_of_today_says_what_the_newest_golden_store_says() {
+fn new_import_equals_the_newest_golden_store() {
     let (runtime, folder) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
     let store = import_all(folder.path(), &runtime);
     let described = runtime.block_on(describe::describe(&store));

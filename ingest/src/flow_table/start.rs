@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn which_syns_are_a_connections_own() {
+    fn syn_belongs_to_its_connection_by_sequence_number() {
         let (client, server) = (u32::MAX - 3, 7_000);
         let syn = (CLIENT, tcp(SYN, client, 0));
         let syn_ack = (SERVER, tcp(SYN | ACK, server, client.wrapping_add(1)));

@@ -48,7 +48,7 @@ fn both_directions_are_one_flow() {
 }
 
 #[test]
-fn the_source_is_who_opened_it_even_if_the_answer_is_seen_first() {
+fn opener_is_the_source_even_if_its_answer_is_seen_first() {
     let mut table = table();
     let answer = tcp(SERVER, CLIENT, SYN | ACK, 9);
     assert_eq!(find(&mut table, &answer, 0).1, Direction::Backward);
@@ -79,7 +79,7 @@ fn simultaneous_open_is_one_flow() {
 }
 
 #[test]
-fn the_last_packets_of_a_closed_connection_stay_with_it() {
+fn last_packets_of_a_closed_connection_stay_in_its_flow() {
     let mut table = table();
     find(&mut table, &tcp(CLIENT, SERVER, SYN, 5), 0);
     find(&mut table, &tcp(CLIENT, SERVER, FIN | ACK, 6), 1);
@@ -125,7 +125,7 @@ fn later_fragments_follow_the_first_for_thirty_seconds() {
 }
 
 #[test]
-fn networks_and_interfaces_tell_flows_apart_where_they_should() {
+fn flows_are_distinguished_by_network_and_interface() {
     let mut table = table();
     let mut tagged = udp(CLIENT, SERVER);
     find(&mut table, &tagged, 0);
@@ -165,7 +165,7 @@ fn numbered(number: u32) -> Headers {
 }
 
 #[test]
-fn a_full_table_whose_flows_are_in_the_future_makes_room_for_those_of_now() {
+fn full_table_of_future_flows_evicts_for_current_ones() {
     // The clock is turned back by a year, a day, and less than a time-out.
     for back in [365 * 86_400, 86_400, 200] {
         let mut table = table();
@@ -231,7 +231,7 @@ fn packets_of_two_clocks_may_alternate() {
 }
 
 #[test]
-fn who_was_idle_for_longest_by_its_time_out_leaves_first() {
+fn flow_closest_to_its_timeout_is_evicted_first() {
     let mut table = table();
     let closed = tcp((50, 50), SERVER, SYN, 1);
     find(&mut table, &closed, 0);

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_file_belongs_to_its_mark() {
+    fn bytes_after_the_identified_length_are_not_in_the_mark() {
         let bytes: Vec<u8> = (0..2_300_000_u32).map(|at| at as u8).collect();
         let progress = Progress::default();
         progress.add(&bytes[..1_000]);

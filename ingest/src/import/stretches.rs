@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_parts_two_stretches() {
+    fn long_silence_separates_two_coverage_ranges() {
         assert_eq!(of(&[]), []);
         assert_eq!(of(&[7]), [(7, 7)]);
         assert_eq!(of(&[100, 400, 700]), [(100, 700)]);
@@ -148,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_without_a_clock_claims_nothing() {
+    fn untimed_packet_claims_no_coverage() {
         assert_eq!(of(&[0, 1_700_000_000, 0, 1_700_000_001]), [(1_700_000_000, 1_700_000_001)]);
         assert_eq!(of(&[0]), []);
     }
 
     #[test]
-    fn the_longest_of_too_many_are_kept() {
+    fn longest_of_too_many_coverage_ranges_are_stored() {
         let mut stretches = Stretches::default();
         let hour = 3_600 * SECOND;
         for number in 1..20_000 {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_is_claimed_where_it_had_packets() {
+    fn coverage_of_an_interface_spans_its_packets() {
         let mut stretches = Stretches::default();
         let hour = 3_600 * SECOND;
         for (interface, time) in [(0, hour), (2, hour), (3, 2 * hour), (2, 3 * hour), (4, 0)] {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn not_more_interfaces_are_named_than_a_commit_can_hold() {
+    fn claimed_interfaces_stay_below_the_limit_of_a_commit() {
         let mut stretches = Stretches::default();
         let hour = 3_600 * SECOND;
         for interface in 0..1_000 {

@@ -69,7 +69,7 @@ fn count(requests: Requests) -> u64 {
 }
 
 #[test]
-fn the_hundredth_file_asks_for_no_more_than_the_first() {
+fn requests_per_file_do_not_grow_with_the_number_of_imports() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let place = place(runtime.handle());
     let mut asked = Vec::new();
@@ -87,7 +87,7 @@ fn the_hundredth_file_asks_for_no_more_than_the_first() {
 }
 
 #[test]
-fn a_source_is_known_again_among_others() {
+fn source_is_recognized_among_others() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let place = place(runtime.handle());
     for seed in 1..5 {
@@ -130,7 +130,7 @@ fn another_file_with_the_same_sketch_is_another_file() {
 }
 
 #[test]
-fn an_import_goes_on_with_its_own_file_only() {
+fn import_resumes_only_its_own_file() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let place = place(runtime.handle());
     let one = pcap(1, 100_000);
@@ -147,7 +147,7 @@ fn an_import_goes_on_with_its_own_file_only() {
 }
 
 #[test]
-fn the_last_commit_knows_the_whole_file() {
+fn last_commit_has_the_mark_of_the_whole_file() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let place = place(runtime.handle());
     // What is behind the damage is not read as packets, and is a part of the file all the same.
@@ -163,7 +163,7 @@ fn the_last_commit_knows_the_whole_file() {
 }
 
 #[test]
-fn an_import_that_has_nothing_to_commit_shows_that_it_lives() {
+fn import_without_data_commits_heartbeats() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let place = place(runtime.handle());
     let info = WriterInfo {
@@ -197,7 +197,7 @@ fn an_import_that_has_nothing_to_commit_shows_that_it_lives() {
 }
 
 #[test]
-fn a_file_is_known_by_its_first_packet_while_it_grows() {
+fn growing_file_is_identified_by_its_first_packet() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let place = place(runtime.handle());
     let file = pcap(1, 5_000);

@@ -169,7 +169,7 @@ fn a_ninth_hour_seals_the_oldest() {
 }
 
 #[test]
-fn times_that_cannot_be_said_are_kept() {
+fn times_outside_the_nanosecond_range_are_stored_as_ticks() {
     let packets = vec![
         (Stamp::None, 60, vec![1; 60]),
         (Stamp::Raw { ticks: u64::MAX, time: None }, 60, vec![2; 60]),
@@ -203,7 +203,7 @@ fn long_flows_and_long_packets_cross_blocks() {
 
 proptest::proptest! {
     #[test]
-    fn random_bytes_of_any_link_type_come_back(
+    fn random_bytes_of_any_link_type_round_trip(
         link in 0_u16..300,
         packets in proptest::collection::vec(
             (0_i64..3 * HOUR, 0_u32..3_000, proptest::collection::vec(proptest::num::u8::ANY, 0..300)),
@@ -217,7 +217,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_flow_that_is_forgotten_for_want_of_room_says_so() {
+fn evicted_flow_has_the_end_state_evicted() {
     // More flows at once than are remembered; the first ones are the longest idle.
     let flows = crate::flow_table::MAX_FLOWS as u32 + 1;
     let policy = SealPolicy {

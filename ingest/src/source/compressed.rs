@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_stream_gives_what_it_has_and_says_so() {
+    fn truncated_stream_yields_its_bytes_and_an_error() {
         let plain = plain();
         for (name, whole) in [("gzip", gzip(&plain)), ("zstd", zstd(&plain)), ("lz4", lz4(&plain))]
         {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_cut_behind_its_magic_number_is_cut() {
+    fn member_truncated_after_its_magic_number_is_truncated() {
         let whole = plain();
         for (pack, magic) in
             [(gzip as fn(&[u8]) -> Vec<u8>, 3), (zstd as fn(&[u8]) -> Vec<u8>, 4), (lz4, 4)]

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_alone_takes_no_memory() {
+    fn length_field_alone_allocates_no_memory() {
         let mut input = input(vec![1; 300_000]);
         assert!(!input.fill(1 << 30).expect("reads"));
         assert!(input.buffer_size() <= 1 << 20);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn it_waits_for_no_more_than_asked() {
+    fn reader_waits_for_no_more_bytes_than_requested() {
         let mut input = input(vec![1; 100]);
         assert!(input.fill(3).expect("reads"));
         assert_eq!(input.bytes().len(), 7);

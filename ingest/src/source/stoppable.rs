@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_comes_whole() {
+    fn complete_stream_is_read() {
         let bytes: Vec<u8> = (0..=255).cycle().take(1_000_000).collect();
         let (given, stop) = (bytes.clone(), Arc::new(AtomicBool::new(false)));
         let mut stream = Stoppable::new(move || Ok(io::Cursor::new(given)), &stop).unwrap();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told() {
+    fn error_is_returned() {
         let stop = Arc::new(AtomicBool::new(false));
         let open = || Err::<io::Empty, _>(io::Error::other("no such stream"));
         let error = Stoppable::new(open, &stop).unwrap().read(&mut [0; 4]).unwrap_err();

@@ -268,7 +268,7 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn harmed_captures_do_no_harm() {
+fn damaged_captures_do_not_panic() {
     let seeds = seeds();
     if seeds.is_empty() {
         return;

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn finer_than_nanoseconds_keeps_its_ticks() {
+    fn resolution_finer_than_nanoseconds_keeps_raw_ticks() {
         let pico = Clock::new(12, 0);
         assert_eq!(pico.stamp(5_000), Stamp::At(Time(5)));
         assert_eq!(pico.stamp(5_999), Stamp::Raw { ticks: 5_999, time: Some(Time(5)) });
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_keeps_its_ticks() {
+    fn time_that_does_not_fit_keeps_raw_ticks() {
         let far = Stamp::Raw { ticks: u64::MAX, time: None };
         assert_eq!(Clock::new(6, 0).stamp(u64::MAX), far);
         assert_eq!(Clock::new(0, i64::MAX).stamp(u64::MAX), far);

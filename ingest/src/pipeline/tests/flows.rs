@@ -150,7 +150,7 @@ fn in_order(wrap: Wrap, steps: &[Step], order: &[usize]) -> Vec<(i64, Vec<u8>)> 
 }
 
 #[test]
-fn a_syn_belongs_to_its_connection_whenever_it_is_seen() {
+fn late_syn_belongs_to_its_connection() {
     let orders: [&[usize]; 7] = [
         &[1, 2, 3, 4, 5, 6, 7, 0],
         &[2, 3, 4, 5, 6, 7, 1, 0],
@@ -187,7 +187,7 @@ fn a_syn_belongs_to_its_connection_whenever_it_is_seen() {
 }
 
 #[test]
-fn without_a_syn_ports_tell_who_is_the_server() {
+fn server_is_detected_by_port_without_a_syn() {
     let steps = connection(CLIENT, SERVER, 1_000);
     for order in [&[2, 3, 4, 5, 6, 7][..], &[4, 2, 3, 5, 6, 7]] {
         let found = flows(SealPolicy::import(), &in_order(plain, &steps, order));
@@ -218,7 +218,7 @@ fn another_number_is_another_connection() {
 }
 
 #[test]
-fn refused_connections_are_told_apart_by_their_numbers() {
+fn refused_connections_are_distinguished_by_sequence_number() {
     let refused = |seq: u32| {
         let syn = (CLIENT, SERVER, SYN, seq, 0, &b""[..]);
         [syn, (SERVER, CLIENT, RST | ACK, 0, seq + 1, &b""[..])]
@@ -377,7 +377,7 @@ fn fragments_of_a_tunnel_inside_a_tunnel_follow_too() {
 }
 
 #[test]
-fn flows_are_found_by_the_ends_of_all_tunnels_round_them() {
+fn flows_are_indexed_by_the_ends_of_all_tunnels() {
     let innermost = ipv4(INNER, 3, 4, 17, &udp(6_000, 53, b"?"));
     let middle = |net: u8, inner: &[u8]| {
         let carried = udp(50_001, 6081, &geneve(1, &ethernet(0x0800, inner)));
@@ -404,7 +404,7 @@ fn flows_are_found_by_the_ends_of_all_tunnels_round_them() {
 }
 
 #[test]
-fn a_fragment_whose_flow_is_gone_is_of_no_ports() {
+fn fragment_without_its_flow_has_no_ports() {
     // The flow was replaced by another connection between the two fragments.
     let fragment = |fragment, bytes: &[u8]| {
         ethernet(0x0800, &ipv4(V4 { fragment, id: 3, ..INNER }, CLIENT.0, SERVER.0, 6, bytes))
@@ -551,7 +551,7 @@ fn labels_that_differ_by_direction_do_not_split_a_conversation() {
 }
 
 #[test]
-fn answers_that_may_be_of_two_networks_are_flows_of_their_own() {
+fn ambiguous_answers_of_two_networks_open_separate_flows() {
     let of = |vni: u32| {
         move |way: u8, inner: &[u8]| {
             let carried = udp(50_000, 8472, &vxlan(vni, &ethernet(0x0800, inner)));
@@ -566,7 +566,7 @@ fn answers_that_may_be_of_two_networks_are_flows_of_their_own() {
 }
 
 #[test]
-fn a_flow_that_times_out_says_so_although_no_packet_of_it_follows() {
+fn timed_out_flow_has_the_end_state_without_a_later_packet() {
     let other = |port: u16| datagram((9, port), (8, 53), b"?");
     let ask = |seconds: i64, frame: Vec<u8>| (seconds * SECOND, frame);
     let frames = [
@@ -590,7 +590,7 @@ fn a_flow_that_times_out_says_so_although_no_packet_of_it_follows() {
 }
 
 #[test]
-fn how_a_flow_ended_is_said_in_its_last_part_whichever_segment_has_it() {
+fn end_state_of_a_flow_is_in_its_last_part_across_segments() {
     // Each hour has a segment; the next connection's SYN is in the next hour.
     let (one, other) = (connection(CLIENT, SERVER, 5), connection(CLIENT, SERVER, 5_000));
     let apart = SealPolicy { span: None, ..SealPolicy::import() };

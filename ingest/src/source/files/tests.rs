@@ -102,7 +102,7 @@ fn compressed_captures_are_read_and_progress_is_the_file_s() {
 }
 
 #[test]
-fn a_stream_that_fails_is_not_called_damaged() {
+fn read_error_of_a_stream_is_not_damage() {
     struct Fails(Vec<u8>);
     impl Read for Fails {
         fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
@@ -128,14 +128,14 @@ fn a_stream_that_fails_is_not_called_damaged() {
 }
 
 #[test]
-fn a_wrapping_cut_at_its_start_is_damage() {
+fn compression_truncated_in_its_header_is_damage() {
     let skippable = vec![0x50, 0x2a, 0x4d, 0x18, 200, 0, 0, 0, 1, 2];
     let error = open_reader("it", std::io::Cursor::new(skippable)).expect_err("cut");
     assert!(matches!(error, SourceError::Damaged { offset: 0, .. }), "{error}");
 }
 
 #[test]
-fn a_live_pipe_is_not_waited_for() {
+fn packets_of_a_live_pipe_are_returned_without_waiting_for_more() {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     writer.write_all(&pcap(2)).expect("written");
     let mut source = open_reader("pipe", reader).expect("a capture");
@@ -148,7 +148,7 @@ fn a_live_pipe_is_not_waited_for() {
 }
 
 #[test]
-fn a_missing_file_is_said_to_be_missing() {
+fn missing_file_is_reported() {
     let error = open(Path::new("/nonexistent/x.pcap")).expect_err("missing");
     let failure = capstan_model::Failure::from(error);
     assert_eq!(failure.kind(), capstan_model::FailureKind::NotFound);

@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unread_holds_back_what_was_heard() {
+    fn unread_packets_delay_the_coverage() {
         let now = Time(10_000_000_000);
         let millis = |of: i64| Time(of * 1_000_000);
         let retire = Duration::from_millis(60);

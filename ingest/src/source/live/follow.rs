@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_there_and_not_open_is_missing() {
+    fn selected_existing_interface_that_is_not_open_is_missing() {
         let present = [link(1, "lo", true), link(2, "eth0", true), link(3, "eth1", false)];
         let of = |wanted: &Interfaces, open: &[i32]| -> Vec<i32> {
             missing(wanted, &present, open).iter().map(|link| link.index).collect()

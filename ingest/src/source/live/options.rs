@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_shared_out() {
+    fn ring_budget_is_divided_between_interfaces() {
         let named = || Interfaces::Named(vec![]);
         let mib = 1 << 20;
         assert_eq!(shape(named(), 64 * mib, 1, 0), Shape { block_bytes: 1 << 20, blocks: 64 });

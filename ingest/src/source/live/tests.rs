@@ -238,7 +238,7 @@ fn large_segments_of_tcp_are_whole() {
 }
 
 #[test]
-fn what_the_ring_has_no_room_for_is_counted() {
+fn packets_dropped_by_a_full_ring_are_counted() {
     let Some(network) = Network::with_cable(1500) else { return };
     // On the loopback each packet passes twice, but only one counts.
     for (from, to) in [("a", "b"), ("lo", "lo")] {
@@ -279,7 +279,7 @@ fn overrun(from: &str, to: &str) {
 }
 
 #[test]
-fn a_busy_reader_loses_nothing_and_hears_the_clock() {
+fn busy_reader_loses_no_packet_and_reports_the_time() {
     let Some(network) = Network::with_cable(1500) else { return };
     let sent = 200_000;
     network.within(|| {
@@ -313,7 +313,7 @@ fn a_busy_reader_loses_nothing_and_hears_the_clock() {
 }
 
 #[test]
-fn what_the_ring_still_holds_was_not_heard_yet() {
+fn packets_in_the_ring_are_not_covered_yet() {
     let Some(network) = Network::with_cable(1500) else { return };
     network.within(|| {
         let mut source = LiveSource::open(named(&["a", "b"])).unwrap();
@@ -334,7 +334,7 @@ fn what_the_ring_still_holds_was_not_heard_yet() {
 }
 
 #[test]
-fn silence_is_told_and_a_stop_ends_it() {
+fn silence_is_reported_and_a_stop_ends_the_wait() {
     let Some(network) = Network::with_cable(1500) else { return };
     network.within(|| {
         let mut source = LiveSource::open(named(&["b"])).unwrap();
@@ -357,7 +357,7 @@ fn silence_is_told_and_a_stop_ends_it() {
 }
 
 #[test]
-fn a_stop_wakes_a_source_that_waits() {
+fn stop_wakes_a_waiting_source() {
     let Some(network) = Network::new() else { return };
     // Without being woken it would see the stop 200 ms later. The best of
     // several is taken: this machine may be busy.
@@ -419,7 +419,7 @@ fn any_follows_interfaces_that_come_and_go() {
 }
 
 #[test]
-fn an_interface_that_goes_down_and_up_stays_and_one_removed_ends_it() {
+fn interface_survives_down_and_up_and_removal_ends_the_capture() {
     let Some(network) = Network::with_cable(1500) else { return };
     network.within(|| {
         let mut source = LiveSource::open(named(&["b"])).unwrap();
@@ -445,7 +445,7 @@ fn an_interface_that_goes_down_and_up_stays_and_one_removed_ends_it() {
 }
 
 #[test]
-fn a_named_interface_that_comes_back_is_captured_on_again() {
+fn returning_interface_is_captured_again() {
     let Some(network) = Network::with_cable(1500) else { return };
     network.within(|| {
         let mut source = LiveSource::open(named(&["lo", "b"])).unwrap();
@@ -519,14 +519,14 @@ fn promiscuous_mode_is_on_where_named_and_off_when_closed() {
 }
 
 #[test]
-fn a_source_may_move_to_a_thread_of_its_own() {
+fn source_can_move_to_another_thread() {
     fn may_move<T: Send>() {}
     may_move::<LiveSource>();
     may_move::<StopHandle>();
 }
 
 #[test]
-fn an_unknown_interface_is_refused_with_those_there_are() {
+fn unknown_interface_error_lists_existing_interfaces() {
     let refused = LiveSource::open(named(&["no-such-if0"])).unwrap_err();
     let text = refused.to_string();
     assert!(text.contains("'no-such-if0'") && text.contains("lo"), "{text}");
@@ -536,7 +536,7 @@ fn an_unknown_interface_is_refused_with_those_there_are() {
 }
 
 #[test]
-fn missing_rights_are_told_with_what_to_do() {
+fn missing_permission_error_says_how_to_get_it() {
     let Some(network) = Network::new() else { return };
     network.within(|| {
         drop_rights();

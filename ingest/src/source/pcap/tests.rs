@@ -112,7 +112,7 @@ fn both_byte_orders_and_both_resolutions() {
 }
 
 #[test]
-fn longer_record_headers_are_told_by_the_records() {
+fn longer_record_headers_are_detected_from_the_records() {
     for (magic, more) in [(0xa1b2_c3d4, 4), (0xa1b2_c3d4, 8), (0xa1b2_cd34, 8), (0xa1b2_cd34, 12)] {
         let mut file = Write::file(true, magic, (2, 4), 1);
         for _ in 0..3 {
@@ -125,7 +125,7 @@ fn longer_record_headers_are_told_by_the_records() {
 }
 
 #[test]
-fn odd_records_do_not_make_a_dialect() {
+fn unusual_records_do_not_change_the_detected_dialect() {
     // More captured than there was, and a fraction of more than a second.
     let mut file = Write::file(false, 0xa1b2_c3d4, (2, 4), 1);
     file.record(TIME, 60, 60, 0).u32(5).u32(1_500_000).u32(60).u32(50);
@@ -164,7 +164,7 @@ fn the_frame_check_sequence_is_no_part_of_the_link_type() {
 }
 
 #[test]
-fn what_comes_before_the_damage_is_given() {
+fn packets_before_the_damage_are_returned() {
     let mut file = Write::file(false, 0xa1b2_c3d4, (2, 4), 1);
     file.record(TIME, 60, 60, 0);
     let whole = file.bytes.clone();
@@ -187,7 +187,7 @@ fn what_comes_before_the_damage_is_given() {
 }
 
 #[test]
-fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
+fn oversized_frame_is_truncated_and_reading_continues() {
     for (big_endian, magic, more) in [(false, 0xa1b2_c3d4, 0), (true, 0xa1b2_cd34, 8)] {
         let mut file = Write::file(big_endian, magic, (2, 4), 1);
         file.record(TIME, 60, 60, more)
@@ -214,7 +214,7 @@ fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
 }
 
 #[test]
-fn what_is_no_pcap_is_refused_with_words() {
+fn file_that_is_not_pcap_is_refused() {
     let open =
         |bytes: Vec<u8>| open_reader("it", std::io::Cursor::new(bytes)).expect_err("refused");
     let header = Write::file(false, 0xa1b2_c3d4, (2, 4), 1).bytes;
@@ -231,7 +231,7 @@ fn what_is_no_pcap_is_refused_with_words() {
 }
 
 #[test]
-fn a_harmed_file_does_no_harm() {
+fn damaged_capture_file_does_not_panic() {
     let mut file = Write::file(false, 0xa1b2_c3d4, (2, 4), 1);
     for length in [60, 0, 1_000, 61] {
         file.record(TIME, length, length, 0);

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tshark_refuses_is_refused() {
+    fn captures_refused_by_tshark_are_refused() {
         let long = [1, 0, 0x90, 1, b'a', b'b', b'c', b'd'];
         assert!(check(&long, Place::Packet, false).is_err());
         assert!(check(&option(2, &[0; 8], false), Place::Packet, false).is_err());

@@ -168,7 +168,7 @@ fn both_byte_orders_say_the_same() {
 }
 
 #[test]
-fn everything_in_a_file_comes_out() {
+fn every_packet_of_a_file_is_returned() {
     let (seen, _) = read(&rich(ORDERS[1]));
     let order = ORDERS[0];
     let [
@@ -303,7 +303,7 @@ fn a_simple_packet_is_as_long_as_the_snap_length() {
 }
 
 #[test]
-fn what_tshark_calls_damaged_is_damaged() {
+fn captures_damaged_for_tshark_are_damaged() {
     let order = ORDERS[0];
     let good = [order.section(0, b""), order.interface(0, b""), order.packet(0, 1, b"x", b"")];
     let good = good.concat();
@@ -344,7 +344,7 @@ fn what_tshark_calls_damaged_is_damaged() {
 }
 
 #[test]
-fn what_tshark_puts_up_with_is_read() {
+fn captures_accepted_by_tshark_are_read() {
     let order = ORDERS[0];
     let good = [order.section(0, b""), order.interface(0, b"")].concat();
     let mut unpadded = order.packet(0, 1, b"abc", b"");
@@ -374,7 +374,7 @@ fn what_tshark_puts_up_with_is_read() {
 }
 
 #[test]
-fn a_longer_frame_than_is_kept_is_cut_and_the_file_is_read_on() {
+fn oversized_frame_is_truncated_and_reading_continues() {
     for order in ORDERS {
         let start = [order.section(0, b""), order.interface(0, b"")].concat();
         let comment = order.option(1, b"long");
@@ -426,14 +426,14 @@ fn interfaces_are_bounded() {
 }
 
 #[test]
-fn a_harmed_file_does_no_harm() {
+fn damaged_capture_file_does_not_panic() {
     let [little, big] = ORDERS.map(rich);
     let file = [little, big].concat();
     proptest::proptest!(|(harm in harm())| survives(harm.done_to(&file)));
 }
 
 #[test]
-fn losses_lie_between_what_was_good_and_where_they_were_noticed() {
+fn loss_spans_from_last_good_time_to_detection() {
     for order in ORDERS {
         let drops =
             |count: u64| [order.option(4, &order.u64(count)), order.option(0, b"")].concat();
