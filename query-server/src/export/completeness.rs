@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_what_is_left_of_the_window() {
+    fn uncovered_parts_of_the_window_are_unknown() {
         let heard = vec![range(50, 60), range(10, 20), range(15, 30), range(60, 60)];
         assert_eq!(
             gaps(range(0, 100), heard.clone()),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_window_ends_where_listening_did() {
+    fn open_window_ends_at_the_end_of_coverage() {
         let heard = [range(10, 20), range(40, 50)];
         assert_eq!(bounded(TimeRange::ALL, &heard), range(10, 50));
         assert_eq!(bounded(TimeRange { start: Time(5), end: Time::MAX }, &heard), range(5, 50));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_an_import_that_has_not_said_when_it_listened_are_of_an_unknown_time() {
+    fn packets_of_an_import_without_coverage_are_in_unknown_time() {
         let entry = |first: i64, last: i64| -> SegmentEntry {
             serde_json::from_value(serde_json::json!({
                 "name": format!("{first}"), "hour": 0, "first": first,
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_and_gaps_are_said() {
+    fn losses_and_unknown_coverage_are_reported() {
         let lost = |cause, packets| Lost {
             of: GenerationId::new(RecorderId(1), Generation(1)),
             interface: None,

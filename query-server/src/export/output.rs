@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_what_it_cannot_know() {
+    fn export_header_states_unknown_facts() {
         let whole = said(Selection::default());
         assert!(whole[1].starts_with("complete coverage of the window"), "{whole:?}");
         let pods = said(Selection { pods: vec!["shop/web".to_owned()], ..Selection::default() });

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_nearly_at_its_end_gives_memory_back() {
+    fn almost_finished_run_returns_memory() {
         let mut nearly = run(1_000, 40);
         (0..990).for_each(|_| nearly.advance().unwrap());
         let before = nearly.memory();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_named() {
+    fn missing_folder_is_reported() {
         let mut spill = Spill::new("/nowhere/at/all".into());
         let failure = spill.spill(&mut run(3, 40)).unwrap_err();
         assert!(failure.to_string().contains("/nowhere/at/all"));

@@ -21,7 +21,7 @@ use super::*;
 use crate::view::testing::*;
 
 #[tokio::test]
-async fn hours_that_are_pruned_still_say_what_was_listened_to() {
+async fn coverage_of_pruned_hours_is_reported() {
     let store = busy_hours().await;
     let host =
         Selection { ips: vec![Address::v4([10, 0, 0, 2])], ..Selection::of_range(TimeRange::ALL) };
@@ -126,7 +126,7 @@ async fn recorders_are_merged_and_equal_times_go_by_recorder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn little_memory_gives_the_same_bytes() {
+async fn export_with_little_memory_gives_the_same_bytes() {
     let store = store().await;
     for recorder in 1..=6 {
         let recording = Recording { segment_bytes: 1 << 20, ..Recording::of(recorder) };
@@ -145,7 +145,7 @@ async fn little_memory_gives_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_and_hosts_are_cut_out() {
+async fn export_selects_a_window_and_hosts() {
     let given = traffic(1, 4_000, 0, 1_000);
     let view = view_of(Recording::of(1), given.clone()).await;
     let range = TimeRange { start: Time(1_000_000), end: Time(3_000_000) };
@@ -219,7 +219,7 @@ fn mixed() -> Vec<Given> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_recorded_order_gives_a_capture_back() {
+async fn recorded_order_restores_a_capture() {
     let view = view_of(Recording::of(1), mixed()).await;
     let (file, report) = run(&view, &of(Selection::default(), Order::Recorded)).await;
     assert_eq!(read(&file), mixed());
@@ -258,7 +258,7 @@ async fn the_first_bytes_come_before_most_segments_are_opened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interface_without_packets_comes_with_the_whole_only() {
+async fn interface_without_packets_is_exported_only_with_everything() {
     let view = view_of(Recording::of(1), mixed()).await;
     let interfaces = |file: &[u8]| {
         let all = read(file).into_iter();
@@ -278,7 +278,7 @@ async fn an_interface_without_packets_comes_with_the_whole_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_come_with_every_part_of_their_capture() {
+async fn decryption_secrets_are_exported_with_every_part_of_their_capture() {
     let mut given = traffic(1, 3_000, 0, 1_000_000);
     // TLS key log, 4 bytes.
     let body = b"KSLT\x04\0\0\0key\n".to_vec();
@@ -319,7 +319,7 @@ async fn secrets_come_with_every_part_of_their_capture() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_come_with_a_part_and_what_is_about_the_whole_does_not() {
+async fn partial_export_has_name_resolution_but_no_statistics() {
     let view = view_of(Recording::of(1), mixed()).await;
     let range = TimeRange { start: Time(5_500_000_000), end: Time::MAX };
     let (file, _) = run(&view, &of(Selection::of_range(range), Order::Time)).await;
@@ -335,7 +335,7 @@ async fn names_come_with_a_part_and_what_is_about_the_whole_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn packets_without_a_time_come_first_and_only_of_all_time() {
+async fn untimed_packets_come_first_and_only_in_unbounded_exports() {
     let mut given = traffic(1, 50, 1_000_000, 1_000);
     let data = udp((1, 2), (1, 2), b"when?");
     let (length, stamp) = (data.len() as u32, Stamp::None);
@@ -374,7 +374,7 @@ async fn a_damaged_block_costs_its_own_flows_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_gone_is_named_and_the_rest_exported() {
+async fn missing_segment_is_reported_and_the_rest_exported() {
     for layer in [Layer::Index, Layer::Flows, Layer::Packets] {
         let view = view_of(Recording::of(1), traffic(1, 4_000, 0, 1_000)).await;
         let segments = segments(&view).await;
@@ -428,7 +428,7 @@ async fn losses_are_in_the_header_and_at_their_interface() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_plan_is_what_a_cold_export_asks_for() {
+async fn plan_of_a_cold_export_equals_its_requests() {
     let store = store().await;
     for recorder in 1..=3 {
         let recording = Recording { segment_bytes: 1 << 20, ..Recording::of(recorder) };
@@ -459,7 +459,7 @@ async fn the_plan_is_what_a_cold_export_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_known_is_counted() {
+async fn segments_without_identities_are_counted() {
     let view = view_of(Recording::of(1), traffic(1, 100, 0, 1_000)).await;
     let selection = Selection { namespaces: vec!["shop".into()], ..Selection::default() };
     let (_, report) = run(&view, &of(selection, Order::Time)).await;
@@ -467,7 +467,7 @@ async fn who_is_not_known_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn giving_an_export_up_stops_it() {
+async fn cancelled_export_stops() {
     let view = view_of(Recording::of(1), traffic(1, 30_000, 0, 1_000)).await;
     let (to, from) = mpsc::channel(1);
     drop(from);
@@ -507,7 +507,7 @@ async fn other_tools_read_the_file() {
 
 /// Every real capture: what is read from it is what is read from its export.
 #[tokio::test(flavor = "multi_thread")]
-async fn real_captures_come_back_whole() {
+async fn real_captures_round_trip() {
     let shared = std::env::var("CAPSTAN_SHARED")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").to_owned());
     let captures = std::path::Path::new(&shared).join("captures");

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_is_everything() {
+    fn empty_selection_selects_everything() {
         let request = read(r#" {"export": {}}"#).expect("a command");
         assert_eq!(request, ExportRequest::default());
         assert!(request.range.is_all());
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_parameters_are_reported() {
         for (json, word) in [
             (r#"{"exprot": {}}"#, "exprot"),
             (r#"{"export": {"form": 1}}"#, "form"),

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_refused() {
+    fn excessive_parameters_are_refused() {
         assert!(Statement::new(" ".repeat(MAX_SQL_BYTES + 1)).is_err());
         let long = StringArray::from(vec!["x".repeat(MAX_PARAMETER_BYTES)]);
         let batch = RecordBatch::try_from_iter([("0", Arc::new(long) as ArrayRef)]);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn one_row_is_bound_and_no_more() {
+    fn only_one_row_of_parameters_can_be_bound() {
         let mut binding = Binding::new();
         binding.take(row().slice(0, 0)).expect("empty");
         binding.take(row()).expect("the row");

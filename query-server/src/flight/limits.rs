@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_too_much_is_refused_and_what_is_written_out_is_not() {
+    fn statements_that_expand_too_much_are_refused() {
         let list = format!("select 1 where 1 in ({})", vec!["1"; 50_000].join(","));
         let names = "with a as (select 1 from packets), b as (select * from a) \
                      select * from a, b, (with a as (select 2) select * from a) c";

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_number_stands_for_any_column_of_the_answer() {
+    async fn order_by_number_selects_any_result_column() {
         for (sql, at, expected) in [
             ("SELECT k, sum(n)/1024 FROM {t} GROUP BY k ORDER BY 2 DESC", 1, vec![4, 3]),
             ("SELECT k, sum(n)/1024 FROM {t} GROUP BY 1 ORDER BY 2, 1", 1, vec![3, 4]),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn equal_lists_of_columns_of_subqueries_are_not_one() {
+    async fn equal_column_lists_of_subqueries_stay_separate() {
         for (sql, expected) in [
             ("SELECT a+1 AS a FROM (SELECT a+1 AS a FROM (SELECT 1 AS a))", vec![3]),
             (
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn windows_go_over_any_type() {
+    async fn window_functions_accept_any_type() {
         for (sql, expected) in [
             ("SELECT rank() OVER (ORDER BY b), n FROM {t} ORDER BY n", vec![2, 2, 1]),
             // Equal rows are in each other's frame.
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_said_of_the_statement_as_it_was_written() {
+    async fn errors_refer_to_the_original_statement() {
         let context = SessionContext::new_with_config(super::super::session_config());
         let sql = format!("SELECT k, nothing/1024 FROM {TABLE} GROUP BY k ORDER BY 2");
         let error = planned(&context, &sql).await.unwrap_err().to_string();

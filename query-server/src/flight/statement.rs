@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn question_marks_are_numbered_where_they_stand() {
+    fn question_marks_are_numbered_by_position() {
         for (sql, expected) in [
             ("SELECT 1", "SELECT 1"),
             ("SELECT ?, ?", "SELECT $1, $2"),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_are_taken_and_long_chains_are_not() {
+    fn long_in_lists_are_accepted_and_long_expression_chains_refused() {
         let list = format!("SELECT a FROM t WHERE a IN ({})", vec!["'x'"; 50_000].join(", "));
         assert!(prepare(&list, "generic").is_ok());
         let chain = format!("SELECT {}", vec!["1"; MAX_LEVELS + 1].join(" + "));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_reading_is_refused_with_words() {
+    async fn statements_other_than_reads_are_refused() {
         for (sql, word) in [
             ("CREATE TABLE t AS SELECT 1", "CREATE"),
             ("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/tmp/x'", "CREATE"),

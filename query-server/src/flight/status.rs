@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_used_as_text_are_told_what_to_do_instead() {
+    fn binary_used_as_text_gets_a_hint() {
         let bytes = BinaryArray::from_vec(vec![b"\xff\xfe"]);
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         let error = cast_with_options(&bytes, &DataType::Utf8, &strict).expect_err("it is no text");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bug_is_not_dressed_up_as_an_invitation_to_report_it_elsewhere() {
+    fn internal_error_has_no_datafusion_bug_report_text() {
         let found = from_query(&DataFusionError::Internal("odd".into()));
         assert_eq!(found.kind(), FailureKind::Other);
         assert!(!found.to_string().contains("github"), "{found}");

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_counts_what_it_takes_once_it_is_written_out() {
+    fn size_of_a_cell_is_its_written_size() {
         let long = "a text that does not fit into a view";
         let texts = [Some("a"), None, Some(long)];
         let expected = vec![5, 4, 4 + long.len()];
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_is_refused_with_words() {
+    fn unsendable_results_are_refused() {
         let huge = vec![0; MAX_ROW_BYTES];
         let failure = cut(&one(BinaryArray::from_vec(vec![b"", &huge]))).expect_err("too long");
         assert_eq!(failure.kind(), FailureKind::Usage);
@@ -315,7 +315,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pieces_are_the_batch_and_none_is_long(
+        fn split_batch_equals_the_whole_and_pieces_are_short(
             lengths in proptest::collection::vec(
                 prop_oneof![0_usize..10, 10_000_usize..700_000, Just(2 << 20)], 0..40),
         ) {

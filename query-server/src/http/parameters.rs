@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_select_more_than_was_meant_is_refused() {
+    fn parameters_without_value_and_unknown_parameters_are_refused() {
         for (query, words) in [
             ("ip=", "'ip' has no value"),
             ("ip", "'ip' has no value"),

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_is_everything() {
+    fn empty_selection_selects_everything() {
         let (selection, order) = parse("", NOW).unwrap();
         assert!(selection.is_everything());
         assert_eq!((order, &*file_name(&selection)), (Order::Time, "capstan-all.pcapng"));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_parameters_are_reported() {
         for (query, word) in [
             ("form=1", "unknown parameter 'form'"),
             ("from=teatime", "teatime"),

@@ -56,7 +56,7 @@ fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_is_a_file_with_a_name() {
+async fn export_over_http_has_a_file_name() {
     let given = traffic(1, 3_000, 0, 1_000_000);
     let view = view_of(Recording::of(1), given).await;
     let target = "/api/v1/export.pcapng?from=1970-01-01T00:00:01Z&to=1970-01-01T00:00:02Z";
@@ -70,7 +70,7 @@ async fn a_window_is_a_file_with_a_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_not_whole_is_broken_off() {
+async fn incomplete_export_aborts_the_response() {
     let view = view_of(Recording::of(1), traffic(1, 9_000, 0, 1_000_000)).await;
     let last = segments(&view).await.len() - 1;
     damage(&view, last, Layer::Head).await;
@@ -81,7 +81,7 @@ async fn a_file_that_is_not_whole_is_broken_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_request_is_said_in_json() {
+async fn request_errors_are_json() {
     let view = view_of(Recording::of(1), traffic(1, 10, 0, 1_000)).await;
     for (target, status, word) in [
         ("/api/v1/export.pcapng?ip=10.0.0", "400", "10.0.0"),
@@ -102,7 +102,7 @@ async fn what_is_wrong_with_a_request_is_said_in_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_state_is_told() {
+async fn status_reports_the_state() {
     let view = view_of(Recording::of(1), traffic(1, 500, 5_000_000_000, 1_000)).await;
     let (head, body) = ask(&view, "/api/v1/status").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -137,7 +137,7 @@ async fn the_state_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exports_share_one_budget_and_one_too_many_is_told_to_come_again() {
+async fn exports_share_one_budget_and_an_excess_export_gets_503() {
     let view = view_of(Recording::of(1), traffic(1, 3_000, 0, 1_000_000)).await;
     let limits =
         Limits { memory: 64 << 20, patience: Duration::from_millis(100), ..Limits::default() };

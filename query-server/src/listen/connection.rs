@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_says_nothing_goes_sooner_than_who_asked_something() {
+    fn connection_without_a_request_is_closed_before_an_idle_one() {
         let seconds = Duration::from_secs;
         let http = Patience {
             first: seconds(10),

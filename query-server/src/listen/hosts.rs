@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn own_names_are_known_and_others_are_not() {
+    fn own_host_names_are_accepted_and_others_refused() {
         let mut hosts = Hosts::of_machine("web1.example.com");
         hosts.allow("Capstan.example.net").unwrap();
         hosts.allow("[2001:db8::7]:80").unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_that_is_named_must_be_known() {
+    fn every_host_name_of_a_request_must_be_accepted() {
         let hosts = Hosts::of_machine("web1");
         let check = |version, target: &'static str, named: &[&'static str]| {
             let mut headers = HeaderMap::new();

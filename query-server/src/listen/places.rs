@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_that_holds_is_read() {
+    fn effective_memory_limit_is_read() {
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max processes             96220                96220                processes \n\
                       Max open files            1024                 524288               files     \n";
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_files_are_left_for_the_store() {
+    fn default_connections_leave_half_of_the_open_files() {
         for (limit, expected) in [
             (Some(0), LEAST),
             (Some(64), LEAST),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_quiet_for_longest_makes_room() {
+    fn longest_idle_connection_is_closed_first() {
         let now = Instant::now();
         let quiet = |number, seconds| Known {
             number,
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_is_free_again_when_its_connection_ends() {
+    async fn connection_slot_is_released_with_its_connection() {
         let places = Places::new(1);
         let first = places.enter().unwrap();
         drop(first);

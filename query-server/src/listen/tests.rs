@@ -90,7 +90,7 @@ async fn closed(mut stream: TcpStream) -> Vec<u8> {
 const ASK: &str = "GET /short HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_nothing_is_let_go() {
+async fn client_without_a_request_is_disconnected() {
     let server = Server::start(100, PATIENCE).await;
     let began = Instant::now();
     let silent = server.connect().await;
@@ -109,7 +109,7 @@ async fn who_asks_nothing_is_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_quiet_makes_room_for_who_comes() {
+async fn idle_connection_is_closed_for_a_new_one() {
     let patience = Patience { first: LONG, idle: LONG, ..PATIENCE };
     let server = Server::start(3, patience).await;
     let mut half = Vec::new();
@@ -122,7 +122,7 @@ async fn who_is_quiet_makes_room_for_who_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_is_told_while_all_connections_are_busy() {
+async fn health_is_answered_while_all_connections_are_busy() {
     let patience = Patience { stalled: LONG, ..PATIENCE };
     let server = Server::start(2, patience).await;
     let mut busy = Vec::new();
@@ -150,7 +150,7 @@ async fn health_is_told_while_all_connections_are_busy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_not_taken_is_given_up() {
+async fn unread_answer_is_aborted() {
     let server = Server::start(100, PATIENCE).await;
     let ask = "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut taken = server.sent(ask).await;
@@ -167,13 +167,13 @@ async fn an_answer_that_is_not_taken_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_takes_long_to_make_is_waited_for() {
+async fn slow_answer_is_not_aborted() {
     let server = Server::start(100, PATIENCE).await;
     assert_eq!(server.status("/slow").await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_is_answered_after_a_stop() {
+async fn running_requests_are_answered_after_a_stop() {
     let patience = Patience { first: LONG, idle: LONG, ..PATIENCE };
     let server = Server::start(100, patience).await;
     let idle = server.sent(ASK).await;
@@ -187,7 +187,7 @@ async fn what_is_under_way_is_answered_after_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_hosts_are_not_answered_for() {
+async fn requests_for_other_hosts_are_refused() {
     let server = Server::start(100, PATIENCE).await;
     for (host, status) in [("localhost", "200"), ("127.0.0.1:1", "200"), ("evil.example", "421")] {
         let ask = format!("GET /short HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -199,7 +199,7 @@ async fn other_hosts_are_not_answered_for() {
 }
 
 #[test]
-fn other_addresses_need_a_word() {
+fn non_loopback_addresses_need_insecure() {
     let reach = |text: &str, insecure| check_reach("http", &[text.parse().unwrap()], insecure);
     for own in ["127.0.0.1:1", "127.8.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         assert!(reach(own, false).is_ok(), "{own}");

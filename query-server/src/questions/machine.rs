@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_smallest_of_machine_group_and_address_space_counts() {
+    fn memory_is_the_minimum_of_machine_control_group_and_address_space() {
         const GIB: u64 = 1 << 30;
         let machine = |memory, group, addresses| Machine { memory, group, addresses };
         for (given, expected) in [
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_writes_is_understood() {
+    fn kernel_memory_files_are_parsed() {
         assert_eq!(total("MemTotal:       24576000 kB\nMemFree: 1 kB\n"), Some(24_576_000 << 10));
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax address space  3221225472  unlimited  bytes\n";
         assert_eq!(addresses(limits), Some(3 << 30));

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_question_goes_when_there_is_no_more() {
+    fn largest_query_is_stopped_when_memory_is_exhausted() {
         let runs = |held| View { held, stopped: false };
         let ends = |held| View { held, stopped: true };
         let budget = 1_000;

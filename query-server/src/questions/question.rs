@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_for_the_client_is_no_work_and_has_a_limit_of_its_own() {
+    fn time_spent_waiting_for_the_client_has_a_separate_limit() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let limit = Duration::from_secs(10);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reason_counts_and_a_slot_that_is_given_back_is_left_alone() {
+    fn first_stop_reason_counts_and_a_released_slot_is_not_stopped() {
         let slot = Slot::all().last().expect("there are some");
         let question = Question::new(slot);
         question.stop(Why::Ending);

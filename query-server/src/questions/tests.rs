@@ -36,7 +36,7 @@ async fn busy(until: impl Fn() -> bool) -> Result<(), Failure> {
 }
 
 #[tokio::test]
-async fn what_never_yields_holds_up_nobody_and_hears_that_its_client_left() {
+async fn query_that_never_yields_blocks_none_and_sees_its_cancellation() {
     let questions = Arc::new(limited(|_| {}));
     let asked: Vec<_> = (0..3)
         .map(|_| {
@@ -55,7 +55,7 @@ async fn what_never_yields_holds_up_nobody_and_hears_that_its_client_left() {
 }
 
 #[tokio::test]
-async fn a_question_ends_at_its_deadline_whatever_it_does() {
+async fn query_ends_at_its_deadline() {
     let questions = limited(|limits| limits.time = Some(Duration::from_millis(100)));
     let waits = questions.ask(std::future::pending::<Result<(), Failure>>()).await;
     let spins = questions.ask(busy(is_stopped)).await;
@@ -74,7 +74,7 @@ async fn a_question_ends_at_its_deadline_whatever_it_does() {
 }
 
 #[tokio::test]
-async fn rows_that_nobody_takes_are_not_kept_for_ever() {
+async fn unread_rows_are_dropped_after_a_time_limit() {
     let questions = limited(|limits| limits.time = Some(Duration::from_millis(200)));
     let endless = async { Ok(((), stream::repeat(1).boxed())) };
     let ((), mut rows) = questions.stream(|_| 0, endless).await.expect("rows");
@@ -91,7 +91,7 @@ async fn rows_that_nobody_takes_are_not_kept_for_ever() {
 }
 
 #[tokio::test]
-async fn one_too_many_waits_and_is_refused_with_words() {
+async fn excess_query_waits_and_is_refused() {
     let questions = limited(|limits| {
         limits.running = 1;
         limits.patience = Duration::from_millis(100);
@@ -105,7 +105,7 @@ async fn one_too_many_waits_and_is_refused_with_words() {
 }
 
 #[tokio::test]
-async fn a_crash_is_no_end_of_rows_and_harms_no_other_question() {
+async fn panic_of_a_query_is_an_error_and_does_not_affect_others() {
     let questions = limited(|_| {});
     let crash = async { if true { panic!("on purpose") } else { Ok(()) } };
     assert_eq!(questions.ask(crash).await.expect_err("it crashed").kind(), FailureKind::Other);
@@ -122,7 +122,7 @@ async fn a_crash_is_no_end_of_rows_and_harms_no_other_question() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joins_and_sums_without_end_are_stopped() {
+async fn endless_joins_and_sums_are_stopped() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(1, 2_000, 0, 1_000)).await;
     let limits = Limits { time: Some(Duration::from_millis(500)), threads: 2, ..Limits::default() };

@@ -51,7 +51,7 @@ fn filters() -> impl Strategy<Value = FlowFilter> {
 }
 
 #[test]
-fn any_filter_selects_what_it_says_and_prunes_nothing_it_selects() {
+fn any_filter_selects_its_rows_and_prunes_none_of_them() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let view = runtime.block_on(view_of(Recording::of(1), traffic(1, 2_000, 0, 1_000)));
     let segments = runtime.block_on(segments(&view));
@@ -80,7 +80,7 @@ fn any_filter_selects_what_it_says_and_prunes_nothing_it_selects() {
 }
 
 #[tokio::test]
-async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
+async fn all_addresses_and_ports_and_any_protocol_must_match() {
     let given = vec![
         ethernet("eth0"),
         at(1, udp((1, 2), (5_000, 53), b"x")),
@@ -112,7 +112,7 @@ async fn addresses_and_ports_all_have_to_match_and_protocols_any() {
 }
 
 #[tokio::test]
-async fn who_is_not_known_is_not_nobody() {
+async fn unknown_identity_differs_from_no_identity() {
     let view = view_of(Recording::of(1), traffic(1, 200, 0, 1_000)).await;
     let segment = &segments(&view).await[0];
     let open = view.open(segment).await.unwrap();
@@ -147,7 +147,7 @@ async fn the_range_prunes_too() {
 }
 
 #[test]
-fn what_no_flow_can_be_is_refused_or_said() {
+fn impossible_selections_are_refused_or_remarked() {
     let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let of = |namespaces: &[&str], pods: &[&str]| Selection {
         namespaces: text(namespaces),

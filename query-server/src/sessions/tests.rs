@@ -34,7 +34,7 @@ async fn packets(sessions: &Arc<StoreSessions>) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_committed_is_seen_once_the_catalog_is_old() {
+async fn new_commits_are_visible_after_the_refresh_interval() {
     let store = testing::store().await;
     let (fresh, stale) = (
         sessions(store.clone(), Duration::ZERO).await,
@@ -51,7 +51,7 @@ async fn what_is_committed_is_seen_once_the_catalog_is_old() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_and_this_process_give_the_same_rows_and_the_same_words() {
+async fn server_and_local_queries_give_the_same_rows_and_errors() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(3, 2_000, 1_700_000_000_000_000_000, 1_000)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
@@ -98,7 +98,7 @@ async fn a_server_and_this_process_give_the_same_rows_and_the_same_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_is_given_up_does_not_hold_the_next_one_back() {
+async fn cancelled_answer_does_not_block_the_next() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
@@ -112,7 +112,7 @@ async fn an_answer_that_is_given_up_does_not_hold_the_next_one_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_whose_threads_are_gone_is_not_a_short_one() {
+async fn answer_without_its_threads_is_an_error() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_read_like_conditions() {
+    fn filters_print_as_conditions() {
         let host = FlowFilter::host(Address::v4([10, 0, 0, 1]));
         let filter = FlowFilter::And(vec![
             host,

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_there_at_the_next_try_is_not_skipped() {
+    fn transient_failures_are_not_skipped() {
         let of = |kind| Skipped::may_skip(&Failure::new(kind, "x"));
         assert!(of(FailureKind::Damaged) && of(FailureKind::NotFound) && of(FailureKind::TooNew));
         assert!(!of(FailureKind::Unavailable) && !of(FailureKind::Permission));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_helps_only_if_it_wrote_all_that_is_missing() {
+    fn failure_kind_is_too_new_only_if_all_missing_data_is() {
         use FailureKind::{Damaged, NotFound, TooNew};
         for (kinds, expected) in [
             (vec![TooNew], TooNew),

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn parts_of_what_is_held_are_given_and_no_more() {
+    async fn prefetched_ranges_return_only_bytes_that_they_hold() {
         let held = PrefetchedRanges::new(
             &[100..110, 10..14],
             vec![Bytes::from_static(b"0123456789"), Bytes::from_static(b"abcd")],

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_shown_in_words() {
+    fn window_prints_as_text() {
         assert_eq!(Window::EMPTY.to_string(), "never");
         assert_eq!(Window::from(0).to_string(), "from 1970-01-01T00:00:00Z");
         let second = Window::from(0).intersect(Window::before(1_000_000_000));

@@ -76,7 +76,7 @@ mod tests {
     use crate::view::testing::{self, Recording, record, traffic};
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn those_who_ask_within_the_time_ask_the_store_once() {
+    async fn queries_within_the_refresh_interval_share_a_view() {
         let store = testing::store().await;
         record(&store, Recording::of(1), traffic(1, 100, 0, 1_000)).await;
         let (cache, hour) = (Cache::in_memory(0), Duration::from_secs(3_600));

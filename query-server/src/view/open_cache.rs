@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_ask_at_once_share_one_opening() {
+    async fn concurrent_queries_share_one_opening_of_a_segment() {
         let (opened, count) = (OpenCache::new(1_000), AtomicUsize::new(0));
         let all = (0..8).map(|_| get(&opened, "a", &count));
         futures::future::join_all(all).await;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_larger_than_all_room_is_given_and_not_kept() {
+    async fn value_larger_than_the_cache_is_returned_and_not_cached() {
         let (opened, count) = (OpenCache::new(5), AtomicUsize::new(0));
         for _ in 0..2 {
             assert_eq!(*get(&opened, "a", &count).await, "a");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_not_kept_and_neither_is_who_gave_up() {
+    async fn failed_and_cancelled_openings_are_not_cached() {
         let opened: OpenCache<String> = OpenCache::new(1_000);
         let failed = opened.get("a", || async { Err("away") }).await;
         assert_eq!(failed, Err("away"));

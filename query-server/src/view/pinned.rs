@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_answer_leases_what_it_reads_and_gives_it_back() {
+    async fn long_answer_takes_and_releases_a_lease() {
         let view = view().await;
         let long = Arc::new(PinnedView::of(Arc::clone(&view), Duration::from_secs(2)));
         let other = Arc::clone(&long);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_answer_costs_nothing() {
+    async fn short_answer_takes_no_lease() {
         let view = view().await;
         let before = view.store().requests();
         let (one, other) = (view.begin(), view.begin());
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn statements_and_exports_are_uses_until_they_are_done() {
+    async fn running_statements_and_exports_pin_the_view() {
         let view = view().await;
         let is_in_use = || view.pinned.lock().unwrap().upgrade().is_some();
         let state = crate::tables::session(&view, session_config(), Arc::default());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_removed_meanwhile_is_not_just_missing() {
+    async fn removed_object_error_mentions_the_missing_lease() {
         let view = view().await;
         let missing = || Failure::new(FailureKind::NotFound, "x is not there");
         let young = view.begin();

@@ -241,7 +241,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_wanted_byte_comes_back(
+        fn every_requested_byte_is_returned(
             wanted in proptest::collection::vec((0_u64..5_000, 0_u64..400), 0..40),
         ) {
             let object: Vec<u8> = (0..6_000_u32).map(|n| (n * 7 % 251) as u8).collect();

@@ -19,7 +19,7 @@ async fn packets_of(view: &StoreView) -> u64 {
 }
 
 #[tokio::test]
-async fn a_view_stays_as_it_is_and_the_next_one_sees_more() {
+async fn view_is_immutable_and_the_next_one_sees_new_commits() {
     let store = store().await;
     record(&store, Recording::of(1), traffic(1, 2_000, 1_000, 10)).await;
     let first = StoreView::load(store.clone()).await.unwrap();
@@ -50,7 +50,7 @@ async fn segments_and_coverage_are_cut_to_the_range() {
 }
 
 #[tokio::test]
-async fn a_question_waits_for_no_other_one() {
+async fn queries_do_not_block_each_other() {
     let view = view_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
     let all = |range| Question { range, flows: FlowFilter::all(), statements: true };
     let (slow, quick) = (TimeRange::ALL, TimeRange { start: Time(0), end: Time(1_000) });
@@ -70,7 +70,7 @@ async fn a_question_waits_for_no_other_one() {
 }
 
 #[tokio::test]
-async fn opening_takes_one_get_and_the_second_time_none() {
+async fn opening_a_segment_sends_one_get_and_none_when_cached() {
     let view = view_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
     let segment = &segments(&view).await[0];
     let before = view.store().requests();
@@ -97,7 +97,7 @@ async fn an_index_layer_that_is_not_the_committed_one_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_planned_is_what_is_asked_for() {
+async fn planned_requests_equal_sent_requests() {
     let recording = Recording { segment_bytes: 8 << 20, ..Recording::of(1) };
     let view = view_of(recording, traffic(1, 30_000, 0, 1_000)).await;
     let segment = &segments(&view).await[0];
@@ -126,7 +126,7 @@ async fn what_is_planned_is_what_is_asked_for() {
 }
 
 #[tokio::test]
-async fn bytes_outside_a_layer_are_not_asked_for() {
+async fn bytes_outside_a_layer_are_not_requested() {
     let view = view_of(Recording::of(1), traffic(1, 500, 0, 1_000)).await;
     let segment = &segments(&view).await[0];
     let open = view.open(segment).await.unwrap();
@@ -145,7 +145,7 @@ async fn read_all_of(open: &OpenSegment) -> String {
 }
 
 #[tokio::test]
-async fn what_was_read_is_not_asked_for_again_not_even_after_a_restart() {
+async fn cached_pieces_are_not_requested_again_after_a_restart() {
     let store = store().await;
     record(&store, Recording::of(1), traffic(1, 3_000, 0, 1_000)).await;
     let folder = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ async fn what_was_read_is_not_asked_for_again_not_even_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_warm_cache_is_told_in_the_plan_and_asks_for_less_than_planned() {
+async fn explain_shows_cached_pieces_and_fewer_requests_are_sent() {
     let recording = Recording { segment_bytes: 8 << 20, ..Recording::of(1) };
     let view = view_of(recording, traffic(1, 30_000, 0, 1_000)).await;
     let segment = &segments(&view).await[0];

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_or_not_at_all() {
+    fn ticks_are_exact_or_none() {
         let time = Time(1_700_000_000_123_456_789);
         assert_eq!(Clock::NANOS.ticks(time), Some(1_700_000_000_123_456_789));
         assert_eq!(clock(6, 0).ticks(time), None);

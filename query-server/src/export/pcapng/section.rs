@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_options_of_one_source_come_back_and_those_of_several_are_told_apart() {
+    fn section_options_are_restored_and_distinguished_by_source() {
         assert_eq!(written(&[]), expected(&[(1, "complete"), (4, "capstan")]));
         let one = source(&[(1, "mine"), (2, "PDP-11"), (3, "V7"), (4, "tap"), (32_769, "xyz")]);
         let alone = [

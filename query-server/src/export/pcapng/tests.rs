@@ -124,7 +124,7 @@ fn nanoseconds_are_written_whatever_the_source_had() {
 }
 
 #[test]
-fn times_that_nanoseconds_do_not_say_keep_their_ticks() {
+fn times_finer_than_nanoseconds_keep_raw_ticks() {
     let pico = [
         packet(Stamp::Raw { ticks: 1_999, time: Some(Time(1)) }, b"raw"),
         packet(Stamp::At(Time(7)), b"whole"),
@@ -154,7 +154,7 @@ fn times_that_nanoseconds_do_not_say_keep_their_ticks() {
 }
 
 #[test]
-fn packets_without_a_time_have_none_afterwards() {
+fn untimed_packets_stay_untimed() {
     let mut short = packet(Stamp::None, &[1; 60]);
     short.length = 100;
     let other = |packet: Kept| Kept { interface: 1, ..packet };
@@ -181,7 +181,7 @@ fn packets_without_a_time_have_none_afterwards() {
 }
 
 #[test]
-fn what_has_no_time_and_is_no_simple_packet_says_so() {
+fn untimed_packet_that_is_no_simple_packet_has_a_comment() {
     let mut nothing = packet(Stamp::None, b"");
     nothing.length = 9;
     let file = read(&write(&[ethernet(9, 0)], &[nothing]));
@@ -190,7 +190,7 @@ fn what_has_no_time_and_is_no_simple_packet_says_so() {
 }
 
 #[test]
-fn options_and_comments_stand_in_the_packet() {
+fn options_and_comments_are_in_the_packet_block() {
     let mut out = Vec::new();
     let mut writer = PcapngWriter::new(Section::default(), &mut out);
     writer.interface(&ethernet(9, 0), &mut out);
@@ -212,7 +212,7 @@ fn options_and_comments_stand_in_the_packet() {
 }
 
 #[test]
-fn a_packet_wireshark_cannot_read_is_cut_and_says_so() {
+fn packet_too_long_for_wireshark_is_truncated_with_a_comment() {
     let mut out = Vec::new();
     let mut writer = PcapngWriter::new(Section::default(), &mut out);
     writer.interface(&ethernet(9, 0), &mut out);
@@ -225,7 +225,7 @@ fn a_packet_wireshark_cannot_read_is_cut_and_says_so() {
 }
 
 #[test]
-fn blocks_go_through_or_say_why_not() {
+fn blocks_decode_or_return_an_error() {
     let mut out = Vec::new();
     let mut writer = PcapngWriter::new(Section::default(), &mut out);
     writer.interface(&ethernet(9, 0), &mut out);
@@ -266,7 +266,7 @@ fn blocks_go_through_or_say_why_not() {
 }
 
 #[test]
-fn what_is_too_long_for_one_option_or_block_is_cut_or_split() {
+fn long_texts_are_truncated_or_split_into_options_and_blocks() {
     let mut out = Vec::new();
     let mut writer = PcapngWriter::new(Section::default(), &mut out);
     writer.interface(&ethernet(9, 0), &mut out);
@@ -390,7 +390,7 @@ fn tshark_and_capinfos_read_it() {
 }
 
 #[test]
-fn every_shared_capture_goes_through() {
+fn every_shared_capture_round_trips() {
     let shared = std::env::var_os("CAPSTAN_SHARED").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")),
         PathBuf::from,
@@ -502,7 +502,7 @@ fn source_file(interfaces: &[Interface], packets: &[InFile]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn what_was_read_is_written_and_read_again(
+    fn pcapng_read_by_ingest_round_trips_through_export(
         (interfaces, packets) in proptest::collection::vec(any_interface(), 1..4).prop_flat_map(
             |interfaces| {
                 let count = interfaces.len() as u32;

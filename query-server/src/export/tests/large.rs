@@ -44,7 +44,7 @@ async fn a_flow_larger_than_a_slice_comes_in_pieces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_in_a_large_flow_costs_what_comes_behind_it() {
+async fn damage_in_a_large_flow_loses_only_later_packets() {
     let recording = Recording { segment_bytes: 64 << 20, ..Recording::of(1) };
     let given = one_large_flow(20_000);
     let view = view_of(recording, given.clone()).await;

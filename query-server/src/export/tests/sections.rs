@@ -157,7 +157,7 @@ async fn sections_of_one_source_are_sections_of_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sources_that_are_mixed_in_time_share_a_section_that_tells_of_all() {
+async fn interleaved_sources_share_a_section_that_describes_all() {
     let store = store().await;
     let mixed = |first: &[(u16, &[u8])], start| {
         let mut given = vec![header(0, first)];

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use super::fixture::Server;
 
 #[tokio::test]
-async fn mistakes_in_sql_are_the_callers_and_named() {
+async fn sql_errors_are_usage_errors_with_a_message() {
     let server = Server::start().await;
     let client = server.client().await;
     for (sql, word) in [
@@ -42,7 +42,7 @@ async fn mistakes_in_sql_are_the_callers_and_named() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_half_way_is_not_a_short_answer() {
+async fn store_failure_during_an_answer_is_an_error() {
     let server = Server::start().await;
     let answer = server.client().await.query("SELECT * FROM broken").await.expect("a plan");
     let failure = answer.batches.try_collect::<Vec<_>>().await.expect_err("the store is away");
@@ -51,7 +51,7 @@ async fn a_store_that_fails_half_way_is_not_a_short_answer() {
 }
 
 #[tokio::test]
-async fn a_query_that_needs_too_much_memory_is_told_so() {
+async fn query_over_its_memory_limit_gets_resource_exhausted() {
     let server = Server::start().await;
     let sql = "SELECT number FROM endless ORDER BY number DESC";
     let answer = server.client().await.query(sql).await.expect("a plan");
@@ -96,7 +96,7 @@ async fn no_statement_overflows_the_stack() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_named() {
+async fn unreachable_server_is_reported() {
     let server = Server::start().await;
     let url = server.url();
     server.stopped().await.expect("an orderly end");

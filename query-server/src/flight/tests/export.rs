@@ -33,7 +33,7 @@ async fn the_file_arrives_whole_and_the_request_unchanged() {
 }
 
 #[tokio::test]
-async fn a_distance_in_time_is_fixed_when_the_file_is_offered() {
+async fn relative_times_are_resolved_when_the_export_is_offered() {
     let server = Server::start().await;
     let mut client = server.raw().await;
     let descriptor = FlightDescriptor::new_cmd(r#"{"export": {"from": "-15m"}}"#);
@@ -44,7 +44,7 @@ async fn a_distance_in_time_is_fixed_when_the_file_is_offered() {
 }
 
 #[tokio::test]
-async fn what_fails_is_told_before_and_within_the_file() {
+async fn export_failures_are_reported_before_and_within_the_file() {
     let server = Server::start().await;
     let client = server.client().await;
     let with = |port| ExportRequest { ports: vec![port], ..ExportRequest::default() };
@@ -56,7 +56,7 @@ async fn what_fails_is_told_before_and_within_the_file() {
 }
 
 #[tokio::test]
-async fn what_is_no_command_is_refused_with_words() {
+async fn invalid_commands_are_refused() {
     let server = Server::start().await;
     let mut client = server.raw().await;
     let paths = FlightDescriptor::new_path(vec!["packets".to_owned()]);

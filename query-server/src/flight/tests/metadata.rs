@@ -81,7 +81,7 @@ async fn tables_are_found_by_pattern_with_their_columns() {
 }
 
 #[tokio::test]
-async fn the_server_says_what_it_can() {
+async fn server_reports_its_capabilities() {
     let server = Server::start().await;
     let mut client = server.sql().await;
     let offer = client.get_sql_info(vec![SqlInfo::FlightSqlServerReadOnly]).await;
@@ -126,7 +126,7 @@ async fn there_are_no_keys() {
 }
 
 #[tokio::test]
-async fn what_would_write_is_refused_with_words() {
+async fn writing_statements_are_refused() {
     let server = Server::start().await;
     let mut client = server.sql().await;
     let update = client.execute_update("DELETE FROM packets".into(), None).await;

@@ -40,7 +40,7 @@ fn number(value: i64) -> ArrayRef {
 }
 
 #[tokio::test]
-async fn any_server_answers_what_another_prepared() {
+async fn prepared_statement_works_on_any_server() {
     let (one, other) = (Server::start().await, Server::start().await);
     let sql = "SELECT src_ip FROM packets WHERE length > ? AND time < ? ORDER BY src_ip";
     let mut statement = prepare(&one, sql).await;
@@ -80,7 +80,7 @@ async fn parameters_with_names_are_bound_by_name() {
 }
 
 #[tokio::test]
-async fn a_null_and_a_number_that_does_not_fit_find_nothing() {
+async fn null_and_out_of_range_numbers_match_no_row() {
     let server = Server::start().await;
     let mut statement = prepare(&server, "SELECT src_ip FROM packets WHERE src_port = ?").await;
     let null: ArrayRef = Arc::new(Int64Array::from(vec![None]));
@@ -92,7 +92,7 @@ async fn a_null_and_a_number_that_does_not_fit_find_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_bound_is_refused_with_words() {
+async fn unsupported_parameters_are_refused() {
     let server = Server::start().await;
     let mut statement = prepare(&server, "SELECT src_ip FROM packets WHERE length = ?").await;
     let two_rows: ArrayRef = Arc::new(Int64Array::from(vec![60, 1500]));

@@ -49,7 +49,7 @@ async fn rows_come_as_plain_columns() {
 }
 
 #[tokio::test]
-async fn nested_and_shared_values_are_written_out() {
+async fn nested_and_shared_values_are_counted_at_their_written_size() {
     let server = Server::start().await;
     let sql = "SELECT array_agg(src_ip ORDER BY src_ip) AS ips, \
                named_struct('o', max(observer), 'p', max(payload)) AS s FROM packets";
@@ -79,7 +79,7 @@ async fn no_rows_still_have_columns() {
 }
 
 #[tokio::test]
-async fn what_is_there_can_be_asked_in_sql() {
+async fn catalog_metadata_can_be_queried_in_sql() {
     let server = Server::start().await;
     let client = server.client().await;
     let tables = ask(&client, "SHOW TABLES").await.expect("tables");
@@ -99,7 +99,7 @@ async fn what_is_there_can_be_asked_in_sql() {
 }
 
 #[tokio::test]
-async fn a_message_is_small_also_where_rows_are_not_alike() {
+async fn flight_messages_are_small_for_uneven_rows() {
     let server = Server::start().await;
     let mut client = server.raw().await;
     let query = "SELECT * FROM skewed".to_owned();
@@ -120,7 +120,7 @@ async fn a_message_is_small_also_where_rows_are_not_alike() {
 }
 
 #[tokio::test]
-async fn the_schema_can_be_asked_alone() {
+async fn schema_is_available_without_a_query_result() {
     let server = Server::start().await;
     let mut client = server.raw().await;
     let query = "SELECT src_ip, payload FROM packets".to_owned();
@@ -134,7 +134,7 @@ async fn the_schema_can_be_asked_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_is_given_up_stops_the_query() {
+async fn cancelled_answer_stops_its_query() {
     let server = Server::start().await;
     let client = server.client().await;
     let answer = client.query("SELECT number + 1 FROM endless WHERE number % 2 = 0").await;
@@ -152,7 +152,7 @@ async fn an_answer_that_is_given_up_stops_the_query() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_told_to_stop_lets_answers_end() {
+async fn stopping_server_finishes_running_answers() {
     let mut server = Server::start().await;
     let client = server.client().await;
     let answer = client.query("SELECT number FROM endless LIMIT 20000").await;
@@ -168,7 +168,7 @@ async fn a_server_that_is_told_to_stop_lets_answers_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_is_cut_off_is_not_a_short_one() {
+async fn aborted_answer_is_an_error() {
     let mut server = Server::start_with(Duration::from_millis(50)).await;
     let client = server.client().await;
     let mut batches = client.query("SELECT * FROM endless").await.expect("an answer").batches;

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_long_values_are_left_and_only_while_optimizing() {
+    fn only_long_values_are_not_computed_during_optimization() {
         assert!(!is_left(u64::MAX));
         let (left, longest) = leaving_long_values(|| [10, MOST_PLANNED, 3_000, 2_000].map(is_left));
         assert_eq!((left, longest), ([false, false, true, true], 3_000));

@@ -115,7 +115,7 @@ async fn a_plan_holds_no_long_values() {
 }
 
 #[tokio::test]
-async fn what_would_be_too_long_is_refused_and_the_rest_is_made() {
+async fn too_long_values_are_refused_and_others_computed() {
     let context = context().await;
     let refused = [
         "repeat('x', 1000000000)",
@@ -178,7 +178,7 @@ async fn what_would_be_too_long_is_refused_and_the_rest_is_made() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_too_long_for_a_number_is_refused_and_ends_nothing() {
+async fn text_too_long_for_a_number_is_refused() {
     let context = context().await;
     for sql in [
         "select cast(repeat('9', 60000000) as decimal(38, 0))",

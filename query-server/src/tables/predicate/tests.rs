@@ -47,7 +47,7 @@ fn bounds_on_time_become_a_window() {
 }
 
 #[test]
-fn what_may_be_null_is_not_turned_round() {
+fn nullable_conditions_are_not_negated() {
     let vlan = ident("vlan").eq(lit(5_i32));
     assert_eq!(exactness(&vlan), TableProviderFilterPushDown::Exact);
     let not = Expr::Not(Box::new(vlan));
@@ -58,7 +58,7 @@ fn what_may_be_null_is_not_turned_round() {
 }
 
 #[test]
-fn what_narrows_only_is_looked_at_again() {
+fn narrowing_filters_are_inexact() {
     let host = ident("source_ip").eq(lit("10.0.0.1"));
     assert_eq!(exactness(&host), TableProviderFilterPushDown::Inexact);
     let or = host.clone().or(ident("length").gt(lit(5_i64)));
@@ -72,7 +72,7 @@ fn what_narrows_only_is_looked_at_again() {
 proptest! {
     /// Whatever is asked of a packet's time, the packet is inside the window.
     #[test]
-    fn a_window_holds_every_time_that_meets_its_conditions(
+    fn window_contains_every_time_that_meets_its_conditions(
         bounds in prop::collection::vec((0..5_u8, -20_i64..20), 1..6),
         time in -25_i64..25,
     ) {

@@ -34,7 +34,7 @@ fn told(plan: &str, name: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_catalog_knows_is_not_asked_of_the_store() {
+async fn counts_known_to_the_catalog_send_no_request() {
     let store = a_store().await;
     let sql = "SELECT count(*) FROM packets";
     let plan = plan(&store, sql).await;
@@ -46,7 +46,7 @@ async fn what_the_catalog_knows_is_not_asked_of_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_says_what_will_be_asked_of_the_store() {
+async fn explain_lists_the_planned_requests() {
     let store = a_store().await;
     for sql in [
         "SELECT count(*) FROM packets WHERE host('10.0.0.5')",
@@ -91,7 +91,7 @@ async fn a_plan_says_what_will_be_asked_of_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_catalog_is_asked_without_the_store() {
+async fn catalog_tables_are_queried_without_store_requests() {
     let store = a_store().await;
     for table in ["segments", "files", "protocols", "coverage", "writers", "problems", "store"] {
         let sql = format!("SELECT * FROM {table}");
@@ -104,7 +104,7 @@ async fn the_catalog_is_asked_without_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_says_the_most_where_reading_may_stop_early_or_read_once() {
+async fn explain_states_the_maximum_where_reading_may_end_early() {
     let store = a_store().await;
     for sql in [
         "SELECT data FROM packets LIMIT 1",
@@ -127,7 +127,7 @@ async fn a_plan_says_the_most_where_reading_may_stop_early_or_read_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_read_that_nobody_asks_for() {
+async fn unselected_columns_are_not_read() {
     let store = a_store().await;
     let cost = async |sql: &str| {
         let view = StoreView::load(store.clone()).await.expect("a store");
@@ -157,7 +157,7 @@ async fn nothing_is_read_that_nobody_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_tells_what_was_pushed_down_and_pruned() {
+async fn explain_shows_pushdown_and_pruning() {
     let store = a_store().await;
     let sql = "SELECT ordinal FROM packets WHERE (host('10.0.0.5') OR port(53)) AND NOT port(9000) \
                AND time >= '1970-01-01T00:00:02Z' AND time < '1970-01-01T00:00:03Z'";
@@ -190,7 +190,7 @@ async fn a_plan_tells_what_was_pushed_down_and_pruned() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn segments_that_a_manifest_rules_out_are_told() {
+async fn explain_counts_segments_pruned_by_manifest() {
     let store = testing::busy_hours().await;
     let sql = "SELECT count(*) FROM packets WHERE host('10.0.0.2')";
     let text = plan(&store, sql).await;
@@ -203,7 +203,7 @@ async fn segments_that_a_manifest_rules_out_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_read_is_shown_after_running() {
+async fn explain_analyze_shows_requests_and_opened_segments() {
     let store = a_store().await;
     let view = StoreView::load(store.clone()).await.expect("a store");
     let before = store.requests();
@@ -215,7 +215,7 @@ async fn what_was_read_is_shown_after_running() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_question_asks_the_store_once_and_its_plan_says_so() {
+async fn repeated_query_reads_the_store_once_and_explain_shows_it() {
     let store = a_store().await;
     for sql in [
         "SELECT sum(length) FROM packets",

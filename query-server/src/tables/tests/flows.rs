@@ -132,7 +132,7 @@ async fn flows_of_real_captures_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_catalog_can_be_asked() {
+async fn catalog_tables_can_be_queried() {
     let store = testing::store().await;
     let loss = Loss {
         range: TimeRange { start: Time(5 * SECOND), end: Time(6 * SECOND) },

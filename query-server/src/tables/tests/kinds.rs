@@ -107,7 +107,7 @@ async fn every_kind_of_column_can_stand_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn windows_and_ordinals_give_what_they_should() {
+async fn window_functions_and_ordinals_give_expected_rows() {
     let local = local().await;
     let numbers = async |sql: &str| -> Vec<i64> {
         let answer = ask(&local, sql).await.unwrap_or_else(|words| panic!("{sql}: {words}"));

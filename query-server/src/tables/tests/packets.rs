@@ -159,7 +159,7 @@ async fn a_window_cuts_packets_at_both_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn packets_without_a_time_are_there_unless_time_is_asked_for() {
+async fn untimed_packets_are_returned_unless_time_is_constrained() {
     let mut given = traffic(3, 10, 1_000, 10);
     let mut timeless = packets(&given)[0].clone();
     timeless.stamp = capstan_model::packet::Stamp::None;
@@ -174,7 +174,7 @@ async fn packets_without_a_time_are_there_unless_time_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_gives_so_many_rows_and_all_different() {
+async fn limit_returns_that_many_distinct_rows() {
     let tables = tables(&view_of(small_segments(), traffic(4, 4_000, 0, 10)).await);
     for limit in [0, 1, 7, 3_999, 4_000, 5_000] {
         for columns in ["ordinal", "ordinal, data"] {
@@ -188,7 +188,7 @@ async fn a_limit_gives_so_many_rows_and_all_different() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_segment_is_an_error_that_names_it_and_not_a_short_answer() {
+async fn damaged_segment_is_an_error_that_names_it() {
     use capstan_model::FailureKind;
     use capstan_storage_engine::segment::Layer;
     let given = traffic(5, 2_000, 0, 10);

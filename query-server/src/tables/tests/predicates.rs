@@ -108,7 +108,7 @@ async fn conditions_choose_the_rows_they_are_true_of() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_protocol_and_its_opposite_are_everything() {
+async fn protocol_and_its_negation_cover_all_rows() {
     let (given, seen) = conversations();
     let tables = tables(&store(given).await);
     let by_protocol = lines(&tables, "SELECT protocol, count(*) FROM packets GROUP BY 1").await;
@@ -152,7 +152,7 @@ async fn flow_parts_and_flows_take_the_same_conditions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_asked_is_refused_with_words() {
+async fn invalid_predicates_are_refused() {
     let (given, _) = conversations();
     let tables = tables(&store(given).await);
     for (sql, words) in [
@@ -174,7 +174,7 @@ async fn what_cannot_be_asked_is_refused_with_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_an_end_is_is_unknown_and_not_nobody() {
+async fn unrecorded_identity_is_unknown_and_not_empty() {
     let (given, seen) = conversations();
     let tables = tables(&store(given).await);
     for table in ["packets", "flows", "flow_parts"] {
