@@ -64,7 +64,7 @@ async fn open(folder: &Path) -> Store {
 }
 
 #[tokio::test]
-async fn every_golden_store_holds_what_it_was_made_of() {
+async fn every_golden_store_returns_its_packets() {
     let found = all();
     assert!(!found.is_empty());
     for folder in found {
@@ -112,7 +112,7 @@ async fn packets(layers: &Layers) -> Result<Vec<Packet>, Failure> {
 
 /// Damage of stored bytes is told or does no harm: a sample of flipped bytes in every layer.
 #[tokio::test]
-async fn no_flipped_byte_of_a_golden_segment_gives_other_packets() {
+async fn flipped_byte_of_a_golden_segment_never_gives_other_packets() {
     let mut state = 7_u64;
     for folder in all() {
         let store = open(&folder).await;

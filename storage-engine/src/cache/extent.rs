@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_two_stores_clusters_or_objects_have_a_name_in_common() {
+    async fn cache_names_differ_by_store_cluster_and_object() {
         let bucket = Arc::new(InMemory::new());
         let stores = [
             Store::on(bucket.clone(), "a").await.unwrap(),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_files_are_read_back_and_others_passed_over() {
+    fn file_names_parse_and_foreign_files_are_ignored() {
         let key = Key { object: Object([0xab; 16]), start: 7, end: 0x1_0000_0000 };
         assert_eq!(Key::parse(&key.file_name()), Some(key));
         let name = key.file_name();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_checked_against_what_is_known_of_them() {
+    fn cached_bytes_are_verified_against_length_and_checksum() {
         let crc = crc32c::crc32c(b"cd");
         let extent = Extent { range: 10..14, check: Check::Crc32c { skip: 2, crc } };
         assert!(extent.holds(b"abcd") && extent.holds(b"xycd"));

@@ -55,7 +55,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_over_several_requests_are_put_together(at in 0_u64..40, length in 0_u64..60) {
+        fn ranges_over_several_requests_are_joined(at in 0_u64..40, length in 0_u64..60) {
             let requests = [20..30, 0..10, 10..20, 32..100];
             let bytes = |range: &Range<u64>| range.clone().map(|n| n as u8).collect::<Bytes>();
             let came: Vec<_> = requests.iter().map(bytes).collect();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_request_gave_is_not_copied() {
+    fn range_of_one_request_is_not_copied() {
         let came = Bytes::from_static(b"0123456789");
         let runs = Runs::new(std::slice::from_ref(&(100..110)), vec![came.clone()]);
         let part = runs.get(&(103..105)).unwrap();

@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_time_is_told_from_the_first_until_it_is_long_ago() {
+    fn second_access_is_recognized_within_the_history() {
         let mut seen = Seen::new(100);
         assert!(!seen.note(key(1)) && seen.note(key(1)));
         assert!((2..6).all(|number| !seen.note(key(number))));

@@ -87,7 +87,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn the_second_time_nothing_is_asked_of_the_store() {
+async fn second_read_sends_no_request() {
     let (fixture, cache) = (Fixture::new(20).await, Cache::in_memory(100_000));
     assert_eq!(fixture.read(&cache, 0..10).await, 1);
     assert_eq!(fixture.read(&cache, 0..10).await, 0);
@@ -101,7 +101,7 @@ async fn the_second_time_nothing_is_asked_of_the_store() {
 }
 
 #[tokio::test]
-async fn only_what_is_missing_is_asked_for() {
+async fn only_missing_pieces_are_requested() {
     let (fixture, cache) = (Fixture::new(20).await, Cache::in_memory(100_000));
     fixture.read(&cache, [2, 3, 7]).await;
     // One range of ten pieces, of which three are there.
@@ -114,7 +114,7 @@ async fn only_what_is_missing_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_want_the_same_at_once_send_one_request() {
+async fn concurrent_reads_of_one_piece_share_a_request() {
     let (fixture, cache) = (Fixture::new(20).await, Cache::in_memory(100_000));
     let before = fixture.store.requests().gets;
     let all = (0..8).map(|_| fixture.read(&cache, 0..5));
@@ -130,7 +130,7 @@ async fn those_who_want_the_same_at_once_send_one_request() {
 }
 
 #[tokio::test]
-async fn who_waits_for_one_that_fails_tries_for_itself() {
+async fn waiter_of_a_failed_request_retries() {
     let (fixture, cache) = (Fixture::new(4).await, Cache::in_memory(100_000));
     let (object, ranges) = (fixture.object(), [vec![fixture.piece(0)]]);
     let fails = cache.read(object, Keep::AsAsked, &ranges, |_| async {
@@ -144,7 +144,7 @@ async fn who_waits_for_one_that_fails_tries_for_itself() {
 }
 
 #[tokio::test]
-async fn a_flight_goes_on_for_those_who_wait_and_ends_when_nobody_does() {
+async fn shared_request_is_cancelled_with_its_last_waiter() {
     let (fixture, cache) = (Fixture::new(4).await, Cache::in_memory(100_000));
     let ranges = [vec![fixture.piece(0)]];
     let slow = |milliseconds| {
@@ -176,7 +176,7 @@ async fn a_flight_goes_on_for_those_who_wait_and_ends_when_nobody_does() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_or_missing_in_the_store_is_not_kept() {
+async fn damaged_and_missing_pieces_are_not_cached() {
     let (fixture, cache) = (Fixture::new(4).await, Cache::in_memory(100_000));
     let wrong = Extent { check: Check::Crc32c { skip: 0, crc: 7 }, ..fixture.piece(1) };
     for _ in 0..2 {
@@ -193,7 +193,7 @@ async fn what_is_wrong_or_missing_in_the_store_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_scan_of_twenty_times_the_memory_leaves_what_is_hot() {
+async fn scan_larger_than_the_cache_does_not_evict_hot_pieces() {
     let (fixture, cache) = (Fixture::new(2_100).await, Cache::in_memory(125_000));
     for _ in 0..3 {
         fixture.read(&cache, 0..10).await;

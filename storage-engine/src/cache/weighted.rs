@@ -95,7 +95,7 @@ mod tests {
     const VALUE: usize = 1_000 - ENTRY_OVERHEAD;
 
     #[test]
-    fn what_is_kept_stays_within_the_budget() {
+    fn memory_cache_stays_within_its_budget() {
         let kept = WeightedCache::new(10_000);
         for key in 0..100 {
             kept.insert(key, key, VALUE);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_value_takes_beside_itself_is_counted() {
+    fn overhead_of_a_value_is_counted() {
         // Keys and values as the cache has them, in a place that was full for long.
         let kept: WeightedCache<[u64; 4], bytes::Bytes> =
             WeightedCache::new(10_000 * ENTRY_OVERHEAD);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_of_twenty_times_the_room_leaves_what_was_asked_for_again() {
+    fn scan_larger_than_the_budget_keeps_values_read_twice() {
         let kept = WeightedCache::new(100_000);
         for round in 0..3 {
             for key in 0..60 {

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_stays_as_it_is() {
+    fn unknown_facts_are_preserved() {
         let stored = json!({"kind": "named", "slots": ["wide"], "of": {"b": [1, null], "a": "x"}});
         let fact = Fact::of_json(stored.clone()).unwrap();
         let Fact::Unknown(unknown) = &fact else { panic!("{fact:?}") };

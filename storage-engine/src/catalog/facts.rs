@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slots_of_facts_are_those_they_are_split_into() {
+    fn facts_are_split_into_their_slots() {
         let slots = slots_of(&facts());
         assert_eq!(slots.len(), 7, "{slots:?}");
         assert!(slots.into_iter().eq(split(facts()).into_keys()));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fact_goes_into_one_part() {
+    fn each_fact_is_in_exactly_one_part() {
         let mut all = Facts::default();
         all.push(0, 0, "hash".to_owned(), facts());
         let [(_, found), (_, any), (_, statements)] = all.clone().apart();

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_always_found_and_little_else() {
+    fn address_filter_has_no_false_negatives_and_few_false_positives() {
         for (count, at_most) in
             [(1, 0), (20, 2), (200, 5), (2_700, 20), (16_384, 60), (32_768, 120)]
         {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_has_more_addresses_than_a_segment() {
+    fn filter_of_an_hour_holds_more_addresses_than_of_a_segment() {
         let absent = addresses(0xc000_0000, 20_000);
         for (parts, at_most) in [(2, 150), (4, 220), (8, 400)] {
             let of = |part: u32| AddressFilter::of(&addresses(part << 20, MAX_ADDRESSES as u32));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_without_addresses_holds_none() {
+    fn filter_of_no_addresses_matches_none() {
         let filter = AddressFilter::of(&[]).expect("none");
         assert!(!filter.may_hold(Address::v4([10, 0, 0, 1])));
         assert_eq!(serde_json::to_string(&filter).unwrap(), "\"\"");
@@ -223,7 +223,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_union_holds_what_each_does_and_comes_back_from_json(
+        fn union_of_filters_matches_both_and_round_trips_through_json(
             sets in prop::collection::vec(prop::collection::vec(any::<u32>(), 0..50), 0..5)
         ) {
             let of = |set: &Vec<u32>| {
@@ -240,7 +240,7 @@ mod tests {
         }
 
         #[test]
-        fn hostile_bytes_are_refused_or_written_as_they_were(bytes: Vec<u8>) {
+        fn hostile_filter_bytes_are_refused_or_round_trip(bytes: Vec<u8>) {
             if let Some(filter) = AddressFilter::from_bytes(&bytes) {
                 let again = AddressFilter::from_bytes(&filter.to_bytes());
                 prop_assert_eq!(again, Some(filter));

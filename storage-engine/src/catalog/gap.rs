@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_concerns_the_questions_that_its_times_touch_and_no_other() {
+    fn gap_affects_only_queries_of_its_times() {
         let hour = |hour: i64| TimeRange {
             start: Time(hour * HOUR_NANOS),
             end: Time((hour + 1) * HOUR_NANOS),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_earlier_roots_are_told_apart() {
+    fn gap_kinds_are_parsed_from_texts_of_earlier_roots() {
         let commit = names::commit(
             capstan_model::GenerationId::new(
                 capstan_model::RecorderId(1),

@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set(inserted in prop::collection::vec(-20_i32..20, 0..60)) {
+        fn hours_behave_like_a_set(inserted in prop::collection::vec(-20_i32..20, 0..60)) {
             let mut hours = Hours::default();
             let mut expected = BTreeSet::new();
             for hour in inserted {
@@ -109,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn hours_at_both_ends_of_time_are_hours() {
+    fn first_and_last_hour_are_representable() {
         let hours: Hours = [Hour(i32::MAX), Hour(i32::MIN), Hour(i32::MAX)].into_iter().collect();
         assert!(hours.contains(Hour(i32::MAX)) && hours.contains(Hour(i32::MIN)));
         assert!(!hours.contains(Hour(0)));
     }
 
     #[test]
-    fn a_run_is_stored_as_its_ends() {
+    fn consecutive_hours_are_stored_as_a_range() {
         let hours: Hours = (10..5_000).chain([6_000]).map(Hour).collect();
         let json = serde_json::to_string(&hours).unwrap();
         assert_eq!(json, "[[10,4999],[6000,6000]]");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn very_many_runs_are_not_kept() {
+    fn ranges_over_the_limit_are_dropped() {
         let hours: Hours = (0..10_000).map(|hour| Hour(2 * hour)).collect();
         assert_eq!(hours.runs.len(), RUNS);
         assert!(hours.contains(Hour(0)) && !hours.contains(Hour(2 * 9_999)));

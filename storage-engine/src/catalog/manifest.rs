@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn many_facts_move_into_a_part_that_is_found_by_time() {
+    fn many_facts_move_into_a_part_with_a_time_range() {
         let commits: Vec<_> = (0..600).map(|seq| commit(1, seq)).collect();
         let full = step(&Manifest::empty(SLOT), &commits).unwrap();
         assert!(full.held.is_empty());
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_parts_are_known_or_any_may_be_there() {
+    fn part_without_known_addresses_matches_any_address() {
         let busy = |from: u64, filter: Option<AddressFilter>| {
             let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
             let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_addresses_does_not_end_an_hours_filter() {
+    fn flood_of_addresses_keeps_the_filter_of_an_hour() {
         let many = |from: u32, count: u32| {
             let addresses: Vec<_> =
                 (from..from + count).map(|number| Address::v4(number.to_be_bytes())).collect();
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_is_found() {
+    fn manifest_check_rejects_each_violated_invariant() {
         let first = step(&Manifest::empty(SLOT), &[commit(1, 0), commit(1, 1)]).unwrap();
         let good = first.roll_up(&[commit(1, 2)], 1, String::new(), String::new()).unwrap();
         good.check(&first).unwrap();

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_waits_for_long_while_nothing_is_done_is_abandoned() {
+    fn role_is_abandoned_if_commits_wait_without_progress() {
         for (before, now, abandoned) in [
             (Observation::default(), seen(0, &[]), false),
             (Observation::default(), seen(0, &[0]), true),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rollup_of_a_process_that_stays_runs_once_more_when_it_stops() {
+    async fn staying_process_rolls_up_once_more_at_its_end() {
         let store = memory().await;
         let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
         recorder.commit(draft("a", 0)).await.unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_leaves_rolls_up_unless_another_one_will() {
+    async fn leaving_process_rolls_up_unless_another_holds_the_role() {
         let store = memory().await;
         let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
         roll_up_before_leaving(&store, "import").await.unwrap();

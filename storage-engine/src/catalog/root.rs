@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_taken_in_followed_and_ended() {
+    fn root_admits_follows_and_closes_a_log() {
         let claimed =
             Root::empty().claim("me".to_owned(), true, None, String::new(), String::new());
         claimed.check(&Root::empty()).unwrap();
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_did_not_change_for_long_are_not_named() {
+    fn root_names_only_recently_changed_slots() {
         let mut root =
             step(&Root::empty(), Step { slots: vec![(TimeSlot::Wide, 1)], ..Step::default() });
         for hour in 0..SLOTS as i32 + 3 {
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_is_found() {
+    fn root_check_rejects_each_violated_invariant() {
         let slots = vec![(slot(1), 2)];
         let before =
             step(&Root::empty(), Step { generations: vec![state(1), state(2)], ..Step::default() });

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_hold_until_they_are_taken_back() {
+    fn pins_hold_until_removed() {
         let pin = |until: Option<i64>| {
             change(1, What::Pinned { pin: "case".to_owned(), until: until.map(Time) })
         };

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_kept_in_the_hours_it_touches_or_beside_them() {
+    fn time_range_maps_to_its_hours_or_to_wide() {
         let hour = |hour| TimeSlot::Hour(Hour(hour));
         assert_eq!(TimeSlot::of_range(&range(0, 1)), [hour(0)]);
         assert_eq!(TimeSlot::of_range(&range(5, 5)), [hour(0)]);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_of_a_fact_is_read_by_who_asks_about_it() {
+    fn query_reads_each_slot_of_a_matching_fact() {
         for (start, end) in [(0, 1), (-HOUR, HOUR), (0, 100 * HOUR), (i64::MIN, i64::MAX)] {
             let fact = range(start, end);
             for slot in TimeSlot::of_range(&fact) {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_said_by_their_path() {
+    fn slot_round_trips_through_its_path() {
         for slot in [TimeSlot::Wide, TimeSlot::Hour(Hour(14)), TimeSlot::Hour(Hour::UNKNOWN)] {
             let json = serde_json::to_string(&slot).unwrap();
             assert_eq!(serde_json::from_str::<TimeSlot>(&json).unwrap(), slot);

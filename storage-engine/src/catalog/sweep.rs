@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_long_ago_may_go_but_for_the_newest() {
+    fn sweep_removes_old_replaced_versions_except_the_newest() {
         assert!(gone(&[], 1_000).is_empty());
         assert!(gone(&[0, 1, 2, 3], 1_000).is_empty());
         assert_eq!(gone(&[0, 1, 2, 3, 4, 5], 1_000), [1, 2]);
@@ -172,12 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn no_gap_is_left_where_clocks_went_back() {
+    fn sweep_leaves_no_gap_after_a_clock_step_back() {
         assert_eq!(gone(&[0, 1, 990, 2, 3, 4, 5, 6, 7], 1_000), [1]);
     }
 
     #[test]
-    fn what_is_leased_stays_with_all_that_was_replaced_since() {
+    fn sweep_keeps_leased_versions_and_later_ones() {
         let times = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
         assert_eq!(gone_but(&times, 1_000, None), [1, 2, 3, 4, 5, 6]);
         // The root was made with the fourth, which it names: the third was replaced then.

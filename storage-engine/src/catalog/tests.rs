@@ -92,7 +92,7 @@ fn only(catalog: &Catalog) -> &Problem {
 }
 
 #[tokio::test]
-async fn what_is_committed_is_read_again() {
+async fn committed_facts_are_read_back() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
     let first = recorder.commit(draft("a", 0)).await.unwrap();
@@ -120,7 +120,7 @@ async fn what_is_committed_is_read_again() {
 }
 
 #[tokio::test]
-async fn segments_without_times_belong_to_all_of_time() {
+async fn untimed_segments_are_in_the_unbounded_window() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
     let untimed = SegmentEntry { hour: Hour::UNKNOWN, first: None, last: None, ..segment("u", 0) };
@@ -131,7 +131,7 @@ async fn segments_without_times_belong_to_all_of_time() {
 }
 
 #[tokio::test]
-async fn coverage_and_losses_are_kept() {
+async fn coverage_and_losses_are_read_back() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
     let listened = Listened { range: seconds(0, 10), interfaces: vec![0, 1] };
@@ -162,7 +162,7 @@ async fn coverage_and_losses_are_kept() {
 }
 
 #[tokio::test]
-async fn an_import_can_be_gone_on_with() {
+async fn import_can_be_resumed() {
     let store = memory().await;
     let mut first = Recorder::start(&store, RECORDER, import("aa", None)).await.unwrap();
     let content = CommitDraft { next_ordinal: 10, next_flow: 2, ..draft("a", 0) };
@@ -216,7 +216,7 @@ async fn counters_of_two_generations_do_not_overflow() {
 }
 
 #[tokio::test]
-async fn each_start_takes_a_generation_of_its_own() {
+async fn each_start_takes_a_new_generation() {
     let store = memory().await;
     let starts = join_all((0..8).map(|_| Recorder::start(&store, RECORDER, live()))).await;
     let mut generations: Vec<u32> =
@@ -228,7 +228,7 @@ async fn each_start_takes_a_generation_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_log_that_somebody_else_writes_is_left_alone() {
+async fn recorder_stops_at_a_foreign_commit_in_its_log() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
     let theirs = names::commit(GenerationId::new(RECORDER, Generation(1)), 0);
@@ -244,7 +244,7 @@ async fn a_log_that_somebody_else_writes_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_commit_of_unknown_fate_is_settled_and_not_doubled() {
+async fn commit_with_a_lost_answer_is_committed_once() {
     let objects = Arc::new(Unreliable::default());
     let store = Store::hurried(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
@@ -269,7 +269,7 @@ async fn a_commit_of_unknown_fate_is_settled_and_not_doubled() {
 }
 
 #[tokio::test]
-async fn drafts_that_contradict_themselves_are_refused() {
+async fn contradictory_drafts_are_refused() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
     let bad = |change: fn(&mut SegmentEntry)| {
@@ -301,7 +301,7 @@ async fn drafts_that_contradict_themselves_are_refused() {
 }
 
 #[tokio::test]
-async fn loading_and_following_cost_the_requests_they_should() {
+async fn load_and_follow_send_the_expected_requests() {
     let store = memory().await;
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
     for number in 0..40 {
@@ -360,7 +360,7 @@ fn numbered(commits: Vec<Vec<u8>>) -> Vec<(u64, Vec<u8>)> {
 }
 
 #[test]
-fn a_changed_commit_is_named_and_read_all_the_same() {
+fn changed_commit_is_reported_and_still_read() {
     let (writer, mut commits) = log(4);
     let text = String::from_utf8(commits[1].clone()).unwrap();
     commits[1] = text.replace("\"wire_bytes\":1500", "\"wire_bytes\":1501").into_bytes();
@@ -371,7 +371,7 @@ fn a_changed_commit_is_named_and_read_all_the_same() {
 }
 
 #[test]
-fn a_commit_put_in_anothers_place_breaks_the_chain_and_both_ends_are_named() {
+fn replaced_commit_breaks_the_hash_chain_and_is_reported() {
     let (writer, mut commits) = log(4);
     let mut other: Commit = entry::read(&commits[1]).unwrap();
     other.content.note = "another".to_owned();
@@ -423,7 +423,7 @@ fn a_changed_writer_is_named_too() {
 }
 
 #[test]
-fn damaged_missing_newer_and_misnamed_commits_are_named_and_the_rest_is_read() {
+fn unusable_commits_are_reported_and_the_rest_is_readable() {
     let (writer, commits) = log(6);
     let mut damaged = numbered(commits);
     damaged[1].1.truncate(50);
@@ -461,7 +461,7 @@ fn damaged_missing_newer_and_misnamed_commits_are_named_and_the_rest_is_read() {
 }
 
 #[tokio::test]
-async fn a_damaged_object_in_the_store_does_not_hide_the_others() {
+async fn damaged_object_does_not_hide_others() {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
     let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
@@ -498,7 +498,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn no_changed_byte_goes_unseen(
+    fn every_changed_byte_of_the_catalog_is_reported(
         changed in 0usize..5, place in any::<prop::sample::Index>(), to in any::<u8>()
     ) {
         let (writer, commits) = log(4);
@@ -514,7 +514,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(writer in prop::collection::vec(any::<u8>(), 0..50), numbers in prop::collection::vec(any::<u64>(), 0..5)) {
+    fn arbitrary_catalog_bytes_do_not_panic(writer in prop::collection::vec(any::<u8>(), 0..50), numbers in prop::collection::vec(any::<u64>(), 0..5)) {
         let commits: Vec<_> = numbers.iter().map(|number| (*number, writer.clone())).collect();
         let catalog = read(Some(&writer), &commits);
         prop_assert!(!catalog.problems().is_empty());

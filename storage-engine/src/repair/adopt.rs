@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lost_commit_named_is_named_again() {
+    fn segments_of_a_lost_commit_are_adopted() {
         let holed = Log { next_ordinal: 200, ..log(WriterKind::Live, true, false) };
         assert_eq!(judged(true, Some(&holed), &[]), Ok(()));
         // Of the log's end nobody says that it was committed.
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_lost_end_of_a_log_may_have_named_is_named_again() {
+    fn segments_after_the_last_commit_of_a_damaged_log_are_adopted() {
         let cut = Log { is_cut: true, ..log(WriterKind::Import, true, false) };
         assert_eq!(judged(true, Some(&cut), &[]), Ok(()));
         let double = Err(Why::Double { segment: "other".to_owned() });
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_recorder_could_not_commit_any_more_is_named() {
+    fn uncommitted_segments_of_an_ended_recorder_are_adopted() {
         let died = log(WriterKind::Live, false, false);
         assert_eq!(judged(true, Some(&died), &[]), Err(Why::Young));
         assert_eq!(judged(false, Some(&died), &[]), Ok(()));
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn no_packet_is_named_twice() {
+    fn repair_adopts_no_packet_twice() {
         let may_be_double = Err(Why::MayBeDouble { segment: "other".to_owned() });
         assert_eq!(judged(false, None, &[taken(3, 199, 300)]), may_be_double);
         let double = Err(Why::Double { segment: "other".to_owned() });
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_commit_in_doubt_names_is_named_unless_it_is_a_double() {
+    fn segments_of_a_doubtful_commit_are_adopted_unless_duplicate() {
         let unnamed = Unnamed { holds: taken(2, 100, 199), young: true, is_in_doubt: true };
         for finished in [false, true] {
             let import = log(WriterKind::Import, false, finished);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_needs_is_waste() {
+    fn only_useless_segments_are_waste() {
         let segment = || "other".to_owned();
         assert!(Why::Double { segment: segment() }.is_waste());
         assert!(!Why::MayBeDouble { segment: segment() }.is_waste());

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_of_other_generations_are_found_by_the_hours_of_their_packets() {
+    fn overlapping_segments_are_found_by_their_hours() {
         let mut named = NamedSegments::new().unwrap();
         named.add(&segment(1, &[10], 0, 9)).unwrap();
         // Nobody else recorded anything.

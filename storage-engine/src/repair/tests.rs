@@ -74,7 +74,7 @@ async fn flip(objects: &InMemory, name: &str) {
 }
 
 #[tokio::test]
-async fn a_store_as_it_was_written_needs_nothing() {
+async fn intact_store_needs_no_repair() {
     let (objects, store) = golden().await;
     let before = names(&objects).await;
     assert_eq!(repaired(&store, &NOW).await, (Report::default(), Vec::new()));
@@ -82,7 +82,7 @@ async fn a_store_as_it_was_written_needs_nothing() {
 }
 
 #[tokio::test]
-async fn the_rolled_up_catalog_is_rebuilt_from_the_logs_wherever_it_was_damaged() {
+async fn repair_rebuilds_any_damaged_part_of_the_rolled_up_catalog() {
     let (_, sound) = golden().await;
     let expected = told(&window(&sound).await);
     let all = names(&golden().await.0).await;
@@ -110,7 +110,7 @@ async fn the_rolled_up_catalog_is_rebuilt_from_the_logs_wherever_it_was_damaged(
 }
 
 #[tokio::test]
-async fn a_store_without_a_catalog_is_rolled_up_from_its_logs() {
+async fn repair_rebuilds_a_missing_catalog_from_the_logs() {
     let (_, sound) = golden().await;
     let expected = told(&window(&sound).await);
     let (objects, store) = golden().await;
@@ -125,7 +125,7 @@ async fn a_store_without_a_catalog_is_rolled_up_from_its_logs() {
 }
 
 #[tokio::test]
-async fn with_nothing_but_the_segments_every_packet_is_named_again() {
+async fn repair_names_every_packet_from_segments_alone() {
     let (_, sound) = golden().await;
     let expected = window(&sound).await;
     let (objects, store) = golden().await;
@@ -162,7 +162,7 @@ async fn with_nothing_but_the_segments_every_packet_is_named_again() {
 }
 
 #[tokio::test]
-async fn segments_of_a_lost_commit_are_named_again() {
+async fn repair_names_segments_of_a_lost_commit_again() {
     let (_, sound) = golden().await;
     let expected: Vec<_> =
         window(&sound).await.segments.iter().map(|of| of.entry.name.clone()).collect();
@@ -183,7 +183,7 @@ async fn segments_of_a_lost_commit_are_named_again() {
 }
 
 #[tokio::test]
-async fn what_was_left_by_a_broken_upload_is_removed_when_asked_for() {
+async fn repair_removes_orphans_of_an_interrupted_upload_on_request() {
     let (objects, store) = golden().await;
     let left = "data/date=2026-10-02/hour=14/x/body";
     objects.put(&full(left), "left".into()).await.unwrap();
@@ -223,7 +223,7 @@ async fn not_rolled_up() -> (Arc<InMemory>, Store, Vec<String>) {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_lost_or_changed_counts_no_more_once_all_it_named_is_named_again() {
+async fn replaced_commit_no_longer_counts() {
     let packets = async |store: &Store| {
         let window = CatalogView::load(store).await.unwrap().window(TimeRange::ALL).await.unwrap();
         let names: BTreeSet<_> = window.segments.iter().map(|of| of.entry.name.clone()).collect();
@@ -275,7 +275,7 @@ async fn a_commit_that_is_lost_or_changed_counts_no_more_once_all_it_named_is_na
 }
 
 #[tokio::test]
-async fn a_commit_whose_segments_may_be_among_those_that_are_left_is_still_missed() {
+async fn commit_with_unresolved_segments_stays_missing() {
     let (objects, store, with_segments) = not_rolled_up().await;
     objects.put(&full(&with_segments[0]), "{".into()).await.unwrap();
     for index in names(&objects).await.iter().filter(|name| name.ends_with("/index")) {
@@ -289,7 +289,7 @@ async fn a_commit_whose_segments_may_be_among_those_that_are_left_is_still_misse
 }
 
 #[tokio::test]
-async fn a_commit_that_is_put_while_the_store_is_read_counts() {
+async fn commit_created_during_the_repair_counts() {
     for (commit, objects, store) in growing().await {
         let before = told(&window(&store).await);
         let (report, actions) = repaired(&store, &NOW).await;

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_another_writer_made_with_lz4_are_read() {
+    fn blocks_of_another_lz4_encoder_are_readable() {
         let text = b"GET /index.html HTTP/1.1\r\n".repeat(100);
         let stored = lz4_flex::block::compress(&text);
         let block = Block::new(Codec::Lz4, text.len(), vec![stored.clone().into()]);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_found() {
+    fn flipped_bit_of_a_block_is_detected() {
         let block = Encoder::new().unwrap().encode(b"abcdefgh".repeat(50).into(), true);
         for bit in 0..block.bytes().len() * 8 {
             let mut stored = block.bytes();

@@ -96,7 +96,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_added_comes_back_in_order(
+        fn added_bytes_are_returned_in_order(
             steps in prop::collection::vec((0_usize..200_000, any::<bool>(), any::<u8>()), 0..12),
         ) {
             let (mut chunks, mut expected) = (Chunks::default(), Vec::new());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_into_the_room_asked_for_stays_in_one_piece() {
+    fn bytes_within_the_capacity_stay_in_one_chunk() {
         let mut chunks = Chunks::with_room(3 * CHUNK);
         assert!(chunks.is_empty());
         let place = chunks.chunks[0].as_ptr();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn short_ones_share_a_chunk_and_long_ones_are_not_copied() {
+    fn short_values_share_a_chunk_and_long_ones_are_not_copied() {
         let mut chunks = Chunks::from(vec![1; 10]);
         (0..100).for_each(|_| chunks.append(Chunks::from(vec![2; 100])));
         assert_eq!(chunks.chunks.len(), 1);

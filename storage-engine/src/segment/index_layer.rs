@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_come_back() {
+    fn index_sections_round_trip() {
         let layer = IndexLayer::open(&sample()).unwrap();
         assert_eq!(&layer.section(Section::Meta).unwrap()[..], b"{}");
         assert_eq!(layer.section(Section::Terms).unwrap().len(), 600);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_byte_is_found() {
+    fn every_flipped_byte_of_an_index_layer_is_detected() {
         let good = sample();
         for at in 0..good.len() {
             let mut bytes = good.to_vec();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_come_back_and_a_false_length_does_not_ask_for_memory() {
+    fn compressed_zeros_round_trip_and_a_false_length_allocates_nothing() {
         let zeros = vec![0; 8 << 20];
         let good = write(&[(Section::Terms, &zeros)]).unwrap();
         let layer = IndexLayer::open(&good.clone().into()).unwrap();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_major_is_refused_with_words() {
+    fn newer_major_version_of_an_index_layer_is_refused() {
         let mut bytes = sample().to_vec();
         bytes[8] = VERSION.0 as u8 + 1;
         let error = IndexLayer::open(&bytes.into()).unwrap_err();

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_server_gathers_its_clients() {
+    fn run_of_a_busy_server_holds_its_clients() {
         let parts = [
             part("10.0.0.1", "10.0.0.9", 10),
             part("10.0.0.2", "10.0.0.9", 20),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_end_is_local_even_if_the_public_one_is_busier() {
+    fn private_end_is_local_even_if_the_public_one_is_busier() {
         let parts = [part("10.0.0.1", "1.1.1.1", 10), part("10.0.0.2", "1.1.1.1", 10)];
         let addresses: Vec<_> =
             plan(&parts).runs.iter().map(|run| run.address.to_string()).collect();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_end_has_its_parts_together_within_a_run() {
+    fn parts_of_a_remote_end_are_adjacent_within_a_run() {
         let server = "10.0.0.9";
         let part = |client: u8| part(&format!("10.0.0.{client}"), server, 10);
         let layout = plan(&[part(3), part(1), part(3), part(2), part(1), part(3)]);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_placed_once_and_large_ones_come_first_in_their_run() {
+    fn each_flow_part_is_placed_once_and_large_ones_first() {
         let mut parts: Vec<_> = (0..50).map(|n| part("10.0.0.1", "10.0.0.2", n)).collect();
         parts[30].has_own_blocks = true;
         let layout = plan(&parts);

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_conversation_is_all_zeros() {
+    fn predictions_of_a_steady_conversation_are_exact() {
         let mut predictor = Predictor::default();
         let mut send = |direction, seq, ack, id, payload| {
             let values =
@@ -175,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_undoes_encoding(packets in prop::collection::vec(packet(), 0..40)) {
+        fn predictions_round_trip(packets in prop::collection::vec(packet(), 0..40)) {
             let (mut encoder, mut decoder) = (Predictor::default(), Predictor::default());
             for (backward, set, values, payload) in packets {
                 let direction = if backward { Direction::Backward } else { Direction::Forward };

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_of_a_tail_is_read_or_refused() {
+    fn every_changed_byte_of_a_footer_is_detected_or_harmless() {
         let good = table();
         let tail = &good.bytes[good.tail..];
         let length = good.bytes.len() as u64;
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_end_elsewhere_are_noticed() {
+    fn pages_with_another_end_are_refused() {
         let bytes = Bytes::from(table().bytes);
         let mut reader = ParquetMetaDataReader::new();
         reader = reader.with_page_index_policy(PageIndexPolicy::Required);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_library_is_an_error_with_its_words() {
+    fn panic_of_the_parquet_library_is_an_error_with_its_text() {
         let error = guarded::<()>("packets", || panic!("no page {}", 7)).unwrap_err();
         assert_eq!(error.to_string(), "packets: the Parquet reader failed: no page 7");
         let error = guarded::<()>("packets", || panic!("nothing")).unwrap_err();

@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn all_fields_of_a_plain_packet_are_cut_out_and_come_back() {
+    fn all_fields_of_a_plain_packet_are_extracted_and_restored() {
         let (headers, data) = padded_ack();
         let (back, set) = rebuild(&headers, &data);
         assert_eq!(back, data[..54]);
@@ -441,7 +441,7 @@ mod tests {
     proptest! {
         /// Whatever the bytes and wherever the fields are said to be.
         #[test]
-        fn every_prefix_comes_back(
+        fn every_prefix_of_a_header_round_trips(
             data in prop::collection::vec(any::<u8>(), 0..120),
             fields in prop::collection::vec((0_u8..14, 0_usize..110), 0..30),
             length in any::<u32>(),

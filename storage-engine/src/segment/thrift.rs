@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn structs_of_all_kinds_of_values_are_passed_over() {
+    fn thrift_structs_of_all_types_are_skipped() {
         // 1: true, 2: a byte, 3: a number, 4: a double, 5: text, 6: a list of two truth values,
         // 7: a map of a byte to a number, 8: a struct, 9: a list of two structs; then another.
         let mut bytes = vec![0x11, 0x13, 7, 0x15, 0x80, 1, 0x17];
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_longer_than_what_is_there_are_refused() {
+    fn lists_longer_than_their_bytes_are_refused() {
         // 2^31 truth values.
         assert!(!are_structs(&[0x19, 0xf1, 0x80, 0x80, 0x80, 0x80, 8, 0, 0]));
         assert!(!are_structs(&[0x1b, 0x80, 0x80, 0x80, 0x80, 8, 0x11, 0, 0]));
@@ -178,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_much(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             let _ = are_structs(&bytes);
         }
     }

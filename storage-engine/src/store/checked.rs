@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packed_values_come_back_and_no_changed_byte_passes() {
+    fn compressed_values_round_trip_and_changed_bytes_are_detected() {
         let value = serde_json::json!({"format": 3, "text": "abc".repeat(100)});
         let good = pack(&value).unwrap();
         assert_eq!(unpack::<serde_json::Value>(&good, 3).unwrap(), value);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_claims_too_much_is_refused() {
+    fn frame_with_an_excessive_length_is_refused() {
         // A frame header with a content size of 2^40 bytes, and no block.
         let mut bytes = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0];
         bytes.extend((1_u64 << 40).to_le_bytes());
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_is_one_that_json_knows() {
+    fn checksum_field_is_valid_json() {
         let bytes = to_bytes(&serde_json::json!({"a": 1, "b": "é"})).unwrap();
         assert_eq!(check(&bytes), Checksum::Right);
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_byte_passes_for_right() {
+    fn every_changed_byte_is_detected() {
         let good = to_bytes(&serde_json::json!({"a": "text"})).unwrap();
         for at in 0..good.len() {
             for change in 1..=255_u8 {

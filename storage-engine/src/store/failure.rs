@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_apart() {
+    fn error_kinds_are_distinguished() {
         let full = io::Error::from_raw_os_error(28);
         assert_eq!(kind(&generic(full)), FailureKind::Full);
         let links = FolderError::NoHardLinks("/x".into());
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_says_more_than_its_status() {
+    fn error_code_takes_precedence_over_the_status() {
         use FailureKind::*;
         for (error, kind, words) in [
             (forbidden(answer("403 Forbidden", "QuotaExceeded")), Full, "quota"),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn each_code_is_said_once() {
+    fn error_code_is_printed_once() {
         let mut codes: Vec<&str> =
             CODES.iter().flat_map(|(codes, _)| codes.iter().copied()).collect();
         let all = codes.len();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_of_a_folder_are_not_a_matter_of_credentials() {
+    fn permission_error_of_a_folder_does_not_mention_credentials() {
         let failure = failure("open /x", forbidden(io::Error::from_raw_os_error(13)));
         assert_eq!(
             (failure.kind(), failure.to_string()),
@@ -390,7 +390,7 @@ mod tests {
     struct Below(&'static str, #[source] Option<io::Error>);
 
     #[test]
-    fn connections_that_are_not_made_are_told_apart() {
+    fn connection_failures_are_distinguished() {
         use HttpErrorKind::{Connect, Decode, Interrupted};
         let refused = || Some(io::Error::from(io::ErrorKind::ConnectionRefused));
         for (kind, below, expected, words) in [
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_has_words_too() {
+    fn timeout_has_a_message() {
         let failure = no_answer("read x of s3://b", Duration::from_secs(31));
         assert_eq!(failure.kind(), FailureKind::Unavailable);
         assert!(failure.to_string().starts_with("read x of s3://b: no answer within 31 s"));

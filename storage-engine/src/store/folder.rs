@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_created_is_there_and_stays_as_it_is() {
+    async fn created_object_is_readable_and_immutable() {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::create(&place.path().join("deep/store")).unwrap();
         put(&folder, "data/date=2026-11-21/a", b"one").await.unwrap();
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_overwritten_copied_or_put_in_parts() {
+    async fn overwrites_copies_and_multipart_uploads_are_refused() {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::create(place.path()).unwrap();
         put(&folder, "a", b"one").await.unwrap();
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_a_day_old_is_removed() {
+    fn only_day_old_staging_files_are_removed() {
         let place = tempfile::tempdir().unwrap();
         let staging = place.path().join(STAGING);
         fs::create_dir(&staging).unwrap();
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_in_place_of_the_staging_folder_is_not_followed() {
+    async fn symlink_as_staging_folder_is_not_followed() {
         let place = tempfile::tempdir().unwrap();
         let (root, outside) =
             (fs::canonicalize(place.path()).unwrap().join("s"), outside(place.path()));
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_in_place_of_any_folder_is_followed_neither_to_write_nor_to_remove() {
+    async fn symlink_as_folder_is_not_followed_by_writes_and_removals() {
         for depth in 1..=3 {
             let place = tempfile::tempdir().unwrap();
             let (root, outside) =
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_in_place_of_an_object_is_a_name_that_is_taken() {
+    async fn symlink_as_object_is_an_existing_name() {
         let place = tempfile::tempdir().unwrap();
         let (root, outside) = (place.path().join("s"), outside(place.path()));
         let folder = Folder::create(&root).unwrap();
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_without_links_is_told_from_missing_rights() {
+    fn file_system_without_hard_links_is_distinguished_from_missing_permission() {
         let of = io::Error::from_raw_os_error;
         assert!(has_no_hard_links(&of(libc::EPERM)) && has_no_hard_links(&of(libc::EOPNOTSUPP)));
         assert!(!has_no_hard_links(&of(libc::EACCES)) && !has_no_hard_links(&of(libc::ENOSPC)));

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_fields_are_passed_over_and_newer_formats_refused() {
+    fn unknown_fields_are_ignored_and_newer_formats_refused() {
         let format = Format::new("prod", Time(5), "n".to_owned());
         let mut json = serde_json::to_value(&format).unwrap();
         json["colour"] = "green".into();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn other_stores_and_damage_are_named() {
+    fn foreign_and_damaged_format_objects_are_reported() {
         let other = Format::read(br#"{"store":"tar","format":1}"#, "x").expect_err("other");
         assert_eq!(other.kind(), FailureKind::NotFound);
         let damaged = Format::read(b"{", "x").expect_err("damaged");

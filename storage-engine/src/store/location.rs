@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_read_and_written() {
+    fn locations_parse_and_print() {
         for (text, shown) in [
             ("store", "store"),
             ("/var/lib/capstan", "/var/lib/capstan"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_refused_with_words() {
+    fn invalid_locations_are_refused() {
         for text in [
             "",
             " ",

@@ -414,7 +414,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_grow_from_try_to_try_and_with_bytes() {
+    fn time_limits_grow_with_retries_and_bytes() {
         let reading = USUAL.reading();
         let seconds = |tries| reading.of_try(tries).as_secs();
         assert_eq!([0, 1, 2, 3, 9].map(seconds), [3, 6, 12, 24, 96]);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_borne_longer_than_trouble() {
+    fn silent_requests_are_retried_longer_than_failing_ones() {
         let limits = USUAL.reading();
         let seconds = Duration::from_secs;
         for (silent, waited, expected) in
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_takes_its_time_is_given_it() {
+    fn slow_store_gets_longer_time_limits() {
         let waits = Waits::default();
         let pace = |unanswered, quick| {
             waits.pace(unanswered, quick);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_who_wait_one_speaks() {
+    fn one_of_many_waiting_requests_logs() {
         let (waits, start) = (Waits::default(), Instant::now());
         assert!(waits.may_speak(start) && !waits.may_speak(start + WORDS_APART / 2));
         assert!(waits.may_speak(start + WORDS_APART));

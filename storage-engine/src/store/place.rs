@@ -378,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_a_part_of_keys_as_it_is_written() {
+    fn prefix_is_used_unchanged_in_keys() {
         for (prefix, before) in [
             ("", None),
             ("plain/a-b_c.d", None),

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_has_its_price() {
+    fn each_request_kind_has_its_price() {
         let requests = Requests {
             gets: 2_000,
             puts: 1_000,

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_goes_on_where_it_broke_off_and_is_whole_or_none() {
+    fn interrupted_body_is_resumed_and_complete_or_an_error() {
         for wanted in [Some(10..20), None] {
             let (start, size) = if wanted.is_some() { (10, 100) } else { (0, 10) };
             let mut come = Come::default();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_was_announced_is_no_answer() {
+    fn body_longer_than_announced_is_refused() {
         let mut come = Come::default();
         assert!(come.goes_on_with(&answer(0..3, "a", 3)));
         come.push("0123".into());
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_object_is_whole_at_once() {
+    fn empty_object_is_complete_at_once() {
         let mut come = Come::default();
         assert_eq!(come.whole(), None, "nobody has said so");
         assert!(come.goes_on_with(&answer(0..0, "a", 0)));

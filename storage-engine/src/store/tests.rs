@@ -26,7 +26,7 @@ async fn refusal(path: &std::path::Path, cluster: &str) -> (FailureKind, String)
 }
 
 #[tokio::test]
-async fn a_store_is_made_once_and_found_again() {
+async fn store_is_created_once_and_reopened() {
     let place = tempfile::tempdir().unwrap();
     let root = place.path().join("a/b");
     let made = make(&root).await;
@@ -43,7 +43,7 @@ async fn a_store_is_made_once_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_range_behind_the_end_of_an_object_is_damage() {
+async fn range_after_the_end_of_an_object_is_damage() {
     let place = tempfile::tempdir().unwrap();
     let in_folder = make(&place.path().join("store")).await;
     let (_, in_memory) = crate::testing::in_memory(3).await;
@@ -59,7 +59,7 @@ async fn a_range_behind_the_end_of_an_object_is_damage() {
 }
 
 #[tokio::test]
-async fn reading_never_makes_a_store_and_says_what_is_wrong() {
+async fn reading_never_creates_a_store() {
     let place = tempfile::tempdir().unwrap();
     let absent = place.path().join("absent");
     let (kind, words) = refusal(&absent, "prod").await;
@@ -95,7 +95,7 @@ async fn reading_never_makes_a_store_and_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_folder_without_rights_is_called_so() {
+async fn folder_without_permission_is_reported() {
     use std::os::unix::fs::PermissionsExt;
     let place = tempfile::tempdir().unwrap();
     let closed = place.path().join("closed");
@@ -113,7 +113,7 @@ async fn a_folder_without_rights_is_called_so() {
 }
 
 #[tokio::test]
-async fn other_things_in_the_way_are_not_buried() {
+async fn store_is_not_created_over_foreign_files() {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(place.path().join("prod")).unwrap();
     std::fs::write(place.path().join("prod/letter.txt"), "dear").unwrap();
@@ -125,7 +125,7 @@ async fn other_things_in_the_way_are_not_buried() {
 }
 
 #[tokio::test]
-async fn a_failure_names_its_cause_once() {
+async fn failure_prints_its_cause_once() {
     let store = Store::on(Arc::new(InMemory::new()), "prod").await.unwrap();
     let failure = store.get(&Path::from("data/none")).await.expect_err("not there");
     assert_eq!(failure.kind(), FailureKind::NotFound);
@@ -134,7 +134,7 @@ async fn a_failure_names_its_cause_once() {
 }
 
 #[tokio::test]
-async fn ranges_listing_and_head_speak_names_within_the_cluster() {
+async fn ranges_listings_and_heads_use_names_within_the_cluster() {
     let place = tempfile::tempdir().unwrap();
     for store in
         [Store::on(Arc::new(InMemory::new()), "prod").await.unwrap(), make(place.path()).await]
@@ -167,7 +167,7 @@ async fn data_may_be_put_again_but_not_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_who_create_a_name_in_a_folder_one_wins() {
+async fn one_of_many_concurrent_creates_in_a_folder_wins() {
     let place = tempfile::tempdir().unwrap();
     make(place.path()).await;
     for round in 0..20 {
@@ -208,7 +208,7 @@ async fn child_of_the_race_between_processes() {
 }
 
 #[tokio::test]
-async fn of_many_processes_one_wins_each_name() {
+async fn one_of_many_processes_wins_each_name() {
     let place = tempfile::tempdir().unwrap();
     let children: Vec<_> = (0..4)
         .map(|_| {
@@ -244,7 +244,7 @@ async fn of_many_processes_one_wins_each_name() {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_is_doubtful_is_settled_by_reading() {
+async fn create_with_a_lost_answer_is_resolved_by_reading() {
     use Mishap::*;
     for (mishaps, expected) in [
         (vec![AnswerLost], Ok(Created::Created)),
@@ -268,7 +268,7 @@ async fn a_create_whose_answer_is_doubtful_is_settled_by_reading() {
 }
 
 #[tokio::test]
-async fn data_survives_the_same_mishaps() {
+async fn data_upload_survives_lost_answers() {
     use Mishap::*;
     for mishaps in [
         vec![AnswerLost],
@@ -285,7 +285,7 @@ async fn data_survives_the_same_mishaps() {
 }
 
 #[tokio::test]
-async fn a_listing_that_has_not_begun_is_begun_again() {
+async fn failed_start_of_a_listing_is_retried() {
     let objects = Arc::new(Unreliable::default());
     let store = Store::on(objects.clone(), "prod").await.unwrap();
     for name in ["data/a", "data/b"] {

@@ -28,7 +28,7 @@ async fn check(store: &Store, deep: bool) -> (Report, Vec<Finding>) {
 }
 
 #[tokio::test]
-async fn a_store_as_it_was_written_has_no_findings() {
+async fn intact_store_has_no_findings() {
     let (objects, store) = golden().await;
     let all = names(&objects).await.len() as u64;
     let before = store.requests();
@@ -45,7 +45,7 @@ async fn a_store_as_it_was_written_has_no_findings() {
 }
 
 #[tokio::test]
-async fn every_changed_byte_of_every_object_is_found_and_its_object_named() {
+async fn every_changed_byte_is_found_and_its_object_reported() {
     let (objects, store) = golden().await;
     for name in names(&objects).await {
         let good = objects.get(&full(&name)).await.unwrap().bytes().await.unwrap();
@@ -65,7 +65,7 @@ async fn every_changed_byte_of_every_object_is_found_and_its_object_named() {
 }
 
 #[tokio::test]
-async fn missing_and_cut_objects_are_found_without_reading_them() {
+async fn missing_and_truncated_objects_are_found_without_reading_them() {
     let (objects, store) = golden().await;
     for name in names(&objects).await.iter().filter(|name| name.starts_with("data/")) {
         let good = objects.get(&full(name)).await.unwrap().bytes().await.unwrap();
@@ -120,7 +120,7 @@ async fn a_missing_commit_that_is_rolled_up_is_no_loss() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_put_while_the_store_is_read_is_not_missing() {
+async fn commit_created_during_the_check_is_not_missing() {
     for (commit, _, store) in growing().await {
         let (report, findings) = check(&store, true).await;
         assert!(findings.is_empty() && report.worst().is_none(), "{commit}: {findings:?}");
@@ -128,7 +128,7 @@ async fn a_commit_that_is_put_while_the_store_is_read_is_not_missing() {
 }
 
 #[tokio::test]
-async fn what_is_missing_in_the_rolled_up_catalog_is_found() {
+async fn missing_facts_of_the_rolled_up_catalog_are_found() {
     let (objects, store) = golden().await;
     let all = names(&objects).await;
     for name in all.iter().filter(|name| name.starts_with("catalog/date=")) {
@@ -146,7 +146,7 @@ async fn what_is_missing_in_the_rolled_up_catalog_is_found() {
 }
 
 #[tokio::test]
-async fn what_nobody_names_is_noted_and_no_harm() {
+async fn orphans_are_notes_and_no_damage() {
     let (objects, store) = golden().await;
     for name in ["data/date=2026-10-02/hour=14/x/body", "data/date=2020-01-01/hour=00/y/index"] {
         objects.put(&full(name), "left".into()).await.unwrap();
@@ -167,7 +167,7 @@ async fn what_nobody_names_is_noted_and_no_harm() {
 }
 
 #[tokio::test]
-async fn only_the_hours_asked_for_are_read_and_a_stop_says_where() {
+async fn verify_reads_only_the_selected_hours_and_reports_where_it_stopped() {
     struct Stopped;
     impl Watch for Stopped {
         fn is_stopped(&self) -> bool {
@@ -188,7 +188,7 @@ async fn only_the_hours_asked_for_are_read_and_a_stop_says_where() {
 }
 
 #[tokio::test]
-async fn damage_is_placed_where_the_index_layer_can_tell() {
+async fn damage_is_located_with_the_index_layer() {
     let (objects, store) = golden().await;
     let all = names(&objects).await;
     let body = all.iter().filter(|name| name.ends_with("/body"));
@@ -214,7 +214,7 @@ async fn damage_is_placed_where_the_index_layer_can_tell() {
 }
 
 #[tokio::test]
-async fn what_the_first_format_wrote_is_checked_as_far_as_it_can_be() {
+async fn store_of_the_first_format_is_checked_as_far_as_possible() {
     let root = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1/store");
     let location = crate::store::Location::Folder(root);
     let store = Store::open(&location, CLUSTER, &crate::store::Options::default()).await.unwrap();

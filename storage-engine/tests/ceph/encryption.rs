@@ -34,7 +34,7 @@ async fn a_store_is_reached_by_https_with_a_private_authority() {
 }
 
 #[tokio::test]
-async fn what_a_key_service_encrypts_is_read_again() {
+async fn objects_encrypted_by_a_key_service_are_readable() {
     let Some(mut place) = Place::new().and_then(Place::over_tls) else { return };
     let Some(key) = s3_variable("CAPSTAN_TEST_S3_KMS_KEY") else { return };
     place.options.s3.encryption = Some(S3Encryption::Kms { key: Some(key), dual: false });
@@ -50,7 +50,7 @@ async fn what_a_key_service_encrypts_is_read_again() {
 }
 
 #[tokio::test]
-async fn what_a_customers_key_encrypts_is_read_with_that_key_alone() {
+async fn objects_encrypted_with_a_customer_key_need_that_key() {
     let Some(mut place) = Place::new().and_then(Place::over_tls) else { return };
     let customer = |digit: &str| Some(S3Encryption::Customer(format!("{}=", digit.repeat(43))));
     place.options.s3.encryption = customer("0");
@@ -66,7 +66,7 @@ async fn what_a_customers_key_encrypts_is_read_with_that_key_alone() {
 /// Ceph before 17 passes over this wish, so it is seen here to do no harm; that it is sent, tests
 /// beside the code see.
 #[tokio::test]
-async fn a_server_may_be_asked_to_encrypt_with_keys_of_its_own() {
+async fn server_encrypts_with_its_own_keys() {
     let Some(mut place) = Place::new().and_then(Place::over_tls) else { return };
     place.options.s3.encryption = Some(S3Encryption::Server);
     assert_works(&place).await;

@@ -17,7 +17,7 @@ fn assert_says(failure: &Failure, kind: FailureKind, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn keys_that_may_only_read_open_and_read_and_nothing_else() {
+async fn read_only_keys_can_open_and_read_only() {
     let Some(place) = Place::new() else { return };
     let Some(reader) = place.clone().for_readers() else { return };
     let refused = reader.make("prod").await.expect_err("it cannot be made");
@@ -48,7 +48,7 @@ async fn keys_that_may_only_read_open_and_read_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn wrong_keys_are_told_from_missing_rights() {
+async fn wrong_keys_are_distinguished_from_missing_permissions() {
     let Some(place) = Place::new() else { return };
     let Some(reader) = place.clone().for_readers() else { return };
     let Some(capstan_storage_engine::store::S3Credentials::Keys(keys)) =
@@ -71,7 +71,7 @@ async fn wrong_keys_are_told_from_missing_rights() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_not_there_is_named() {
+async fn missing_bucket_is_reported_by_name() {
     let Some(mut place) = Place::new() else { return };
     place.location = "s3://no-such-bucket/x".parse::<Location>().unwrap();
     for outcome in [place.open("prod").await, place.make("prod").await] {
@@ -84,7 +84,7 @@ async fn a_bucket_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_nobody_vouches_for_is_not_trusted() {
+async fn server_with_an_unknown_certificate_authority_is_not_trusted() {
     let Some(place) = Place::new() else { return };
     let Some(mut stranger) = place.over_tls() else { return };
     stranger.make("prod").await.unwrap();

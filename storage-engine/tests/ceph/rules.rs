@@ -14,7 +14,7 @@ use object_store::path::Path;
 use super::{Place, RECORDER, body, draft, writer};
 
 #[tokio::test]
-async fn a_store_is_made_once_and_found_again() {
+async fn store_is_created_once_and_reopened() {
     let Some(place) = Place::new() else { return };
     let absent = place.open("prod").await.expect_err("not yet");
     assert_eq!(absent.kind(), FailureKind::NotFound);
@@ -36,7 +36,7 @@ async fn a_store_is_made_once_and_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_may_make_one_store_at_the_same_time() {
+async fn eight_processes_can_create_one_store_concurrently() {
     let Some(place) = Place::new() else { return };
     let makers = (0..8).map(|_| {
         let place = place.clone();
@@ -50,7 +50,7 @@ async fn eight_may_make_one_store_at_the_same_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_sixteen_writers_one_wins_each_name() {
+async fn one_of_sixteen_writers_wins_each_name() {
     let Some(place) = Place::new() else { return };
     let store = place.make("prod").await.unwrap();
     let path = |name| Path::from(format!("race/{name}"));
@@ -79,7 +79,7 @@ async fn of_sixteen_writers_one_wins_each_name() {
 }
 
 #[tokio::test]
-async fn data_comes_back_whole_and_in_parts_and_is_not_replaced() {
+async fn data_is_readable_whole_and_by_range_and_not_replaced() {
     let Some(place) = Place::new() else { return };
     let store = place.make("prod").await.unwrap();
     let path = names::layer(Hour(490_000), "s", "body");
@@ -103,7 +103,7 @@ async fn data_comes_back_whole_and_in_parts_and_is_not_replaced() {
 }
 
 #[tokio::test]
-async fn a_listing_goes_on_after_a_thousand_names() {
+async fn listing_continues_after_a_thousand_names() {
     let Some(place) = Place::new() else { return };
     let store = place.make("prod").await.unwrap();
     let path = |name| Path::from(format!("many/{name:05}"));
@@ -121,7 +121,7 @@ async fn a_listing_goes_on_after_a_thousand_names() {
 }
 
 #[tokio::test]
-async fn clusters_of_a_bucket_do_not_see_each_other() {
+async fn clusters_of_a_bucket_are_separate() {
     let Some(place) = Place::new() else { return };
     // One name begins with the other.
     let (a, b) = (place.make("prod").await.unwrap(), place.make("prod-2").await.unwrap());
@@ -145,7 +145,7 @@ async fn clusters_of_a_bucket_do_not_see_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_start_of_a_recorder_has_a_generation_of_its_own() {
+async fn each_start_of_a_recorder_takes_a_new_generation() {
     let Some(place) = Place::new() else { return };
     let store = place.make("prod").await.unwrap();
     let starts = (0..8).map(|_| {

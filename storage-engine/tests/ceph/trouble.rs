@@ -61,7 +61,7 @@ async fn assert_recorded(store: &Store, recorder: &Recorder, commits: u64) {
 }
 
 #[tokio::test]
-async fn every_commit_is_there_once_whatever_happens_to_its_put() {
+async fn every_commit_exists_once_despite_lost_requests() {
     in_time(async {
         use Mishap::*;
         let mishaps = [
@@ -94,7 +94,7 @@ async fn every_commit_is_there_once_whatever_happens_to_its_put() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_away_for_a_while_costs_nothing() {
+async fn temporarily_unavailable_server_loses_nothing() {
     in_time(async {
         let Some((place, proxy, _)) = behind(&[]) else { return };
         let straight = place.make("prod").await.unwrap();
@@ -118,7 +118,7 @@ async fn a_server_that_goes_away_for_a_while_costs_nothing() {
 }
 
 #[tokio::test]
-async fn two_generations_behind_bad_networks_do_not_write_each_others_log() {
+async fn generations_behind_bad_networks_do_not_write_into_other_logs() {
     in_time(async {
         use Mishap::*;
         let mishaps = [None, AnswerLost, BusyAfterwards];

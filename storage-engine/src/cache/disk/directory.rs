@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn those_not_asked_for_make_room() {
+    fn entries_not_used_again_are_evicted() {
         let mut directory = Directory::new(3 * PAGE);
         assert!((0..3).all(|number| directory.add(key(number)).is_empty()));
         assert!(directory.touch(&key(0)) && !directory.touch(&key(7)));

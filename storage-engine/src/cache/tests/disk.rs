@@ -25,7 +25,7 @@ fn files(folder: &FilePath) -> Vec<std::path::PathBuf> {
 }
 
 #[tokio::test]
-async fn what_was_asked_for_twice_is_there_after_a_restart() {
+async fn piece_read_twice_is_cached_after_a_restart() {
     let (fixture, folder) = (Fixture::new(40).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 100_000).await;
     for _ in 0..2 {
@@ -47,7 +47,7 @@ async fn what_was_asked_for_twice_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn without_memory_the_disk_serves_the_third_time_and_an_index_layer_the_second() {
+async fn disk_cache_alone_serves_third_read_and_second_read_of_an_index() {
     let (fixture, folder) = (Fixture::new(40).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 0).await;
     for expected in [1, 1, 0, 0] {
@@ -63,7 +63,7 @@ async fn without_memory_the_disk_serves_the_third_time_and_an_index_layer_the_se
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_a_miss_that_is_counted() {
+async fn damaged_cache_file_is_a_counted_miss() {
     let (fixture, folder) = (Fixture::new(4).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 0).await;
     let spoil: [fn(&mut Vec<u8>); 5] = [
@@ -95,7 +95,7 @@ async fn a_damaged_file_is_a_miss_that_is_counted() {
 }
 
 #[tokio::test]
-async fn files_stay_within_their_room_and_a_scan_leaves_them() {
+async fn disk_cache_stays_within_its_limit_and_survives_a_scan() {
     let (fixture, folder) = (Fixture::new(600).await, tempfile::tempdir().unwrap());
     let cache = open(folder.path(), 0, 20 * 4_096).await.unwrap();
     for _ in 0..2 {
@@ -127,7 +127,7 @@ async fn files_stay_within_their_room_and_a_scan_leaves_them() {
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_written_costs_requests_and_nothing_else() {
+async fn unwritable_disk_costs_only_requests() {
     let (fixture, folder) = (Fixture::new(10).await, tempfile::tempdir().unwrap());
     let cache = on_disk(folder.path(), 0).await;
     // As it is when the disk is full; root may write where rights say no.
@@ -145,7 +145,7 @@ async fn a_disk_that_cannot_be_written_costs_requests_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_folder_is_ours_alone() {
+async fn cache_folder_is_private_and_exclusive() {
     let (fixture, folder) = (Fixture::new(4).await, tempfile::tempdir().unwrap());
     let named = folder.path().join("a/b");
     let cache = on_disk(&named, 0).await;
@@ -176,7 +176,7 @@ async fn the_folder_is_ours_alone() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_used_is_refused_by_name() {
+async fn unusable_cache_folder_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "no folder").unwrap();
@@ -188,7 +188,7 @@ async fn a_folder_that_cannot_be_used_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_link_in_place_of_a_folder_or_file_of_the_cache_is_not_followed() {
+async fn cache_follows_no_symlinks() {
     let scratch = tempfile::tempdir().unwrap();
     let outside = scratch.path().join("outside");
     std::fs::DirBuilder::new().mode(0o700).create(&outside).unwrap();

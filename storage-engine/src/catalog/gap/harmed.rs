@@ -97,7 +97,7 @@ fn segments(window: &Window) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn no_harm_to_an_object_goes_unsaid() {
+async fn damage_of_any_object_is_reported_as_gap() {
     let (objects, store) = busy().await;
     let ranges = [TimeRange::ALL, Hour(0).range().unwrap(), Hour(1).range().unwrap()];
     let before = CatalogView::load(&store).await.unwrap();
@@ -180,7 +180,7 @@ async fn no_harm_to_an_object_goes_unsaid() {
 }
 
 #[tokio::test]
-async fn without_any_root_all_is_told_and_that_there_may_be_more() {
+async fn missing_roots_report_a_gap_and_all_readable_facts() {
     let (_, store) = busy().await;
     let expected = CatalogView::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
     let roots: Vec<_> = store.list(&names::roots()).try_collect().await.unwrap();

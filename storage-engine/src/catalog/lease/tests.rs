@@ -39,7 +39,7 @@ fn a_lease_holds_for_a_while_by_the_clock_of_the_store() {
 }
 
 #[test]
-fn who_comes_too_late_is_told() {
+fn late_lease_is_refused() {
     let grace = Duration::from_secs(3_600);
     assert!(is_in_time(at(9_999), None, grace), "nothing was replaced");
     assert!(is_in_time(at(1_799), Some(at(0)), grace));
@@ -68,7 +68,7 @@ async fn leases(store: &Store) -> usize {
 }
 
 #[tokio::test]
-async fn what_a_leased_root_names_stays_until_it_is_given_back() {
+async fn sweep_keeps_objects_of_a_leased_root_until_release() {
     let store = memory().await;
     let (mut recorder, mut rollup) = rolled_up(&store, 6).await;
     let view = CatalogView::load(&store).await.unwrap();
@@ -103,7 +103,7 @@ async fn what_a_leased_root_names_stays_until_it_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_lease_of_what_was_removed_is_refused_with_words() {
+async fn lease_on_a_removed_root_is_refused() {
     let store = memory().await;
     let (mut recorder, mut rollup) = rolled_up(&store, 2).await;
     let view = CatalogView::load(&store).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_lease_of_what_was_removed_is_refused_with_words() {
 }
 
 #[tokio::test]
-async fn only_what_is_read_for_long_is_leased() {
+async fn only_long_reads_take_a_lease() {
     let store = memory().await;
     let (_recorder, _rollup) = rolled_up(&store, 2).await;
     let view = CatalogView::load(&store).await.unwrap();

@@ -51,7 +51,7 @@ fn end() -> CommitDraft {
 }
 
 #[tokio::test]
-async fn the_rolled_up_catalog_says_what_the_logs_say() {
+async fn rolled_up_catalog_equals_the_logs() {
     let store = memory().await;
     let (mut a, mut b) = (recorder(&store, 0).await, recorder(&store, 1).await);
     a.commit(draft("a0", 0)).await.unwrap();
@@ -75,7 +75,7 @@ async fn the_rolled_up_catalog_says_what_the_logs_say() {
 }
 
 #[tokio::test]
-async fn a_generation_that_ended_is_not_looked_for_any_more() {
+async fn ended_generation_is_not_polled() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_generation_that_ended_is_not_looked_for_any_more() {
 }
 
 #[tokio::test]
-async fn a_view_is_of_its_moment_whatever_is_rolled_up_later() {
+async fn view_is_unchanged_by_later_rollups() {
     let store = memory().await;
     let (mut a, mut ends) = (recorder(&store, 0).await, recorder(&store, 1).await);
     a.commit(draft("a0", 0)).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_view_is_of_its_moment_whatever_is_rolled_up_later() {
 }
 
 #[tokio::test]
-async fn who_was_fenced_changes_nothing_and_stops() {
+async fn fenced_rollup_changes_nothing_and_stops() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     let mut old = rollup(&store).await;
@@ -149,7 +149,7 @@ async fn who_was_fenced_changes_nothing_and_stops() {
 }
 
 #[tokio::test]
-async fn facts_of_many_hours_are_found_from_each_of_them() {
+async fn facts_of_many_hours_are_found_in_each_hour() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     let range = seconds(HOUR - 10, HOUR + 10);
@@ -184,7 +184,7 @@ async fn facts_of_many_hours_are_found_from_each_of_them() {
 }
 
 #[tokio::test]
-async fn an_open_end_and_untimed_packets_are_found() {
+async fn open_ended_window_includes_untimed_packets() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     let untimed = SegmentEntry { hour: Hour::UNKNOWN, first: None, last: None, ..segment("u", 0) };
@@ -198,7 +198,7 @@ async fn an_open_end_and_untimed_packets_are_found() {
 }
 
 #[tokio::test]
-async fn many_commits_take_many_steps_and_parts() {
+async fn many_commits_are_rolled_up_in_steps_and_parts() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     for number in 0..700 {
@@ -215,7 +215,7 @@ async fn many_commits_take_many_steps_and_parts() {
 }
 
 #[tokio::test]
-async fn a_question_about_a_minute_costs_the_same_after_a_long_history() {
+async fn cost_of_a_minute_does_not_grow_with_the_history() {
     let mut costs = Vec::new();
     for hours in [1, 24 * 14] {
         let store = memory().await;
@@ -240,7 +240,7 @@ async fn a_question_about_a_minute_costs_the_same_after_a_long_history() {
 }
 
 #[tokio::test]
-async fn damaged_objects_are_named_and_the_rest_is_read() {
+async fn damaged_objects_are_reported_and_the_rest_is_readable() {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
     let mut recorder = recorder(&store, 0).await;
@@ -285,7 +285,7 @@ async fn damaged_objects_are_named_and_the_rest_is_read() {
 }
 
 #[tokio::test]
-async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for() {
+async fn rollup_skips_and_reports_a_damaged_commit_and_waits_at_a_newer_format() {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "prod").await.unwrap();
     let mut recorder = recorder(&store, 0).await;
@@ -320,7 +320,7 @@ async fn a_damaged_commit_is_passed_over_and_told_and_a_newer_one_is_waited_for(
 }
 
 #[tokio::test]
-async fn nothing_is_left_behind_by_two_rollups_at_once() {
+async fn concurrent_rollups_lose_no_commit() {
     let store = memory().await;
     let mut recorders = Vec::new();
     for number in 0..4 {
@@ -347,7 +347,7 @@ async fn nothing_is_left_behind_by_two_rollups_at_once() {
 }
 
 #[tokio::test]
-async fn replaced_versions_are_removed_and_who_slept_finds_out() {
+async fn sweep_removes_replaced_versions_and_a_paused_rollup_is_fenced() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     let mut asleep = rollup(&store).await;
@@ -375,7 +375,7 @@ async fn replaced_versions_are_removed_and_who_slept_finds_out() {
 }
 
 #[tokio::test]
-async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
+async fn log_is_followed_after_a_missing_commit() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     for (name, first) in [("a0", 0), ("a1", 1), ("a2", 2), ("a3", 3)] {
@@ -395,7 +395,7 @@ async fn a_log_that_goes_on_behind_a_missing_commit_is_followed_there() {
 }
 
 #[tokio::test]
-async fn logs_of_recorders_that_are_gone_are_ended_and_who_comes_back_goes_on() {
+async fn rollup_ends_silent_logs_and_a_returning_recorder_continues() {
     let store = memory().await;
     let mut recorder = recorder(&store, 0).await;
     recorder.commit(draft("a", 0)).await.unwrap();
@@ -447,7 +447,7 @@ pub(in crate::catalog) struct Silent;
 impl crate::repair::Watch for Silent {}
 
 #[tokio::test]
-async fn an_ended_generation_that_is_gone_is_put_anew_before_the_root_forgets_it() {
+async fn missing_ended_generation_is_written_again() {
     let store = memory().await;
     let (mut ends, mut stays) = (recorder(&store, 0).await, recorder(&store, 1).await);
     let mut rollup = rollup(&store).await;
@@ -472,7 +472,7 @@ async fn an_ended_generation_that_is_gone_is_put_anew_before_the_root_forgets_it
 }
 
 #[tokio::test]
-async fn the_number_of_a_manifest_that_is_gone_is_not_used_again() {
+async fn number_of_a_missing_manifest_is_not_reused() {
     let hour = TimeSlot::Hour(Hour(0));
     for lost in [2, 3] {
         let store = memory().await;

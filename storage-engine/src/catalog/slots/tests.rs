@@ -78,7 +78,7 @@ async fn segments_of_hours_without_an_address_are_pruned() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_hides_segments_is_found_and_repaired() {
+async fn verify_reports_and_repair_fixes_a_manifest_that_hides_segments() {
     struct Found(std::sync::Mutex<Vec<String>>);
     impl crate::verify::Watch for Found {
         fn found(&self, finding: &crate::verify::Finding) {
@@ -117,7 +117,7 @@ async fn a_manifest_that_hides_segments_is_found_and_repaired() {
 }
 
 #[tokio::test]
-async fn a_part_that_is_gone_is_made_again_with_the_one_that_was_put_with_it() {
+async fn repair_restores_a_missing_part() {
     for lost in ["segments", "statements"] {
         let store = two_busy_hours().await;
         let expected = window(&store, TimeRange::ALL).await;
@@ -157,7 +157,7 @@ async fn delete_manifests(store: &Store, slot: TimeSlot) {
 }
 
 #[tokio::test]
-async fn the_manifest_of_an_hour_that_changed_long_ago_is_missed() {
+async fn missing_manifest_of_an_old_hour_is_reported() {
     let store = hours_with_a_segment(300).await;
     let (lost, slot) = (Hour(3), TimeSlot::Hour(Hour(3)));
     let view = CatalogView::load(&store).await.unwrap();
@@ -180,7 +180,7 @@ async fn the_manifest_of_an_hour_that_changed_long_ago_is_missed() {
 }
 
 #[tokio::test]
-async fn who_takes_over_from_a_version_that_did_not_keep_it_looks_which_hours_have_a_manifest() {
+async fn takeover_from_an_older_version_lists_the_hours_with_manifests() {
     let store = hours_with_a_segment(2).await;
     let newest = versions::newest_root(&store, None).await.unwrap();
     let before = newest.value.clone();
@@ -196,7 +196,7 @@ async fn who_takes_over_from_a_version_that_did_not_keep_it_looks_which_hours_ha
 }
 
 #[tokio::test]
-async fn a_manifest_is_missed_that_an_older_root_names_where_the_newest_cannot_be_read() {
+async fn missing_manifest_of_an_older_root_is_reported() {
     let store = hours_with_a_segment(2).await;
     let newest = versions::newest_root(&store, None).await.unwrap().value;
     let after = newest.advance(Step::default(), String::new(), "nonce".to_owned());

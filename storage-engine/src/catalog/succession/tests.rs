@@ -41,7 +41,7 @@ fn last() -> CommitDraft {
 }
 
 #[tokio::test]
-async fn of_many_who_begin_at_once_one_does() {
+async fn one_of_many_concurrent_starts_wins() {
     let store = memory().await;
     assert_eq!(found(&store).await, (Some(1), 0));
     let begun = join_all((0..8).map(|_| begin(&store, 1))).await;
@@ -49,7 +49,7 @@ async fn of_many_who_begin_at_once_one_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_generation_that_shows_signs_is_left_alone() {
+async fn generation_with_heartbeats_is_not_ended() {
     let store = memory().await;
     let mut recorder = begin(&store, 1).await.unwrap();
     let living = tokio::spawn({
@@ -66,7 +66,7 @@ async fn a_generation_that_shows_signs_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_is_silent_is_ended_and_finds_out() {
+async fn silent_generation_is_ended_and_refuses_further_commits() {
     for commits in [0, 1] {
         let store = memory().await;
         let mut paused = begin(&store, 1).await.unwrap();
@@ -90,7 +90,7 @@ async fn what_is_silent_is_ended_and_finds_out() {
 }
 
 #[tokio::test]
-async fn of_many_who_end_it_at_once_one_goes_on() {
+async fn one_of_many_concurrent_successors_wins() {
     let store = memory().await;
     drop(begin(&store, 1).await);
     let looks = join_all((0..8).map(|_| found(&store))).await;
@@ -113,7 +113,7 @@ async fn an_ended_log_can_be_rolled_up() {
 }
 
 #[tokio::test]
-async fn a_generation_that_was_silent_for_long_is_not_waited_for() {
+async fn long_silent_generation_is_resumed_at_once() {
     let store = memory().await;
     drop(begin(&store, 1).await);
     // By the store's clock, which here is this machine's.
@@ -124,7 +124,7 @@ async fn a_generation_that_was_silent_for_long_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn what_a_newer_version_wrote_is_not_gone_on_with() {
+async fn import_of_a_newer_version_is_not_resumed() {
     let store = memory().await;
     drop(begin(&store, 1).await);
     let bytes =

@@ -383,7 +383,7 @@ async fn found_damaged(store: &Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn whatever_few_objects_of_the_catalog_are_lost_all_segments_are_found_again() {
+async fn loss_of_any_few_catalog_objects_loses_no_segment() {
     // CAPSTAN_LOSSES=FROM..TO tries other seeds.
     let asked = std::env::var("CAPSTAN_LOSSES").unwrap_or("0..150".to_owned());
     let (from, to) = asked.split_once("..").expect("two numbers");
@@ -401,7 +401,7 @@ async fn whatever_few_objects_of_the_catalog_are_lost_all_segments_are_found_aga
 /// A commit that was changed and can still be parsed names its segments for readers. As long as it counts they must not
 /// be named a second time.
 #[tokio::test]
-async fn segments_of_a_commit_that_still_counts_are_not_named_again() {
+async fn repair_does_not_name_segments_of_a_valid_commit_again() {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
     let made = Made::default();
@@ -458,7 +458,7 @@ fn retired(entry: &SegmentEntry, but: &[Layer]) -> CommitDraft {
 }
 
 #[tokio::test]
-async fn layers_that_were_retired_are_not_missed_and_their_segment_is_not_named_again() {
+async fn retired_layers_are_not_missing() {
     let objects = Arc::new(InMemory::new());
     let store = Store::on(Arc::clone(&objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
     let made = Made::default();

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_come_back_in_order_and_by_number() {
+    fn rows_are_returned_in_order_and_by_number() {
         let mut rows = Rows::default();
         assert!(rows.is_empty() && rows.iter().next().is_none());
         let count = 2 * CHUNK + 1;

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claims_are_read_and_the_rest_is_passed_over() {
+    fn parquet_footer_claims_are_parsed_and_other_fields_skipped() {
         // A dictionary page: type 2, 300 bytes, 20 compressed, header of 17 values in encoding 0.
         let dictionary = [0x15, 4, 0x15, 0xd8, 4, 0x15, 40, 0x4c, 0x15, 34, 0x15, 0, 0x12, 0, 0, 9];
         let expected = PageHeader { values: 17, bytes: 300 };
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_negative_or_endless_is_nothing() {
+    fn truncated_negative_and_endless_thrift_values_are_none() {
         assert_eq!(PageHeader::read(&[]), None);
         assert_eq!(PageHeader::read(&[0x15, 4, 0x15]), None);
         assert_eq!(PageHeader::read(&[0x25, 1, 0]), None, "-1 bytes");
@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_much(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             let _ = PageHeader::read(&bytes);
         }
     }

@@ -37,7 +37,7 @@ fn read_back(table: &Written) -> Pages {
 }
 
 #[test]
-fn pieces_are_the_magic_bytes_and_the_pages_without_a_gap() {
+fn pieces_of_a_table_cover_it_without_gaps() {
     let table = table();
     assert_eq!(read_back(&table), table.pages);
     // Two columns of five data pages, one of them with a dictionary page, and the page index.
@@ -48,7 +48,7 @@ fn pieces_are_the_magic_bytes_and_the_pages_without_a_gap() {
 }
 
 #[test]
-fn the_offset_index_is_the_one_that_parquet_has() {
+fn offset_index_equals_that_of_parquet() {
     for rows in [1, 1023, 1024, 1025, ROWS] {
         let table = table_of(rows);
         let (bytes, tail) = (Bytes::from(table.bytes.clone()), table.tail as u64);
@@ -72,7 +72,7 @@ fn the_offset_index_is_the_one_that_parquet_has() {
 }
 
 #[test]
-fn columns_that_are_not_made_of_their_pages_are_refused() {
+fn columns_that_do_not_consist_of_their_pages_are_refused() {
     let table = table();
     let tail = Bytes::copy_from_slice(&table.bytes[table.tail..]);
     let metadata = tabular::parse_tail("it", &tail, table.bytes.len() as u64).unwrap();
@@ -125,7 +125,7 @@ fn changed(starts: &[u64], at: usize, change: impl Fn(u64) -> u64) -> Vec<u64> {
 }
 
 #[test]
-fn whole_pieces_pass_and_a_flipped_bit_is_named_by_layer_and_offset() {
+fn flipped_bit_of_a_piece_is_reported_with_layer_and_offset() {
     let table = table();
     let pages = read_back(&table);
     let starts = &pages.starts;
@@ -147,7 +147,7 @@ fn whole_pieces_pass_and_a_flipped_bit_is_named_by_layer_and_offset() {
 }
 
 #[test]
-fn parts_of_pieces_and_missing_bytes_are_refused() {
+fn partial_pieces_are_refused() {
     let table = table();
     let pages = read_back(&table);
     let (start, end) = (pages.starts[1], pages.starts[3]);
@@ -196,7 +196,7 @@ fn entries(pages: &Pages) -> Vec<u8> {
 }
 
 #[test]
-fn pieces_of_earlier_stores_are_read() {
+fn pieces_of_earlier_formats_are_readable() {
     let table = table();
     let (bytes, tail) = (entries(&table.pages), table.tail as u64);
     let read = |bytes: &[u8], tail| Pages::from_entries(Layer::Packets, bytes, tail, ROWS as u64);
@@ -213,7 +213,7 @@ fn pieces_of_earlier_stores_are_read() {
 }
 
 #[test]
-fn a_page_that_claims_more_than_the_layer_has_is_refused() {
+fn page_beyond_the_end_of_its_layer_is_refused() {
     /// A dictionary page's header: values and bytes, in zigzag.
     fn dictionary(values: u8, bytes: u8) -> [u8; 13] {
         [0x15, 4, 0x15, bytes * 2, 0x15, 0, 0x4c, 0x15, values * 2, 0x15, 0, 0, 0]

@@ -241,7 +241,7 @@ mod tests {
     use crate::segment::block::{BlockHeader, Codec};
 
     #[test]
-    fn pieces_end_at_blocks_and_each_block_is_in_one() {
+    fn pieces_end_at_blocks_and_each_block_is_in_one_piece() {
         let mut directory = BlockDirectory::new();
         for raw in [100, 200, 50, 400, 10, 10] {
             directory.push(BlockHeader { codec: Codec::Stored, key: 0, raw, stored: raw, crc: 0 });

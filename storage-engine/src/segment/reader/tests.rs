@@ -102,7 +102,7 @@ impl Fetch for Objects {
 }
 
 #[test]
-fn counts_that_disagree_are_refused() {
+fn contradictory_counts_are_refused() {
     let sealed = sealed();
     assert!(Segment::open(&bytes(&sealed, Layer::Index)).is_ok());
     for (name, layer) in [("packets", "packets"), ("flow_parts", "index")] {
@@ -118,7 +118,7 @@ fn counts_that_disagree_are_refused() {
 }
 
 #[tokio::test]
-async fn a_directory_of_more_than_any_memory_is_refused() {
+async fn directory_larger_than_memory_is_refused() {
     let header =
         BlockHeader { codec: Codec::Stored, key: 0, raw: MAX_RAW as u32, stored: 1, crc: 0 };
     let sealed = sealed();
@@ -153,7 +153,7 @@ fn with_table(sealed: &SealedSegment, layer: Layer, table: &Written) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_table_with_right_checksums_and_wrong_pages_is_met_without_a_panic() {
+async fn wrong_pages_with_valid_checksums_do_not_panic() {
     let sealed = sealed();
     for (layer, tail) in
         [(Layer::Packets, Section::PacketsTail), (Layer::Flows, Section::FlowsTail)]
@@ -213,7 +213,7 @@ fn with_format(sealed: &SealedSegment, layer: Layer, format: &str) -> Bytes {
 }
 
 #[test]
-fn a_newer_minor_table_is_read_and_a_newer_major_or_none_is_refused_with_words() {
+fn table_of_a_newer_minor_is_readable_and_of_a_newer_major_refused() {
     let sealed = sealed();
     for layer in [Layer::Packets, Layer::Flows] {
         let (newer_minor, newer) =
@@ -239,7 +239,7 @@ fn a_newer_minor_table_is_read_and_a_newer_major_or_none_is_refused_with_words()
 
 /// A column that this version does not know, of a newer minor format.
 #[tokio::test]
-async fn columns_of_a_newer_minor_are_passed_over() {
+async fn columns_of_a_newer_minor_are_ignored() {
     let sealed = sealed();
     let segment = Segment::open(&bytes(&sealed, Layer::Index)).unwrap();
     let objects = Objects(vec![(Layer::Packets, bytes(&sealed, Layer::Packets))]);
@@ -286,7 +286,7 @@ async fn without(sealed: &SealedSegment, layer: Layer, column: &str) -> Written 
 }
 
 #[tokio::test]
-async fn a_column_that_a_file_lacks_is_null_or_its_default_and_no_damage() {
+async fn missing_column_reads_as_null_or_default() {
     let sealed = sealed();
     for (layer, all) in [(Layer::Flows, flows::columns()), (Layer::Packets, packets::columns())] {
         let mut lacking = 0;
@@ -334,7 +334,7 @@ async fn a_column_that_a_file_lacks_is_null_or_its_default_and_no_damage() {
 }
 
 #[test]
-fn a_layer_without_rows_is_not_read_as_packets() {
+fn layer_without_rows_is_refused() {
     let segment = Segment::open(&bytes(&sealed(), Layer::Index)).unwrap();
     for layer in [Layer::Body, Layer::Head, Layer::Index] {
         let refused = segment.scan_all(layer, None).unwrap_err();
@@ -343,7 +343,7 @@ fn a_layer_without_rows_is_not_read_as_packets() {
 }
 
 #[test]
-fn stored_counters_may_say_anything() {
+fn hostile_stored_counters_do_not_panic() {
     let mut part = FlowPart::new(FlowId([0; 16]), key());
     part.packets = [u64::MAX, 1];
     let row = FlowRow { part, placement: Placement::default() };

@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_is_there_once_under_the_number_it_got_first(
+        fn templates_are_deduplicated_with_stable_numbers(
             templates in prop::collection::vec(prop::collection::vec(0..4_u8, 0..4), 0..300),
         ) {
             let mut dictionary = Dictionary::default();

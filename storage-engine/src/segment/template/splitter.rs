@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_before_is_not_put_together() {
+    fn unchanged_header_is_not_assembled_again() {
         let (headers, data) = padded_ack();
         let other = |place: usize| {
             let mut data = data.clone();
@@ -204,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_packet_is_cut_as_it_is_alone(
+        fn template_of_a_packet_does_not_depend_on_earlier_packets(
             data in prop::collection::vec(any::<u8>(), 0..120),
             fields in prop::collection::vec((0_u8..14, 0_usize..110), 0..12),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),

@@ -114,14 +114,14 @@ async fn probed(objects: Arc<dyn ObjectStore>) -> std::result::Result<(), Failur
 }
 
 #[tokio::test]
-async fn a_store_with_one_winner_passes_and_nothing_stays() {
+async fn store_with_one_winner_passes_the_probe_without_leftovers() {
     let store = Arc::new(InMemory::new());
     probed(Arc::clone(&store) as _).await.unwrap();
     assert!(store.list_with_delimiter(None).await.unwrap().common_prefixes.is_empty());
 }
 
 #[tokio::test]
-async fn an_honest_store_behind_a_bad_network_passes() {
+async fn correct_store_behind_a_bad_network_passes_the_probe() {
     use Mishap::*;
     for mishaps in [
         vec![SentTwice; 3 * WRITERS],
@@ -142,7 +142,7 @@ async fn an_honest_store_behind_a_bad_network_passes() {
 }
 
 #[tokio::test]
-async fn a_store_whose_answers_are_all_lost_is_not_blamed() {
+async fn store_with_all_answers_lost_is_not_judged() {
     let store = Arc::new(Unreliable::default());
     store.will(vec![Mishap::RequestLost; 100 * WRITERS]);
     let failure = probed(store).await.expect_err("nobody can tell");
@@ -151,7 +151,7 @@ async fn a_store_whose_answers_are_all_lost_is_not_blamed() {
 }
 
 #[test]
-fn a_race_is_judged_by_what_was_told_and_what_is_there() {
+fn probe_judges_a_race_by_answers_and_stored_object() {
     use Told::{Nothing, Taken, Won};
     let broken = |told: &[Told], kept| match judge(told, kept) {
         Verdict::Broken(words) => words,
@@ -191,7 +191,7 @@ async fn opened_for_writing(lie: Option<Lie>) -> std::result::Result<Store, Fail
 }
 
 #[tokio::test]
-async fn a_server_that_drops_conditions_is_found_out_when_a_store_is_opened_for_writing() {
+async fn server_without_if_none_match_is_detected_at_open_for_writing() {
     let opened = opened_for_writing(None).await.unwrap();
     let asked = opened.requests();
     assert_eq!((asked.gets, asked.puts, asked.heads, asked.lists, asked.deletes), (1, 1, 0, 0, 0));
@@ -201,7 +201,7 @@ async fn a_server_that_drops_conditions_is_found_out_when_a_store_is_opened_for_
 }
 
 #[tokio::test]
-async fn lost_answers_and_missing_rights_are_no_dropped_condition() {
+async fn lost_answers_and_missing_permissions_are_not_ignored_conditions() {
     use Mishap::*;
     for mishaps in [vec![AnswerLost; 3], vec![RequestLost; 3], vec![Conflict], vec![Forbidden]] {
         let objects = Arc::new(Unreliable::default());
@@ -216,14 +216,14 @@ async fn lost_answers_and_missing_rights_are_no_dropped_condition() {
 }
 
 #[tokio::test]
-async fn a_store_that_overwrites_is_refused_with_words() {
+async fn overwriting_store_is_refused() {
     let failure = probed(Arc::new(Lying::new(Lie::Overwrites))).await.expect_err("overwrites");
     assert_eq!(failure.kind(), FailureKind::Usage);
     assert!(failure.to_string().contains("8 got success"), "{failure}");
 }
 
 #[tokio::test]
-async fn a_store_that_keeps_anothers_bytes_is_refused_with_words() {
+async fn store_that_keeps_the_last_write_is_refused() {
     let failure =
         probed(Arc::new(Lying::new(Lie::KeepsTheLast))).await.expect_err("keeps the last");
     assert_eq!(failure.kind(), FailureKind::Usage);
@@ -234,7 +234,7 @@ async fn a_store_that_keeps_anothers_bytes_is_refused_with_words() {
 /// a tenth of the time within which the calls arrive, that is a chance of 0.9 to the eighth power, and
 /// of 1 in 25,000 for twelve races; with the quarter of this test there is none worth a number.
 #[tokio::test]
-async fn a_store_that_is_honest_only_to_one_at_a_time_is_found_out() {
+async fn store_that_honours_if_none_match_only_sequentially_is_refused() {
     let lie = Lie::LooksThenWrites {
         reach_within: Duration::from_millis(20),
         writes_after: Duration::from_millis(5),

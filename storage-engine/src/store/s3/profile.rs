@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_section_ends_where_the_next_begins_and_nested_settings_are_not_its_own() {
+    fn profile_section_ends_at_the_next_and_excludes_nested_settings() {
         let text = "region = none\n[default]\nregion=a\n# [profile x]\n[ profile   x ] ; words\n\
                     Region = eu-west-1 # near us\ns3 =\n  region = nested\n\tendpoint_url = nested\n\
                     output = json\n  ca_bundle = indented\n[profile y]\nregion = b\n[profile x]\nlater = yes\n";

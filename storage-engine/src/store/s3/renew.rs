@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_fetched_when_they_are_needed_and_no_sooner() {
+    fn credentials_are_fetched_on_first_use() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let hour = Some((3_300, 3_600));
@@ -257,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn short_lives_are_renewed_at_half_and_long_ones_minutes_before() {
+    fn short_credentials_are_renewed_at_half_of_their_lifetime_and_long_ones_minutes_before() {
         let seconds = |life| renewed_after(Duration::from_secs(life)).as_secs();
         assert_eq!([10, 600, 3_600].map(seconds), [5, 300, 3_300]);
         assert_eq!(renewed_after(Duration::ZERO), Duration::ZERO);
     }
 
     #[test]
-    fn refusals_do_not_become_a_storm_of_fetches() {
+    fn refused_credentials_do_not_cause_many_fetches() {
         use Refusal::{Certain, Doubtful};
         let ms = Duration::from_millis;
         for (age, refusal, unchanged, expected) in [

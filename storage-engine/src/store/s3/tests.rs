@@ -53,7 +53,7 @@ impl Home {
 }
 
 #[test]
-fn without_credentials_the_metadata_service_is_not_asked() {
+fn metadata_service_is_used_only_if_allowed() {
     for not_allowed in [vec![], vec![("CAPSTAN_S3_METADATA", "0")]] {
         let failure = options(&not_allowed).unwrap().connect("packets").expect_err("no keys");
         assert_eq!(failure.kind(), FailureKind::Permission);
@@ -65,7 +65,7 @@ fn without_credentials_the_metadata_service_is_not_asked() {
 }
 
 #[test]
-fn what_is_set_by_half_is_refused() {
+fn incomplete_credentials_are_refused() {
     for (variable, wanted) in [
         ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
         ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
@@ -100,7 +100,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn credentials_are_taken_in_the_order_that_is_written_down() {
+fn credential_sources_have_the_documented_order() {
     let home = Home::new("[default]\naws_access_key_id = a\naws_secret_access_key = b\n", "");
     let all = [
         ("AWS_ACCESS_KEY_ID", "id"),
@@ -159,7 +159,7 @@ fn a_profile_is_read_from_its_file() {
 }
 
 #[test]
-fn a_profile_has_more_than_keys() {
+fn profile_sets_region_endpoint_and_authorities() {
     let config = "[default]\nregion = eu-west-1\nca_bundle = /ca.pem\n\
                   [profile ceph]\nregion = eu-north-1\nendpoint_url = https://ceph\n\
                   aws_access_key_id = old\naws_secret_access_key = old\n\
@@ -193,7 +193,7 @@ fn a_profile_has_more_than_keys() {
 }
 
 #[test]
-fn what_a_profile_cannot_give_is_said() {
+fn unsupported_profile_settings_are_reported() {
     for (setting, words) in [
         ("credential_process = /bin/keys", "credential_process"),
         ("sso_session = work", "SSO"),
@@ -214,7 +214,7 @@ fn what_a_profile_cannot_give_is_said() {
 }
 
 #[test]
-fn encryption_is_one_of_four() {
+fn encryption_setting_has_four_values() {
     let of = |way, variable, key| {
         with_keys(&[("CAPSTAN_S3_ENCRYPTION", way), (variable, key)])
             .map(|options| options.encryption.expect("encryption"))
@@ -235,7 +235,7 @@ fn encryption_is_one_of_four() {
 }
 
 #[test]
-fn a_customers_key_is_not_sent_in_the_clear() {
+fn customer_key_requires_https() {
     let key = "0000000000000000000000000000000000000000000=";
     let of = |endpoint| {
         let sse = [("CAPSTAN_S3_ENCRYPTION", "sse-c"), ("CAPSTAN_S3_CUSTOMER_KEY", key)];
@@ -256,7 +256,7 @@ async fn address(bucket: &str, variables: &[(&str, &str)]) -> Result<String, Fai
 }
 
 #[tokio::test]
-async fn a_bucket_stands_in_the_path_or_in_the_name() {
+async fn bucket_is_addressed_by_path_or_host_name() {
     let ceph = ("CAPSTAN_S3_ENDPOINT", "https://ceph.lan:7443/");
     let (by_path, by_name) = (("CAPSTAN_S3_STYLE", "path"), ("CAPSTAN_S3_STYLE", "virtual"));
     let region = ("AWS_REGION", "eu-west-1");
@@ -277,7 +277,7 @@ async fn a_bucket_stands_in_the_path_or_in_the_name() {
 }
 
 #[test]
-fn an_endpoint_is_an_address() {
+fn invalid_endpoint_is_refused() {
     for text in [
         "127.0.0.1:9000",
         "ftp://x",
@@ -293,7 +293,7 @@ fn an_endpoint_is_an_address() {
 }
 
 #[test]
-fn authorities_are_certificates_in_a_file() {
+fn certificate_authorities_are_read_from_a_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     for content in ["", "words"] {
@@ -306,7 +306,7 @@ fn authorities_are_certificates_in_a_file() {
 }
 
 #[test]
-fn what_cannot_stand_in_a_header_is_refused_by_its_name() {
+fn invalid_header_values_are_refused_by_name() {
     let kms = ("CAPSTAN_S3_ENCRYPTION", "aws:kms");
     for (variables, words) in [
         (

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_into_a_header_is_trimmed_and_the_rest_is_named() {
+    fn header_values_are_trimmed_and_invalid_ones_refused() {
         for text in ["token", " token\n", "\ttoken\r\n"] {
             assert_eq!(header("x", text).unwrap(), "token");
         }

@@ -65,7 +65,7 @@ fn reads_meet(server: &Memory, fates: Vec<Fate>) {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_or_stalls_is_gone_on_with_by_range() {
+async fn interrupted_or_stalled_body_is_resumed_by_range() {
     let server = Memory::start();
     let store = made(&server, PLACE).await;
     let (path, content) = (Path::from("data/x"), body(1_000));
@@ -91,7 +91,7 @@ async fn a_body_that_breaks_off_or_stalls_is_gone_on_with_by_range() {
 }
 
 #[tokio::test]
-async fn a_short_body_never_becomes_a_short_answer() {
+async fn short_body_is_never_a_short_answer() {
     let server = Memory::start();
     let store = made(&server, PLACE).await;
     for length in [1, 2, 3, 1_000] {
@@ -108,7 +108,7 @@ async fn a_short_body_never_becomes_a_short_answer() {
 }
 
 #[tokio::test]
-async fn what_changes_while_it_is_read_is_read_again() {
+async fn object_changed_during_a_read_is_read_again() {
     let server = Memory::start();
     let store = made(&server, PLACE).await;
     let path = Path::from("data/x");
@@ -128,7 +128,7 @@ async fn what_changes_while_it_is_read_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_request_that_gets_no_answer_is_soon_sent_again() {
+async fn request_without_answer_is_retried_soon() {
     let server = Memory::start();
     let store = made(&server, PLACE).await;
     let path = Path::from("data/x");
@@ -143,7 +143,7 @@ async fn a_request_that_gets_no_answer_is_soon_sent_again() {
 }
 
 #[tokio::test]
-async fn a_silent_server_is_given_up_with_words_and_trouble_is_known_meanwhile() {
+async fn silent_server_times_out_and_is_reported_meanwhile() {
     let server = Memory::start();
     let store = made(&server, PLACE).await;
     for (fate, words) in
@@ -177,7 +177,7 @@ async fn a_silent_server_is_given_up_with_words_and_trouble_is_known_meanwhile()
 }
 
 #[tokio::test]
-async fn answers_lost_on_a_new_store_do_not_keep_it_from_being_made() {
+async fn lost_answers_do_not_prevent_the_creation_of_a_store() {
     let codes = ["InternalError", "SlowDown"];
     for every in 1..=4 {
         let server = Memory::start();
@@ -211,7 +211,7 @@ async fn answers_lost_on_a_new_store_do_not_keep_it_from_being_made() {
 }
 
 #[tokio::test]
-async fn a_listing_that_breaks_off_goes_on_behind_the_last_name() {
+async fn interrupted_listing_resumes_after_the_last_name() {
     let server = Memory::with_pages(2);
     let store = made(&server, PLACE).await;
     let names: Vec<Path> = (0..9).map(|number| Path::from(format!("data/{number}"))).collect();
@@ -235,7 +235,7 @@ async fn a_listing_that_breaks_off_goes_on_behind_the_last_name() {
 }
 
 #[tokio::test]
-async fn a_server_that_drops_conditions_is_not_written_to_and_can_be_read() {
+async fn server_without_if_none_match_is_readable_but_not_written() {
     let server = Memory::start();
     let store = made(&server, PLACE).await;
     store.put_new(&Path::from("data/x"), vec!["x".into()]).await.unwrap();

@@ -94,7 +94,7 @@ async fn open(answers: &[(u16, &str)]) -> (Result<Store, Failure>, Server) {
 const FORMAT: &str = r#"{"store":"capstan","format":1,"cluster":"prod","created_by":"x","created_at":0,"nonce":"n"}"#;
 
 #[tokio::test]
-async fn a_bucket_is_addressed_by_path_and_opened_with_one_get() {
+async fn bucket_is_addressed_by_path_and_opened_with_one_get() {
     let (store, server) = open(&[(200, FORMAT)]).await;
     assert_eq!(store.unwrap().format().created_by, "x");
     assert_eq!(server.lines(), ["get /packets/a/prod/format http/1.1"]);
@@ -113,7 +113,7 @@ async fn refusal_to(status: u16, body: &str) -> Failure {
 }
 
 #[tokio::test]
-async fn what_a_server_refuses_has_its_own_kind_and_words() {
+async fn each_refusal_of_a_server_has_its_kind_and_message() {
     use FailureKind::{Full, NotFound, Permission, Usage};
     for (status, code, kind, words) in [
         (404, "NoSuchBucket", NotFound, "the bucket does not exist"),
@@ -142,7 +142,7 @@ async fn what_a_server_refuses_has_its_own_kind_and_words() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_not_opened() {
+async fn bucket_without_a_store_is_not_opened() {
     for (body, kind, words) in [
         (r#"{"store":"capstan","format":7}"#, FailureKind::TooNew, "store format 7"),
         ("<html>", FailureKind::Damaged, "is this a Capstan store"),
@@ -154,7 +154,7 @@ async fn what_is_no_store_is_not_opened() {
 }
 
 #[tokio::test]
-async fn a_busy_server_is_asked_again_and_an_absent_one_is_given_up() {
+async fn busy_server_is_retried_and_an_absent_one_fails() {
     let (store, server) = open(&[(503, "SlowDown"), (500, ""), (200, FORMAT)]).await;
     store.unwrap();
     assert_eq!(server.lines().len(), 3);
@@ -176,7 +176,7 @@ async fn a_busy_server_is_asked_again_and_an_absent_one_is_given_up() {
 }
 
 #[tokio::test]
-async fn both_ways_to_say_taken_are_settled_by_reading() {
+async fn both_conflict_statuses_are_resolved_by_reading() {
     for status in [409, 412] {
         let (store, _) = open(&[(200, FORMAT), (status, ""), (200, "mine")]).await;
         let outcome = store.unwrap().create(&Path::from("log/0"), "mine".into()).await;
@@ -203,7 +203,7 @@ fn assert_signed_with_temporary_keys(request: &str) {
 }
 
 #[tokio::test]
-async fn a_pod_gets_its_keys_from_its_node() {
+async fn pod_gets_credentials_from_its_node_agent() {
     let server = serve(&[(200, TEMPORARY), (200, FORMAT)]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "whoami").unwrap();
@@ -218,7 +218,7 @@ async fn a_pod_gets_its_keys_from_its_node() {
 }
 
 #[tokio::test]
-async fn a_machine_gets_its_keys_from_the_metadata_service() {
+async fn machine_gets_credentials_from_the_metadata_service() {
     let server = serve(&[(200, "token"), (200, "role"), (200, TEMPORARY), (200, FORMAT)]);
     let endpoint = Some(server.address.clone());
     open_with(&server, |s3| s3.credentials = Some(S3Credentials::Metadata { endpoint }))
@@ -237,7 +237,7 @@ async fn a_machine_gets_its_keys_from_the_metadata_service() {
 }
 
 #[tokio::test]
-async fn credentials_that_cannot_be_had_are_called_so() {
+async fn unavailable_credentials_are_reported() {
     let no_role = serve(&[(200, "token"), (404, "")]);
     let no_role_at = Some(no_role.address.clone());
     let owned = str::to_owned;
@@ -263,7 +263,7 @@ async fn credentials_that_cannot_be_had_are_called_so() {
 }
 
 #[tokio::test]
-async fn encryption_is_asked_for_with_each_write() {
+async fn each_write_requests_encryption() {
     let kms = S3Encryption::Kms { key: Some("my-key".to_owned()), dual: false };
     for (encryption, headers) in [
         (S3Encryption::Server, vec!["x-amz-server-side-encryption: aes256"]),

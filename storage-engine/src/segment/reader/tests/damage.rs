@@ -105,32 +105,32 @@ async fn flip(layer: Layer, unread: impl Fn(&Segment, &Bytes) -> usize) {
 // tails.
 
 #[tokio::test]
-async fn no_flipped_byte_of_a_body_gives_other_packets() {
+async fn flipped_byte_of_a_body_never_gives_other_packets() {
     flip(Layer::Body, |_, _| 16 + 16).await;
 }
 
 #[tokio::test]
-async fn no_flipped_byte_of_a_head_gives_other_packets() {
+async fn flipped_byte_of_a_head_never_gives_other_packets() {
     flip(Layer::Head, |_, _| 16 + 16).await;
 }
 
 #[tokio::test]
-async fn no_flipped_byte_of_a_table_of_packets_gives_other_packets() {
+async fn flipped_byte_of_a_packet_table_never_gives_other_packets() {
     flip(Layer::Packets, |segment, object| beside_pages(segment, Layer::Packets, object)).await;
 }
 
 #[tokio::test]
-async fn no_flipped_byte_of_a_table_of_flows_gives_other_packets() {
+async fn flipped_byte_of_a_flow_table_never_gives_other_packets() {
     flip(Layer::Flows, |segment, object| beside_pages(segment, Layer::Flows, object)).await;
 }
 
 #[tokio::test]
-async fn no_flipped_byte_of_an_index_gives_other_packets() {
+async fn flipped_byte_of_an_index_never_gives_other_packets() {
     flip(Layer::Index, |_, _| 0).await;
 }
 
 #[tokio::test]
-async fn no_layer_that_is_cut_or_grown_gives_other_packets() {
+async fn truncated_or_extended_layer_never_gives_other_packets() {
     let whole = Whole::of(&sealed()).await;
     for (layer, good) in &whole.layers {
         for length in (0..good.len()).step_by(7).chain([good.len() - 1]) {
@@ -166,7 +166,7 @@ impl Fetch for Miscounted {
 }
 
 #[tokio::test]
-async fn answers_that_are_missing_or_too_many_are_refused() {
+async fn wrong_number_of_fetched_ranges_is_refused() {
     let sealed = sealed();
     let segment = Segment::open(&bytes(&sealed, Layer::Index)).unwrap();
     for more in [false, true] {

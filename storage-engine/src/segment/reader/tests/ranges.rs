@@ -61,7 +61,7 @@ async fn read(mut scan: Scan, object: &Bytes) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn a_scan_of_all_asks_for_every_page_and_nothing_else() {
+async fn full_scan_requests_exactly_all_pages() {
     let sealed = large();
     let segment = Segment::open(&bytes(sealed, Layer::Index)).unwrap();
     for (layer, rows) in [(Layer::Packets, ROWS), (Layer::Flows, 1)] {
@@ -78,7 +78,7 @@ async fn a_scan_of_all_asks_for_every_page_and_nothing_else() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn a_scan_of_some_rows_and_columns_asks_for_whole_pages(
+    fn partial_scan_requests_whole_pages(
         ranges in proptest::collection::vec((0_u64..20_000, 0_u64..9_000), 0..6),
         names in proptest::option::of(proptest::sample::subsequence(
             packets::columns().iter().map(|column| column.name).collect::<Vec<_>>(), 1..21)),

@@ -28,7 +28,7 @@ fn shared(
 }
 
 #[test]
-fn flows_between_others_share_a_template_and_each_comes_back() {
+fn flows_with_other_ends_share_a_template_and_round_trip() {
     let (headers, mut data) = padded_ack();
     let (mut one, mut two) = (Vec::new(), Vec::new());
     let (values, _) = split(&headers, &data, 60, &mut one);
@@ -50,7 +50,7 @@ fn flows_between_others_share_a_template_and_each_comes_back() {
 }
 
 #[test]
-fn ends_that_are_others_stay() {
+fn ends_that_differ_from_the_flow_stay_in_the_template() {
     let (headers, data) = padded_ack();
     let mut template = Vec::new();
     let (values, _) = split(&headers, &data, 60, &mut template);
@@ -67,7 +67,7 @@ fn ends_that_are_others_stay() {
 }
 
 #[test]
-fn addresses_that_cannot_stand_there_are_damage() {
+fn address_of_the_wrong_family_is_damage() {
     let (headers, data) = padded_ack();
     let (mut template, mut stored) = (Vec::new(), Vec::new());
     let (values, _) = split(&headers, &data, 60, &mut template);
@@ -83,7 +83,7 @@ fn addresses_that_cannot_stand_there_are_damage() {
 }
 
 #[test]
-fn of_a_tunnel_the_inner_ends_are_left_out() {
+fn template_of_a_tunnel_omits_the_inner_ends() {
     // IPv4, UDP, VXLAN's header and Ethernet (22 bytes of which nothing is told), IPv6, UDP.
     let mut data = vec![0_u8; 20 + 8 + 22 + 40 + 8];
     data[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
@@ -117,7 +117,7 @@ fn of_a_tunnel_the_inner_ends_are_left_out() {
 proptest! {
     /// Whatever the bytes, wherever the fields are said to be, whoever is said to talk.
     #[test]
-    fn every_prefix_comes_back(
+    fn every_prefix_of_a_header_round_trips(
         data in prop::collection::vec(0_u8..3, 0..120),
         fields in prop::collection::vec((0_u8..14, 0_usize..110), 0..30),
         at in 0_usize..100,
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_much(template: Vec<u8>, port: u16) {
+    fn arbitrary_bytes_do_not_panic(template: Vec<u8>, port: u16) {
         let ends = Endpoints { source_port: port, destination_port: port, ..Endpoints::default() };
         let mut into = vec![9];
         without_endpoints(&template, &ends, &mut into);

@@ -91,7 +91,7 @@ fn sources(endpoint: &str, token_file: &str) -> Vec<S3Credentials> {
 }
 
 #[tokio::test]
-async fn credentials_that_are_refused_are_fetched_anew_by_one_for_all() {
+async fn refused_credentials_are_renewed_once_for_all_requests() {
     let (_file, path) = token_file("whoami\n");
     let codes = [(400, "ExpiredToken"), (403, "InvalidAccessKeyId"), (400, "InvalidToken")];
     let path = &path;
@@ -126,7 +126,7 @@ async fn renewed(source: usize, token_file: &str, refusal: Fate) {
 }
 
 #[tokio::test]
-async fn what_is_refused_with_new_credentials_too_is_a_failure_that_says_so() {
+async fn refusal_of_renewed_credentials_is_reported() {
     let (_file, path) = token_file("whoami");
     let issuer = Issuer::start(Fate::error(400, "ExpiredToken"));
     let source = sources(&issuer.server.endpoint(), &path).swap_remove(0);
@@ -151,7 +151,7 @@ async fn what_is_refused_with_new_credentials_too_is_a_failure_that_says_so() {
 }
 
 #[tokio::test]
-async fn keys_of_the_environment_are_final() {
+async fn keys_of_the_environment_are_not_renewed() {
     let server = Memory::start();
     let store = made(&server, PLACE).await;
     server.rule(|_| Fate::error(400, "ExpiredToken"));
@@ -193,7 +193,7 @@ async fn a_profile_is_read_again_when_its_keys_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_stand_in_a_header_is_named_and_nothing_panics() {
+async fn invalid_token_is_reported_without_a_panic() {
     let server = Memory::start();
     for content in ["who\nami", "who ami", "tökén", "a\u{1}b", "", "\n"] {
         let (_file, path) = token_file(content);
@@ -212,7 +212,7 @@ async fn a_token_that_cannot_stand_in_a_header_is_named_and_nothing_panics() {
 }
 
 #[tokio::test]
-async fn what_an_agent_says_is_not_believed() {
+async fn invalid_answers_of_a_credential_agent_are_refused() {
     let (_file, path) = token_file("whoami");
     let answers = [
         answer("tok\nen"),
@@ -243,7 +243,7 @@ async fn what_an_agent_says_is_not_believed() {
 }
 
 #[tokio::test]
-async fn an_agent_in_trouble_is_asked_again() {
+async fn failing_credential_agent_is_retried() {
     let (_file, path) = token_file("whoami");
     let issuer = Issuer::start(Fate::error(400, "ExpiredToken"));
     let mut fates = vec![Fate::Instead(500, String::new()), Fate::AnswerLost].into_iter();

@@ -21,7 +21,7 @@ async fn with_object(server: &Memory, prefix: &str) -> Store {
 }
 
 #[tokio::test]
-async fn a_prefix_is_encoded_once_and_every_store_stays_its_own() {
+async fn prefix_is_encoded_once_and_stores_stay_separate() {
     let server = Memory::with_pages(2);
     for (prefix, encoded) in ODD {
         server.asked();
@@ -58,7 +58,7 @@ fn moved(server: &Memory, from: &str, to: &str) {
 }
 
 #[tokio::test]
-async fn a_store_that_an_older_version_made_is_read_and_written_where_it_is() {
+async fn store_with_a_twice_encoded_prefix_is_used_in_place() {
     for (prefix, before) in [
         ("grün/日本", "gr%C3%BCn/%E6%97%A5%E6%9C%AC"),
         ("~team", "%7Eteam"),
@@ -104,7 +104,7 @@ async fn with_object_at(server: &Memory, prefix: &str) {
 }
 
 #[tokio::test]
-async fn a_damaged_older_store_is_repaired_where_it_is() {
+async fn damaged_store_with_a_twice_encoded_prefix_is_repaired_in_place() {
     let server = Memory::start();
     with_object(&server, "grün").await;
     moved(&server, "grün", "gr%C3%BCn");
@@ -115,7 +115,7 @@ async fn a_damaged_older_store_is_repaired_where_it_is() {
 }
 
 #[test]
-fn a_prefix_that_listings_cannot_give_back_is_refused() {
+fn prefix_that_listings_cannot_return_is_refused() {
     for text in ["s3://b/ x", "s3://b/a\u{1}b"] {
         let failure = text.parse::<Location>().expect_err(text);
         assert_eq!(failure.kind(), FailureKind::Usage, "{failure}");
