@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn benchmarks_are_chosen_by_name() {
+    fn benchmarks_are_selected_by_name() {
         let names = |only: &[&str]| {
             let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
             choose_benchmarks(&only).map(|all| all.iter().map(|one| one.name).collect::<Vec<_>>())
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_and_missed_floors_are_not_good() {
+    fn failures_and_missed_floors_fail_the_run() {
         let run = |ended| Run { benchmark: &ALL[0], ended };
         let measured = |value| {
             let judged = report::Judged::new(value, "", 1.0, 0.5);

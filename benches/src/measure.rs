@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_uses_is_told() {
+    fn resource_use_of_a_program_is_reported() {
         let logs = tempfile::tempdir().unwrap();
         // 40 MiB held by dd's buffer, and some work.
         let ended = run(
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_holds_what_the_program_said() {
+    fn failure_has_the_output_of_the_program() {
         let logs = tempfile::tempdir().unwrap();
         let error =
             run(shell("echo first >&2; echo no room >&2; exit 3"), logs.path()).unwrap_err();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_waited_for_asked_to_end_and_killed() {
+    fn program_is_awaited_interrupted_and_killed() {
         let logs = tempfile::tempdir().unwrap();
         let script = "trap 'echo bye; exit 0' INT; echo ready >&2; while :; do sleep 0.01; done";
         let mut running = Running::start(shell(script), logs.path()).unwrap();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_run_by_another_is_the_same() {
+    fn command_run_by_a_wrapper_is_the_same() {
         let mut command = Command::new("true");
         command.arg("x").env("A", "b").env_remove("C").current_dir("/tmp");
         let by = run_by(Command::new("env"), &command);

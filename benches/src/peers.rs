@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn missing_programs_are_reported() {
         let missing = require("no-such-program", "some-package").unwrap_err();
         assert!(missing.contains("apt-get install some-package"));
         assert!(duckdb("no-such-python").is_err());

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pace_is_kept_and_a_long_pause_is_not_made_up_for() {
+    fn pace_is_kept_without_catching_up_after_a_pause() {
         let mut pace = Pace::new(10_000);
         let at = Duration::from_millis;
         assert_eq!(pace.due(at(0)), 0);

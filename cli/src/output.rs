@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn cause_is_printed_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("a library: {0}")]
         struct Library(#[source] std::io::Error);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_pass_for_a_message() {
+    fn hostile_name_cannot_imitate_a_message() {
         let failure = Failure::new(FailureKind::Other, "cannot read a\ncapstan: all is well");
         assert_eq!(with_causes(&failure), "cannot read a\n  capstan: all is well");
     }

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_waits_is_left_and_what_goes_well_ends() {
+    async fn stop_ends_waiting_work_and_lets_healthy_work_complete() {
         let (stop, asked) = (AtomicBool::new(false), AtomicBool::new(true));
         let never = || std::future::pending::<Result<(), Failure>>();
         assert_eq!(or_stopped(&asked, "x", async { Ok(7) }).await.unwrap(), 7);

@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_come_back(
+        fn numbers_round_trip(
             numbers in prop::collection::vec((any::<u32>(), 0u32..=32, 0u32..3), 0..200)
         ) {
             let mut writer = BitWriter::default();
@@ -186,7 +186,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_end_in_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             for parameter in 0..=32 {
                 let mut reader = BitReader::new(&bytes);
                 let mut read = 0usize;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_of_zeros_is_counted() {
+    fn long_unary_number_round_trips() {
         let mut writer = BitWriter::default();
         writer.bits(1, 3);
         writer.unary(1_000);

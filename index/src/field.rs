@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_go_there_and_back_and_are_dense() {
+    fn number_terms_round_trip_and_are_dense() {
         for (place, field) in Field::ALL.iter().enumerate() {
             assert_eq!(usize::from(field.number()), place + 1);
             assert_eq!(Field::from_number(field.number()), Some(*field));

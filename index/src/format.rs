@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn varints_go_there_and_back() {
+    fn varints_round_trip() {
         for value in [0, 1, 127, 128, 16_383, 16_384, u32::MAX - 1, u32::MAX] {
             let mut bytes = Vec::new();
             write_varint(&mut bytes, value);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
+    fn newer_format_is_reported() {
         let mut bytes = Vec::new();
         Header { flows: 0, terms: 0, blocks: 0, keys_length: 0, blocks_length: 0, lists_length: 0 }
             .write(&mut bytes);

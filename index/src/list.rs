@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_comes_back_and_none_is_silly() {
+    fn every_posting_encoding_round_trips_and_is_compact() {
         let shapes: [(&str, Vec<u32>, u32, usize); 6] = [
             ("one", vec![31_999], 32_000, 2),
             ("two", vec![5, 31_999], 32_000, 6),

@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_counted_for_whom_the_thread_works() {
+    fn memory_is_counted_for_the_query_of_the_thread() {
         let (one, other) = (Slot(7), Slot(8));
         let work = move || {
             one.enter();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn one_piece_over_the_budget_or_all_over_twice_is_too_much() {
+    fn allocation_over_the_budget_or_sum_over_twice_the_budget_is_too_much() {
         let slot = Slot(10);
         set_budget(100 << 20);
         std::thread::spawn(move || {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn who_works_for_nobody_is_never_stopped() {
+    fn thread_without_a_query_is_never_stopped() {
         Slot::NOBODY.set_stopped(true);
         assert!(!Slot::current().is_stopped());
         let slot = Slot(9);

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_goes_there_and_back() {
+    fn text_round_trips() {
         for text in ["10.0.0.1", "255.255.255.255", "::1", "2001:db8::7"] {
             let address: Address = text.parse().expect("an address");
             assert_eq!(address.to_string(), text);

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_is_between_what_is_known() {
+    fn loss_range_uses_the_known_times() {
         let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
         for (since, noticed, expected) in [
             (Some(5), Some(9), range(5, 10)),

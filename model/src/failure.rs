@@ -136,7 +136,7 @@ mod tests {
     use std::error::Error;
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn cause_is_printed_once() {
         #[derive(Debug)]
         struct Library(&'static str, Failure);
         impl fmt::Display for Library {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_missing_rights() {
+    fn full_disk_is_distinguished_from_missing_permission() {
         let full = Failure::io("write x", std::io::Error::from_raw_os_error(28));
         assert_eq!((full.kind(), full.kind().exit_code()), (FailureKind::Full, 5));
         let rights = Failure::io("open x", std::io::Error::from_raw_os_error(13));

@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn field_numbers_go_there_and_back() {
+    fn field_numbers_round_trip() {
         for number in 0..=20 {
             if let Some(kind) = FieldKind::from_number(number) {
                 assert_eq!(kind as u8, number);

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_names_go_there_and_back() {
+    fn numbers_and_names_round_trip() {
         for (number, protocol) in Protocol::ALL.iter().enumerate() {
             assert_eq!(*protocol as usize, number);
             assert_eq!(Protocol::from_number(number as u8), *protocol);

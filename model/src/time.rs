@@ -221,7 +221,7 @@ mod tests {
     const NOW: Time = Time(1_700_000_000_000_000_000);
 
     #[test]
-    fn what_people_write_is_read() {
+    fn common_time_formats_parse() {
         assert_eq!(Time::parse("2023-11-14T22:13:20Z", NOW), Ok(NOW));
         assert_eq!(Time::parse("2023-11-14T23:13:20+01:00", NOW), Ok(NOW));
         assert_eq!(Time::parse("2023-11-14T22:13:20", NOW), Ok(NOW));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused_with_words() {
+    fn invalid_times_are_refused() {
         for text in ["", "yesterday", "-15", "-m", "-15x", "2023-13-01", "-99999999999999w"] {
             assert!(Time::parse(text, NOW).is_err(), "{text}");
         }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_without_a_bound_is_said_without_one() {
+    fn unbounded_range_prints_without_bound() {
         let range = |start, end| TimeRange { start, end }.to_string();
         let text = "2023-11-14T22:13:20Z";
         assert_eq!(range(NOW, NOW), format!("from {text} to {text}"));

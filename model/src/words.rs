@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nouns_and_verbs_go_with_their_number() {
+    fn nouns_and_verbs_agree_in_number() {
         for (number, noun, expected) in [
             (0, "packet", "0 packets"),
             (1, "packet", "1 packet"),

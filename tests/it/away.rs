@@ -93,7 +93,7 @@ fn each(
 }
 
 #[test]
-fn an_answer_is_the_same_whatever_becomes_of_bodies() {
+fn interrupted_bodies_do_not_change_an_answer() {
     let bucket = Bucket::made();
     let back = bucket.scratch.path().join("back.pcapng");
     for cut in [Fate::Short, Fate::Stalls] {
@@ -123,7 +123,7 @@ fn an_answer_is_the_same_whatever_becomes_of_bodies() {
 }
 
 #[test]
-fn a_new_store_whose_answers_are_lost_is_made_and_blames_nobody() {
+fn new_store_is_created_despite_lost_answers() {
     for every in [2, 3, 7] {
         let bucket = Bucket::new();
         let mut lost = each(every, Request::creates, Fate::AnswerLost);
@@ -148,7 +148,7 @@ fn a_new_store_whose_answers_are_lost_is_made_and_blames_nobody() {
 }
 
 #[test]
-fn a_store_whose_server_drops_conditions_is_read_and_not_written() {
+fn store_on_a_server_that_ignores_if_none_match_is_only_read() {
     let bucket = Bucket::made();
     bucket.server.rule(|_| Fate::Unconditional);
     let mut again = bucket.over("import");
@@ -157,7 +157,7 @@ fn a_store_whose_server_drops_conditions_is_read_and_not_written() {
 }
 
 #[test]
-fn a_store_that_is_away_is_said_after_some_seconds_and_given_up_within_a_minute() {
+fn unavailable_store_is_reported_after_seconds_and_fails_within_a_minute() {
     let bucket = Bucket::made();
     bucket.server.rule(|_| Fate::Silence);
     let (status, took) = ended(spawned(&mut bucket.over("status")));
@@ -182,7 +182,7 @@ fn stopped(bucket: &Bucket, commands: Vec<Command>, wait: Duration) {
 }
 
 #[test]
-fn ctrl_c_is_heard_while_the_store_is_away() {
+fn ctrl_c_stops_every_command_while_the_store_is_unavailable() {
     let bucket = Bucket::made();
     let out = bucket.scratch.path().join("out.pcapng");
     let store = Path::new(STORE);
@@ -217,7 +217,7 @@ fn ctrl_c_is_heard_while_the_store_is_away() {
 }
 
 #[test]
-fn an_import_that_waits_for_its_store_can_be_stopped_and_goes_on_later() {
+fn import_waiting_for_its_store_can_be_stopped_and_resumed() {
     let bucket = Bucket::new();
     // The second commit has no answer any more.
     bucket.server.rule(|request| match request.path.ends_with("/00000000000000000001") {
@@ -243,7 +243,7 @@ fn an_import_that_waits_for_its_store_can_be_stopped_and_goes_on_later() {
 }
 
 #[test]
-fn a_token_file_with_a_line_break_is_no_crash() {
+fn token_file_with_a_line_break_does_not_panic() {
     let bucket = Bucket::made();
     let file = bucket.scratch.path().join("token");
     for (content, code, words) in

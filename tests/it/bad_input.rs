@@ -18,7 +18,7 @@ fn capture(path: &Path) {
 }
 
 #[test]
-fn a_store_that_is_none_is_named() {
+fn location_without_a_store_is_reported() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let missing = scratch.path().join("missing");
     fails(capstan().arg("status").arg("--store").arg(&missing), 3, &["missing"]);
@@ -101,7 +101,7 @@ fn a_store_of_a_newer_format_is_refused() {
 }
 
 #[test]
-fn a_full_disk_leaves_nothing_half_visible() {
+fn full_disk_leaves_no_partial_data_visible() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     let file = scratch.path().join("one.pcap");
@@ -111,7 +111,7 @@ fn a_full_disk_leaves_nothing_half_visible() {
 }
 
 #[test]
-fn an_import_of_a_damaged_source_is_not_complete_and_one_with_bytes_behind_it_is() {
+fn import_of_a_damaged_source_is_incomplete_and_trailing_bytes_are_no_damage() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let plain = scratch.path().join("one.pcap");
     capture(&plain);

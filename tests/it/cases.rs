@@ -139,7 +139,7 @@ fn loopback_headers_of_every_kind() {
 }
 
 #[test]
-fn compressed_members_and_what_stands_behind_them() {
+fn compressed_members_and_trailing_bytes() {
     let Some(case) = case("20-compressed-members") else { return };
     let losses = "select count(*) from coverage where kind = 'lost'";
     for (name, count, code) in [
@@ -180,7 +180,7 @@ fn compressed_members_and_what_stands_behind_them() {
 }
 
 #[test]
-fn longer_packets_than_are_kept_are_cut_and_told() {
+fn oversized_packets_are_truncated_and_reported() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let file = scratch.path().join("long.pcap");
     let mut capture = Pcap::create(&file);

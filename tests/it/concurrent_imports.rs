@@ -80,7 +80,7 @@ fn in_a_bucket() {
 }
 
 #[test]
-fn one_that_lives_is_left_alone() {
+fn live_import_is_not_resumed_by_another() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, store) = (scratch.path().join("noise.pcap"), scratch.path().join("store"));
     FILE.write(&file);
@@ -109,7 +109,7 @@ fn is_paused(store: &Path, file: &Path, paused: Child, scratch: &Path) {
 }
 
 #[test]
-fn one_that_is_paused_stores_nothing_after_another_has_gone_on() {
+fn paused_import_stores_nothing_after_another_has_resumed_it() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, store) = (scratch.path().join("noise.pcap"), scratch.path().join("store"));
     FILE.write(&file);
@@ -118,7 +118,7 @@ fn one_that_is_paused_stores_nothing_after_another_has_gone_on() {
 }
 
 #[test]
-fn one_that_is_paused_stores_nothing_more_in_a_bucket() {
+fn paused_import_stores_nothing_after_another_has_resumed_it_in_a_bucket() {
     let Some(bucket) = Bucket::new() else { return };
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let file = scratch.path().join("noise.pcap");
@@ -139,7 +139,7 @@ fn one_that_is_paused_stores_nothing_more_in_a_bucket() {
 }
 
 #[test]
-fn one_that_was_killed_is_gone_on_with_within_seconds() {
+fn killed_import_is_resumed_within_seconds() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, store) = (scratch.path().join("noise.pcap"), scratch.path().join("store"));
     FILE.write(&file);

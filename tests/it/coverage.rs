@@ -60,7 +60,7 @@ fn says_no_made_up_time(store: &Path) -> String {
 }
 
 #[test]
-fn a_hole_in_a_capture_reads_as_unknown() {
+fn gap_in_a_capture_is_unknown_coverage() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let minute = 60 * SECOND;
     let times = [0, 4 * minute, 8 * minute, 14 * minute, YEAR, YEAR + minute];
@@ -90,7 +90,7 @@ fn a_hole_in_a_capture_reads_as_unknown() {
 }
 
 #[test]
-fn a_packet_of_the_year_1970_claims_nothing_of_the_time_since() {
+fn packet_of_1970_does_not_extend_coverage() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = imported(scratch.path(), &[MIDNIGHT, 0, MIDNIGHT + SECOND]);
     let sql = "select count(*), count(*) filter (where start_time > timestamp '2023-01-01') \
@@ -101,7 +101,7 @@ fn a_packet_of_the_year_1970_claims_nothing_of_the_time_since() {
 }
 
 #[test]
-fn it_is_unknown_whether_anybody_listened_where_nothing_is_said_of_it() {
+fn time_without_coverage_is_unknown() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = imported(scratch.path(), &[0]);
     let target = scratch.path().join("out.pcapng");
@@ -170,7 +170,7 @@ fn losses(store: &Path) -> Vec<(String, String, u64)> {
 }
 
 #[test]
-fn what_a_source_lost_is_said_to_be_lost_when_it_was() {
+fn losses_of_a_source_have_their_time() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let micros = 1_700_000_001_000_000;
     let file = [
@@ -196,7 +196,7 @@ fn what_a_source_lost_is_said_to_be_lost_when_it_was() {
 }
 
 #[test]
-fn a_loss_at_an_unknown_time_says_so() {
+fn loss_at_an_unknown_time_is_reported() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = of(scratch.path(), &[section(), simple(60), statistics(0, 5)].concat());
     assert_eq!(losses(&store), [("unknown".to_owned(), "unknown".to_owned(), 5)]);

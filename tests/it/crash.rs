@@ -64,7 +64,7 @@ fn core(pattern: &str, began: SystemTime) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_crash_is_shown_with_its_backtrace() {
+fn crash_is_reported_with_its_backtrace() {
     leave_cores();
     let (began, folder) = (SystemTime::now(), std::env::temp_dir());
     let crashed = Command::new("sh").args(["-c", "kill -SEGV $$"]).current_dir(folder).status();

@@ -18,7 +18,7 @@ fn asked(store: &Path, sql: &str, format: &str) -> (Option<i32>, String, String)
 }
 
 #[test]
-fn other_segments_are_answered_from_and_the_damaged_one_is_named() {
+fn damaged_segment_is_reported_and_the_others_are_answered() {
     for file in ["/packets.parquet", "/flows.parquet", "/index"] {
         let (_folder, store) = store();
         let whole = answer(&mut in_csv(&store, BY_HOUR));
@@ -49,7 +49,7 @@ fn other_segments_are_answered_from_and_the_damaged_one_is_named() {
 }
 
 #[test]
-fn of_payload_only_the_flows_in_the_damaged_block_are_missing() {
+fn damaged_block_loses_only_payload_of_its_flows() {
     let (_folder, store) = store();
     let sql = "select count(*), count(distinct flow_id) from packets where octet_length(data) > 0";
     let whole = answer(&mut in_csv(&store, sql));
@@ -70,7 +70,7 @@ fn of_payload_only_the_flows_in_the_damaged_block_are_missing() {
 }
 
 #[test]
-fn a_layer_that_is_cut_or_gone_takes_its_own_segment_only() {
+fn truncated_or_missing_layer_affects_only_its_segment() {
     for file in ["/head", "/body", "/flows.parquet", "/packets.parquet", "/index"] {
         for bytes in [Some(20), Some(0), None] {
             let (folder, store) = store();

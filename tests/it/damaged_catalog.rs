@@ -77,7 +77,7 @@ fn commits(store: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_manifest_that_cannot_be_read_is_said_by_every_command_and_through_every_door() {
+fn unreadable_manifest_is_reported_by_every_command_and_interface() {
     for harm in ["flipped", "cut", "gone"] {
         let (folder, store) = store();
         let manifest = manifest(&store);
@@ -176,7 +176,7 @@ fn harm_commit(store: &Path, harm: &str) -> String {
 }
 
 #[test]
-fn a_commit_that_cannot_be_read_is_said_and_importing_again_brings_its_packets_back() {
+fn unreadable_commit_is_reported_and_a_new_import_restores_its_packets() {
     for (harm, code, left) in [
         ("damaged", 6, 4000),
         ("cut", 6, 4000),
@@ -221,7 +221,7 @@ fn a_commit_that_cannot_be_read_is_said_and_importing_again_brings_its_packets_b
 }
 
 #[test]
-fn a_repair_names_again_what_a_lost_commit_named_and_then_it_is_there_already() {
+fn repair_names_segments_of_a_lost_commit_and_a_new_import_is_refused() {
     for harm in ["damaged", "gone", "changed"] {
         let (folder, store) = store();
         undo_rollup(&store);
@@ -235,7 +235,7 @@ fn a_repair_names_again_what_a_lost_commit_named_and_then_it_is_there_already() 
 }
 
 #[test]
-fn an_import_of_which_rolled_up_commits_are_lost_is_not_stored_twice() {
+fn import_with_lost_rolled_up_commits_is_not_stored_twice() {
     let (folder, store) = store();
     // What they said is in manifests.
     fs::remove_dir_all(store.join("default/log")).expect("it is ours");
@@ -248,7 +248,7 @@ fn an_import_of_which_rolled_up_commits_are_lost_is_not_stored_twice() {
 }
 
 #[test]
-fn an_export_says_at_its_end_what_it_left_out_and_readers_show_it() {
+fn export_lists_missing_packets_in_its_last_comment() {
     let (folder, store) = store();
     let (output, whole) = export(&store, &[]);
     ends(&output, 0, &[], "whole");

@@ -72,7 +72,7 @@ fn counted(store: &Path, sql: &str, scratch: &Path) -> Cost {
 }
 
 #[test]
-fn what_a_plan_says_is_what_is_read() {
+fn explain_plan_equals_the_reads() {
     let Some(shared) = shared() else { return };
     if !can_trace() {
         return;

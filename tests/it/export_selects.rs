@@ -157,7 +157,7 @@ fn chosen(shared: &Path, tags: &[&str], others: Option<usize>) -> Vec<String> {
 }
 
 #[test]
-fn what_tcpdump_selects_is_exported() {
+fn export_selects_the_packets_of_tcpdump() {
     let Some(shared) = shared() else { return };
     if !have(&["tcpdump"]) {
         return;
@@ -176,7 +176,7 @@ fn what_tcpdump_selects_is_exported() {
 }
 
 #[test]
-fn what_tshark_finds_in_tunnels_and_vlans_is_exported() {
+fn export_selects_the_packets_of_tshark_in_tunnels_and_vlans() {
     let Some(shared) = shared() else { return };
     if !have(&["tshark"]) {
         return;

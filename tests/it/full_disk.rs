@@ -43,7 +43,7 @@ fn fills(disk: &Path, scratch: &Path) {
 }
 
 #[test]
-fn an_import_that_fills_memory_goes_on_when_there_is_room() {
+fn import_into_a_full_memory_store_resumes_after_space_is_freed() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     sandbox::with(Own::Mounts, || {
         let disk = scratch.path().join("disk");
@@ -54,7 +54,7 @@ fn an_import_that_fills_memory_goes_on_when_there_is_room() {
 }
 
 #[test]
-fn an_import_that_fills_a_disk_goes_on_when_there_is_room() {
+fn import_on_a_full_disk_resumes_after_space_is_freed() {
     if Command::new("mkfs.ext4").arg("-V").stderr(Stdio::null()).status().is_err() {
         crate::tools::skipped("no mkfs.ext4 on this machine");
         return;

@@ -40,7 +40,7 @@ fn has_it_once(store: &Path, file: &Path, scratch: &Path) {
 }
 
 #[test]
-fn a_file_that_grows_meanwhile_is_taken_as_far_as_it_was_there() {
+fn import_of_a_growing_file_stores_its_initial_part() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, bytes) = prepared(scratch.path());
     let store = scratch.path().join("store");
@@ -64,7 +64,7 @@ fn a_file_that_grows_meanwhile_is_taken_as_far_as_it_was_there() {
 }
 
 #[test]
-fn a_file_that_has_grown_since_is_gone_on_with() {
+fn import_of_a_grown_file_continues() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, bytes) = prepared(scratch.path());
     let store = scratch.path().join("store");
@@ -85,7 +85,7 @@ fn a_file_that_has_grown_since_is_gone_on_with() {
 }
 
 #[test]
-fn a_file_that_is_replaced_or_cut_meanwhile_is_an_error() {
+fn file_replaced_or_truncated_during_its_import_is_an_error() {
     type Change = fn(&Path);
     let changes: [(Change, &str); 3] = [
         (
@@ -119,7 +119,7 @@ fn a_file_that_is_replaced_or_cut_meanwhile_is_an_error() {
 }
 
 #[test]
-fn what_may_be_the_same_capture_in_other_bytes_is_said() {
+fn possible_duplicate_capture_is_reported() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, bytes) = prepared(scratch.path());
     let store = scratch.path().join("store");
@@ -154,7 +154,7 @@ fn what_may_be_the_same_capture_in_other_bytes_is_said() {
 }
 
 #[test]
-fn a_file_that_a_longer_one_went_on_from_is_there_already() {
+fn import_of_a_shorter_version_of_a_stored_file_is_refused() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, bytes) = prepared(scratch.path());
     let store = scratch.path().join("store");

@@ -79,7 +79,7 @@ fn resumed(store: &Path, file: &Path, scratch: &Path) {
 }
 
 #[test]
-fn ctrl_c_commits_what_was_read_and_the_same_command_goes_on() {
+fn ctrl_c_commits_read_packets_and_the_same_command_resumes() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, store) = prepared(scratch.path());
     let child = halfway(&store, &file, 1);
@@ -99,7 +99,7 @@ fn ctrl_c_commits_what_was_read_and_the_same_command_goes_on() {
 }
 
 #[test]
-fn a_stream_that_has_gone_silent_can_be_stopped() {
+fn import_of_a_silent_stream_can_be_stopped() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, store) = (scratch.path().join("noise.pcap"), scratch.path().join("store"));
     Noise { hours: 1, packets_an_hour: 10 }.write(&file);
@@ -131,7 +131,7 @@ fn a_stream_that_has_gone_silent_can_be_stopped() {
 }
 
 #[test]
-fn a_second_ctrl_c_ends_at_once_and_harms_nothing() {
+fn second_ctrl_c_ends_at_once_without_damage() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, store) = prepared(scratch.path());
     let child = halfway(&store, &file, 1);
@@ -146,7 +146,7 @@ fn a_second_ctrl_c_ends_at_once_and_harms_nothing() {
 }
 
 #[test]
-fn killed_again_and_again_it_still_comes_to_the_same_packets() {
+fn import_killed_repeatedly_stores_the_same_packets() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (file, store) = prepared(scratch.path());
     for commits in [1, 3, 6] {

@@ -49,7 +49,7 @@ fn nested(levels: usize) -> String {
 }
 
 #[test]
-fn no_statement_takes_the_machine() {
+fn no_statement_exhausts_the_machine() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = prepared(scratch.path());
     let mut server = Server::launch(over(&store, "serve").args(LIMITS));
@@ -137,7 +137,7 @@ fn too_long() -> Vec<String> {
 }
 
 #[test]
-fn what_is_refused_leaves_no_memory_and_no_threads_behind() {
+fn refused_statements_leak_no_memory_and_no_threads() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = prepared(scratch.path());
     let mut server = Server::launch(over(&store, "serve").args(["--memory", "512"]));
@@ -228,7 +228,7 @@ fn cpu(process: u32) -> f64 {
 }
 
 #[test]
-fn others_are_answered_beside_endless_statements_which_end_with_their_clients() {
+fn endless_statements_do_not_block_others_and_end_with_their_clients() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = prepared(scratch.path());
     let mut server = Server::launch(over(&store, "serve").args(["--query-seconds", "0"]));
@@ -272,7 +272,7 @@ fn stopped(mut child: std::process::Child, number: i32) -> Output {
 }
 
 #[test]
-fn ctrl_c_is_heard_whatever_a_statement_does() {
+fn ctrl_c_stops_any_statement() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = prepared(scratch.path());
     for sql in ENDLESS {

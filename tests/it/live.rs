@@ -11,7 +11,7 @@ use crate::sandbox::{self, Own, tool};
 use crate::server::{PATIENCE, Server};
 
 #[test]
-fn what_is_sent_is_stored_and_what_was_heard_is_said() {
+fn sent_packets_are_stored_and_covered() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
@@ -56,7 +56,7 @@ fn what_is_sent_is_stored_and_what_was_heard_is_said() {
 }
 
 #[test]
-fn what_the_ring_has_no_room_for_is_counted_as_lost() {
+fn packets_dropped_by_a_full_ring_are_recorded_as_loss() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
@@ -111,7 +111,7 @@ fn log(store: &Path) -> PathBuf {
 }
 
 #[test]
-fn who_cannot_commit_says_why() {
+fn failed_commit_is_reported_with_its_cause() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
@@ -128,7 +128,7 @@ fn who_cannot_commit_says_why() {
 }
 
 #[test]
-fn a_recording_whose_interface_is_gone_is_not_complete() {
+fn recording_with_a_removed_interface_is_not_complete() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
@@ -145,7 +145,7 @@ fn a_recording_whose_interface_is_gone_is_not_complete() {
 }
 
 #[test]
-fn up_records_and_answers_at_once() {
+fn up_records_and_serves() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {

@@ -74,7 +74,7 @@ fn parquet_is_read_by_pyarrow_and_duckdb() {
 
 /// A reader that was written from docs/format.md alone finds in a store what the captures hold.
 #[test]
-fn a_reader_that_knows_only_the_format_finds_every_packet() {
+fn second_reader_finds_every_packet() {
     /// It reads bytewise in Python.
     const LONGEST: u64 = 100_000;
     let Some(shared) = shared() else { return };

@@ -47,7 +47,7 @@ fn tshark_reads_an_export_from_a_pipe() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn closed_output_pipe_is_no_failure() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = prepared(scratch.path());
     let server = Server::start(&store);

@@ -195,7 +195,7 @@ fn copy(names: &BTreeSet<(String, bool)>, from: &Path, to: &Path) {
 }
 
 #[test]
-fn whenever_the_power_goes_what_is_committed_is_whole_and_the_rest_is_not_seen() {
+fn power_loss_keeps_commits_complete_and_other_data_invisible() {
     if !can_trace() {
         return;
     }

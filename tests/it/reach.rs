@@ -29,7 +29,7 @@ fn status(address: &str, path: &str, host: &str) -> String {
 }
 
 #[test]
-fn other_addresses_are_listened_on_only_if_that_is_meant() {
+fn non_loopback_addresses_need_insecure() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = store(scratch.path());
     for option in ["--flight", "--http"] {
@@ -59,7 +59,7 @@ fn other_addresses_are_listened_on_only_if_that_is_meant() {
 }
 
 #[test]
-fn only_own_names_are_answered_to() {
+fn only_own_host_names_are_accepted() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = store(scratch.path());
     let server =
@@ -83,7 +83,7 @@ fn only_own_names_are_answered_to() {
 }
 
 #[test]
-fn slow_clients_keep_nobody_out() {
+fn slow_clients_do_not_block_others() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = store(scratch.path());
     let mut command = Command::new("sh");

@@ -17,7 +17,7 @@ fn exported(store: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn the_rolled_up_catalog_is_rebuilt_and_a_sound_store_is_left_alone() {
+fn repair_rebuilds_the_rolled_up_catalog_and_leaves_an_intact_store() {
     let (_folder, store) = store();
     let before = exported(&store);
     assert_eq!(answer(&mut over(&store, "repair")), "nothing needs repair\n");
@@ -37,7 +37,7 @@ fn the_rolled_up_catalog_is_rebuilt_and_a_sound_store_is_left_alone() {
 }
 
 #[test]
-fn every_packet_comes_back_from_segments_alone() {
+fn repair_restores_every_packet_from_segments_alone() {
     let (_folder, store) = store();
     let sql = "select count(*), count(distinct ordinal), count(distinct flow_id), sum(octet_length(data)) from packets";
     let before = row(&store, sql);
@@ -62,7 +62,7 @@ fn every_packet_comes_back_from_segments_alone() {
 }
 
 #[test]
-fn a_lost_commit_loses_no_packet_and_what_cannot_be_repaired_is_said() {
+fn lost_commit_loses_no_packet_and_unrepairable_damage_is_reported() {
     let (_folder, store) = store();
     let before = row(&store, "select count(*), sum(octet_length(data)) from packets");
     let index = objects(&store, "/index");
@@ -84,7 +84,7 @@ fn a_lost_commit_loses_no_packet_and_what_cannot_be_repaired_is_said() {
 }
 
 #[test]
-fn a_place_that_is_no_store_is_not_made_one() {
+fn repair_does_not_create_a_store() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     fails(&mut over(folder.path(), "repair"), 3, &["is not a Capstan store"]);
     fs::create_dir_all(folder.path().join("default/photos")).expect("it is ours");

@@ -50,7 +50,7 @@ fn allow(path: &Path, mode: u32) {
 }
 
 #[test]
-fn a_store_of_others_is_read_and_not_written() {
+fn store_without_write_permission_is_only_read() {
     let Some(place) = Place::new() else { return };
     let other = place.path("other.pcap");
     Noise { hours: 1, packets_an_hour: 101 }.write(&other);
@@ -73,7 +73,7 @@ fn a_store_of_others_is_read_and_not_written() {
 }
 
 #[test]
-fn what_may_not_be_read_is_named() {
+fn unreadable_files_are_reported() {
     let Some(place) = Place::new() else { return };
     let status = ["status", "--store", "store"];
     allow(&place.path("store/default/format"), 0o600);
@@ -102,7 +102,7 @@ fn what_may_not_be_read_is_named() {
 }
 
 #[test]
-fn capturing_without_the_right_says_which_right_is_missing() {
+fn capture_without_permission_reports_the_missing_capability() {
     let Some(place) = Place::new() else { return };
     std::fs::create_dir(place.path("own")).expect("a scratch folder");
     chown(place.path("own"), Some(NOBODY), Some(NOBODY)).expect("root may");

@@ -53,7 +53,7 @@ fn round_trip(shared: &Path, name: &str, scratch: &Path) -> Result<usize, String
 }
 
 #[test]
-fn every_capture_comes_back_as_it_was() {
+fn every_capture_round_trips() {
     let Some(shared) = shared() else { return };
     let (all, total) = (captures(&shared), AtomicUsize::new(0));
     check_all(&all, |capture, scratch| match round_trip(&shared, &capture.name, scratch) {

@@ -52,7 +52,7 @@ fn capture(path: &Path, from: u32, packets: u32) {
 }
 
 #[test]
-fn a_server_answers_as_the_store_does() {
+fn server_and_store_give_the_same_answers() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     for (name, from) in [("one.pcap", 1_700_000_000), ("two.pcap", 1_700_007_200)] {
@@ -104,7 +104,7 @@ fn a_server_answers_as_the_store_does() {
 }
 
 #[test]
-fn a_damaged_catalog_is_told_by_both() {
+fn damaged_catalog_is_reported_by_store_and_server() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     for (name, from) in [("one.pcap", 1_700_000_000), ("two.pcap", 1_700_007_200)] {

@@ -18,7 +18,7 @@ const HOSTILE: &str =
     "select chr(27) || '[31mred' || chr(10) || 'next' || chr(8238) || chr(155) as text";
 
 #[test]
-fn what_a_terminal_obeys_is_escaped() {
+fn control_characters_are_escaped() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = store(scratch.path(), 10);
     let ask = |format: &str| answer(over(&store, "sql").args(["--format", format, HOSTILE]));
@@ -59,7 +59,7 @@ fn logs_have_colours_on_terminals_only() {
 }
 
 #[test]
-fn a_terminal_is_never_sent_what_it_obeys() {
+fn terminal_gets_no_control_characters() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = store(scratch.path(), 10);
     // util-linux' script gives a command a terminal.
@@ -81,7 +81,7 @@ fn a_terminal_is_never_sent_what_it_obeys() {
 }
 
 #[test]
-fn people_are_shown_the_first_rows_and_told_of_more() {
+fn table_output_is_limited_and_mentions_more_rows() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = store(scratch.path(), 2_500);
     let lines = |arguments: &[&str]| -> Vec<String> {
@@ -160,7 +160,7 @@ fn lists_structs_and_maps_are_printed_in_every_format() {
 }
 
 #[test]
-fn a_number_that_cannot_be_is_a_wrong_value() {
+fn invalid_number_is_a_usage_error() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = store(scratch.path(), 20);
     let sql = |rows: &str| {

@@ -42,7 +42,7 @@ fn for_hours(shared: &Path, to: &Path) {
 }
 
 #[test]
-fn all_ways_to_ask_give_the_rows_that_duckdb_gives() {
+fn all_sql_clients_give_the_rows_of_duckdb() {
     let Some(shared) = shared() else { return };
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");

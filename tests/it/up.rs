@@ -45,7 +45,7 @@ fn kill(process: u32) {
 }
 
 #[test]
-fn a_server_that_is_killed_comes_back_and_no_packet_is_lost() {
+fn killed_server_is_restarted_and_no_packet_is_lost() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {
@@ -79,7 +79,7 @@ fn a_server_that_is_killed_comes_back_and_no_packet_is_lost() {
 }
 
 #[test]
-fn the_server_ends_with_its_recorder_however_that_ends() {
+fn server_ends_with_its_recorder() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
     sandbox::with(Own::Network, || {

@@ -8,7 +8,7 @@ use crate::capstan::{answer, fails, in_csv, over};
 use crate::damage::{flip, length, objects, store, walk};
 
 #[test]
-fn a_whole_store_passes_and_every_byte_was_read() {
+fn intact_store_passes_and_every_byte_is_read() {
     let (_folder, store) = store();
     let text = answer(&mut over(&store, "verify"));
     assert!(text.contains("3 segments, 15 objects") && text.contains("--deep"), "{text}");
@@ -23,7 +23,7 @@ fn a_whole_store_passes_and_every_byte_was_read() {
 }
 
 #[test]
-fn damage_is_named_with_what_is_left_and_the_rest_is_readable() {
+fn damage_is_reported_with_the_remaining_data_and_the_rest_is_readable() {
     let (_folder, store) = store();
     let body = &objects(&store, "/body")[0];
     flip(body, 5_000);
@@ -78,7 +78,7 @@ fn the_last_commit_and_the_format_are_checked_too() {
 }
 
 #[test]
-fn what_a_crash_left_is_listed_and_no_harm() {
+fn orphans_of_a_crash_are_listed_and_no_damage() {
     let (_folder, store) = store();
     let left = store.join("default/data/date=2023-11-15/hour=00/gone-00000001-00000000");
     std::fs::create_dir_all(&left).expect("it is ours");

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_script_took_is_on_its_first_line() {
+    fn duration_of_the_script_is_on_its_first_line() {
         let output = "{\"cpu\": 0.25, \"wall\": 1, \"start\": 0.1}\n{\"protocol\": \"dns\"}\n";
         let (usage, start) = its_own(output, 7).unwrap();
         assert_eq!((usage.cpu.as_millis(), usage.wall.as_secs(), usage.peak_bytes), (250, 1, 7));

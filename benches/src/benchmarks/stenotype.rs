@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn its_folders_are_there_before_it_is() {
+    fn output_folders_are_created_first() {
         let folder = tempfile::tempdir().unwrap();
         let command = command("far", 64, folder.path()).unwrap();
         assert!(folder.path().join("PKT0").is_dir() && folder.path().join("IDX0").is_dir());

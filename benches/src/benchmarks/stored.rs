@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_do_not_know_each_other() {
+    fn blocks_are_compressed_separately() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         // What does not shrink by itself, twice: a compressor that looked back would halve it.

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_ends_ask_for_nothing() {
+    fn open_ends_add_no_condition() {
         let range = |start, end| TimeRange { start, end };
         assert_eq!(touching(TimeRange::ALL, "a", "b"), "true");
         assert_eq!(

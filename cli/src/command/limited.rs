@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_has_all_the_time_and_nothing_is_no_limit() {
+    fn query_time_limit_is_none_by_default_and_for_zero() {
         let limited = |memory, query_seconds| Limited { memory, query_seconds }.of_command();
         assert_eq!(limited(None, None), Limits::default());
         assert_eq!(limited(None, Some(0)).time, None);

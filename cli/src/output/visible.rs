@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_to_be_seen_is_written_out() {
+    fn invisible_characters_are_escaped() {
         for (text, expected) in [
             ("plain, ünïcödé, 漢字, 🦀", "plain, ünïcödé, 漢字, 🦀"),
             ("\u{1b}[31mred", "\\x1b[31mred"),

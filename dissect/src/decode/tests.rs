@@ -102,7 +102,7 @@ fn the_innermost_tunnel_names_kind_and_network() {
 }
 
 #[test]
-fn a_tunnel_with_nothing_known_in_it_is_a_flow_between_its_ends() {
+fn tunnel_with_unknown_content_is_a_flow_between_its_ends() {
     let inner = ethernet(0x88cc, b"who knows");
     let headers = decode_all(LinkType::IPV4, &ipv4(17, &udp(5, 4789, &vxlan(6, &inner))));
     assert_eq!((headers.prefix, headers.ethertype), (20 + 8 + 8 + 14, 0x88cc));
@@ -123,7 +123,7 @@ fn arp_in_a_tunnel_has_an_outer_header() {
 }
 
 #[test]
-fn fragments_are_told() {
+fn fragments_are_detected() {
     let first = decode_all(LinkType::IPV4, &ipv4_with(17, 0x2000, &[], &udp(1, 2, b"12345678")));
     assert_eq!(first.fragment, Some(Fragment { id: 0x1234, offset: 0, more: true }));
     assert_eq!((first.source_port, first.transport_payload), (1, 8));
@@ -133,7 +133,7 @@ fn fragments_are_told() {
 }
 
 #[test]
-fn a_cut_header_is_left_out_and_said() {
+fn truncated_header_is_omitted_and_reported() {
     let frame = ethernet(0x0800, &ipv4(6, &tcp(&[1, 1, 1, 1], b"hello")));
     for (captured, prefix) in [(0, 0), (13, 0), (33, 14), (34, 34), (57, 34), (58, 58)] {
         let headers = decode(LinkType::ETHERNET, &frame[..captured], frame.len() as u32);
@@ -239,7 +239,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn random_bytes_keep_the_promises(
+    fn random_bytes_keep_the_invariants_of_the_decoder(
         link in prop::sample::select(vec![0u16, 1, 9, 12, 14, 50, 51, 101, 108, 113, 228, 229, 276, 999]),
         data in prop_oneof![likely_packet(), prop::collection::vec(any::<u8>(), 0..300)],
         wire in any::<u32>(),
@@ -253,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn packets_built_by_etherparse_read_back(plan in plan()) {
+    fn packets_built_by_etherparse_decode(plan in plan()) {
         let packet = build(&plan);
         let headers = decode_all(LinkType::ETHERNET, &packet);
         check(&headers, &packet)?;

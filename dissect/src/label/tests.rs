@@ -19,7 +19,7 @@ fn answered(port: u16, payload: &[u8]) -> Option<Protocol> {
 }
 
 #[test]
-fn http_is_told_by_its_first_line() {
+fn http_is_detected_by_its_first_line() {
     for payload in [
         &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
         b"M-SEARCH * HTTP/1.1\r\n",
@@ -46,7 +46,7 @@ fn http_is_told_by_its_first_line() {
 }
 
 #[test]
-fn http2_is_told_by_preface_upgrade_and_frames() {
+fn http2_is_detected_by_preface_upgrade_and_frames() {
     assert_eq!(sent(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"), Some(Http2));
     assert_eq!(sent(b"PRI * HTTP/2.0"), Some(Http2));
     let upgrade =
@@ -91,7 +91,7 @@ fn hello() -> Vec<u8> {
 }
 
 #[test]
-fn a_client_hello_tells_its_name_and_protocols() {
+fn client_hello_yields_server_name_and_alpn() {
     let hello = hello();
     assert_eq!(sent(&hello), Some(Tls));
     let found = client_hello(&hello).unwrap();
@@ -106,7 +106,7 @@ fn a_client_hello_tells_its_name_and_protocols() {
 }
 
 #[test]
-fn tls_in_the_middle_is_told_by_whole_records_or_the_port() {
+fn tls_without_a_handshake_is_detected_by_whole_records_or_port() {
     let record = b"\x17\x03\x03\0\x04abcd";
     assert_eq!(sent(record), Some(Tls));
     assert_eq!(sent(&[&record[..], &record[..7]].concat()), Some(Tls));
@@ -122,7 +122,7 @@ fn tls_in_the_middle_is_told_by_whole_records_or_the_port() {
 const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x01b\0\0\x01\0\x01";
 
 #[test]
-fn dns_is_told_anywhere_if_it_reads_to_its_end() {
+fn complete_dns_is_detected_on_any_port() {
     for port in [53, 5353, 5355, 31_234] {
         assert_eq!(label(UDP, 40_000, port, true, QUESTION), Some(Dns), "{port}");
     }
@@ -145,7 +145,7 @@ fn dns_is_told_anywhere_if_it_reads_to_its_end() {
 }
 
 #[test]
-fn redis_commands_are_told_anywhere_and_replies_by_port() {
+fn redis_commands_are_detected_on_any_port_and_replies_by_port() {
     assert_eq!(sent(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n"), Some(Redis));
     assert_eq!(sent(b"*2\r\n$3\r\nGE"), Some(Redis));
     assert_eq!(sent(b"*2\r\n:3\r\n"), None);
@@ -170,7 +170,7 @@ fn kafka_requests_have_a_name_and_answers_a_length() {
 }
 
 #[test]
-fn amqp_headers_are_told_anywhere_and_frames_by_port() {
+fn amqp_headers_are_detected_on_any_port_and_frames_by_port() {
     assert_eq!(sent(b"AMQP\0\0\x09\x01"), Some(Amqp));
     assert_eq!(sent(b"AMQP\x03\x01\0\0"), Some(Amqp));
     assert_eq!(sent(b"AMQPxxxx"), None);
@@ -215,7 +215,7 @@ fn mongodb_messages_are_whole_or_on_the_port() {
 }
 
 #[test]
-fn quic_is_told_by_a_version_somebody_speaks() {
+fn quic_is_detected_by_a_known_version() {
     let initial = b"\xc3\0\0\0\x01\x08abcdefgh\0\0\x44\x9e";
     assert_eq!(label(UDP, 40_000, 443, true, initial), Some(Quic));
     let unknown = b"\xc3\x12\x34\x56\x78\x08abcdefgh\0\0\x44\x9e";
@@ -229,7 +229,7 @@ fn quic_is_told_by_a_version_somebody_speaks() {
 }
 
 #[test]
-fn without_a_label_the_transport_is_left() {
+fn flow_without_a_label_has_its_transport_as_protocol() {
     assert_eq!(label(132, 1, 2, true, b"GET / HTTP/1.1\r\n"), None);
     assert_eq!(fallback(Network::V4, 6), Tcp);
     assert_eq!(fallback(Network::V6, 17), Udp);
@@ -243,7 +243,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn no_payload_makes_it_panic(
+    fn arbitrary_payload_does_not_panic(
         seed in prop::sample::select(vec![
             hello(),
             QUESTION.to_vec(),

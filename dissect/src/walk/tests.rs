@@ -50,7 +50,7 @@ fn snap_carries_an_ethertype_and_other_llc_is_payload() {
 }
 
 #[test]
-fn ports_stand_where_the_rest_of_their_header_is_cut_or_wrong() {
+fn ports_are_decoded_from_a_truncated_or_wrong_header() {
     let ports = HeaderKind::Ports { source_port: 5000, destination_port: 80 };
     let whole = [0x13, 0x88, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0xa0, 2, 0, 0, 0, 0, 0, 0];
     // A first fragment that ends in the header, and one whose options are missing.
@@ -183,7 +183,7 @@ fn mpls_guesses_what_follows_the_bottom() {
 }
 
 #[test]
-fn arp_is_whole_or_not_there() {
+fn truncated_arp_is_not_decoded() {
     let arp = join(&[&[0, 1, 8, 0, 6, 4, 0, 1], &[2; 6], &A, &[0; 6], &B]);
     let frame = ethernet(0x0806, &join(&[&arp, &[0; 18]]));
     let mut walk = Walk::new(LinkType::ETHERNET, &frame, 60);
@@ -243,7 +243,7 @@ fn a_later_fragment_has_no_transport() {
 }
 
 #[test]
-fn lengths_that_cannot_be_are_malformed() {
+fn impossible_lengths_are_malformed() {
     let mut short_header = dns();
     short_header[0] = 0x44;
     let mut short_total = dns();
@@ -324,7 +324,7 @@ fn icmp_echo_has_an_identifier_and_errors_have_none() {
 }
 
 #[test]
-fn tunnels_open() {
+fn tunnels_are_decoded() {
     let inner = ethernet(0x0800, &dns());
     let geneve = join(&[&[0x02, 0, 0x65, 0x58, 0, 0, 9, 0], &[7; 8], &inner]);
     let gre_all = join(&[&[0xb0, 0, 8, 0], &[0; 4], &[0, 0, 0, 5], &[0; 4], &dns()]);
@@ -377,7 +377,7 @@ fn tunnels_open() {
 }
 
 #[test]
-fn a_datagram_to_a_tunnel_port_may_be_something_else() {
+fn datagram_to_a_tunnel_port_need_not_be_a_tunnel() {
     let no_vni = [0; 60];
     let other_version = [0xc0; 60];
     for (port, payload) in [
@@ -457,7 +457,7 @@ proptest! {
 
     /// Cutting a packet never changes the headers before the cut.
     #[test]
-    fn a_cut_packet_has_the_same_first_headers(data in likely_packet(), cut in any::<prop::sample::Index>()) {
+    fn truncated_packet_has_the_same_first_headers(data in likely_packet(), cut in any::<prop::sample::Index>()) {
         let cut = cut.index(data.len() + 1);
         let wire = data.len() as u32;
         let whole: Vec<_> = Walk::new(LinkType::ETHERNET, &data, wire).collect();

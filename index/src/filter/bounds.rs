@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_flow_whose_end_is_known_says_nothing_of_the_others() {
+    fn known_identity_of_one_flow_does_not_cover_others() {
         let flows = |numbers: &[u32]| numbers.iter().copied().collect::<RoaringBitmap>();
         for (found, identified, possible) in [
             (&[1][..], &[1][..], &[0, 1, 2, 3][..]),

@@ -71,7 +71,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_was_added_is_found((model, flows) in some_model(), asked in some_value()) {
+    fn added_terms_are_found((model, flows) in some_model(), asked in some_value()) {
         let bytes = build(&model, flows);
         let index = TermIndex::open(&bytes).expect("an index");
         prop_assert_eq!(index.len() as usize, model.len());
@@ -166,7 +166,7 @@ fn an_ordinal_beyond_the_flows_is_refused() {
 }
 
 #[test]
-fn an_empty_index_answers_nothing() {
+fn empty_index_matches_nothing() {
     let bytes = TermIndexBuilder::new().finish(0).expect("empty");
     let index = TermIndex::open(bytes.as_slice()).expect("an index");
     assert!(index.is_empty());
@@ -175,7 +175,7 @@ fn an_empty_index_answers_nothing() {
 }
 
 #[test]
-fn every_cut_and_every_flipped_byte_is_survived() {
+fn truncated_and_flipped_bytes_do_not_panic() {
     let mut model = Model::new();
     for flow in 0..600u32 {
         model

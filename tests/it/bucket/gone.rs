@@ -32,7 +32,7 @@ fn imported(absence: Absence, before: fn(&Request) -> bool) -> Option<String> {
 }
 
 #[test]
-fn an_import_waits_for_a_server_that_comes_back() {
+fn import_waits_for_a_temporarily_unavailable_store() {
     let is_layer = |request: &Request| request.path.ends_with("-00000001/index");
     let [refused, _] = at_once([&|| imported(Absence::Refuses, is_layer), &|| {
         imported(Absence::Silent, is_second_commit)
@@ -86,7 +86,7 @@ fn recorded(absence: Absence, words: &[&str]) {
 }
 
 #[test]
-fn a_recording_goes_on_while_its_server_is_gone() {
+fn recording_continues_while_its_store_is_unavailable() {
     at_once([
         &|| {
             recorded(

@@ -68,7 +68,7 @@ impl Place {
 }
 
 #[test]
-fn wrong_keys_are_told_from_each_other_and_from_a_wrong_place() {
+fn wrong_keys_and_wrong_location_are_distinguished() {
     let Some(place) = Place::new() else { return };
     place.refuses(4, &["does not know this access key", "AWS_ACCESS_KEY_ID"], |command| {
         command.env("AWS_ACCESS_KEY_ID", "nobody");
@@ -93,7 +93,7 @@ fn wrong_keys_are_told_from_each_other_and_from_a_wrong_place() {
 }
 
 #[test]
-fn what_only_clouds_refuse_is_told_too() {
+fn refusals_of_cloud_services_are_reported() {
     let Some(place) = Place::new() else { return };
     let proxy = place.bucket.proxy(fair);
     for (code, words) in [
@@ -109,7 +109,7 @@ fn what_only_clouds_refuse_is_told_too() {
 }
 
 #[test]
-fn keys_that_run_out_in_the_middle_of_an_import_cost_nothing() {
+fn keys_that_expire_during_an_import_lose_nothing() {
     let Some(place) = Place::new() else { return };
     let runs_out = Mishap::Gone(Absence::Forbids("ExpiredToken"), FOREVER);
     let proxy = place.bucket.proxy(once(runs_out, is_second_commit));
@@ -134,7 +134,7 @@ fn keys_that_run_out_in_the_middle_of_an_import_cost_nothing() {
 }
 
 #[test]
-fn keys_that_may_only_read_read_everything_and_write_nothing() {
+fn read_only_keys_read_everything_and_write_nothing() {
     let Some((place, keys)) = Place::new().zip(s3_variable("CAPSTAN_TEST_S3_READER")) else {
         return;
     };
@@ -163,7 +163,7 @@ fn keys_that_may_only_read_read_everything_and_write_nothing() {
 }
 
 #[test]
-fn a_wrong_clock_is_named() {
+fn wrong_clock_is_reported() {
     let Some(place) = Place::new().filter(|_| have(&["faketime"])) else { return };
     for offset in ["-1h", "+1h"] {
         place.refuses(4, &["clock", "NTP"], |command| {

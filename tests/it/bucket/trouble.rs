@@ -31,12 +31,12 @@ fn survives(mishaps: &[Mishap]) {
 }
 
 #[test]
-fn a_slow_server_is_waited_for() {
+fn slow_store_is_waited_for() {
     survives(&[Mishap::Slow(512)]);
 }
 
 #[test]
-fn what_is_lost_on_the_way_is_sent_again_and_is_there_once() {
+fn lost_requests_are_retried_and_stored_once() {
     use Mishap::*;
     survives(&[
         None,

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_a_line_and_a_row_too() {
+    fn cells_and_rows_are_single_lines() {
         let rows = [batch(vec!["a", "\u{1b}[2J\nb"])];
         assert_eq!(
             shown(Shape::Table, &rows, false),

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn touching_stretches_are_one() {
+    fn adjacent_ranges_are_merged() {
         let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
         let ranges = vec![range(5, 6), range(0, 2), range(2, 4), range(1, 3), range(5, 5)];
         assert_eq!(merge(ranges), [range(0, 4), range(5, 6)]);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_outside_of_what_was_listened_to_are_of_an_unknown_time() {
+    fn packets_outside_the_coverage_are_in_unknown_time() {
         let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
         let listened = [range(10, 20), range(30, 40)];
         let between = range(20, 30);

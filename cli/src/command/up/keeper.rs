@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_server_that_cannot_start_is_given_up() {
+    fn only_a_server_that_cannot_start_is_not_restarted() {
         let second = Duration::from_secs(1);
         for (first, by_itself, ran, soon, expected) in [
             (true, true, second, 0, Next::GiveUp),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_of_the_servers_failure_is_passed_on() {
+    fn failure_kind_of_the_server_is_preserved() {
         let ended = |code: i32| not_started(ExitStatus::from_raw(code << 8)).kind();
         assert_eq!(ended(6), FailureKind::Damaged);
         assert_eq!(ended(1), FailureKind::Other);
