@@ -218,7 +218,7 @@ mod tests {
     const RECORDER: RecorderId = RecorderId(0xab);
 
     #[test]
-    fn names_go_there_and_back() {
+    fn object_names_round_trip() {
         let path = writer(GenerationId::new(RECORDER, Generation(7)));
         assert_eq!(path.as_ref(), "writers/00000000000000ab/00000007");
         assert_eq!(parse_writer(&path), Some(GenerationId::new(RECORDER, Generation(7))));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_catalog_go_there_and_back() {
+    fn catalog_names_round_trip() {
         for slot in [TimeSlot::Hour(Hour(14)), TimeSlot::Hour(Hour::UNKNOWN), TimeSlot::Wide] {
             assert_eq!(parse_manifest(&manifest(slot, 7)), Some((slot, 7)));
             assert_eq!(parse_manifest(&part(slot, "a")), None);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_otherwise_is_not_ours() {
+    fn foreign_object_names_are_not_parsed() {
         for name in [
             "writers/00000000000000ab/7",
             "writers/00000000000000AB/00000007",

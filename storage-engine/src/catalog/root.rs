@@ -486,12 +486,12 @@ mod tests {
             })
             .contains("a log is gone")
         );
-        assert!(bad(|root| root.logs[0].state = state(1)).contains("taken back"));
+        assert!(bad(|root| root.logs[0].state = state(1)).contains("position of a log decreased"));
         assert!(bad(|root| root.logs[0].admitted = 0).contains("admitted twice"));
         assert!(bad(|root| root.logs[1].ended = true).contains("does not say so"));
-        assert!(bad(|root| root.slots.clear()).contains("not named"));
-        assert!(bad(|root| root.hours = Some(Hours::default())).contains("not known any more"));
-        assert!(bad(|root| root.slots[0].version = 1).contains("taken back"));
+        assert!(bad(|root| root.slots.clear()).contains("lacks a slot"));
+        assert!(bad(|root| root.hours = Some(Hours::default())).contains("lacks a manifest"));
+        assert!(bad(|root| root.slots[0].version = 1).contains("version of a manifest decreased"));
         let new = |root: &mut Root| {
             let state = followed(&state(3), 1, false);
             root.logs.push(OpenLog { admitted: root.version, ended: false, state });

@@ -106,7 +106,8 @@ impl SegmentEntry {
     /// object.
     pub fn object(&self, layer: Layer) -> Result<(Path, &LayerEntry), Failure> {
         let entry = self.layer(layer).ok_or_else(|| {
-            let what = format!("segment {} has no {} layer any more", self.name, layer.name());
+            let what =
+                format!("segment {} has no {} layer: it was deleted", self.name, layer.name());
             Failure::new(FailureKind::NotFound, what)
         })?;
         Ok((self.path(layer), entry))
@@ -123,7 +124,7 @@ impl SegmentEntry {
             |what: String| Failure::new(FailureKind::Damaged, format!("{}: {what}", subject()));
         let known = self.layer(Layer::Index).map(|layer| layer.sha256.as_str());
         if known != Some(&*hex::encode(Sha256::digest(index))) {
-            return Err(damaged("its index layer is not what was committed".to_owned()));
+            return Err(damaged("its index layer differs from the committed one".to_owned()));
         }
         let segment = Segment::open(index).map_err(|error| error.of(subject()))?;
         let (name, packets) = (&segment.meta().name, segment.meta().packets);

@@ -413,7 +413,7 @@ fn the_format_is_the_oldest_that_reads_the_content() {
 }
 
 #[test]
-fn a_changed_writer_is_named_too() {
+fn changed_writer_object_is_reported() {
     let (writer, commits) = log(2);
     let changed = String::from_utf8(writer).unwrap().replace("node-1", "node-2");
     let catalog = read(Some(changed.as_bytes()), &numbered(commits));

@@ -8,29 +8,33 @@ use crate::catalog::invariants::{Invariant, of};
 
 /// Invariants of manifests.
 pub(super) const ALL: &[Invariant<Manifest>] = &[
-    of("a manifest became that of another slot", |before, now| now.slot == before.slot),
-    of("versions of a manifest do not follow each other", |before, now| {
+    of("the slot of a manifest changed", |before, now| now.slot == before.slot),
+    of("manifest versions are not consecutive", |before, now| {
         now.version == before.version.saturating_add(1)
     }),
-    of("an older epoch changed a manifest of a newer one", |before, now| now.epoch >= before.epoch),
-    of("a contributor is gone", |before, now| now.contributors.len() >= before.contributors.len()),
-    of("a contributor became another one", |before, now| {
+    of("a process of an older epoch wrote a manifest of a newer one", |before, now| {
+        now.epoch >= before.epoch
+    }),
+    of("a manifest lacks a contributor of its predecessor", |before, now| {
+        now.contributors.len() >= before.contributors.len()
+    }),
+    of("a contributor was replaced", |before, now| {
         kept_contributors(before, now)
             .all(|(then, now)| now.of() == then.of() && now.admitted == then.admitted)
     }),
-    of("commits of a contributor were taken back", |before, now| {
+    of("the commit position of a contributor decreased", |before, now| {
         kept_contributors(before, now).all(|(then, now)| now.next >= then.next)
     }),
     of("a generation contributes twice", |_, now| {
         is_distinct(now.contributors.iter().map(Contributor::of))
     }),
-    of("a fact is of nobody who contributes", |_, now| {
+    of("a fact has no contributor", |_, now| {
         now.held.contributors().all(|by| (by as usize) < now.contributors.len())
     }),
     of("a commit is in a manifest twice", |_, now| {
         is_distinct(now.held.commits.iter().map(|of| (of.by, of.seq)))
     }),
-    of("a fact is of no commit that is in the manifest", |_, now| {
+    of("a fact belongs to a commit that the manifest lacks", |_, now| {
         let commits: BTreeSet<_> = now.held.commits.iter().map(|of| (of.by, of.seq)).collect();
         now.held.facts.iter().all(|of| commits.contains(&(of.by, of.seq)))
     }),
@@ -43,10 +47,10 @@ pub(super) const ALL: &[Invariant<Manifest>] = &[
         };
         now.held.commits.iter().all(is_counted)
     }),
-    of("addresses of segments are gone", |before, now| {
+    of("a manifest lacks address fingerprints of its predecessor", |before, now| {
         now.filter().zip(before.filter()).is_none_or(|(now, then)| now.includes(&then))
     }),
-    of("facts are gone", |before, now| facts(now) >= facts(before)),
+    of("a manifest lacks facts of its predecessor", |before, now| facts(now) >= facts(before)),
 ];
 
 /// The contributors that both versions name.

@@ -7,23 +7,23 @@ use crate::catalog::invariants::{Invariant, of};
 
 /// Invariants of roots.
 pub(super) const ALL: &[Invariant<Root>] = &[
-    of("versions of the root do not follow each other", |before, now| {
+    of("root versions are not consecutive", |before, now| {
         now.version == before.version.saturating_add(1)
     }),
-    of("epochs do not follow each other", |before, now| {
+    of("epochs are not consecutive", |before, now| {
         (before.epoch..=before.epoch.saturating_add(1)).contains(&now.epoch)
     }),
     of("a takeover rolls up in the same step", |before, now| {
         now.epoch == before.epoch || now.logs == before.logs
     }),
-    of("a boundary was taken back", |before, now| {
+    of("the boundary decreased", |before, now| {
         now.boundary >= before.boundary && now.unnamed_since >= before.unnamed_since
     }),
-    of("the manifest of an hour is not known any more", |before, now| {
+    of("the root lacks a manifest of its predecessor", |before, now| {
         let (now, then) = (now.hours.as_ref(), before.hours.as_ref());
         now.zip(then).is_none_or(|(now, then)| now.includes(then))
     }),
-    of("a commit that was replaced counts again", |before, now| {
+    of("a replaced commit is active again", |before, now| {
         now.replaced.is_superset(&before.replaced)
     }),
     of("logs are not in order", |_, now| {
@@ -36,7 +36,7 @@ pub(super) const ALL: &[Invariant<Root>] = &[
         kept_logs(before, now)
             .all(|(then, now)| now.admitted == then.admitted && (now.ended || !then.ended))
     }),
-    of("rolled-up commits were taken back", |before, now| {
+    of("the rolled-up position of a log decreased", |before, now| {
         kept_logs(before, now)
             .all(|(then, now)| now.state.chain().next() >= then.state.chain().next())
     }),
@@ -47,11 +47,11 @@ pub(super) const ALL: &[Invariant<Root>] = &[
     of("a log ended whose last commit does not say so", |_, now| {
         now.logs.iter().all(|log| !log.ended || log.state.chain().finished())
     }),
-    of("a slot is not named any more", |before, now| {
+    of("the root lacks a slot of its predecessor", |before, now| {
         let named: BTreeSet<_> = now.slots.iter().map(|of| of.slot).collect();
         before.slots.iter().all(|of| of.since <= now.unnamed_since || named.contains(&of.slot))
     }),
-    of("a manifest was taken back", |before, now| {
+    of("the version of a manifest decreased", |before, now| {
         before.slots.iter().all(|then| now.slot(then.slot).is_none_or(|of| of >= then.version))
     }),
 ];

@@ -45,7 +45,7 @@ impl ProfileFile {
     pub(super) fn read_keys(&self) -> Result<S3Keys, Failure> {
         match Profile::of(self.clone())?.credentials()? {
             Some(ProfileCredentials::Keys { keys, .. }) => keys.checked(self.described()),
-            _ => Err(usage(format!("{} has no keys any more", self.shown))),
+            _ => Err(usage(format!("{} no longer has access keys", self.shown))),
         }
     }
 }

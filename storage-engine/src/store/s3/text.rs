@@ -16,8 +16,10 @@ pub(super) fn header(what: &str, text: &str) -> Result<String, Failure> {
                 c if c.is_control() => "a control character",
                 _ => "a character that is not ASCII",
             };
-            let what =
-                format!("{what} has {kind} as its character {}: a header cannot carry it", at + 1);
+            let what = format!(
+                "{what} has {kind} at position {}, which is not allowed in a header",
+                at + 1
+            );
             Err(Failure::new(FailureKind::Usage, what))
         }
     }
