@@ -287,7 +287,7 @@ impl RolledUp {
             let commit = names::commit(*of, *seq);
             let many = expected.len() as u64;
             let what = format!(
-                "{} of rolled-up commits {} missing in it, as '{fact}' of {commit}",
+                "it lacks {} of rolled-up commits, such as '{fact}' of {commit}",
                 count(many, "fact"),
             );
             self.add(&path, what, Severity::Damaged);
