@@ -80,7 +80,7 @@ pub(super) async fn cost(
 /// The rows of one segment.
 enum Rows {
     Packets(Box<PacketReader>),
-    FlowParts(Option<RecordBatch>, CountingFetch),
+    FlowParts(Option<RecordBatch>, Box<CountingFetch>),
 }
 
 impl Rows {
@@ -101,7 +101,7 @@ impl Rows {
                 }
                 Request::FlowParts(request) => {
                     let batch = request.read(&source, &constants).await?;
-                    Ok(Rows::FlowParts(Some(batch), source))
+                    Ok(Rows::FlowParts(Some(batch), Box::new(source)))
                 }
             }
         };
@@ -111,7 +111,7 @@ impl Rows {
     async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
         let (batch, source) = match self {
             Rows::Packets(reader) => (reader.next().await, reader.source()),
-            Rows::FlowParts(batch, source) => (Ok(batch.take()), &*source),
+            Rows::FlowParts(batch, source) => (Ok(batch.take()), &**source),
         };
         batch.map_err(|failure| named(&source.open().entry().name, failure))
     }
