@@ -47,7 +47,7 @@ pub(super) const ALL: &[Invariant<Manifest>] = &[
         };
         now.held.commits.iter().all(is_counted)
     }),
-    of("a manifest lacks address fingerprints of its predecessor", |before, now| {
+    of("a manifest lacks addresses of its predecessor", |before, now| {
         now.filter().zip(before.filter()).is_none_or(|(now, then)| now.includes(&then))
     }),
     of("a manifest lacks facts of its predecessor", |before, now| facts(now) >= facts(before)),
