@@ -1,6 +1,7 @@
 //! Segments that say of themselves what cannot be, and a small sound one to be damaged.
 
 mod damage;
+mod groups;
 mod ranges;
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, RecordBatch};
 use capstan_model::packet::Stamp;
 use capstan_model::{
-    Direction, FailureKind, FlowId, FlowPart, Generation, GenerationId, Headers, Packet,
+    Direction, FailureKind, FlowId, FlowKey, FlowPart, Generation, GenerationId, Headers, Packet,
     RecorderId, Time,
 };
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
