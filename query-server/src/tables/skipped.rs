@@ -127,7 +127,7 @@ mod tests {
             let words: Vec<String> = (0..kinds.len()).map(|n| format!("part {n}")).collect();
             let failure = left_out("x", kinds, &words).expect("something is missing");
             assert_eq!(failure.kind(), expected);
-            assert!(failure.to_string().contains("x is without"), "{failure}");
+            assert!(failure.to_string().contains("x lacks unreadable data"), "{failure}");
         }
         let many: Vec<String> = (0..20).map(|n| format!("part {n}")).collect();
         let words = left_out("x", [Damaged], &many).expect("something is missing").to_string();
