@@ -38,7 +38,7 @@ fn old_blocks_and_sections_of_either_byte_order() {
     let Some(case) = case("04-old-blocks-and-sections") else { return };
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let (store, said) = imported(scratch.path(), &case.join("input.pcapng"));
-    assert!(said.contains("dropped 7 packets"), "{said}");
+    assert!(said.contains("dropped during capture: 7 packets"), "{said}");
     let sums = "select count(*), sum(length), sum(captured_length) from packets";
     assert_eq!(numeric(&store, sums), [6, 394, 358]);
     assert_eq!(numeric(&store, "select count(*) from flows"), [6]);

@@ -167,7 +167,11 @@ fn harm_commit(store: &Path, harm: &str) -> String {
         "damaged" => flip(&commit, 0),
         "cut" => write(&good[..good.len() / 2]),
         "gone" => fs::remove_file(&commit).expect("it is ours"),
-        "newer" => write(&good.replacen("\"format\":2", "\"format\":99", 1)),
+        "newer" => {
+            let newer = good.replacen("\"format\":", "\"format\":99", 1);
+            assert_ne!(newer, good, "a commit has a format");
+            write(&newer);
+        }
         // It can be parsed, and says something else.
         "changed" => write(&good.replacen("\"packets\":2000", "\"packets\":2001", 1)),
         other => panic!("{other}"),

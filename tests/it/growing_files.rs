@@ -135,7 +135,7 @@ fn possible_duplicate_capture_is_reported() {
         let output = over(&store, "import").arg(file).output().expect("capstan runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let is_said = said.contains("begins with the same packet as")
-            && said.contains("of which 36000 packets are in the store");
+            && said.contains("of which the store has 36000 packets");
         assert_eq!(is_said, is_alike, "{}: {said}", file.display());
     };
     imported(&file, false);

@@ -114,7 +114,7 @@ fn table_output_is_limited_and_mentions_more_rows() {
     // Payload is long.
     let wide = lines(&["--rows", "2", "select * from packets"]);
     assert!(wide.iter().all(|line| line.chars().count() < 2_000), "{wide:?}");
-    assert!(wide.iter().any(|line| line.contains("long cells are cut")), "{wide:?}");
+    assert!(wide.iter().any(|line| line.contains("long cells are truncated")), "{wide:?}");
 }
 
 #[test]
