@@ -7,15 +7,19 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use capstan_index::{Field, TermIndexBuilder};
+use capstan_index::filter::FlowFilter;
+use capstan_index::{Field, TermIndex, TermIndexBuilder};
 use capstan_model::coverage::Listened;
-use capstan_model::{Address, Failure, FailureKind, HOUR_NANOS, Hour, RecorderId, Time, TimeRange};
+use capstan_model::{
+    Address, Failure, FailureKind, Generation, HOUR_NANOS, Hour, RecorderId, Time, TimeRange,
+};
 use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
-    AddressFilter, Asked, CatalogView, CommitDraft, Layer, LayerEntry, Outcome, Recorder, Rollup,
-    SegmentEntry, Stay, TimeSlot, Window, WriterInfo, WriterKind,
+    Asked, CatalogView, CommitDraft, Layer, LayerEntry, Outcome, Recorder, Rollup, SegmentEntry,
+    Stay, TimeSlot, Window, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::store::{Requests, Store};
+use capstan_storage_engine::term_filters::{Summary, TermFilter};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use sha2::{Digest, Sha256};
@@ -83,6 +87,21 @@ pub(crate) fn addresses(recorders: u64, node: u64, number: u64) -> Vec<Address> 
     all
 }
 
+/// The terms of a segment: a flow an address, and names. So few terms always make an index.
+fn summary(number: u64, addresses: &[Address]) -> Summary {
+    let mut terms = TermIndexBuilder::new();
+    for (flow, address) in (0_u32..).zip(addresses) {
+        terms.add(Field::Ip, &address.0, flow);
+        // A thousand new flows between two segments.
+        let counter = (number as u32).wrapping_mul(1_000).wrapping_add(flow);
+        terms.add(Field::Flow, &counter.to_be_bytes(), flow);
+        let name = format!("service-{}.shop.svc.cluster.local", address.0[15]);
+        terms.add(Field::Sni, name.as_bytes(), flow);
+    }
+    let made = terms.finish(addresses.len() as u32).and_then(TermIndex::open);
+    made.and_then(|index| Summary::of(&index)).unwrap_or_default()
+}
+
 /// Segment `number` of a recorder, in the first hour.
 pub(crate) fn segment(
     node: u64,
@@ -90,6 +109,7 @@ pub(crate) fn segment(
     range: TimeRange,
     addresses: &[Address],
 ) -> SegmentEntry {
+    let summary = summary(number, addresses);
     let layer = |layer: &Layer| LayerEntry {
         layer: layer.name().to_owned(),
         bytes: 10_000 + below(1_000_000, &drawn("bytes", [node, number, *layer as u64])),
@@ -115,7 +135,9 @@ pub(crate) fn segment(
             .map(|(name, part)| (name.to_owned(), packets / part))
             .into(),
         secrets: false,
-        address_filter: AddressFilter::of(addresses),
+        address_filter: summary.address_filter(),
+        flow_ids: summary.flow_ids(RecorderId(node), Generation(1)),
+        term_filters: summary.filters,
         owner: None,
     }
 }
@@ -185,8 +207,8 @@ impl Busy {
         let window = match host.map(Address::v4) {
             None => view.window(RANGE).await?,
             Some(host) => {
-                let addresses = |filter: &AddressFilter| filter.may_hold(host);
-                let asked = Asked { range: RANGE, addresses: Some(&addresses), statements: false };
+                let host = FlowFilter::host(host);
+                let asked = Asked { range: RANGE, flows: Some(&host), statements: false };
                 view.window_of(asked).await?
             }
         };
@@ -217,7 +239,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
             let (_, nobody) = busy.ask(Some(NOBODY)).await?;
             let (seldom, one) = busy.ask(Some(SELDOM)).await?;
             let host = Address::v4(SELDOM);
-            let holds = |filter: &AddressFilter| filter.may_hold(host);
+            let holds = |filter: &TermFilter| filter.may_hold(host);
             let with = seldom
                 .segments
                 .iter()

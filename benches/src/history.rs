@@ -18,8 +18,8 @@ use capstan_model::packet::Stamp;
 use capstan_model::{
     Address, Failure, FailureKind, GenerationId, LinkType, Packet, RecorderId, Time, TimeRange,
 };
-use capstan_query_server::export::{self, Export, Order};
-use capstan_query_server::select::Selection;
+use capstan_query_server::export::{self, Export};
+use capstan_query_server::select::{Order, Selection};
 use capstan_query_server::view::StoreView;
 use capstan_storage_engine::catalog::{
     Catalog, Outcome, Recorder, Rollup, Stay, WriterInfo, WriterKind,
@@ -277,7 +277,8 @@ impl History {
 
     /// Asks as somebody does who knows nothing of the store.
     fn ask(&self, runtime: &Runtime, range: TimeRange, host: [u8; 4]) -> Result<Cost, Failure> {
-        let selection = Selection { ips: vec![Address::v4(host)], ..Selection::of_range(range) };
+        let selection =
+            Selection { hosts: vec![Address::v4(host).into()], ..Selection::of_range(range) };
         let what = Export::new(selection, Order::Time);
         let before = self.store.requests();
         let began = Instant::now();

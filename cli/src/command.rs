@@ -9,6 +9,7 @@ mod limited;
 pub(crate) mod record;
 pub(crate) mod repair;
 mod rollup;
+mod selected;
 pub(crate) mod serve;
 pub(crate) mod sql;
 pub(crate) mod status;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_fuzz::input::Take;
+use capstan_index::filter::{FlowFilter, Term};
 use capstan_index::{Field, TermIndex, TermIndexBuilder};
 use libfuzzer_sys::fuzz_target;
 
@@ -32,6 +33,16 @@ fn read(bytes: &[u8]) {
         }
         for prefix in [&b""[..], b"\0", b"10."] {
             let _ = index.prefix(*field, prefix).map(Iterator::count);
+        }
+        for term in [
+            Term::suffix(*field, &b"."[..]),
+            Term::range(*field, [0; 2], [9; 2]),
+            Term::one_of(*field, [vec![0], vec![1, 2]]),
+        ] {
+            if let Ok(matches) = FlowFilter::from(term).evaluate(&index) {
+                assert!(matches.flows.is_disjoint(&matches.unknown));
+                assert!(matches.flows.max().is_none_or(|max| max < index.flows()));
+            }
         }
         let _ = index.postings(*field, &bytes[..bytes.len().min(20)]);
         let _ = last.map(|value| index.postings(*field, &value));

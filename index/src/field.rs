@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use capstan_model::FlowId;
 use sha2::{Digest, Sha256};
 
 /// The longest value a term holds as it is, bytes.
@@ -86,6 +87,13 @@ fields! {
     EtherType = 15, "ether_type";
     /// Interface number within the recorder's generation, u32.
     Interface = 16, "interface";
+    /// `namespace/kind/name` of the workload of either end.
+    Workload = 17, "workload";
+    /// The flow's identity is known: the number of an identity field and an [`End`], each u8.
+    Known = 18, "known";
+    /// The flow. In the index: its counter, u32, or of five bytes if it is larger; the segment says which recorder and
+    /// generation its flows are of. In a filter: the whole id, 16 bytes (`capstan_model::FlowId`).
+    Flow = 19, "flow_id";
 }
 
 impl Field {
@@ -93,9 +101,35 @@ impl Field {
     pub fn is_identity(self) -> bool {
         matches!(
             self,
-            Field::Namespace | Field::Pod | Field::Service | Field::Node | Field::Process
+            Field::Namespace
+                | Field::Pod
+                | Field::Service
+                | Field::Workload
+                | Field::Node
+                | Field::Process
         )
     }
+}
+
+/// An end of a flow. The number is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The source.
+    Source = 0,
+    /// The destination.
+    Destination = 1,
+}
+
+impl End {
+    /// Both of them.
+    pub const BOTH: [End; 2] = [End::Source, End::Destination];
+}
+
+/// The counter of a flow as the index has it: these bytes from that place on.
+pub fn flow_value(id: FlowId) -> ([u8; 8], usize) {
+    let counter = id.counter();
+    (counter.to_be_bytes(), if counter >> 32 == 0 { 4 } else { 3 })
 }
 
 /// The bytes a value has in a term: itself up to [`MAX_VALUE`] bytes; longer ones are cut

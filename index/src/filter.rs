@@ -9,16 +9,22 @@
 //! count.
 
 mod bounds;
+mod display;
+mod flow;
 mod source;
 mod term;
+mod values;
 
+use std::ops::RangeInclusive;
+
+use capstan_model::{Address, Network};
 use roaring::RoaringBitmap;
 
-use capstan_model::Address;
-
 pub use self::bounds::{Bounds, Certainty, FlowSet, Matches};
+pub use self::flow::{FlowTerms, TunnelEnds};
 pub use self::source::TermSource;
 pub use self::term::Term;
+pub use self::values::Values;
 
 /// Which flows: terms with and, or, not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,6 +67,16 @@ impl FlowFilter {
     /// Flows with this address at either end, or at either end of a tunnel around them.
     pub fn host(address: Address) -> Self {
         FlowFilter::Or(vec![Term::ip(address).into(), Term::outer_ip(address).into()])
+    }
+
+    /// Flows with an address in this network at either end, or at either end of a tunnel around them.
+    pub fn network(network: Network) -> Self {
+        FlowFilter::Or(vec![Term::ip_in(network).into(), Term::outer_ip_in(network).into()])
+    }
+
+    /// Flows with one of these ports at either end, or at either end of a tunnel around them.
+    pub fn ports(ports: RangeInclusive<u16>) -> Self {
+        Term::ports(ports).into()
     }
 
     /// Flows with this port at either end, or at either end of a tunnel around them.

@@ -41,7 +41,7 @@ mod list;
 mod reader;
 
 pub use builder::TermIndexBuilder;
-pub use field::{Field, MAX_VALUE, PREFIX_EXACT};
+pub use field::{End, Field, MAX_VALUE, PREFIX_EXACT, flow_value};
 pub use reader::{IndexedTerm, Postings, TermIndex, Terms};
 
 /// Why an index could not be written or read.

@@ -96,7 +96,23 @@ impl<B: AsRef<[u8]>> TermIndex<B> {
     /// As for [`TermIndex::terms`].
     pub fn prefix(&self, field: Field, prefix: &[u8]) -> Result<Terms<'_>, IndexError> {
         let prefix = key(field, &prefix[..prefix.len().min(PREFIX_EXACT)]);
-        Ok(Terms { cursor: self.cursor_before(&prefix)?, prefix, ended: false })
+        Ok(Terms {
+            cursor: self.cursor_before(&prefix)?,
+            from: prefix,
+            last: Last::Prefix,
+            ended: false,
+        })
+    }
+
+    /// The terms of a field whose value is neither below `low` nor above `high`, ascending bytewise. Values of other
+    /// lengths may be among them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TermIndex::terms`].
+    pub fn range(&self, field: Field, low: &[u8], high: &[u8]) -> Result<Terms<'_>, IndexError> {
+        let (from, last) = (key(field, &term_value(low)), key(field, &term_value(high)));
+        Ok(Terms { cursor: self.cursor_before(&from)?, from, last: Last::Key(last), ended: false })
     }
 
     /// A cursor at the start of the one block that may hold `key`, or the first key after it.
@@ -157,12 +173,32 @@ impl Postings<'_> {
     }
 }
 
-/// Terms in order; see [`TermIndex::terms`] and [`TermIndex::prefix`].
+/// Terms in order; see [`TermIndex::terms`], [`TermIndex::prefix`] and [`TermIndex::range`].
 #[derive(Debug)]
 pub struct Terms<'a> {
     cursor: Cursor<'a>,
-    prefix: Vec<u8>,
+    /// The lowest key.
+    from: Vec<u8>,
+    last: Last,
     ended: bool,
+}
+
+/// Where terms end.
+#[derive(Debug)]
+enum Last {
+    /// With the keys that begin with the lowest one.
+    Prefix,
+    /// With this key.
+    Key(Vec<u8>),
+}
+
+impl Last {
+    fn includes(&self, key: &[u8], from: &[u8]) -> bool {
+        match self {
+            Last::Prefix => key.starts_with(from),
+            Last::Key(last) => key <= last.as_slice(),
+        }
+    }
 }
 
 impl<'a> Iterator for Terms<'a> {
@@ -174,8 +210,8 @@ impl<'a> Iterator for Terms<'a> {
         }
         loop {
             match self.cursor.next_key() {
-                Ok(Some((key, _))) if key < self.prefix.as_slice() => {}
-                Ok(Some((key, postings))) if key.starts_with(&self.prefix) => {
+                Ok(Some((key, _))) if key < self.from.as_slice() => {}
+                Ok(Some((key, postings))) if self.last.includes(key, &self.from) => {
                     return Some(Ok(IndexedTerm { value: key[1..].to_vec(), postings }));
                 }
                 Ok(_) => {

@@ -17,11 +17,11 @@ use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time};
 use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
-    AddressFilter, Commit, CommitDraft, Fact, Finished, LayerEntry, Recorder, SegmentEntry,
-    succession,
+    Commit, CommitDraft, Fact, Finished, LayerEntry, Recorder, SegmentEntry, succession,
 };
 use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
 use capstan_storage_engine::store::Store;
+use capstan_storage_engine::term_filters::TermFilter;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle as Task;
 
@@ -561,7 +561,9 @@ fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
             .map(|(protocol, packets)| (protocol.name().to_owned(), *packets))
             .collect(),
         secrets,
-        address_filter: AddressFilter::of(&sealed.addresses),
+        address_filter: TermFilter::of(&sealed.addresses),
+        term_filters: sealed.term_filters.clone(),
+        flow_ids: sealed.flow_ids,
         owner: None,
     }
 }

@@ -32,6 +32,13 @@ impl Address {
     }
 }
 
+/// The sixteen bytes.
+impl AsRef<[u8]> for Address {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Self {
         match ip {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::address::Address;
 use crate::id::FlowId;
+use crate::identity::Identity;
 use crate::link::LinkType;
 use crate::protocol::Protocol;
 use crate::time::Time;
@@ -150,6 +151,8 @@ pub struct FlowPart {
     pub opened: bool,
     /// How the flow ended, if it ended in this part. *last*.
     pub end: FlowEnd,
+    /// Who source and destination are; none if nothing is known of either.
+    pub identity: Option<Box<[Identity; 2]>>,
 }
 
 impl FlowPart {
@@ -170,6 +173,7 @@ impl FlowPart {
             tcp_flags: [0; 2],
             opened: false,
             end: FlowEnd::Open,
+            identity: None,
         }
     }
 
@@ -180,6 +184,9 @@ impl FlowPart {
         self.bytes.reverse();
         self.payload.reverse();
         self.tcp_flags.reverse();
+        if let Some(identity) = &mut self.identity {
+            identity.reverse();
+        }
     }
 
     /// Counts one packet.

@@ -126,6 +126,38 @@ impl<'de> Deserialize<'de> for Generation {
     }
 }
 
+/// As 32 hex digits.
+impl Serialize for FlowId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for FlowId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why a text is no flow id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a flow id is 32 lower-case hex digits")]
+pub struct FlowIdError;
+
+/// Reads what [`FlowId`] displays, and nothing else: every id has one text.
+impl FromStr for FlowId {
+    type Err = FlowIdError;
+
+    fn from_str(text: &str) -> Result<Self, FlowIdError> {
+        let lower = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.as_bytes().iter().all(lower) {
+            return Err(FlowIdError);
+        }
+        let number = u128::from_str_radix(text, 16).map_err(|_| FlowIdError)?;
+        Ok(FlowId(number.to_be_bytes()))
+    }
+}
+
 impl FromStr for RecorderId {
     type Err = std::num::ParseIntError;
 
@@ -157,6 +189,10 @@ mod tests {
         assert_eq!(id.generation(), Generation(0x00fe_dcba));
         assert_eq!(id.counter(), 77);
         assert_eq!(id.to_string(), "0123456789abcdeffedcba000000004d");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "0123456789ABCDEFFEDCBA000000004D", "+123456789abcdeffedcba000000004d"] {
+            assert_eq!(wrong.parse::<FlowId>(), Err(FlowIdError));
+        }
     }
 
     #[test]

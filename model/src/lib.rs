@@ -4,9 +4,12 @@
 //! * [`id`]: recorder, generation, packet id, flow id
 //! * [`time`]: nanoseconds since 1970 UTC, hours, ranges, parsing and formatting
 //! * [`address`]: 16-byte addresses (IPv4 mapped)
+//! * [`network`]: blocks of addresses, in CIDR notation
+//! * [`ports`]: ranges of ports
 //! * [`link`]: link types (LINKTYPE_ numbers) and capture interfaces
 //! * [`packet`]: one captured packet, borrowed from the read buffer
 //! * [`flow`]: flow keys and flow parts
+//! * [`identity`]: who is at an end of a flow
 //! * [`headers`]: decoded packet headers
 //! * [`block`]: pcapng blocks other than packets
 //! * [`protocol`]: the application protocol label
@@ -25,8 +28,11 @@ pub mod failure;
 pub mod flow;
 pub mod headers;
 pub mod id;
+pub mod identity;
 pub mod link;
+pub mod network;
 pub mod packet;
+pub mod ports;
 pub mod protocol;
 pub mod time;
 pub mod words;
@@ -38,6 +44,8 @@ pub use flow::{Direction, FlowEnd, FlowKey, FlowPart};
 pub use headers::Headers;
 pub use id::{FlowId, Generation, GenerationId, PacketId, RecorderId};
 pub use link::LinkType;
+pub use network::{Network, NetworkError};
 pub use packet::Packet;
+pub use ports::Ports;
 pub use protocol::Protocol;
 pub use time::{HOUR_NANOS, Hour, Time, TimeRange};

@@ -48,8 +48,7 @@ use tokio::sync::mpsc;
 
 pub use self::completeness::{Completeness, Lost};
 pub use self::report::{LAST_BLOCK, Report, Skipped, is_ended};
-pub use crate::flight::export::Order;
-use crate::select::Selection;
+use crate::select::{Order, Selection};
 use crate::view::{Cost, StoreView};
 
 /// Default memory of an export for packets, bytes.

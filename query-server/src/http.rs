@@ -7,8 +7,9 @@
 //! | `GET /healthz` | `ok` while this process answers; the store is not asked |
 //!
 //! The export takes `from` and `to` (as [`Time::parse`] reads them; without both all packets are selected),
-//! `ip`, `port` and `protocol` (each repeatable, or with commas; all addresses and ports have to match, and one
-//! of the protocols), `namespace`, `pod`, and `order` (`time` or `recorded`). The status takes `from` and `to`.
+//! `host` (an address or a network; `ip` is another name), `port` (a number or a range), `protocol`, `namespace`, `pod`,
+//! `service`, `workload`, `node` and `name` (each repeatable, or with commas; all have to match, but of the protocols
+//! one), and `order` (`time` or `recorded`). The status takes `from` and `to`.
 //! A parameter that is unknown, is empty, or repeats a single value is refused.
 //!
 //! An error before the first byte of a file is a status and JSON, `{"error": "…", "hint": "…"}`. A later error

@@ -1,10 +1,6 @@
-//! Selects flows: terms combined by and, or and not. The catalog answers whether a segment may have such flows;
-//! an opened segment answers which they are.
+//! Selects flows: what a command line, an export request or a URL asks for, as a filter of flows.
 //!
-//! [`Selection`] is the input of a command line or an export; [`FlowFilter`] is the expression that it and SQL
-//! predicates are translated into.
-//!
-//! A selection chooses flows, not packets: a term of a flow part stands for all its packets in that segment. For
+//! A [`Selection`] chooses flows, not packets: a term of a flow part stands for all its packets in that segment. For
 //! addresses of tunnels that means the flow went through that tunnel at least once. Times are not terms: packets
 //! are cut to the range after their flows are selected.
 
@@ -12,34 +8,109 @@
 mod tests;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::str::FromStr;
 
+use capstan_index::Field;
 use capstan_index::filter::{FlowFilter, Term};
-use capstan_model::{Address, Failure, FailureKind, Protocol, TimeRange};
+use capstan_model::{Failure, FailureKind, Network, Ports, Protocol, TimeRange};
 use capstan_storage_engine::catalog::SegmentEntry;
+use serde::{Deserialize, Serialize};
 
-use crate::flight::ExportRequest;
+/// The order of packets in an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// By time, then recorder, generation and ordinal.
+    #[default]
+    Time,
+    /// As each recorder captured them.
+    Recorded,
+}
+
+/// What a selection can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// An address or a network of one end.
+    Host,
+    /// A port, or a range of ports, of one end.
+    Port,
+    /// A protocol label.
+    Protocol,
+    /// The Kubernetes namespace of one end.
+    Namespace,
+    /// The pod of one end.
+    Pod,
+    /// The service of one end.
+    Service,
+    /// The workload of one end.
+    Workload,
+    /// The node of one end.
+    Node,
+    /// The TLS server name.
+    Name,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [By; 9] = [
+        By::Host,
+        By::Port,
+        By::Protocol,
+        By::Namespace,
+        By::Pod,
+        By::Service,
+        By::Workload,
+        By::Node,
+        By::Name,
+    ];
+
+    /// The name of the option and of the parameter.
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Host => "host",
+            By::Port => "port",
+            By::Protocol => "protocol",
+            By::Namespace => "namespace",
+            By::Pod => "pod",
+            By::Service => "service",
+            By::Workload => "workload",
+            By::Node => "node",
+            By::Name => "name",
+        }
+    }
+}
 
 /// Selects packets.
 ///
-/// A packet is selected if it lies in `range` and its flow has *all* of `ips`, *all* of `ports`, *all* of
-/// `namespaces` and *all* of `pods`, each at either end, and *one* of `protocols`; an empty list is no
-/// restriction. So one address and one port are "this host and this port", and two addresses are "between these
-/// two". An address is an end of the flow or of a tunnel around it, and so is a port. A flow has one protocol,
-/// so several of them mean any.
+/// A packet is selected if it lies in `range` and its flow has *all* of `hosts`, *all* of `ports` and *all* of the named
+/// ends, each at either end, and *one* of `protocols`; an empty list is no restriction. So one address and one port are
+/// "this host and this port", and two addresses are "between these two". An address is an end of the flow or of a
+/// tunnel around it, and so is a port. A flow has one protocol, so several of them mean any.
+///
+/// A text may begin or end with a star, which stands for any text: `shop/web-*`, `*.example.com`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     /// The time range; [`TimeRange::ALL`] includes packets without a time.
     pub range: TimeRange,
-    /// Either end, inner or outer, is this one; for each of them.
-    pub ips: Vec<Address>,
-    /// Either port, inner or outer, is this one; for each of them.
-    pub ports: Vec<u16>,
+    /// Either end, inner or outer, is in this network; for each of them.
+    pub hosts: Vec<Network>,
+    /// Either port, inner or outer, is one of these; for each of them.
+    pub ports: Vec<Ports>,
     /// The protocol label is one of these.
     pub protocols: Vec<Protocol>,
     /// Either end is in this Kubernetes namespace; for each of them.
     pub namespaces: Vec<String>,
     /// Either end is this pod, written `namespace/name`; for each of them.
     pub pods: Vec<String>,
+    /// Either end is this service, written `namespace/name`; for each of them.
+    pub services: Vec<String>,
+    /// Either end is of this workload, written `namespace/kind/name`; for each of them.
+    pub workloads: Vec<String>,
+    /// Either end is on this node; for each of them.
+    pub nodes: Vec<String>,
+    /// The TLS server name is this; for each of them.
+    pub names: Vec<String>,
 }
 
 impl Default for Selection {
@@ -47,11 +118,15 @@ impl Default for Selection {
     fn default() -> Self {
         Selection {
             range: TimeRange::ALL,
-            ips: Vec::new(),
+            hosts: Vec::new(),
             ports: Vec::new(),
             protocols: Vec::new(),
             namespaces: Vec::new(),
             pods: Vec::new(),
+            services: Vec::new(),
+            workloads: Vec::new(),
+            nodes: Vec::new(),
+            names: Vec::new(),
         }
     }
 }
@@ -62,13 +137,72 @@ impl Selection {
         Selection { range, ..Selection::default() }
     }
 
+    /// Adds one value.
+    ///
+    /// # Errors
+    /// Of kind `Usage`, with the reason: it is none, or empty.
+    pub fn add(&mut self, by: By, text: &str) -> Result<(), Failure> {
+        if let Some(texts) = self.texts_mut(by) {
+            if text.is_empty() {
+                let words = format!("'{}' has no value: leave it out, or give it one", by.name());
+                return Err(Failure::new(FailureKind::Usage, words));
+            }
+            texts.push(text.to_owned());
+            return Ok(());
+        }
+        match by {
+            By::Host => self.hosts.push(parsed(text)?),
+            By::Port => self.ports.push(parsed(text)?),
+            _ => self.protocols.push(parsed(text)?),
+        }
+        Ok(())
+    }
+
+    fn texts_mut(&mut self, by: By) -> Option<&mut Vec<String>> {
+        Some(match by {
+            By::Host | By::Port | By::Protocol => return None,
+            By::Namespace => &mut self.namespaces,
+            By::Pod => &mut self.pods,
+            By::Service => &mut self.services,
+            By::Workload => &mut self.workloads,
+            By::Node => &mut self.nodes,
+            By::Name => &mut self.names,
+        })
+    }
+
+    /// The values of one kind, as [`Selection::add`] takes them.
+    pub fn values(&self, by: By) -> Vec<String> {
+        fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+            values.iter().map(T::to_string).collect()
+        }
+        match by {
+            By::Host => texts(&self.hosts),
+            By::Port => texts(&self.ports),
+            By::Protocol => texts(&self.protocols),
+            By::Namespace => self.namespaces.clone(),
+            By::Pod => self.pods.clone(),
+            By::Service => self.services.clone(),
+            By::Workload => self.workloads.clone(),
+            By::Node => self.nodes.clone(),
+            By::Name => self.names.clone(),
+        }
+    }
+
     /// The filter for the selected flows.
     pub fn filter(&self) -> FlowFilter {
         let mut all: Vec<FlowFilter> = Vec::new();
-        all.extend(self.ips.iter().map(|ip| FlowFilter::host(*ip)));
-        all.extend(self.ports.iter().map(|port| FlowFilter::port(*port)));
-        all.extend(self.namespaces.iter().map(|name| Term::namespace(name).into()));
-        all.extend(self.pods.iter().map(|name| Term::pod(name).into()));
+        all.extend(self.hosts.iter().map(|network| FlowFilter::network(*network)));
+        all.extend(self.ports.iter().map(|ports| FlowFilter::ports(ports.range())));
+        for (field, texts) in [
+            (Field::Namespace, &self.namespaces),
+            (Field::Pod, &self.pods),
+            (Field::Service, &self.services),
+            (Field::Workload, &self.workloads),
+            (Field::Node, &self.nodes),
+            (Field::Sni, &self.names),
+        ] {
+            all.extend(texts.iter().map(|text| pattern(field, text).into()));
+        }
         if !self.protocols.is_empty() {
             let any = self.protocols.iter().map(|protocol| Term::protocol(*protocol).into());
             all.push(FlowFilter::Or(any.collect()));
@@ -87,16 +221,35 @@ impl Selection {
     /// Of kind `Usage`, with the reason.
     pub fn check(&self) -> Result<(), Failure> {
         let usage = |words: String| Err(Failure::new(FailureKind::Usage, words));
-        let mut namespaces: BTreeSet<&str> = self.namespaces.iter().map(String::as_str).collect();
-        for pod in &self.pods {
+        let whole = |text: &&String| !text.contains('*');
+        let mut namespaces: BTreeSet<&str> =
+            self.namespaces.iter().filter(whole).map(String::as_str).collect();
+        for text in [
+            &self.namespaces,
+            &self.nodes,
+            &self.names,
+            &self.services,
+            &self.workloads,
+            &self.pods,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let rest = text.strip_prefix('*').or(text.strip_suffix('*')).unwrap_or(text);
+            if rest.contains('*') {
+                return usage(format!("'{text}': a star stands at one end only"));
+            }
+        }
+        for pod in self.pods.iter().filter(|pod| !pod.starts_with('*')) {
             match pod.split_once('/') {
                 Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
                     namespaces.insert(namespace);
                 }
+                None if pod.ends_with('*') => {}
                 _ => return usage(format!("'{pod}' is not a pod: write namespace/name")),
             }
         }
-        let pods: BTreeSet<&String> = self.pods.iter().collect();
+        let pods: BTreeSet<&String> = self.pods.iter().filter(whole).collect();
         for (number, what) in [(namespaces.len(), "namespaces"), (pods.len(), "pods")] {
             if number > 2 {
                 return usage(format!(
@@ -110,13 +263,17 @@ impl Selection {
 
     /// Whether it selects by identity, which is not known for all packets.
     pub fn asks_identity(&self) -> bool {
-        !self.namespaces.is_empty() || !self.pods.is_empty()
+        [&self.namespaces, &self.pods, &self.services, &self.workloads, &self.nodes]
+            .iter()
+            .any(|texts| !texts.is_empty())
     }
 
     /// Remarks on the selection, for the reader of the answer, in words.
     pub fn remarks(&self) -> Vec<String> {
-        let ips = self.ips.iter().collect::<BTreeSet<_>>().len();
-        let ports = self.ports.iter().collect::<BTreeSet<_>>().len();
+        // Two networks may have one address in common.
+        let single = self.hosts.iter().filter_map(Network::address);
+        let ips = single.collect::<BTreeSet<_>>().len();
+        let ports = self.ports.iter().filter_map(Ports::one).collect::<BTreeSet<_>>().len();
         let many = [(ips, "addresses"), (ports, "ports")].into_iter();
         let mut remarks: Vec<String> = many
             .filter(|(number, _)| *number > 2)
@@ -143,29 +300,28 @@ impl Selection {
 
     /// The selection in words: `ip 10.0.0.1, port 443`; empty if all flows belong.
     pub fn words(&self) -> String {
-        fn named<T: ToString>(name: &str, values: &[T], join: &str) -> Option<String> {
-            let values: Vec<String> = values.iter().map(T::to_string).collect();
+        let parts = By::ALL.map(|by| {
+            let values = self.values(by);
+            let (name, join) = match by {
+                By::Host => ("ip", " and "),
+                By::Protocol => ("protocol", " or "),
+                other => (other.name(), " and "),
+            };
             (!values.is_empty()).then(|| format!("{name} {}", values.join(join)))
-        }
-        let parts = [
-            named("ip", &self.ips, " and "),
-            named("port", &self.ports, " and "),
-            named("protocol", &self.protocols, " or "),
-            named("namespace", &self.namespaces, " and "),
-            named("pod", &self.pods, " and "),
-        ];
+        });
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
-impl From<&ExportRequest> for Selection {
-    fn from(request: &ExportRequest) -> Self {
-        Selection {
-            range: request.range,
-            ips: request.ips.clone(),
-            ports: request.ports.clone(),
-            protocols: request.protocols.clone(),
-            ..Selection::default()
-        }
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|error: T::Err| Failure::new(FailureKind::Usage, error.to_string()))
+}
+
+/// A value of a field; one that begins or ends with a star is any value with the rest of it.
+fn pattern(field: Field, text: &str) -> Term {
+    match (text.strip_prefix('*'), text.strip_suffix('*')) {
+        (Some(suffix), _) => Term::suffix(field, suffix),
+        (None, Some(prefix)) => Term::prefix(field, prefix),
+        (None, None) => Term::new(field, text),
     }
 }

@@ -27,10 +27,10 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::Mutex;
 
-use crate::export::{self, Export, Order};
+use crate::export::{self, Export};
 use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::questions::{Limits, Questions, StoppablePool};
-use crate::select::Selection;
+use crate::select::{Order, Selection};
 use crate::tables;
 use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, StoreView};
 
@@ -208,6 +208,6 @@ impl Sessions for StoreSessions {
         &self,
         request: ExportRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
-        self.file(Selection::from(&request), request.order).await
+        self.file(request.selection, request.order).await
     }
 }

@@ -17,7 +17,6 @@
 
 mod catalog;
 mod columns;
-mod display;
 mod explain;
 mod flow_parts;
 mod flow_rows;

@@ -31,9 +31,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, Generation, GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
-use capstan_storage_engine::catalog::{
-    self, AddressFilter, Asked, CatalogView, Generations, Segment, Window,
-};
+use capstan_storage_engine::catalog::{self, Asked, CatalogView, Generations, Segment, Window};
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -168,8 +166,7 @@ impl StoreView {
         let window = self.place(&question);
         let Question { range, flows, statements } = question;
         let asking = async || {
-            let addresses = |filter: &AddressFilter| filter.may_match(&flows);
-            let asked = Asked { range, addresses: Some(&addresses), statements };
+            let asked = Asked { range, flows: Some(&flows), statements };
             self.catalog.window_of(asked).await.map(Arc::new)
         };
         window.get_or_try_init(asking).await.cloned()

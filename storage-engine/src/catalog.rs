@@ -30,8 +30,8 @@
 //!
 //! Pure modules, which see a log as a sequence of byte strings:
 //!
-//! * [`entry`]: the entries of logs, and their checks; [`filter`]: the addresses that a segment or an hour may hold
-//! * `terms`: whether a filter of flows may match, decided from an entry
+//! * [`entry`]: the entries of logs, and their checks
+//! * `terms`: whether a filter of flows may match, decided from an entry or a manifest
 //! * [`chain`]: follows one log, step by step; [`generation`]: the sums over one log
 //! * [`fact`]: one statement of a commit; [`slot`]: the place in time of a fact; [`facts`]: commits split by slot
 //! * [`SegmentState`]: the current state of a segment, computed from its changes
@@ -55,7 +55,6 @@ pub(crate) mod commit_id;
 pub mod entry;
 pub mod fact;
 pub mod facts;
-pub mod filter;
 pub mod gap;
 pub mod generation;
 pub mod hours;
@@ -88,7 +87,6 @@ pub use commit_id::CommitId;
 pub use entry::{Commit, CommitDraft, Finished, Layer, Writer, WriterInfo, WriterKind};
 pub use fact::{Change, Fact, What};
 pub use facts::Attributed;
-pub use filter::AddressFilter;
 pub use gap::{About, Gap, GapKind};
 pub use generation::{GenerationState, Import};
 pub use lease::Lease;

@@ -2,6 +2,7 @@
 //!
 //! * [`store`]: objects in a folder or a bucket
 //! * [`catalog`]: what is in a store: writers, commits, reading them
+//! * [`term_filters`]: what the catalog says of the terms in a segment or an hour
 //! * [`segment`]: the layers of a segment, writing and reading them
 //! * [`cache`]: pieces of data objects, kept in memory and on a local disk
 //! * [`fetch`]: a committed segment's layers, straight from the store
@@ -18,6 +19,7 @@ pub mod repair;
 #[allow(clippy::disallowed_types)]
 pub mod segment;
 pub mod store;
+pub mod term_filters;
 #[cfg(test)]
 mod testing;
 pub mod verify;

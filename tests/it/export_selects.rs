@@ -260,3 +260,48 @@ fn windows_protocols_and_orders_are_kept() {
     let both = exported(&one, &["--protocol", "tls", "--protocol", "dns"], &to);
     assert_eq!(sorted(both), sorted([dns, tls].concat()));
 }
+
+#[test]
+fn networks_and_ranges_of_ports_are_what_tcpdump_says() {
+    let Some(shared) = shared() else { return };
+    if !have(&["tcpdump"]) {
+        return;
+    }
+    let name = "ndpi/netflix.pcap";
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = imported(&shared, &[name.to_owned()], scratch.path());
+    let capture = shared.join("captures").join(name);
+    let to = scratch.path().join("out.pcapng");
+    let all = packets(&capture).len();
+    for (arguments, condition, filter) in [
+        (&["--host", "52.0.0.0/8"][..], "host('52.0.0.0/8')", "net 52.0.0.0/8"),
+        (&["--ip", "23.246.0.0/18"], "host('23.246.0.0/18')", "net 23.246.0.0/18"),
+        (&["--port", "53100-53200"], "port(53100, 53200)", "portrange 53100-53200"),
+        (
+            &["--host", "23.246.0.0/16", "--port", "53150-53180"],
+            "host('23.246.0.0/16') and port(53150, 53180)",
+            "net 23.246.0.0/16 and portrange 53150-53180",
+        ),
+        (
+            &["--port", "53-80", "--protocol", "dns", "--protocol", "http"],
+            "port(53, 80) and protocol in ('dns', 'http')",
+            "port 53 or (tcp and port 80)",
+        ),
+    ] {
+        let expected = sorted(expected::filtered(&capture, filter, scratch.path()));
+        let found = sorted(exported(&store, arguments, &to));
+        if arguments.contains(&"--protocol") {
+            // A label is of what was said, and tcpdump tells by port only.
+            assert!(found.iter().all(|packet| expected.binary_search(packet).is_ok()), "{filter}");
+        } else {
+            assert_eq!(found, expected, "{filter}");
+        }
+        assert!(!found.is_empty() && found.len() < all, "{filter}: {}", found.len());
+        let sql = format!("select count(*) from packets where {condition}");
+        assert_eq!(row(&store, &sql), [found.len().to_string()], "{condition}");
+    }
+    let nowhere = "explain select * from packets where host('203.0.113.0/24')";
+    let plan = answer(over(&store, "sql").arg(nowhere));
+    assert!(plan.contains("flows=ip=203.0.113.0/24 or outer_ip=203.0.113.0/24"), "{plan}");
+    assert!(plan.contains("segments=1 pruned_by_entry=1"), "{plan}");
+}

@@ -5,11 +5,11 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use capstan_model::{Address, Failure, FailureKind, Protocol};
-use capstan_query_server::export::{self, Export, LAST_BLOCK, Order, Report};
+use capstan_model::{Failure, FailureKind};
+use capstan_query_server::export::{self, Export, LAST_BLOCK, Report};
 use capstan_query_server::flight::ExportRequest;
 use capstan_query_server::flight::client::Client;
-use capstan_query_server::select::Selection;
+use capstan_query_server::select::Order;
 use capstan_query_server::view::StoreView;
 use futures::StreamExt;
 use indicatif::ProgressBar;
@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::asked::Server;
+use super::selected::Selected;
 use super::window::Window;
 use crate::interrupt;
 use crate::output::{self, bytes, count};
@@ -24,27 +25,21 @@ use crate::settings::Settings;
 
 /// Write the packets of a time window as PCAPNG
 ///
-/// Selects packets whose flow has every --ip and every --port at either end (of the flow or of a
+/// Selects packets whose flow has every --host and every --port at either end (of the flow or of a
 /// tunnel around it), and one of the --protocol labels. Later fragments of such a flow are
-/// included. --ip A --port P selects what `host A and port P` selects in tcpdump.
+/// included. --host A --port P selects what `host A and port P` selects in tcpdump.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan export --store ./store -o all.pcapng
-  capstan export --store ./store --from -15m --ip 10.0.0.7 --port 443 -o - | wireshark -k -i -
+  capstan export --store ./store --from -15m --host 10.0.0.7 --port 443 -o - | wireshark -k -i -
+  capstan export --store ./store --host 10.244.0.0/16 --port 8000-8999 -o pods.pcapng
   capstan export --store ./store --protocol dns --order recorded -o dns.pcapng
   capstan export --server http://127.0.0.1:32010 --from -1h -o window.pcapng")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     window: Window,
-    /// Address of either end; repeat it to select both ends
-    #[arg(long = "ip", value_name = "ADDRESS")]
-    ips: Vec<Address>,
-    /// Port of either end; repeat it to select both ends
-    #[arg(long = "port", value_name = "PORT")]
-    ports: Vec<u16>,
-    /// Protocol label such as http, dns, tls; repeat it to select any of several
-    #[arg(long = "protocol", value_name = "NAME")]
-    protocols: Vec<Protocol>,
+    #[command(flatten)]
+    selected: Selected,
     /// Packet order
     #[arg(long, value_enum, default_value_t = By::Time)]
     order: By,
@@ -72,13 +67,7 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let selection = Selection {
-        range: arguments.window.range()?,
-        ips: arguments.ips.clone(),
-        ports: arguments.ports.clone(),
-        protocols: arguments.protocols.clone(),
-        ..Selection::default()
-    };
+    let selection = arguments.selected.selection(arguments.window.range()?)?;
     let order = match arguments.order {
         By::Time => Order::Time,
         By::Recorded => Order::Recorded,
@@ -94,13 +83,7 @@ pub(crate) fn run(
     interrupt::until(runtime, "stopped: the file is incomplete", async {
         match &arguments.server.url {
             Some(server) => {
-                let request = ExportRequest {
-                    range: selection.range,
-                    ips: selection.ips,
-                    ports: selection.ports,
-                    protocols: selection.protocols,
-                    order,
-                };
+                let request = ExportRequest { selection, order };
                 from_server(server, &request, &remarks, &arguments.output).await
             }
             None => {

@@ -83,15 +83,12 @@ impl<F: FlowSet + Clone> Bounds<F> {
 }
 
 impl<F: FlowSet> Bounds<F> {
-    /// `found` are the flows with a term of an identity, `identified` those with any term of that field. For all
-    /// other flows a match is unknown.
-    pub fn of_identity(found: F, identified: &F, mut all: F) -> Self
-    where
-        F: Clone,
-    {
+    /// The bounds for a field of which only `identified` flows are known: of all others a match is unknown.
+    #[must_use]
+    pub fn of_identity(mut self, identified: &F, mut all: F) -> Self {
         all.remove(identified);
-        all.add(found.clone());
-        Bounds { possible: all, sure: found }
+        self.possible.add(all);
+        self
     }
 
     pub(super) fn and(&mut self, other: &Self) {
@@ -155,7 +152,7 @@ mod tests {
             (&[], &[], &[0, 1, 2, 3]),
         ] {
             let bounds =
-                Bounds::of_identity(flows(found), &flows(identified), flows(&[0, 1, 2, 3]));
+                Bounds::known(flows(found)).of_identity(&flows(identified), flows(&[0, 1, 2, 3]));
             assert_eq!((bounds.sure, bounds.possible), (flows(found), flows(possible)));
         }
     }

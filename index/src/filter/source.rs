@@ -4,7 +4,8 @@ use roaring::RoaringBitmap;
 
 use super::bounds::{Bounds, FlowSet};
 use super::term::Term;
-use crate::{IndexError, TermIndex};
+use super::values::Values;
+use crate::{End, Field, IndexError, TermIndex};
 
 /// Flows, as far as their terms are known: an opened segment has each of them, a catalog entry knows what its segment
 /// may hold, a live flow is one.
@@ -24,7 +25,8 @@ pub trait TermSource {
     fn bounds(&self, term: &Term) -> Result<Bounds<Self::Flows>, Self::Error>;
 }
 
-/// A term of an identity (namespace, pod, service, node, process) is unknown for flows without any such term.
+/// A flow without the term of an identity (namespace, pod, …) may still match, unless [`Field::Known`] says of both of
+/// its ends that this field is known.
 impl<B: AsRef<[u8]>> TermSource for TermIndex<B> {
     type Flows = RoaringBitmap;
     type Error = IndexError;
@@ -36,14 +38,61 @@ impl<B: AsRef<[u8]>> TermSource for TermIndex<B> {
     }
 
     fn bounds(&self, term: &Term) -> Result<Bounds<RoaringBitmap>, IndexError> {
-        let found = self.postings(term.field, &term.value)?;
+        let found = dictionary(self, term)?;
         if !term.field.is_identity() {
+            return Ok(found);
+        }
+        Ok(found.of_identity(&self.known(term.field)?, self.all()))
+    }
+}
+
+impl<B: AsRef<[u8]>> TermIndex<B> {
+    /// The flows of which the identity is known at both ends, in one of its fields.
+    fn known(&self, field: Field) -> Result<RoaringBitmap, IndexError> {
+        let known = |end: End| self.postings(Field::Known, &[field.number(), end as u8]);
+        Ok(known(End::Source)? & known(End::Destination)?)
+    }
+
+    /// Whether the identity of both ends is known of every flow, in one of its fields.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Damaged`] where bytes that had to be read make no sense.
+    pub fn is_known_of_all(&self, field: Field) -> Result<bool, IndexError> {
+        Ok(self.known(field)?.len() == u64::from(self.flows()))
+    }
+}
+
+/// The flows with a term, as the dictionary has them. The work follows the number of terms in it.
+fn dictionary<B: AsRef<[u8]>>(
+    index: &TermIndex<B>,
+    term: &Term,
+) -> Result<Bounds<RoaringBitmap>, IndexError> {
+    let field = term.field;
+    let terms = match &term.values {
+        Values::One(value) => return Ok(Bounds::known(index.postings(field, value)?)),
+        Values::Several(values) => {
+            let mut found = RoaringBitmap::new();
+            for value in values {
+                found |= index.postings(field, value)?;
+            }
             return Ok(Bounds::known(found));
         }
-        let mut identified = RoaringBitmap::new();
-        for term in self.terms(term.field)? {
-            identified |= term?.postings.load()?;
+        Values::Prefix(prefix) => index.prefix(field, prefix)?,
+        Values::Suffix(_) => index.terms(field)?,
+        Values::Range(low, high) => index.range(field, low, high)?,
+    };
+    let (mut sure, mut unsure) = (RoaringBitmap::new(), RoaringBitmap::new());
+    for indexed in terms {
+        let indexed = indexed?;
+        match term.values.contains_indexed(&indexed.value) {
+            Some(true) => sure |= indexed.postings.load()?,
+            Some(false) => {}
+            None => unsure |= indexed.postings.load()?,
         }
-        Ok(Bounds::of_identity(found, &identified, self.all()))
+        if sure.len() == u64::from(index.flows()) {
+            break;
+        }
     }
+    Ok(Bounds { possible: unsure | &sure, sure })
 }

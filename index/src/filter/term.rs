@@ -1,22 +1,45 @@
 //! A condition on one field.
 
-use capstan_model::{Address, Protocol};
+use std::ops::RangeInclusive;
 
+use capstan_model::{Address, FlowId, Network, Protocol};
+
+use super::values::Values;
 use crate::Field;
 
-/// A value of a field, as the term index has it.
+/// A flow has one of these values in a field.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Term {
     /// Which field.
     pub field: Field,
-    /// The value's bytes; [`Field`] says how each is written.
-    pub value: Vec<u8>,
+    /// Which values.
+    pub values: Values,
 }
 
 impl Term {
-    /// A term.
+    /// One value, as [`Field`] says that it is written.
     pub fn new(field: Field, value: impl Into<Vec<u8>>) -> Self {
-        Term { field, value: value.into() }
+        Term { field, values: Values::One(value.into()) }
+    }
+
+    /// One of several values.
+    pub fn one_of(field: Field, values: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Term { field, values: Values::several(values) }
+    }
+
+    /// Values that begin with these bytes.
+    pub fn prefix(field: Field, prefix: impl Into<Vec<u8>>) -> Self {
+        Term { field, values: Values::Prefix(prefix.into()) }
+    }
+
+    /// Values that end with these bytes.
+    pub fn suffix(field: Field, suffix: impl Into<Vec<u8>>) -> Self {
+        Term { field, values: Values::Suffix(suffix.into()) }
+    }
+
+    /// Values of the length of `low` that are neither below it nor above `high`: a range of numbers, big-endian.
+    pub fn range(field: Field, low: impl Into<Vec<u8>>, high: impl Into<Vec<u8>>) -> Self {
+        Term { field, values: Values::Range(low.into(), high.into()) }
     }
 
     /// Either end of the flow itself.
@@ -27,6 +50,31 @@ impl Term {
     /// Either end of a tunnel around it.
     pub fn outer_ip(address: Address) -> Self {
         Term::new(Field::OuterIp, address.0)
+    }
+
+    /// Either end of the flow itself is in the network.
+    pub fn ip_in(network: Network) -> Self {
+        Term::network(Field::Ip, network)
+    }
+
+    /// Either end of a tunnel around it is in the network.
+    pub fn outer_ip_in(network: Network) -> Self {
+        Term::network(Field::OuterIp, network)
+    }
+
+    fn network(field: Field, network: Network) -> Self {
+        match network.address() {
+            Some(address) => Term::new(field, address.0),
+            None => Term::range(field, network.first().0, network.last().0),
+        }
+    }
+
+    /// Either port is one of these, of the flow or of a tunnel around it.
+    pub fn ports(ports: RangeInclusive<u16>) -> Self {
+        match ports.into_inner() {
+            (low, high) if low == high => Term::port(low),
+            (low, high) => Term::range(Field::Port, low.to_be_bytes(), high.to_be_bytes()),
+        }
     }
 
     /// Either port, of the flow or of a tunnel around it.
@@ -52,6 +100,11 @@ impl Term {
     /// The innermost virtual network identifier.
     pub fn vni(identifier: u32) -> Self {
         Term::new(Field::Vni, identifier.to_be_bytes())
+    }
+
+    /// The flow with this id.
+    pub fn flow(id: FlowId) -> Self {
+        Term::new(Field::Flow, id.0)
     }
 
     /// The Kubernetes namespace of either end.

@@ -400,7 +400,7 @@ mod tests {
         assert!(pods[1].starts_with("unknown whether complete"), "{pods:?}");
         assert!(pods[2].contains("without recorded pod identities"), "{pods:?}");
         let ips = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse().unwrap()).to_vec();
-        let between = said(Selection { ips, ..Selection::default() });
+        let between = said(Selection { hosts: ips, ..Selection::default() });
         assert!(between[2].starts_with("3 addresses"), "{between:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use capstan_ingest::source::open_reader;
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::packet::Stamp;
-use capstan_model::{Address, Block, LinkType, Time, TimeRange};
+use capstan_model::{Address, Block, LinkType, Ports, Time, TimeRange};
 use capstan_model::{block::block_type, link::Interface};
 use capstan_storage_engine::catalog::WriterKind;
 use capstan_storage_engine::catalog::rollup::roll_up_all;
@@ -23,8 +23,10 @@ use crate::view::testing::*;
 #[tokio::test]
 async fn coverage_of_pruned_hours_is_reported() {
     let store = busy_hours().await;
-    let host =
-        Selection { ips: vec![Address::v4([10, 0, 0, 2])], ..Selection::of_range(TimeRange::ALL) };
+    let host = Selection {
+        hosts: vec![Address::v4([10, 0, 0, 2]).into()],
+        ..Selection::of_range(TimeRange::ALL)
+    };
     let mut found = Vec::new();
     for selection in [host, Selection::of_range(TimeRange::ALL)] {
         let view = StoreView::load(store.clone()).await.unwrap();
@@ -152,8 +154,8 @@ async fn export_selects_a_window_and_hosts() {
     for (ips, ports) in [(vec![], vec![]), (vec![7], vec![]), (vec![7, 101], vec![53])] {
         let selection = Selection {
             range,
-            ips: ips.iter().map(|host| Address::v4([10, 0, 0, *host])).collect(),
-            ports: ports.clone(),
+            hosts: ips.iter().map(|host| Address::v4([10, 0, 0, *host]).into()).collect(),
+            ports: ports.iter().map(|port: &u16| Ports::from(*port)).collect(),
             ..Selection::default()
         };
         let expected: Vec<_> = by_time(&given)
@@ -169,7 +171,7 @@ async fn export_selects_a_window_and_hosts() {
         assert_eq!(plain(&packets(&read(&file))), expected);
         assert_eq!(report.packets, expected.len() as u64);
     }
-    let nobody = Selection { ips: vec![Address::v4([9; 4])], ..Selection::default() };
+    let nobody = Selection { hosts: vec![Address::v4([9; 4]).into()], ..Selection::default() };
     let (file, report) = run(&view, &of(nobody, Order::Time)).await;
     assert_eq!((report.packets, report.segments), (0, 0));
     assert!(read(&file).is_empty(), "a file without packets is still one");
@@ -437,7 +439,8 @@ async fn plan_of_a_cold_export_equals_its_requests() {
     let recording = Recording { segment_bytes: 6 << 20, ..Recording::of(4) };
     record(&store, recording, large::one_large_flow(12_000)).await;
     let range = TimeRange { start: Time(1_000_000), end: Time(5_000_000) };
-    let narrow = Selection { range, ips: vec![Address::v4([10, 0, 0, 7])], ..Selection::default() };
+    let narrow =
+        Selection { range, hosts: vec![Address::v4([10, 0, 0, 7]).into()], ..Selection::default() };
     for selection in [Selection::default(), narrow] {
         for memory in [LEAST_MEMORY, MEMORY] {
             let what = Export { memory, ..of(selection.clone(), Order::Time) };

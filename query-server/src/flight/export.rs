@@ -5,15 +5,16 @@
 //!
 //! ```json
 //! {"export": {"from": "2026-11-21T14:00:00Z", "to": "-5m",
-//!             "ips": ["10.0.0.7"], "ports": [443], "protocols": ["tls"],
-//!             "order": "time"}}
+//!             "hosts": ["10.0.0.0/8"], "ports": [443, "8000-8999"], "protocols": ["tls"],
+//!             "namespaces": ["shop"], "order": "time"}}
 //! ```
 //!
 //! Every field is optional; a field that is present must have a value, so that a program with an empty variable
 //! does not get everything. `from` and `to` are nanoseconds since 1970 or what [`Time::parse`] reads; without
 //! both, all packets are selected, also those without a time. A packet is selected if its flow has every one of
-//! `ips` and every one of `ports` at one of its ends, and its protocol is among `protocols`. `order` is `time`
-//! (the default) or `recorded`.
+//! `hosts` (addresses or networks) and every one of `ports` (numbers or ranges) at one of its ends, and its protocol is
+//! among `protocols`. `namespaces`, `pods`, `services`, `workloads`, `nodes` and `names` are as in [`Selection`]. `ips`
+//! is another name of `hosts`. `order` is `time` (the default) or `recorded`.
 //!
 //! `GetFlightInfo` answers with one endpoint, whose ticket is the same JSON with `from` and `to` as nanoseconds.
 //! `DoGet` streams record batches with the one column `pcapng` ([`DataType::Binary`], at most [`MAX_CHUNK`]
@@ -24,7 +25,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use capstan_model::{Address, Failure, FailureKind, Protocol, Time, TimeRange};
+use capstan_model::{Failure, FailureKind, Ports, Time, TimeRange};
 use datafusion::arrow::array::{BinaryArray, RecordBatch};
 use datafusion::arrow::buffer::{Buffer, OffsetBuffer};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -33,6 +34,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::wire;
+use crate::select::{By, Order, Selection};
 
 /// Most bytes of the file in a row.
 pub const MAX_CHUNK: usize = 1 << 20;
@@ -41,41 +43,12 @@ pub const MAX_CHUNK: usize = 1 << 20;
 const MAX_NAMED: usize = 10_000;
 
 /// Which packets to export, and in which order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExportRequest {
-    /// The time range; [`TimeRange::ALL`] includes packets without a time.
-    pub range: TimeRange,
-    /// One end of the flow has this address, for each of them.
-    pub ips: Vec<Address>,
-    /// One end of the flow has this port, for each of them.
-    pub ports: Vec<u16>,
-    /// The flow's protocol is one of these; any if empty.
-    pub protocols: Vec<Protocol>,
+    /// Which packets.
+    pub selection: Selection,
     /// In which order packets come.
     pub order: Order,
-}
-
-/// The order of packets in an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// By time, then recorder, generation and ordinal.
-    #[default]
-    Time,
-    /// As each recorder captured them.
-    Recorded,
-}
-
-impl Default for ExportRequest {
-    fn default() -> Self {
-        ExportRequest {
-            range: TimeRange::ALL,
-            ips: Vec::new(),
-            ports: Vec::new(),
-            protocols: Vec::new(),
-            order: Order::default(),
-        }
-    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,11 +67,33 @@ struct Fields {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     ips: Option<Vec<String>>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    ports: Option<Vec<u16>>,
+    hosts: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    ports: Option<Vec<Port>>,
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     protocols: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pods: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    services: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    workloads: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    nodes: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    names: Option<Vec<String>>,
     #[serde(default)]
     order: Order,
+}
+
+/// A port is a number, a range of ports a text.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a port is a number from 0 to 65535, or a range such as '8000-8999'")]
+enum Port {
+    Number(i64),
+    Text(String),
 }
 
 /// Refuses null in a field that is present.
@@ -160,21 +155,28 @@ impl ExportRequest {
             moment.as_ref().map_or(Ok(open), |moment| moment.time(now))
         };
         let (from, to) = (bound(&export.from, Time::MIN)?, bound(&export.to, Time::MAX)?);
-        let address = |text: &String| {
-            text.parse::<Address>().map_err(|_| {
-                Failure::new(FailureKind::Usage, format!("'{text}' is not an IP address"))
-            })
-        };
-        Ok(ExportRequest {
-            range: TimeRange::new(from, to).map_err(usage)?,
-            ips: listed("ips", export.ips)?.iter().map(address).collect::<Result<_, _>>()?,
-            ports: listed("ports", export.ports)?,
-            protocols: listed("protocols", export.protocols)?
-                .iter()
-                .map(|name| name.parse::<Protocol>().map_err(usage))
-                .collect::<Result<_, _>>()?,
-            order: export.order,
-        })
+        let range = TimeRange::new(from, to).map_err(usage)?;
+        let mut selection = Selection::of_range(range);
+        let ports = listed("ports", export.ports)?.into_iter().map(|port| match port {
+            Port::Number(port) => port.to_string(),
+            Port::Text(text) => text,
+        });
+        for (name, by, values) in [
+            ("ips", By::Host, export.ips),
+            ("hosts", By::Host, export.hosts),
+            ("protocols", By::Protocol, export.protocols),
+            ("namespaces", By::Namespace, export.namespaces),
+            ("pods", By::Pod, export.pods),
+            ("services", By::Service, export.services),
+            ("workloads", By::Workload, export.workloads),
+            ("nodes", By::Node, export.nodes),
+            ("names", By::Name, export.names),
+        ] {
+            listed(name, values)?.iter().try_for_each(|text| selection.add(by, text))?;
+        }
+        ports.into_iter().try_for_each(|text| selection.add(By::Port, &text))?;
+        selection.check()?;
+        Ok(ExportRequest { selection, order: export.order })
     }
 
     /// The JSON of this command, with times as nanoseconds.
@@ -184,15 +186,28 @@ impl ExportRequest {
     /// None that is known; writing JSON can fail in principle.
     pub fn to_json(&self) -> Result<Bytes, Failure> {
         let bound = |time: Time, open: Time| (time != open).then_some(Moment::Nanoseconds(time.0));
-        fn texts<T: ToString>(values: &[T]) -> Option<Vec<String>> {
-            (!values.is_empty()).then(|| values.iter().map(T::to_string).collect())
-        }
+        let Selection { range, hosts, ports, .. } = &self.selection;
+        let texts = |by: By| Some(self.selection.values(by)).filter(|texts| !texts.is_empty());
+        // Servers of earlier versions know addresses as `ips`.
+        let is_plain = hosts.iter().all(|network| network.address().is_some());
+        let (ips, hosts) = if is_plain { (texts(By::Host), None) } else { (None, texts(By::Host)) };
+        let port = |ports: &Ports| match ports.one() {
+            Some(port) => Port::Number(port.into()),
+            None => Port::Text(ports.to_string()),
+        };
         let export = Fields {
-            from: bound(self.range.start, Time::MIN),
-            to: bound(self.range.end, Time::MAX),
-            ips: texts(&self.ips),
-            ports: (!self.ports.is_empty()).then(|| self.ports.clone()),
-            protocols: texts(&self.protocols),
+            from: bound(range.start, Time::MIN),
+            to: bound(range.end, Time::MAX),
+            ips,
+            hosts,
+            ports: (!ports.is_empty()).then(|| ports.iter().map(port).collect()),
+            protocols: texts(By::Protocol),
+            namespaces: texts(By::Namespace),
+            pods: texts(By::Pod),
+            services: texts(By::Service),
+            workloads: texts(By::Workload),
+            nodes: texts(By::Node),
+            names: texts(By::Name),
             order: self.order,
         };
         let json = serde_json::to_vec(&Command { export }).map_err(|error| {
@@ -248,8 +263,10 @@ fn row(chunk: Bytes) -> Result<RecordBatch, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use capstan_model::Protocol;
     use proptest::prelude::*;
+
+    use super::*;
 
     const NOW: Time = Time(1_700_000_000_000_000_000);
 
@@ -265,18 +282,38 @@ mod tests {
         )
         .expect("a command");
         let start = Time(NOW.0 - 900_000_000_000);
-        assert_eq!(request.range, TimeRange { start, end: NOW });
-        assert_eq!(request.protocols, [Protocol::Tls, Protocol::Http2]);
+        assert_eq!(request.selection.range, TimeRange { start, end: NOW });
+        assert_eq!(request.selection.protocols, [Protocol::Tls, Protocol::Http2]);
         assert_eq!(request.order, Order::Recorded);
         let json = request.to_json().expect("JSON");
         assert_eq!(ExportRequest::from_json(&json, Time(0)).expect("ours"), request);
     }
 
     #[test]
+    fn networks_ranges_and_identities_are_read_and_written() {
+        let json = r#"{"export": {"hosts": ["10.0.0.0/8"], "ips": ["::1"], "ports": [443, "8000-8999"],
+            "namespaces": ["shop"], "pods": ["shop/web-*"], "services": ["shop/web"],
+            "workloads": ["shop/deployment/web"], "nodes": ["node-1"], "names": ["*.example"]}}"#;
+        let request = read(json).expect("a command");
+        assert_eq!(
+            request.selection.words(),
+            "ip ::1 and 10.0.0.0/8, port 443 and 8000-8999, namespace shop, pod shop/web-*, service shop/web, \
+             workload shop/deployment/web, node node-1, name *.example"
+        );
+        let json = request.to_json().expect("JSON");
+        assert_eq!(ExportRequest::from_json(&json, NOW).expect("ours"), request);
+        // What earlier versions know is written as they know it.
+        let plain =
+            read(r#"{"export": {"hosts": ["10.0.0.7"], "ports": ["443"]}}"#).expect("a command");
+        let json = plain.to_json().expect("JSON");
+        assert_eq!(json, r#"{"export":{"ips":["10.0.0.7"],"ports":[443],"order":"time"}}"#);
+    }
+
+    #[test]
     fn empty_selection_selects_everything() {
         let request = read(r#" {"export": {}}"#).expect("a command");
         assert_eq!(request, ExportRequest::default());
-        assert!(request.range.is_all());
+        assert!(request.selection.range.is_all());
         let json = request.to_json().expect("JSON");
         assert!(ExportRequest::is_json(&json));
         assert_eq!(ExportRequest::from_json(&json, NOW).expect("ours"), request);
@@ -298,6 +335,12 @@ mod tests {
             (r#"{"export": {"ports": []}}"#, "'ports' has no value"),
             (r#"{"export": {"protocols": []}}"#, "'protocols' has no value"),
             (r#"{"export": {"ips": [""]}}"#, "'' is not an IP address"),
+            (r#"{"export": {"hosts": []}}"#, "'hosts' has no value"),
+            (r#"{"export": {"hosts": ["10.0.0.1/8"]}}"#, "write the network"),
+            (r#"{"export": {"ports": ["9-8"]}}"#, "lower port"),
+            (r#"{"export": {"pods": ["web"]}}"#, "namespace/name"),
+            (r#"{"export": {"pods": [""]}}"#, "'pod' has no value"),
+            (r#"{"export": {"names": ["a*b"]}}"#, "one end only"),
             (r#"{"export": {"ips": null}}"#, "null"),
             (r#"{"export": {"from": null}}"#, "nanoseconds"),
             (r#"{"export": {"from": ""}}"#, "''"),

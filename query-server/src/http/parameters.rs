@@ -80,17 +80,6 @@ impl Parameters {
         self.values.iter().filter(move |(of, _)| *of == name).map(|(_, value)| value.as_str())
     }
 
-    /// The values of a parameter, parsed by `read`; `what` names the expected kind.
-    pub(super) fn read_all<T, E>(
-        &self,
-        name: &str,
-        read: impl Fn(&str) -> Result<T, E>,
-        wrong: impl Fn(&str, E) -> String,
-    ) -> Result<Vec<T>, Failure> {
-        let value = |text: &str| read(text).map_err(|error| usage(wrong(text, error)));
-        self.all(name).map(value).collect()
-    }
-
     /// The range of `from` and `to`; distances such as `-5m` count from `now`.
     pub(super) fn range(&self, now: Time) -> Result<TimeRange, Failure> {
         let time = |name, open| match self.one(name) {

@@ -1,29 +1,23 @@
 //! Which packets an export is asked for, and what the file is called.
 
-use capstan_model::{Address, Failure, Protocol, Time};
+use capstan_model::{Failure, Time};
 
-use super::parameters::{Known, Parameters, usage};
-use crate::export::Order;
-use crate::select::Selection;
+use super::parameters::{Known, Parameters, WINDOW, usage};
+use crate::select::{By, Order, Selection};
 
 /// What an export takes.
-const KNOWN: [Known; 8] = [
-    Known::One("from"),
-    Known::One("to"),
-    Known::Several("ip"),
-    Known::Several("port"),
-    Known::Several("protocol"),
-    Known::Several("namespace"),
-    Known::Several("pod"),
-    Known::One("order"),
-];
+fn known() -> Vec<Known> {
+    let named = By::ALL.map(|by| Known::Several(by.name()));
+    let window = WINDOW.into_iter().chain([Known::Several("ip")]);
+    window.chain(named).chain([Known::One("order")]).collect()
+}
 
 /// Reads a query string; distances such as `-5m` count from `now`.
 ///
 /// # Errors
 /// Of kind `Usage`, with what is wrong.
 pub(super) fn parse(query: &str, now: Time) -> Result<(Selection, Order), Failure> {
-    let parameters = Parameters::read(query, &KNOWN)?;
+    let parameters = Parameters::read(query, &known())?;
     let order = match parameters.one("order") {
         None => Order::default(),
         Some("time") => Order::Time,
@@ -32,18 +26,11 @@ pub(super) fn parse(query: &str, now: Time) -> Result<(Selection, Order), Failur
             return Err(usage(format!("order '{other}' is not 'time' or 'recorded'")));
         }
     };
-    let selection = Selection {
-        range: parameters.range(now)?,
-        ips: parameters.read_all("ip", str::parse::<Address>, |ip, _| {
-            format!("'{ip}' is not an IP address")
-        })?,
-        ports: parameters
-            .read_all("port", str::parse::<u16>, |port, _| format!("'{port}' is not a port"))?,
-        protocols: parameters
-            .read_all("protocol", str::parse::<Protocol>, |_, error| error.to_string())?,
-        namespaces: parameters.all("namespace").map(str::to_owned).collect(),
-        pods: parameters.all("pod").map(str::to_owned).collect(),
-    };
+    let mut selection = Selection::of_range(parameters.range(now)?);
+    // `ip` is another name of `host`.
+    for (name, by) in By::ALL.map(|by| (by.name(), by)).into_iter().chain([("ip", By::Host)]) {
+        parameters.all(name).try_for_each(|text| selection.add(by, text))?;
+    }
     selection.check()?;
     Ok((selection, order))
 }
@@ -64,7 +51,7 @@ pub(super) fn file_name(selection: &Selection) -> String {
 
 #[cfg(test)]
 mod tests {
-    use capstan_model::{FailureKind, TimeRange};
+    use capstan_model::{FailureKind, Ports, Protocol, TimeRange};
     use proptest::prelude::*;
 
     use super::*;
@@ -78,11 +65,26 @@ mod tests {
         let (selection, order) = parse(query, NOW).unwrap();
         assert_eq!(selection.range.start, NOW);
         assert_eq!(selection.range.end, Time(NOW.0 + 3_600_000_000_000));
-        assert_eq!((selection.ips.len(), &selection.ports[..]), (2, &[80, 443][..]));
+        assert_eq!(
+            (selection.hosts.len(), &selection.ports[..]),
+            (2, &[80, 443].map(Ports::from)[..])
+        );
         assert_eq!(selection.protocols, [Protocol::Tls, Protocol::Http]);
         assert_eq!(selection.pods, ["shop/web"]);
         assert_eq!(order, Order::Recorded);
         assert_eq!(file_name(&selection), "capstan-20231114T221320Z-20231114T231320Z.pcapng");
+    }
+
+    #[test]
+    fn networks_ranges_and_identities_are_read() {
+        let query = "host=10.0.0.0/8&ip=10.0.0.7&port=8000-8999&namespace=shop&service=shop/web\
+                     &workload=shop/deployment/web&node=node-1&name=*.example";
+        let (selection, _) = parse(query, NOW).unwrap();
+        assert_eq!(
+            selection.words(),
+            "ip 10.0.0.0/8 and 10.0.0.7, port 8000-8999, namespace shop, service shop/web, \
+             workload shop/deployment/web, node node-1, name *.example"
+        );
     }
 
     #[test]
@@ -113,6 +115,11 @@ mod tests {
             ("from=teatime", "from"),
             ("to=teatime", "to"),
             ("pod=web", "namespace/name"),
+            ("host=", "'host' has no value"),
+            ("namespace=", "'namespace' has no value"),
+            ("host=10.0.0.1/8", "write the network"),
+            ("port=90-80", "lower port"),
+            ("name=a*b", "one end only"),
         ] {
             let failure = parse(query, NOW).unwrap_err();
             assert_eq!(failure.kind(), FailureKind::Usage);

@@ -9,9 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::export::Order;
 use crate::questions::Limits;
-use crate::select::Selection;
+use crate::select::{Order, Selection};
 use crate::sessions::Options;
 use crate::view::StoreView;
 use crate::view::testing::*;

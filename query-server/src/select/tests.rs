@@ -2,7 +2,7 @@
 
 use capstan_index::Field;
 use capstan_index::filter::Certainty;
-use capstan_model::{Time, TimeRange};
+use capstan_model::{Address, Time, TimeRange};
 use capstan_storage_engine::segment::flows::FlowRow;
 use proptest::prelude::*;
 
@@ -20,13 +20,13 @@ fn is_true(filter: &FlowFilter, row: &FlowRow) -> bool {
         FlowFilter::And(filters) => filters.iter().all(|filter| is_true(filter, row)),
         FlowFilter::Or(filters) => filters.iter().any(|filter| is_true(filter, row)),
         FlowFilter::Not(filter) => !is_true(filter, row),
-        FlowFilter::Term(Term { field, value }) => match field {
-            Field::Ip => [key.source, key.destination].iter().any(|ip| ip.0[..] == value[..]),
+        FlowFilter::Term(Term { field, values }) => match field {
+            Field::Ip => [key.source, key.destination].iter().any(|ip| values.contains(&ip.0)),
             Field::Port => [key.source_port, key.destination_port]
                 .iter()
-                .any(|port| port.to_be_bytes()[..] == value[..]),
-            Field::Protocol => value[..] == [row.part.protocol as u8],
-            Field::IpProtocol => value[..] == [key.ip_protocol],
+                .any(|port| values.contains(&port.to_be_bytes())),
+            Field::Protocol => values.contains(&[row.part.protocol as u8]),
+            Field::IpProtocol => values.contains(&[key.ip_protocol]),
             _ => false,
         },
     }
@@ -40,6 +40,12 @@ fn filters() -> impl Strategy<Value = FlowFilter> {
             .prop_map(|protocol| Term::protocol(protocol).into()),
         Just(FlowFilter::Term(Term::ip_protocol(17))),
         Just(FlowFilter::Term(Term::vlan(3))),
+        (0_u8..20, 104_u8..=128)
+            .prop_map(|(number, bits)| FlowFilter::network(Network::of(host(number), bits))),
+        (40_000_u16..40_010, 0_u16..5).prop_map(|(low, more)| FlowFilter::ports(low..=low + more)),
+        proptest::collection::vec(0_u8..20, 0..4).prop_map(|numbers| {
+            Term::one_of(Field::Protocol, numbers.into_iter().map(|number| vec![number])).into()
+        }),
     ];
     leaf.prop_recursive(4, 16, 3, |inner| {
         prop_oneof![
@@ -93,8 +99,8 @@ async fn all_addresses_and_ports_and_any_protocol_must_match() {
     let count =
         |selection: Selection| selection.filter().evaluate(open.segment()).unwrap().flows.len();
     let of = |ips: &[u8], ports: &[u16], protocols: &[Protocol]| Selection {
-        ips: ips.iter().map(|number| host(*number)).collect(),
-        ports: ports.to_vec(),
+        hosts: ips.iter().map(|number| host(*number).into()).collect(),
+        ports: ports.iter().map(|port| Ports::from(*port)).collect(),
         protocols: protocols.to_vec(),
         ..Selection::default()
     };
@@ -161,6 +167,8 @@ fn impossible_selections_are_refused_or_remarked() {
         (of(&[], &["web"]), "namespace/name"),
         (of(&[], &["/web"]), "namespace/name"),
         (of(&[], &["shop/"]), "namespace/name"),
+        (of(&["*a*"], &[]), "one end only"),
+        (of(&[], &["a*b/c"]), "one end only"),
     ] {
         let failure = selection.check().unwrap_err();
         assert_eq!(failure.kind(), capstan_model::FailureKind::Usage);
@@ -169,12 +177,13 @@ fn impossible_selections_are_refused_or_remarked() {
     for selection in [
         of(&[], &[]),
         of(&["a", "b", "a"], &["a/x", "b/y", "a/x"]),
-        Selection { ports: vec![1, 2, 3], ..Selection::default() },
+        of(&["a", "b", "*c"], &["a/x*", "*-0", "sh*"]),
+        Selection { ports: [1, 2, 3].map(Ports::from).into(), ..Selection::default() },
     ] {
         assert!(selection.check().is_ok(), "{selection:?}");
     }
     let ips = |texts: &[&str]| Selection {
-        ips: texts.iter().map(|text| text.parse().unwrap()).collect(),
+        hosts: texts.iter().map(|text| text.parse().unwrap()).collect(),
         ..Selection::default()
     };
     assert!(ips(&["10.0.0.1", "10.0.0.2", "10.0.0.1"]).remarks().is_empty());

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::flight::client::{Answer, Client};
-use crate::flight::export::Order;
 use crate::flight::local::Local;
+use crate::select::Order;
 use crate::view::testing::{self, Recording, record, traffic};
 
 fn options(freshness: Duration) -> Options {

@@ -40,7 +40,8 @@ impl FlowRequest {
         let segment = source.open().segment();
         let ordinals = match self.flows.is_all() {
             true => segment.all_flows(),
-            false => self.flows.evaluate(segment)?.flows,
+            // Where a term does not decide, the engine does.
+            false => self.flows.bounds(segment)?.possible,
         };
         let window = self.window.filter(|window| !window.covers(source.open().entry()));
         let mut stored: Vec<&'static str> =

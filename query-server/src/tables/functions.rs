@@ -1,7 +1,7 @@
 //! Functions over the tables.
 //!
 //! `host('…')` and `port(…)` are predicates over both ends at once, inner and outer, which only the term index
-//! can decide. They are markers: a scan that accepts them turns them into terms (`super::predicate`). One that
+//! can decide: an address or a network, a port or a range of ports. They are markers: a scan that accepts them turns them into terms (`super::predicate`). One that
 //! is evaluated as a function was not accepted by any scan, and fails with that message.
 //!
 //! `octet_length(…)` is the query engine's own, extended to captured bytes. `guarded` limits functions that make
@@ -21,7 +21,7 @@ mod window;
 use std::sync::Arc;
 
 use capstan_index::filter::FlowFilter;
-use capstan_model::{Address, Failure, FailureKind};
+use capstan_model::{Address, Failure, FailureKind, Network};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::length::length;
 use datafusion::arrow::datatypes::DataType;
@@ -30,7 +30,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    TypeSignature, Volatility,
 };
 use datafusion::scalar::ScalarValue;
 
@@ -83,8 +83,9 @@ pub(super) fn all() -> [Arc<ScalarUDF>; 3] {
     // Immutable, because other functions are not pushed down to a scan. Constant folding tries to compute them,
     // fails, and leaves them.
     let host = Marker { name: HOST, signature: Signature::string(1, Volatility::Immutable) };
-    let number = Signature::exact(vec![DataType::Int64], Volatility::Immutable);
-    let port = Marker { name: PORT, signature: number };
+    let numbers = [1, 2].map(|count| TypeSignature::Exact(vec![DataType::Int64; count]));
+    let numbers = Signature::one_of(numbers.into(), Volatility::Immutable);
+    let port = Marker { name: PORT, signature: numbers };
     let length = OctetLength { signature: Signature::any(1, Volatility::Immutable) };
     [ScalarUDF::from(host), ScalarUDF::from(port), ScalarUDF::from(length)].map(Arc::new)
 }
@@ -164,37 +165,46 @@ pub(super) fn usage(words: impl Into<String>) -> DataFusionError {
 /// Its argument is not a literal, or not a valid one.
 pub(super) fn marked(call: &ScalarFunction) -> Result<Option<FlowFilter>> {
     let name = call.func.name();
-    let argument = call.args.first();
     if !call.func.inner().is::<Marker>() {
         return Ok(None);
     }
-    let Some(Expr::Literal(value, _)) = argument else {
-        return Err(usage(format!("{name}(…) takes one value, not an expression")));
+    let literal = |argument: &Expr| match argument {
+        Expr::Literal(value, _) => Ok(value.clone()),
+        _ => Err(usage(format!("{name}(…) takes values, not expressions"))),
     };
-    match name {
-        HOST => host(value).map(Some),
-        _ => port(value).map(Some),
+    let values = call.args.iter().map(literal).collect::<Result<Vec<ScalarValue>>>()?;
+    match (name, values.as_slice()) {
+        (HOST, [value]) => host(value).map(Some),
+        (PORT, [value]) => port(value).map(|port| Some(FlowFilter::port(port))),
+        (PORT, [low, high]) => match (port(low)?, port(high)?) {
+            (low, high) if low > high => {
+                Err(usage(format!("port({low}, {high}): the lower port comes first")))
+            }
+            (low, high) => Ok(Some(FlowFilter::ports(low..=high))),
+        },
+        _ => Err(usage(format!("{name}(…) takes another number of values"))),
     }
 }
 
 fn host(value: &ScalarValue) -> Result<FlowFilter> {
     let Some(text) = value.try_as_str().flatten() else {
-        return Err(usage("host(…) takes an IP address as text, such as host('10.0.0.1')"));
+        return Err(usage(
+            "host(…) takes an IP address or a network as text, such as host('10.0.0.1') or host('10.0.0.0/8')",
+        ));
     };
-    match text.parse::<Address>() {
+    match text.parse::<Network>() {
         // Packets without addresses have this one, so it is not in the index.
-        Ok(Address::NONE) => {
+        Ok(network) if network.address() == Some(Address::NONE) => {
             Err(usage("host('::') is not supported: '::' is not the address of a host"))
         }
-        Ok(address) => Ok(FlowFilter::host(address)),
-        Err(_) => Err(usage(format!("host(…): '{text}' is not an IP address"))),
+        Ok(network) => Ok(FlowFilter::network(network)),
+        Err(error) => Err(usage(format!("host(…): {error}"))),
     }
 }
 
-fn port(value: &ScalarValue) -> Result<FlowFilter> {
+fn port(value: &ScalarValue) -> Result<u16> {
     match value {
         ScalarValue::Int64(Some(number)) => u16::try_from(*number)
-            .map(FlowFilter::port)
             .map_err(|_| usage(format!("port(…): {number} is not a port, 0 to 65535"))),
         _ => Err(usage("port(…) takes a number, 0 to 65535")),
     }

@@ -138,7 +138,7 @@ impl Selected {
         let window = cut(request.window, open.entry());
         let everything = request.flows.is_all();
         let ordinals =
-            if everything { segment.all_flows() } else { request.flows.evaluate(segment)?.flows };
+            if everything { segment.all_flows() } else { request.flows.bounds(segment)?.possible };
         let depth = match ordinals.is_empty() {
             true => Depth::Nothing,
             false => request.depth(window.as_ref()),

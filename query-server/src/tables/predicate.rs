@@ -4,12 +4,17 @@
 //! A condition that the scan decides completely is `Exact`. Another one may narrow the scan to a superset of its
 //! rows (`Inexact`); the engine then filters the rows again.
 
+use std::collections::BTreeMap;
+
+use capstan_index::Field;
 use capstan_index::filter::{FlowFilter, Term};
 use capstan_model::{Address, Protocol};
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, InList, TryCast};
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, Like, Operator, TableProviderFilterPushDown,
+};
 use datafusion::scalar::ScalarValue;
 
 use super::functions;
@@ -42,6 +47,10 @@ pub(super) fn support(condition: &Expr, table: Table) -> Result<TableProviderFil
         // A flow part that touches the window need not meet the condition.
         return Ok(if table == Table::Packets { Exact } else { Inexact });
     }
+    if port_bound(condition).is_some() {
+        // Another condition may be the other end of a range.
+        return Ok(Inexact);
+    }
     let terms = terms(condition)?;
     Ok(match terms {
         Terms { exact: true, .. } => Exact,
@@ -56,10 +65,12 @@ pub(super) fn push<'a>(
     table: Table,
 ) -> Result<Pushed> {
     let mut all: Option<Window> = None;
-    let mut flows = Vec::new();
+    let (mut flows, mut ports) = (Vec::new(), Vec::new());
     for condition in conditions {
         if let Some(window) = window(condition, table) {
             all = Some(all.map_or(window, |before| before.intersect(window)));
+        } else if port_bound(condition).is_some() {
+            ports.push(condition);
         } else {
             let found = terms(condition)?.flows;
             if !found.is_all() {
@@ -67,6 +78,7 @@ pub(super) fn push<'a>(
             }
         }
     }
+    flows.extend(port_ranges(ports));
     let flows = match flows.len() {
         1 => flows.remove(0),
         _ => FlowFilter::And(flows),
@@ -187,7 +199,13 @@ impl Terms {
 fn terms(condition: &Expr) -> Result<Terms> {
     Ok(match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            terms(left)?.and(terms(right)?)
+            let together = port_ranges([&**left, &**right]);
+            let part = |side: &Expr| match port_bound(side) {
+                Some(_) => Ok(Terms::unknown()),
+                None => terms(side),
+            };
+            let both = part(left)?.and(part(right)?);
+            together.into_iter().fold(both, |both, flows| both.and(Terms::narrowing(flows)))
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
             terms(left)?.or(terms(right)?)
@@ -213,9 +231,22 @@ fn terms(condition: &Expr) -> Result<Terms> {
             match (compared, op) {
                 (Some(equal), Operator::Eq) => equal,
                 (Some(equal), Operator::NotEq) => equal.negate(),
-                _ => Terms::unknown(),
+                _ => lone_port_bound(condition),
             }
         }
+        Expr::Between(_) => lone_port_bound(condition),
+        Expr::Like(Like {
+            negated: false,
+            expr,
+            pattern,
+            escape_char: None,
+            case_insensitive: false,
+        }) => match (column(expr), &**pattern) {
+            (Some(name), Expr::Literal(value, _)) => {
+                value.try_as_str().flatten().map_or_else(Terms::unknown, |text| like(name, text))
+            }
+            _ => Terms::unknown(),
+        },
         Expr::InList(InList { expr, list, negated }) => {
             let Some(name) = column(expr) else { return Ok(Terms::unknown()) };
             let one = |item: &Expr| match item {
@@ -227,6 +258,10 @@ fn terms(condition: &Expr) -> Result<Terms> {
         }
         _ => Terms::unknown(),
     })
+}
+
+fn lone_port_bound(condition: &Expr) -> Terms {
+    port_ranges([condition]).pop().map_or_else(Terms::unknown, Terms::narrowing)
 }
 
 /// The name of a column. A value was brought to the column's type before.
@@ -252,11 +287,7 @@ fn any(parts: impl Iterator<Item = Terms>) -> Terms {
 /// `column = value`.
 fn equal(column: &str, value: &ScalarValue) -> Terms {
     let text = value.try_as_str().flatten();
-    let number = match value {
-        ScalarValue::Int32(Some(number)) => Some(i64::from(*number)),
-        ScalarValue::Int64(Some(number)) => Some(*number),
-        _ => None,
-    };
+    let number = number(value);
     match (column, text, number) {
         ("source_ip" | "destination_ip", Some(text), _) => address(text, Term::ip),
         ("outer_source_ip" | "outer_destination_ip", Some(text), _) => {
@@ -279,10 +310,101 @@ fn equal(column: &str, value: &ScalarValue) -> Terms {
                 None => Terms::unknown(),
             }
         }
-        ("source_namespace" | "destination_namespace", Some(text), _) => {
-            Terms::narrowing(Term::namespace(text).into())
+        ("flow_id", Some(text), _) => {
+            // No flow has an id that is written differently.
+            let flow = text.parse().map(|id| Term::flow(id).into());
+            Terms::narrowing(flow.unwrap_or_else(|_| FlowFilter::nothing()))
+        }
+        (name, Some(text), _) => match text_field(name) {
+            Some(field) => Terms::narrowing(Term::new(field, text).into()),
+            None => Terms::unknown(),
+        },
+        _ => Terms::unknown(),
+    }
+}
+
+/// The field with the texts of a column.
+fn text_field(column: &str) -> Option<Field> {
+    Some(match column {
+        "source_namespace" | "destination_namespace" => Field::Namespace,
+        "source_pod" | "destination_pod" => Field::Pod,
+        "sni" => Field::Sni,
+        "alpn" => Field::Alpn,
+        _ => return None,
+    })
+}
+
+/// A comparison of a column of ports with a number, as the column and the values that meet it.
+fn port_bound(condition: &Expr) -> Option<(&str, i64, i64)> {
+    if let Expr::Between(Between { expr, negated: false, low, high }) = condition {
+        let (column, low, high) = (column(expr)?, literal_number(low)?, literal_number(high)?);
+        return is_port(column).then_some((column, low, high));
+    }
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else { return None };
+    let (column, op, number) = match literal_number(right) {
+        Some(number) => (column(left)?, *op, number),
+        None => (column(right)?, op.swap()?, literal_number(left)?),
+    };
+    let (low, high) = match op {
+        Operator::Lt => (i64::MIN, number.saturating_sub(1)),
+        Operator::LtEq => (i64::MIN, number),
+        Operator::Gt => (number.saturating_add(1), i64::MAX),
+        Operator::GtEq => (number, i64::MAX),
+        _ => return None,
+    };
+    is_port(column).then_some((column, low, high))
+}
+
+fn is_port(column: &str) -> bool {
+    matches!(column, "source_port" | "destination_port")
+}
+
+/// The flows with ports in the ranges that comparisons make together: `port >= 1 AND port <= 9`.
+fn port_ranges<'a>(conditions: impl IntoIterator<Item = &'a Expr>) -> Vec<FlowFilter> {
+    let mut ranges: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for (column, low, high) in conditions.into_iter().filter_map(port_bound) {
+        let range = ranges.entry(column).or_insert((i64::MIN, i64::MAX));
+        *range = (range.0.max(low), range.1.min(high));
+    }
+    let flows = |(low, high): (i64, i64)| {
+        let high = high.min(u16::MAX.into());
+        match (u16::try_from(low), u16::try_from(high)) {
+            (Ok(low), Ok(high)) if low <= high => FlowFilter::ports(low..=high),
+            _ => FlowFilter::nothing(),
+        }
+    };
+    // 0 is what flows without ports have, too.
+    ranges.into_values().filter(|(low, _)| *low >= 1).map(flows).collect()
+}
+
+/// `column LIKE pattern`: what is before the first wildcard, or behind the only one.
+fn like(column: &str, pattern: &str) -> Terms {
+    let Some(field) = text_field(column) else { return Terms::unknown() };
+    let wildcard = |byte: char| matches!(byte, '%' | '_' | '\\');
+    let prefix = pattern.split(wildcard).next().unwrap_or_default();
+    if !prefix.is_empty() {
+        return Terms::narrowing(Term::prefix(field, prefix).into());
+    }
+    match pattern.strip_prefix('%') {
+        Some(suffix) if !suffix.is_empty() && !suffix.contains(wildcard) => {
+            Terms::narrowing(Term::suffix(field, suffix).into())
         }
         _ => Terms::unknown(),
+    }
+}
+
+fn literal_number(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(value, _) => number(value),
+        _ => None,
+    }
+}
+
+fn number(value: &ScalarValue) -> Option<i64> {
+    match value {
+        ScalarValue::Int32(Some(number)) => Some(i64::from(*number)),
+        ScalarValue::Int64(Some(number)) => Some(*number),
+        _ => None,
     }
 }
 

@@ -30,7 +30,6 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt, stream};
 
 use self::partition::{Partition, cost};
-use super::display::FlowsInWords;
 use super::external;
 use super::flow_parts::FlowRequest;
 use super::packets::PacketRequest;
@@ -266,7 +265,7 @@ impl DisplayAs for ScanExec {
             write!(f, "{separator}window={window}")?;
         }
         if !self.request.flows().is_all() {
-            write!(f, "{separator}flows={}", FlowsInWords(self.request.flows()))?;
+            write!(f, "{separator}flows={}", self.request.flows())?;
         }
         if let Some(limit) = self.limit {
             write!(f, "{separator}limit={limit}")?;

@@ -114,9 +114,8 @@ mod tests {
 
     use super::*;
     use crate::export::{self, Export};
-    use crate::flight::export::Order;
     use crate::flight::session_config;
-    use crate::select::Selection;
+    use crate::select::{Order, Selection};
     use crate::view::testing::{self, Recording, record, traffic};
 
     async fn view() -> Arc<StoreView> {

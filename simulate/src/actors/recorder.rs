@@ -149,6 +149,8 @@ pub(super) fn segment(name: String, times: Option<(Time, Time)>, hours: Vec<Hour
         protocols: [].into(),
         secrets: false,
         address_filter: None,
+        term_filters: Default::default(),
+        flow_ids: None,
         owner: None,
     }
 }

@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::entry::WriterInfo;
 use super::fact::Fact;
 use super::fact::Holds;
-use super::facts::Facts;
-use super::filter::AddressFilter;
+use super::facts::{Attributed, Facts};
 use super::invariants::{Broken, check};
 use super::part::{Part, PartContent};
 use super::slot::TimeSlot;
+use crate::term_filters::{Known, TermFilter, TermFilters};
 
 /// The newest format of manifests and parts that this version reads. It is written for facts that a reader of the
 /// previous format would miss.
@@ -61,10 +61,13 @@ pub struct Manifest {
     /// The addresses in those of its parts that hold [only segments](Holds::Segments); none = any, or the next field
     /// has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address_filter: Option<AddressFilter>,
+    pub address_filter: Option<TermFilter>,
     /// The same filter, if it is larger than earlier versions can read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub large_address_filter: Option<AddressFilter>,
+    pub large_address_filter: Option<TermFilter>,
+    /// The other terms in those parts.
+    #[serde(default, skip_serializing_if = "TermFilters::is_empty")]
+    pub term_filters: TermFilters,
     /// Facts in the manifest itself.
     pub held: Facts,
 }
@@ -123,6 +126,7 @@ impl Manifest {
             parts: Vec::new(),
             address_filter: None,
             large_address_filter: None,
+            term_filters: TermFilters::default(),
             held: Facts::default(),
         }
     }
@@ -208,6 +212,7 @@ impl Manifest {
         }
         let mut parts = std::mem::take(&mut self.held).apart();
         let [(_, found), (_, any), _] = &mut parts;
+        self.add_terms(found, any);
         match self.filter_with(found) {
             Some(filter) => self.set_filter(filter),
             // The existing filter still covers the earlier parts.
@@ -219,38 +224,69 @@ impl Manifest {
         parts.map(|(holds, facts)| (holds, content(facts))).collect()
     }
 
+    /// Whether a query may skip one of its parts.
+    pub(crate) fn has_segment_parts(&self) -> bool {
+        self.parts.iter().any(|part| part.holds == Holds::Segments)
+    }
+
+    /// Adds the terms of the segments that move into a part which queries may skip. A group of terms that nearly all of
+    /// them have keeps its filter, and the others move into a part that every query reads.
+    fn add_terms(&mut self, found: &mut Facts, any: &mut Facts) {
+        if found.segments().next().is_none() {
+            return;
+        }
+        let mut groups = TermFilters::common(found.segments().map(|of| &of.term_filters));
+        if self.has_segment_parts() {
+            groups.retain(|group| self.term_filters.has_all(std::slice::from_ref(group)));
+        }
+        let lacks = |of: &Attributed<Fact, u32>| {
+            of.fact.segment().is_some_and(|entry| !entry.term_filters.has_all(&groups))
+        };
+        let (others, kept) = std::mem::take(&mut found.facts).into_iter().partition(lacks);
+        found.facts = kept;
+        any.facts.extend::<Vec<_>>(others);
+        let known = self.has_segment_parts().then_some(&self.term_filters);
+        let of_found = found.segments().map(|of| &of.term_filters);
+        let all: Vec<&TermFilters> = known.into_iter().chain(of_found).collect();
+        self.term_filters = TermFilters::union(&all).only(&groups);
+    }
+
     /// The addresses of the segments in parts, and of these facts; none if unknown.
-    fn filter_with(&self, more: &Facts) -> Option<AddressFilter> {
+    fn filter_with(&self, more: &Facts) -> Option<TermFilter> {
         let known = self.filter()?;
         let of_more = more.segments().map(|of| of.address_filter.as_ref());
-        let of_more: Vec<&AddressFilter> = of_more.collect::<Option<_>>()?;
-        AddressFilter::union(of_more.into_iter().chain([&*known]))
+        let of_more: Vec<&TermFilter> = of_more.collect::<Option<_>>()?;
+        TermFilter::union(of_more.into_iter().chain([&*known]))
     }
 
     /// The addresses of the segments in parts that a query may skip; none if unknown.
-    pub(crate) fn filter(&self) -> Option<Cow<'_, AddressFilter>> {
-        if self.parts.iter().any(|part| part.holds == Holds::Segments) {
+    pub(crate) fn filter(&self) -> Option<Cow<'_, TermFilter>> {
+        if self.has_segment_parts() {
             let filter = self.large_address_filter.as_ref().or(self.address_filter.as_ref());
             return filter.map(Cow::Borrowed);
         }
-        Some(Cow::Owned(AddressFilter::default()))
+        Some(Cow::Owned(TermFilter::default()))
     }
 
-    fn set_filter(&mut self, filter: AddressFilter) {
+    fn set_filter(&mut self, filter: TermFilter) {
         let (small, large) =
             if filter.is_large() { (None, Some(filter)) } else { (Some(filter), None) };
         (self.address_filter, self.large_address_filter) = (small, large);
     }
 
-    /// Whether a segment in a skippable part may hold the wanted addresses. A no is certain.
-    pub fn may_hold(&self, such: impl Fn(&AddressFilter) -> bool) -> bool {
-        self.filter().is_none_or(|filter| such(&filter))
+    /// Calls a function with what is known of the segments in skippable parts.
+    pub(super) fn known<T>(&self, ask: impl FnOnce(Known<'_>) -> T) -> T {
+        let filter = self.filter();
+        ask(Known { addresses: filter.as_deref(), terms: &self.term_filters })
     }
 
-    /// Whether the filter covers the segments of a part.
+    /// Whether the filters cover the segments of a part.
     pub(crate) fn includes(&self, holds: Holds, facts: &Facts) -> bool {
         if holds != Holds::Segments {
             return true;
+        }
+        if !facts.segments().all(|of| self.term_filters.includes(&of.term_filters)) {
+            return false;
         }
         let Some(filter) = self.filter() else { return true };
         let mut of_segments = facts.segments().map(|of| of.address_filter.as_ref());
@@ -281,6 +317,7 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    use capstan_index::filter::FlowFilter;
     use capstan_model::coverage::Listened;
     use capstan_model::{Address, HOUR_NANOS, Hour, Time};
     use proptest::prelude::*;
@@ -359,15 +396,15 @@ mod tests {
 
     #[test]
     fn part_without_known_addresses_matches_any_address() {
-        let busy = |from: u64, filter: Option<AddressFilter>| {
+        let busy = |from: u64, filter: Option<TermFilter>| {
             let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
             let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
             commits[0].facts.push(Fact::Segment(segment));
             commits
         };
         let address = |last: u8| Address::v4([10, 0, 0, last]);
-        let of = |last: u8| AddressFilter::of(&[address(last)]);
-        let holds = |of: &Manifest, last: u8| of.may_hold(|filter| filter.may_hold(address(last)));
+        let of = |last: u8| TermFilter::of([address(last)]);
+        let holds = |of: &Manifest, last: u8| of.may_match(&FlowFilter::host(address(last)));
 
         let first = step(&Manifest::empty(SLOT), &busy(0, of(1))).unwrap();
         assert_eq!([1, 2].map(|last| holds(&first, last)), [true, false]);
@@ -394,18 +431,18 @@ mod tests {
         let many = |from: u32, count: u32| {
             let addresses: Vec<_> =
                 (from..from + count).map(|number| Address::v4(number.to_be_bytes())).collect();
-            AddressFilter::of(&addresses)
+            TermFilter::of(&addresses)
         };
-        let busy = |from: u64, filter: Option<AddressFilter>| {
+        let busy = |from: u64, filter: Option<TermFilter>| {
             let mut commits: Vec<_> = (from..from + 600).map(|seq| commit(1, seq)).collect();
             let segment = SegmentEntry { address_filter: filter, ..segment("a", 0) };
             commits[0].facts.push(Fact::Segment(segment));
             commits
         };
         let is_there = |of: &Manifest, number: u32| {
-            of.may_hold(|filter| filter.may_hold(Address::v4(number.to_be_bytes())))
+            of.may_match(&FlowFilter::host(Address::v4(number.to_be_bytes())))
         };
-        let most = crate::catalog::filter::MAX_ADDRESSES as u32;
+        let most = crate::term_filters::MAX_VALUES as u32;
         let mut manifest = Manifest::empty(SLOT);
         // More than a segment may have, and then more than an hour.
         for part in 0..10_u32 {
@@ -449,7 +486,7 @@ mod tests {
         let with = |of: &Manifest, last: u8| {
             let (name, sha256, holds) = (String::new(), String::new(), Holds::Segments);
             let part = Part { name, bytes: 1, sha256, facts: 1, holds, span: None };
-            let address_filter = AddressFilter::of(&[Address::v4([10, 0, 0, last])]);
+            let address_filter = TermFilter::of([Address::v4([10, 0, 0, last])]);
             Manifest { parts: vec![part], address_filter, ..of.clone() }
         };
         with(&good, 1).check(&with(&first, 1)).unwrap();

@@ -8,11 +8,11 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::filter::AddressFilter;
 use super::names;
 use super::slot::{HOURS, TimeSlot};
 use crate::segment::Layer;
 use crate::segment::reader::Segment;
+use crate::term_filters::{FlowIds, TermFilter, TermFilters};
 
 /// A segment as the catalog describes it: enough to skip it without opening it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,13 @@ pub struct SegmentEntry {
     pub secrets: bool,
     /// Addresses it may hold; none = any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address_filter: Option<AddressFilter>,
+    pub address_filter: Option<TermFilter>,
+    /// Other terms it may hold, one filter a group.
+    #[serde(default, skip_serializing_if = "TermFilters::is_empty")]
+    pub term_filters: TermFilters,
+    /// Ids of flows it may hold; none = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_ids: Option<FlowIds>,
     /// The generation that recorded it, if it differs from the owner of the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<GenerationId>,

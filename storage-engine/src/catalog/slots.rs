@@ -284,7 +284,7 @@ async fn choose(store: &Store, read: Arc<Read>, asked: Asked<'_>) -> Result<Chos
     let manifest = &read.manifest;
     // The wide manifest also has segments with secrets, which packets of others may need.
     let segments = manifest.slot == TimeSlot::Wide
-        || asked.addresses.is_none_or(|such| manifest.may_hold(such));
+        || asked.flows.is_none_or(|flows| manifest.may_match(flows));
     let mut pruned_by_manifest = 0;
     let mut chosen: Vec<Part> = Vec::new();
     for part in manifest.parts(asked.range) {

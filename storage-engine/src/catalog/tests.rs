@@ -16,6 +16,7 @@ use super::*;
 use crate::catalog::names;
 use crate::store::unreliable::{Mishap, Unreliable};
 use crate::store::{Created, Store, checked, nonce};
+use crate::term_filters::{TermFilter, TermFilters};
 
 pub(in crate::catalog) const RECORDER: RecorderId = RecorderId(0xab);
 
@@ -64,7 +65,9 @@ pub(in crate::catalog) fn segment(name: &str, first: i64) -> SegmentEntry {
             .collect(),
         protocols: [("http".to_owned(), 10)].into(),
         secrets: false,
-        address_filter: AddressFilter::of(&[Address::v4([10, 0, 0, 1])]),
+        address_filter: TermFilter::of([Address::v4([10, 0, 0, 1])]),
+        term_filters: TermFilters::default(),
+        flow_ids: None,
         owner: None,
     }
 }

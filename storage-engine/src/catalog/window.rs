@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use capstan_index::filter::FlowFilter;
 use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{GenerationId, Time, TimeRange};
 
 use super::entry::{WriterInfo, WriterKind};
 use super::fact::Change;
 use super::facts::Attributed;
-use super::filter::AddressFilter;
 use super::gap::Gap;
 use super::segment_state::{self, Segment};
 use super::state::Known as KnownFact;
@@ -19,8 +19,8 @@ use super::state::Known as KnownFact;
 pub struct Asked<'a> {
     /// The time range.
     pub range: TimeRange,
-    /// Selects segments by the addresses that they may hold. The window may have others, too.
-    pub addresses: Option<&'a (dyn Fn(&AddressFilter) -> bool + Send + Sync)>,
+    /// Selects segments that may have such flows. The window may have others, too.
+    pub flows: Option<&'a FlowFilter>,
     /// Whether coverage and losses are requested; otherwise the window has none.
     pub statements: bool,
 }
@@ -28,7 +28,7 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// Everything about a range.
     pub fn all(range: TimeRange) -> Self {
-        Asked { range, addresses: None, statements: true }
+        Asked { range, flows: None, statements: true }
     }
 }
 

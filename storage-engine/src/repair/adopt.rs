@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use capstan_index::Field;
-use capstan_model::{Address, Failure, FailureKind, Generation, GenerationId, Hour, Time};
+use capstan_model::{Failure, FailureKind, Generation, GenerationId, Hour, Time};
 
 use crate::catalog::entry::sha256_hex;
 use crate::catalog::names;
-use crate::catalog::{AddressFilter, LayerEntry, SegmentEntry, WriterKind};
+use crate::catalog::{LayerEntry, SegmentEntry, WriterKind};
 use crate::fetch::StoreFetch;
 use crate::segment::Layer;
 use crate::segment::index_layer::Meta;
 use crate::segment::reader::Segment;
 use crate::store::{Listed, Store};
+use crate::term_filters::Summary;
 
 /// Why a segment is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,6 +314,9 @@ impl Opened {
     pub(super) async fn entry(&self, store: &Store, hour: Hour) -> Result<SegmentEntry, Failure> {
         let meta = self.segment.meta();
         let hours = self.hours();
+        let summary = self.summary()?;
+        let generation = Generation(meta.flow_generation);
+        let flow_ids = summary.flow_ids(self.owner.recorder, generation);
         let mut entry = SegmentEntry {
             name: meta.name.clone(),
             hour,
@@ -329,7 +332,9 @@ impl Opened {
             layers: self.layers.clone(),
             protocols: BTreeMap::new(),
             secrets: self.segment.extras()?.has_secrets(),
-            address_filter: self.address_filter()?,
+            address_filter: summary.address_filter(),
+            term_filters: summary.filters,
+            flow_ids,
             owner: Some(self.owner),
         };
         let fetch = StoreFetch::new(store, &entry);
@@ -343,20 +348,12 @@ impl Opened {
         Ok(entry)
     }
 
-    /// The filter of its addresses: those by which its flows are found.
-    fn address_filter(&self) -> Result<Option<AddressFilter>, Failure> {
-        let damaged = |error| {
+    /// What its terms are.
+    fn summary(&self) -> Result<Summary, Failure> {
+        Summary::of(self.segment.terms()).map_err(|error| {
             let what = format!("the terms of segment {}", self.segment.meta().name);
             Failure::caused_by(FailureKind::Damaged, what, error)
-        };
-        let mut addresses = Vec::new();
-        for field in [Field::Ip, Field::OuterIp] {
-            for term in self.segment.terms().terms(field).map_err(damaged)? {
-                let value: Result<[u8; 16], _> = term.map_err(damaged)?.value.try_into();
-                addresses.extend(value.ok().map(Address));
-            }
-        }
-        Ok(AddressFilter::of(&addresses))
+        })
     }
 }
 

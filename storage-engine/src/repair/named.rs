@@ -236,6 +236,8 @@ mod tests {
             protocols: BTreeMap::new(),
             secrets: false,
             address_filter: None,
+            term_filters: Default::default(),
+            flow_ids: None,
             owner: Some(owner),
         };
         let of = GenerationId::new(RecorderId(1), Generation(1));

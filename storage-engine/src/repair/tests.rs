@@ -12,6 +12,7 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::catalog::{CatalogView, Segment, SegmentEntry, Window};
 use crate::store::Store;
+use crate::term_filters::TermFilters;
 use crate::testing::{full, golden, growing, names};
 use crate::verify::{self, Finding};
 
@@ -147,7 +148,15 @@ async fn repair_names_every_packet_from_segments_alone() {
             layers.sort_by(|a, b| a.layer.cmp(&b.layer));
             // The golden one has none that is read today.
             let (owner, address_filter) = (None, None);
-            let entry = SegmentEntry { owner, address_filter, layers, ..of.entry.clone() };
+            let (term_filters, flow_ids) = (TermFilters::default(), None);
+            let entry = SegmentEntry {
+                owner,
+                address_filter,
+                term_filters,
+                flow_ids,
+                layers,
+                ..of.entry.clone()
+            };
             (of.of, entry)
         };
         let mut all: Vec<_> = window.segments.iter().map(of).collect();

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use capstan_index::{Field, TermIndexBuilder};
+use capstan_index::filter::{FlowTerms, TunnelEnds};
+use capstan_index::{TermIndex, TermIndexBuilder};
 use capstan_model::headers::Outer;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
@@ -28,6 +29,7 @@ use super::predict::Predictor;
 use super::tabular::Written;
 use super::template::{Dictionary, HeaderSplitter, SplitHeader};
 use super::{BODY_BLOCK, HEAD_BLOCK, HEAD_CUTOFF, Layer};
+use crate::term_filters::{FlowIds, Summary, TermFilters};
 
 /// Why a segment could not be sealed: only a lack of memory or a fault of a library.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +57,8 @@ struct OpenPart {
     turned: Vec<u32>,
     /// Network identifiers met.
     vnis: Vec<u32>,
-    /// Ends of tunnels met: addresses and ports.
-    outers: Vec<(Address, Address, u16, u16)>,
+    /// Ends of tunnels met.
+    outers: Vec<TunnelEnds>,
     predictor: Predictor,
     /// The last template each way: nearly always the next packet's too.
     last_template: [u32; 2],
@@ -117,6 +119,10 @@ pub struct SealedSegment {
     pub protocols: BTreeMap<Protocol, u64>,
     /// Every address met, inner and outer, ascending.
     pub addresses: Vec<Address>,
+    /// Filters of other terms met.
+    pub term_filters: TermFilters,
+    /// The range of the ids of its flows.
+    pub flow_ids: Option<FlowIds>,
 }
 
 /// One object of a sealed segment.
@@ -347,7 +353,8 @@ impl SegmentBuilder {
         };
         let packets = packets::write(sorted.iter(&self.rows), context)?;
         let flows = flows::write(&flow_rows, quiet_flows)?;
-        let (terms, addresses) = self.terms(&layout, &flow_rows)?;
+        let terms = self.terms(&layout, &flow_rows)?;
+        let summary = Summary::of(&TermIndex::open(&terms)?)?;
 
         let (packets_pages, flows_pages) = (packets.pages.to_bytes(), flows.pages.to_bytes());
         let (packets_tail, packets) = with_tail(packets);
@@ -381,7 +388,9 @@ impl SegmentBuilder {
             hours: self.hours.into_iter().collect(),
             layers,
             protocols: by_protocol,
-            addresses: addresses.into_iter().collect(),
+            flow_ids: summary.flow_ids(self.writer.recorder, flow_generation),
+            addresses: summary.addresses,
+            term_filters: summary.filters,
         })
     }
 
@@ -438,52 +447,14 @@ impl SegmentBuilder {
         (flow_rows, Payload { head: head.finish(), body: body.finish() })
     }
 
-    fn terms(
-        &self,
-        layout: &Layout,
-        flow_rows: &[FlowRow],
-    ) -> Result<(Vec<u8>, BTreeSet<Address>), SealError> {
+    fn terms(&self, layout: &Layout, flow_rows: &[FlowRow]) -> Result<Vec<u8>, SealError> {
         let mut terms = TermIndexBuilder::new();
-        let mut addresses = BTreeSet::new();
         for (ordinal, (row, number)) in (0_u32..).zip(flow_rows.iter().zip(&layout.order)) {
-            let (part, key) = (&row.part, &row.part.key);
-            for address in [key.source, key.destination] {
-                if address != Address::NONE {
-                    terms.add(Field::Ip, &address.0, ordinal);
-                    addresses.insert(address);
-                }
-            }
-            if key.source_port != 0 || key.destination_port != 0 {
-                terms.add(Field::Port, &key.source_port.to_be_bytes(), ordinal);
-                terms.add(Field::Port, &key.destination_port.to_be_bytes(), ordinal);
-            }
-            for (source, destination, from, to) in &self.parts[*number as usize].outers {
-                for address in [source, destination] {
-                    terms.add(Field::OuterIp, &address.0, ordinal);
-                    addresses.insert(*address);
-                }
-                if *from != 0 || *to != 0 {
-                    terms.add(Field::Port, &from.to_be_bytes(), ordinal);
-                    terms.add(Field::Port, &to.to_be_bytes(), ordinal);
-                }
-            }
-            terms.add(Field::Protocol, &[part.protocol as u8], ordinal);
-            terms.add(Field::IpProtocol, &[key.ip_protocol], ordinal);
-            terms.add(Field::EtherType, &key.ethertype.to_be_bytes(), ordinal);
-            if let Some(vlan) = key.vlan {
-                terms.add(Field::Vlan, &vlan.to_be_bytes(), ordinal);
-            }
-            for vni in &self.parts[*number as usize].vnis {
-                terms.add(Field::Vni, &vni.to_be_bytes(), ordinal);
-            }
-            if let Some(sni) = &part.sni {
-                terms.add(Field::Sni, sni.as_bytes(), ordinal);
-            }
-            if let Some(alpn) = &part.alpn {
-                terms.add(Field::Alpn, alpn.as_bytes(), ordinal);
-            }
+            let open = &self.parts[*number as usize];
+            let found_by = FlowTerms { part: &row.part, tunnels: &open.outers, vnis: &open.vnis };
+            found_by.each(|field, value| terms.add(field, value, ordinal));
         }
-        Ok((terms.finish(flow_rows.len() as u32)?, addresses))
+        Ok(terms.finish(flow_rows.len() as u32)?)
     }
 
     fn meta(
@@ -552,9 +523,15 @@ impl OpenPart {
     fn meet_tunnel(&mut self, outer: &Outer) {
         // Both directions of a tunnel are the same two ends.
         let ends = if outer.source <= outer.destination {
-            (outer.source, outer.destination, outer.source_port, outer.destination_port)
+            TunnelEnds {
+                addresses: (outer.source, outer.destination),
+                ports: (outer.source_port, outer.destination_port),
+            }
         } else {
-            (outer.destination, outer.source, outer.destination_port, outer.source_port)
+            TunnelEnds {
+                addresses: (outer.destination, outer.source),
+                ports: (outer.destination_port, outer.source_port),
+            }
         };
         if self.outers.last() != Some(&ends) && !self.outers.contains(&ends) {
             self.outers.push(ends);

@@ -11,6 +11,8 @@ use arrow::array::{
 use arrow::datatypes::{
     DataType, Int32Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
 };
+use capstan_index::End;
+use capstan_model::identity::{Identity, Knowledge};
 use capstan_model::{Address, FlowEnd, FlowId, FlowKey, FlowPart, LinkType, Protocol, Time};
 use parquet::errors::ParquetError;
 
@@ -54,7 +56,7 @@ impl FlowRow {
 
 /// The columns, in order. They are only ever added to.
 ///
-/// `source_namespace` to `destination_pod` are null until identities are recorded.
+/// `source_namespace` to `destination_pod` are null where the identity of the end is not known.
 pub fn columns() -> Vec<Column> {
     use DataType::{Boolean, FixedSizeBinary, Int32, Int64, UInt8, UInt16, UInt32, Utf8};
     use Packing::{Delta, Dictionary, Plain};
@@ -126,7 +128,13 @@ pub fn write(rows: &[FlowRow], first_group: usize) -> Result<Written, ParquetErr
             rows.iter().map(|row| value(&row.part)).collect();
         Arc::new(array)
     };
-    let nothing = || -> ArrayRef { Arc::new(StringArray::new_null(rows.len())) };
+    let of_end = |end: End, value: fn(&Identity) -> &Knowledge| -> ArrayRef {
+        let value = |row: &FlowRow| -> Option<String> {
+            let identity = &row.part.identity.as_ref()?[end as usize];
+            value(identity).value().map(str::to_owned)
+        };
+        Arc::new(rows.iter().map(value).collect::<StringArray>())
+    };
     let arrays: Vec<ArrayRef> = vec![
         bytes16(&|row| Some(row.part.id.0))?,
         bytes16(&|row| Some(row.part.key.source.0))?,
@@ -162,10 +170,10 @@ pub fn write(rows: &[FlowRow], first_group: usize) -> Result<Written, ParquetErr
         all!(Int32Array, |row| Some(row.placement.head_bytes as i32)),
         all!(Int64Array, |row| Some(row.placement.body_offset as i64)),
         all!(Int64Array, |row| Some(row.placement.body_bytes as i64)),
-        nothing(),
-        nothing(),
-        nothing(),
-        nothing(),
+        of_end(End::Source, |end| &end.namespace),
+        of_end(End::Source, |end| &end.pod),
+        of_end(End::Destination, |end| &end.namespace),
+        of_end(End::Destination, |end| &end.pod),
     ];
     tabular::write(VERSION, &columns(), arrays, first_group)
 }
@@ -277,6 +285,8 @@ pub fn read(batch: &RecordBatch) -> Result<Vec<FlowRow>, Corrupt> {
             end: label(end, i)
                 .and_then(|name| FlowEnd::ALL.into_iter().find(|end| end.name() == name))
                 .unwrap_or_default(),
+            // The columns do not tell what is not known from what is not there.
+            identity: None,
         },
         placement: Placement {
             first_row: first_row.value(i) as u32,

@@ -8,12 +8,12 @@ use capstan_model::Failure;
 use capstan_storage_engine::catalog::Segment;
 
 use super::{Merge, Source, is_local};
-use crate::export::Order;
 use crate::export::large::LargePart;
 use crate::export::output::unwanted;
 use crate::export::read::{Fetched, Prefetch, Reading, SegmentExtras, Slice};
 use crate::export::records::Arena;
 use crate::export::run::Run;
+use crate::select::Order;
 use crate::view::OpenSegment;
 
 /// The next part of a segment to read.

@@ -6,15 +6,18 @@ use capstan_model::{FailureKind, Protocol, Time, TimeRange};
 use futures::TryStreamExt;
 
 use super::super::ExportRequest;
-use super::super::export::Order;
 use super::fixture::{Server, big};
+use crate::select::{Order, Selection};
 
 fn request() -> ExportRequest {
     ExportRequest {
-        range: TimeRange { start: Time(5), end: Time(1_700_000_000_123_456_789) },
-        ips: vec!["10.0.0.7".parse().expect("an address")],
-        ports: vec![443, 53],
-        protocols: vec![Protocol::Dns],
+        selection: Selection {
+            range: TimeRange { start: Time(5), end: Time(1_700_000_000_123_456_789) },
+            hosts: vec!["10.0.0.7".parse().expect("an address")],
+            ports: vec![443.into(), 53.into()],
+            protocols: vec![Protocol::Dns],
+            ..Selection::default()
+        },
         order: Order::Recorded,
     }
 }
@@ -40,14 +43,17 @@ async fn relative_times_are_resolved_when_the_export_is_offered() {
     let info = client.get_flight_info(descriptor).await.expect("an offer").into_inner();
     let ticket = info.endpoint[0].ticket.clone().expect("a ticket").ticket;
     let fixed = ExportRequest::from_json(&ticket, Time(0)).expect("our JSON");
-    assert!(fixed.range.start > Time(1_700_000_000_000_000_000), "{fixed:?}");
+    assert!(fixed.selection.range.start > Time(1_700_000_000_000_000_000), "{fixed:?}");
 }
 
 #[tokio::test]
 async fn export_failures_are_reported_before_and_within_the_file() {
     let server = Server::start().await;
     let client = server.client().await;
-    let with = |port| ExportRequest { ports: vec![port], ..ExportRequest::default() };
+    let with = |port: u16| ExportRequest {
+        selection: Selection { ports: vec![port.into()], ..Selection::default() },
+        ..ExportRequest::default()
+    };
     for (port, kind) in [(404, FailureKind::NotFound), (500, FailureKind::Damaged)] {
         let pieces = client.export(&with(port)).await.expect("an offer");
         let failure = pieces.try_collect::<Vec<_>>().await.expect_err("not whole");

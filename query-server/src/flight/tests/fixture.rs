@@ -93,12 +93,12 @@ impl Sessions for Tables {
         &self,
         request: ExportRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
-        let ports = request.ports.clone();
+        let ports: Vec<_> = request.selection.ports.iter().map(|ports| ports.one()).collect();
         *self.exported.lock().expect("no test panics with it") = Some(request);
         let head = stream::iter([Ok(Bytes::from_static(b"\n\r\r\n")), Ok(big())]);
         match ports[..] {
-            [404] => Err(Failure::new(FailureKind::NotFound, "no such store")),
-            [500] => {
+            [Some(404)] => Err(Failure::new(FailureKind::NotFound, "no such store")),
+            [Some(500)] => {
                 let lost = Failure::new(FailureKind::Damaged, "block 7 has a wrong checksum");
                 Ok(head.chain(stream::iter([Err(lost)])).boxed())
             }

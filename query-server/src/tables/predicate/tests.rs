@@ -69,6 +69,64 @@ fn narrowing_filters_are_inexact() {
     assert!(flows_of(&ident("source_port").eq(lit(0_i32))).is_all());
 }
 
+#[test]
+fn ranges_of_ports_are_put_together() {
+    let port = || ident("source_port");
+    let flows = |conditions: &[Expr]| {
+        for condition in conditions {
+            assert_eq!(exactness(condition), TableProviderFilterPushDown::Inexact, "{condition}");
+        }
+        push(conditions, Table::Packets).expect("conditions").flows.to_string()
+    };
+    let (low, high) = (port().gt_eq(lit(8_000_i32)), port().lt(lit(9_000_i32)));
+    assert_eq!(flows(&[low.clone(), high.clone()]), "port=8000-8999");
+    assert_eq!(flows(&[port().between(lit(8_000_i32), lit(8_999_i32))]), "port=8000-8999");
+    assert_eq!(flows(&[lit(80_i32).lt_eq(port()), port().lt_eq(lit(80_i32))]), "port=80");
+    assert_eq!(flows(std::slice::from_ref(&low)), "port=8000-65535");
+    let either = low.clone().and(high.clone()).or(ident("protocol").eq(lit("dns")));
+    assert!(flows(&[either]).contains("port=8000-8999"));
+    // Flows without ports have 0, and no flow is in an empty range.
+    assert_eq!(flows(&[high]), "all");
+    assert_eq!(flows(&[low, port().lt(lit(7_000_i32))]), "none");
+    assert_eq!(flows(&[port().gt(lit(65_535_i32))]), "none");
+    let other = port().gt(lit(1_i32)).and(ident("destination_port").lt(lit(9_i32)));
+    assert_eq!(
+        push([&other], Table::Packets).expect("conditions").flows.to_string(),
+        "port=2-65535"
+    );
+    assert!(flows_of(&Expr::Not(Box::new(port().gt(lit(5_i32))))).is_all());
+}
+
+#[test]
+fn names_and_flows_are_found_by_their_terms() {
+    let sni = || ident("sni");
+    let id = "0123456789abcdeffedcba000000004d";
+    for (condition, flows) in [
+        (sni().eq(lit("a.example")), "sni=a.example"),
+        (sni().like(lit("api.%")), "sni=api.*"),
+        (sni().like(lit("a_b%c")), "sni=a*"),
+        (sni().like(lit("%.example")), "sni=*.example"),
+        (ident("source_pod").like(lit("shop/%")), "pod=shop/*"),
+        (ident("flow_id").eq(lit(id)), &*format!("flow_id={id}")),
+        (ident("flow_id").eq(lit("7")), "none"),
+    ] {
+        assert_eq!(flows_of(&condition).to_string(), flows, "{condition}");
+        assert_eq!(exactness(&condition), TableProviderFilterPushDown::Inexact, "{condition}");
+    }
+    for condition in [
+        sni().like(lit("%a%")),
+        sni().like(lit("_a")),
+        sni().like(lit("%")),
+        sni().ilike(lit("api.%")),
+        sni().not_like(lit("api.%")),
+        sni().not_eq(lit("a.example")),
+        ident("flow_id").not_eq(lit(id)),
+        ident("flow_id").like(lit("01%")),
+    ] {
+        assert!(flows_of(&condition).is_all(), "{condition}");
+    }
+}
+
 proptest! {
     /// Whatever is asked of a packet's time, the packet is inside the window.
     #[test]

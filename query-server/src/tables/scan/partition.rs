@@ -31,11 +31,8 @@ async fn open(view: &StoreView, segment: &Segment) -> Result<(CountingFetch, Con
     let was_kept = view.is_kept(segment);
     let source = CountingFetch::new(view.open(segment).await?, was_kept);
     let terms = source.open().segment().terms();
-    let mut identity = false;
-    for field in [Field::Namespace, Field::Pod] {
-        let mut terms = terms.terms(field).map_err(damaged)?;
-        identity |= terms.next().transpose().map_err(damaged)?.is_some();
-    }
+    let known = |field| terms.is_known_of_all(field).map_err(damaged);
+    let identity = known(Field::Namespace)? && known(Field::Pod)?;
     let recorder = segment.of.recorder.to_string();
     let constants =
         Constants::new(&recorder, segment.of.generation.0, &segment.entry.name, identity);

@@ -50,6 +50,9 @@ pub(super) const ALL: &[Invariant<Manifest>] = &[
     of("a manifest lacks addresses of its predecessor", |before, now| {
         now.filter().zip(before.filter()).is_none_or(|(now, then)| now.includes(&then))
     }),
+    of("a manifest lacks terms of segments of its predecessor", |before, now| {
+        !before.has_segment_parts() || now.term_filters.includes(&before.term_filters)
+    }),
     of("a manifest lacks facts of its predecessor", |before, now| facts(now) >= facts(before)),
 ];
 

@@ -1,5 +1,6 @@
 //! Busy hours: facts in parts, and which of them are read.
 
+use capstan_index::filter::FlowFilter;
 use capstan_model::coverage::Listened;
 use capstan_model::{Address, Hour, TimeRange};
 use futures::TryStreamExt;
@@ -9,10 +10,9 @@ use crate::catalog::rollup::tests::{HOUR, Silent, names_in, recorder, window};
 use crate::catalog::rollup::{Rollup, Stay, roll_up_all};
 use crate::catalog::root::Step;
 use crate::catalog::tests::{draft, memory, seconds};
-use crate::catalog::{
-    AddressFilter, Asked, CatalogView, Fact, GapKind, TimeSlot, Window, versions,
-};
+use crate::catalog::{Asked, CatalogView, Fact, GapKind, TimeSlot, Window, versions};
 use crate::store::{Created, Store};
+use crate::term_filters::TermFilter;
 
 /// Six hundred segments in each of two hours, those of an hour with one address: 10.0.0.1 or 10.0.0.2.
 async fn two_busy_hours() -> Store {
@@ -24,7 +24,7 @@ async fn two_busy_hours() -> Store {
             let mut draft = draft(&format!("{hour}-{number:03}"), at);
             let address = Address::v4([10, 0, 0, 1 + hour as u8]);
             let Fact::Segment(entry) = &mut draft.facts[0] else { panic!("a segment") };
-            entry.address_filter = AddressFilter::of(&[address]);
+            entry.address_filter = TermFilter::of([address]);
             let listened = Listened { range: seconds(at, at + 1), interfaces: Vec::new() };
             draft.facts.push(Fact::Listened(listened));
             recorder.commit(draft).await.unwrap();
@@ -40,8 +40,8 @@ async fn segments_of_hours_without_an_address_are_pruned() {
     let ask = async |range, address: u8, statements| {
         let view = CatalogView::load(&store).await.unwrap();
         let before = store.requests();
-        let addresses = |of: &AddressFilter| of.may_hold(Address::v4([10, 0, 0, address]));
-        let asked = Asked { range, addresses: Some(&addresses), statements };
+        let host = FlowFilter::host(Address::v4([10, 0, 0, address]));
+        let asked = Asked { range, flows: Some(&host), statements };
         let window = view.window_of(asked).await.unwrap();
         assert_eq!(window.gaps, []);
         (window, (store.requests() - before).bytes_read)
@@ -99,7 +99,7 @@ async fn verify_reports_and_repair_fixes_a_manifest_that_hides_segments() {
     let mut wrong = newest.value.clone();
     wrong.version += 1;
     wrong.previous = newest.sha256;
-    wrong.address_filter = AddressFilter::of(&[Address::v4([10, 0, 0, 9])]);
+    wrong.address_filter = TermFilter::of([Address::v4([10, 0, 0, 9])]);
     assert!(wrong.check(&newest.value).is_err(), "nobody can put it");
     let bytes = crate::store::checked::pack(&wrong).unwrap();
     let path = names::manifest(hour, wrong.version);

@@ -16,10 +16,11 @@ use super::*;
 use crate::catalog::names as paths;
 use crate::catalog::rollup::roll_up_all;
 use crate::catalog::{
-    AddressFilter, Change, CommitDraft, Fact, Finished, Layer, LayerEntry, Recorder, Source, What,
-    WriterInfo, WriterKind,
+    Change, CommitDraft, Fact, Finished, Layer, LayerEntry, Recorder, Source, What, WriterInfo,
+    WriterKind,
 };
 use crate::segment::builder::SegmentBuilder;
+use crate::term_filters::TermFilter;
 use crate::testing::key;
 
 /// Generations of recorders.
@@ -96,7 +97,9 @@ impl Maker {
             layers: sealed.layers.iter().map(layer).collect(),
             protocols: protocols.map(|(of, many)| (of.name().to_owned(), *many)).collect(),
             secrets: false,
-            address_filter: AddressFilter::of(&sealed.addresses),
+            address_filter: TermFilter::of(&sealed.addresses),
+            term_filters: sealed.term_filters.clone(),
+            flow_ids: sealed.flow_ids,
             owner: None,
         }
     }
