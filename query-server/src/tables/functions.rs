@@ -170,7 +170,10 @@ pub(super) fn marked(call: &ScalarFunction) -> Result<Option<FlowFilter>> {
     }
     let literal = |argument: &Expr| match argument {
         Expr::Literal(value, _) => Ok(value.clone()),
-        _ => Err(usage(format!("{name}(…) takes values, not expressions"))),
+        _ => {
+            let two = if name == PORT { " or two" } else { "" };
+            Err(usage(format!("{name}(…) takes one value{two}, not an expression")))
+        }
     };
     let values = call.args.iter().map(literal).collect::<Result<Vec<ScalarValue>>>()?;
     match (name, values.as_slice()) {
