@@ -129,9 +129,9 @@ impl Truth {
     /// A segment with other layers.
     pub(crate) fn has_layers(&self, window: &Window, counts: &Counts) -> Result<(), String> {
         let (added, retired) = self.with(|all| {
-            let seen = counts.iter().flat_map(|(owner, count)| {
-                tried_in(all, *owner).iter().take(*count as usize)
-            });
+            let seen = counts
+                .iter()
+                .flat_map(|(owner, count)| tried_in(all, *owner).iter().take(*count as usize));
             layers(seen)
         });
         for segment in &window.segments {

@@ -3,9 +3,7 @@
 
 use capstan_model::coverage::Listened;
 use capstan_model::{RecorderId, Time, TimeRange};
-use capstan_storage_engine::catalog::{
-    Change, CommitDraft, Fact, LayerEntry, SegmentEntry, TimeSlot, What,
-};
+use capstan_storage_engine::catalog::{Change, CommitDraft, Fact, LayerEntry, SegmentEntry, What};
 
 use super::Scene;
 use super::recorder::write;
@@ -34,7 +32,7 @@ fn draft(scene: &Scene, chance: &Chance, name: &str, number: u64) -> CommitDraft
 fn change(scene: &Scene, chance: &Chance, layer: String, at: Time) -> Option<Change> {
     let of = |entry: &SegmentEntry, what| Change {
         segment: entry.name.clone(),
-        slots: TimeSlot::of_segment(entry),
+        slots: entry.slots(),
         at,
         what,
     };
