@@ -5,7 +5,7 @@
 //! determine the local end of a flow: a private one before a public one, else the one with more
 //! bytes in this segment.
 //!
-//! A *quiet* host has few packets in a large segment (see [`quiet`]). It is the local end of all
+//! A *quiet* host has few packets in a large segment (see `layout/quiet.rs`). It is the local end of all
 //! its flows, and the runs of quiet hosts come first. Otherwise its few packets would lie in the
 //! runs of all hosts that it talks to, and each of these places would cost requests.
 
