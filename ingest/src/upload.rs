@@ -14,14 +14,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time};
+use capstan_model::{Failure, FailureKind, Generation, RecorderId};
 use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
-    Commit, CommitDraft, Fact, Finished, LayerEntry, Recorder, SegmentEntry, succession,
+    Commit, CommitDraft, Fact, Finished, Recorder, SegmentEntry, succession,
 };
-use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
+use capstan_storage_engine::segment::builder::SegmentBuilder;
 use capstan_storage_engine::store::Store;
-use capstan_storage_engine::term_filters::TermFilter;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle as Task;
 
@@ -397,7 +396,7 @@ impl Worker {
         let sealed = builder.seal(name, self.flow_generation).map_err(|error| {
             Failure::caused_by(FailureKind::Other, "a segment cannot be sealed", error)
         })?;
-        let entry = entry_of(&sealed, secrets);
+        let entry = SegmentEntry::of_sealed(&sealed, secrets);
         let (store, patience) = (&self.store, Patience::of(self.rule));
         let uploading = patience.keep_trying(async || {
             let puts = sealed.layers.iter().map(|sealed| {
@@ -533,44 +532,9 @@ impl Patience {
     }
 }
 
-/// What the catalog says of a sealed segment.
-fn entry_of(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
-    let meta = &sealed.meta;
-    let layer = |sealed: &capstan_storage_engine::segment::builder::SealedLayer| LayerEntry {
-        layer: sealed.layer.name().to_owned(),
-        bytes: sealed.length(),
-        sha256: hex::encode(sealed.sha256),
-    };
-    let hour = sealed.hours.first().copied().unwrap_or(capstan_model::Hour::UNKNOWN);
-    SegmentEntry {
-        name: meta.name.clone(),
-        hour,
-        hours: if sealed.hours.len() > 1 { sealed.hours.clone() } else { Vec::new() },
-        first: meta.first.map(Time),
-        last: meta.last.map(Time),
-        first_ordinal: meta.first_ordinal,
-        last_ordinal: meta.last_ordinal,
-        packets: meta.packets,
-        flow_parts: meta.flow_parts,
-        captured_bytes: meta.captured_bytes,
-        wire_bytes: meta.wire_bytes,
-        layers: sealed.layers.iter().map(layer).collect(),
-        protocols: sealed
-            .protocols
-            .iter()
-            .map(|(protocol, packets)| (protocol.name().to_owned(), *packets))
-            .collect(),
-        secrets,
-        address_filter: TermFilter::of(&sealed.addresses),
-        term_filters: sealed.term_filters.clone(),
-        flow_ids: sealed.flow_ids,
-        owner: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use capstan_model::TimeRange;
+    use capstan_model::{Time, TimeRange};
     use capstan_storage_engine::catalog::{CatalogView, Rollup, Stay, WriterInfo, WriterKind};
     use capstan_storage_engine::store::{Location, Options};
 

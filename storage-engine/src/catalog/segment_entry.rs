@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use super::names;
 use super::slot::{HOURS, TimeSlot};
 use crate::segment::Layer;
+use crate::segment::builder::{SealedLayer, SealedSegment};
+use crate::segment::index_layer::Meta;
 use crate::segment::reader::Segment;
 use crate::term_filters::{FlowIds, TermFilter, TermFilters};
 
@@ -76,6 +78,54 @@ pub struct LayerEntry {
 }
 
 impl SegmentEntry {
+    /// The entry of a segment that its `index` layer describes so, with its objects in `hour`. Its layers, protocols
+    /// and filters, and whether it holds secrets, are not in that description: they are left empty.
+    pub(crate) fn of_meta(meta: &Meta, hour: Hour) -> SegmentEntry {
+        let hours: Vec<Hour> = meta.hours.iter().copied().map(Hour).collect();
+        SegmentEntry {
+            name: meta.name.clone(),
+            hour,
+            hours: if hours.len() > 1 { hours } else { Vec::new() },
+            first: meta.first.map(Time),
+            last: meta.last.map(Time),
+            first_ordinal: meta.first_ordinal,
+            last_ordinal: meta.last_ordinal,
+            packets: meta.packets,
+            flow_parts: meta.flow_parts,
+            captured_bytes: meta.captured_bytes,
+            wire_bytes: meta.wire_bytes,
+            layers: Vec::new(),
+            protocols: BTreeMap::new(),
+            secrets: false,
+            address_filter: None,
+            term_filters: TermFilters::default(),
+            flow_ids: None,
+            owner: None,
+        }
+    }
+
+    /// The entry of a sealed segment. `secrets`: see [`SegmentEntry::secrets`].
+    pub fn of_sealed(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
+        let layer = |of: &SealedLayer| LayerEntry {
+            layer: of.layer.name().to_owned(),
+            bytes: of.length(),
+            sha256: hex::encode(of.sha256),
+        };
+        let protocols = sealed.protocols.iter();
+        SegmentEntry {
+            layers: sealed.layers.iter().map(layer).collect(),
+            protocols: protocols.map(|(of, packets)| (of.name().to_owned(), *packets)).collect(),
+            secrets,
+            address_filter: TermFilter::of(&sealed.addresses),
+            term_filters: sealed.term_filters.clone(),
+            flow_ids: sealed.flow_ids,
+            ..SegmentEntry::of_meta(
+                &sealed.meta,
+                sealed.hours.first().copied().unwrap_or(Hour::UNKNOWN),
+            )
+        }
+    }
+
     /// A layer, if the segment has it.
     pub fn layer(&self, layer: Layer) -> Option<&LayerEntry> {
         self.layers.iter().find(|entry| entry.layer == layer.name())

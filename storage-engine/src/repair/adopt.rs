@@ -313,29 +313,16 @@ impl Opened {
     /// Errors of the store; of kind `Damaged` if its flows are unreadable.
     pub(super) async fn entry(&self, store: &Store, hour: Hour) -> Result<SegmentEntry, Failure> {
         let meta = self.segment.meta();
-        let hours = self.hours();
         let summary = self.summary()?;
         let generation = Generation(meta.flow_generation);
-        let flow_ids = summary.flow_ids(self.owner.recorder, generation);
         let mut entry = SegmentEntry {
-            name: meta.name.clone(),
-            hour,
-            hours: if hours.len() > 1 { hours } else { Vec::new() },
-            first: meta.first.map(Time),
-            last: meta.last.map(Time),
-            first_ordinal: meta.first_ordinal,
-            last_ordinal: meta.last_ordinal,
-            packets: meta.packets,
-            flow_parts: meta.flow_parts,
-            captured_bytes: meta.captured_bytes,
-            wire_bytes: meta.wire_bytes,
             layers: self.layers.clone(),
-            protocols: BTreeMap::new(),
             secrets: self.segment.extras()?.has_secrets(),
             address_filter: summary.address_filter(),
+            flow_ids: summary.flow_ids(self.owner.recorder, generation),
             term_filters: summary.filters,
-            flow_ids,
             owner: Some(self.owner),
+            ..SegmentEntry::of_meta(meta, hour)
         };
         let fetch = StoreFetch::new(store, &entry);
         let all = self.segment.all_flows();

@@ -20,7 +20,6 @@ use crate::catalog::{
     WriterKind,
 };
 use crate::segment::builder::SegmentBuilder;
-use crate::term_filters::TermFilter;
 use crate::testing::key;
 
 /// Generations of recorders.
@@ -76,32 +75,7 @@ impl Maker {
             let bytes: Vec<u8> = layer.parts.iter().flatten().copied().collect();
             self.objects.put(&full(path.as_ref()), bytes.into()).await.unwrap();
         }
-        let layer = |of: &crate::segment::builder::SealedLayer| LayerEntry {
-            layer: of.layer.name().to_owned(),
-            bytes: of.length(),
-            sha256: hex::encode(of.sha256),
-        };
-        let protocols = sealed.protocols.iter();
-        SegmentEntry {
-            name,
-            hour,
-            hours: Vec::new(),
-            first: sealed.meta.first.map(Time),
-            last: sealed.meta.last.map(Time),
-            first_ordinal: sealed.meta.first_ordinal,
-            last_ordinal: sealed.meta.last_ordinal,
-            packets: sealed.meta.packets,
-            flow_parts: sealed.meta.flow_parts,
-            captured_bytes: sealed.meta.captured_bytes,
-            wire_bytes: sealed.meta.wire_bytes,
-            layers: sealed.layers.iter().map(layer).collect(),
-            protocols: protocols.map(|(of, many)| (of.name().to_owned(), *many)).collect(),
-            secrets: false,
-            address_filter: TermFilter::of(&sealed.addresses),
-            term_filters: sealed.term_filters.clone(),
-            flow_ids: sealed.flow_ids,
-            owner: None,
-        }
+        SegmentEntry::of_sealed(&sealed, false)
     }
 
     /// Commits segments, and that their times were listened to.
