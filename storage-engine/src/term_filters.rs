@@ -70,17 +70,22 @@ impl Group {
         }
     }
 
+    /// The field whose values it has; none for networks, which no field has.
+    fn field(self) -> Option<Field> {
+        match self {
+            Group::WideNetwork | Group::Network => None,
+            Group::Namespace => Some(Field::Namespace),
+            Group::Pod => Some(Field::Pod),
+            Group::Service => Some(Field::Service),
+            Group::Workload => Some(Field::Workload),
+            Group::Node => Some(Field::Node),
+            Group::Name => Some(Field::Sni),
+        }
+    }
+
     /// The group that has the values of a field; none if no filter has them.
     fn of(field: Field) -> Option<Group> {
-        Some(match field {
-            Field::Namespace => Group::Namespace,
-            Field::Pod => Group::Pod,
-            Field::Service => Group::Service,
-            Field::Workload => Group::Workload,
-            Field::Node => Group::Node,
-            Field::Sni => Group::Name,
-            _ => return None,
-        })
+        Group::ALL.into_iter().find(|group| group.field() == Some(field))
     }
 }
 

@@ -259,7 +259,7 @@ impl CommitDraft {
 
     /// The format for a commit with this content: the oldest format whose readers read it correctly.
     pub(crate) fn format(&self) -> u32 {
-        let has_blake3 = self.source_read.as_ref().is_some_and(|mark| mark.hash.blake3().is_some());
+        let has_blake3 = self.source_read.as_ref().is_some_and(SourceMark::is_blake3);
         match (has_blake3, self.facts.iter().any(Fact::is_late)) {
             (true, _) => WITH_BLAKE3,
             (false, true) => WITH_CHANGES,

@@ -115,7 +115,7 @@ impl GenerationState {
 
     /// Whether it has a field that versions before BLAKE3 cannot read.
     pub(crate) fn has_blake3(&self) -> bool {
-        self.source_read.as_ref().is_some_and(|mark| mark.hash.blake3().is_some())
+        self.source_read.as_ref().is_some_and(SourceMark::is_blake3)
     }
 
     /// Number of commits in its log.

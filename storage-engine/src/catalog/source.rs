@@ -26,6 +26,13 @@ pub struct SourceMark {
     pub damaged: bool,
 }
 
+impl SourceMark {
+    /// Whether it has a field that versions before BLAKE3 cannot read.
+    pub(crate) fn is_blake3(&self) -> bool {
+        self.hash.blake3().is_some()
+    }
+}
+
 /// A hash of the beginning of a source, hex. It recognises a file that was imported before; it is no evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

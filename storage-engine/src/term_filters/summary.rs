@@ -60,14 +60,8 @@ impl Summary {
                 filter.into_iter().for_each(|filter| filters.set(group, filter));
             }
         }
-        for (group, field) in [
-            (Group::Namespace, Field::Namespace),
-            (Group::Pod, Field::Pod),
-            (Group::Service, Field::Service),
-            (Group::Workload, Field::Workload),
-            (Group::Node, Field::Node),
-            (Group::Name, Field::Sni),
-        ] {
+        for group in Group::ALL {
+            let Some(field) = group.field() else { continue };
             if field.is_identity() && !index.is_known_of_all(field)? {
                 continue;
             }
