@@ -149,8 +149,8 @@ struct Busy {
     index: usize,
 }
 
-async fn make(recorders: u64) -> Result<Busy, Failure> {
-    let store = Store::on(Arc::new(InMemory::new()), "busy").await?;
+/// Starts a recorder on each of so many nodes.
+pub(crate) async fn start(store: &Store, recorders: u64) -> Result<Vec<Recorder>, Failure> {
     let mut all = Vec::new();
     for node in 0..recorders {
         let info = WriterInfo {
@@ -161,8 +161,14 @@ async fn make(recorders: u64) -> Result<Busy, Failure> {
             resumes: None,
             started_at: BEGIN,
         };
-        all.push(Recorder::start(&store, RecorderId(node), info).await?);
+        all.push(Recorder::start(store, RecorderId(node), info).await?);
     }
+    Ok(all)
+}
+
+async fn make(recorders: u64) -> Result<Busy, Failure> {
+    let store = Store::on(Arc::new(InMemory::new()), "busy").await?;
+    let mut all = start(&store, recorders).await?;
     let mut rollup = Rollup::claim(&store, "busy", Stay::Keeps).await?;
     let mut index = TermIndexBuilder::new();
     let mut segments = 0;

@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use capstan_model::coverage::Listened;
-use capstan_model::{Failure, FailureKind, HOUR_NANOS, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, FailureKind, HOUR_NANOS, Time, TimeRange};
 use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
-    CommitDraft, LayerEntry, Outcome, Recorder, Rollup, SegmentEntry, Stay, WriterInfo, WriterKind,
+    CommitDraft, LayerEntry, Outcome, Recorder, Rollup, SegmentEntry, Stay,
 };
 use capstan_storage_engine::repair::{self, repair};
 use capstan_storage_engine::store::{Location, Options, Store};
 use capstan_storage_engine::verify::{self, verify};
 use tokio::runtime::Runtime;
 
-use crate::busy::{BEGIN, COMMITS, STEP, addresses, segment};
+use crate::busy::{BEGIN, COMMITS, STEP, addresses, segment, start};
 
 /// Memory of verify and repair by number of hours, as Markdown
 #[derive(Debug, clap::Args)]
@@ -56,18 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
 async fn measure(arguments: &Arguments) -> Result<String, Failure> {
     let location = Location::Folder(arguments.store.clone());
     let store = Store::open_or_create(&location, "check", &Options::default()).await?;
-    let mut recorders = Vec::new();
-    for node in 0..arguments.recorders {
-        let info = WriterInfo {
-            kind: WriterKind::Live,
-            description: "made".to_owned(),
-            host: format!("node-{node}"),
-            source: None,
-            resumes: None,
-            started_at: BEGIN,
-        };
-        recorders.push(Recorder::start(&store, RecorderId(node), info).await?);
-    }
+    let mut recorders = start(&store, arguments.recorders).await?;
     let mut text = String::from(
         "| hours | commits | verify: MiB | s | repair: MiB | s |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: |\n",
@@ -104,13 +93,13 @@ async fn make(
     let many = recorders.len() as u64;
     let long = HOUR_NANOS / COMMITS as i64;
     for number in hour * COMMITS..(hour + 1) * COMMITS {
-        let start = Time(BEGIN.0 + number as i64 * long);
-        let range = TimeRange { start, end: Time(start.0 + long) };
+        let begin = Time(BEGIN.0 + number as i64 * long);
+        let range = TimeRange { start: begin, end: Time(begin.0 + long) };
         for (node, recorder) in (0..).zip(recorders.iter_mut()) {
             let made = segment(node, number, range, &addresses(many, node, number));
             let empty = |of: LayerEntry| LayerEntry { bytes: 0, ..of };
             let layers = made.layers.iter().cloned().map(empty).collect();
-            let entry = SegmentEntry { hour: start.hour(), layers, ..made };
+            let entry = SegmentEntry { hour: begin.hour(), layers, ..made };
             put_empty(folder, &entry)
                 .map_err(|error| Failure::io("cannot make the objects of a segment", error))?;
             let listened = Listened { range, interfaces: vec![0] };

@@ -334,8 +334,8 @@ fn unescaped(text: &str) -> String {
     back.fold(text.to_owned(), |text, (plain, entity)| text.replace(entity, &plain.to_string()))
 }
 
-/// What was encoded with `%`.
-fn decoded(text: &str) -> String {
+/// Undoes percent encoding (RFC 3986, section 2.1). A `%` without two hex digits stays.
+pub fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

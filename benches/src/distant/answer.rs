@@ -7,6 +7,8 @@ use std::ops::{Bound, Range};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use capstan_tests::s3::decoded;
+
 /// Keys of one page of a listing.
 const PAGE: usize = 1_000;
 
@@ -153,24 +155,4 @@ fn listing(request: &Request, objects: &BTreeMap<String, u64>) -> String {
         false => String::new(),
     };
     format!("<ListBucketResult>{text}<IsTruncated>{more}</IsTruncated>{next}</ListBucketResult>")
-}
-
-/// What was encoded with `%`.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
