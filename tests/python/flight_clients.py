@@ -281,7 +281,7 @@ def adbc_errors(clients):
     refused(kind, "refused", lambda: clients.query("CREATE TABLE t AS SELECT 1"))
     refused(kind, "refused", lambda: clients.query(f"DELETE FROM {table}"))
     refused(kind, "2 parameters and 1 value", lambda: clients.query("SELECT ?::int + ?::int", (1,)))
-    refused(kind, "bound", lambda: clients.query("SELECT ?::int"))
+    refused(kind, "no value", lambda: clients.query("SELECT ?::int"))
 
 
 @check
