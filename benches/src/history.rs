@@ -171,9 +171,10 @@ impl History {
             timeouts: Timeouts::default(),
         };
         let rule = CommitRule::OnStatement;
-        let handle = runtime.handle().clone();
+        let (metrics, handle) = (Arc::default(), runtime.handle().clone());
+        let generation = writer.generation;
         let uploader =
-            Uploader::start(store.clone(), recorder, writer.generation, rule, None, handle)?;
+            Uploader::start(store.clone(), recorder, generation, rule, None, metrics, handle)?;
         let mut pipeline = Pipeline::new(settings, uploader);
         pipeline.interface(Interface {
             link_type: LinkType::ETHERNET,

@@ -1,11 +1,13 @@
 //! One module a subcommand.
 
 mod asked;
+mod bind;
 mod cells;
 pub(crate) mod export;
 pub(crate) mod files;
 pub(crate) mod import;
 mod limited;
+mod metrics;
 pub(crate) mod record;
 pub(crate) mod repair;
 mod rollup;

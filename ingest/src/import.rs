@@ -23,10 +23,11 @@ use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 
 use crate::flow_table::Timeouts;
+use crate::metrics::UploadMetrics;
 use crate::pipeline::{Pipeline, SealPolicy, Settings};
 use crate::source::CaptureFile;
 use crate::source::{Cut, Event, Lost, PacketSource, SourceError};
-use crate::upload::{CommitRule, Committed, Importing, Statement, Uploader, unless_stopped};
+use crate::upload::{CommitRule, Importing, Statement, Uploader, unless_stopped};
 use changes::Change;
 pub use identity::{Known, identify};
 pub use plan::{Plan, plan};
@@ -46,7 +47,7 @@ pub trait Watch {
     /// capture, compressed or cut, the packets are stored twice.
     fn alike(&self, _name: &str, _packets: u64) {}
     /// The source is being imported.
-    fn importing(&self, _source_bytes: u64, _packets: u64, _committed: &Committed) {}
+    fn importing(&self, _source_bytes: u64, _packets: u64, _committed: &UploadMetrics) {}
 }
 
 /// Options of an import.
@@ -112,7 +113,7 @@ pub fn run(
         _ => stopped(&plan, 0, failure),
     })?;
     drive(pipeline, &committed, &plan, source, options, watch)
-        .map_err(|failure| stopped(&plan, committed.packets(), failure))
+        .map_err(|failure| stopped(&plan, committed.packets.get(), failure))
 }
 
 /// Explains the state after a store or read failure. `packets` are those this run committed.
@@ -143,7 +144,7 @@ fn start(
     source: &CaptureFile,
     options: &ImportOptions,
     runtime: &Handle,
-) -> Result<(Pipeline<Uploader>, Arc<Committed>), Failure> {
+) -> Result<(Pipeline<Uploader>, Arc<UploadMetrics>), Failure> {
     let info = WriterInfo {
         kind: WriterKind::Import,
         description: plan.name.clone(),
@@ -163,15 +164,16 @@ fn start(
     let recorder = started.ok_or_else(|| plan::overtaken(store, &plan.name))?;
     let generation = recorder.generation();
     let flow_generation = plan.before.as_ref().map_or(generation, |import| import.first_generation);
+    let committed = Arc::<UploadMetrics>::default();
     let uploader = Uploader::start(
         store.clone(),
         recorder,
         flow_generation,
         CommitRule::EachSegment,
         Some(Importing { progress: source.progress(), stop: Arc::clone(&options.stop) }),
+        Arc::clone(&committed),
         runtime.clone(),
     )?;
-    let committed = uploader.committed();
     let settings = Settings {
         writer: GenerationId { recorder: plan.recorder, generation },
         flow_generation,
@@ -184,7 +186,7 @@ fn start(
 /// Reads the source to the end.
 fn drive(
     pipeline: Pipeline<Uploader>,
-    committed: &Committed,
+    committed: &UploadMetrics,
     plan: &Plan,
     mut source: CaptureFile,
     options: &ImportOptions,
@@ -237,10 +239,10 @@ fn drive(
     finish(pipeline, &mut summary, stretches)?;
     summary.damage = ended.map(|error| error.to_string());
     summary.trailing_bytes = source.progress().trailing();
-    summary.packets = committed.packets();
+    summary.packets = committed.packets.get();
     summary.packets_before = plan.packets_before();
-    summary.segments = committed.segments();
-    summary.stored_bytes = committed.stored_bytes();
+    summary.segments = committed.segments.get();
+    summary.stored_bytes = committed.stored_bytes.get();
     watch.importing(source.position(), summary.packets, committed);
     Ok(summary)
 }
@@ -267,6 +269,7 @@ fn finish(
         losses: summary.losses.clone(),
         finished: Some(Finished { complete, packets_total: pipeline.progress().packets }),
         note: note.to_owned(),
+        until: None,
     };
     let resume = pipeline.resume();
     let mut uploader = pipeline.into_sink();
@@ -295,7 +298,7 @@ impl Running<'_> {
         source: &mut CaptureFile,
         options: &ImportOptions,
         watch: &dyn Watch,
-        committed: &Committed,
+        committed: &UploadMetrics,
     ) -> Result<Option<SourceError>, Failure> {
         let resume_at = self.plan.before.as_ref().map_or(0, |import| import.next_ordinal);
         let position = source.progress();

@@ -6,6 +6,7 @@
 //!
 //! * [`source`]: packet sources: capture files, streams, live interfaces
 //! * [`flow_table`]: assigns packets to flows
+//! * [`metrics`]: counters of a recorder, readable while it runs
 //! * [`pipeline`]: writes packets into open segments
 //! * [`upload`]: seals, uploads, commits
 //! * [`import`]: imports a capture file
@@ -16,6 +17,7 @@
 pub mod flow_table;
 pub mod import;
 pub mod memory;
+pub mod metrics;
 pub mod pipeline;
 pub mod process;
 pub mod record;

@@ -339,6 +339,11 @@ impl<S: Sink> Pipeline<S> {
         self.sink
     }
 
+    /// Captured bytes in the open segments.
+    pub fn open_bytes(&self) -> u64 {
+        self.segments.captured_bytes()
+    }
+
     /// Segments that are open now.
     pub fn open_segments(&self) -> usize {
         self.segments.len()

@@ -4,6 +4,7 @@
 //! Every few seconds the recorder seals all open segments and commits coverage up to the oldest
 //! packet that the kernel may still hold. So coverage never runs ahead of packets.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
@@ -14,10 +15,11 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
 use crate::flow_table::Timeouts;
+use crate::metrics::RecorderMetrics;
 use crate::pipeline::{Pipeline, SealPolicy, Settings};
 use crate::source::live::LiveSource;
 use crate::source::{Event, Lost, PacketSource};
-use crate::upload::{CommitRule, Committed, Statement, Uploader, unless_stopped};
+use crate::upload::{CommitRule, Statement, Uploader, unless_stopped};
 
 /// Options of a recording.
 #[derive(Debug, Clone)]
@@ -52,8 +54,8 @@ pub struct Recorded {
 
 /// Progress callback of a recording, about once a second.
 pub trait Watch {
-    /// Packets and captured bytes so far, packets lost, and committed totals.
-    fn recording(&self, _packets: u64, _bytes: u64, _lost: u64, _committed: &Committed) {}
+    /// The metrics were published.
+    fn recording(&self, _metrics: &RecorderMetrics) {}
 }
 
 /// The recorder of this machine for this store. It stays the same across starts.
@@ -66,7 +68,7 @@ pub fn identity(store: &Store, host: &str) -> RecorderId {
     RecorderId(u64::from_be_bytes(bytes))
 }
 
-/// Records until the source is stopped.
+/// Records until the source is stopped. Keeps `metrics` up to date.
 ///
 /// # Errors
 /// Store or source errors. Earlier commits stay.
@@ -74,6 +76,7 @@ pub fn run(
     store: &Store,
     source: &mut LiveSource,
     options: &RecordOptions,
+    metrics: &Arc<RecorderMetrics>,
     watch: &dyn Watch,
     runtime: &Handle,
 ) -> Result<Recorded, Failure> {
@@ -97,9 +100,9 @@ pub fn run(
         generation,
         CommitRule::OnStatement,
         None,
+        Arc::clone(&metrics.upload),
         runtime.clone(),
     )?;
-    let committed = uploader.committed();
     let settings = Settings {
         writer: GenerationId { recorder: id, generation },
         flow_generation: generation,
@@ -110,32 +113,32 @@ pub fn run(
         pipeline: Pipeline::new(settings, uploader),
         hearing: Hearing::default(),
         losses: Vec::new(),
-        lost: 0,
+        metrics: Arc::clone(metrics),
         committed_at: Instant::now(),
         looked_at: Instant::now(),
     };
-    let heard = recording.listen(source, options, watch, &committed);
+    let heard = recording.listen(source, options, watch);
     // Also after a capture error: coverage up to the error is correct.
     let said = recording.commit(Some(Finished {
         complete: heard.is_ok(),
         packets_total: recording.pipeline.progress().packets,
     }));
-    let Recording { pipeline, lost, .. } = recording;
-    let captured_bytes = pipeline.progress().captured_bytes;
-    let finished = pipeline.into_sink().finish();
+    recording.publish(source);
+    let finished = recording.pipeline.into_sink().finish();
     // The first failure caused the others.
     heard.and(said).and(finished)?;
+    let RecorderMetrics { capture, upload } = &**metrics;
     Ok(Recorded {
-        packets: committed.packets(),
-        lost,
-        captured_bytes,
-        segments: committed.segments(),
-        stored_bytes: committed.stored_bytes(),
-        ended: committed.ended(),
+        packets: upload.packets.get(),
+        lost: capture.dropped.get(),
+        captured_bytes: capture.bytes.get(),
+        segments: upload.segments.get(),
+        stored_bytes: upload.stored_bytes.get(),
+        ended: upload.logs_ended.get(),
     })
 }
 
-/// Packets between two looks at the clock.
+/// Packets between two looks at the clock, and between two updates of the metrics.
 const LOOK_EVERY: u64 = 1_024;
 /// Time between two calls of [`Watch::recording`].
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -144,7 +147,7 @@ struct Recording {
     pipeline: Pipeline<Uploader>,
     hearing: Hearing,
     losses: Vec<Loss>,
-    lost: u64,
+    metrics: Arc<RecorderMetrics>,
     committed_at: Instant,
     looked_at: Instant,
 }
@@ -155,7 +158,6 @@ impl Recording {
         source: &mut LiveSource,
         options: &RecordOptions,
         watch: &dyn Watch,
-        committed: &Committed,
     ) -> Result<(), Failure> {
         while let Some(event) = source.next_event()? {
             let look = match event {
@@ -169,6 +171,7 @@ impl Recording {
                 }
                 Event::Opened { interface, at } => {
                     self.hearing.begin(interface, at);
+                    self.metrics.upload.committed_until.set_if_unknown(at);
                     false
                 }
                 Event::Closed { interface, at } => {
@@ -191,27 +194,33 @@ impl Recording {
                 }
             };
             if look {
+                self.publish(source);
                 let now = Instant::now();
                 if now.duration_since(self.committed_at) >= options.commit_every {
                     self.commit(None)?;
+                    self.publish(source);
                 }
                 if now.duration_since(self.looked_at) >= WATCH_EVERY {
                     self.looked_at = now;
-                    let progress = self.pipeline.progress();
-                    watch.recording(
-                        progress.packets,
-                        progress.captured_bytes,
-                        self.lost,
-                        committed,
-                    );
+                    watch.recording(&self.metrics);
                 }
             }
         }
         Ok(())
     }
 
+    /// Publishes the counts of this thread.
+    fn publish(&self, source: &LiveSource) {
+        let (progress, capture) = (self.pipeline.progress(), &self.metrics.capture);
+        capture.packets.raise_to(progress.packets);
+        capture.bytes.raise_to(progress.captured_bytes);
+        capture.rings_full.raise_to(source.statistics().freezes);
+        capture.open_bytes.set(self.pipeline.open_bytes());
+        capture.open_segments.set(self.pipeline.open_segments() as u64);
+    }
+
     fn lose(&mut self, lost: &Lost) {
-        self.lost += lost.packets;
+        self.metrics.capture.dropped.add(lost.packets);
         let range = Loss::range_of(lost.since, lost.noticed);
         // Drops of one interface between two commits form one loss.
         match self.losses.iter_mut().find(|loss| loss.interface == lost.interface) {
@@ -241,6 +250,7 @@ impl Recording {
             losses: std::mem::take(&mut self.losses),
             finished,
             note: String::new(),
+            until: self.hearing.known_until(),
         };
         self.pipeline.sink_mut().state(statement, resume)
     }
@@ -277,6 +287,11 @@ impl Hearing {
                 self.ended.push(Listened { range, interfaces: vec![interface] });
             }
         }
+    }
+
+    /// The end of coverage, once it is known.
+    fn known_until(&self) -> Option<Time> {
+        (self.until > Time::MIN).then_some(self.until)
     }
 
     /// Coverage since the last call. Interfaces with the same range share one entry.

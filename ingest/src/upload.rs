@@ -7,60 +7,31 @@
 //! During an import, a separate task commits signs of life (`Signs`), so that no other process
 //! treats the import as dead.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss};
-use capstan_model::{Failure, FailureKind, Generation, RecorderId};
+use capstan_model::failure::with_causes;
+use capstan_model::{Failure, FailureKind, Generation, RecorderId, Time};
 use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::{
     Commit, CommitDraft, Fact, Finished, Recorder, SegmentEntry, succession,
 };
 use capstan_storage_engine::segment::builder::SegmentBuilder;
-use capstan_storage_engine::store::Store;
+use capstan_storage_engine::store::{self, Store};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle as Task;
 
+use crate::metrics::{Tries, UploadMetrics};
 use crate::pipeline::{PipelineError, Resume, Sink};
 use crate::source::Progress;
 
 /// Queue length, segments. One more is being sealed and others are open, so this bounds memory while
 /// the store is slow.
 const QUEUE: usize = 1;
-
-/// Committed totals, readable from other threads.
-#[derive(Debug, Default)]
-pub struct Committed {
-    segments: AtomicU64,
-    packets: AtomicU64,
-    stored_bytes: AtomicU64,
-    ended: AtomicU64,
-}
-
-impl Committed {
-    /// Segments committed.
-    pub fn segments(&self) -> u64 {
-        self.segments.load(Ordering::Relaxed)
-    }
-
-    /// Packets committed.
-    pub fn packets(&self) -> u64 {
-        self.packets.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of all layers of the committed segments.
-    pub fn stored_bytes(&self) -> u64 {
-        self.stored_bytes.load(Ordering::Relaxed)
-    }
-
-    /// How often the log was ended because nothing was committed for a day, and a new one was opened.
-    pub fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
-    }
-}
 
 /// Facts of a commit besides segments.
 #[derive(Debug, Default)]
@@ -73,6 +44,8 @@ pub struct Statement {
     pub finished: Option<Finished>,
     /// A note for the user.
     pub note: String,
+    /// The end of the coverage: all earlier packets are committed with this, or were before.
+    pub until: Option<Time>,
 }
 
 /// State of an import.
@@ -93,6 +66,13 @@ pub enum CommitRule {
     OnStatement,
 }
 
+/// What the pipeline hands over, and when it did.
+#[derive(Debug)]
+struct Handed {
+    job: Job,
+    at: Time,
+}
+
 enum Job {
     Segment(Box<SegmentBuilder>, Resume),
     Statement(Box<Statement>, Resume),
@@ -101,9 +81,9 @@ enum Job {
 /// The pipeline's sink: feeds the upload thread.
 #[derive(Debug)]
 pub struct Uploader {
-    queue: Option<SyncSender<Job>>,
+    queue: Option<SyncSender<Handed>>,
     thread: Option<JoinHandle<Result<(), Failure>>>,
-    committed: Arc<Committed>,
+    metrics: Arc<UploadMetrics>,
 }
 
 impl std::fmt::Debug for Job {
@@ -117,7 +97,7 @@ impl std::fmt::Debug for Job {
 
 impl Uploader {
     /// Starts the thread. `flow_generation` is what flow ids carry; `import` is set for an import;
-    /// `runtime` drives the store's IO.
+    /// `metrics` is kept up to date; `runtime` drives the store's IO.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -127,9 +107,9 @@ impl Uploader {
         flow_generation: Generation,
         rule: CommitRule,
         import: Option<Importing>,
+        metrics: Arc<UploadMetrics>,
         runtime: Handle,
     ) -> Result<Uploader, Failure> {
-        let committed = Arc::new(Committed::default());
         let (queue, jobs) = sync_channel(QUEUE);
         let (id, began) = (recorder.recorder(), recorder.began());
         let worker = Worker {
@@ -142,20 +122,16 @@ impl Uploader {
             rule,
             import,
             runtime,
-            committed: Arc::clone(&committed),
+            metrics: Arc::clone(&metrics),
             next_segment: 0,
             draft: CommitDraft::default(),
+            until: None,
         };
         let thread = std::thread::Builder::new()
             .name("capstan-upload".to_owned())
             .spawn(move || worker.run(&jobs))
             .map_err(|error| Failure::io("cannot start the upload thread", error))?;
-        Ok(Uploader { queue: Some(queue), thread: Some(thread), committed })
-    }
-
-    /// Committed totals so far.
-    pub fn committed(&self) -> Arc<Committed> {
-        Arc::clone(&self.committed)
+        Ok(Uploader { queue: Some(queue), thread: Some(thread), metrics })
     }
 
     /// Commits the uploaded segments with a statement.
@@ -175,8 +151,10 @@ impl Uploader {
     }
 
     fn send(&mut self, job: Job) -> Result<(), Failure> {
+        let at = store::now();
+        self.metrics.waiting_since.set_if_unknown(at);
         match &self.queue {
-            Some(queue) if queue.send(job).is_ok() => Ok(()),
+            Some(queue) if queue.send(Handed { job, at }).is_ok() => Ok(()),
             _ => self.join().and_then(|()| Err(stopped())),
         }
     }
@@ -313,14 +291,16 @@ struct Worker {
     rule: CommitRule,
     import: Option<Importing>,
     runtime: Handle,
-    committed: Arc<Committed>,
+    metrics: Arc<UploadMetrics>,
     next_segment: u64,
     /// What the next commit will say.
     draft: CommitDraft,
+    /// The end of the coverage that the next commit will say.
+    until: Option<Time>,
 }
 
 impl Worker {
-    fn run(mut self, jobs: &Receiver<Job>) -> Result<(), Failure> {
+    fn run(mut self, jobs: &Receiver<Handed>) -> Result<(), Failure> {
         let ended = self.work(jobs);
         if self.rule == CommitRule::EachSegment {
             self.end(ended.as_ref().err());
@@ -353,8 +333,10 @@ impl Worker {
         }
     }
 
-    fn work(&mut self, jobs: &Receiver<Job>) -> Result<(), Failure> {
-        for job in jobs {
+    fn work(&mut self, jobs: &Receiver<Handed>) -> Result<(), Failure> {
+        for Handed { job, at } in jobs {
+            // It was handed over while the commit of the previous ones was made.
+            self.metrics.waiting_since.set_if_unknown(at);
             match job {
                 Job::Segment(builder, resume) => {
                     let entry = self.upload(*builder)?;
@@ -365,11 +347,12 @@ impl Worker {
                     }
                 }
                 Job::Statement(statement, resume) => {
-                    let Statement { listened, losses, finished, note } = *statement;
+                    let Statement { listened, losses, finished, note, until } = *statement;
                     self.draft.facts.extend(listened.into_iter().map(Fact::Listened));
                     self.draft.facts.extend(losses.into_iter().map(Fact::Loss));
                     self.draft.finished = finished;
                     self.draft.note = note;
+                    self.until = until;
                     self.resume(resume);
                     self.commit()?;
                 }
@@ -398,7 +381,7 @@ impl Worker {
         })?;
         let entry = SegmentEntry::of_sealed(&sealed, secrets);
         let (store, patience) = (&self.store, Patience::of(self.rule));
-        let uploading = patience.keep_trying(async || {
+        let uploading = patience.keep_trying(&self.metrics.upload, async || {
             let puts = sealed.layers.iter().map(|sealed| {
                 let path = names::layer(entry.hour, &entry.name, sealed.layer.file());
                 async move { store.put_new(&path, sealed.parts.clone()).await }
@@ -406,6 +389,7 @@ impl Worker {
             futures::future::try_join_all(puts).await
         });
         self.runtime.block_on(unless_stopped(store, || self.is_stopped(), uploading))?;
+        self.metrics.uploads.add(1);
         Ok(entry)
     }
 
@@ -418,14 +402,22 @@ impl Worker {
         let bytes: u64 = layers.map(|layer| layer.bytes).sum();
         let segments = draft.segments().count() as u64;
         let (log, patience) = (&self.log, Patience::of(self.rule));
-        let committing = patience.keep_trying(async || log.append(draft.clone()).await);
+        let metrics = &*self.metrics;
+        let appending = async || log.append(draft.clone()).await;
+        let committing = patience.keep_trying(&metrics.commit, appending);
         let committing = unless_stopped(&self.store, || self.is_stopped(), committing);
         let generation = self.runtime.block_on(committing)?;
         let ended = generation != std::mem::replace(&mut self.generation, generation);
-        self.committed.ended.fetch_add(u64::from(ended), Ordering::Relaxed);
-        self.committed.segments.fetch_add(segments, Ordering::Relaxed);
-        self.committed.packets.fetch_add(packets, Ordering::Relaxed);
-        self.committed.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+        metrics.commits.add(1);
+        metrics.logs_ended.add(u64::from(ended));
+        metrics.segments.add(segments);
+        metrics.packets.add(packets);
+        metrics.stored_bytes.add(bytes);
+        metrics.committed_at.set(store::now());
+        if let Some(until) = self.until.take() {
+            metrics.committed_until.set(until);
+        }
+        metrics.waiting_since.clear();
         self.resume(resume);
         Ok(())
     }
@@ -503,20 +495,25 @@ impl Patience {
         }
     }
 
-    /// Retries an operation until it succeeds or cannot succeed.
+    /// Retries an operation until it succeeds or cannot succeed. Counts in `counted`.
     async fn keep_trying<T>(
         self,
+        counted: &Tries,
         mut operation: impl AsyncFnMut() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let began = Instant::now();
         let mut tries = 0_u32;
         loop {
-            match operation().await {
+            let outcome = operation().await;
+            counted.failures.add(u64::from(outcome.is_err()));
+            match outcome {
                 Err(failure) if self.waits_for(failure.kind(), began.elapsed()) => {
                     if tries.is_multiple_of(TELL_EVERY) {
-                        tracing::warn!("{failure}: waiting for the store; {}", self.meanwhile());
+                        let (why, meanwhile) = (with_causes(&failure), self.meanwhile());
+                        tracing::warn!("{why}: waiting for the store; {meanwhile}");
                     }
                     tries = tries.wrapping_add(1);
+                    counted.retries.add(1);
                     tokio::time::sleep(TRY_EVERY).await;
                 }
                 Ok(value) if tries > 0 => {
@@ -557,10 +554,13 @@ mod tests {
         assert!(!Patience::Minutes.waits_for(FailureKind::Unavailable, IMPORT_WAITS));
 
         let mut answers = vec![Ok(7), Err(Failure::new(FailureKind::Unavailable, "away"))];
-        let value = Patience::Endless.keep_trying(async || answers.pop().unwrap()).await;
+        let tries = Tries::default();
+        let answer = async || answers.pop().unwrap();
+        let value = Patience::Endless.keep_trying(&tries, answer).await;
         assert_eq!(value.unwrap(), 7);
         let lost = async || Err::<(), _>(Failure::new(FailureKind::AlreadyThere, "lost"));
-        assert!(Patience::Endless.keep_trying(lost).await.is_err());
+        assert!(Patience::Endless.keep_trying(&tries, lost).await.is_err());
+        assert_eq!((tries.failures.get(), tries.retries.get()), (2, 1));
     }
 
     #[test]
@@ -580,15 +580,18 @@ mod tests {
         };
         let recorder = runtime.block_on(Recorder::start(&store, RecorderId(7), info)).unwrap();
         let rule = CommitRule::OnStatement;
-        let handle = runtime.handle().clone();
-        let uploader = Uploader::start(store.clone(), recorder, Generation(1), rule, None, handle);
+        let (handle, metrics) = (runtime.handle().clone(), Arc::<UploadMetrics>::default());
+        let counted = Arc::clone(&metrics);
+        let uploader =
+            Uploader::start(store.clone(), recorder, Generation(1), rule, None, counted, handle);
         let mut uploader = uploader.unwrap();
-        let committed = uploader.committed();
         let mut say = |at| {
             let range = TimeRange { start: Time(at), end: Time(at + 1) };
             let listened = vec![Listened { range, interfaces: Vec::new() }];
             let resume = Resume { next_ordinal: 0, next_flow: 0 };
-            uploader.state(Statement { listened, ..Statement::default() }, resume).unwrap();
+            let until = Some(range.end);
+            let statement = Statement { listened, until, ..Statement::default() };
+            uploader.state(statement, resume).unwrap();
         };
         say(1);
         // Nothing comes for a day, which is short here.
@@ -605,7 +608,9 @@ mod tests {
         });
         (2..4).for_each(&mut say);
         uploader.finish().unwrap();
-        assert_eq!(committed.ended(), 1);
+        assert_eq!((metrics.logs_ended.get(), metrics.commits.get()), (1, 3));
+        assert_eq!(metrics.committed_until.get(), Some(Time(4)));
+        assert_eq!(metrics.waiting_since.get(), None);
         let view = runtime.block_on(CatalogView::load(&store)).unwrap();
         let window = runtime.block_on(view.window(TimeRange::ALL)).unwrap();
         assert_eq!(window.listened.len(), 3);

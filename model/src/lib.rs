@@ -15,6 +15,7 @@
 //! * [`protocol`]: the application protocol label
 //! * [`coverage`]: coverage and loss
 //! * [`account`]: memory accounting per query
+//! * [`metrics`]: counters, gauges, and their text for Prometheus
 //! * [`words`]: counts with nouns for messages
 //! * [`failure`]: error kinds shared by all crates and their exit codes
 
@@ -30,6 +31,7 @@ pub mod headers;
 pub mod id;
 pub mod identity;
 pub mod link;
+pub mod metrics;
 pub mod network;
 pub mod packet;
 pub mod ports;

@@ -44,6 +44,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+pub use self::metrics::WriteMetrics;
 use self::parameters::Parameters;
 use crate::flight::GRACE;
 use crate::listen::{self, Listener, Speech};
@@ -83,12 +84,32 @@ pub async fn serve(
     sessions: Arc<StoreSessions>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
+    serve_routes(listener.into(), router(sessions), shutdown).await
+}
+
+/// Serves `GET /metrics` and `GET /healthz` only: for a process without a server of its store. Ends like [`serve`].
+///
+/// # Errors
+/// None that is known.
+pub async fn serve_metrics(
+    listener: impl Into<Listener>,
+    write: WriteMetrics,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Failure> {
+    serve_routes(listener.into(), metrics::router(write), shutdown).await
+}
+
+async fn serve_routes(
+    listener: Listener,
+    routes: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Failure> {
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
         // The sender's end is the stop.
         let _ = stopped.await;
     };
-    let serving = listen::serve(listener.into(), Speech::Http, router(sessions), stopped);
+    let serving = listen::serve(listener, Speech::Http, routes, stopped);
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => return Ok(()),
@@ -137,8 +158,7 @@ async fn status(
 async fn metrics(State(sessions): State<Arc<StoreSessions>>) -> Result<Response, Refusal> {
     let latest = sessions.latest();
     // Answered without a request to the store: frequent scrapes must cost nothing.
-    let text = metrics::text(latest.store(), latest.cache());
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+    Ok(metrics::answer(metrics::of_server(latest.store(), latest.cache())))
 }
 
 /// The current time, for distances such as `-5m`.

@@ -32,6 +32,7 @@ mod folder;
 mod format;
 mod list;
 mod location;
+mod metrics;
 pub(crate) mod names;
 mod patience;
 mod place;

@@ -108,16 +108,21 @@ impl Server {
 
     /// `GET` by HTTP: the status and the body.
     pub(crate) fn get(&self, path: &str) -> (u16, Vec<u8>) {
-        let mut stream = TcpStream::connect(&self.http).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        // In HTTP/1.0 the body ends with the connection: no chunks to put together.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.http).expect("it listens");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("headers") + 4;
-        let status = std::str::from_utf8(&answer[9..12]).expect("a status line");
-        (status.parse().expect("a status"), answer[end..].to_vec())
+        get(&self.http, path)
     }
+}
+
+/// `GET` by HTTP at `address:port`: the status and the body.
+pub(crate) fn get(address: &str, path: &str) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    // In HTTP/1.0 the body ends with the connection: no chunks to put together.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("it listens");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("headers") + 4;
+    let status = std::str::from_utf8(&answer[9..12]).expect("a status line");
+    (status.parse().expect("a status"), answer[end..].to_vec())
 }
 
 impl Drop for Server {

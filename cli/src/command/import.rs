@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use capstan_ingest::import::{self, ImportOptions, Imported, Watch};
+use capstan_ingest::metrics::UploadMetrics;
 use capstan_ingest::source::{self, Place};
-use capstan_ingest::upload::Committed;
 use capstan_model::{Failure, FailureKind, Time};
 use capstan_storage_engine::catalog::succession::DEAD_AFTER;
 use capstan_storage_engine::store::Store;
@@ -284,12 +284,12 @@ impl Watch for Bar {
         });
     }
 
-    fn importing(&self, source_bytes: u64, packets: u64, committed: &Committed) {
+    fn importing(&self, source_bytes: u64, packets: u64, committed: &UploadMetrics) {
         self.bar.set_position(source_bytes);
         self.bar.set_message(format!(
             "{} read, {} committed",
             count(packets, "packet"),
-            committed.packets()
+            committed.packets.get()
         ));
     }
 }

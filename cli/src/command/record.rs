@@ -4,15 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use capstan_ingest::metrics::RecorderMetrics;
 use capstan_ingest::record::{self, COMMIT_EVERY, RecordOptions, Recorded, Watch};
 use capstan_ingest::source::live::{Interfaces, LiveOptions, LiveSource, StopHandle};
-use capstan_ingest::upload::Committed;
 use capstan_model::Failure;
 use capstan_storage_engine::store::Store;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
+use super::metrics::{self, MetricsPort};
 use super::rollup::RollupTask;
 use crate::host::host_name;
 use crate::interrupt;
@@ -33,6 +34,8 @@ const NOTHING: &str = "stopped before anything was recorded";
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) capture: Capture,
+    #[command(flatten)]
+    metrics: MetricsPort,
     /// Stop after this many seconds
     #[arg(long, value_name = "SECONDS")]
     duration: Option<u64>,
@@ -91,8 +94,11 @@ pub(crate) fn run(
             }
         }
     })?;
-    let opening = or_stopped(&asked, NOTHING, settings.open_or_create(None));
-    let store = runtime.block_on(opening)?;
+    let opening = async {
+        let listener = arguments.metrics.listen(settings, None).await?;
+        Ok::<_, Failure>((settings.open_or_create(None).await?, listener))
+    };
+    let (store, listener) = runtime.block_on(or_stopped(&asked, NOTHING, opening))?;
     let (mut source, options) = arguments.capture.open(settings)?;
     let by_clock = source.stop_handle();
     let stop = recording.get_or_init(|| source.stop_handle());
@@ -109,8 +115,10 @@ pub(crate) fn run(
     }
     let (what, place) = (&options.description, store.place());
     output::tell(&format!("recording {what} into {place}; Ctrl-C stops"));
+    let counted = Arc::<RecorderMetrics>::default();
+    metrics::serve(listener, &store, &counted, runtime)?;
     let rollup = RollupTask::start(&store, runtime);
-    let recorded = watch(&store, &mut source, &options, runtime);
+    let recorded = watch(&store, &mut source, &options, &counted, runtime);
     rollup.stop(&asked, runtime);
     report(&recorded?)
 }
@@ -131,11 +139,13 @@ pub(super) fn watch(
     store: &Store,
     source: &mut LiveSource,
     options: &RecordOptions,
+    metrics: &Arc<RecorderMetrics>,
     runtime: &Runtime,
 ) -> Result<Recorded, Failure> {
     let bar = output::byte_bar(None);
     bar.set_prefix("recording");
-    let ended = record::run(store, source, options, &Line(bar.clone()), runtime.handle());
+    let line = Line(bar.clone());
+    let ended = record::run(store, source, options, metrics, &line, runtime.handle());
     bar.finish_and_clear();
     ended
 }
@@ -143,12 +153,14 @@ pub(super) fn watch(
 struct Line(ProgressBar);
 
 impl Watch for Line {
-    fn recording(&self, packets: u64, bytes: u64, lost: u64, committed: &Committed) {
-        self.0.set_position(bytes);
+    fn recording(&self, metrics: &RecorderMetrics) {
+        let RecorderMetrics { capture, upload } = metrics;
+        self.0.set_position(capture.bytes.get());
         self.0.set_message(format!(
-            "{}, {} committed, {lost} lost",
-            count(packets, "packet"),
-            committed.packets()
+            "{}, {} committed, {} lost",
+            count(capture.packets.get(), "packet"),
+            upload.packets.get(),
+            capture.dropped.get()
         ));
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use capstan_model::{Failure, FailureKind};
+use capstan_model::Failure;
 use capstan_query_server::listen::{self, Hosts, Listener, Rules};
 use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
@@ -12,10 +12,10 @@ use capstan_query_server::{flight, http};
 use capstan_storage_engine::cache::{Cache, CacheSettings, DiskSettings};
 use capstan_storage_engine::store::Store;
 use clap::builder::NonEmptyStringValueParser;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::bind::{addresses, bind};
 use super::limited::Limited;
 use crate::interrupt;
 use crate::output;
@@ -26,6 +26,8 @@ use crate::stopped::or_stopped;
 const FLIGHT: &str = "127.0.0.1:32010";
 /// Where HTTP listens unless said otherwise.
 const HTTP: &str = "127.0.0.1:32080";
+/// How to listen elsewhere.
+const HINT: &str = "--flight and --http choose other ports";
 /// Memory of the cache unless said otherwise.
 const MEMORY_MIB: usize = 64;
 /// What the cache may take on a disk unless said otherwise.
@@ -114,14 +116,14 @@ impl Ports {
         let insecure = self.insecure || settings.serve.insecure;
         let rules = self.rules(settings)?;
         let [flight, http] = self.places(settings);
-        let flight = ("flight", flight, addresses(flight).await?);
-        let http = ("http", http, addresses(http).await?);
+        let flight = ("flight", flight, addresses(flight, HINT).await?);
+        let http = ("http", http, addresses(http, HINT).await?);
         for (option, _, addresses) in [&flight, &http] {
             listen::check_reach(option, addresses, insecure)?;
         }
         let listener =
             async |(_, place, addresses): (&str, &str, Vec<SocketAddr>)| -> Result<_, Failure> {
-                Ok(Listener::new(bind(place, &addresses).await?, rules.clone()))
+                Ok(Listener::new(bind(place, &addresses, HINT).await?, rules.clone()))
             };
         Ok(Listening { flight: listener(flight).await?, http: listener(http).await? })
     }
@@ -146,29 +148,6 @@ impl Ports {
             self.http.as_deref().or(file.http.as_deref()).unwrap_or(HTTP),
         ]
     }
-}
-
-/// The addresses that `host:port` stands for.
-async fn addresses(place: &str) -> Result<Vec<SocketAddr>, Failure> {
-    match tokio::net::lookup_host(place).await {
-        Ok(addresses) => Ok(addresses.collect()),
-        Err(error) => Err(cannot_listen(place, error)),
-    }
-}
-
-async fn bind(place: &str, addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
-    TcpListener::bind(addresses).await.map_err(|error| cannot_listen(place, error))
-}
-
-fn cannot_listen(place: &str, error: std::io::Error) -> Failure {
-    let kind = match error.kind() {
-        std::io::ErrorKind::AddrInUse => FailureKind::AlreadyThere,
-        std::io::ErrorKind::PermissionDenied => FailureKind::Permission,
-        std::io::ErrorKind::InvalidInput => FailureKind::Usage,
-        _ => FailureKind::Unavailable,
-    };
-    let what = format!("cannot listen on {place}; --flight and --http choose other ports");
-    Failure::caused_by(kind, what, error)
 }
 
 pub(crate) fn run(

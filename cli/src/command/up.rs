@@ -10,12 +10,14 @@ mod keeper;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
+use capstan_ingest::metrics::RecorderMetrics;
 use capstan_ingest::source::live::StopHandle;
 use capstan_model::Failure;
 use tokio::runtime::Runtime;
 
 use self::keeper::Keeper;
 use super::limited::Limited;
+use super::metrics::{self, METRICS_OF_UP, MetricsPort};
 use super::record::{self, Capture};
 use super::rollup::RollupTask;
 use super::serve::{Keeping, Ports};
@@ -39,6 +41,8 @@ const STORE: &str = "./capstan-store";
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: Capture,
+    #[command(flatten)]
+    metrics: MetricsPort,
     #[command(flatten)]
     ports: Ports,
     #[command(flatten)]
@@ -70,10 +74,11 @@ pub(crate) fn run(
     })?;
     let opening = async {
         let listening = arguments.ports.listen(settings).await?;
+        let metrics = arguments.metrics.listen(settings, Some(METRICS_OF_UP)).await?;
         let store = settings.open_or_create(Some(STORE)).await?;
-        Ok::<_, Failure>((store, listening))
+        Ok::<_, Failure>((store, listening, metrics))
     };
-    let (store, listening) =
+    let (store, listening, listener) =
         runtime.block_on(or_stopped(&asked, "stopped before anything was recorded", opening))?;
     let (mut source, options) = arguments.capture.open(settings)?;
     let also_stop_recording = source.stop_handle();
@@ -87,10 +92,12 @@ pub(crate) fn run(
     }
     runtime.spawn(record::tell_what_waits(store.clone(), Arc::clone(&asked)));
     output::tell(&format!("recording {} into {}", options.description, store.place()));
+    let counted = Arc::<RecorderMetrics>::default();
+    metrics::serve(listener, &store, &counted, runtime)?;
     // A recorder without a server is not what the user wants.
     let kept = Keeper::start(&keeper, move || also_stop_recording.stop())?;
     let rollup = RollupTask::start(&store, runtime);
-    let recorded = record::watch(&store, &mut source, &options, runtime);
+    let recorded = record::watch(&store, &mut source, &options, &counted, runtime);
     rollup.stop(&asked, runtime);
     keeper.stop();
     let served = keeper::joined(kept);

@@ -178,7 +178,8 @@ fn import_without_data_commits_heartbeats() {
     let begun = runtime.block_on(Recorder::succeed(&place.store, id, first, info));
     let (store, handle) = (place.store.clone(), runtime.handle().clone());
     let rule = CommitRule::EachSegment;
-    let uploader = Uploader::start(store, begun.unwrap().unwrap(), first, rule, None, handle);
+    let (recorder, metrics) = (begun.unwrap().unwrap(), Arc::default());
+    let uploader = Uploader::start(store, recorder, first, rule, None, metrics, handle);
     let commits = || {
         let catalog = runtime.block_on(Catalog::load(&place.store)).unwrap();
         let state = catalog.state(capstan_model::GenerationId::new(id, first)).unwrap();

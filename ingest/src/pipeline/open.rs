@@ -144,6 +144,11 @@ impl OpenSegments {
         self.hours.len() + usize::from(self.span.is_some())
     }
 
+    /// Captured bytes in all that are open.
+    pub(super) fn captured_bytes(&self) -> u64 {
+        self.all().map(|(_, open)| open.builder.captured_bytes()).sum()
+    }
+
     /// All that are open.
     fn all(&self) -> impl Iterator<Item = (Which, &Open)> {
         let hours = self.hours.iter().map(|(hour, open)| (Which::Hour(hour), open));

@@ -96,8 +96,9 @@ pub(crate) async fn record(store: &Store, recording: Recording, given: Vec<Given
     let recorder = Recorder::start(store, id, info).await.unwrap();
     let generation = recorder.generation();
     let (rule, runtime) = (CommitRule::EachSegment, Handle::current());
+    let metrics = Arc::default();
     let uploader =
-        Uploader::start(store.clone(), recorder, generation, rule, None, runtime).unwrap();
+        Uploader::start(store.clone(), recorder, generation, rule, None, metrics, runtime).unwrap();
     let settings = Settings {
         writer: GenerationId { recorder: id, generation },
         flow_generation: generation,
@@ -132,6 +133,7 @@ pub(crate) async fn record(store: &Store, recording: Recording, given: Vec<Given
             losses: recording.losses,
             finished: Some(Finished { complete: true, packets_total: pipeline.progress().packets }),
             note: String::new(),
+            until: None,
         };
         let resume = pipeline.resume();
         let mut uploader = pipeline.into_sink();

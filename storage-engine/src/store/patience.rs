@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use capstan_model::metrics::Counter;
 use capstan_model::{Failure, FailureKind};
 use object_store::Error;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -144,6 +145,8 @@ pub(super) struct Waits {
     troubled: AtomicUsize,
     /// Number of doublings that already apply to the first try: this store is slow.
     pace: AtomicU32,
+    /// Tries after a failed one.
+    pub(super) retries: Counter,
     said: Mutex<Option<Instant>>,
 }
 
@@ -337,6 +340,7 @@ impl<'a> Waiting<'a> {
             if let Some(wait) = wait {
                 tracing::info!("renewing credentials: {}", tried.failure);
                 self.renewed = true;
+                self.means.waits.retries.add(1);
                 sleep(wait).await;
                 return Ok(());
             }
@@ -351,6 +355,7 @@ impl<'a> Waiting<'a> {
         self.last = (!tried.silent).then(|| tried.failure.to_string());
         let wait = self.means.patience.wait_after(self.tries);
         self.tries += 1;
+        self.means.waits.retries.add(1);
         self.silent = if tried.silent { self.silent + 1 } else { 0 };
         sleep(jitter_of(&*self.means.env, wait)).await;
         Ok(())
