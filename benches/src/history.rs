@@ -16,7 +16,8 @@ use capstan_model::coverage::Listened;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::{
-    Address, Failure, FailureKind, GenerationId, LinkType, Packet, RecorderId, Time, TimeRange,
+    Address, Failure, FailureKind, GenerationId, IngestShares, LinkType, Packet, RecorderId, Time,
+    TimeRange,
 };
 use capstan_query_server::export::{self, Export};
 use capstan_query_server::select::{Order, Selection};
@@ -169,6 +170,7 @@ impl History {
             flow_generation: writer.generation,
             policy: SealPolicy::live(Duration::from_secs(3_600)),
             timeouts: Timeouts::default(),
+            flow_memory: IngestShares::default().flows,
         };
         let rule = CommitRule::OnStatement;
         let (metrics, handle) = (Arc::default(), runtime.handle().clone());

@@ -21,7 +21,9 @@ use capstan_model::block::block_type;
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::time::HOUR_NANOS;
-use capstan_model::{Block, Generation, GenerationId, LinkType, Packet, RecorderId, Time};
+use capstan_model::{
+    Block, Generation, GenerationId, IngestShares, LinkType, Packet, RecorderId, Time,
+};
 use capstan_storage_engine::segment::builder::{SealedSegment, SegmentBuilder};
 
 use crate::input::{Put, Take};
@@ -203,6 +205,7 @@ fn run(recording: &Recording) -> (Keep, usize) {
         flow_generation: GENERATION,
         policy: recording.policy,
         timeouts: Timeouts::default(),
+        flow_memory: IngestShares::default().flows,
     };
     let mut pipeline = Pipeline::new(settings, Keep::default());
     for link_type in recording.links {

@@ -65,8 +65,14 @@ impl Default for Timeouts {
     }
 }
 
-/// Maximum number of flows in the table.
-pub(crate) const MAX_FLOWS: usize = 256 * 1024;
+/// Memory that a flow takes, with all that refers to it in the table, bytes.
+const BYTES_PER_FLOW: usize = 384;
+
+/// The most flows in a table of so many bytes.
+pub(crate) fn flows_within(memory: usize) -> usize {
+    (memory / BYTES_PER_FLOW).max(1)
+}
+
 /// A slot in the table. Valid until the next lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowSlot(u32);
@@ -128,6 +134,8 @@ pub struct FlowTable {
     generation: Generation,
     next_counter: u64,
     timeouts: Timeouts,
+    /// The most flows.
+    most: usize,
     flows: Vec<Option<Flow>>,
     free: Vec<u32>,
     /// An entry for each circuit of each flow.
@@ -158,13 +166,19 @@ struct Entry {
 pub type LastPart = (u64, PartNumber);
 
 impl FlowTable {
-    /// An empty table; flow ids carry `generation` and count from 0.
-    pub fn new(recorder: RecorderId, generation: Generation, timeouts: Timeouts) -> Self {
+    /// An empty table; flow ids carry `generation` and count from 0. `memory` limits the flows, bytes.
+    pub fn new(
+        recorder: RecorderId,
+        generation: Generation,
+        timeouts: Timeouts,
+        memory: usize,
+    ) -> Self {
         FlowTable {
             recorder,
             generation,
             next_counter: 0,
             timeouts,
+            most: flows_within(memory),
             flows: Vec::new(),
             free: Vec::new(),
             by_key: HashTable::new(),
@@ -293,7 +307,7 @@ impl FlowTable {
                 Some(end) => self.end(slot, end),
             }
         }
-        if self.len() >= MAX_FLOWS {
+        if self.len() >= self.most {
             self.evict(now);
         }
         let slot = self.open(key, circuit, headers, link_type, interface, source_low, now);

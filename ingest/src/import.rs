@@ -17,7 +17,7 @@ use std::time::Duration;
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::packet::MAX_CAPTURED;
 use capstan_model::words::agree;
-use capstan_model::{Failure, FailureKind, GenerationId, Time};
+use capstan_model::{Failure, FailureKind, GenerationId, IngestShares, Time};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
@@ -61,6 +61,8 @@ pub struct ImportOptions {
     pub host: String,
     /// Silence after which an unfinished import of the source counts as dead and this one takes over.
     pub dead_after: Duration,
+    /// Memory of its parts.
+    pub memory: IngestShares,
 }
 
 /// Result of an import.
@@ -177,8 +179,9 @@ fn start(
     let settings = Settings {
         writer: GenerationId { recorder: plan.recorder, generation },
         flow_generation,
-        policy: SealPolicy::import(),
+        policy: SealPolicy::import().within(&options.memory),
         timeouts: Timeouts::default(),
+        flow_memory: options.memory.flows,
     };
     Ok((Pipeline::new(settings, uploader), committed))
 }

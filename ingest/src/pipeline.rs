@@ -62,6 +62,8 @@ pub struct Settings {
     pub policy: SealPolicy,
     /// Flow idle time-outs.
     pub timeouts: Timeouts,
+    /// Memory of the flow table, bytes.
+    pub flow_memory: usize,
 }
 
 /// Packet counters of a generation.
@@ -98,8 +100,8 @@ pub struct Pipeline<S> {
 impl<S: Sink> Pipeline<S> {
     /// A new pipeline without packets.
     pub fn new(settings: Settings, sink: S) -> Self {
-        let table =
-            FlowTable::new(settings.writer.recorder, settings.flow_generation, settings.timeouts);
+        let Settings { writer, flow_generation, timeouts, flow_memory, .. } = settings;
+        let table = FlowTable::new(writer.recorder, flow_generation, timeouts, flow_memory);
         let segments = OpenSegments::new(settings.writer, settings.policy);
         Pipeline {
             settings,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capstan_model::coverage::{Listened, Loss, LossCause};
-use capstan_model::{Failure, GenerationId, RecorderId, Time, TimeRange};
+use capstan_model::{Failure, GenerationId, IngestShares, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Finished, Recorder, WriterInfo, WriterKind};
 use capstan_storage_engine::store::{self, Store};
 use sha2::{Digest, Sha256};
@@ -30,6 +30,8 @@ pub struct RecordOptions {
     pub description: String,
     /// Time between commits, and the age at which a segment is sealed.
     pub commit_every: Duration,
+    /// Memory of its parts.
+    pub memory: IngestShares,
 }
 
 /// The default of [`RecordOptions::commit_every`].
@@ -106,8 +108,9 @@ pub fn run(
     let settings = Settings {
         writer: GenerationId { recorder: id, generation },
         flow_generation: generation,
-        policy: SealPolicy::live(options.commit_every),
+        policy: SealPolicy::live(options.commit_every).within(&options.memory),
         timeouts: Timeouts::default(),
+        flow_memory: options.memory.flows,
     };
     let mut recording = Recording {
         pipeline: Pipeline::new(settings, uploader),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use capstan_ingest::import::{self, ImportOptions, Watch};
 use capstan_ingest::source;
-use capstan_model::{FailureKind, TimeRange};
+use capstan_model::{FailureKind, IngestShares, TimeRange};
 use capstan_storage_engine::catalog::{Catalog, role};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::{Location, Options, Store};
@@ -60,6 +60,7 @@ fn options() -> ImportOptions {
         stop: Arc::new(AtomicBool::new(false)),
         host: "golden".to_owned(),
         dead_after: Duration::ZERO,
+        memory: IngestShares::default(),
     }
 }
 

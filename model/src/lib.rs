@@ -15,6 +15,7 @@
 //! * [`protocol`]: the application protocol label
 //! * [`coverage`]: coverage and loss
 //! * [`account`]: memory accounting per query
+//! * [`memory`]: the memory budget of a process, and its shares
 //! * [`metrics`]: counters, gauges, and their text for Prometheus
 //! * [`words`]: counts with nouns for messages
 //! * [`failure`]: error kinds shared by all crates and their exit codes
@@ -31,6 +32,7 @@ pub mod headers;
 pub mod id;
 pub mod identity;
 pub mod link;
+pub mod memory;
 pub mod metrics;
 pub mod network;
 pub mod packet;
@@ -46,6 +48,7 @@ pub use flow::{Direction, FlowEnd, FlowKey, FlowPart};
 pub use headers::Headers;
 pub use id::{FlowId, Generation, GenerationId, PacketId, RecorderId};
 pub use link::LinkType;
+pub use memory::{IngestShares, MemoryBudget};
 pub use network::{Network, NetworkError};
 pub use packet::Packet;
 pub use ports::Ports;

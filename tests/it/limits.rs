@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::capstan::{answer, capstan, fails, over, run, said, signal};
+use crate::running::peak_mib;
 use crate::server::{PATIENCE, Server};
 use crate::traffic::Noise;
 
@@ -20,12 +21,6 @@ fn prepared(scratch: &Path) -> std::path::PathBuf {
     Noise { hours: 2, packets_an_hour: 20_000 }.write(&file);
     answer(over(&store, "import").arg(&file));
     store
-}
-
-fn peak_mib(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") / 1_024
 }
 
 fn joined(tables: usize) -> String {

@@ -22,6 +22,7 @@ mod interrupted;
 mod killed;
 mod limits;
 mod live;
+mod memory;
 mod metrics;
 mod other_readers;
 mod parallel;

@@ -9,6 +9,13 @@ use crate::capstan::signal;
 use crate::crash;
 use crate::server::PATIENCE;
 
+/// The most memory that a running process had, MiB.
+pub(crate) fn peak_mib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") / 1_024
+}
+
 /// A process that does not say much. Several threads may have to do with it.
 pub(crate) struct Running {
     began: SystemTime,
@@ -31,6 +38,11 @@ impl Running {
 
     fn words(&self) -> MutexGuard<'_, BufReader<ChildStderr>> {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child().id()
     }
 
     /// Waits for the next line of what it says on standard error; nothing if it has ended.

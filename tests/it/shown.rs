@@ -180,6 +180,8 @@ fn invalid_number_is_a_usage_error() {
         ("export", "--port"),
         ("export", "--memory"),
         ("import", "--dead-after"),
+        ("import", "--memory"),
+        ("record", "--memory"),
         ("record", "--duration"),
         ("serve", "--connections"),
         ("serve", "--cache-memory-mib"),

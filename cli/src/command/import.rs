@@ -13,6 +13,7 @@ use capstan_storage_engine::store::Store;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
+use super::record::shares;
 use super::rollup;
 use crate::host::host_name;
 use crate::interrupt;
@@ -44,6 +45,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = DEAD_AFTER.as_secs(),
         value_parser = clap::value_parser!(u64).range(..=86_400))]
     dead_after: u64,
+    /// Memory limit of this process, MiB [default: 976]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    memory: Option<u32>,
 }
 
 const NOTHING: &str = "stopped before anything was imported";
@@ -53,6 +57,7 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
+    let memory = shares("--memory", arguments.memory.map(|mib| mib as usize), None)?;
     let places = source::expand(&arguments.files)?;
     for skipped in &places.skipped {
         let path = skipped.path.display().to_string();
@@ -68,7 +73,8 @@ pub(crate) fn run(
     let opening = or_stopped(&stop, NOTHING, settings.open_or_create(None));
     let store = runtime.block_on(opening)?;
     let dead_after = Duration::from_secs(arguments.dead_after);
-    let options = ImportOptions { again: arguments.again, stop, host: host_name(), dead_after };
+    let (again, host) = (arguments.again, host_name());
+    let options = ImportOptions { again, stop, host, dead_after, memory };
     let ended = import_all(&store, &places.found, &options, runtime);
     let is_away = |failure: &Failure| failure.kind() == FailureKind::Unavailable;
     if !ended.as_ref().is_err_and(is_away) {

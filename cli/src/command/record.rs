@@ -7,7 +7,7 @@ use std::time::Duration;
 use capstan_ingest::metrics::RecorderMetrics;
 use capstan_ingest::record::{self, COMMIT_EVERY, RecordOptions, Recorded, Watch};
 use capstan_ingest::source::live::{Interfaces, LiveOptions, LiveSource, StopHandle};
-use capstan_model::Failure;
+use capstan_model::{Failure, FailureKind, IngestShares, MemoryBudget};
 use capstan_storage_engine::store::Store;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressBar;
@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     pub(super) capture: Capture,
     #[command(flatten)]
     metrics: MetricsPort,
+    /// Memory limit of this process, MiB [default: 976]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    memory: Option<u32>,
     /// Stop after this many seconds
     #[arg(long, value_name = "SECONDS")]
     duration: Option<u64>,
@@ -49,6 +52,7 @@ pub(crate) struct Capture {
           value_parser = NonEmptyStringValueParser::new())]
     interfaces: Vec<String>,
     /// MiB of memory for the kernel's capture rings, shared by all interfaces
+    /// [default: a 14th of the recorder's memory beyond 80 MiB, usually 64]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ring_mib: Option<u32>,
     /// Seconds between commits: the maximum delay until a packet is visible to queries
@@ -57,8 +61,24 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
+    /// Shares of the recorder, of which `mib` is the memory, if it is given by `option`.
+    pub(super) fn memory(
+        &self,
+        settings: &Settings,
+        option: &str,
+        mib: Option<u32>,
+    ) -> Result<IngestShares, Failure> {
+        let rings = self.ring_mib.map(|mib| mib as usize).or(settings.record.ring_mib);
+        let mib = mib.map(|mib| mib as usize).or(settings.record.memory_mib);
+        shares(option, mib, rings.map(|mib| mib.saturating_mul(1 << 20)))
+    }
+
     /// Starts to listen: from here on every packet is stored or counted as lost.
-    pub(super) fn open(&self, settings: &Settings) -> Result<(LiveSource, RecordOptions), Failure> {
+    pub(super) fn open(
+        &self,
+        settings: &Settings,
+        memory: IngestShares,
+    ) -> Result<(LiveSource, RecordOptions), Failure> {
         let given = if self.interfaces.is_empty() {
             settings.record.interfaces.clone().unwrap_or_else(|| vec!["any".to_owned()])
         } else {
@@ -66,18 +86,30 @@ impl Capture {
         };
         let description = given.join(", ");
         let mut options = LiveOptions::new(Interfaces::from_names(given));
-        if let Some(mib) = self.ring_mib.map(|mib| mib as usize).or(settings.record.ring_mib) {
-            options.ring_bytes = mib << 20;
-        }
+        options.ring_bytes = memory.source;
         let source = LiveSource::open(options)?;
         let commit = self.commit_seconds.or(settings.record.commit_seconds);
         let options = RecordOptions {
             host: host_name(),
             description,
             commit_every: commit.map_or(COMMIT_EVERY, Duration::from_secs),
+            memory,
         };
         Ok((source, options))
     }
+}
+
+/// Shares of a recorder or an import, of which `mib` is the memory, if it is given by `option`.
+pub(super) fn shares(
+    option: &str,
+    mib: Option<usize>,
+    rings: Option<usize>,
+) -> Result<IngestShares, Failure> {
+    let budget = mib.map_or(MemoryBudget::INGEST, MemoryBudget::from_mib);
+    budget.for_ingest(rings).map_err(|error| {
+        let what = format!("{error}; {option} sets the memory, --ring-mib that of the source");
+        Failure::new(FailureKind::Usage, what)
+    })
 }
 
 pub(crate) fn run(
@@ -85,6 +117,7 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
+    let memory = arguments.capture.memory(settings, "--memory", arguments.memory)?;
     let recording = Arc::new(OnceLock::<StopHandle>::new());
     let asked = interrupt::watch(runtime, {
         let recording = Arc::clone(&recording);
@@ -99,7 +132,7 @@ pub(crate) fn run(
         Ok::<_, Failure>((settings.open_or_create(None).await?, listener))
     };
     let (store, listener) = runtime.block_on(or_stopped(&asked, NOTHING, opening))?;
-    let (mut source, options) = arguments.capture.open(settings)?;
+    let (mut source, options) = arguments.capture.open(settings, memory)?;
     let by_clock = source.stop_handle();
     let stop = recording.get_or_init(|| source.stop_handle());
     if asked.load(Ordering::Relaxed) {

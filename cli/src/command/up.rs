@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     capture: Capture,
     #[command(flatten)]
     metrics: MetricsPort,
+    /// Memory limit of the recorder, MiB; --memory is that of the server's queries [default: 976]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    record_memory: Option<u32>,
     #[command(flatten)]
     ports: Ports,
     #[command(flatten)]
@@ -59,6 +62,8 @@ pub(crate) fn run(
     if let Some(parent) = apart::parent() {
         return apart::run(&arguments, settings, runtime, parent);
     }
+    let memory = arguments.record_memory;
+    let memory = arguments.capture.memory(settings, "--record-memory", memory)?;
     let recording = Arc::new(OnceLock::<StopHandle>::new());
     let serving = Arc::new(OnceLock::<Arc<Keeper>>::new());
     let asked = interrupt::watch(runtime, {
@@ -80,7 +85,7 @@ pub(crate) fn run(
     };
     let (store, listening, listener) =
         runtime.block_on(or_stopped(&asked, "stopped before anything was recorded", opening))?;
-    let (mut source, options) = arguments.capture.open(settings)?;
+    let (mut source, options) = arguments.capture.open(settings, memory)?;
     let also_stop_recording = source.stop_handle();
     let handle = recording.get_or_init(|| source.stop_handle());
     let keeper = Arc::new(Keeper::new(listening)?);

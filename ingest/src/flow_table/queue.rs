@@ -40,6 +40,10 @@ pub(super) struct Queues {
 }
 
 impl Queues {
+    /// Memory of a flow in its queue, bytes.
+    #[cfg(test)]
+    pub(super) const BYTES_PER_FLOW: usize = size_of::<Link>();
+
     pub(super) fn new() -> Self {
         Queues { links: Vec::new(), ends: [(NONE, NONE); Queue::ALL.len()] }
     }

@@ -5,8 +5,12 @@ use capstan_model::headers::{Fragment, Tcp};
 
 use super::*;
 
+/// The most flows of a table here.
+const MAX_FLOWS: usize = 256 * 1024;
+
 fn table() -> FlowTable {
-    FlowTable::new(RecorderId(1), Generation(2), Timeouts::default())
+    let memory = MAX_FLOWS * BYTES_PER_FLOW;
+    FlowTable::new(RecorderId(1), Generation(2), Timeouts::default(), memory)
 }
 
 fn udp(source: (u8, u16), destination: (u8, u16)) -> Headers {
@@ -141,6 +145,15 @@ fn flows_are_distinguished_by_network_and_interface() {
     };
     assert_eq!(on(&mut table, 0), on(&mut table, 0));
     assert_ne!(on(&mut table, 0), on(&mut table, 1));
+}
+
+#[test]
+fn a_flow_takes_no_more_memory_than_its_share() {
+    // Entries of the hash table: two a flow at most, seven of eight places used, doubled when full.
+    let entries = 2 * 2 * (size_of::<Entry>() + 1) * 8 / 7;
+    let bytes = size_of::<Option<Flow>>() + Queues::BYTES_PER_FLOW + entries;
+    assert!(bytes <= BYTES_PER_FLOW, "{bytes}");
+    assert_eq!(flows_within(capstan_model::IngestShares::default().flows), MAX_FLOWS);
 }
 
 #[test]

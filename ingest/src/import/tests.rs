@@ -1,6 +1,6 @@
 //! Imports into a folder, and what they ask of it.
 
-use capstan_model::TimeRange;
+use capstan_model::{IngestShares, TimeRange};
 use capstan_storage_engine::catalog::Catalog;
 use capstan_storage_engine::store::{Location, Options, Requests};
 
@@ -53,7 +53,8 @@ fn import(
 ) -> Result<Imported, Failure> {
     let stop = Arc::new(AtomicBool::new(stopped));
     let host = String::new();
-    let options = ImportOptions { again: false, stop, host, dead_after: Duration::ZERO };
+    let (dead_after, memory) = (Duration::ZERO, IngestShares::default());
+    let options = ImportOptions { again: false, stop, host, dead_after, memory };
     let capture = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(capture.path(), file).unwrap();
     let known = Some(identify(capture.path()).unwrap());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use capstan_model::IngestShares;
+
 /// Rules by which open segments are sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealPolicy {
@@ -25,10 +27,11 @@ const MIB: u64 = 1024 * 1024;
 impl SealPolicy {
     /// For capture files: by size and at the end only.
     pub fn import() -> Self {
+        let usual = IngestShares::default();
         SealPolicy {
             bytes: 128 * MIB,
-            segment_memory: 128 << 20,
-            memory: 160 << 20,
+            segment_memory: usual.segment,
+            memory: usual.open,
             age: None,
             hours: 8,
             span: Some(MIB),
@@ -38,6 +41,11 @@ impl SealPolicy {
     /// For live capture: by size or age.
     pub fn live(age: Duration) -> Self {
         SealPolicy { age: Some(age), span: None, ..SealPolicy::import() }
+    }
+
+    /// The same within the shares of another budget.
+    pub fn within(self, shares: &IngestShares) -> Self {
+        SealPolicy { segment_memory: shares.segment, memory: shares.open, ..self }
     }
 }
 

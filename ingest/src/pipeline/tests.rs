@@ -8,7 +8,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::packet::Stamp;
-use capstan_model::{Failure, FlowEnd, LinkType, RecorderId, Time};
+use capstan_model::{Failure, FlowEnd, IngestShares, LinkType, RecorderId, Time};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::builder::SealedSegment;
 use capstan_storage_engine::segment::reader::{Fetch, Segment};
@@ -57,6 +57,7 @@ fn settings(policy: SealPolicy) -> Settings {
         flow_generation: Generation(1),
         policy,
         timeouts: Timeouts::default(),
+        flow_memory: IngestShares::default().flows,
     }
 }
 
@@ -219,7 +220,7 @@ proptest::proptest! {
 #[test]
 fn evicted_flow_has_the_end_state_evicted() {
     // More flows at once than are remembered; the first ones are the longest idle.
-    let flows = crate::flow_table::MAX_FLOWS as u32 + 1;
+    let flows = crate::flow_table::flows_within(IngestShares::default().flows) as u32 + 1;
     let policy = SealPolicy {
         bytes: u64::MAX,
         segment_memory: usize::MAX,

@@ -10,7 +10,7 @@ use capstan_model::coverage::{Listened, Loss};
 use capstan_model::link::Interface;
 use capstan_model::packet::Stamp;
 use capstan_model::{
-    Block, GenerationId, HOUR_NANOS, LinkType, Packet, RecorderId, Time, TimeRange,
+    Block, GenerationId, HOUR_NANOS, IngestShares, LinkType, Packet, RecorderId, Time, TimeRange,
 };
 use capstan_storage_engine::catalog::rollup::roll_up_all;
 use capstan_storage_engine::catalog::{Finished, Recorder, Segment, WriterInfo, WriterKind};
@@ -104,6 +104,7 @@ pub(crate) async fn record(store: &Store, recording: Recording, given: Vec<Given
         flow_generation: generation,
         policy: SealPolicy { bytes: recording.segment_bytes, ..SealPolicy::import() },
         timeouts: Timeouts::default(),
+        flow_memory: IngestShares::default().flows,
     };
     let work = move || {
         let mut pipeline = Pipeline::new(settings, uploader);
