@@ -1,13 +1,14 @@
 //! `capstan`: the one binary. Each subcommand has a file in `command`; the implementation is in the other
 //! crates.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command line speaks to its user.
 
 mod command;
 mod host;
 mod interrupt;
+mod memory;
 mod output;
+mod process;
 mod settings;
 mod stopped;
 
@@ -19,7 +20,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Counts the allocations of queries, to find the one that uses too much memory.
 #[global_allocator]
-static ALLOCATOR: capstan_ingest::memory::Counting = capstan_ingest::memory::Counting;
+static ALLOCATOR: memory::Counting = memory::Counting;
 
 /// How long the process waits at its end for cancelled queries: they remove their temporary files.
 const STOPPING: Duration = Duration::from_secs(1);
@@ -97,7 +98,7 @@ fn arguments() -> Arguments {
 
 fn main() -> ExitCode {
     let arguments = arguments();
-    capstan_ingest::memory::settle(arguments.command.arenas());
+    memory::configure_allocator(arguments.command.arenas());
     output::start_logging(arguments.global.verbose);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -21,12 +21,9 @@ pub mod tls;
 
 use capstan_model::Protocol;
 use capstan_model::headers::Network;
+use capstan_model::ip_protocol::{TCP, UDP};
 
 pub use tls::{ClientHello, client_hello};
-
-/// IP protocol numbers.
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// What the first payload bytes of one direction say, if they say anything.
 ///

@@ -10,7 +10,6 @@
 
 #![forbid(unsafe_code)]
 
-mod bytes;
 pub mod decode;
 pub mod label;
 pub mod walk;

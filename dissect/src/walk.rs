@@ -14,6 +14,7 @@ mod tunnel;
 
 use capstan_model::LinkType;
 use capstan_model::headers::Fragment;
+use capstan_model::ip_protocol;
 
 /// Most headers one walk gives. Real packets have a dozen at most; a longer
 /// stack is somebody's attempt to make decoding expensive.
@@ -292,8 +293,8 @@ impl<'a> Walk<'a> {
             return state;
         }
         match self.ipv4(visit) {
-            Ok(Next::Ipv4Payload(network::protocol::TCP)) => self.tcp(visit),
-            Ok(Next::Ipv4Payload(network::protocol::UDP)) => self.udp(visit),
+            Ok(Next::Ipv4Payload(ip_protocol::TCP)) => self.tcp(visit),
+            Ok(Next::Ipv4Payload(ip_protocol::UDP)) => self.udp(visit),
             state => state,
         }
     }

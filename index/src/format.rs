@@ -49,6 +49,8 @@
 //! A builder writes whichever of the forms is smallest, so a reader must take all of them.
 //! Format 1 has keys in the first form only.
 
+use capstan_model::bytes::le32;
+
 use crate::IndexError;
 
 /// The format number written, and the newest one read.
@@ -118,7 +120,7 @@ impl Header {
         if fixed[3] == 0 {
             return Err(not("its format number is 0"));
         }
-        let number = |at: usize| u32_at(fixed, at).unwrap_or_default();
+        let number = |at: usize| le32(fixed, at).unwrap_or_default();
         let header = Header {
             flows: number(4),
             terms: number(8),
@@ -154,11 +156,6 @@ impl Header {
 /// Bits that any ordinal below `flows` fits.
 pub(crate) fn width(flows: u32) -> u32 {
     u32::BITS - flows.saturating_sub(1).leading_zeros()
-}
-
-/// The number at a place, if it is inside.
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk::<4>().map(|chunk| u32::from_le_bytes(*chunk))
 }
 
 /// A value as the number it is, big-endian; none if it is too long for one, or empty.

@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 
+use capstan_model::bytes::le32;
 use roaring::RoaringBitmap;
 
 use crate::IndexError;
 use crate::bits::BitReader;
 use crate::field::{Field, MAX_VALUE, PREFIX_EXACT, term_value};
-use crate::format::{BLOCK_TERMS, HEADER, Header, NUMBERS, TOP_ENTRY, number, read_varint, u32_at};
+use crate::format::{BLOCK_TERMS, HEADER, Header, NUMBERS, TOP_ENTRY, number, read_varint};
 use crate::list::{self, Listed};
 
 const OUTSIDE: IndexError = IndexError::Damaged("an offset points outside");
@@ -251,7 +252,7 @@ impl<'a> Parts<'a> {
     /// Of block `block`, the part that entry `part` of the top says: up to where the
     /// next block's starts.
     fn slice(&self, block: usize, part: usize, of: &'a [u8]) -> Result<&'a [u8], IndexError> {
-        let start = |block: usize| u32_at(self.top, block * TOP_ENTRY + 4 * part);
+        let start = |block: usize| le32(self.top, block * TOP_ENTRY + 4 * part);
         let from = start(block).ok_or(OUTSIDE)? as usize;
         let to = start(block + 1).map_or(of.len(), |to| to as usize);
         of.get(from..to).ok_or(OUTSIDE)

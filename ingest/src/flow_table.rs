@@ -26,6 +26,7 @@ mod queue;
 mod start;
 
 use capstan_model::headers::{Datagram, Network, Outer, tcp_flags};
+use capstan_model::ip_protocol::TCP;
 use capstan_model::{
     Direction, FlowEnd, FlowId, FlowKey, Generation, Headers, LinkType, Protocol, RecorderId, Time,
 };
@@ -528,8 +529,8 @@ impl Flow {
     /// The time-out queue of the flow.
     fn queue(&self) -> Queue {
         match self.key.ip_protocol {
-            key::TCP if self.end().is_some() => Queue::Closed,
-            key::TCP => Queue::Tcp,
+            TCP if self.end().is_some() => Queue::Closed,
+            TCP => Queue::Tcp,
             _ => Queue::Other,
         }
     }

@@ -10,16 +10,12 @@
 //! * [`pipeline`]: writes packets into open segments
 //! * [`upload`]: seals, uploads, commits
 //! * [`import`]: imports a capture file
-//! * [`memory`]: allocator settings and a counting allocator
-//! * [`process`]: signals between a recorder and its server
 //! * [`record`]: records live interfaces
 
 pub mod flow_table;
 pub mod import;
-pub mod memory;
 pub mod metrics;
 pub mod pipeline;
-pub mod process;
 pub mod record;
 pub mod source;
 pub mod upload;

@@ -6,11 +6,13 @@
 //! * [`address`]: 16-byte addresses (IPv4 mapped)
 //! * [`network`]: blocks of addresses, in CIDR notation
 //! * [`ports`]: ranges of ports
+//! * [`ip_protocol`]: IP protocol numbers
 //! * [`link`]: link types (LINKTYPE_ numbers) and capture interfaces
 //! * [`packet`]: one captured packet, borrowed from the read buffer
 //! * [`flow`]: flow keys and flow parts
 //! * [`identity`]: who is at an end of a flow
 //! * [`headers`]: decoded packet headers
+//! * [`bytes`]: numbers at any place of a slice
 //! * [`block`]: pcapng blocks other than packets
 //! * [`protocol`]: the application protocol label
 //! * [`coverage`]: coverage and loss
@@ -25,12 +27,14 @@
 pub mod account;
 pub mod address;
 pub mod block;
+pub mod bytes;
 pub mod coverage;
 pub mod failure;
 pub mod flow;
 pub mod headers;
 pub mod id;
 pub mod identity;
+pub mod ip_protocol;
 pub mod link;
 pub mod memory;
 pub mod metrics;

@@ -6,7 +6,7 @@
 //! | `GET /api/v1/status` | what is in the store, as JSON |
 //! | `GET /healthz` | `ok` while this process answers; the store is not asked |
 //!
-//! The export takes `from` and `to` (as [`Time::parse`] reads them; without both all packets are selected),
+//! The export takes `from` and `to` (as [`capstan_model::Time::parse`] reads them; without both all packets are selected),
 //! `host` (an address or a network; `ip` is another name), `port` (a number or a range), `protocol`, `namespace`, `pod`,
 //! `service`, `workload`, `node` and `name` (each repeatable, or with commas; all have to match, but of the protocols
 //! one), and `order` (`time` or `recorded`). The status takes `from` and `to`.
@@ -29,7 +29,6 @@ mod tests;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -38,7 +37,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use capstan_model::failure::with_causes;
-use capstan_model::{Failure, FailureKind, Time};
+use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::store::now;
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -159,12 +159,6 @@ async fn metrics(State(sessions): State<Arc<StoreSessions>>) -> Result<Response,
     let latest = sessions.latest();
     // Answered without a request to the store: frequent scrapes must cost nothing.
     Ok(metrics::answer(metrics::of_server(latest.store(), latest.cache())))
-}
-
-/// The current time, for distances such as `-5m`.
-fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Time(0).saturating_add(since)
 }
 
 /// An error response.

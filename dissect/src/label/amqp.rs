@@ -1,6 +1,6 @@
 //! AMQP 0-9-1 and 1.0: protocol headers and frames.
 
-use crate::bytes::{be16, be32};
+use capstan_model::bytes::{be16, be32};
 
 /// The registered port. (5671 is AMQP inside TLS.)
 pub(super) const PORTS: &[u16] = &[5672];

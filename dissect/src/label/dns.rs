@@ -1,6 +1,6 @@
 //! DNS messages (RFC 1035), in datagrams and behind a length in a stream.
 
-use crate::bytes::be16;
+use capstan_model::bytes::be16;
 
 /// Most questions and records a believable message has.
 const MOST_RECORDS: u16 = 512;

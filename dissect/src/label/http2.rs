@@ -1,7 +1,7 @@
 //! HTTP/2 in the clear (RFC 9113): the client's preface, and frames.
 
 use super::http;
-use crate::bytes::{be24, be32};
+use capstan_model::bytes::{be24, be32};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -1,6 +1,6 @@
 //! Apache Kafka's request and response framing (kafka.apache.org/protocol).
 
-use crate::bytes::{be16, be32};
+use capstan_model::bytes::{be16, be32};
 
 /// Where brokers listen.
 pub(super) const PORT: u16 = 9092;

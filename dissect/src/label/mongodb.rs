@@ -1,6 +1,6 @@
 //! MongoDB's wire protocol: a 16-byte little-endian header before every message.
 
-use crate::bytes::le32;
+use capstan_model::bytes::le32;
 
 /// The default port.
 pub(super) const PORT: u16 = 27_017;

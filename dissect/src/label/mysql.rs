@@ -1,7 +1,7 @@
 //! MySQL's and MariaDB's client/server protocol: packets with a three-byte
 //! little-endian length and a sequence number.
 
-use crate::bytes::le32;
+use capstan_model::bytes::le32;
 
 /// The registered port.
 pub(super) const PORT: u16 = 3306;

@@ -1,6 +1,6 @@
 //! PostgreSQL's frontend/backend protocol version 3.
 
-use crate::bytes::be32;
+use capstan_model::bytes::be32;
 
 /// The registered port.
 pub(super) const PORT: u16 = 5432;

@@ -1,6 +1,6 @@
 //! QUIC's long header (RFC 8999, 9000, 9369) and the header Google's QUIC had.
 
-use crate::bytes::be32;
+use capstan_model::bytes::be32;
 
 /// A long header of a version somebody speaks, with connection ids that fit; or
 /// Google QUIC's public header with a version.

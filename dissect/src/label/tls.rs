@@ -1,6 +1,6 @@
 //! TLS records, and what a ClientHello asks for (RFC 8446, 6066, 7301).
 
-use crate::bytes::{be16, be24};
+use capstan_model::bytes::{be16, be24};
 
 /// Where TLS is usually served.
 pub(super) const PORTS: &[u16] =

@@ -3,7 +3,7 @@
 use capstan_model::LinkType;
 
 use super::{HeaderKind, Next, Stop, Visit, Walk};
-use crate::bytes::be16;
+use capstan_model::bytes::be16;
 
 /// Ethertypes that are decoded.
 pub(in crate::walk) mod ethertype {

@@ -1,25 +1,9 @@
 //! ARP, IPv4, IPv6 and its extension headers.
 
 use capstan_model::headers::Fragment;
+use capstan_model::ip_protocol;
 
 use super::{HeaderKind, MAX_IP_HEADERS, Next, Stop, Visit, Walk};
-
-/// IP protocol numbers that are decoded (iana.org/assignments/protocol-numbers).
-pub(super) mod protocol {
-    pub(in crate::walk) const HOP_BY_HOP: u8 = 0;
-    pub(in crate::walk) const ICMP: u8 = 1;
-    pub(in crate::walk) const IPV4: u8 = 4;
-    pub(in crate::walk) const TCP: u8 = 6;
-    pub(in crate::walk) const UDP: u8 = 17;
-    pub(in crate::walk) const IPV6: u8 = 41;
-    pub(in crate::walk) const ROUTING: u8 = 43;
-    pub(in crate::walk) const FRAGMENT: u8 = 44;
-    pub(in crate::walk) const GRE: u8 = 47;
-    pub(in crate::walk) const AUTHENTICATION: u8 = 51;
-    pub(in crate::walk) const ICMPV6: u8 = 58;
-    pub(in crate::walk) const DESTINATION_OPTIONS: u8 = 60;
-    pub(in crate::walk) const SCTP: u8 = 132;
-}
 
 impl Walk<'_> {
     pub(super) fn arp(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
@@ -107,20 +91,22 @@ impl Walk<'_> {
         in_ipv6: bool,
     ) -> Result<Next, Stop> {
         match protocol {
-            protocol::TCP => self.tcp(visit),
-            protocol::UDP => self.udp(visit),
-            protocol::SCTP => self.sctp(visit),
-            protocol::ICMP if !in_ipv6 => self.icmp(visit, [0, 8]),
-            protocol::ICMPV6 if in_ipv6 => self.icmp(visit, [128, 129]),
-            protocol::GRE => self.gre(visit),
-            protocol::IPV4 => self.ipv4(visit),
-            protocol::IPV6 => self.ipv6(visit),
+            ip_protocol::TCP => self.tcp(visit),
+            ip_protocol::UDP => self.udp(visit),
+            ip_protocol::SCTP => self.sctp(visit),
+            ip_protocol::ICMP if !in_ipv6 => self.icmp(visit, [0, 8]),
+            ip_protocol::ICMPV6 if in_ipv6 => self.icmp(visit, [128, 129]),
+            ip_protocol::GRE => self.gre(visit),
+            ip_protocol::IPV4 => self.ipv4(visit),
+            ip_protocol::IPV6 => self.ipv6(visit),
             // Length in units of 4 bytes, not counting two of them (RFC 4302 section 2.2).
-            protocol::AUTHENTICATION => self.extension(visit, 4, 8, in_ipv6),
-            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS if in_ipv6 => {
+            ip_protocol::AUTHENTICATION => self.extension(visit, 4, 8, in_ipv6),
+            ip_protocol::HOP_BY_HOP | ip_protocol::ROUTING | ip_protocol::DESTINATION_OPTIONS
+                if in_ipv6 =>
+            {
                 self.extension(visit, 8, 8, true)
             }
-            protocol::FRAGMENT if in_ipv6 => self.fragment_extension(visit),
+            ip_protocol::FRAGMENT if in_ipv6 => self.fragment_extension(visit),
             _ => Err(Stop::Payload),
         }
     }

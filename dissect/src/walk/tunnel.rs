@@ -109,7 +109,7 @@ impl Walk<'_> {
         self.check(length)?;
         let key = match flags & gre::KEY {
             0 => None,
-            _ => crate::bytes::be32(self.data, self.offset + key_at),
+            _ => capstan_model::bytes::be32(self.data, self.offset + key_at),
         };
         let state = match (ethertype, flags & gre::SEQUENCE) {
             // Type I has no header of its own, and no sequence number either.

@@ -6,8 +6,6 @@ use capstan_model::headers::{Network, tcp_flags};
 use capstan_model::{FlowKey, Headers, LinkType};
 use foldhash::fast::RandomState;
 
-pub(super) const TCP: u8 = 6;
-
 /// A flow key without direction: the lower (address, port) comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {

@@ -4,6 +4,8 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use capstan_model::bytes::{be16, be32, be64, le16, le32, le64};
+
 use super::SourceError;
 use super::compressed::{self, Progress};
 
@@ -141,24 +143,22 @@ impl Input {
 }
 
 /// Reads an integer at `at` in the given byte order. 0 past the end, which callers exclude by a length check.
-macro_rules! integer {
-    ($name:ident, $type:ty) => {
-        #[inline]
-        pub(super) fn $name(bytes: &[u8], at: usize, big_endian: bool) -> $type {
-            const WIDTH: usize = size_of::<$type>();
-            let raw: [u8; WIDTH] = bytes
-                .get(at..)
-                .and_then(|rest| rest.first_chunk::<WIDTH>())
-                .copied()
-                .unwrap_or_default();
-            if big_endian { <$type>::from_be_bytes(raw) } else { <$type>::from_le_bytes(raw) }
-        }
-    };
+#[inline]
+pub(super) fn u16_at(bytes: &[u8], at: usize, big_endian: bool) -> u16 {
+    if big_endian { be16(bytes, at) } else { le16(bytes, at) }.unwrap_or_default()
 }
 
-integer!(u16_at, u16);
-integer!(u32_at, u32);
-integer!(u64_at, u64);
+/// Like [`u16_at`].
+#[inline]
+pub(super) fn u32_at(bytes: &[u8], at: usize, big_endian: bool) -> u32 {
+    if big_endian { be32(bytes, at) } else { le32(bytes, at) }.unwrap_or_default()
+}
+
+/// Like [`u16_at`].
+#[inline]
+pub(super) fn u64_at(bytes: &[u8], at: usize, big_endian: bool) -> u64 {
+    if big_endian { be64(bytes, at) } else { le64(bytes, at) }.unwrap_or_default()
+}
 
 #[cfg(test)]
 mod tests {

@@ -43,10 +43,11 @@ use std::collections::VecDeque;
 use std::io::{self, PipeReader};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use capstan_model::packet::Stamp;
 use capstan_model::{Packet, Time};
+use capstan_storage_engine::store;
 
 use self::capture::{Capture, SetupError};
 use self::follow::warn_not_opened;
@@ -220,7 +221,7 @@ impl LiveSource {
                     packets: u64::from(cursor.left),
                     live: true,
                     since: Some(capture.counted_at()),
-                    noticed: Some(current_time()),
+                    noticed: Some(store::now()),
                 }));
                 break;
             };
@@ -241,7 +242,7 @@ impl LiveSource {
     fn advance(&mut self) -> Result<(), SourceError> {
         let now = Instant::now();
         if self.phase == Phase::Running && self.stop.is_stopped() {
-            self.phase = Phase::Stopping(current_time());
+            self.phase = Phase::Stopping(store::now());
             for capture in &mut self.captures {
                 capture.end(now).map_err(|source| failed(&capture.name, source))?;
             }
@@ -294,7 +295,7 @@ impl LiveSource {
     /// The time up to which every packet is delivered; the minimum time if unknown.
     fn heard_until(&mut self) -> Time {
         // Read the clock first: later packets have later times.
-        let now = current_time();
+        let now = store::now();
         let mut unread = self.captures.iter_mut().map(|capture| capture.unread_since(now));
         unread.try_fold(now, |all, one| one.map(|one| all.min(one))).unwrap_or(Time::MIN)
     }
@@ -413,11 +414,6 @@ impl PacketSource for LiveSource {
         let stamp = Stamp::At(time);
         Ok(Some(Event::Packet(Packet { interface, stamp, length, data, options: &[] })))
     }
-}
-
-fn current_time() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(0).saturating_add(since)
 }
 
 fn failed(interface: &str, source: io::Error) -> SourceError {

@@ -6,6 +6,7 @@
 //! whether there is a time, which is in the key.
 
 use capstan_model::Time;
+use capstan_model::bytes::le32;
 use capstan_model::packet::Stamp;
 
 /// Length of a record before ticks and data, bytes.
@@ -75,7 +76,7 @@ impl Shape {
 }
 
 fn word(bytes: &[u8], number: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(number * 4..)?.first_chunk()?))
+    le32(bytes, number * 4)
 }
 
 /// Length of the record that begins with these bytes; none if they are not even a header.

@@ -22,7 +22,6 @@
 //! incomplete file.
 
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, Ports, Time, TimeRange};
@@ -219,15 +218,6 @@ impl ExportRequest {
 
 fn usage(error: impl std::error::Error) -> Failure {
     Failure::new(FailureKind::Usage, error.to_string())
-}
-
-/// The time now, for distances such as `-5m`.
-pub(super) fn now() -> Time {
-    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => Time(0).saturating_add(since),
-        // A clock before 1970.
-        Err(_) => Time(0),
-    }
 }
 
 /// The one column.

@@ -10,6 +10,7 @@ use arrow_flight::{
     HandshakeRequest, PollInfo, SchemaResult, Ticket, flight_descriptor::DescriptorType,
 };
 use capstan_model::Failure;
+use capstan_storage_engine::store;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -31,7 +32,7 @@ impl Gate {
     /// Resolves the times of an export now, so that "five minutes ago" still means the same when the ticket is
     /// used.
     fn offer_export(descriptor: FlightDescriptor) -> Result<Response<FlightInfo>, Status> {
-        let ticket = ExportRequest::from_json(&descriptor.cmd, export::now())
+        let ticket = ExportRequest::from_json(&descriptor.cmd, store::now())
             .and_then(|request| request.to_json())
             .map_err(|failure| to_status(&failure))?;
         service::offer(&export::schema(), ticket, descriptor)
@@ -98,7 +99,7 @@ impl FlightService for Gate {
         let ticket = &request.get_ref().ticket;
         if ExportRequest::is_json(ticket) {
             let failed = |failure: Failure| to_status(&failure);
-            let request = ExportRequest::from_json(ticket, export::now()).map_err(failed)?;
+            let request = ExportRequest::from_json(ticket, store::now()).map_err(failed)?;
             let chunks = self.sql.sessions.export(request).await.map_err(failed)?;
             return Ok(Response::new(export::encode(chunks)));
         }

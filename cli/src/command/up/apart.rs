@@ -5,7 +5,6 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::process::parent_id;
 
-use capstan_ingest::process::die_with_parent;
 use capstan_model::{Failure, FailureKind};
 use capstan_query_server::listen::Listener;
 use tokio::runtime::Runtime;
@@ -14,6 +13,7 @@ use tokio::sync::watch;
 use super::super::serve::{self, Listening};
 use super::{Arguments, STORE};
 use crate::interrupt;
+use crate::process::die_with_parent;
 use crate::settings::Settings;
 
 /// Names the recorder's process to the server's.

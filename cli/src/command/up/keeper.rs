@@ -8,12 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use capstan_ingest::process::terminate;
 use capstan_model::{Failure, FailureKind};
 
 use super::super::serve::Listening;
 use super::apart::PARENT;
 use crate::output;
+use crate::process::terminate;
 
 /// A server that ends by itself within this time of the start of `up` could not start at all.
 const START: Duration = Duration::from_secs(10);

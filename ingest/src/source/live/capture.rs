@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use capstan_model::link::Interface;
 use capstan_model::{LinkType, Time};
+use capstan_storage_engine::store;
 
 use super::frame::{BlockHeader, Frame, Framing, HEADROOM};
 use super::links::Link;
 use super::ring::{BlockRing, Shape};
-use super::{current_time, sys};
+use super::sys;
 
 /// Raw IP over whatever is below (`linux/if_arp.h`); libc has no name for it.
 const ARPHRD_RAWIP: u16 = 519;
@@ -106,7 +107,7 @@ impl Capture {
             head: 0,
             ending: None,
             ended_at: Time::MAX,
-            counted_at: current_time(),
+            counted_at: store::now(),
             retire,
             socket,
         })
@@ -151,7 +152,7 @@ impl Capture {
 
     /// Reads the kernel counters, which resets them to zero.
     pub(super) fn take_counted(&mut self) -> io::Result<Counted> {
-        let since = std::mem::replace(&mut self.counted_at, current_time());
+        let since = std::mem::replace(&mut self.counted_at, store::now());
         let bytes: [u8; 12] = sys::option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS)?;
         let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
         let dropped = u64::from(u32::from_ne_bytes([e, f, g, h]));
@@ -159,7 +160,7 @@ impl Capture {
         let seen = u64::from(u32::from_ne_bytes([a, b, c, d]));
         let freezes = u64::from(u32::from_ne_bytes([i, j, k, l]));
         let captured = seen.saturating_sub(dropped);
-        Ok(Counted { captured, dropped, freezes, since, until: current_time() })
+        Ok(Counted { captured, dropped, freezes, since, until: store::now() })
     }
 
     /// Takes the socket's error, which would otherwise be reported by every
@@ -179,7 +180,7 @@ impl Capture {
     /// Stops accepting packets.
     pub(super) fn end(&mut self, now: Instant) -> io::Result<()> {
         if self.ending.is_none() {
-            self.ended_at = current_time();
+            self.ended_at = store::now();
             sys::reject_everything(&self.socket)?;
             self.ending = Some(now);
         }
@@ -188,7 +189,7 @@ impl Capture {
 
     /// Until when it listened.
     pub(super) fn listened_until(&self) -> Time {
-        self.ended_at.min(current_time())
+        self.ended_at.min(store::now())
     }
 
     /// Until when it is known how many packets were dropped.

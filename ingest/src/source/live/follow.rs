@@ -4,6 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use capstan_storage_engine::store;
+
 use super::capture::{Capture, SetupError, describe};
 use super::links::Link;
 use super::{Event, Interfaces, LiveSource, SourceError, failed};
@@ -39,7 +41,7 @@ impl LiveSource {
                     capture.number = interface;
                     self.captures.push(capture);
                     self.pending.push_back(Event::Interface(describe(link)));
-                    self.pending.push_back(Event::Opened { interface, at: super::current_time() });
+                    self.pending.push_back(Event::Opened { interface, at: store::now() });
                     self.next_number += 1;
                 }
                 Err(error) => failed.push((link.name.clone(), error)),

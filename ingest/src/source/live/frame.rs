@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use capstan_model::Time;
+use capstan_model::bytes::{ne16, ne32};
 
 /// Bytes reserved before each frame (`PACKET_RESERVE`): a cooked header and a tag.
 pub(super) const HEADROOM: u32 = 32;
@@ -51,9 +52,9 @@ impl BlockHeader {
     /// Reads the header at the start of `block`.
     pub(super) fn read(block: &[u8]) -> Option<BlockHeader> {
         Some(BlockHeader {
-            losing: word(block, 8)? & libc::TP_STATUS_LOSING != 0,
-            packets: word(block, 12)?,
-            first: word(block, 16)? as usize,
+            losing: ne32(block, 8)? & libc::TP_STATUS_LOSING != 0,
+            packets: ne32(block, 12)?,
+            first: ne32(block, 16)? as usize,
         })
     }
 }
@@ -82,26 +83,26 @@ impl Frame {
     /// Reads the packet header at `at`. None if it does not lie in the block.
     pub(super) fn read(block: &[u8], at: usize) -> Option<Frame> {
         let header = block.get(at..at.checked_add(HEADER + ADDRESS)?)?;
-        let seconds = i64::from(word(header, 4)?);
-        let nanos = i64::from(word(header, 8)?);
-        let captured = word(header, 12)? as usize;
-        let status = word(header, 20)?;
-        let start = at.checked_add(usize::from(half(header, 24)?))?;
+        let seconds = i64::from(ne32(header, 4)?);
+        let nanos = i64::from(ne32(header, 8)?);
+        let captured = ne32(header, 12)? as usize;
+        let status = ne32(header, 20)?;
+        let start = at.checked_add(usize::from(ne16(header, 24)?))?;
         if start.checked_add(captured)? > block.len() {
             return None;
         }
         let tag = (status & libc::TP_STATUS_VLAN_VALID != 0).then(|| {
             let named = status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
-            let protocol = if named { half(header, 36) } else { None };
+            let protocol = if named { ne16(header, 36) } else { None };
             // The control information is 16 bits in a 32-bit field.
-            (protocol.unwrap_or(DEFAULT_TAG_PROTOCOL), word(header, 32).unwrap_or(0) as u16)
+            (protocol.unwrap_or(DEFAULT_TAG_PROTOCOL), ne32(header, 32).unwrap_or(0) as u16)
         });
         let address: [u8; ADDRESS] = header.get(HEADER..)?.try_into().ok()?;
         Some(Frame {
-            next: word(header, 0)? as usize,
+            next: ne32(header, 0)? as usize,
             // u32 seconds are within the 292 years that Time can say.
             time: Time(seconds * 1_000_000_000 + nanos),
-            length: word(header, 16)?,
+            length: ne32(header, 16)?,
             kind: address[10],
             start,
             captured,
@@ -162,14 +163,6 @@ impl Frame {
         room.copy_from_slice(header.get(..length)?);
         Some(length)
     }
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -115,13 +115,13 @@ fn every_packet_arrives_bit_for_bit() {
         let mut source = LiveSource::open(named(&["b"])).unwrap();
         let sender = Sender::new("a");
         let sent: Vec<Vec<u8>> = (0..5000).map(|n| frame(n, 18 + n as usize % 1497)).collect();
-        let before = current_time();
+        let before = store::now();
         sent.iter().for_each(|frame| sender.send(frame));
         let heard = Heard::default().finish(&mut source);
         assert_eq!(heard.lost, 0);
         assert_eq!(heard.frames_of(0), sent);
         let times: Vec<Time> = heard.packets.iter().map(|packet| packet.time).collect();
-        assert!(times.is_sorted() && before <= times[0] && times[4999] <= current_time());
+        assert!(times.is_sorted() && before <= times[0] && times[4999] <= store::now());
         assert!(times.iter().any(|time| time.0 % 1000 != 0), "nanoseconds");
         assert!(heard.packets.iter().all(|packet| packet.length as usize == packet.data.len()));
         let statistics = Statistics { captured: 5000, dropped: 0, freezes: 0 };
@@ -251,10 +251,10 @@ fn overrun(from: &str, to: &str) {
     let mut source = LiveSource::open(LiveOptions { ring_bytes: 0, ..named(&[to]) }).unwrap();
     let sender = Sender::new(from);
     let mut heard = Heard::default();
-    let began = current_time();
+    let began = store::now();
     // 1 MiB of ring holds about 900 of them.
     (0..20_000).for_each(|n| sender.send(&frame(n, 1000)));
-    let sent = current_time();
+    let sent = store::now();
     heard.until(&mut source, |heard| heard.lost > 0 && heard.packets.len() > 500);
     thread::sleep(Duration::from_millis(100));
     (20_000..20_100).for_each(|n| sender.send(&frame(n, 1000)));
@@ -268,7 +268,7 @@ fn overrun(from: &str, to: &str) {
     assert!(statistics.freezes > 0);
     // They were lost while they were sent, and the loss is said to be then.
     let (first, last) = (heard.loss_ranges[0].0, heard.loss_ranges[0].1);
-    assert!(first <= began && sent <= last && last <= current_time(), "{first} {last}");
+    assert!(first <= began && sent <= last && last <= store::now(), "{first} {last}");
     // What did arrive is right, and in order.
     let seeds = heard.packets.iter().map(|packet| {
         let seed = u32::from_be_bytes(packet.data[14..18].try_into().unwrap());
@@ -328,7 +328,7 @@ fn packets_in_the_ring_are_not_covered_yet() {
             heard.until(&mut source, |heard| heard.idle.len() >= idle + 2);
         }
         assert_eq!(heard.frames_of(1).len(), 3);
-        let late = current_time().0 - heard.idle.last().unwrap().0;
+        let late = store::now().0 - heard.idle.last().unwrap().0;
         assert!(late < 5_000_000_000, "what was heard goes on: {late} ns");
     });
 }

@@ -2,6 +2,7 @@
 
 use capstan_model::Address;
 use capstan_model::block::block_type;
+use capstan_model::bytes::{le16, le32};
 use capstan_model::link::Interface;
 
 use super::clock::Clock;
@@ -88,18 +89,10 @@ fn cut(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
 /// The options in front of the end mark, if there is one.
 pub(super) fn without_end(options: &[u8]) -> &[u8] {
     let mut end = 0;
-    while let (Some(code), Some(length)) = (u16_at(options, end), u16_at(options, end + 2)) {
+    while let (Some(code), Some(length)) = (le16(options, end), le16(options, end + 2)) {
         if code == 0 {
             return options.get(..end).unwrap_or_default();
         }
@@ -112,7 +105,7 @@ pub(super) fn without_end(options: &[u8]) -> &[u8] {
 pub(super) fn each(options: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        let (code, length) = (u16_at(options, at)?, usize::from(u16_at(options, at + 2)?));
+        let (code, length) = (le16(options, at)?, usize::from(le16(options, at + 2)?));
         let value = options.get(at + 4..at + 4 + length)?;
         at += 4 + length.next_multiple_of(4);
         Some((code, value))
@@ -122,7 +115,7 @@ pub(super) fn each(options: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// Whether these are whole options, padded and without an end mark.
 pub(super) fn are_options(mut options: &[u8]) -> bool {
     while !options.is_empty() {
-        let (Some(code), Some(length)) = (u16_at(options, 0), u16_at(options, 2)) else {
+        let (Some(code), Some(length)) = (le16(options, 0), le16(options, 2)) else {
             return false;
         };
         match options.get(4 + usize::from(length).next_multiple_of(4)..) {
@@ -141,7 +134,7 @@ pub(super) fn halves(ticks: u64) -> [u8; 8] {
 }
 
 fn from_halves(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from(u32_at(bytes, at)?) << 32 | u64::from(u32_at(bytes, at + 4)?))
+    Some(u64::from(le32(bytes, at)?) << 32 | u64::from(le32(bytes, at + 4)?))
 }
 
 /// An interface description (draft, section 4.2) with this snap length and clock.
@@ -191,7 +184,7 @@ pub(super) fn moved_statistics(body: &[u8], ticks: impl Fn(u64) -> Option<u64>) 
     let mut moved = halves(ticks(from_halves(body, 4)?)?).to_vec();
     moved.extend_from_slice(body.get(12..)?);
     let mut at = 8;
-    while let (Some(code), Some(length)) = (u16_at(&moved, at), u16_at(&moved, at + 2)) {
+    while let (Some(code), Some(length)) = (le16(&moved, at), le16(&moved, at + 2)) {
         if code == 0 {
             break;
         }

@@ -8,7 +8,7 @@ use capstan_model::account;
 /// The system allocator plus byte counting in [`account`]. A process that runs queries makes it the
 /// global allocator.
 #[derive(Debug)]
-pub struct Counting;
+pub(crate) struct Counting;
 
 /// Blocks the thread forever if its query may not take this much memory. Refusing the allocation
 /// would end the process.
@@ -101,7 +101,7 @@ const FROM_HEAP: libc::c_int = 32 << 20;
 /// time, because threads wait for each other. `arenas` should be 1 for a process with few threads,
 /// and 2 for one that decompresses or serves with many.
 #[cfg_attr(not(target_env = "gnu"), allow(unused_variables))]
-pub fn settle(arenas: u8) {
+pub(crate) fn configure_allocator(arenas: u8) {
     account::set_trim(trim);
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers and touches nothing but the allocator's own settings, under

@@ -9,7 +9,7 @@ use std::io::{Error, Result};
 /// # Errors
 /// The kernel refuses.
 #[allow(unsafe_code)]
-pub fn die_with_parent() -> Result<()> {
+pub(crate) fn die_with_parent() -> Result<()> {
     let signal = libc::c_ulong::try_from(libc::SIGKILL).map_err(Error::other)?;
     // SAFETY: this call of prctl takes a number, and touches no memory.
     match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) } {
@@ -24,7 +24,7 @@ pub fn die_with_parent() -> Result<()> {
 /// # Errors
 /// It is no more, or not ours.
 #[allow(unsafe_code)]
-pub fn terminate(process: u32) -> Result<()> {
+pub(crate) fn terminate(process: u32) -> Result<()> {
     let process = libc::pid_t::try_from(process).map_err(Error::other)?;
     // SAFETY: kill takes two numbers, and touches no memory.
     match unsafe { libc::kill(process, libc::SIGTERM) } {
