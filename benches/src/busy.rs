@@ -110,12 +110,10 @@ pub(crate) fn segment(
     addresses: &[Address],
 ) -> SegmentEntry {
     let summary = summary(number, addresses);
-    let layer = |layer: &Layer| LayerEntry {
-        layer: layer.name().to_owned(),
-        bytes: 10_000 + below(1_000_000, &drawn("bytes", [node, number, *layer as u64])),
-        sha256: drawn("layer", [node, number, *layer as u64])
-            .map(|byte| format!("{byte:02x}"))
-            .concat(),
+    let layer = |(place, layer): (u64, Layer)| {
+        let bytes = 10_000 + below(1_000_000, &drawn("bytes", [node, number, place]));
+        let sha256 = drawn("layer", [node, number, place]).map(|byte| format!("{byte:02x}"));
+        LayerEntry::new(layer.name(), bytes, sha256.concat())
     };
     let packets = 1_000 + below(100_000, &drawn("packets", [node, number, 0]));
     SegmentEntry {
@@ -130,7 +128,7 @@ pub(crate) fn segment(
         flow_parts: packets / 30,
         captured_bytes: packets * 700,
         wire_bytes: packets * 700,
-        layers: Layer::ALL.iter().map(layer).collect(),
+        layers: (0..).zip(Layer::SEALED).map(layer).collect(),
         protocols: [("http", 3), ("dns", 20), ("tls", 5), ("redis", 7)]
             .map(|(name, part)| (name.to_owned(), packets / part))
             .into(),

@@ -53,13 +53,13 @@ pub struct Read {
     pub extras: Extras,
 }
 
-/// The objects of a segment but for its `index`, by [`Layer::ALL`]'s order.
+/// The objects of a segment but for its `index`, by [`Layer::SEALED`]'s order.
 #[derive(Debug, Clone, Default)]
 pub struct Objects(pub [Bytes; 4]);
 
 impl Objects {
     fn of(&self, layer: Layer) -> Option<&Bytes> {
-        Layer::ALL.iter().position(|known| *known == layer).and_then(|at| self.0.get(at))
+        Layer::SEALED.iter().position(|known| *known == layer).and_then(|at| self.0.get(at))
     }
 }
 
@@ -86,7 +86,7 @@ pub fn read_sealed(sealed: &SealedSegment) -> Read {
         let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
         found.map(|sealed| sealed.bytes()).unwrap_or_default()
     };
-    let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
+    let [body, head, packets, flows, index] = Layer::SEALED.map(bytes);
     let objects = Objects([body, head, packets, flows]);
     let segment = Segment::open(&index).expect("just sealed");
     assert_eq!(segment.meta(), &sealed.meta);
@@ -254,7 +254,7 @@ impl Parts {
             let found = sealed.layers.iter().find(|sealed| sealed.layer == layer);
             found.map(|sealed| sealed.bytes()).unwrap_or_default()
         };
-        let [body, head, packets, flows, index] = Layer::ALL.map(bytes);
+        let [body, head, packets, flows, index] = Layer::SEALED.map(bytes);
         let index = index_layer::IndexLayer::open(&index)?;
         let mut parts =
             Parts { objects: Objects([body, head, packets, flows]), ..Parts::default() };
@@ -354,7 +354,7 @@ fn entries(object: &[u8], tail: &[u8]) -> Vec<u8> {
 /// When there is no memory for compression.
 pub fn index_over(packets: &Table, flows: &Table, objects: &Objects, rows: [u64; 2]) -> Bytes {
     let [packet_rows, flow_parts] = rows;
-    let layers = Layer::ALL.iter().zip(&objects.0).map(|(layer, bytes)| LayerMeta {
+    let layers = Layer::SEALED.iter().zip(&objects.0).map(|(layer, bytes)| LayerMeta {
         layer: layer.name().to_owned(),
         bytes: bytes.len() as u64,
         sha256: String::new(),

@@ -79,7 +79,7 @@ impl fmt::Display for FlowEnd {
 }
 
 /// The flow key: addresses, ports and protocol. The same in all parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FlowKey {
     /// The initiator, as far as known.
     pub source: Address,

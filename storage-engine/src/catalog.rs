@@ -93,7 +93,7 @@ pub use lease::Lease;
 pub use load::writer;
 pub use recorder::Recorder;
 pub use rollup::{Outcome, Rollup, RollupStats, Stay, Swept};
-pub use segment_entry::{LayerEntry, SegmentEntry};
+pub use segment_entry::{DirectoryEntry, LayerEntry, SegmentEntry};
 pub use segment_state::{Retired, Segment, SegmentState};
 pub use slot::TimeSlot;
 pub use source::{Source, SourceHash, SourceMark};

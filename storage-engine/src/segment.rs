@@ -8,6 +8,8 @@
 //! | `flows.parquet` | [`flows`] | a row a flow part |
 //! | `index` | [`index_layer`], [`pages`] | terms, block directories, footers and checksums of the other layers |
 //!
+//! [`layers`] is the registry of all kinds. A table may also be added to a sealed segment ([`Layer::Added`]).
+//!
 //! [`builder`] collects an open segment and seals it; [`reader`] opens one again.
 //! The bytes are described in `docs/format.md`.
 
@@ -16,8 +18,11 @@ use capstan_model::{Failure, FailureKind};
 pub mod block;
 pub mod builder;
 pub mod chunks;
+pub mod column;
 pub mod flows;
 pub mod index_layer;
+mod layer;
+pub mod layers;
 pub mod layout;
 pub mod packets;
 pub mod pages;
@@ -28,52 +33,8 @@ pub mod tabular;
 pub mod template;
 mod thrift;
 
-/// One object of a segment. Degrading a segment deletes layers: `body` first,
-/// then `head`, then `packets`; `index` goes last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Layer {
-    /// Payload past the head cutoff.
-    Body,
-    /// The first payload bytes of each flow part.
-    Head,
-    /// A row a packet.
-    Packets,
-    /// A row a flow part.
-    Flows,
-    /// Terms, directories and footers.
-    Index,
-}
-
-impl Layer {
-    /// Every layer, in the order in which they may be deleted.
-    pub const ALL: [Layer; 5] =
-        [Layer::Body, Layer::Head, Layer::Packets, Layer::Flows, Layer::Index];
-
-    /// Its name in catalog entries and SQL.
-    pub fn name(self) -> &'static str {
-        match self {
-            Layer::Body => "body",
-            Layer::Head => "head",
-            Layer::Packets => "packets",
-            Layer::Flows => "flows",
-            Layer::Index => "index",
-        }
-    }
-
-    /// Its object's last path element.
-    pub fn file(self) -> &'static str {
-        match self {
-            Layer::Packets => "packets.parquet",
-            Layer::Flows => "flows.parquet",
-            other => other.name(),
-        }
-    }
-
-    /// The layer with this name.
-    pub fn from_name(name: &str) -> Option<Layer> {
-        Layer::ALL.into_iter().find(|layer| layer.name() == name)
-    }
-}
+pub use layer::{Directory, Layer, TableLayer, Version};
+pub use layers::Layers;
 
 /// Payload bytes of a flow part that go to the `head` layer; the rest is body.
 pub const HEAD_CUTOFF: usize = 16 * 1024;

@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use capstan_model::{Failure, TimeRange};
-use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::{Layer, Layers};
 use futures::StreamExt;
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -45,8 +45,10 @@ enum Format {
 }
 
 fn layer(name: &str) -> Result<Layer, String> {
-    Layer::from_name(name)
-        .ok_or_else(|| "layers are body, head, packets, flows and index".to_owned())
+    Layers::KNOWN.named(name).ok_or_else(|| {
+        let names: Vec<_> = Layers::KNOWN.all().map(Layer::name).collect();
+        format!("layers are {}", names.join(", "))
+    })
 }
 
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ mod read;
 use std::collections::BTreeMap;
 
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::Layers;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -125,10 +125,14 @@ fn text(status: &Status) -> String {
     }
     if status.segments > 0 {
         let mut table = output::table(&["layer", "stored", "share"]);
-        for layer in Layer::ALL {
-            let stored = status.layers.get(layer.name()).copied().unwrap_or(0);
+        let stored = |name: &str| status.layers.get(name).copied().unwrap_or(0);
+        let known = Layers::KNOWN.all().map(|layer| (layer.name(), stored(layer.name())));
+        let unknown = status.layers.iter().map(|(name, stored)| (name.as_str(), *stored));
+        let unknown = unknown.filter(|(name, _)| Layers::KNOWN.named(name).is_none());
+        for (name, stored) in known.chain(unknown) {
             let share = 100.0 * stored as f64 / status.stored_bytes.max(1) as f64;
-            table.add_row([layer.name().to_owned(), bytes(stored), format!("{share:.1} %")]);
+            let name = output::name(name).into_owned();
+            table.add_row([name, bytes(stored), format!("{share:.1} %")]);
         }
         table.add_row(["all".to_owned(), bytes(status.stored_bytes), String::new()]);
         out += &format!("\n{table}\n\n");

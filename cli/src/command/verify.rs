@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_model::{Failure, FailureKind};
+use capstan_storage_engine::segment::Layers;
 use capstan_storage_engine::verify::{self, Finding, Options, Report, Severity, Watch};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -112,7 +113,8 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let options = Options { range: arguments.window.range()?, deep: arguments.deep };
+    let options =
+        Options { range: arguments.window.range()?, deep: arguments.deep, layers: Layers::KNOWN };
     let stop = interrupt::watch(runtime, || output::tell("capstan: stopping"))?;
     let (bar, failed) = (output::byte_bar(Some(0)), Mutex::default());
     let shown = Shown { format: arguments.format, bar, stop, failed };

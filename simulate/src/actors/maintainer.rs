@@ -44,6 +44,6 @@ fn change(scene: &Scene, chance: &Chance, layer: String, at: Time) -> Option<Cha
     }
     let entry = scene.truth.any_segment(chance)?;
     // Each layer has a name of its own, so that the truth needs no rule for two of one name.
-    let layer = LayerEntry { sha256: layer.clone(), layer, bytes: 1 };
+    let layer = LayerEntry::new(layer.clone(), 1, layer);
     Some(of(&entry, What::LayerAdded { layer }))
 }

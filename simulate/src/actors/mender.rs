@@ -8,6 +8,7 @@ use std::time::Duration;
 use capstan_model::{Failure, Hour, TimeRange};
 use capstan_storage_engine::catalog::CatalogView;
 use capstan_storage_engine::repair::{self, Action, Options, Report, repair};
+use capstan_storage_engine::segment::Layers;
 use capstan_storage_engine::store::Store;
 use capstan_storage_engine::verify::{self, Finding, Severity};
 
@@ -81,7 +82,7 @@ async fn look(scene: &Scene, store: &Store) -> Result<(), Failure> {
     let heard = Heard::default();
     // The catalog alone: no segment here has bytes.
     let none = Hour(0).range().unwrap_or(TimeRange::ALL);
-    verify::verify(store, &verify::Options { range: none, deep: false }, &heard).await?;
+    verify::verify(store, &verify::Options { range: none, deep: false, layers: Layers::KNOWN }, &heard).await?;
     for finding in heard.0.into_inner().unwrap_or_default() {
         let text = finding.to_string();
         // Of a version that was lost when it was the newest nobody knows that it was there. It is made again,

@@ -141,11 +141,7 @@ pub(super) fn segment(name: String, times: Option<(Time, Time)>, hours: Vec<Hour
         flow_parts: 1,
         captured_bytes: 1_000,
         wire_bytes: 1_000,
-        layers: vec![LayerEntry {
-            layer: Layer::Index.name().to_owned(),
-            bytes: 1,
-            sha256: String::new(),
-        }],
+        layers: vec![LayerEntry::new(Layer::Index.name(), 1, "")],
         protocols: [].into(),
         secrets: false,
         address_filter: None,

@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn changes_are_stored_with_their_kind() {
-        let layer = LayerEntry { layer: "body".to_owned(), bytes: 7, sha256: "ab".to_owned() };
+        let layer = LayerEntry::new("body", 7, "ab");
         let stored = json!({
             "kind": "layers-retired", "segment": "s", "slots": ["date=1970-01-01/hour=00"], "at": 5,
             "layers": [{"layer": "body", "bytes": 7, "sha256": "ab"}], "why": "older than 7 d",

@@ -1,6 +1,8 @@
 //! A segment and its layers, as a commit names them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, GenerationId, Hour, Time, TimeRange};
@@ -10,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::names;
 use super::slot::{HOURS, TimeSlot};
-use crate::segment::Layer;
 use crate::segment::builder::{SealedLayer, SealedSegment};
 use crate::segment::index_layer::Meta;
-use crate::segment::reader::Segment;
+use crate::segment::reader::{AddedTable, Segment};
+use crate::segment::{Layer, Layers, TableLayer};
 use crate::term_filters::{FlowIds, TermFilter, TermFilters};
 
 /// A segment as the catalog describes it: enough to skip it without opening it.
@@ -69,12 +71,59 @@ pub struct SegmentEntry {
 /// One object of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerEntry {
-    /// [`Layer::name`]; readers ignore layers with unknown names.
+    /// [`Layer::name`]; readers show layers with unknown names, and do not read them.
     pub layer: String,
     /// Length of the object.
     pub bytes: u64,
     /// SHA-256 of the object, hex.
     pub sha256: String,
+    /// Of a table that was added to the segment: its directory. None if the `index` layer has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryEntry>,
+}
+
+/// The directory of an added table: the last bytes of its object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryEntry {
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256, hex.
+    pub sha256: String,
+}
+
+impl LayerEntry {
+    /// The entry of a layer that `index` describes.
+    pub fn new(layer: impl Into<String>, bytes: u64, sha256: impl Into<String>) -> LayerEntry {
+        LayerEntry { layer: layer.into(), bytes, sha256: sha256.into(), directory: None }
+    }
+
+    /// The entry of a table that is added to a segment: its object, which ends with a directory of so many bytes
+    /// ([`Written::with_directory`](crate::segment::tabular::Written::with_directory)).
+    pub fn added(layer: &TableLayer, object: &[u8], directory: usize) -> LayerEntry {
+        let sha256 = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+        let tail = object.split_at(object.len().saturating_sub(directory)).1;
+        LayerEntry {
+            layer: layer.name.to_owned(),
+            bytes: object.len() as u64,
+            sha256: sha256(object),
+            directory: Some(DirectoryEntry { bytes: tail.len() as u64, sha256: sha256(tail) }),
+        }
+    }
+
+    /// Its object's last path element. That of a layer that this version does not know follows from its name, too.
+    pub fn file(&self) -> Cow<'_, str> {
+        match Layers::KNOWN.named(&self.layer) {
+            Some(layer) => layer.file().into(),
+            None if self.directory.is_some() => format!("{}.parquet", self.layer).into(),
+            None => self.layer.as_str().into(),
+        }
+    }
+
+    /// Where the directory of an added table is in its object; none if its entry names none.
+    pub fn directory_range(&self) -> Option<Range<u64>> {
+        let directory = self.directory.as_ref()?;
+        Some(self.bytes.checked_sub(directory.bytes)?..self.bytes)
+    }
 }
 
 impl SegmentEntry {
@@ -106,10 +155,8 @@ impl SegmentEntry {
 
     /// The entry of a sealed segment. `secrets`: see [`SegmentEntry::secrets`].
     pub fn of_sealed(sealed: &SealedSegment, secrets: bool) -> SegmentEntry {
-        let layer = |of: &SealedLayer| LayerEntry {
-            layer: of.layer.name().to_owned(),
-            bytes: of.length(),
-            sha256: hex::encode(of.sha256),
+        let layer = |of: &SealedLayer| {
+            LayerEntry::new(of.layer.name(), of.length(), hex::encode(of.sha256))
         };
         let protocols = sealed.protocols.iter();
         SegmentEntry {
@@ -134,6 +181,11 @@ impl SegmentEntry {
     /// The name of a layer's object.
     pub fn path(&self, layer: Layer) -> Path {
         names::layer(self.hour, &self.name, layer.file())
+    }
+
+    /// The name of the object of one of its layers, which this version need not know.
+    pub fn path_of(&self, layer: &LayerEntry) -> Path {
+        names::layer(self.hour, &self.name, &layer.file())
     }
 
     /// The hours that list it.
@@ -175,6 +227,14 @@ impl SegmentEntry {
     /// # Errors
     /// The bytes differ from the committed ones; the segment is damaged, or has a newer format.
     pub fn open(&self, index: &Bytes) -> Result<Segment, Failure> {
+        self.open_as(&Layers::KNOWN, index)
+    }
+
+    /// Opens the segment as a build that knows these layers.
+    ///
+    /// # Errors
+    /// As [`SegmentEntry::open`].
+    pub fn open_as(&self, layers: &Layers, index: &Bytes) -> Result<Segment, Failure> {
         let subject = || format!("segment {}", self.name);
         let damaged =
             |what: String| Failure::new(FailureKind::Damaged, format!("{}: {what}", subject()));
@@ -182,7 +242,7 @@ impl SegmentEntry {
         if known != Some(&*hex::encode(Sha256::digest(index))) {
             return Err(damaged("its index layer differs from the committed one".to_owned()));
         }
-        let segment = Segment::open(index).map_err(|error| error.of(subject()))?;
+        let segment = Segment::open_as(layers, index).map_err(|error| error.of(subject()))?;
         let (name, packets) = (&segment.meta().name, segment.meta().packets);
         if *name != self.name || packets != self.packets {
             return Err(damaged(format!(
@@ -191,6 +251,30 @@ impl SegmentEntry {
             )));
         }
         Ok(segment)
+    }
+
+    /// Opens a table that was added to the segment, from its directory ([`LayerEntry::directory_range`]). Later reads
+    /// are checked against the directory, and the directory is checked against the commit.
+    ///
+    /// # Errors
+    /// The segment has no such layer; the bytes differ from the committed ones; the table is damaged, or has a newer
+    /// format.
+    pub fn open_added(
+        &self,
+        layer: &'static TableLayer,
+        directory: &Bytes,
+    ) -> Result<AddedTable, Failure> {
+        let (_, entry) = self.object(Layer::Added(layer))?;
+        let known = entry.directory.as_ref().map(|directory| directory.sha256.as_str());
+        if known != Some(&*hex::encode(Sha256::digest(directory))) {
+            let what = format!(
+                "segment {}: the directory of its {} layer differs from the committed one",
+                self.name, layer.name
+            );
+            return Err(Failure::new(FailureKind::Damaged, what));
+        }
+        AddedTable::open(layer, entry.bytes, directory)
+            .map_err(|error| error.of(format_args!("segment {}", self.name)))
     }
 
     /// Whether one of its packets may lie in the range. Packets without a time match only the range of all time.

@@ -141,6 +141,11 @@ impl Segment {
         self.entry.path(layer)
     }
 
+    /// The name of the object of one of its layers, which this version need not know.
+    pub fn path_of(&self, layer: &LayerEntry) -> Path {
+        self.entry.path_of(layer)
+    }
+
     /// The hours that list it.
     pub fn hours(&self) -> &[Hour] {
         self.entry.hours()
@@ -195,7 +200,7 @@ mod tests {
     use crate::catalog::tests::segment;
 
     fn layer(name: &str, sha256: &str) -> LayerEntry {
-        LayerEntry { layer: name.to_owned(), bytes: 1, sha256: sha256.to_owned() }
+        LayerEntry::new(name, 1, sha256)
     }
 
     fn change(at: i64, what: What) -> Change {

@@ -55,13 +55,9 @@ pub(in crate::catalog) fn segment(name: &str, first: i64) -> SegmentEntry {
         flow_parts: 2,
         captured_bytes: 1_000,
         wire_bytes: 1_500,
-        layers: Layer::ALL
+        layers: Layer::SEALED
             .iter()
-            .map(|layer| LayerEntry {
-                layer: layer.name().to_owned(),
-                bytes: 100,
-                sha256: sha256_hex(layer.name().as_bytes()),
-            })
+            .map(|layer| LayerEntry::new(layer.name(), 100, sha256_hex(layer.name().as_bytes())))
             .collect(),
         protocols: [("http".to_owned(), 10)].into(),
         secrets: false,

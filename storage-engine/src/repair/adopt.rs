@@ -9,9 +9,9 @@ use crate::catalog::entry::sha256_hex;
 use crate::catalog::names;
 use crate::catalog::{LayerEntry, SegmentEntry, WriterKind};
 use crate::fetch::StoreFetch;
-use crate::segment::Layer;
 use crate::segment::index_layer::Meta;
 use crate::segment::reader::Segment;
+use crate::segment::{Layer, Layers};
 use crate::store::{Listed, Store};
 use crate::term_filters::Summary;
 
@@ -259,17 +259,15 @@ impl Stray {
     fn layers(&self, meta: &Meta, sha256: String, bytes: u64) -> (Vec<LayerEntry>, Vec<Layer>) {
         let (mut layers, mut absent) = (Vec::new(), Vec::new());
         for known in &meta.layers {
-            let Some(layer) = Layer::from_name(&known.layer) else { continue };
+            let Some(layer) = Layers::KNOWN.named(&known.layer) else { continue };
             match self.object(layer) {
-                Some(object) if object.bytes == known.bytes => layers.push(LayerEntry {
-                    layer: known.layer.clone(),
-                    bytes: known.bytes,
-                    sha256: known.sha256.clone(),
-                }),
+                Some(object) if object.bytes == known.bytes => {
+                    layers.push(LayerEntry::new(&known.layer, known.bytes, &known.sha256));
+                }
                 _ => absent.push(layer),
             }
         }
-        layers.push(LayerEntry { layer: Layer::Index.name().to_owned(), bytes, sha256 });
+        layers.push(LayerEntry::new(Layer::Index.name(), bytes, sha256));
         (layers, absent)
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::adopt::Taken;
 use crate::catalog::by_slot::BySlot;
 use crate::catalog::{CommitId, Fact, Segment, TimeSlot, What};
-use crate::segment::Layer;
+use crate::segment::Layers;
 
 /// A segment that a commit names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +35,9 @@ pub(super) struct Named {
     /// Times of its earliest and latest packet.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     times: Option<(Time, Time)>,
-    /// The lengths of its layers, in the order of [`Layer::ALL`].
+    /// Names and lengths of its layers that are known.
     #[serde(rename = "y")]
-    pub(super) layers: Vec<Option<u64>>,
+    pub(super) layers: Vec<(String, u64)>,
 }
 
 /// Retired layers of a segment.
@@ -54,6 +54,7 @@ struct RetiredLayers {
 impl Named {
     fn of(segment: &Segment) -> Named {
         let Segment { of, by, entry, .. } = segment;
+        let known = entry.layers.iter().filter(|of| Layers::KNOWN.named(&of.layer).is_some());
         Named {
             segment: entry.name.clone(),
             of: *of,
@@ -62,7 +63,7 @@ impl Named {
             hour: entry.hour,
             last: entry.last_ordinal,
             times: entry.first.zip(entry.last),
-            layers: Layer::ALL.iter().map(|of| Some(entry.layer(*of)?.bytes)).collect(),
+            layers: known.map(|of| (of.layer.clone(), of.bytes)).collect(),
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::catalog::rollup::MendingSlot;
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
 use crate::catalog::{CommitId, Rollup, Segment, SegmentEntry, Stay, TimeSlot, WriterKind};
-use crate::segment::Layer;
+use crate::segment::{Layer, Layers};
 use crate::store::{Listed, Store, checked};
 use crate::verify::run::hours_with_data;
 
@@ -465,9 +465,8 @@ impl<W: Watch> Repair<'_, W> {
             for (segment, mut layers) in sure {
                 let objects = there.remove(&segment).unwrap_or_default();
                 // Retired layers may be deleted already.
-                for (layer, bytes) in Layer::ALL.into_iter().zip(&mut layers) {
-                    let is_retired = |of: &BTreeSet<String>| of.contains(layer.name());
-                    *bytes = bytes.filter(|_| !retired.get(&segment).is_some_and(is_retired));
+                if let Some(retired) = retired.get(&segment) {
+                    layers.retain(|(layer, _)| !retired.contains(layer));
                 }
                 self.check_named(hour, segment, &layers, &objects);
             }
@@ -513,16 +512,16 @@ impl<W: Watch> Repair<'_, W> {
         &mut self,
         hour: Hour,
         segment: String,
-        layers: &[Option<u64>],
+        layers: &[(String, u64)],
         there: &[Listed],
     ) {
-        let is_gone = |(layer, bytes): (Layer, Option<u64>)| {
+        let is_gone = |(name, bytes): &(String, u64)| {
+            let layer = Layers::KNOWN.named(name)?;
             let path = names::layer(hour, &segment, layer.file());
-            let is_it = |object: &Listed| object.path == path && Some(object.bytes) == bytes;
-            (bytes.is_some() && !there.iter().any(is_it)).then_some(layer.name())
+            let is_it = |object: &Listed| object.path == path && object.bytes == *bytes;
+            (!there.iter().any(is_it)).then_some(layer.name())
         };
-        let known = Layer::ALL.into_iter().zip(layers.iter().copied());
-        let missing: Vec<_> = known.filter_map(is_gone).collect();
+        let missing: Vec<_> = layers.iter().filter_map(is_gone).collect();
         if !missing.is_empty() {
             self.did(Action::Incomplete { segment, missing });
         }

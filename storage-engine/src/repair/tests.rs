@@ -45,7 +45,11 @@ async fn repaired(store: &Store, options: &Options) -> (Report, Vec<Action>) {
 
 async fn found(store: &Store) -> Vec<Finding> {
     let heard = Heard::default();
-    let options = verify::Options { range: TimeRange::ALL, deep: true };
+    let options = verify::Options {
+        range: TimeRange::ALL,
+        deep: true,
+        layers: crate::segment::Layers::KNOWN,
+    };
     verify::verify(store, &options, &heard).await.unwrap();
     heard.findings.into_inner().unwrap()
 }
@@ -276,7 +280,11 @@ async fn replaced_commit_no_longer_counts() {
                 Report::default(),
                 "{what}"
             );
-            let options = verify::Options { range: TimeRange::ALL, deep: true };
+            let options = verify::Options {
+                range: TimeRange::ALL,
+                deep: true,
+                layers: crate::segment::Layers::KNOWN,
+            };
             let checked = verify::verify(&store, &options, &Heard::default()).await.unwrap();
             assert!(checked.worst() <= Some(verify::Severity::Note), "{what}: {checked:?}");
         }

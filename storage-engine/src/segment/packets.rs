@@ -5,23 +5,24 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
 use arrow::datatypes::{
-    DataType, Int16Type, Int32Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    Int16Type, Int32Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
 use capstan_model::packet::Stamp;
 use capstan_model::{Direction, Time};
 
-use super::Corrupt;
+use super::column::{Column, ColumnType, Packing};
+use super::index_layer::Section;
 use super::predict::{Deltas, Predictor};
-use super::tabular::{self, Column, Packing, Version};
 use super::template::{Endpoints, FieldValues, Template};
+use super::{Corrupt, Directory, TableLayer, Version};
 pub use rows::Rows;
 pub use writer::{Context, write};
 
 mod rows;
 mod writer;
 
-/// Format of the layer, in its footer (see [`tabular::FORMAT_KEY`]).
+/// Format of the layer, in its footer (see [`super::tabular::FORMAT_KEY`]).
 pub const VERSION: Version = (2, 0);
 
 /// Names of the columns.
@@ -70,37 +71,48 @@ pub mod column {
     pub const PROTOCOL: &str = "protocol";
 }
 
-/// The columns, in order. They are only ever added to.
-pub fn columns() -> Vec<Column> {
-    use DataType::{Binary, Boolean, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
+/// The layer as a table. SQL shows a packet with what it has of its flow, so it makes its table `packets` itself.
+pub static TABLE: TableLayer = TableLayer {
+    name: "packets",
+    file: "packets.parquet",
+    version: VERSION,
+    columns: &COLUMNS,
+    directory: Directory::Index {
+        tail: Section::PacketsTail,
+        pages: Section::PacketsPages,
+        entries: Section::PacketsEntries,
+    },
+    sql: None,
+};
+
+/// The columns, in order.
+const COLUMNS: [Column; 21] = {
+    use ColumnType::{Bool, I16, I32, I64, Label, Time, U8, U16, U32, U64};
     use Packing::{ByteSplit, Delta, Dictionary, Plain};
-    let template = DataType::Dictionary(Box::new(Int32), Box::new(Binary));
-    vec![
-        Column::new(1, column::ORDINAL, Int64, false, Delta),
-        Column::new(2, column::TIME, tabular::timestamp(), true, Delta),
-        Column::new(3, column::TICKS, UInt64, true, Plain),
-        Column::new(4, column::FLOW, Int32, false, Delta),
-        Column::new(5, column::BACKWARD, Boolean, false, Plain),
-        Column::new(6, column::INTERFACE, Int32, false, Delta),
-        Column::new(7, column::LENGTH, UInt32, false, Dictionary),
-        Column::new(8, column::CAPTURED, UInt32, true, Dictionary).unbounded(),
-        Column::new(9, column::TEMPLATE, template, false, Dictionary).unbounded(),
-        Column::new(10, column::TRAILER, Int32, false, Delta).unbounded(),
-        Column::new(11, column::TCP_SEQ, Int32, true, ByteSplit).unbounded(),
-        Column::new(12, column::TCP_ACK, Int32, true, ByteSplit).unbounded(),
-        Column::new(13, column::TCP_FLAGS, UInt8, true, Dictionary).unbounded(),
-        Column::new(14, column::TCP_WINDOW, UInt16, true, Dictionary).unbounded(),
-        Column::new(15, column::TCP_TIMESTAMP, Int32, true, ByteSplit).unbounded(),
-        Column::new(16, column::TCP_ECHO, Int32, true, ByteSplit).unbounded(),
-        Column::new(17, column::IP_ID, Int16, true, ByteSplit).unbounded(),
-        Column::new(18, column::OUTER_IP_ID, Int16, true, ByteSplit).unbounded(),
-        Column::new(19, column::CHECKSUM, UInt16, true, ByteSplit).unbounded(),
-        Column::new(20, column::OUTER_CHECKSUM, UInt16, true, ByteSplit).unbounded(),
-        Column::new(21, column::PROTOCOL, tabular::label(), false, Dictionary)
-            .unbounded()
-            .or("unknown"),
+    [
+        Column::new(1, column::ORDINAL, I64, false, Delta),
+        Column::new(2, column::TIME, Time, true, Delta),
+        Column::new(3, column::TICKS, U64, true, Plain),
+        Column::new(4, column::FLOW, I32, false, Delta),
+        Column::new(5, column::BACKWARD, Bool, false, Plain),
+        Column::new(6, column::INTERFACE, I32, false, Delta),
+        Column::new(7, column::LENGTH, U32, false, Dictionary),
+        Column::new(8, column::CAPTURED, U32, true, Dictionary).unbounded(),
+        Column::new(9, column::TEMPLATE, ColumnType::Template, false, Dictionary).unbounded(),
+        Column::new(10, column::TRAILER, I32, false, Delta).unbounded(),
+        Column::new(11, column::TCP_SEQ, I32, true, ByteSplit).unbounded(),
+        Column::new(12, column::TCP_ACK, I32, true, ByteSplit).unbounded(),
+        Column::new(13, column::TCP_FLAGS, U8, true, Dictionary).unbounded(),
+        Column::new(14, column::TCP_WINDOW, U16, true, Dictionary).unbounded(),
+        Column::new(15, column::TCP_TIMESTAMP, I32, true, ByteSplit).unbounded(),
+        Column::new(16, column::TCP_ECHO, I32, true, ByteSplit).unbounded(),
+        Column::new(17, column::IP_ID, I16, true, ByteSplit).unbounded(),
+        Column::new(18, column::OUTER_IP_ID, I16, true, ByteSplit).unbounded(),
+        Column::new(19, column::CHECKSUM, U16, true, ByteSplit).unbounded(),
+        Column::new(20, column::OUTER_CHECKSUM, U16, true, ByteSplit).unbounded(),
+        Column::new(21, column::PROTOCOL, Label, false, Dictionary).unbounded().or("unknown"),
     ]
-}
+};
 
 /// The row of one packet: everything except its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

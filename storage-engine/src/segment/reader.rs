@@ -4,6 +4,7 @@
 //! The bytes are requested afterwards through [`Fetch`], so a plan can be shown without a fetch
 //! ([`Step::Needs`]).
 
+mod added;
 mod assemble;
 mod payload;
 mod pieces;
@@ -19,18 +20,19 @@ use capstan_index::TermIndex;
 use capstan_model::Failure;
 use roaring::RoaringBitmap;
 
+pub use added::AddedTable;
 pub use assemble::PacketRows;
 pub use payload::{Payload, PayloadPlan};
 pub use pieces::{PartReader, Piece, Wants};
 pub use scan::{Scan, Step};
 
-use self::table::Table;
+use self::table::{Table, TableDirectory};
 use self::terms::terms_failed;
 use super::block::BlockDirectory;
 use super::flows::{self, FlowRow};
 use super::index_layer::{Extras, IndexLayer, Meta, Section};
 use super::packets::RowReader;
-use super::{Corrupt, Layer};
+use super::{Corrupt, Layer, Layers, TableLayer};
 use crate::cache::Extent;
 
 /// Reads byte ranges of a segment's layers: from a store, a cache or a test.
@@ -58,6 +60,14 @@ impl Segment {
     /// # Errors
     /// [`Corrupt`] for damage or a newer format.
     pub fn open(index: &Bytes) -> Result<Segment, Corrupt> {
+        Segment::open_as(&Layers::KNOWN, index)
+    }
+
+    /// Opens a segment as a build that knows these layers.
+    ///
+    /// # Errors
+    /// As [`Segment::open`].
+    pub fn open_as(layers: &Layers, index: &Bytes) -> Result<Segment, Corrupt> {
         let index = IndexLayer::open(index)?;
         let meta: Meta = index.json(Section::Meta)?;
         let length = |layer: Layer| {
@@ -74,9 +84,12 @@ impl Segment {
             let what = format!("terms of {} flow parts, not {}", terms.flows(), meta.flow_parts);
             return Err(Corrupt::new("index", what));
         }
-        let table = |layer: Layer, rows| Table::open(layer, length(layer)?, rows, &index);
-        let packets = table(Layer::Packets, meta.packets)?;
-        let flows = table(Layer::Flows, meta.flow_parts)?;
+        let table = |layer: Layer, of: &TableLayer, rows| {
+            let directory = TableDirectory::in_index(of, &index)?;
+            Table::open(layer, of, &directory, length(layer)?, Some(rows))
+        };
+        let packets = table(Layer::Packets, layers.packets, meta.packets)?;
+        let flows = table(Layer::Flows, layers.flows, meta.flow_parts)?;
         Ok(Segment {
             terms,
             head: BlockDirectory::from_bytes(&index.section(Section::HeadBlocks)?)?,
@@ -98,7 +111,7 @@ impl Segment {
     }
 
     /// The separately checksummed parts of a layer (stored blocks, pages), as byte ranges with their
-    /// CRC32C. None for the `index` layer itself.
+    /// CRC32C. None for the `index` layer itself, and for layers that `index` does not describe.
     pub fn parts(&self, layer: Layer) -> Vec<(Range<u64>, u32)> {
         let blocks = |of: &BlockDirectory| {
             let block = |number| Some((of.stored_range(number)?, of.header(number)?.crc));
@@ -109,7 +122,7 @@ impl Segment {
             Layer::Head => blocks(&self.head),
             Layer::Packets => self.packets.pages.pieces().collect(),
             Layer::Flows => self.flows.pages.pieces().collect(),
-            Layer::Index => Vec::new(),
+            Layer::Added(_) | Layer::Index => Vec::new(),
         }
     }
 
@@ -121,7 +134,7 @@ impl Segment {
             Layer::Head => self.head.extents(range),
             Layer::Packets => self.packets.pages.extents(range),
             Layer::Flows => self.flows.pages.extents(range),
-            Layer::Index => None,
+            Layer::Added(_) | Layer::Index => None,
         }
     }
 
@@ -161,11 +174,14 @@ impl Segment {
         Scan::new(&self.packets, ranges, columns)
     }
 
-    /// The scan of every row of a Parquet layer.
+    /// The scan of every row of a Parquet layer that was sealed with the segment.
     pub fn scan_all(&self, layer: Layer, columns: Option<&[&str]>) -> Result<Scan, Corrupt> {
         let table = match layer {
             Layer::Flows => &self.flows,
             Layer::Packets => &self.packets,
+            Layer::Added(of) => {
+                return Err(Corrupt::new(of.name, "its rows are not in the index layer"));
+            }
             Layer::Body | Layer::Head | Layer::Index => return Err(table::no_table(layer)),
         };
         Scan::new(table, std::iter::once(0..table.rows()), columns)

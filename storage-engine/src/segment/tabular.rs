@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, DictionaryArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{Field, Int32Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -18,11 +18,10 @@ use parquet::file::properties::{
 };
 use parquet::schema::types::ColumnPath;
 
+use super::column::{Column, Packing};
+use super::layer::Version;
 use super::pages::Pages;
 use super::{Corrupt, thrift};
-
-/// A format number: major (a reader refuses a newer one) and minor.
-pub type Version = (u16, u16);
 
 /// Where a Parquet layer's footer has its format number, as `major.minor`.
 pub const FORMAT_KEY: &str = "capstan.format";
@@ -30,107 +29,38 @@ pub const FORMAT_KEY: &str = "capstan.format";
 /// Rows of a data page, but a column's last: what one needs to read to get at a single row.
 pub(super) const PAGE_ROWS: u32 = 1024;
 
-/// How a column's values are laid out before compression.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
-    /// Few distinct values.
-    Dictionary,
-    /// Rising, or slowly changing.
-    Delta,
-    /// Small numbers in wide types.
-    ByteSplit,
-    /// Anything else.
-    Plain,
-}
-
-/// A column of one of our Parquet files.
-#[derive(Debug, Clone)]
-pub struct Column {
-    /// Its name; never re-used for another meaning.
-    pub name: &'static str,
-    /// Its Parquet field id; never re-used.
-    pub id: i32,
-    /// Its Arrow type.
-    pub data_type: DataType,
-    /// Whether it can be null.
-    pub nullable: bool,
-    /// See [`Packing`].
-    pub packing: Packing,
-    /// Whether the file tells the least and the greatest value of each page, for readers that
-    /// look for a range of values.
-    pub bounds: bool,
-    /// The label it reads as in a file that was written before the column was there.
-    pub default: Option<&'static str>,
-}
-
-impl Column {
-    /// A column.
-    pub fn new(
-        id: i32,
-        name: &'static str,
-        data_type: DataType,
-        nullable: bool,
-        packing: Packing,
-    ) -> Self {
-        Column { name, id, data_type, nullable, packing, bounds: true, default: None }
-    }
-
-    /// The column without bounds: nobody looks for ranges of its values.
-    pub fn unbounded(self) -> Self {
-        Column { bounds: false, ..self }
-    }
-
-    /// The column, a [`label`], as a file without it is read.
-    pub fn or(self, label: &'static str) -> Self {
-        Column { default: Some(label), ..self }
-    }
-
-    /// The column of a file that was written before it was there: its default, or null. None if a file without
-    /// it is not whole.
-    pub(super) fn absent(&self, rows: usize) -> Option<ArrayRef> {
-        match self.default {
-            Some(label) => {
-                let labels = std::iter::repeat_n(label, rows);
-                Some(Arc::new(labels.collect::<DictionaryArray<Int32Type>>()))
-            }
-            None => self.nullable.then(|| new_null_array(&self.data_type, rows)),
-        }
-    }
-}
-
-/// Nanoseconds since 1970 UTC.
-pub fn timestamp() -> DataType {
-    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
-}
-
-/// A string of which there are few different ones.
-pub fn label() -> DataType {
-    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
-}
-
 /// The Arrow schema of a list of columns, with Parquet field ids.
 pub fn schema(columns: &[Column]) -> SchemaRef {
     let fields: Vec<Field> = columns
         .iter()
         .map(|column| {
             let id = [("PARQUET:field_id".to_owned(), column.id.to_string())];
-            Field::new(column.name, column.data_type.clone(), column.nullable)
+            Field::new(column.name, column.of.data_type(), column.nullable)
                 .with_metadata(id.into_iter().collect())
         })
         .collect();
     Arc::new(Schema::new(fields))
 }
 
+/// A column of a file that was written before the column was there: its default, or null. None if a file without it
+/// is not whole.
+fn absent(column: &Column, rows: usize) -> Option<ArrayRef> {
+    match column.default {
+        Some(label) => {
+            let labels = std::iter::repeat_n(label, rows);
+            Some(Arc::new(labels.collect::<DictionaryArray<Int32Type>>()))
+        }
+        None => column.nullable.then(|| new_null_array(&column.of.data_type(), rows)),
+    }
+}
+
 /// Rows as they are read, with the columns that their file lacks.
-pub(super) fn with_absent(
-    batch: RecordBatch,
-    absent: &[Column],
-) -> Result<RecordBatch, ArrowError> {
+pub(super) fn with_absent(batch: RecordBatch, lacks: &[Column]) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows();
     let mut fields: Vec<_> = batch.schema().fields().iter().cloned().collect();
     let mut arrays = batch.columns().to_vec();
-    for (column, array) in absent.iter().filter_map(|of| Some((of, of.absent(rows)?))) {
-        fields.push(Arc::new(Field::new(column.name, column.data_type.clone(), column.nullable)));
+    for (column, array) in lacks.iter().filter_map(|of| Some((of, absent(of, rows)?))) {
+        fields.push(Arc::new(Field::new(column.name, column.of.data_type(), column.nullable)));
         arrays.push(array);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -146,6 +76,24 @@ pub struct Written {
     pub tail: usize,
     /// All before the tail.
     pub pages: Pages,
+}
+
+impl Written {
+    /// The object of a table whose directory is its own, and the length of that directory: the checksums of the pages,
+    /// and behind them the footer. All that the footer points at stands before, so it is a Parquet file as it was.
+    pub fn with_directory(self) -> (Vec<u8>, usize) {
+        let Written { mut bytes, tail, pages } = self;
+        let length = bytes.len();
+        bytes.splice(tail..tail, pages.to_bytes());
+        let directory = bytes.len() - length + (length - tail);
+        (bytes, directory)
+    }
+}
+
+/// Takes a directory apart that is at the end of an object: the checksums of the pages, and the footer.
+pub(super) fn split_directory(directory: &Bytes) -> Option<(Bytes, Bytes)> {
+    let at = footer(directory)?;
+    Some((directory.slice(..at), directory.slice(at..)))
 }
 
 /// Writes rows in the format of that number: the first `first_group` rows as a row group of their own, if
@@ -315,14 +263,15 @@ pub(super) fn guarded<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::column::ColumnType;
     use arrow::array::{FixedSizeBinaryArray, Int64Array};
     use parquet::file::metadata::OffsetIndexBuilder;
 
     /// A table of a hundred rows.
     fn table() -> Written {
         let columns = [
-            Column::new(1, "number", DataType::Int64, false, Packing::Delta),
-            Column::new(2, "id", DataType::FixedSizeBinary(16), true, Packing::Dictionary),
+            Column::new(1, "number", ColumnType::I64, false, Packing::Delta),
+            Column::new(2, "id", ColumnType::Bytes16, true, Packing::Dictionary),
         ];
         let ids = (0..100_u8).map(|n| (n % 3 > 0).then_some([n % 7; 16]));
         let arrays: Vec<ArrayRef> = vec![

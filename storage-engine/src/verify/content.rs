@@ -3,15 +3,19 @@
 use std::ops::Range;
 
 use crate::segment::Layer;
-use crate::segment::reader::Segment;
 
-/// Locates the changes in a layer that differs from its committed hash. `segment` is the content of its `index`
-/// layer, if usable.
-pub fn places(layer: Layer, bytes: &[u8], segment: Option<&Segment>) -> String {
-    let Some(segment) = segment else {
-        return "the position is unknown without the index layer".to_owned();
+/// Locates the changes in a layer that differs from its committed hash. `parts` are its blocks or pages with their
+/// CRC32C, if its directory is usable.
+pub fn places(layer: Layer, bytes: &[u8], parts: Option<&[(Range<u64>, u32)]>) -> String {
+    let Some(parts) = parts else {
+        return match layer {
+            Layer::Added(_) => "the position is unknown without its directory",
+            Layer::Body | Layer::Head | Layer::Packets | Layer::Flows | Layer::Index => {
+                "the position is unknown without the index layer"
+            }
+        }
+        .to_owned();
     };
-    let parts = segment.parts(layer);
     let bad: Vec<&Range<u64>> = parts
         .iter()
         .filter(|(range, crc)| {
@@ -22,7 +26,7 @@ pub fn places(layer: Layer, bytes: &[u8], segment: Option<&Segment>) -> String {
         .collect();
     let noun = match layer {
         Layer::Body | Layer::Head => "block",
-        Layer::Packets | Layer::Flows | Layer::Index => "page",
+        Layer::Packets | Layer::Flows | Layer::Added(_) | Layer::Index => "page",
     };
     match bad.as_slice() {
         [] => format!("outside of its {noun}s, which are all readable"),

@@ -150,6 +150,8 @@ impl Finding {
             (Layer::Packets, false) => "all but the packets in the damaged pages",
             (Layer::Flows, true) => "packets.parquet, by programs that read Parquet",
             (Layer::Flows, false) => "all but the flows in the damaged pages and their packets",
+            (Layer::Added(_), true) => "all other layers",
+            (Layer::Added(_), false) => "all but the rows in the damaged pages",
             (Layer::Index, _) => "packets.parquet and flows.parquet, by programs that read Parquet",
         })
     }

@@ -8,7 +8,7 @@ use capstan_model::Time;
 
 use super::finding::{Finding, What};
 use crate::catalog::Segment;
-use crate::segment::Layer;
+use crate::segment::{Layer, Layers};
 use crate::store::Listed;
 
 /// An orphan older than this belongs to no upload in progress.
@@ -23,8 +23,10 @@ pub struct Compared {
     pub unfit: BTreeSet<String>,
 }
 
-/// Compares the objects in an hour's folder with the segments that the catalog assigns to it.
+/// Compares the objects in an hour's folder with the segments that the catalog assigns to it. `layers` are those that
+/// this build knows: only their objects are judged.
 pub fn compare<'a>(
+    layers: &Layers,
     segments: impl IntoIterator<Item = &'a Arc<Segment>>,
     found: &[Listed],
     now: Time,
@@ -33,7 +35,7 @@ pub fn compare<'a>(
         found.iter().map(|object| (object.path.as_ref(), object)).collect();
     let (mut findings, mut unfit) = (Vec::new(), BTreeSet::new());
     for segment in segments {
-        for layer in Layer::ALL {
+        for layer in layers.all() {
             let object = segment.path(layer).to_string();
             let Some(committed) = segment.layer(layer) else {
                 // A retired layer is deleted some time later.
@@ -53,7 +55,7 @@ pub fn compare<'a>(
             findings.push(Finding { object, what });
         }
         // The segment has layers of a newer version, unknown here.
-        if segment.layers().any(|entry| Layer::from_name(&entry.layer).is_none()) {
+        if segment.layers().any(|entry| layers.named(&entry.layer).is_none()) {
             let index = segment.path(Layer::Index);
             let folder = index.as_ref().strip_suffix(Layer::Index.file()).unwrap_or_default();
             left.retain(|object, _| !object.starts_with(folder));

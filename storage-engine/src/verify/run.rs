@@ -1,9 +1,10 @@
 //! Verifies a whole store, hour by hour. IO only: other modules judge the results.
 
 use std::collections::{BTreeMap, BTreeSet};
-
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind, Hour, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -22,8 +23,8 @@ use crate::catalog::walk::walk;
 use crate::catalog::{
     CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, TimeSlot,
 };
-use crate::segment::Layer;
-use crate::segment::reader::Segment;
+use crate::segment::reader::{AddedTable, Segment};
+use crate::segment::{Layer, Layers};
 use crate::store::{Listed, Store, present};
 
 /// Segments that are read at a time.
@@ -40,6 +41,8 @@ pub struct Options {
     /// Read every byte. Otherwise only the catalog and the `index` layers are read, and all other objects are checked
     /// for existence and length.
     pub deep: bool,
+    /// The layers that are known. Others are of a newer version, and are not judged.
+    pub layers: Layers,
 }
 
 /// Receives progress.
@@ -189,7 +192,7 @@ impl<W: Watch> Check<'_, W> {
                 TimeSlot::Wide => logs.keep_objects(facts)?,
                 TimeSlot::Hour(hour) if is_asked_for(hour, options.range) => {
                     let segments = of_hour(facts, hour);
-                    if !check_hour(store, hour, &segments, options.deep, *watch, report).await? {
+                    if !check_hour(store, hour, &segments, options, *watch, report).await? {
                         report.stopped_in = Some(hour);
                         return Ok(false);
                     }
@@ -284,7 +287,7 @@ async fn check_hour(
     store: &Store,
     hour: Hour,
     segments: &[Arc<CatalogSegment>],
-    deep: bool,
+    options: &Options,
     watch: &impl Watch,
     report: &mut Report,
 ) -> Result<bool, Failure> {
@@ -292,7 +295,7 @@ async fn check_hour(
         return Ok(false);
     }
     let found: Vec<Listed> = store.list(&names::data_of(hour)).try_collect().await?;
-    let compared = listing::compare(segments, &found, store.now());
+    let compared = listing::compare(&options.layers, segments, &found, store.now());
     report.objects += found.len() as u64;
     for finding in &compared.findings {
         report.take(finding, watch);
@@ -302,7 +305,7 @@ async fn check_hour(
         .map(|segment| async move {
             match watch.is_stopped() {
                 true => Ok(None),
-                false => check_segment(store, segment, deep, unfit, watch).await.map(Some),
+                false => check_segment(store, segment, options, unfit, watch).await.map(Some),
             }
         })
         .buffered(AT_ONCE);
@@ -321,7 +324,7 @@ async fn check_hour(
 async fn check_segment(
     store: &Store,
     segment: &CatalogSegment,
-    deep: bool,
+    options: &Options,
     unfit: &BTreeSet<String>,
     watch: &impl Watch,
 ) -> Result<(Vec<Finding>, u64), Failure> {
@@ -329,18 +332,18 @@ async fn check_segment(
     let (mut findings, mut bytes) = (Vec::new(), 0);
     let mut opened = None;
     // The index layer first: it locates changes in the others.
-    for layer in Layer::ALL.into_iter().rev() {
+    for layer in options.layers.all().rev() {
         let path = entry.path(layer);
         let Some(committed) = entry.layer(layer).filter(|_| !unfit.contains(path.as_ref())) else {
             continue;
         };
-        if layer != Layer::Index && !deep {
+        if layer != Layer::Index && !options.deep {
             continue;
         }
         let what = match layer {
             Layer::Index => match store.get_if_present(&path).await? {
                 None => Some(What::Missing(layer)),
-                Some(index) => match entry.open(&index) {
+                Some(index) => match entry.open_as(&options.layers, &index) {
                     Ok(index) => {
                         let what = disagreement(&segment.entry, &index);
                         opened = Some(index);
@@ -352,7 +355,9 @@ async fn check_segment(
                     }),
                 },
             },
-            _ => check_layer(store, &path, layer, committed, opened.as_ref()).await?,
+            Layer::Body | Layer::Head | Layer::Packets | Layer::Flows | Layer::Added(_) => {
+                check_layer(store, &path, layer, committed, opened.as_ref()).await?
+            }
         };
         findings.extend(what.map(|what| Finding { object: path.to_string(), what }));
         bytes += committed.bytes;
@@ -368,7 +373,8 @@ fn disagreement(entry: &SegmentEntry, segment: &Segment) -> Option<String> {
         Some((known.bytes, known.sha256.as_str()))
     };
     let committed = |layer| entry.layer(layer).map(|of| (of.bytes, of.sha256.as_str()));
-    let others = Layer::ALL.into_iter().filter(|layer| *layer != Layer::Index);
+    // Nor are layers that were added in the index layer.
+    let others = Layer::SEALED.into_iter().filter(|layer| *layer != Layer::Index);
     // A layer that was retired is not in the catalog any more.
     let mut unlike = others
         .filter(|layer| committed(*layer).is_some_and(|committed| said(*layer) != Some(committed)));
@@ -397,7 +403,33 @@ async fn check_layer(
         return Ok(None);
     }
     Ok(Some(match store.get_if_present(path).await? {
-        Some(bytes) => What::Changed { layer, places: content::places(layer, &bytes, segment) },
+        Some(bytes) => {
+            let parts = parts(layer, committed, &bytes, segment);
+            What::Changed { layer, places: content::places(layer, &bytes, parts.as_deref()) }
+        }
         None => What::Missing(layer),
     }))
+}
+
+/// The blocks or pages of a layer with their CRC32C; none if its directory is not usable.
+fn parts(
+    layer: Layer,
+    committed: &LayerEntry,
+    bytes: &Bytes,
+    segment: Option<&Segment>,
+) -> Option<Vec<(Range<u64>, u32)>> {
+    match layer {
+        Layer::Added(table) => {
+            let range = committed.directory_range()?;
+            let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
+            let directory = (range.end <= bytes.len()).then(|| bytes.slice(range))?;
+            let known = &committed.directory.as_ref()?.sha256;
+            let is_whole = hex::encode(Sha256::digest(&directory)) == *known;
+            let opened = is_whole.then(|| AddedTable::open(table, committed.bytes, &directory))?;
+            Some(opened.ok()?.parts())
+        }
+        Layer::Body | Layer::Head | Layer::Packets | Layer::Flows | Layer::Index => {
+            Some(segment?.parts(layer))
+        }
+    }
 }

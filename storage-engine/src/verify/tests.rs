@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 
 use super::*;
+use crate::segment::Layers;
 use crate::store::Store;
 use crate::testing::{CLUSTER, full, golden, growing, in_memory, names};
 
@@ -22,7 +23,7 @@ impl Watch for Heard {
 
 async fn check(store: &Store, deep: bool) -> (Report, Vec<Finding>) {
     let heard = Heard::default();
-    let options = Options { range: capstan_model::TimeRange::ALL, deep };
+    let options = Options { range: capstan_model::TimeRange::ALL, deep, layers: Layers::KNOWN };
     let report = verify(store, &options, &heard).await.unwrap();
     (report, heard.0.into_inner().unwrap())
 }
@@ -177,10 +178,11 @@ async fn verify_reads_only_the_selected_hours_and_reports_where_it_stopped() {
     let (_, store) = golden().await;
     let (whole, _) = check(&store, false).await;
     let none = capstan_model::TimeRange::new(Time(0), Time(1)).unwrap();
-    let options = Options { range: none, deep: true };
+    let options = Options { range: none, deep: true, layers: Layers::KNOWN };
     let report = verify(&store, &options, &Heard::default()).await.unwrap();
     assert_eq!((report.segments, report.objects, report.commits), (0, 0, whole.commits));
-    let options = Options { range: capstan_model::TimeRange::ALL, deep: true };
+    let options =
+        Options { range: capstan_model::TimeRange::ALL, deep: true, layers: Layers::KNOWN };
     let report = verify(&store, &options, &Stopped).await.unwrap();
     assert_eq!(report.segments, 0);
     let first = report.stopped_in.unwrap();

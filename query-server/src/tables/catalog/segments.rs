@@ -89,20 +89,15 @@ pub(super) fn segments(contents: &Contents) -> Vec<ArrayRef> {
 
 pub(super) fn files(contents: &Contents) -> Vec<ArrayRef> {
     let cluster = &contents.view.store().format().cluster;
-    let all: Vec<(&Segment, Layer, &LayerEntry)> = contents
-        .window
-        .segments
-        .iter()
-        .flat_map(|of| {
-            let file = |layer| Some((&**of, layer, of.layer(layer)?));
-            Layer::ALL.into_iter().filter_map(file)
-        })
-        .collect();
+    // A layer of a newer version is an object, too.
+    let files = contents.window.segments.iter();
+    let files = files.flat_map(|of| of.layers().map(move |layer| (&**of, layer)));
+    let all: Vec<(&Segment, &LayerEntry)> = files.collect();
     let all = || all.iter();
     vec![
-        texts(all().map(|(of, layer, _)| Some(format!("{cluster}/{}", of.path(*layer))))),
-        texts(all().map(|(of, ..)| Some(of.entry.name.clone()))),
-        texts(all().map(|(_, layer, _)| Some(layer.name().to_owned()))),
+        texts(all().map(|(of, layer)| Some(format!("{cluster}/{}", of.path_of(layer))))),
+        texts(all().map(|(of, _)| Some(of.entry.name.clone()))),
+        texts(all().map(|(_, layer)| Some(layer.layer.clone()))),
         larges(all().map(|(.., file)| Some(file.bytes))),
         texts(all().map(|(.., file)| Some(file.sha256.clone()))),
         times(all().map(|(of, ..)| first(&of.entry))),

@@ -88,7 +88,11 @@ async fn verify_reports_and_repair_fixes_a_manifest_that_hides_segments() {
     let store = two_busy_hours().await;
     let hides = async || {
         let found = Found(std::sync::Mutex::default());
-        let options = crate::verify::Options { range: TimeRange::ALL, deep: false };
+        let options = crate::verify::Options {
+            range: TimeRange::ALL,
+            deep: false,
+            layers: crate::segment::Layers::KNOWN,
+        };
         crate::verify::verify(&store, &options, &found).await.unwrap();
         let found = found.0.into_inner().unwrap();
         found.iter().any(|what| what.contains("prune segments wrongly"))

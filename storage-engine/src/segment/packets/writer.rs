@@ -15,7 +15,7 @@ use capstan_model::headers::FieldKind;
 use capstan_model::{Direction, Protocol};
 use parquet::errors::ParquetError;
 
-use super::{BACKWARD, HAS_TICKS, NO_TIME, PacketRow, VERSION, columns};
+use super::{BACKWARD, COLUMNS, HAS_TICKS, NO_TIME, PacketRow, VERSION};
 use crate::segment::flows::FlowRow;
 use crate::segment::tabular::{self, Written};
 use crate::segment::template::{Dictionary, Endpoints, FieldSet, without_endpoints};
@@ -59,7 +59,7 @@ pub fn write(
         values.extend(&batch, &shared.templates);
     }
     let arrays = values.into_arrays(shared.templates, ticks, flows)?;
-    tabular::write(VERSION, &columns(), arrays, first_group)
+    tabular::write(VERSION, &COLUMNS, arrays, first_group)
 }
 
 /// Templates as they are stored, in the order of stored packets: without the ends of the flow.
@@ -153,7 +153,7 @@ values! {
 }
 
 impl Values {
-    /// The columns, in the order of [`columns`].
+    /// The columns, in the order of [`COLUMNS`].
     fn into_arrays(
         self,
         templates: Dictionary,

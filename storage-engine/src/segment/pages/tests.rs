@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array};
-use arrow::datatypes::DataType;
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::*;
-use crate::segment::tabular::{self, Column, Packing, Written};
+use crate::segment::column::{Column, ColumnType, Packing};
+use crate::segment::tabular::{self, Written};
 
 const ROWS: i64 = 5_000;
 
@@ -21,8 +21,8 @@ fn table() -> Written {
 
 fn table_of(rows: i64) -> Written {
     let columns = [
-        Column::new(1, "number", DataType::Int64, false, Packing::Delta),
-        Column::new(2, "few", DataType::Int32, true, Packing::Dictionary),
+        Column::new(1, "number", ColumnType::I64, false, Packing::Delta),
+        Column::new(2, "few", ColumnType::I32, true, Packing::Dictionary),
     ];
     let arrays: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values((0..rows).map(|n| n * n % 977))),

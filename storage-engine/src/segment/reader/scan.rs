@@ -14,8 +14,8 @@ use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder
 
 use super::Fetch;
 use super::table::Table;
+use crate::segment::column::Column;
 use crate::segment::pages::Pages;
-use crate::segment::tabular::Column;
 use crate::segment::{Corrupt, Layer, tabular};
 
 /// Rows of a batch while a Parquet layer is read.

@@ -6,10 +6,12 @@ use arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::ParquetMetaData;
 
-use crate::segment::index_layer::{IndexLayer, Section};
+use bytes::Bytes;
+
+use crate::segment::column::Column;
+use crate::segment::index_layer::IndexLayer;
 use crate::segment::pages::Pages;
-use crate::segment::tabular::Column;
-use crate::segment::{Corrupt, Layer, flows, packets, tabular};
+use crate::segment::{Corrupt, Directory, Layer, TableLayer, tabular};
 
 /// What must be known of a Parquet layer before its first byte is fetched.
 #[derive(Debug)]
@@ -21,50 +23,76 @@ pub(super) struct Table {
     pub(super) absent: Vec<Column>,
 }
 
+/// The footer of a table and the checksums of its pages.
+pub(super) struct TableDirectory {
+    /// The footer; in earlier stores the page index before it, too.
+    tail: Bytes,
+    /// The checksums; empty in earlier stores.
+    pages: Bytes,
+    /// The checksums as earlier stores have them.
+    entries: Bytes,
+    /// Bytes from the end of the pages to the end of the object.
+    length: u64,
+}
+
+impl TableDirectory {
+    /// What the `index` layer has of a table that was sealed with the segment.
+    pub(super) fn in_index(
+        table: &TableLayer,
+        index: &IndexLayer,
+    ) -> Result<TableDirectory, Corrupt> {
+        let Directory::Index { tail, pages, entries } = table.directory else {
+            return Err(Corrupt::new(table.name, "its directory is not in the index layer"));
+        };
+        let (tail, pages) = (index.section(tail)?, index.section(pages)?);
+        let (entries, length) = (index.section(entries)?, tail.len() as u64);
+        Ok(TableDirectory { tail, pages, entries, length })
+    }
+
+    /// What the end of an object has of it.
+    pub(super) fn own(table: &TableLayer, directory: &Bytes) -> Result<TableDirectory, Corrupt> {
+        let parts = tabular::split_directory(directory);
+        let (pages, tail) = parts.ok_or_else(|| Corrupt::new(table.name, "it has no footer"))?;
+        if pages.is_empty() {
+            return Err(Corrupt::new(table.name, "it has no checksums of pages"));
+        }
+        let (entries, length) = (Bytes::new(), directory.len() as u64);
+        Ok(TableDirectory { tail, pages, entries, length })
+    }
+}
+
 impl Table {
-    /// A layer of `length` bytes and `rows` rows, from what the `index` layer says of it.
+    /// A layer of `length` bytes, which has as many `rows` as its footer says if that is not known.
     pub(super) fn open(
         layer: Layer,
+        table: &TableLayer,
+        directory: &TableDirectory,
         length: u64,
-        rows: u64,
-        index: &IndexLayer,
+        rows: Option<u64>,
     ) -> Result<Table, Corrupt> {
-        let name = layer.name();
-        let (tail, pages, entries) = match layer {
-            Layer::Flows => (Section::FlowsTail, Section::FlowsPages, Section::FlowsEntries),
-            Layer::Packets => {
-                (Section::PacketsTail, Section::PacketsPages, Section::PacketsEntries)
-            }
-            Layer::Body | Layer::Head | Layer::Index => return Err(no_table(layer)),
-        };
-        let tail = index.section(tail)?;
-        let mut metadata = tabular::parse_tail(name, &tail, length)?;
-        let (version, mut columns) = match layer {
-            Layer::Flows => (flows::VERSION, flows::columns()),
-            Layer::Packets => (packets::VERSION, packets::columns()),
-            Layer::Body | Layer::Head | Layer::Index => return Err(no_table(layer)),
-        };
-        let schema = tabular::schema(&columns);
-        tabular::check_format(name, &metadata, version)?;
-        let known = metadata.file_metadata().num_rows();
-        if u64::try_from(known) != Ok(rows) {
-            return Err(Corrupt::new(name, format!("{known} rows instead of {rows}")));
+        let name = table.name;
+        let mut metadata = tabular::parse_tail(name, &directory.tail, length)?;
+        tabular::check_format(name, &metadata, table.version)?;
+        let there = metadata.file_metadata().num_rows();
+        let count = rows.unwrap_or_else(|| u64::try_from(there).unwrap_or(0));
+        if u64::try_from(there) != Ok(count) {
+            return Err(Corrupt::new(name, format!("{there} rows instead of {count}")));
         }
-        let tail = length.saturating_sub(tail.len() as u64);
-        let pages = index.section(pages)?;
-        let pages = if pages.is_empty() {
-            if metadata.offset_index().is_none() && rows > 0 {
+        let end = length.saturating_sub(directory.length);
+        let pages = if directory.pages.is_empty() {
+            if metadata.offset_index().is_none() && count > 0 {
                 return Err(Corrupt::new(name, "no page index"));
             }
-            Pages::from_entries(layer, &index.section(entries)?, tail, rows)?
+            Pages::from_entries(layer, &directory.entries, end, count)?
         } else {
-            let pages = Pages::from_bytes(layer, &pages, tail, rows)?;
+            let pages = Pages::from_bytes(layer, &directory.pages, end, count)?;
             let offsets = pages.offset_index(layer, &metadata)?;
             metadata = metadata.into_builder().set_offset_index(Some(offsets)).build();
             pages
         };
         let pages = Arc::new(pages);
-        let metadata = reader_metadata(name, metadata, schema)?;
+        let mut columns = table.stored_columns();
+        let metadata = reader_metadata(name, metadata, tabular::schema(&columns))?;
         columns.retain(|column| metadata.schema().field_with_name(column.name).is_err());
         Ok(Table { layer, metadata, pages, absent: columns })
     }

@@ -17,9 +17,10 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use super::*;
 use crate::segment::block::{BlockHeader, Codec, MAX_RAW};
 use crate::segment::builder::{SealedSegment, SegmentBuilder};
+use crate::segment::column::{Column, ColumnType, Packing};
 use crate::segment::flows::Placement;
 use crate::segment::pages::Pages;
-use crate::segment::tabular::{self, Column, Packing, Written};
+use crate::segment::tabular::{self, Written};
 use crate::segment::{index_layer, packets};
 use crate::testing::key;
 
@@ -245,14 +246,8 @@ async fn columns_of_a_newer_minor_are_ignored() {
     let segment = Segment::open(&bytes(&sealed, Layer::Index)).unwrap();
     let objects = Objects(vec![(Layer::Packets, bytes(&sealed, Layer::Packets))]);
     let batches = segment.scan_all(Layer::Packets, None).unwrap().run(&objects).await.unwrap();
-    let mut columns = packets::columns();
-    columns.push(Column::new(
-        99,
-        "novelty",
-        arrow::datatypes::DataType::Int64,
-        false,
-        Packing::Delta,
-    ));
+    let mut columns = packets::TABLE.stored_columns();
+    columns.push(Column::new(99, "novelty", ColumnType::I64, false, Packing::Delta));
     let mut arrays = batches[0].columns().to_vec();
     arrays.push(Arc::new(Int64Array::from_iter_values(0..43)));
     let written = tabular::write((1, 1), &columns, arrays, 43).unwrap();
@@ -277,21 +272,19 @@ async fn without(sealed: &SealedSegment, layer: Layer, column: &str) -> Written 
     let objects = Objects(vec![(layer, bytes(sealed, layer))]);
     let scan = segment.scan_all(layer, None).unwrap();
     let [batch] = &scan.run(&objects).await.unwrap()[..] else { panic!("one batch") };
-    let (version, all) = match layer {
-        Layer::Flows => (flows::VERSION, flows::columns()),
-        _ => (packets::VERSION, packets::columns()),
-    };
-    let kept: Vec<_> = all.into_iter().filter(|of| of.name != column).collect();
+    let table = Layers::KNOWN.table(layer).unwrap();
+    let kept = table.stored_columns().into_iter().filter(|of| of.name != column);
+    let kept: Vec<_> = kept.collect();
     let arrays = kept.iter().map(|of| batch.column_by_name(of.name).unwrap().clone()).collect();
-    tabular::write(version, &kept, arrays, batch.num_rows()).unwrap()
+    tabular::write(table.version, &kept, arrays, batch.num_rows()).unwrap()
 }
 
 #[tokio::test]
 async fn missing_column_reads_as_null_or_default() {
     let sealed = sealed();
-    for (layer, all) in [(Layer::Flows, flows::columns()), (Layer::Packets, packets::columns())] {
+    for layer in [Layer::Flows, Layer::Packets] {
         let mut lacking = 0;
-        for column in &all {
+        for column in Layers::KNOWN.table(layer).unwrap().columns {
             let written = without(&sealed, layer, column.name).await;
             let segment = Segment::open(&with_table(&sealed, layer, &written)).unwrap();
             let mut objects = damage::objects(&sealed);
@@ -302,7 +295,7 @@ async fn missing_column_reads_as_null_or_default() {
             let rows: usize = read.iter().map(RecordBatch::num_rows).sum();
             assert_eq!(rows, if layer == Layer::Flows { 3 } else { 43 }, "{}", column.name);
             let packets = damage::packets(&segment, &objects).await;
-            if !column.nullable && column.default.is_none() {
+            if !column.may_be_absent() {
                 // What a packet is made of was always there.
                 assert!(read.iter().all(|batch| batch.num_columns() == 0), "{}", column.name);
                 assert_eq!(packets.unwrap_err().kind(), FailureKind::Damaged, "{}", column.name);
@@ -310,7 +303,7 @@ async fn missing_column_reads_as_null_or_default() {
             }
             lacking += 1;
             let array = read[0].column_by_name(column.name).unwrap();
-            assert_eq!(array.data_type(), &column.data_type, "{}", column.name);
+            assert_eq!(array.data_type(), &column.of.data_type(), "{}", column.name);
             match column.default {
                 None => assert_eq!(array.null_count(), array.len(), "{}", column.name),
                 Some(default) => {

@@ -37,7 +37,7 @@ struct Whole {
 
 impl Whole {
     async fn of(sealed: &SealedSegment) -> Whole {
-        let layers = Layer::ALL.map(|layer| (layer, bytes(sealed, layer))).to_vec();
+        let layers = Layer::SEALED.map(|layer| (layer, bytes(sealed, layer))).to_vec();
         let segment = Segment::open(&bytes(sealed, Layer::Index)).unwrap();
         Whole {
             packets: packets(&segment, &Objects(layers.clone())).await.unwrap(),

@@ -81,7 +81,7 @@ proptest! {
     fn partial_scan_requests_whole_pages(
         ranges in proptest::collection::vec((0_u64..20_000, 0_u64..9_000), 0..6),
         names in proptest::option::of(proptest::sample::subsequence(
-            packets::columns().iter().map(|column| column.name).collect::<Vec<_>>(), 1..21)),
+            packets::TABLE.columns.iter().map(|column| column.name).collect::<Vec<_>>(), 1..21)),
     ) {
         let sealed = large();
         let segment = Segment::open(&bytes(sealed, Layer::Index)).unwrap();
