@@ -19,6 +19,7 @@ use capstan_model::{
     Address, Failure, FailureKind, GenerationId, IngestShares, LinkType, Packet, RecorderId, Time,
     TimeRange,
 };
+use capstan_query_server::access::Principal;
 use capstan_query_server::export::{self, Export};
 use capstan_query_server::select::{Order, Selection};
 use capstan_query_server::view::StoreView;
@@ -287,6 +288,7 @@ impl History {
         let began = Instant::now();
         let report = runtime.block_on(async {
             let view = StoreView::load(self.store.clone()).await?;
+            let view = view.scoped(&Principal::everything());
             let (to, mut from) = mpsc::channel(16);
             let taken = tokio::spawn(async move { while from.recv().await.is_some() {} });
             let report = export::export(&view, &what, &to).await?;

@@ -20,7 +20,10 @@
 //! The file's beginning states the coverage; its last block, an empty section, states whether anything was left
 //! out (`report`). A file without that block was cut off.
 //!
-//! The same view and options give the same bytes.
+//! A principal with a mask gets the packets of visible flows. The file has no blocks of the source, no packet counts of
+//! losses, and of interfaces only those of its packets (`docs/access.md`).
+//!
+//! The same view, principal and options give the same bytes.
 
 mod completeness;
 mod large;
@@ -37,7 +40,6 @@ mod run;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
@@ -48,8 +50,9 @@ use tokio::sync::mpsc;
 
 pub use self::completeness::{Completeness, Lost};
 pub use self::report::{LAST_BLOCK, Report, Skipped, is_ended};
+use crate::access::{Principal, Right};
 use crate::select::{Order, Selection};
-use crate::view::{Cost, StoreView};
+use crate::view::{Cost, ScopedView};
 
 /// Default memory of an export for packets, bytes.
 pub const MEMORY: usize = 256 << 20;
@@ -88,24 +91,36 @@ impl Export {
 ///
 /// # Errors
 /// The store cannot be reached, the disk is full, or the reader is gone: the pieces sent so far are not a whole
-/// file.
+/// file. The principal may not export.
 pub async fn export(
-    view: &Arc<StoreView>,
+    view: &ScopedView,
     what: &Export,
     to: &mpsc::Sender<Bytes>,
 ) -> Result<Report, Failure> {
-    let view = view.begin();
-    let report = merge::run(&view, what, to).await;
-    view.end().await;
-    report
+    allowed(view.who())?;
+    let pinned = view.begin();
+    let report = merge::run(&pinned, what, to).await;
+    pinned.end().await;
+    report.map_err(|failure| view.redacted(failure))
+}
+
+/// Refuses an export that needs a right which a principal lacks. Files have whole packets.
+///
+/// # Errors
+/// Of kind `Permission`.
+pub(crate) fn allowed(who: &Principal) -> Result<(), Failure> {
+    who.require(Right::Export, "an export")?;
+    who.require(Right::PayloadRead, "an export, which has whole packets,")
 }
 
 /// Plans the reads of an export without reading payload: `index` layers, flows, and which rows and blocks are
 /// needed.
 ///
 /// # Errors
-/// A segment cannot be read.
-pub async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, Failure> {
+/// A segment cannot be read. The principal may not export, or lacks [`Right::CatalogRead`]: costs depend on all flows.
+pub async fn plan(view: &ScopedView, what: &Export) -> Result<Cost, Failure> {
+    allowed(view.who())?;
+    view.who().require(Right::CatalogRead, "the cost of an export")?;
     plan::plan(view, what).await
 }
 
@@ -113,7 +128,7 @@ pub async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, Failure>
 /// incomplete, also when only some packets could not be read.
 ///
 /// Dropping the stream cancels the work.
-pub fn stream(view: Arc<StoreView>, what: Export) -> BoxStream<'static, Result<Bytes, Failure>> {
+pub fn stream(view: ScopedView, what: Export) -> BoxStream<'static, Result<Bytes, Failure>> {
     let (to, from) = mpsc::channel(PIECES);
     let work =
         tokio::task::spawn_blocking(move || Handle::current().block_on(export(&view, &what, &to)));

@@ -13,10 +13,9 @@
 //! The server is stateless between calls: a ticket or a prepared handle carries the SQL text and the bound
 //! parameters. So any server over the same store can answer the next call, and a restart loses nothing.
 //!
-//! There is no authentication: any client that reaches the port can read the whole store. A handshake is refused
-//! with an explanation, so that a password does not seem to protect anything. Access control will enter at two
-//! places: the `gate` (the caller's identity, from the request's `authorization` header) and [`Sessions`] (what
-//! that caller's tables show).
+//! There is no authentication: all callers of a server are the one [`Principal`] it was started for. A handshake is
+//! refused with an explanation, so that a password does not seem to protect anything. The `gate` will tell callers
+//! apart (by the request's `authorization` header); [`Sessions`] takes the principal of each question.
 
 pub mod client;
 pub mod export;
@@ -34,6 +33,8 @@ mod status;
 mod tests;
 mod wire;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::Failure;
@@ -43,6 +44,7 @@ use futures::stream::BoxStream;
 pub use export::ExportRequest;
 pub use serve::{GRACE, serve};
 
+use crate::access::Principal;
 use crate::questions::Questions;
 
 /// The catalog the tables are in.
@@ -53,21 +55,22 @@ pub const SCHEMA: &str = "public";
 /// The source of answers.
 #[async_trait]
 pub trait Sessions: Send + Sync + 'static {
-    /// A context with the current tables, built on [`session_config`].
+    /// A context with the current tables as a principal sees them, built on [`session_config`].
     ///
     /// Called once for each statement, so the tables of one statement show the same moment. The memory limit of
     /// a query is the context's memory pool; contexts must share it to bound the server as a whole.
-    async fn session(&self) -> Result<SessionContext, Failure>;
+    async fn session(&self, who: &Arc<Principal>) -> Result<SessionContext, Failure>;
 
     /// Runs the statements.
     fn questions(&self) -> &Questions;
 
-    /// The bytes of a PCAPNG file, in order. A failure ends the stream, and the caller gets the error that the
+    /// The bytes of a PCAPNG file with the packets that a principal may see, in order. A failure ends the stream, and the caller gets the error that the
     /// file is incomplete.
     ///
     /// Dropping the stream cancels the work behind it.
     async fn export(
         &self,
+        who: &Arc<Principal>,
         request: ExportRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure>;
 }

@@ -16,13 +16,12 @@
 //! aborts the connection, so that the client can tell that its file is incomplete. Packets that cannot be read
 //! abort it, too, after all others were sent.
 //!
-//! There is no authentication: any client that reaches the port can read the whole store. The [`Listener`]
+//! There is no authentication: all clients of a server are the one [`Principal`] it was started for. The [`Listener`]
 //! limits host names and connections.
 
 mod metrics;
 mod parameters;
 mod query;
-mod status;
 #[cfg(test)]
 mod tests;
 
@@ -46,9 +45,10 @@ use tokio::time::timeout;
 
 pub use self::metrics::WriteMetrics;
 use self::parameters::Parameters;
+use crate::access::Principal;
 use crate::flight::GRACE;
 use crate::listen::{self, Listener, Speech};
-use crate::sessions::StoreSessions;
+use crate::sessions::{Status, StoreSessions};
 
 /// `Retry-After` of the errors "server busy" and "store unavailable".
 const RETRY_SECONDS: &str = "10";
@@ -57,8 +57,15 @@ const RETRY_SECONDS: &str = "10";
 /// failure should reach the client.
 const BEFORE_FAILING: Duration = Duration::from_millis(250);
 
-/// The routes over a store.
-pub fn router(sessions: Arc<StoreSessions>) -> Router {
+/// Who asks, and who answers.
+#[derive(Clone)]
+struct Asked {
+    sessions: Arc<StoreSessions>,
+    who: Arc<Principal>,
+}
+
+/// The routes over a store, for a principal.
+pub fn router(sessions: Arc<StoreSessions>, who: Arc<Principal>) -> Router {
     Router::new()
         .route("/api/v1/export.pcapng", get(export))
         .route("/api/v1/status", get(status))
@@ -71,10 +78,10 @@ pub fn router(sessions: Arc<StoreSessions>) -> Router {
                 "available: /api/v1/export.pcapng, /api/v1/status, /metrics, /healthz",
             )
         })
-        .with_state(sessions)
+        .with_state(Asked { sessions, who })
 }
 
-/// Serves `listener` until `shutdown` is done. Then it accepts nothing more, and answers in progress have
+/// Serves `listener`, all requests for one principal, until `shutdown` is done. Then it accepts nothing more, and answers in progress have
 /// [`GRACE`] to end. After that they are aborted.
 ///
 /// # Errors
@@ -82,9 +89,10 @@ pub fn router(sessions: Arc<StoreSessions>) -> Router {
 pub async fn serve(
     listener: impl Into<Listener>,
     sessions: Arc<StoreSessions>,
+    who: Arc<Principal>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    serve_routes(listener.into(), router(sessions), shutdown).await
+    serve_routes(listener.into(), router(sessions, who), shutdown).await
 }
 
 /// Serves `GET /metrics` and `GET /healthz` only: for a process without a server of its store. Ends like [`serve`].
@@ -122,12 +130,12 @@ async fn serve_routes(
 }
 
 async fn export(
-    State(sessions): State<Arc<StoreSessions>>,
+    State(Asked { sessions, who }): State<Asked>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let (selection, order) = query::parse(query.as_deref().unwrap_or_default(), now())?;
     let name = query::file_name(&selection);
-    let mut pieces = sessions.file(selection, order).await?;
+    let mut pieces = sessions.file(&who, selection, order).await?;
     // A failure before the first piece can still be a status with words.
     let first = pieces.next().await.transpose()?;
     let rest = pieces.then(async |piece| {
@@ -147,18 +155,16 @@ async fn export(
 }
 
 async fn status(
-    State(sessions): State<Arc<StoreSessions>>,
+    State(Asked { sessions, who }): State<Asked>,
     RawQuery(query): RawQuery,
-) -> Result<Json<status::Status>, Refusal> {
+) -> Result<Json<Status>, Refusal> {
     let query = query.as_deref().unwrap_or_default();
     let range = Parameters::read(query, &parameters::WINDOW)?.range(now())?;
-    Ok(Json(status::Status::of(&*sessions.latest().get().await?, range).await?))
+    Ok(Json(sessions.status(&who, range).await?))
 }
 
-async fn metrics(State(sessions): State<Arc<StoreSessions>>) -> Result<Response, Refusal> {
-    let latest = sessions.latest();
-    // Answered without a request to the store: frequent scrapes must cost nothing.
-    Ok(metrics::answer(metrics::of_server(latest.store(), latest.cache())))
+async fn metrics(State(Asked { sessions, who }): State<Asked>) -> Result<Response, Refusal> {
+    Ok(metrics::answer(sessions.metrics(&who)?))
 }
 
 /// An error response.
@@ -189,7 +195,7 @@ impl From<Failure> for Refusal {
                 (StatusCode::NOT_FOUND, "check the store's location and cluster")
             }
             FailureKind::Permission => {
-                (StatusCode::FORBIDDEN, "the server lacks permissions on the store")
+                (StatusCode::FORBIDDEN, "a right is missing: yours, or the server's on the store")
             }
             FailureKind::Full => (
                 StatusCode::INSUFFICIENT_STORAGE,

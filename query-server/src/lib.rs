@@ -1,5 +1,6 @@
 //! Reading the store: SQL tables, Flight SQL, PCAPNG export.
 //!
+//! * [`access`]: who asks, and what they may see
 //! * [`view`]: the store at a moment, and segments opened for reading
 //! * [`select`]: which flows a query selects
 //! * [`tables`]: SQL tables over a view; [`sessions`]: tables that follow the store
@@ -9,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod export;
 pub mod flight;
 pub mod http;

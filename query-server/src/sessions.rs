@@ -1,11 +1,13 @@
-//! Statements and exports over a store that keeps growing. [`flight::serve`] and the command line answer from
-//! this.
+//! Statements, exports, status and metrics of a store that keeps growing. [`flight::serve`], HTTP and the command
+//! line answer from this, each question for a [`Principal`].
 //!
 //! The catalog is read again when the loaded one is older than [`Options::freshness`]. All queries share opened
-//! segments and the memory budget; they share tables until the next commit.
+//! segments and the memory budget; those of principals that see the same share tables until the next commit.
 //!
 //! [`flight::serve`]: crate::flight::serve()
 
+mod metrics;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use capstan_model::{Failure, FailureKind};
+use capstan_model::metrics::MetricsText;
+use capstan_model::{Failure, FailureKind, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::store::Store;
 use datafusion::execution::SessionState;
@@ -27,12 +30,14 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::Mutex;
 
+pub use self::status::Status;
+use crate::access::{Principal, Right, redacted};
 use crate::export::{self, Export};
 use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::questions::{Limits, Questions, StoppablePool};
 use crate::select::{Order, Selection};
 use crate::tables;
-use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, StoreView};
+use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, ScopedView};
 
 /// Number of memory consumers that an out-of-memory error names.
 const NAMED_CONSUMERS: usize = 3;
@@ -82,13 +87,42 @@ pub struct StoreSessions {
     options: Options,
     runtime: Arc<RuntimeEnv>,
     questions: Questions,
-    tables: Mutex<Option<Tables>>,
+    tables: Mutex<Tables>,
 }
 
-/// Tables over a view.
+/// The tables over the newest view, those used last at the end.
+#[derive(Default)]
 struct Tables {
-    view: Arc<StoreView>,
-    state: SessionState,
+    /// One of that view, for any principal.
+    view: Option<ScopedView>,
+    of: Vec<(Arc<Principal>, SessionState)>,
+}
+
+/// Principals whose tables are kept.
+const KEPT: usize = 64;
+
+impl Tables {
+    /// The tables over a view for its principal; `make` makes them if there are none.
+    fn get(
+        &mut self,
+        view: &ScopedView,
+        make: impl FnOnce() -> Result<SessionState, Failure>,
+    ) -> Result<SessionState, Failure> {
+        if self.view.as_ref().is_none_or(|known| !known.is_same(view)) {
+            *self = Tables { view: Some(view.clone()), of: Vec::new() };
+        }
+        let who = view.who();
+        let known = self.of.iter().position(|(known, _)| known == who);
+        let state = match known {
+            Some(place) => self.of.remove(place).1,
+            None => make()?,
+        };
+        if self.of.len() == KEPT {
+            self.of.remove(0);
+        }
+        self.of.push((Arc::clone(who), state.clone()));
+        Ok(state)
+    }
 }
 
 impl std::fmt::Debug for Tables {
@@ -114,24 +148,28 @@ impl StoreSessions {
     pub fn over(latest: Arc<LatestView>, options: Options) -> Result<StoreSessions, Failure> {
         let runtime = runtime(&options)?;
         let questions = Questions::new(options.limits.clone());
-        Ok(StoreSessions { latest, options, runtime, questions, tables: Mutex::new(None) })
+        Ok(StoreSessions { latest, options, runtime, questions, tables: Mutex::default() })
     }
 
     /// The newest view of the store.
-    pub fn latest(&self) -> &Arc<LatestView> {
+    #[cfg(test)]
+    pub(crate) fn latest(&self) -> &Arc<LatestView> {
         &self.latest
     }
 
-    /// The packets of a selection as a file; waits for free memory in the budget. Dropping the stream cancels
-    /// the work.
+    /// The packets of a selection that a principal may see, as a file; waits for free memory in the budget. Dropping
+    /// the stream cancels the work.
     ///
     /// # Errors
-    /// Any failure of the store; no free memory within the time-out ([`FailureKind::Unavailable`]).
+    /// Any failure of the store; no free memory within the time-out ([`FailureKind::Unavailable`]). The principal may
+    /// not export.
     pub async fn file(
         &self,
+        who: &Arc<Principal>,
         selection: Selection,
         order: Order,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
+        export::allowed(who)?;
         let mut what = Export::new(selection, order);
         let share = self.options.limits.memory / EXPORT_SHARE;
         what.memory = self.options.export_memory.min(share).max(export::LEAST_MEMORY);
@@ -139,7 +177,7 @@ impl StoreSessions {
             what.spill = place.clone();
         }
         let reserved = self.questions.reserve(what.memory, "this export").await?;
-        let pieces = export::stream(self.latest.get().await?, what);
+        let pieces = export::stream(self.view(who).await?, what);
         let kept = move |piece| {
             // Held until the stream is dropped.
             let _ = &reserved;
@@ -148,18 +186,38 @@ impl StoreSessions {
         Ok(pieces.map(kept).boxed())
     }
 
-    /// The tables of the newest view.
-    async fn tables(&self) -> Result<SessionState, Failure> {
-        let view = self.latest.get().await?;
-        let mut tables = self.tables.lock().await;
-        match &*tables {
-            Some(known) if Arc::ptr_eq(&known.view, &view) => Ok(known.state.clone()),
-            _ => {
-                let state = make_tables(&view, &self.options, &self.runtime)?;
-                *tables = Some(Tables { view, state: state.clone() });
-                Ok(state)
-            }
+    /// The state of the store: what of it touches a range.
+    ///
+    /// # Errors
+    /// Any failure of the store. The principal lacks [`Right::CatalogRead`].
+    pub async fn status(&self, who: &Arc<Principal>, range: TimeRange) -> Result<Status, Failure> {
+        Status::of(&self.view(who).await?, range).await
+    }
+
+    /// The metrics of this process. They cost no request to the store, so that frequent scrapes cost nothing.
+    ///
+    /// # Errors
+    /// The principal lacks [`Right::CatalogRead`].
+    pub fn metrics(&self, who: &Principal) -> Result<MetricsText, Failure> {
+        who.require(Right::CatalogRead, "metrics")?;
+        Ok(metrics::of(self.latest.store(), self.latest.cache()))
+    }
+
+    /// The newest view, as a principal sees it.
+    async fn view(&self, who: &Arc<Principal>) -> Result<ScopedView, Failure> {
+        let latest = self.latest.get().await;
+        match latest {
+            Ok(view) => Ok(view.scoped(who)),
+            Err(failure) if who.is_masked() => Err(redacted(&failure)),
+            Err(failure) => Err(failure),
         }
+    }
+
+    /// The tables of the newest view.
+    async fn tables(&self, who: &Arc<Principal>) -> Result<SessionState, Failure> {
+        let view = self.view(who).await?;
+        let mut tables = self.tables.lock().await;
+        tables.get(&view, || make_tables(&view, &self.options, &self.runtime))
     }
 }
 
@@ -183,7 +241,7 @@ fn runtime(options: &Options) -> Result<Arc<RuntimeEnv>, Failure> {
 }
 
 fn make_tables(
-    view: &Arc<StoreView>,
+    view: &ScopedView,
     options: &Options,
     runtime: &Arc<RuntimeEnv>,
 ) -> Result<SessionState, Failure> {
@@ -196,8 +254,8 @@ fn make_tables(
 
 #[async_trait]
 impl Sessions for StoreSessions {
-    async fn session(&self) -> Result<SessionContext, Failure> {
-        Ok(SessionContext::new_with_state(self.tables().await?))
+    async fn session(&self, who: &Arc<Principal>) -> Result<SessionContext, Failure> {
+        Ok(SessionContext::new_with_state(self.tables(who).await?))
     }
 
     fn questions(&self) -> &Questions {
@@ -206,8 +264,9 @@ impl Sessions for StoreSessions {
 
     async fn export(
         &self,
+        who: &Arc<Principal>,
         request: ExportRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
-        self.file(request.selection, request.order).await
+        self.file(who, request.selection, request.order).await
     }
 }

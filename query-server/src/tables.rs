@@ -13,7 +13,8 @@
 //! [`FlowFilter`](capstan_index::filter::FlowFilter). These select segments by their catalog entries, then flows by the
 //! term index, then pages and blocks. `scan` reads the rest, segment by segment. `functions` has the predicates
 //! that only the index can decide, `explain` makes `EXPLAIN` show the cost of a query. All columns are described
-//! in `docs/sql.md`.
+//! in `docs/sql.md`, what a masked principal gets of each table in `docs/access.md`; `hidden` has the columns that it
+//! does not get.
 
 mod catalog;
 mod columns;
@@ -22,6 +23,7 @@ mod flow_parts;
 mod flow_rows;
 mod flows;
 mod functions;
+mod hidden;
 mod packet_rows;
 mod packets;
 mod predicate;
@@ -46,21 +48,22 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 pub(crate) use self::functions::{leaving_long_values, longest_value, makes_long_values};
 pub(crate) use self::skipped::{Skipped, left_out};
 use crate::questions::Cooperate;
-use crate::view::StoreView;
+use crate::view::ScopedView;
 
-/// The tables of a view and the functions over them, ready for statements.
+/// The tables of a view as its principal sees them, and the functions over them, ready for statements. The session's
+/// configuration has the [`Principal`](crate::access::Principal) as an extension.
 ///
 /// The state may be used for any number of statements: all of them see the store at one moment.
 ///
 /// # Errors
 /// None that is known; the query engine may refuse a name.
 pub fn session(
-    view: &Arc<StoreView>,
+    view: &ScopedView,
     config: SessionConfig,
     runtime: Arc<RuntimeEnv>,
 ) -> Result<SessionState, Failure> {
     let state = SessionStateBuilder::new()
-        .with_config(config)
+        .with_config(config.with_extension(Arc::clone(view.who())))
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(explain::Planner))
@@ -69,9 +72,9 @@ pub fn session(
         .build();
     let context = SessionContext::new_with_state(state);
     let packets: [(&str, Arc<dyn TableProvider>); 3] = [
-        ("packets", Arc::new(providers::Packets(Arc::clone(view)))),
-        ("flow_parts", Arc::new(providers::FlowParts(Arc::clone(view)))),
-        ("flows", Arc::new(flows::Flows::new(Arc::clone(view)))),
+        ("packets", Arc::new(providers::Packets(view.clone()))),
+        ("flow_parts", Arc::new(providers::FlowParts(view.clone()))),
+        ("flows", Arc::new(flows::Flows::new(view.clone()))),
     ];
     let catalog = catalog::CatalogTable::all(view)
         .map(|(name, table)| -> (_, Arc<dyn TableProvider>) { (name, Arc::new(table)) });

@@ -4,6 +4,9 @@
 //! [`StoreView::refresh`] returns the next view; it is cheap when nothing was committed. All views of a store
 //! share the opened segments.
 //!
+//! A view is read for a principal: [`StoreView::scoped`] is the only way to facts and flows.
+//!
+//! * [`ScopedView`]: a view as a principal sees it; [`ScopedSegment`]: an opened segment as a principal sees it
 //! * [`plan`]: which requests fetch a set of byte ranges, and what they cost
 //! * `open`: one opened segment; `open_cache`: the cache of opened segments; `objects`: reads of data objects
 //!   through the byte cache
@@ -18,6 +21,8 @@ mod open;
 mod open_cache;
 mod pinned;
 pub mod plan;
+mod scoped;
+mod segment;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -39,10 +44,13 @@ use tokio::sync::OnceCell;
 pub use self::ahead::Ahead;
 pub use self::latest::{FRESHNESS, LatestView};
 use self::objects::Objects;
-pub use self::open::OpenSegment;
+use self::open::OpenSegment;
 use self::open_cache::OpenCache;
+use self::pinned::Pin;
 pub use self::pinned::PinnedView;
 pub use self::plan::{Cost, GapRule, Plan};
+pub use self::scoped::ScopedView;
+pub use self::segment::{Matching, ScopedSegment, VisibleFlows};
 
 /// Memory budget for opened segments, bytes.
 const OPEN_CACHE_BYTES: usize = 64 << 20;
@@ -60,7 +68,7 @@ pub struct StoreView {
     catalog: CatalogView,
     /// Windows that are loaded or being loaded, the newest first.
     windows: std::sync::Mutex<VecDeque<(Question, Place)>>,
-    pinned: std::sync::Mutex<Weak<PinnedView>>,
+    pinned: std::sync::Mutex<Weak<Pin>>,
 }
 
 /// A slot for one window, filled by single-flight loading.
@@ -94,7 +102,7 @@ impl StoreView {
     /// Reads the catalog of a store, for one query.
     ///
     /// # Errors
-    /// Any failure of the store. Damaged entries are not errors: see [`Window::gaps`] and [`StoreView::notes`].
+    /// Any failure of the store. Damaged entries are not errors: see [`Window::gaps`] and [`ScopedView::notes`].
     pub async fn load(store: Store) -> Result<Arc<StoreView>, Failure> {
         StoreView::load_with(store, Cache::in_memory(CACHE_BYTES)).await
     }
@@ -133,7 +141,7 @@ impl StoreView {
     ///
     /// # Errors
     /// Any failure of the store. Damaged entries are not errors: see [`Window::gaps`].
-    pub async fn window(&self, range: TimeRange) -> Result<Arc<Window>, Failure> {
+    async fn window(&self, range: TimeRange) -> Result<Arc<Window>, Failure> {
         self.ask(Question { range, flows: FlowFilter::all(), statements: true }).await
     }
 
@@ -141,7 +149,7 @@ impl StoreView {
     ///
     /// # Errors
     /// As [`StoreView::window`].
-    pub async fn window_of(
+    async fn window_of(
         &self,
         range: TimeRange,
         flows: &FlowFilter,
@@ -153,7 +161,7 @@ impl StoreView {
     ///
     /// # Errors
     /// As [`StoreView::window`].
-    pub async fn segments_of(
+    async fn segments_of(
         &self,
         range: TimeRange,
         flows: &FlowFilter,
@@ -189,7 +197,7 @@ impl StoreView {
     ///
     /// # Errors
     /// Any failure of the store.
-    pub async fn generations(&self) -> Result<Generations, Failure> {
+    async fn generations(&self) -> Result<Generations, Failure> {
         self.catalog.generations().await
     }
 
@@ -197,11 +205,7 @@ impl StoreView {
     ///
     /// # Errors
     /// Any failure of the store.
-    pub(crate) async fn began(
-        &self,
-        recorder: RecorderId,
-        window: &Window,
-    ) -> Result<Option<Time>, Failure> {
+    async fn began(&self, recorder: RecorderId, window: &Window) -> Result<Option<Time>, Failure> {
         let first = GenerationId::new(recorder, Generation(1));
         let info = match window.writers.get(&first) {
             Some(known) => known.clone(),
@@ -211,12 +215,12 @@ impl StoreView {
     }
 
     /// Problems of the catalog that hide nothing, in words. For problems that hide facts see [`Window`].
-    pub fn notes(&self) -> impl Iterator<Item = &str> {
+    fn notes(&self) -> impl Iterator<Item = &str> {
         self.catalog.notes()
     }
 
     /// A plan of reads from this store, without any.
-    pub fn new_plan(&self) -> Plan {
+    fn new_plan(&self) -> Plan {
         Plan::new(self.shared.objects.gaps)
     }
 
@@ -224,7 +228,7 @@ impl StoreView {
     ///
     /// # Errors
     /// Any failure of the store; of kind `Damaged` if the layer is not what was committed.
-    pub async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
+    async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
         let Shared { objects, opened, .. } = &*self.shared;
         let entry = segment.now();
         let open = || async {
@@ -236,7 +240,7 @@ impl StoreView {
     }
 
     /// Whether a segment is open, or the cache has its `index` layer.
-    pub fn is_kept(&self, segment: &Segment) -> bool {
+    fn is_kept(&self, segment: &Segment) -> bool {
         let Shared { objects, opened, .. } = &*self.shared;
         opened.contains(&opened_as(segment)) || OpenSegment::is_kept(&segment.now(), objects)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind, TimeRange};
+use capstan_query_server::access::Principal;
 use capstan_query_server::flight::client::{Answer, Client};
 use capstan_query_server::flight::local::Local;
 use capstan_query_server::questions::Limits;
@@ -47,7 +48,7 @@ impl Server {
                 // One command is about one moment of the store.
                 let options = Options { freshness: Duration::MAX, limits, ..Options::default() };
                 let sessions = StoreSessions::open(settings.open().await?, options).await?;
-                Ok(Asked::Store(Local::new(Arc::new(sessions))))
+                Ok(Asked::Store(Local::new(Arc::new(sessions), Principal::everything())))
             }
         }
     }

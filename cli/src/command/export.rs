@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
+use capstan_query_server::access::Principal;
 use capstan_query_server::export::{self, Export, LAST_BLOCK, Report};
 use capstan_query_server::flight::ExportRequest;
 use capstan_query_server::flight::client::Client;
@@ -100,6 +101,7 @@ const PIECES: usize = 4;
 
 async fn from_store(what: Export, path: &Path, settings: &Settings) -> Result<(), Failure> {
     let view = StoreView::load(settings.open().await?).await?;
+    let view = view.scoped(&Principal::everything());
     let mut file = Target::create(path)?;
     let (to, mut from) = mpsc::channel::<Bytes>(PIECES);
     let exporting = tokio::spawn(async move { export::export(&view, &what, &to).await });

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use capstan_model::Failure;
+use capstan_query_server::access::Principal;
 use capstan_query_server::listen::{self, Hosts, Listener, Rules};
 use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
@@ -181,6 +182,7 @@ pub(super) async fn serve(
     let place = store.place().to_owned();
     let options = Options { cache: cache.clone(), limits, ..Options::default() };
     let sessions = Arc::new(StoreSessions::open(store, options).await?);
+    let everybody = Principal::everything();
     // Both follow the store as one, and share what is open of it.
     let (sql, pcapng) = (listening.flight.address()?, listening.http.address()?);
     for reached in [sql, pcapng].iter().filter(|address| !listen::is_own(address)) {
@@ -192,8 +194,13 @@ pub(super) async fn serve(
     output::tell(&format!(
         "serving {place}: SQL at http://{sql}, PCAPNG at http://{pcapng}/api/v1/export.pcapng; Ctrl-C stops"
     ));
-    let http = http::serve(listening.http, Arc::clone(&sessions), until(stopped.clone()));
-    let flight = flight::serve(listening.flight, sessions, until(stopped));
+    let http = http::serve(
+        listening.http,
+        Arc::clone(&sessions),
+        Arc::clone(&everybody),
+        until(stopped.clone()),
+    );
+    let flight = flight::serve(listening.flight, sessions, everybody, until(stopped));
     let ended = tokio::try_join!(flight, http).map(|_| ());
     cache.settle().await;
     ended

@@ -61,6 +61,15 @@ impl<B: AsRef<[u8]>> TermIndex<B> {
     pub fn is_known_of_all(&self, field: Field) -> Result<bool, IndexError> {
         Ok(self.known(field)?.len() == u64::from(self.flows()))
     }
+
+    /// Whether the identity of both ends is known of each of some flows, in one of its fields.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Damaged`] where bytes that had to be read make no sense.
+    pub fn is_known_of(&self, field: Field, flows: &RoaringBitmap) -> Result<bool, IndexError> {
+        Ok(flows.is_subset(&self.known(field)?))
+    }
 }
 
 /// The flows with a term, as the dictionary has them. The work follows the number of terms in it.

@@ -8,7 +8,7 @@ use capstan_storage_engine::segment::reader::{PartReader, Piece, Wants};
 
 use super::read::{Prefetch, Push, SegmentExtras, Slice};
 use super::records::{Arena, HEADER};
-use crate::view::OpenSegment;
+use crate::view::ScopedSegment;
 
 /// Pieces that are prefetched while one is assembled.
 const AHEAD: usize = 2;
@@ -19,7 +19,7 @@ const PACKET_OVERHEAD: usize = HEADER + 8 + 128;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct LargePart {
-    open: Arc<OpenSegment>,
+    open: Arc<ScopedSegment>,
     part: PartReader,
     /// Pieces that are not requested yet.
     pieces: VecDeque<Piece>,
@@ -32,15 +32,14 @@ impl LargePart {
     /// # Errors
     /// Its row does not fit the segment.
     pub(super) fn begin(
-        open: &Arc<OpenSegment>,
+        open: &Arc<ScopedSegment>,
         slice: &Slice,
         slice_bytes: u64,
     ) -> Result<LargePart, Failure> {
         let nothing = || Failure::new(FailureKind::Other, "a slice without a flow");
         let (ordinal, flow) = slice.first().ok_or_else(nothing)?;
-        let segment = open.segment();
-        let part = segment.read_part(ordinal, flow)?;
-        let pieces = segment.pieces(flow, slice_bytes).into();
+        let part = open.read_part(ordinal, flow)?;
+        let pieces = open.pieces(flow, slice_bytes).into();
         Ok(LargePart { open: Arc::clone(open), part, pieces, coming: VecDeque::new() })
     }
 
@@ -82,7 +81,7 @@ impl LargePart {
             && let Some(piece) = self.pieces.pop_front()
         {
             let open = Arc::clone(&self.open);
-            let read = async move { open.segment().read_piece(&*open, &piece).await };
+            let read = async move { open.read_piece(&piece).await };
             self.coming.push_back(Prefetch::start(read));
         }
         match wants {

@@ -19,6 +19,7 @@ use super::output::{Output, section};
 use super::read::{Prefetch, Reading, SegmentExtras, SliceBytes, interfaces};
 use super::run::{Head, Run, Spill};
 use super::{Export, LEAST_MEMORY, Order, Report, Skipped};
+use crate::access::hidden_gap;
 use crate::select::Selection;
 use crate::view::{Ahead, PinnedView};
 
@@ -77,6 +78,8 @@ struct Merge<'a> {
     what: &'a Export,
     selection: Arc<Selection>,
     everything: bool,
+    /// A masked principal is not told what could not be read, but that something could not.
+    unreadable: bool,
     memory: usize,
     slice_bytes: u64,
     pending: VecDeque<Pending>,
@@ -100,17 +103,19 @@ pub(super) async fn run(
     to: &Sender<Bytes>,
 ) -> Result<Report, Failure> {
     let window = view.window_of(what.selection.range, &what.selection.filter()).await?;
-    let completeness = Completeness::of(&window, what.selection.range);
+    let mut completeness = Completeness::of(&view.statements(&window), what.selection.range);
     let ranks = ranks(view, &window, what.order).await?;
     let memory = what.memory.max(LEAST_MEMORY);
+    let is_masked = view.who().is_masked();
     let mut merge = Merge {
         view,
         what,
         selection: Arc::new(what.selection.clone()),
-        everything: what.selection.is_everything(),
+        everything: what.selection.is_everything() && !is_masked,
+        unreadable: false,
         memory,
         slice_bytes: slice_bytes(memory),
-        pending: pending(&window, what, &ranks),
+        pending: pending(view, &window, what, &ranks),
         next: VecDeque::new(),
         ahead: Ahead::new(view.store(), memory / AHEAD_SHARE),
         active: Vec::new(),
@@ -120,8 +125,11 @@ pub(super) async fn run(
         spill: Spill::new(what.spill.clone()),
         output: {
             let recorded = what.order == Order::Recorded;
-            let generations_apart = recorded || ranks.len() <= 1;
-            Output::new(section(what, &completeness), recorded, generations_apart, to)
+            // Under a mask nothing in the file may depend on how many generations there are.
+            let generations_apart = recorded || (ranks.len() <= 1 && !is_masked);
+            let whole_generations = recorded && !is_masked;
+            let section = section(what, view.who(), &completeness);
+            Output::new(section, whole_generations, generations_apart, to)
         },
         report: Report { remarks: what.selection.remarks(), ..Report::default() },
     };
@@ -133,6 +141,9 @@ pub(super) async fn run(
     let tail = std::mem::take(&mut merge.tail);
     tail.iter().for_each(|(state, block)| merge.output.block(*state, block));
     merge.output.losses(&completeness.losses, |lost| ranks.get(&lost.of).copied())?;
+    if merge.unreadable && completeness.gaps.is_empty() {
+        completeness.gaps.push(hidden_gap());
+    }
     let mut report = merge.report;
     report.packets = merge.output.packets;
     report.cut = merge.output.cut();
@@ -299,6 +310,7 @@ impl Merge<'_> {
 
     async fn read_segment(&mut self, next: Pending) -> Result<(), Failure> {
         let Pending { from, segment } = next;
+        let is_masked = self.view.who().is_masked();
         let opening = match self.next.pop_front() {
             Some(opening) => opening,
             None => self.open(&segment),
@@ -313,7 +325,9 @@ impl Merge<'_> {
             }
             Err(failure) => return self.skip(&segment, segment.entry.packets, failure),
         };
-        self.report.segments += 1;
+        if !is_masked || reading.has_flows() {
+            self.report.segments += 1;
+        }
         self.report.unknown += u64::from(reading.unknown > 0);
         let mut beside = match SegmentExtras::of(&reading.open) {
             Ok(beside) => beside,
@@ -343,6 +357,10 @@ impl Merge<'_> {
             return Err(failure);
         }
         let failure = self.view.explain(failure);
+        if self.view.who().is_masked() {
+            self.unreadable = true;
+            return Ok(());
+        }
         let segment = segment.entry.name.clone();
         self.report.skipped.push(Skipped { segment, packets, failure });
         Ok(())

@@ -8,7 +8,7 @@ use capstan_storage_engine::catalog::{Segment, Window};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Export, Order};
-use crate::view::StoreView;
+use crate::view::ScopedView;
 
 /// Requests that are sent concurrently before the first packet.
 pub(super) const AT_ONCE: usize = 64;
@@ -46,7 +46,7 @@ pub(super) type Ranks = BTreeMap<GenerationId, u32>;
 /// # Errors
 /// Any failure of the store.
 pub(super) async fn ranks(
-    view: &StoreView,
+    view: &ScopedView,
     window: &Window,
     order: Order,
 ) -> Result<Ranks, Failure> {
@@ -66,13 +66,18 @@ pub(super) async fn ranks(
 }
 
 /// The segments that may hold selected packets, by the position of their first packet.
-pub(super) fn pending(window: &Window, what: &Export, ranks: &Ranks) -> VecDeque<Pending> {
+pub(super) fn pending(
+    view: &ScopedView,
+    window: &Window,
+    what: &Export,
+    ranks: &Ranks,
+) -> VecDeque<Pending> {
     let filter = what.selection.filter();
     let range = what.selection.range;
     let mut pending: Vec<Pending> = window
         .segments
         .iter()
-        .filter(|segment| segment.entry.may_match(&filter))
+        .filter(|segment| view.may_match(&segment.entry, &filter))
         .map(|segment| {
             let timeless = range.is_all() && segment.hours().contains(&Hour::UNKNOWN);
             let time = match what.order {

@@ -15,6 +15,7 @@ use super::completeness::{Completeness, Lost};
 use super::pcapng::{Fate, PcapngWriter, Section, SourceSection, Statistics, WriteError};
 use super::records::Record;
 use super::{Export, Order};
+use crate::access::Principal;
 
 /// Size of a piece at which it is sent, bytes.
 const PIECE: usize = 1 << 20;
@@ -348,7 +349,7 @@ pub(super) fn unwanted() -> Failure {
 }
 
 /// The section header of the file.
-pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
+pub(super) fn section(what: &Export, who: &Principal, completeness: &Completeness) -> Section {
     let range = what.selection.range;
     let bound = |time: Time, open: Time, name: &str| {
         if time == open { name.to_owned() } else { time.to_string() }
@@ -372,6 +373,9 @@ pub(super) fn section(what: &Export, completeness: &Completeness) -> Section {
     };
     let mut comments = vec![format!("{window}; {flows}; {order}"), said];
     comments.extend(what.selection.remarks());
+    if who.is_masked() {
+        comments.push(format!("only the flows that '{}' may see", who.name()));
+    }
     comments.push(
         "the last comment of this file says what could not be read; a file without it was cut off"
             .to_owned(),
@@ -389,7 +393,8 @@ mod tests {
     use crate::select::Selection;
 
     fn said(selection: Selection) -> Vec<String> {
-        section(&Export::new(selection, Order::Time), &Completeness::default()).comments
+        let what = Export::new(selection, Order::Time);
+        section(&what, &Principal::everything(), &Completeness::default()).comments
     }
 
     #[test]

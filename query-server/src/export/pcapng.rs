@@ -22,6 +22,7 @@ use capstan_model::packet::{MAX_CAPTURED, Stamp};
 use std::ops::Range;
 
 pub use self::blocks::{Fate, SECRETS_TLS_KEY_LOG, Statistics};
+pub(super) use self::bytes::about_packet;
 use self::bytes::{BlockStart, Options};
 use self::clock::Clock;
 pub use self::section::{Section, SourceSection};

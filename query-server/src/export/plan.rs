@@ -1,7 +1,5 @@
 //! The cost of an export in requests to the store.
 
-use std::sync::Arc;
-
 use capstan_model::Failure;
 use capstan_storage_engine::segment::Layer;
 
@@ -9,10 +7,10 @@ use super::Export;
 use super::merge::slice_bytes;
 use super::order::{Pending, pending, ranks, secrets};
 use super::read::{Reading, SliceBytes};
-use crate::view::{Cost, StoreView};
+use crate::view::{Cost, ScopedView};
 
 /// See [`super::plan`].
-pub(super) async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, Failure> {
+pub(super) async fn plan(view: &ScopedView, what: &Export) -> Result<Cost, Failure> {
     let window = view.window_of(what.selection.range, &what.selection.filter()).await?;
     let ranks = ranks(view, &window, what.order).await?;
     let slice_bytes = slice_bytes(what.memory);
@@ -20,7 +18,7 @@ pub(super) async fn plan(view: &Arc<StoreView>, what: &Export) -> Result<Cost, F
     let sizes = SliceBytes { most: slice_bytes, eager: 0 };
     let range = what.selection.range;
     let mut cost = Cost::default();
-    let chosen = pending(&window, what, &ranks);
+    let chosen = pending(view, &window, what, &ranks);
     for segment in secrets(&window, &chosen) {
         let mut plan = view.new_plan();
         plan.whole(Layer::Index, segment.layer(Layer::Index).map_or(0, |of| of.bytes));

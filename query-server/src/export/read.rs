@@ -13,9 +13,10 @@ use capstan_storage_engine::segment::reader::{PacketRows, Payload};
 use roaring::RoaringBitmap;
 use tokio::task::JoinHandle;
 
+use super::pcapng::about_packet;
 use super::records::{Arena, HEADER, Record};
 use crate::select::Selection;
-use crate::view::{OpenSegment, Plan, StoreView};
+use crate::view::{Matching, Plan, ScopedSegment, ScopedView, VisibleFlows};
 
 /// Flow rows read at a time. They are wide, and a segment of tiny flows has very many.
 const FLOWS_AT_ONCE: usize = 128 << 10;
@@ -50,11 +51,11 @@ impl<T> Drop for Prefetch<T> {
 /// A segment that is being read, with its remaining flows.
 #[derive(Debug)]
 pub(super) struct Reading {
-    pub(super) open: Arc<OpenSegment>,
+    pub(super) open: Arc<ScopedSegment>,
     /// Number of flows for which the selection cannot be decided.
     pub(super) unknown: u64,
     /// Selected flows whose rows are not read yet.
-    left: VecDeque<RoaringBitmap>,
+    left: VecDeque<VisibleFlows>,
     /// Slices with rows, to be read next.
     slices: VecDeque<Slice>,
     /// The fetch of the next slice, if it was begun.
@@ -101,9 +102,12 @@ impl SegmentExtras {
     ///
     /// # Errors
     /// They are damaged.
-    pub(super) fn of(open: &OpenSegment) -> Result<SegmentExtras, Failure> {
-        let extras = open.segment().extras()?;
+    pub(super) fn of(open: &ScopedSegment) -> Result<SegmentExtras, Failure> {
+        let extras = open.extras()?;
         let (mut options, mut blocks) = (extras.packet_options, extras.blocks);
+        if open.is_masked() {
+            options.iter_mut().for_each(|(_, options)| *options = about_packet(options));
+        }
         options.sort_by_key(|(ordinal, _)| *ordinal);
         blocks.sort_by_key(|block| block.before);
         Ok(SegmentExtras { options, blocks: blocks.into(), interfaces: interfaces(open) })
@@ -116,8 +120,8 @@ impl SegmentExtras {
 }
 
 /// The capture points a segment names.
-pub(super) fn interfaces(open: &OpenSegment) -> BTreeMap<u32, Interface> {
-    open.segment().meta().interfaces.iter().cloned().collect()
+pub(super) fn interfaces(open: &ScopedSegment) -> BTreeMap<u32, Interface> {
+    open.interfaces().into_iter().collect()
 }
 
 impl Reading {
@@ -127,14 +131,14 @@ impl Reading {
     /// # Errors
     /// The segment cannot be read.
     pub(super) async fn begin(
-        view: &StoreView,
+        view: &ScopedView,
         segment: &Segment,
         selection: &Selection,
         bytes: SliceBytes,
     ) -> Result<Reading, Failure> {
         let open = view.open(segment).await?;
-        let matches = selection.filter().evaluate(open.segment())?;
-        let (left, unknown) = (batches(&matches.flows), matches.unknown.len());
+        let Matching { sure, unknown } = open.matching(&selection.filter())?;
+        let (left, unknown) = (sure.batches(FLOWS_AT_ONCE), unknown.len());
         let mut reading = Reading { open, unknown, left, slices: VecDeque::new(), fetching: None };
         reading.fill(selection.range, bytes.most).await?;
         if let Some(first) = reading.slices.front().filter(|first| first.cost <= bytes.eager) {
@@ -148,7 +152,7 @@ impl Reading {
         while self.slices.is_empty()
             && let Some(ordinals) = self.left.pop_front()
         {
-            let rows = match self.open.segment().read_flows(&*self.open, &ordinals).await {
+            let rows = match self.open.read_flows(&*self.open, &ordinals).await {
                 Ok(rows) => rows,
                 Err(failure) => {
                     self.left.push_front(ordinals);
@@ -160,7 +164,7 @@ impl Reading {
                 self.left.push_front(ordinals);
                 return Err(Failure::new(FailureKind::Damaged, what));
             }
-            self.slices = cut(ordinals.iter().zip(rows), range, slice_bytes);
+            self.slices = cut(ordinals.ordinals().iter().zip(rows), range, slice_bytes);
         }
         Ok(())
     }
@@ -171,11 +175,16 @@ impl Reading {
         self.left.pop_front().map_or(0, |flows| flows.len())
     }
 
+    /// Whether flows are selected, of those that are not read yet.
+    pub(super) fn has_flows(&self) -> bool {
+        !self.left.is_empty() || !self.slices.is_empty()
+    }
+
     /// Adds to `plan` what reading the flow rows of a selection asks for.
     pub(super) fn plan_flows(&self, selection: &Selection, plan: &mut Plan) -> Result<(), Failure> {
-        let segment = self.open.segment();
-        for flows in batches(&selection.filter().evaluate(segment)?.flows) {
-            self.open.plan_scan(plan, segment.scan_flows(&flows, None)?)?;
+        let flows = self.open.matching(&selection.filter())?.sure;
+        for flows in flows.batches(FLOWS_AT_ONCE) {
+            self.open.add_scan(plan, self.open.scan_flows(&flows, None)?)?;
         }
         Ok(())
     }
@@ -185,9 +194,7 @@ impl Reading {
         let flows: usize = self.slices.iter().map(|slice| slice.flows.len()).sum();
         let fetching = self.slices.front().filter(|_| self.fetching.is_some());
         let fetching = usize::try_from(fetching.map_or(0, |slice| slice.cost));
-        self.open.segment().memory()
-            + flows * size_of::<FlowRow>()
-            + fetching.unwrap_or(usize::MAX / 4)
+        self.open.memory() + flows * size_of::<FlowRow>() + fetching.unwrap_or(usize::MAX / 4)
     }
 
     /// The next slice, and its fetch if that was begun.
@@ -203,20 +210,6 @@ impl Reading {
         let fetching = self.fetching.take();
         Ok(self.slices.pop_front().map(|slice| (slice, fetching)))
     }
-}
-
-/// Flows in batches of at most [`FLOWS_AT_ONCE`].
-fn batches(flows: &RoaringBitmap) -> VecDeque<RoaringBitmap> {
-    let mut batches = VecDeque::new();
-    let mut batch = RoaringBitmap::new();
-    for flow in flows {
-        batch.insert(flow);
-        if batch.len() >= FLOWS_AT_ONCE as u64 {
-            batches.push_back(std::mem::take(&mut batch));
-        }
-    }
-    batches.extend(Some(batch).filter(|batch| !batch.is_empty()));
-    batches
 }
 
 /// Flows that touch the range, in slices of about this many bytes, with at least one flow each.
@@ -292,18 +285,17 @@ impl Slice {
     }
 
     /// Begins to read the packet rows and the payload of its flows.
-    pub(super) fn prefetch(&self, open: &Arc<OpenSegment>) -> Prefetch<Fetched> {
+    pub(super) fn prefetch(&self, open: &Arc<ScopedSegment>) -> Prefetch<Fetched> {
         let (open, slice) = (Arc::clone(open), self.clone());
         Prefetch::start(async move { slice.fetch(&open).await })
     }
 
     /// Reads the packet rows and the payload of its flows.
-    pub(super) async fn fetch(&self, open: &OpenSegment) -> Result<Fetched, Failure> {
-        let segment = open.segment();
-        let plan = segment.plan_payload(&self.flows);
+    pub(super) async fn fetch(&self, open: &ScopedSegment) -> Result<Fetched, Failure> {
+        let plan = open.plan_payload(&self.flows);
         let (rows, payload) = futures::try_join!(
-            segment.read_packets(open, &self.flows),
-            segment.read_payload(open, &plan)
+            open.read_packets(open, &self.flows),
+            open.read_payload(open, &plan)
         )?;
         Ok(Fetched { rows, payload })
     }
@@ -311,19 +303,18 @@ impl Slice {
     /// Adds to `plan` what reading its packets will ask for.
     pub(super) fn plan(
         &self,
-        open: &OpenSegment,
+        open: &ScopedSegment,
         slice_bytes: u64,
         plan: &mut Plan,
     ) -> Result<(), Failure> {
-        let segment = open.segment();
-        open.plan_scan(plan, segment.scan_packets(&self.flows, None)?)?;
+        open.add_scan(plan, open.scan_packets(&self.flows, None)?)?;
         match self.first().filter(|_| self.is_large(slice_bytes)) {
             Some((_, flow)) => {
-                for piece in segment.pieces(flow, slice_bytes) {
-                    open.plan_payload(plan, &segment.piece_plan(&piece));
+                for piece in open.pieces(flow, slice_bytes) {
+                    open.add_payload(plan, &open.piece_plan(&piece));
                 }
             }
-            None => open.plan_payload(plan, &segment.plan_payload(&self.flows)),
+            None => open.add_payload(plan, &open.plan_payload(&self.flows)),
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ mod year;
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use std::sync::Arc;
+
 use capstan_ingest::source::open_reader;
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::packet::Stamp;
@@ -18,6 +20,7 @@ use capstan_storage_engine::segment::Layer;
 use futures::TryStreamExt;
 
 use super::*;
+use crate::view::StoreView;
 use crate::view::testing::*;
 
 #[tokio::test]
@@ -52,7 +55,7 @@ async fn run(view: &Arc<StoreView>, what: &Export) -> (Vec<u8>, Report) {
         file
     };
     let work = async move {
-        let report = export(view, what, &to).await;
+        let report = export(&whole(view), what, &to).await;
         drop(to);
         report
     };
@@ -248,7 +251,7 @@ async fn the_first_bytes_come_before_most_segments_are_opened() {
             asked
         };
         let work = async {
-            let report = export(&view, &what, &to).await;
+            let report = export(&whole(&view), &what, &to).await;
             drop(to);
             report
         };
@@ -303,7 +306,7 @@ async fn decryption_secrets_are_exported_with_every_part_of_their_capture() {
         for order in [Order::Time, Order::Recorded] {
             let what = of(Selection::of_range(range), order);
             let cold = StoreView::load(store.clone()).await.unwrap();
-            let cost = plan(&cold, &what).await.unwrap();
+            let cost = plan(&whole(&cold), &what).await.unwrap();
             let cold = StoreView::load(store.clone()).await.unwrap();
             let before = store.requests();
             let (file, report) = run(&cold, &what).await;
@@ -386,7 +389,7 @@ async fn missing_segment_is_reported_and_the_rest_exported() {
         assert_eq!(missing, segments[1].entry.packets, "{layer:?}");
         assert!(report.skipped.iter().all(|part| part.segment == segments[1].entry.name));
         assert_eq!(report.packets + missing, 4_000);
-        let failed = stream(view, of(Selection::default(), Order::Time));
+        let failed = stream(whole(&view), of(Selection::default(), Order::Time));
         assert_eq!(failed.try_collect::<Vec<_>>().await.unwrap_err().kind(), FailureKind::Damaged);
     }
 }
@@ -445,7 +448,7 @@ async fn plan_of_a_cold_export_equals_its_requests() {
         for memory in [LEAST_MEMORY, MEMORY] {
             let what = Export { memory, ..of(selection.clone(), Order::Time) };
             let cold = StoreView::load(store.clone()).await.unwrap();
-            let cost = plan(&cold, &what).await.unwrap();
+            let cost = plan(&whole(&cold), &what).await.unwrap();
             let cold = StoreView::load(store.clone()).await.unwrap();
             let before = store.requests();
             run(&cold, &what).await;
@@ -474,7 +477,7 @@ async fn cancelled_export_stops() {
     let view = view_of(Recording::of(1), traffic(1, 30_000, 0, 1_000)).await;
     let (to, from) = mpsc::channel(1);
     drop(from);
-    let given_up = export(&view, &of(Selection::default(), Order::Time), &to).await;
+    let given_up = export(&whole(&view), &of(Selection::default(), Order::Time), &to).await;
     assert_eq!(given_up.unwrap_err().kind(), FailureKind::Interrupted);
 }
 

@@ -1,5 +1,5 @@
 //! The entry point of every Flight call. Commands in JSON are Capstan's own; all others are Flight SQL and go on
-//! to the service. Callers will be identified here once there is access control.
+//! to the service. Each question carries a principal; there is one for all callers until callers are told apart here.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use super::export::{self, ExportRequest};
 use super::service::{self, Service};
 use super::status::to_status;
 use super::{Sessions, wire};
+use crate::access::Principal;
 
 /// The Flight service.
 pub(super) struct Gate {
@@ -25,8 +26,8 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(sessions: Arc<dyn Sessions>) -> Result<Self, Failure> {
-        Ok(Gate { sql: Service::new(sessions)? })
+    pub(super) fn new(sessions: Arc<dyn Sessions>, who: Arc<Principal>) -> Result<Self, Failure> {
+        Ok(Gate { sql: Service::new(sessions, who)? })
     }
 
     /// Resolves the times of an export now, so that "five minutes ago" still means the same when the ticket is
@@ -100,7 +101,7 @@ impl FlightService for Gate {
         if ExportRequest::is_json(ticket) {
             let failed = |failure: Failure| to_status(&failure);
             let request = ExportRequest::from_json(ticket, store::now()).map_err(failed)?;
-            let chunks = self.sql.sessions.export(request).await.map_err(failed)?;
+            let chunks = self.sql.sessions.export(&self.sql.who, request).await.map_err(failed)?;
             return Ok(Response::new(export::encode(chunks)));
         }
         check(ticket)?;

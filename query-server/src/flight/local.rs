@@ -16,19 +16,21 @@ use super::client::Answer;
 use super::handle::Statement;
 use super::statement::Planned;
 use super::status;
+use crate::access::Principal;
 
 /// Answers statements in this process.
 pub struct Local {
     sessions: Arc<dyn Sessions>,
+    who: Arc<Principal>,
 }
 
 /// The result of a query: its columns and its rows.
 type Started = (SchemaRef, BoxStream<'static, Result<RecordBatch, Failure>>);
 
 impl Local {
-    /// Answers from `sessions`.
-    pub fn new(sessions: Arc<dyn Sessions>) -> Local {
-        Local { sessions }
+    /// Answers from `sessions` for a principal.
+    pub fn new(sessions: Arc<dyn Sessions>, who: Arc<Principal>) -> Local {
+        Local { sessions, who }
     }
 
     /// Runs a statement. Dropping the answer cancels it.
@@ -38,8 +40,8 @@ impl Local {
     /// The failure of a server, with its kind.
     pub async fn query(&self, sql: &str) -> Result<Answer, Failure> {
         let statement = Statement::new(sql.to_owned())?;
-        let sessions = Arc::clone(&self.sessions);
-        let started = async move { start(&*sessions, &statement).await };
+        let (sessions, who) = (Arc::clone(&self.sessions), Arc::clone(&self.who));
+        let started = async move { start(&*sessions, &who, &statement).await };
         let (schema, batches) = self.sessions.questions().stream(weigh, started).await?;
         Ok(Answer { schema, batches: batches.map(|batch| batch.and_then(|batch| batch)).boxed() })
     }
@@ -50,8 +52,12 @@ fn weigh(batch: &Result<RecordBatch, Failure>) -> usize {
     batch.as_ref().map_or(0, RecordBatch::get_array_memory_size)
 }
 
-async fn start(sessions: &dyn Sessions, statement: &Statement) -> Result<Started, Failure> {
-    let planned = Planned::new(sessions.session().await?, statement).await?;
+async fn start(
+    sessions: &dyn Sessions,
+    who: &Arc<Principal>,
+    statement: &Statement,
+) -> Result<Started, Failure> {
+    let planned = Planned::new(sessions.session(who).await?, statement).await?;
     let schema = planned.schema();
     let answer = planned.run().await?;
     let messages = answer.map_err(|status| FlightError::Tonic(Box::new(status)));

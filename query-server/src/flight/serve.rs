@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::gate::Gate;
 use super::{Sessions, handle, wire};
+use crate::access::Principal;
 use crate::listen::{self, Listener, Speech};
 
 /// Time for answers in progress to end after the server is told to stop.
@@ -24,7 +25,7 @@ const MAX_TAKEN: usize = handle::MAX_SQL_BYTES + 2 * handle::MAX_PARAMETER_BYTES
 /// Most bytes of a message that is sent: the largest row, with room for its frame.
 const MAX_SENT: usize = wire::MAX_ROW_BYTES + (16 << 20);
 
-/// Serves Flight calls on `listener` from `sessions` until `shutdown` is done. Then it accepts nothing more, and
+/// Serves Flight calls on `listener` from `sessions`, all of them for one principal, until `shutdown` is done. Then it accepts nothing more, and
 /// answers in progress have [`GRACE`] to end. After that they are aborted with an error on the client's side; an
 /// aborted answer never looks like a short one. Dropping the future stops at once.
 ///
@@ -36,9 +37,10 @@ const MAX_SENT: usize = wire::MAX_ROW_BYTES + (16 << 20);
 pub async fn serve(
     listener: impl Into<Listener>,
     sessions: Arc<dyn Sessions>,
+    who: Arc<Principal>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Failure> {
-    serve_with(GRACE, listener, sessions, shutdown).await
+    serve_with(GRACE, listener, sessions, who, shutdown).await
 }
 
 /// [`serve`] with another grace period.
@@ -46,11 +48,12 @@ pub(super) async fn serve_with(
     grace: Duration,
     listener: impl Into<Listener>,
     sessions: Arc<dyn Sessions>,
+    who: Arc<Principal>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Failure> {
     let listener = listener.into();
     let (stop, stopped) = oneshot::channel();
-    let mut serving = tokio::spawn(answer(listener, Arc::clone(&sessions), stopped));
+    let mut serving = tokio::spawn(answer(listener, Arc::clone(&sessions), who, stopped));
     let _ending = Ending { sessions, serving: serving.abort_handle() };
     tokio::select! {
         ended = &mut serving => return outcome(ended),
@@ -81,9 +84,10 @@ impl Drop for Ending {
 async fn answer(
     listener: Listener,
     sessions: Arc<dyn Sessions>,
+    who: Arc<Principal>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
-    let service = FlightServiceServer::new(Gate::new(sessions)?)
+    let service = FlightServiceServer::new(Gate::new(sessions, who)?)
         .max_decoding_message_size(MAX_TAKEN)
         .max_encoding_message_size(MAX_SENT);
     // The sender's end is the stop.

@@ -34,10 +34,12 @@ use super::handle::Statement;
 use super::statement::Planned;
 use super::status::to_status;
 use super::{Sessions, metadata};
+use crate::access::Principal;
 
-/// Answers Flight SQL from [`Sessions`].
+/// Answers Flight SQL from [`Sessions`] for a principal.
 pub(super) struct Service {
     pub(super) sessions: Arc<dyn Sessions>,
+    pub(super) who: Arc<Principal>,
     info: SqlInfoData,
     types: XdbcTypeInfoData,
 }
@@ -48,9 +50,9 @@ type Get = Result<Response<<Service as FlightService>::DoGetStream>, Status>;
 type Info = Result<Response<FlightInfo>, Status>;
 
 impl Service {
-    pub(super) fn new(sessions: Arc<dyn Sessions>) -> Result<Self, Failure> {
+    pub(super) fn new(sessions: Arc<dyn Sessions>, who: Arc<Principal>) -> Result<Self, Failure> {
         let (info, types) = (metadata::sql_info()?, metadata::xdbc_types()?);
-        Ok(Service { sessions, info, types })
+        Ok(Service { sessions, who, info, types })
     }
 
     /// Plans `statement` and returns what `then` takes from the plan.
@@ -59,9 +61,10 @@ impl Service {
         statement: &Statement,
         then: impl FnOnce(&Planned) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Status> {
-        let (sessions, statement) = (Arc::clone(&self.sessions), statement.clone());
+        let (sessions, who) = (Arc::clone(&self.sessions), Arc::clone(&self.who));
+        let statement = statement.clone();
         let planned = async move {
-            let planned = Planned::new(sessions.session().await?, &statement).await?;
+            let planned = Planned::new(sessions.session(&who).await?, &statement).await?;
             then(&planned)
         };
         self.sessions.questions().ask(planned).await.map_err(failed)
@@ -75,9 +78,9 @@ impl Service {
     }
 
     async fn answer(&self, statement: Statement) -> Get {
-        let sessions = Arc::clone(&self.sessions);
+        let (sessions, who) = (Arc::clone(&self.sessions), Arc::clone(&self.who));
         let started = async move {
-            let planned = Planned::new(sessions.session().await?, &statement).await?;
+            let planned = Planned::new(sessions.session(&who).await?, &statement).await?;
             Ok(((), planned.run().await?))
         };
         let ((), messages) =
@@ -200,7 +203,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_catalogs(&self, query: CommandGetCatalogs, _request: Request<Ticket>) -> Get {
-        let context = self.sessions.session().await.map_err(failed)?;
+        let context = self.sessions.session(&self.who).await.map_err(failed)?;
         one(metadata::catalogs(&context, query))
     }
 
@@ -213,7 +216,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_schemas(&self, query: CommandGetDbSchemas, _request: Request<Ticket>) -> Get {
-        let context = self.sessions.session().await.map_err(failed)?;
+        let context = self.sessions.session(&self.who).await.map_err(failed)?;
         one(metadata::schemas(&context, query))
     }
 
@@ -226,7 +229,7 @@ impl FlightSqlService for Service {
     }
 
     async fn do_get_tables(&self, query: CommandGetTables, _request: Request<Ticket>) -> Get {
-        let context = self.sessions.session().await.map_err(failed)?;
+        let context = self.sessions.session(&self.who).await.map_err(failed)?;
         one(metadata::tables(&context, query).await)
     }
 

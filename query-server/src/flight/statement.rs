@@ -23,6 +23,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
 use super::{limits, rewrite, status, wire};
+use crate::access::{Principal, limited};
 use crate::tables::{Skipped, leaving_long_values, longest_value, makes_long_values};
 
 /// Highest number a parameter may have.
@@ -97,9 +98,14 @@ impl Planned {
             return Err(usage(format!("parameter {} has no value", names.join(", "))));
         }
         let schema = self.schema();
-        let failed = |error: DataFusionError| status::from_query(&error);
-        let skipped = Arc::new(Skipped::default());
         let mut state = self.context.state();
+        let who = state.config().get_extension::<Principal>();
+        let is_masked = who.is_some_and(|who| who.is_masked());
+        let failed = move |error: DataFusionError| match status::from_query(&error) {
+            failure if is_masked => limited(failure),
+            failure => failure,
+        };
+        let skipped = Arc::new(Skipped::default());
         state.config_mut().set_extension(Arc::clone(&skipped));
         let (plan, left) = leaving_long_values(|| state.optimize(&self.plan));
         let plan = plan.map_err(failed)?;

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::access::Principal;
 use crate::questions::Limits;
 use crate::select::{Order, Selection};
 use crate::sessions::Options;
@@ -26,7 +27,8 @@ async fn ask(view: &StoreView, target: &str) -> (String, Vec<u8>) {
 async fn ask_from(sessions: Arc<StoreSessions>, target: &str) -> (String, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(serve(listener, sessions, std::future::pending()));
+    let server =
+        tokio::spawn(serve(listener, sessions, Principal::everything(), std::future::pending()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -145,7 +147,7 @@ async fn exports_share_one_budget_and_an_excess_export_gets_503() {
     let sessions = Arc::new(sessions);
     let mut held = Vec::new();
     let refused = loop {
-        match sessions.file(Selection::default(), Order::Time).await {
+        match sessions.file(&Principal::everything(), Selection::default(), Order::Time).await {
             Ok(file) => held.push(file),
             Err(failure) => break failure,
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use futures::TryStreamExt;
 
 use super::*;
+use crate::access::Principal;
 use crate::flight::Sessions;
 use crate::flight::local::Local;
 use crate::sessions::{Options, StoreSessions};
@@ -128,7 +129,7 @@ async fn endless_joins_and_sums_are_stopped() {
     let limits = Limits { time: Some(Duration::from_millis(500)), threads: 2, ..Limits::default() };
     let options = Options { limits, ..Options::default() };
     let sessions = Arc::new(StoreSessions::open(store, options).await.expect("a store"));
-    let local = Local::new(Arc::clone(&sessions) as Arc<dyn Sessions>);
+    let local = Local::new(Arc::clone(&sessions) as Arc<dyn Sessions>, Principal::everything());
     for sql in [
         "select sum(a.value * b.value % 7) from generate_series(1, 200000) a cross join generate_series(1, 200000) b",
         "select sum(value % 13) from generate_series(1, 50000000000)",

@@ -1,7 +1,6 @@
 //! Filters against the flows themselves.
 
 use capstan_index::Field;
-use capstan_index::filter::Certainty;
 use capstan_model::{Address, Time, TimeRange};
 use capstan_storage_engine::segment::flows::FlowRow;
 use proptest::prelude::*;
@@ -65,9 +64,8 @@ fn any_filter_selects_its_rows_and_prunes_none_of_them() {
         .iter()
         .map(|segment| {
             runtime.block_on(async {
-                let open = view.open(segment).await.unwrap();
-                let all = open.segment().all_flows();
-                let rows = open.segment().read_flows(&*open, &all).await.unwrap();
+                let open = whole(&view).open(segment).await.unwrap();
+                let rows = open.read_flows(&*open, &open.all_flows()).await.unwrap();
                 (open, rows)
             })
         })
@@ -75,12 +73,12 @@ fn any_filter_selects_its_rows_and_prunes_none_of_them() {
     assert!(opened.len() > 1);
     proptest!(|(filter in filters())| {
         for (segment, (open, rows)) in segments.iter().zip(&opened) {
-            let matches = filter.evaluate(open.segment()).unwrap();
-            prop_assert_eq!(matches.certainty(), Certainty::Known);
+            let matches = open.matching(&filter).unwrap();
+            prop_assert!(matches.unknown.is_empty());
             let expected: roaring::RoaringBitmap =
                 (0_u32..).zip(rows).filter(|(_, row)| is_true(&filter, row)).map(|(n, _)| n).collect();
             prop_assert!(expected.is_empty() || segment.entry.may_match(&filter));
-            prop_assert_eq!(matches.flows, expected);
+            prop_assert_eq!(matches.sure.into_ordinals(), expected);
         }
     });
 }
@@ -95,9 +93,8 @@ async fn all_addresses_and_ports_and_any_protocol_must_match() {
     ];
     let view = view_of(Recording::of(1), given).await;
     let segment = &segments(&view).await[0];
-    let open = view.open(segment).await.unwrap();
-    let count =
-        |selection: Selection| selection.filter().evaluate(open.segment()).unwrap().flows.len();
+    let open = whole(&view).open(segment).await.unwrap();
+    let count = |selection: Selection| open.matching(&selection.filter()).unwrap().sure.len();
     let of = |ips: &[u8], ports: &[u16], protocols: &[Protocol]| Selection {
         hosts: ips.iter().map(|number| host(*number).into()).collect(),
         ports: ports.iter().map(|port| Ports::from(*port)).collect(),
@@ -121,21 +118,21 @@ async fn all_addresses_and_ports_and_any_protocol_must_match() {
 async fn unknown_identity_differs_from_no_identity() {
     let view = view_of(Recording::of(1), traffic(1, 200, 0, 1_000)).await;
     let segment = &segments(&view).await[0];
-    let open = view.open(segment).await.unwrap();
+    let open = whole(&view).open(segment).await.unwrap();
     let shop = || FlowFilter::from(Term::pod("shop/web-0"));
-    let all = open.segment().all_flows();
-    let evaluate = |filter: FlowFilter| filter.evaluate(open.segment()).unwrap();
+    let all = open.all_flows();
+    let evaluate = |filter: FlowFilter| open.matching(&filter).unwrap();
     for filter in [shop(), !shop()] {
         let matches = evaluate(filter);
-        assert!(matches.flows.is_empty());
-        assert_eq!((matches.certainty(), &matches.unknown), (Certainty::Unknown, &all));
+        assert!(matches.sure.is_empty());
+        assert_eq!(matches.unknown, all);
     }
     // Where the other side decides, the answer is known.
     let nowhere = FlowFilter::host(host(250));
     let neither = evaluate(FlowFilter::And(vec![shop(), nowhere.clone()]));
-    assert_eq!((neither.certainty(), neither.flows.len()), (Certainty::Known, 0));
+    assert_eq!((neither.unknown.len(), neither.sure.len()), (0, 0));
     let either = evaluate(FlowFilter::Or(vec![shop(), !nowhere]));
-    assert_eq!((either.certainty(), either.flows), (Certainty::Known, all));
+    assert_eq!((either.unknown.len(), either.sure), (0, all));
     let selection = Selection { pods: vec!["shop/web-0".into()], ..Selection::default() };
     assert!(selection.may_match(&segment.entry));
 }

@@ -1,5 +1,7 @@
 //! A store that grows while it is asked, over Flight and in this process.
 
+mod masked;
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -9,17 +11,18 @@ use futures::TryStreamExt;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::access::Principal;
 use crate::flight::client::{Answer, Client};
 use crate::flight::local::Local;
 use crate::select::Order;
 use crate::view::testing::{self, Recording, record, traffic};
 
-fn options(freshness: Duration) -> Options {
+fn options_of(freshness: Duration) -> Options {
     Options { freshness, partitions: Some(2), ..Options::default() }
 }
 
 async fn sessions(store: Store, freshness: Duration) -> Arc<StoreSessions> {
-    Arc::new(StoreSessions::open(store, options(freshness)).await.expect("a store"))
+    Arc::new(StoreSessions::open(store, options_of(freshness)).await.expect("a store"))
 }
 
 async fn all(answer: Answer) -> Result<RecordBatch, Failure> {
@@ -28,7 +31,7 @@ async fn all(answer: Answer) -> Result<RecordBatch, Failure> {
 }
 
 async fn packets(sessions: &Arc<StoreSessions>) -> i64 {
-    let local = Local::new(Arc::clone(sessions) as _);
+    let local = Local::new(Arc::clone(sessions) as _, Principal::everything());
     let answer = local.query("SELECT count(*) FROM packets").await.expect("an answer");
     all(answer).await.expect("a row").column(0).as_primitive::<Int64Type>().value(0)
 }
@@ -58,9 +61,14 @@ async fn server_and_local_queries_give_the_same_rows_and_errors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let served = Arc::clone(&sessions) as Arc<dyn Sessions>;
-    let server = tokio::spawn(crate::flight::serve(listener, served, std::future::pending()));
+    let server = tokio::spawn(crate::flight::serve(
+        listener,
+        served,
+        Principal::everything(),
+        std::future::pending(),
+    ));
     let client = Client::connect(&format!("http://{address}")).await.expect("the server runs");
-    let local = Local::new(Arc::clone(&sessions) as _);
+    let local = Local::new(Arc::clone(&sessions) as _, Principal::everything());
     for sql in [
         "SELECT * FROM packets ORDER BY ordinal",
         "SELECT * FROM flows ORDER BY flow_id",
@@ -102,7 +110,7 @@ async fn cancelled_answer_does_not_block_the_next() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
-    let local = Local::new(Arc::clone(&sessions) as _);
+    let local = Local::new(Arc::clone(&sessions) as _, Principal::everything());
     for _ in 0..5 {
         let mut answer = local.query("SELECT * FROM packets").await.expect("an answer");
         answer.batches.try_next().await.expect("rows").expect("rows");
@@ -116,7 +124,7 @@ async fn answer_without_its_threads_is_an_error() {
     let store = testing::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
-    let local = Local::new(sessions as _);
+    let local = Local::new(sessions as _, Principal::everything());
     let mut answer = local.query("SELECT * FROM packets").await.expect("an answer");
     answer.batches.try_next().await.expect("rows").expect("rows");
     drop(local);
@@ -130,7 +138,7 @@ async fn an_export_is_a_pcapng_file() {
     let sessions = sessions(store, Duration::ZERO).await;
     let request = ExportRequest { order: Order::Recorded, ..ExportRequest::default() };
     let pieces: Vec<Bytes> = sessions
-        .export(request)
+        .export(&Principal::everything(), request)
         .await
         .expect("an export")
         .try_collect()

@@ -26,20 +26,24 @@ use super::explain;
 use super::external;
 use super::predicate::{self, Table};
 use super::skipped::note;
-use crate::view::StoreView;
+use crate::access::Right;
+use crate::view::ScopedView;
 
 /// A table that is computed from the catalog on access.
 #[derive(Debug)]
 pub(super) struct CatalogTable {
-    view: Arc<StoreView>,
+    name: &'static str,
+    view: ScopedView,
     schema: SchemaRef,
     source: Source,
+    /// The right that the table needs.
+    right: Right,
     rows: Rows,
 }
 
 /// The source of the rows.
 struct Contents {
-    view: Arc<StoreView>,
+    view: ScopedView,
     /// What the catalog says about the selected time range.
     window: Arc<Window>,
     /// All generations, for the table that has a row for each.
@@ -64,19 +68,20 @@ enum Source {
 
 impl CatalogTable {
     /// Every such table, by name.
-    pub(super) fn all(view: &Arc<StoreView>) -> impl Iterator<Item = (&'static str, Self)> {
-        let tables: [(&str, Columns, Source, Rows); 7] = [
-            ("segments", segments::SEGMENTS, Source::Window, segments::segments),
-            ("files", segments::FILES, Source::Window, segments::files),
-            ("protocols", segments::PROTOCOLS, Source::Window, segments::protocols),
-            ("coverage", coverage::COVERAGE, Source::Window, coverage::coverage),
-            ("writers", writers::WRITERS, Source::Generations, writers::writers),
-            ("problems", writers::PROBLEMS, Source::Problems, writers::problems),
-            ("store", writers::STORE, Source::View, writers::store),
+    pub(super) fn all(view: &ScopedView) -> impl Iterator<Item = (&'static str, Self)> {
+        use Right::{CatalogRead, FlowsRead};
+        let tables: [(&str, Columns, Source, Right, Rows); 7] = [
+            ("segments", segments::SEGMENTS, Source::Window, CatalogRead, segments::segments),
+            ("files", segments::FILES, Source::Window, CatalogRead, segments::files),
+            ("protocols", segments::PROTOCOLS, Source::Window, CatalogRead, segments::protocols),
+            ("coverage", coverage::COVERAGE, Source::Window, FlowsRead, coverage::coverage),
+            ("writers", writers::WRITERS, Source::Generations, CatalogRead, writers::writers),
+            ("problems", writers::PROBLEMS, Source::Problems, CatalogRead, writers::problems),
+            ("store", writers::STORE, Source::View, CatalogRead, writers::store),
         ];
-        tables.into_iter().map(|(name, columns, source, rows)| {
-            let view = Arc::clone(view);
-            (name, CatalogTable { view, schema: schema(columns), source, rows })
+        tables.into_iter().map(|(name, columns, source, right, rows)| {
+            let view = view.clone();
+            (name, CatalogTable { name, view, schema: schema(columns), source, right, rows })
         })
     }
 }
@@ -167,7 +172,9 @@ impl TableProvider for CatalogTable {
         filters: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let view = Arc::clone(&self.view);
+        let view = self.view.clone();
+        let what = format!("the table {}", self.name);
+        view.who().require(self.right, &what).map_err(external)?;
         let (mut window, mut generations) = (Arc::<Window>::default(), Generations::default());
         match self.source {
             Source::Window | Source::Problems => {

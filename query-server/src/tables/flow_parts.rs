@@ -9,8 +9,10 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use super::columns::FlowColumn;
 use super::flow_rows::{self, Constants, FlowRows, unexpected};
+use super::hidden;
 use super::source::CountingFetch;
 use super::window::Window;
+use crate::access::Principal;
 
 /// Which flow parts, and which of their columns.
 #[derive(Debug)]
@@ -22,8 +24,13 @@ pub(super) struct FlowRequest {
 }
 
 impl FlowRequest {
-    pub(super) fn new(columns: Vec<FlowColumn>, window: Option<Window>, flows: FlowFilter) -> Self {
-        let schema = FlowColumn::schema(&columns);
+    pub(super) fn new(
+        columns: Vec<FlowColumn>,
+        window: Option<Window>,
+        flows: FlowFilter,
+        who: &Principal,
+    ) -> Self {
+        let schema = hidden::schema(FlowColumn::schema(&columns), who);
         FlowRequest { columns, schema, window, flows }
     }
 
@@ -37,20 +44,17 @@ impl FlowRequest {
         source: &CountingFetch,
         constants: &Constants,
     ) -> Result<RecordBatch, Failure> {
-        let segment = source.open().segment();
-        let ordinals = match self.flows.is_all() {
-            true => segment.all_flows(),
-            // Where a term does not decide, the engine does.
-            false => self.flows.bounds(segment)?.possible,
-        };
-        let window = self.window.filter(|window| !window.covers(source.open().entry()));
+        let segment = source.open();
+        // Where a term does not decide, the engine does.
+        let visible = segment.possible(&self.flows)?;
+        let window = self.window.filter(|window| !window.covers(segment.entry()));
         let mut stored: Vec<&'static str> =
             self.columns.iter().flat_map(|column| flow_rows::stored(*column)).copied().collect();
-        if ordinals.is_empty() {
+        if visible.is_empty() {
             return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
         }
         stored.sort_unstable();
-        let flows = FlowRows::read(segment, source, ordinals, window.as_ref(), &stored).await?;
+        let flows = FlowRows::read(segment, source, visible, window.as_ref(), &stored).await?;
         let columns = self
             .columns
             .iter()

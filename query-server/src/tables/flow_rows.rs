@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use capstan_model::{Address, Failure};
+use capstan_model::{Address, Failure, FlowId, GenerationId};
 use capstan_storage_engine::segment::Corrupt;
-use capstan_storage_engine::segment::reader::{Fetch, Segment};
+use capstan_storage_engine::segment::reader::Fetch;
 use capstan_storage_engine::segment::template::Endpoints;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch,
@@ -20,6 +20,8 @@ use roaring::RoaringBitmap;
 
 use super::columns::FlowColumn;
 use super::window::Window;
+use crate::access::FlowIdCipher;
+use crate::view::{ScopedSegment, VisibleFlows};
 
 /// Ethertypes of ARP and reverse ARP.
 const ARP: [u16; 2] = [0x0806, 0x8035];
@@ -86,9 +88,9 @@ pub(super) fn stored(column: FlowColumn) -> &'static [&'static str] {
 impl FlowRows {
     /// Reads some columns of some flow parts; of a window, those parts that touch it.
     pub(super) async fn read(
-        segment: &Segment,
+        segment: &ScopedSegment,
         fetch: &dyn Fetch,
-        ordinals: RoaringBitmap,
+        visible: VisibleFlows,
         window: Option<&Window>,
         columns: &[&str],
     ) -> Result<FlowRows, Failure> {
@@ -99,21 +101,21 @@ impl FlowRows {
         wanted.sort_unstable();
         wanted.dedup();
         if wanted.is_empty() {
+            let ordinals = visible.into_ordinals();
             let rows = usize::try_from(ordinals.len()).unwrap_or(usize::MAX);
             return Ok(FlowRows { ordinals, batch: empty_columns(rows)? });
         }
-        let batches = segment.scan_flows(&ordinals, Some(&wanted))?.run(fetch).await?;
+        let batches = segment.scan_flows(&visible, Some(&wanted))?.run(fetch).await?;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let batch = match batches.first() {
             Some(first) => concat_batches(&first.schema(), &batches).map_err(unexpected)?,
             None => empty_columns(0)?,
         };
-        if rows as u64 != ordinals.len() {
-            return Err(
-                bad(format!("{} rows are wanted and {rows} are there", ordinals.len())).into()
-            );
+        if rows as u64 != visible.len() {
+            let what = format!("{} rows are wanted and {rows} are there", visible.len());
+            return Err(bad(what).into());
         }
-        let all = FlowRows { ordinals, batch };
+        let all = FlowRows { ordinals: visible.into_ordinals(), batch };
         match window {
             Some(window) => all.touching(window),
             None => Ok(all),
@@ -197,7 +199,7 @@ impl FlowRows {
             add(&self.numbers(forward)?, &self.numbers(backward)?).map_err(unexpected)
         };
         match column {
-            FlowId => Ok(Arc::new(self.hex("flow_id")?)),
+            FlowId => Ok(Arc::new(self.ids("flow_id", of.flow_ids.as_ref())?)),
             SourceIp => self.address("source"),
             DestinationIp => self.address("destination"),
             OuterSourceIp => self.outer("outer_source"),
@@ -229,7 +231,8 @@ impl FlowRows {
             .ok_or_else(|| another_type(name))
     }
 
-    fn hex(&self, name: &str) -> Result<StringViewArray, Corrupt> {
+    /// Flow ids in hexadecimal digits.
+    fn ids(&self, name: &str, cipher: Option<&FlowIdCipher>) -> Result<StringViewArray, Corrupt> {
         let mut texts = StringViewBuilder::with_capacity(self.len());
         let mut text = [0_u8; 32];
         for bytes in self.bytes16(name)?.iter() {
@@ -237,7 +240,9 @@ impl FlowRows {
                 texts.append_null();
                 continue;
             };
-            for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+            let id = FlowId(<[u8; 16]>::try_from(bytes).unwrap_or_default());
+            let FlowId(bytes) = cipher.map_or(id, |cipher| cipher.encipher(id));
+            for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(&bytes) {
                 *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
             }
             texts.append_value(std::str::from_utf8(&text).unwrap_or_default());
@@ -335,20 +340,34 @@ pub(super) fn empty_columns(rows: usize) -> Result<RecordBatch, Failure> {
 pub(super) struct Constants {
     recorder: StringViewArray,
     generation: i32,
+    /// Null under a mask.
     segment: StringViewArray,
     identity: StringViewArray,
+    /// Under a mask, the cipher of flow ids.
+    flow_ids: Option<FlowIdCipher>,
 }
 
 impl Constants {
-    /// Of a segment; `identity` says whether it was recorded whose the ends are.
-    pub(super) fn new(recorder: &str, generation: u32, segment: &str, identity: bool) -> Self {
+    /// Of a segment of this generation.
+    ///
+    /// # Errors
+    /// The segment is damaged.
+    pub(super) fn new(of: &GenerationId, segment: &ScopedSegment) -> Result<Self, Corrupt> {
         let one = |text: &str| StringViewArray::from(vec![text]);
-        Constants {
-            recorder: one(recorder),
-            generation: i32::try_from(generation).unwrap_or(i32::MAX),
-            segment: one(segment),
-            identity: one(if identity { "known" } else { "unknown" }),
-        }
+        // A recorder numbers its segments, and how many there are depends on all flows.
+        let name = (!segment.is_masked()).then(|| segment.entry().name.as_str());
+        Ok(Constants {
+            recorder: one(&of.recorder.to_string()),
+            generation: i32::try_from(of.generation.0).unwrap_or(i32::MAX),
+            segment: StringViewArray::from(vec![name]),
+            identity: one(if segment.is_identified()? { "known" } else { "unknown" }),
+            flow_ids: segment.flow_ids(),
+        })
+    }
+
+    /// Whether some flows may be hidden.
+    pub(super) fn is_masked(&self) -> bool {
+        self.flow_ids.is_some()
     }
 
     pub(super) fn recorder(&self, rows: usize) -> ArrayRef {

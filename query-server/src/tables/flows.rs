@@ -32,7 +32,7 @@ use datafusion::prelude::coalesce;
 use super::columns::FlowColumn;
 use super::predicate::{self, Table};
 use super::providers::{FlowParts, chosen};
-use crate::view::StoreView;
+use crate::view::ScopedView;
 
 /// A row a flow.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ fn columns() -> Vec<FlowColumn> {
 }
 
 impl Flows {
-    pub(super) fn new(view: Arc<StoreView>) -> Self {
+    pub(super) fn new(view: ScopedView) -> Self {
         Flows { parts: Arc::new(FlowParts(view)) }
     }
 }

@@ -7,13 +7,14 @@ mod stored;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use capstan_model::link::Interface;
 use capstan_model::{Address, Failure, LinkType};
+use capstan_storage_engine::segment::Corrupt;
 use capstan_storage_engine::segment::packets::{ReadRow, Rebuilder, RowReader, column};
 use capstan_storage_engine::segment::template::Endpoints;
-use capstan_storage_engine::segment::{Corrupt, index_layer::Meta};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Int32Array, Int64Array, RecordBatch,
-    StringViewArray, UInt32Array,
+    StringViewArray, UInt32Array, new_null_array,
 };
 use datafusion::arrow::compute::{cast, concat, take};
 use datafusion::arrow::datatypes::{
@@ -37,8 +38,8 @@ struct Interfaces {
 }
 
 impl Interfaces {
-    fn of(meta: &Meta) -> Self {
-        let mut known: Vec<_> = meta.interfaces.iter().collect();
+    fn of(described: &[(u32, Interface)]) -> Self {
+        let mut known: Vec<_> = described.iter().collect();
         known.sort_unstable_by_key(|(number, _)| *number as i32);
         Interfaces {
             numbers: known.iter().map(|(number, _)| *number as i32).collect(),
@@ -101,7 +102,7 @@ impl Decoder {
     /// For the packets of `flows`, all of the segment's if none.
     pub(super) fn new(
         columns: &[PacketColumn],
-        meta: &Meta,
+        interfaces: &[(u32, Interface)],
         constants: Constants,
         flows: Option<&FlowRows>,
     ) -> Result<Decoder, Failure> {
@@ -128,7 +129,7 @@ impl Decoder {
         Ok(Decoder {
             columns: columns.to_vec(),
             constants,
-            interfaces: Interfaces::of(meta),
+            interfaces: Interfaces::of(interfaces),
             directions: StringViewArray::from(vec!["forward", "backward"]),
             lookups,
             flows: numbers,
@@ -232,6 +233,9 @@ impl Decoder {
             PacketColumn::Generation => Ok(self.constants.generation(rows)),
             PacketColumn::Segment => Ok(self.constants.segment(rows)),
             PacketColumn::Identity => Ok(self.constants.identity(rows)),
+            PacketColumn::Ordinal if self.constants.is_masked() => {
+                Ok(new_null_array(column.field().data_type(), rows))
+            }
             PacketColumn::Direction => {
                 let backward = backward(batch)?;
                 let at: UInt32Array = backward.values().iter().map(u32::from).collect();

@@ -11,9 +11,8 @@ mod slices;
 use std::sync::Arc;
 
 use capstan_index::filter::FlowFilter;
-use capstan_model::{Failure, Hour};
+use capstan_model::{Failure, FailureKind, Hour};
 use capstan_storage_engine::catalog::SegmentEntry;
-use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::column;
 use capstan_storage_engine::segment::reader::Scan;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -22,9 +21,11 @@ pub(super) use self::read::PacketReader;
 use self::slices::{Place, flow_rows as flow_rows_of, places, slices, total};
 use super::columns::{FlowColumn, PacketColumn};
 use super::flow_rows::{self, Constants, FlowRows};
+use super::hidden;
 use super::packet_rows;
 use super::source::CountingFetch;
 use super::window::Window;
+use crate::access::Principal;
 
 /// The selected packets and columns.
 #[derive(Debug)]
@@ -55,8 +56,9 @@ impl PacketRequest {
         columns: Vec<PacketColumn>,
         window: Option<Window>,
         flows: FlowFilter,
+        who: &Principal,
     ) -> Self {
-        let schema = PacketColumn::schema(&columns);
+        let schema = hidden::schema(PacketColumn::schema(&columns), who);
         PacketRequest { columns, schema, window, flows }
     }
 
@@ -112,6 +114,11 @@ fn cut(window: Option<Window>, entry: &SegmentEntry) -> Option<Window> {
     window.filter(|window| timeless || !window.covers(entry))
 }
 
+/// Under a mask packets are read flow by flow.
+fn unplaced() -> Failure {
+    Failure::new(FailureKind::Other, "the places of the visible packets were not read")
+}
+
 /// The selected packets of one segment: their flows are known, they are not fetched yet.
 #[derive(Debug)]
 pub(super) struct Selected {
@@ -133,13 +140,12 @@ impl Selected {
         constants: Constants,
         request: &PacketRequest,
     ) -> Result<Selected, Failure> {
-        let open = Arc::clone(source.open());
-        let segment = open.segment();
-        let window = cut(request.window, open.entry());
-        let everything = request.flows.is_all();
-        let ordinals =
-            if everything { segment.all_flows() } else { request.flows.bounds(segment)?.possible };
-        let depth = match ordinals.is_empty() {
+        let segment = &*Arc::clone(source.open());
+        let window = cut(request.window, segment.entry());
+        let everything = request.flows.is_all() && !segment.is_masked();
+        // Where a term does not decide, the engine does.
+        let visible = segment.possible(&request.flows)?;
+        let depth = match visible.is_empty() {
             true => Depth::Nothing,
             false => request.depth(window.as_ref()),
         };
@@ -160,7 +166,7 @@ impl Selected {
             columns.extend(["head_offset", "head_bytes", "body_offset", "body_bytes"]);
         }
         let window = selected.window.as_ref();
-        let flows = FlowRows::read(segment, &selected.source, ordinals, window, &columns).await?;
+        let flows = FlowRows::read(segment, &selected.source, visible, window, &columns).await?;
         if flows.len() == 0 {
             selected.depth = Depth::Nothing;
         }
@@ -178,12 +184,12 @@ impl Selected {
             return Ok(());
         }
         let scan = self.scan(request)?;
-        self.source.plan(|plan| open.plan_scan(plan, scan))?;
+        self.source.plan(|plan| open.add_scan(plan, scan))?;
         if self.depth == Depth::Payload {
             let places = self.places();
             for slice in slices(places) {
-                let payload = open.segment().plan_payload(&flow_rows_of(&places[slice]));
-                self.source.plan(|plan| open.plan_payload(plan, &payload));
+                let payload = open.plan_payload(&flow_rows_of(&places[slice]));
+                self.source.plan(|plan| open.add_payload(plan, &payload));
             }
         }
         Ok(())
@@ -201,18 +207,19 @@ impl Selected {
     fn scan(&self, request: &PacketRequest) -> Result<Scan, Failure> {
         let stored = request.stored_columns(self.window.as_ref());
         let columns = (self.depth == Depth::Columns).then_some(stored.as_slice());
-        let segment = self.source.open().segment();
-        Ok(match &self.places {
-            Some(places) => segment.scan_packets(&flow_rows_of(places), columns)?,
-            None => segment.scan_all(Layer::Packets, columns)?,
-        })
+        let segment = self.source.open();
+        let all = match &self.places {
+            Some(places) => Some(segment.scan_packets(&flow_rows_of(places), columns)?),
+            None => segment.scan_all_packets(columns)?,
+        };
+        all.ok_or_else(unplaced)
     }
 
     /// How many packets there are.
-    fn count(&self) -> u64 {
+    fn count(&self) -> Result<u64, Failure> {
         match &self.places {
-            Some(places) => total(places, |place| place.packets),
-            None => self.source.open().segment().meta().packets,
+            Some(places) => Ok(total(places, |place| place.packets)),
+            None => self.source.open().packets().ok_or_else(unplaced),
         }
     }
 }

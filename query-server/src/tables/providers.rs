@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use capstan_model::Failure;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result};
@@ -11,20 +12,23 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::columns::{FlowColumn, PacketColumn};
 use super::explain;
+use super::external;
 use super::flow_parts::FlowRequest;
+use super::hidden;
 use super::packets::PacketRequest;
 use super::predicate::{self, Pushed, Table};
 use super::scan::{Request, ScanExec};
 use super::skipped;
-use crate::view::StoreView;
+use crate::access::{Principal, Right};
+use crate::view::ScopedView;
 
 /// A row a packet.
 #[derive(Debug)]
-pub(super) struct Packets(pub(super) Arc<StoreView>);
+pub(super) struct Packets(pub(super) ScopedView);
 
 /// A row a flow part.
 #[derive(Debug)]
-pub(super) struct FlowParts(pub(super) Arc<StoreView>);
+pub(super) struct FlowParts(pub(super) ScopedView);
 
 /// The columns of a projection.
 pub(super) fn chosen<T: Copy>(all: &[T], projection: Option<&Vec<usize>>) -> Result<Vec<T>> {
@@ -44,8 +48,19 @@ pub(super) fn supports(
     filters.iter().map(|filter| predicate::support(filter, table)).collect()
 }
 
+/// Refuses columns of packets that need a right.
+fn may_read(columns: &[PacketColumn], who: &Principal) -> std::result::Result<(), Failure> {
+    who.require(Right::FlowsRead, "the table packets")?;
+    let mut payload = columns
+        .iter()
+        .filter(|column| matches!(column, PacketColumn::Payload | PacketColumn::Data));
+    payload.try_for_each(|column| {
+        who.require(Right::PayloadRead, &format!("the column {} of packets", column.name()))
+    })
+}
+
 async fn scan(
-    view: &Arc<StoreView>,
+    view: &ScopedView,
     request: Request,
     session: &dyn Session,
     limit: Option<usize>,
@@ -62,7 +77,7 @@ async fn scan(
 #[async_trait]
 impl TableProvider for Packets {
     fn schema(&self) -> SchemaRef {
-        PacketColumn::schema(PacketColumn::ALL)
+        hidden::schema(PacketColumn::schema(PacketColumn::ALL), self.0.who())
     }
 
     fn table_type(&self) -> TableType {
@@ -84,8 +99,9 @@ impl TableProvider for Packets {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let columns = chosen(PacketColumn::ALL, projection)?;
+        may_read(&columns, self.0.who()).map_err(external)?;
         let Pushed { window, flows } = predicate::push(filters, Table::Packets)?;
-        let request = PacketRequest::new(columns, window, flows);
+        let request = PacketRequest::new(columns, window, flows, self.0.who());
         scan(&self.0, Request::Packets(Arc::new(request)), session, limit).await
     }
 }
@@ -93,7 +109,7 @@ impl TableProvider for Packets {
 #[async_trait]
 impl TableProvider for FlowParts {
     fn schema(&self) -> SchemaRef {
-        FlowColumn::schema(FlowColumn::ALL)
+        hidden::schema(FlowColumn::schema(FlowColumn::ALL), self.0.who())
     }
 
     fn table_type(&self) -> TableType {
@@ -115,8 +131,9 @@ impl TableProvider for FlowParts {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let columns = chosen(FlowColumn::ALL, projection)?;
+        self.0.who().require(Right::FlowsRead, "a table of flows").map_err(external)?;
         let Pushed { window, flows } = predicate::push(filters, Table::Flows)?;
-        let request = FlowRequest::new(columns, window, flows);
+        let request = FlowRequest::new(columns, window, flows, self.0.who());
         scan(&self.0, Request::FlowParts(Arc::new(request)), session, limit).await
     }
 }

@@ -35,7 +35,7 @@ use super::flow_parts::FlowRequest;
 use super::packets::PacketRequest;
 use super::skipped::Skipped;
 use super::window::Window;
-use crate::view::{Cost, PinnedView};
+use crate::view::{Cost, PinnedView, ScopedView};
 
 /// Segments whose index and flows are read concurrently to compute the cost of a query.
 const PLANNED_AT_ONCE: usize = 8;
@@ -95,7 +95,7 @@ impl Request {
     }
 
     /// Whether a segment may have matching rows. False is certain.
-    fn may_match(&self, entry: &SegmentEntry) -> bool {
+    fn may_match(&self, view: &ScopedView, entry: &SegmentEntry) -> bool {
         let window = match self {
             Request::Packets(request) => request
                 .window
@@ -105,7 +105,7 @@ impl Request {
                 request.window.as_ref().is_none_or(|window| window.may_touch(entry))
             }
         };
-        window && entry.may_match(self.flows())
+        window && view.may_match(entry, self.flows())
     }
 
     /// Whether all rows match.
@@ -160,7 +160,7 @@ impl ScanExec {
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
         for segment in &hours.segments {
             considered += 1;
-            if !request.may_match(&segment.entry) {
+            if !request.may_match(&view, &segment.entry) {
                 continue;
             }
             let has = |layer| segment.layer(layer).is_some();
@@ -170,7 +170,11 @@ impl ScanExec {
             }
             chosen.push(Arc::clone(segment));
         }
-        let groups = deal(chosen, partitions, |segment| request.rows(&segment.entry));
+        let mut groups = deal(chosen, partitions, |segment| request.rows(&segment.entry));
+        if view.who().is_masked() {
+            // A plan shows the number of partitions, and so must not depend on the number of segments.
+            groups.resize_with(partitions.max(1), Vec::new);
+        }
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(request.schema())),
             Partitioning::UnknownPartitioning(groups.len()),
@@ -198,16 +202,24 @@ impl ScanExec {
         &self.gaps
     }
 
+    /// Whether numbers of segments, rows and requests are hidden: they depend on hidden flows.
+    fn is_masked(&self) -> bool {
+        self.view.who().is_masked()
+    }
+
     fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.groups.iter().flatten()
     }
 
     /// Computes the requests of the scan: opens the segments and reads the needed columns of their flows, but no
-    /// packet.
+    /// packet. Not under a mask.
     ///
     /// # Errors
     /// Any failure of the store.
     pub(super) async fn plan(mut self) -> Result<ScanExec> {
+        if self.is_masked() {
+            return Ok(self);
+        }
         let segments: Vec<_> = self.segments().cloned().collect();
         let at_once = match self.view.store().is_remote() {
             true => PLANNED_AT_ONCE_REMOTE,
@@ -269,6 +281,9 @@ impl DisplayAs for ScanExec {
         }
         if let Some(limit) = self.limit {
             write!(f, "{separator}limit={limit}")?;
+        }
+        if self.is_masked() {
+            return Ok(());
         }
         let pruned_by_entry = self.considered - chosen - self.degraded;
         write!(f, "{separator}segments={} pruned_by_entry={pruned_by_entry}", self.considered)?;
@@ -367,7 +382,9 @@ impl ExecutionPlan for ScanExec {
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
         let columns = self.request.schema().fields().len();
         Ok(Arc::new(Statistics {
-            num_rows: if self.request.is_everything() && self.limit.is_none() {
+            num_rows: if self.is_masked() {
+                Precision::Absent
+            } else if self.request.is_everything() && self.limit.is_none() {
                 Precision::Exact(rows)
             } else {
                 Precision::Inexact(self.limit.map_or(rows, |limit| limit.min(rows)))

@@ -10,12 +10,12 @@ use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::reader::Fetch;
 
-use crate::view::{Cost, OpenSegment, Plan};
+use crate::view::{Cost, Plan, ScopedSegment};
 
 /// An opened segment that counts its fetches.
 #[derive(Debug)]
 pub(super) struct CountingFetch {
-    open: Arc<OpenSegment>,
+    open: Arc<ScopedSegment>,
     counts: Mutex<Counts>,
 }
 
@@ -29,7 +29,7 @@ struct Counts {
 
 impl CountingFetch {
     /// Counts from the `index` layer on, which was read whole to open the segment, unless it was cached.
-    pub(super) fn new(open: Arc<OpenSegment>, was_kept: bool) -> Self {
+    pub(super) fn new(open: Arc<ScopedSegment>, was_kept: bool) -> Self {
         let mut counts = Counts { asked: open.new_plan(), sent: open.new_plan() };
         let index = open.entry().layer(Layer::Index).map_or(0, |layer| layer.bytes);
         counts.asked.whole(Layer::Index, index);
@@ -40,7 +40,7 @@ impl CountingFetch {
         CountingFetch { open, counts: Mutex::new(counts) }
     }
 
-    pub(super) fn open(&self) -> &Arc<OpenSegment> {
+    pub(super) fn open(&self) -> &Arc<ScopedSegment> {
         &self.open
     }
 
@@ -69,7 +69,7 @@ impl CountingFetch {
 #[async_trait]
 impl Fetch for CountingFetch {
     async fn fetch(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Failure> {
-        self.plan(|plan| self.open.plan_fetch(plan, layer, ranges));
+        self.plan(|plan| self.open.add_fetch(plan, layer, ranges));
         let read = self.open.read(layer, ranges).await?;
         self.counts().sent.fetch(layer, &read.fetched);
         Ok(read.bytes)

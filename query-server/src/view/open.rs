@@ -16,7 +16,7 @@ use super::plan::Plan;
 
 /// A segment whose `index` layer was read and checked.
 #[derive(Debug)]
-pub struct OpenSegment {
+pub(super) struct OpenSegment {
     /// The catalog's entry of the segment.
     entry: SegmentEntry,
     segment: Segment,
@@ -44,22 +44,17 @@ impl OpenSegment {
     }
 
     /// The catalog's entry of the segment.
-    pub fn entry(&self) -> &SegmentEntry {
+    pub(super) fn entry(&self) -> &SegmentEntry {
         &self.entry
     }
 
     /// The contents of its `index` layer. Pass this [`OpenSegment`] wherever it wants a [`Fetch`].
-    pub fn segment(&self) -> &Segment {
+    pub(super) fn segment(&self) -> &Segment {
         &self.segment
     }
 
-    /// Whether the segment still has that layer.
-    pub fn has(&self, layer: Layer) -> bool {
-        self.entry.layer(layer).is_some()
-    }
-
     /// A plan of reads of the segment, without any.
-    pub fn new_plan(&self) -> Plan {
+    pub(super) fn new_plan(&self) -> Plan {
         Plan::new(self.objects.gaps)
     }
 
@@ -67,7 +62,7 @@ impl OpenSegment {
     ///
     /// # Errors
     /// The scan is invalid.
-    pub fn plan_scan(&self, plan: &mut Plan, mut scan: Scan) -> Result<(), Failure> {
+    pub(super) fn plan_scan(&self, plan: &mut Plan, mut scan: Scan) -> Result<(), Failure> {
         // The first step names the pages of all row groups.
         let named = |error: Corrupt| error.of(format_args!("segment {}", self.entry.name));
         if let Step::Needs(ranges) = scan.step().map_err(named)? {
@@ -77,14 +72,14 @@ impl OpenSegment {
     }
 
     /// Adds to `plan` what a read of payload will fetch.
-    pub fn plan_payload(&self, plan: &mut Plan, payload: &PayloadPlan) {
+    pub(super) fn plan_payload(&self, plan: &mut Plan, payload: &PayloadPlan) {
         for (layer, ranges) in self.segment.payload_ranges(payload) {
             self.plan_fetch(plan, layer, &ranges);
         }
     }
 
     /// Adds one fetch to `plan`, and how much of it the cache has.
-    pub(crate) fn plan_fetch(&self, plan: &mut Plan, layer: Layer, ranges: &[Range<u64>]) {
+    pub(super) fn plan_fetch(&self, plan: &mut Plan, layer: Layer, ranges: &[Range<u64>]) {
         plan.fetch(layer, ranges);
         if let Some(extents) = self.extents(layer, ranges) {
             plan.cached(self.objects.bytes_kept(&self.entry, layer, &extents));
@@ -95,7 +90,7 @@ impl OpenSegment {
     ///
     /// # Errors
     /// As [`Fetch::fetch`].
-    pub(crate) async fn read(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Read, Failure> {
+    pub(super) async fn read(&self, layer: Layer, ranges: &[Range<u64>]) -> Result<Read, Failure> {
         let (_, known) = self.entry.object(layer)?;
         let Some(extents) = self.extents(layer, ranges) else {
             let what = format!(

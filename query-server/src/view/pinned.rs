@@ -14,16 +14,22 @@ use capstan_storage_engine::catalog::sweep::GRACE;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::StoreView;
+use super::{ScopedView, StoreView};
 
 /// Answers that begin within this time share a lease. Later ones take their own: otherwise an endless series of
 /// short answers would look like one long answer.
 const SHARED_FOR: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// A view for a principal, pinned; see the module.
 #[derive(Debug)]
 pub struct PinnedView {
-    view: Arc<StoreView>,
+    view: ScopedView,
+    pin: Arc<Pin>,
+}
+
+/// What answers that begin at about the same time share: the age of the oldest, and a lease.
+#[derive(Debug)]
+pub(super) struct Pin {
     began: Instant,
     grace: Duration,
     /// Whether the view is leased.
@@ -32,13 +38,19 @@ pub struct PinnedView {
     keeper: JoinHandle<()>,
 }
 
-impl StoreView {
+impl ScopedView {
     /// Pins the view for an answer. The pin ends when its last clone is dropped or ended.
-    pub fn begin(self: &Arc<Self>) -> Arc<PinnedView> {
+    pub fn begin(&self) -> Arc<PinnedView> {
+        Arc::new(PinnedView { view: self.clone(), pin: self.view().pin() })
+    }
+}
+
+impl StoreView {
+    fn pin(&self) -> Arc<Pin> {
         let mut known = self.pinned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let young = known.upgrade().filter(|of| of.began.elapsed() < SHARED_FOR);
         young.unwrap_or_else(|| {
-            let new = Arc::new(PinnedView::of(Arc::clone(self), GRACE));
+            let new = Arc::new(Pin::of(self, GRACE));
             *known = Arc::downgrade(&new);
             new
         })
@@ -46,15 +58,30 @@ impl StoreView {
 }
 
 impl Deref for PinnedView {
-    type Target = StoreView;
+    type Target = ScopedView;
 
-    fn deref(&self) -> &StoreView {
+    fn deref(&self) -> &ScopedView {
         &self.view
     }
 }
 
 impl PinnedView {
-    fn of(view: Arc<StoreView>, grace: Duration) -> PinnedView {
+    /// A failure as its principal gets it. If a missing object may have been swept meanwhile, the failure says so.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        self.view.redacted(self.pin.explain(failure))
+    }
+
+    /// Drops the pin. If this was the last clone, waits until the lease is given back. Call it before the
+    /// process exits.
+    pub(crate) async fn end(self: Arc<Self>) {
+        if let Some(PinnedView { view: _, pin }) = Arc::into_inner(self) {
+            pin.end().await;
+        }
+    }
+}
+
+impl Pin {
+    fn of(view: &StoreView, grace: Duration) -> Pin {
         let (done, ended) = oneshot::channel();
         let holds = Arc::new(AtomicBool::new(false));
         let (catalog, shared) = (view.catalog.clone(), Arc::clone(&view.shared));
@@ -76,11 +103,11 @@ impl PinnedView {
                 Ok(()) => {}
             }
         });
-        PinnedView { view, began: Instant::now(), grace, holds, done, keeper }
+        Pin { began: Instant::now(), grace, holds, done, keeper }
     }
 
     /// If a missing object may have been swept meanwhile, the failure says so.
-    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+    fn explain(&self, failure: Failure) -> Failure {
         let long = self.began.elapsed();
         let is_kept = long < self.grace || self.holds.load(Ordering::Relaxed);
         if failure.kind() != FailureKind::NotFound || is_kept {
@@ -94,10 +121,9 @@ impl PinnedView {
         Failure::caused_by(FailureKind::NotFound, what, failure)
     }
 
-    /// Drops the pin. If this was the last clone, waits until the lease is given back. Call it before the
-    /// process exits.
-    pub(crate) async fn end(self: Arc<Self>) {
-        if let Some(PinnedView { done, keeper, .. }) = Arc::into_inner(self) {
+    /// As [`PinnedView::end`].
+    async fn end(self: Arc<Self>) {
+        if let Some(Pin { done, keeper, .. }) = Arc::into_inner(self) {
             drop(done);
             // If the task crashed there is nothing to wait for.
             let _ = keeper.await;
@@ -116,7 +142,7 @@ mod tests {
     use crate::export::{self, Export};
     use crate::flight::session_config;
     use crate::select::{Order, Selection};
-    use crate::view::testing::{self, Recording, record, traffic};
+    use crate::view::testing::{self, Recording, record, traffic, whole};
 
     async fn view() -> Arc<StoreView> {
         let store = testing::store().await;
@@ -132,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn long_answer_takes_and_releases_a_lease() {
         let view = view().await;
-        let long = Arc::new(PinnedView::of(Arc::clone(&view), Duration::from_secs(2)));
+        let long = Arc::new(Pin::of(&view, Duration::from_secs(2)));
         let other = Arc::clone(&long);
         while leases(&view).await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -147,11 +173,11 @@ mod tests {
     async fn short_answer_takes_no_lease() {
         let view = view().await;
         let before = view.store().requests();
-        let (one, other) = (view.begin(), view.begin());
+        let (one, other) = (view.pin(), view.pin());
         assert!(Arc::ptr_eq(&one, &other));
         drop(one);
         other.end().await;
-        let again = view.begin();
+        let again = view.pin();
         tokio::task::yield_now().await;
         drop(again);
         assert_eq!(view.store().requests(), before);
@@ -161,7 +187,7 @@ mod tests {
     async fn running_statements_and_exports_pin_the_view() {
         let view = view().await;
         let is_in_use = || view.pinned.lock().unwrap().upgrade().is_some();
-        let state = crate::tables::session(&view, session_config(), Arc::default());
+        let state = crate::tables::session(&whole(&view), session_config(), Arc::default());
         let context = SessionContext::new_with_state(state.unwrap());
         assert!(!is_in_use());
         let frame = context.sql("SELECT ordinal FROM packets").await.unwrap();
@@ -173,7 +199,7 @@ mod tests {
 
         // Nobody takes the second piece.
         let what = Export::new(Selection::of_range(TimeRange::ALL), Order::Time);
-        let mut file = export::stream(Arc::clone(&view), what);
+        let mut file = export::stream(whole(&view), what);
         file.try_next().await.unwrap();
         drop(file);
         while is_in_use() {
@@ -185,9 +211,9 @@ mod tests {
     async fn removed_object_error_mentions_the_missing_lease() {
         let view = view().await;
         let missing = || Failure::new(FailureKind::NotFound, "x is not there");
-        let young = view.begin();
+        let young = view.pin();
         assert_eq!(young.explain(missing()).to_string(), "x is not there");
-        let old = PinnedView::of(Arc::clone(&view), Duration::ZERO);
+        let old = Pin::of(&view, Duration::ZERO);
         assert!(
             old.explain(missing())
                 .to_string()

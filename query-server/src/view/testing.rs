@@ -20,7 +20,8 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
 use tokio::runtime::Handle;
 
-use super::StoreView;
+use super::{ScopedView, StoreView};
+use crate::access::Principal;
 
 /// Something a source gives, owned.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +74,11 @@ impl Recording {
 /// An empty store in memory.
 pub(crate) async fn store() -> Store {
     Store::on(Arc::new(InMemory::new()), "test").await.unwrap()
+}
+
+/// A view as a principal with all rights and without a mask sees it.
+pub(crate) fn whole(view: &Arc<StoreView>) -> ScopedView {
+    view.scoped(&Principal::everything())
 }
 
 /// A store with one recording.

@@ -14,7 +14,7 @@ use crate::export::read::{Fetched, Prefetch, Reading, SegmentExtras, Slice};
 use crate::export::records::Arena;
 use crate::export::run::Run;
 use crate::select::Order;
-use crate::view::OpenSegment;
+use crate::view::ScopedSegment;
 
 /// The next part of a segment to read.
 enum Coming {
@@ -26,7 +26,7 @@ enum Coming {
 
 /// A segment whose packets are being read.
 struct Filling<'a> {
-    open: &'a Arc<OpenSegment>,
+    open: &'a Arc<ScopedSegment>,
     segment: &'a Segment,
     beside: &'a SegmentExtras,
     arena: Arena,

@@ -126,6 +126,22 @@ pub(super) fn are_options(mut options: &[u8]) -> bool {
     true
 }
 
+/// Of the options of a packet (draft, section 4.3) those that are about this packet alone: comment, flags, hash and
+/// verdict. The others count packets or name queues of the whole capture, or have an unknown meaning. Options that are
+/// damaged stay as they are.
+pub(in crate::export) fn about_packet(options: &[u8]) -> Vec<u8> {
+    let options = without_end(options);
+    if !are_options(options) {
+        return options.to_vec();
+    }
+    let mut kept = Vec::new();
+    let mut list = Options::new(&mut kept);
+    for (code, value) in each(options).filter(|(code, _)| matches!(code, 1..=3 | 7)) {
+        list.push(code, value);
+    }
+    kept
+}
+
 /// A time stamp in its two halves, the upper one first.
 pub(super) fn halves(ticks: u64) -> [u8; 8] {
     let [a, b, c, d] = ((ticks >> 32) as u32).to_le_bytes();

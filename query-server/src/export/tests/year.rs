@@ -46,7 +46,7 @@ async fn the_first_byte_comes_before_most_segments_are_opened_and_these_overlap(
         };
         let what = of(Selection::default(), order);
         let work = async {
-            let report = export(&view, &what, &to).await;
+            let report = export(&whole(&view), &what, &to).await;
             drop(to);
             report.unwrap()
         };

@@ -34,6 +34,7 @@ use tonic::transport::Channel;
 use super::super::client::Client;
 use super::super::serve::serve_with;
 use super::super::{ExportRequest, GRACE, Sessions, session_config};
+use crate::access::Principal;
 use crate::questions::Questions;
 
 /// What the tables hold, and what was seen of their use.
@@ -51,7 +52,7 @@ pub(super) struct Tables {
 
 #[async_trait]
 impl Sessions for Tables {
-    async fn session(&self) -> Result<SessionContext, Failure> {
+    async fn session(&self, _: &Arc<Principal>) -> Result<SessionContext, Failure> {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_limit(8 << 20, 1.0)
             .with_disk_manager_builder(
@@ -91,6 +92,7 @@ impl Sessions for Tables {
 
     async fn export(
         &self,
+        _: &Arc<Principal>,
         request: ExportRequest,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
         let ports: Vec<_> = request.selection.ports.iter().map(|ports| ports.one()).collect();
@@ -229,9 +231,10 @@ impl Server {
         let tables = Arc::new(Tables::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let sessions: Arc<dyn Sessions> = Arc::clone(&tables) as _;
-        let served = tokio::spawn(serve_with(grace, listener, sessions, async {
-            let _ = stopped.await;
-        }));
+        let served =
+            tokio::spawn(serve_with(grace, listener, sessions, Principal::everything(), async {
+                let _ = stopped.await;
+            }));
         Server { address, tables, stop: Some(stop), served }
     }
 

@@ -11,7 +11,7 @@ use datafusion::prelude::SessionContext;
 use super::*;
 use crate::flight::session_config;
 use crate::tables::session;
-use crate::view::testing::{Recording, traffic, view_of};
+use crate::view::testing::{Recording, traffic, view_of, whole};
 
 /// Functions whose values are about as long as what they are given, or of a fixed length.
 const PLAIN: &str = "\
@@ -49,7 +49,7 @@ const WINDOWS: &str = "\
 
 async fn context() -> SessionContext {
     let view = view_of(Recording::of(1), traffic(1, 100, 0, 1_000)).await;
-    let state = session(&view, session_config(), Arc::new(RuntimeEnv::default()));
+    let state = session(&whole(&view), session_config(), Arc::new(RuntimeEnv::default()));
     SessionContext::new_with_state(state.expect("tables"))
 }
 

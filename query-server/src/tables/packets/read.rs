@@ -26,12 +26,12 @@ impl Selected {
         request: Arc<PacketRequest>,
         memory: MemoryReservation,
     ) -> Result<PacketReader, Failure> {
-        let meta = self.source.open().segment().meta();
-        let decoder =
-            Decoder::new(&request.columns, meta, self.constants.clone(), self.flows.as_ref())?;
+        let interfaces = self.source.open().interfaces();
+        let (constants, flows) = (self.constants.clone(), self.flows.as_ref());
+        let decoder = Decoder::new(&request.columns, &interfaces, constants, flows)?;
         let from = match self.depth {
             Depth::Nothing => From::Count(0),
-            Depth::Count => From::Count(self.count()),
+            Depth::Count => From::Count(self.count()?),
             Depth::Columns | Depth::Header => {
                 let mut scan = self.scan(&request)?;
                 // The first step reveals which bytes are needed, so that they are prefetched before a reader
@@ -78,7 +78,7 @@ impl Selected {
             return None;
         }
         let memory = reserved_for(places, memory).ok()?;
-        let segment = self.source.open().segment();
+        let segment = self.source.open();
         let plan = segment.plan_payload(&flow_rows(places));
         let payload = segment.read_payload(&self.source, &plan).await.ok()?;
         Some(FirstPayload { payload, memory })
@@ -260,8 +260,7 @@ impl PacketReader {
         let From::Slices { held, first, .. } = &mut self.from else { return Ok(()) };
         let places = &self.selected.places()[slice.clone()];
         let flows = &flow_rows(places);
-        let open = Arc::clone(self.selected.source.open());
-        let segment = open.segment();
+        let segment = Arc::clone(self.selected.source.open());
         let plan = segment.plan_payload(flows);
         let packets = total(places, |of| of.packets);
         let FirstPayload { payload, memory: _memory } = match first.take() {

@@ -3,10 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use capstan_index::{Field, IndexError};
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::catalog::{Segment, SegmentEntry};
-use capstan_storage_engine::segment::Corrupt;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -15,11 +13,12 @@ use datafusion::physical_plan::metrics::{
 };
 
 use super::{Request, ScanExec};
+use crate::access::hidden_gap;
 use crate::tables::flow_rows::Constants;
 use crate::tables::packets::{PacketReader, Selected};
 use crate::tables::skipped::Skipped;
 use crate::tables::source::CountingFetch;
-use crate::view::{Ahead, Cost, PinnedView, StoreView};
+use crate::view::{Ahead, Cost, PinnedView, ScopedView};
 
 /// Rows of one batch at most.
 const BATCH_ROWS: usize = 8_192;
@@ -27,20 +26,11 @@ const BATCH_ROWS: usize = 8_192;
 /// Memory that segments opened ahead may take in one partition, bytes.
 const AHEAD_BYTES: usize = 8 << 20;
 
-async fn open(view: &StoreView, segment: &Segment) -> Result<(CountingFetch, Constants), Failure> {
+async fn open(view: &ScopedView, segment: &Segment) -> Result<(CountingFetch, Constants), Failure> {
     let was_kept = view.is_kept(segment);
     let source = CountingFetch::new(view.open(segment).await?, was_kept);
-    let terms = source.open().segment().terms();
-    let known = |field| terms.is_known_of_all(field).map_err(damaged);
-    let identity = known(Field::Namespace)? && known(Field::Pod)?;
-    let recorder = segment.of.recorder.to_string();
-    let constants =
-        Constants::new(&recorder, segment.of.generation.0, &segment.entry.name, identity);
+    let constants = Constants::new(&segment.of, source.open())?;
     Ok((source, constants))
-}
-
-fn damaged(error: IndexError) -> Corrupt {
-    Corrupt::new("index", error.to_string())
 }
 
 /// Adds the name of the damaged segment to a failure, if it is missing.
@@ -128,10 +118,10 @@ impl Rows {
     /// Bytes of memory that it takes, about.
     fn memory(&self) -> usize {
         match self {
-            Rows::Packets(reader) => reader.source().open().segment().memory() + reader.memory(),
+            Rows::Packets(reader) => reader.source().open().memory() + reader.memory(),
             Rows::FlowParts(batch, source) => {
                 let batch = batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-                source.open().segment().memory() + batch
+                source.open().memory() + batch
             }
         }
     }
@@ -171,6 +161,12 @@ pub(super) struct Partition {
 /// The metrics of `EXPLAIN ANALYZE`.
 struct Counts {
     baseline: BaselineMetrics,
+    /// None under a mask.
+    reads: Option<ReadCounts>,
+}
+
+/// What was read.
+struct ReadCounts {
     segments: Count,
     objects: Count,
     requests: Count,
@@ -179,25 +175,27 @@ struct Counts {
 }
 
 impl Counts {
-    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize, masked: bool) -> Self {
         let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
-        Counts {
-            baseline: BaselineMetrics::new(metrics, partition),
+        let reads = || ReadCounts {
             segments: count("segments_opened"),
             objects: count("objects_read"),
             requests: count("requests"),
             bytes: count("bytes_scanned"),
             cached: count("bytes_cached"),
-        }
+        };
+        let baseline = BaselineMetrics::new(metrics, partition);
+        Counts { baseline, reads: (!masked).then(reads) }
     }
 
     fn add(&self, cost: Cost) {
+        let Some(reads) = &self.reads else { return };
         let count = |count: &Count, by: u64| count.add(usize::try_from(by).unwrap_or(usize::MAX));
-        self.segments.add(1);
-        count(&self.objects, cost.objects);
-        count(&self.requests, cost.requests);
-        count(&self.bytes, cost.bytes);
-        count(&self.cached, cost.cached);
+        reads.segments.add(1);
+        count(&reads.objects, cost.objects);
+        count(&reads.requests, cost.requests);
+        count(&reads.bytes, cost.bytes);
+        count(&reads.cached, cost.cached);
     }
 }
 
@@ -223,7 +221,7 @@ impl Partition {
             limit: scan.limit,
             batch_rows,
             memory,
-            metrics: Counts::new(&scan.metrics, partition),
+            metrics: Counts::new(&scan.metrics, partition, scan.is_masked()),
             skipped,
         }
     }
@@ -330,7 +328,10 @@ fn skip(
     let failure = view.explain(failure);
     match skipped {
         Some(skipped) if Skipped::may_skip(&failure) => {
-            skipped.add(entry, &failure);
+            match view.who().is_masked() {
+                true => skipped.add_gap(&hidden_gap()),
+                false => skipped.add(entry, &failure),
+            }
             Ok(())
         }
         _ => Err(failure),

@@ -8,6 +8,7 @@ use capstan_storage_engine::store::{Location, Options, Store};
 use tokio::net::TcpListener;
 
 use super::fixture::capture;
+use crate::access::Principal;
 use crate::flight::{self, Sessions};
 use crate::sessions::{self, StoreSessions};
 use crate::view::testing::{Recording, record, traffic};
@@ -38,7 +39,12 @@ async fn duckdb_and_every_client_give_the_same_rows() {
     let sessions: Arc<dyn Sessions> = Arc::new(sessions.expect("a store"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let server = tokio::spawn(flight::serve(listener, sessions, std::future::pending()));
+    let server = tokio::spawn(flight::serve(
+        listener,
+        sessions,
+        Principal::everything(),
+        std::future::pending(),
+    ));
 
     let script =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python/sql_against_duckdb.py");

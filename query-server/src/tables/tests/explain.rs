@@ -252,7 +252,7 @@ async fn a_query_that_needs_too_much_memory_is_refused() {
     let view: Arc<StoreView> = StoreView::load(store).await.expect("a store");
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(64 << 10, 1.0).build_arc();
     let config = crate::flight::session_config().with_target_partitions(1);
-    let state = crate::tables::session(&view, config, runtime.expect("a runtime"));
+    let state = crate::tables::session(&testing::whole(&view), config, runtime.expect("a runtime"));
     let context = SessionContext::new_with_state(state.expect("tables"));
     let (kind, words) = super::fixture::refused(&context, "SELECT count(data) FROM packets").await;
     assert_eq!(kind, capstan_model::FailureKind::Full, "{words}");

@@ -15,11 +15,16 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionContext;
 
 use crate::flight::session_config;
-use crate::view::StoreView;
-use crate::view::testing::{Given, Owned};
+use crate::view::testing::{Given, Owned, whole};
+use crate::view::{ScopedView, StoreView};
 
-/// Tables over a view, read by two threads.
+/// All tables over a view, read by two threads.
 pub(super) fn tables(view: &Arc<StoreView>) -> SessionContext {
+    tables_of(&whole(view))
+}
+
+/// Tables over a view as its principal sees them, read by two threads.
+pub(super) fn tables_of(view: &ScopedView) -> SessionContext {
     let config = session_config().with_target_partitions(2);
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(256 << 20, 1.0).build_arc();
     let state = crate::tables::session(view, config, runtime.expect("a runtime"));

@@ -10,6 +10,7 @@ use datafusion::arrow::datatypes::{DataType, Int64Type};
 use futures::TryStreamExt;
 
 use super::fixture::rows;
+use crate::access::Principal;
 use crate::flight::local::Local;
 use crate::sessions::{Options, StoreSessions};
 use crate::view::testing::{self, Recording, record, traffic};
@@ -21,7 +22,7 @@ async fn local() -> Local {
     let options = Options { partitions: Some(2), ..Options::default() };
     let options = Options { freshness: Duration::from_secs(3_600), ..options };
     let sessions = StoreSessions::open(store, options).await.expect("a store");
-    Local::new(Arc::new(sessions))
+    Local::new(Arc::new(sessions), Principal::everything())
 }
 
 async fn ask(local: &Local, sql: &str) -> Result<RecordBatch, String> {

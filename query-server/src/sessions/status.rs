@@ -6,11 +6,12 @@ use capstan_model::{Failure, GenerationId, TimeRange};
 use capstan_storage_engine::catalog::{Gap, GenerationState};
 use serde::Serialize;
 
-use crate::view::StoreView;
+use crate::access::Right;
+use crate::view::ScopedView;
 
 /// The answer of `/api/v1/status`. Times are RFC 3339, UTC.
 #[derive(Debug, Serialize)]
-pub(super) struct Status {
+pub struct Status {
     version: &'static str,
     store: String,
     segments: u64,
@@ -61,8 +62,9 @@ impl Status {
     /// Of a range: what of the store touches it.
     ///
     /// # Errors
-    /// What the store says.
-    pub(super) async fn of(view: &StoreView, range: TimeRange) -> Result<Status, Failure> {
+    /// What the store says. The principal lacks [`Right::CatalogRead`].
+    pub(super) async fn of(view: &ScopedView, range: TimeRange) -> Result<Status, Failure> {
+        view.who().require(Right::CatalogRead, "the status of the store")?;
         let window = view.window(range).await?;
         let generations = view.generations().await?;
         let mut gaps = window.gaps.clone();

@@ -1,0 +1,91 @@
+//! Failures under a mask. The text of a failure names objects, and those may hold only hidden flows.
+
+use capstan_model::{Failure, FailureKind};
+
+/// What a masked principal is told about data that cannot be read.
+pub(super) const UNREADABLE: &str = "a part of the store cannot be read";
+
+/// What a masked principal is told about a question that needs too much.
+const LIMITED: &str = "the question needs more memory or disk space than it may use: ask for less";
+
+/// A failure of the store as a masked principal gets it.
+pub(crate) fn redacted(failure: &Failure) -> Failure {
+    let (kind, words) = match failure.kind() {
+        FailureKind::Damaged | FailureKind::NotFound | FailureKind::TooNew => {
+            (FailureKind::Damaged, UNREADABLE)
+        }
+        FailureKind::Full => (FailureKind::Full, LIMITED),
+        FailureKind::Unavailable => {
+            (FailureKind::Unavailable, "the store is unavailable: try again later")
+        }
+        FailureKind::Interrupted => (FailureKind::Interrupted, "reading was stopped"),
+        // Nothing that a principal asks makes the store fail like this.
+        FailureKind::Other
+        | FailureKind::Usage
+        | FailureKind::Permission
+        | FailureKind::AlreadyThere
+        | FailureKind::Busy => {
+            (FailureKind::Other, "the store cannot be read: the server's log has the reason")
+        }
+    };
+    Failure::new(kind, words)
+}
+
+/// A failure of the query engine as a masked principal gets it: those about memory name the operators of all running
+/// queries.
+pub(crate) fn limited(failure: Failure) -> Failure {
+    match failure.kind() {
+        FailureKind::Full => Failure::new(FailureKind::Full, LIMITED),
+        FailureKind::Other
+        | FailureKind::Usage
+        | FailureKind::NotFound
+        | FailureKind::Permission
+        | FailureKind::Damaged
+        | FailureKind::TooNew
+        | FailureKind::Unavailable
+        | FailureKind::AlreadyThere
+        | FailureKind::Busy
+        | FailureKind::Interrupted => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [FailureKind; 11] = [
+        FailureKind::Other,
+        FailureKind::Usage,
+        FailureKind::NotFound,
+        FailureKind::Permission,
+        FailureKind::Full,
+        FailureKind::Damaged,
+        FailureKind::TooNew,
+        FailureKind::Unavailable,
+        FailureKind::AlreadyThere,
+        FailureKind::Busy,
+        FailureKind::Interrupted,
+    ];
+
+    #[test]
+    fn redacted_failure_names_no_object() {
+        for kind in KINDS {
+            let cause = Failure::new(kind, "segment 0123 at data/0123");
+            let told = redacted(&Failure::caused_by(kind, "recorder 0123 failed", cause));
+            assert!(!capstan_model::failure::with_causes(&told).contains("0123"), "{told}");
+        }
+        let kind = |kind| redacted(&Failure::new(kind, "x")).kind();
+        // Whether an object is damaged or was removed is not told.
+        assert_eq!(kind(FailureKind::NotFound), kind(FailureKind::Damaged));
+        assert_eq!(kind(FailureKind::Unavailable), FailureKind::Unavailable);
+    }
+
+    #[test]
+    fn memory_failure_of_the_engine_names_no_operator() {
+        for kind in KINDS {
+            let told = limited(Failure::new(kind, "GroupedHashAggregate"));
+            assert_eq!(told.kind(), kind);
+            assert_eq!(told.to_string().contains("Grouped"), kind != FailureKind::Full);
+        }
+    }
+}
