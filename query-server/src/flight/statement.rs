@@ -300,7 +300,11 @@ fn usage(words: impl Into<String>) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use capstan_index::filter::FlowFilter;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+
     use super::*;
+    use crate::access::{KEY_BYTES, Mask, Rights};
 
     #[test]
     fn question_marks_are_numbered_by_position() {
@@ -371,5 +375,26 @@ mod tests {
         assert_eq!(names(named), ["$after", "$upto"]);
         let many = planned("SELECT $4000000000::bigint").await.expect("a plan");
         assert_eq!(many.parameters().expect_err("too many").kind(), FailureKind::Usage);
+    }
+
+    #[tokio::test]
+    async fn memory_error_names_operators_only_without_a_mask() {
+        let sql = "SELECT array_agg(value) FROM generate_series(1, 200000)";
+        for mask in [None, Some(Mask::new(FlowFilter::all(), [0; KEY_BYTES]))] {
+            let is_masked = mask.is_some();
+            let who = Principal::new("team", Rights::all(), mask);
+            let runtime = RuntimeEnvBuilder::new().with_memory_limit(64 << 10, 1.0).build_arc();
+            let context = SessionContext::new_with_config_rt(
+                super::super::session_config().with_extension(who),
+                runtime.expect("a runtime"),
+            );
+            let statement = Statement::new(sql.to_owned()).expect("short");
+            let planned = Planned::new(context, &statement).await.expect("a plan");
+            let answer = planned.run().await.expect("an answer");
+            let status = answer.try_collect::<Vec<_>>().await.expect_err("too much memory");
+            let failure = status::from_status(&status);
+            assert_eq!(failure.kind(), FailureKind::Full, "{failure}");
+            assert_eq!(failure.to_string().contains("Aggregate"), !is_masked, "{failure}");
+        }
     }
 }
