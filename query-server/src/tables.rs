@@ -2,8 +2,8 @@
 //!
 //! | table | a row is | made by |
 //! | --- | --- | --- |
-//! | `packets` | a packet | `providers`, `packets`, `packet_rows`, `templates` |
-//! | `flow_parts` | what one segment holds of a flow | `providers`, `flow_parts`, `flow_rows` |
+//! | `packets` | a packet | `packets`, `packet_rows`, `templates` |
+//! | `flow_parts` | what one segment holds of a flow | `flow_parts`, `flow_columns`, `flow_rows` |
 //! | `flows` | a flow, merged from its parts | `flows` |
 //! | `segments`, `files`, `protocols` | a segment, an object of one, a protocol in one | `catalog` |
 //! | `coverage` | a stretch of listening, or a loss | `catalog` |
@@ -11,14 +11,16 @@
 //!
 //! Conditions are pushed down as far as possible: `predicate` turns them into a `window` of time and a
 //! [`FlowFilter`](capstan_index::filter::FlowFilter). These select segments by their catalog entries, then flows by the
-//! term index, then pages and blocks. `scan` reads the rest, segment by segment. `functions` has the predicates
+//! term index, then pages and blocks. `scan` reads the rest, segment by segment, whichever `segment_table` it is. `functions` has the predicates
 //! that only the index can decide, `explain` makes `EXPLAIN` show the cost of a query. All columns are described
 //! in `docs/sql.md`, what a masked principal gets of each table in `docs/access.md`; `hidden` has the columns that it
 //! does not get.
 
+mod added;
 mod catalog;
 mod columns;
 mod explain;
+mod flow_columns;
 mod flow_parts;
 mod flow_rows;
 mod flows;
@@ -27,8 +29,9 @@ mod hidden;
 mod packet_rows;
 mod packets;
 mod predicate;
-mod providers;
+mod provider;
 mod scan;
+mod segment_table;
 mod skipped;
 mod source;
 mod templates;
@@ -46,6 +49,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 pub(crate) use self::functions::{leaving_long_values, longest_value, makes_long_values};
+use self::provider::Provider;
 pub(crate) use self::skipped::{Skipped, left_out};
 use crate::questions::Cooperate;
 use crate::view::ScopedView;
@@ -71,14 +75,19 @@ pub fn session(
         .with_physical_optimizer_rule(Arc::new(Cooperate))
         .build();
     let context = SessionContext::new_with_state(state);
+    let columns = flow_columns::FlowColumn::of(view.layers().flows);
     let packets: [(&str, Arc<dyn TableProvider>); 3] = [
-        ("packets", Arc::new(providers::Packets(view.clone()))),
-        ("flow_parts", Arc::new(providers::FlowParts(view.clone()))),
-        ("flows", Arc::new(flows::Flows::new(view.clone()))),
+        ("packets", Arc::new(Provider::new(view, packets::Packets))),
+        ("flow_parts", Arc::new(Provider::new(view, flow_parts::FlowParts { columns }))),
+        ("flows", Arc::new(flows::Flows::new(view))),
     ];
+    let added = view.layers().added.iter().filter_map(|layer| {
+        let provider = Provider::new(view, added::Added::new(layer));
+        Some((layer.sql?, Arc::new(provider) as Arc<dyn TableProvider>))
+    });
     let catalog = catalog::CatalogTable::all(view)
         .map(|(name, table)| -> (_, Arc<dyn TableProvider>) { (name, Arc::new(table)) });
-    for (name, table) in packets.into_iter().chain(catalog) {
+    for (name, table) in packets.into_iter().chain(added).chain(catalog) {
         context.register_table(name, table).map_err(|error| {
             Failure::caused_by(FailureKind::Other, format!("table {name} cannot be made"), error)
         })?;

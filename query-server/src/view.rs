@@ -37,6 +37,7 @@ use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, Generation, GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::catalog::{self, Asked, CatalogView, Generations, Segment, Window};
+use capstan_storage_engine::segment::Layers;
 use capstan_storage_engine::store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -112,8 +113,20 @@ impl StoreView {
     /// # Errors
     /// As [`StoreView::load`].
     pub async fn load_with(store: Store, cache: Cache) -> Result<Arc<StoreView>, Failure> {
+        StoreView::load_as(Layers::KNOWN, store, cache).await
+    }
+
+    /// Like [`StoreView::load_with`], as a build that knows these layers.
+    ///
+    /// # Errors
+    /// As [`StoreView::load`].
+    pub async fn load_as(
+        layers: Layers,
+        store: Store,
+        cache: Cache,
+    ) -> Result<Arc<StoreView>, Failure> {
         let catalog = CatalogView::load(&store).await?;
-        let objects = Arc::new(Objects::new(store, cache));
+        let objects = Arc::new(Objects::new(store, cache, layers));
         let (opened, was_refused) = (OpenCache::new(OPEN_CACHE_BYTES), AtomicBool::new(false));
         let home = Handle::current();
         Ok(StoreView::of(Arc::new(Shared { objects, opened, was_refused, home }), catalog))
@@ -134,6 +147,11 @@ impl StoreView {
     /// The store behind this view.
     pub fn store(&self) -> &Store {
         &self.shared.objects.store
+    }
+
+    /// The layers that are known.
+    pub(crate) fn layers(&self) -> Layers {
+        self.shared.objects.layers
     }
 
     /// Everything that the catalog says about a time range. Sends requests only for hours that are not loaded

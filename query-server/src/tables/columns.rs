@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use capstan_storage_engine::segment::column::ColumnType;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// Nanoseconds since 1970 UTC.
@@ -92,48 +93,16 @@ columns! {
     Segment = "segment", DataType::Utf8View, false;
 }
 
-columns! {
-    /// A column of `flow_parts`.
-    FlowColumn:
-    FlowId = "flow_id", DataType::Utf8View, false;
-    Recorder = "recorder", DataType::Utf8View, false;
-    Generation = "generation", DataType::Int32, false;
-    FirstTime = "first_time", timestamp(), true;
-    LastTime = "last_time", timestamp(), true;
-    SourceIp = "source_ip", DataType::Utf8View, true;
-    DestinationIp = "destination_ip", DataType::Utf8View, true;
-    SourcePort = "source_port", DataType::Int32, true;
-    DestinationPort = "destination_port", DataType::Int32, true;
-    IpProtocol = "ip_protocol", DataType::Int32, true;
-    Protocol = "protocol", DataType::Utf8View, false;
-    Sni = "sni", DataType::Utf8View, true;
-    Alpn = "alpn", DataType::Utf8View, true;
-    Packets = "packets", DataType::Int64, false;
-    PacketsForward = "packets_forward", DataType::Int64, false;
-    PacketsBackward = "packets_backward", DataType::Int64, false;
-    Bytes = "bytes", DataType::Int64, false;
-    BytesForward = "bytes_forward", DataType::Int64, false;
-    BytesBackward = "bytes_backward", DataType::Int64, false;
-    PayloadForward = "payload_forward", DataType::Int64, false;
-    PayloadBackward = "payload_backward", DataType::Int64, false;
-    TcpFlagsForward = "tcp_flags_forward", DataType::Int32, false;
-    TcpFlagsBackward = "tcp_flags_backward", DataType::Int32, false;
-    Opened = "opened", DataType::Boolean, false;
-    Ended = "ended", DataType::Utf8View, false;
-    Ethertype = "ethertype", DataType::Int32, false;
-    LinkType = "link_type", DataType::Int32, true;
-    Interface = "interface", DataType::Int64, true;
-    FragmentId = "fragment_id", DataType::Int64, true;
-    Vlan = "vlan", DataType::Int32, true;
-    Vni = "vni", DataType::Int64, true;
-    OuterSourceIp = "outer_source_ip", DataType::Utf8View, true;
-    OuterDestinationIp = "outer_destination_ip", DataType::Utf8View, true;
-    Identity = "identity", DataType::Utf8View, false;
-    SourceNamespace = "source_namespace", DataType::Utf8View, true;
-    SourcePod = "source_pod", DataType::Utf8View, true;
-    DestinationNamespace = "destination_namespace", DataType::Utf8View, true;
-    DestinationPod = "destination_pod", DataType::Utf8View, true;
-    Segment = "segment", DataType::Utf8View, false;
+/// The type in which SQL shows a stored column.
+pub(super) fn shown_type(of: ColumnType) -> DataType {
+    match of {
+        ColumnType::Bool => DataType::Boolean,
+        ColumnType::U8 | ColumnType::U16 | ColumnType::I16 | ColumnType::I32 => DataType::Int32,
+        ColumnType::U32 | ColumnType::U64 | ColumnType::I64 => DataType::Int64,
+        ColumnType::Time => timestamp(),
+        ColumnType::Text | ColumnType::Label => DataType::Utf8View,
+        ColumnType::Bytes16 | ColumnType::Template => DataType::Binary,
+    }
 }
 
 #[cfg(test)]
@@ -142,13 +111,10 @@ mod tests {
 
     #[test]
     fn no_table_names_a_column_twice() {
-        let packets: Vec<_> = PacketColumn::ALL.iter().map(|column| column.name()).collect();
-        let flows: Vec<_> = FlowColumn::ALL.iter().map(|column| column.name()).collect();
-        for mut names in [packets, flows] {
-            let all = names.len();
-            names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), all);
-        }
+        let mut names: Vec<_> = PacketColumn::ALL.iter().map(|column| column.name()).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

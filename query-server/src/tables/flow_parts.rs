@@ -1,45 +1,110 @@
-//! Reading the flow parts of one segment.
+//! `flow_parts`: reading the flow parts of one segment.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use capstan_index::filter::FlowFilter;
 use capstan_model::Failure;
+use capstan_storage_engine::catalog::SegmentEntry;
+use capstan_storage_engine::segment::Layer;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::execution::memory_pool::MemoryReservation;
 
-use super::columns::FlowColumn;
-use super::flow_rows::{self, Constants, FlowRows, unexpected};
+use super::flow_columns::FlowColumn;
+use super::flow_rows::{Constants, FlowRows, unexpected};
 use super::hidden;
+use super::predicate::{Pushed, Table};
+use super::segment_table::{ReadAtOnce, SegmentRequest, SegmentRows, SegmentTable, chosen};
 use super::source::CountingFetch;
 use super::window::Window;
-use crate::access::Principal;
+use crate::access::{Principal, Right};
+use crate::view::Cost;
+
+/// The table `flow_parts`: a row a flow part.
+#[derive(Debug)]
+pub(super) struct FlowParts {
+    /// Its columns.
+    pub(super) columns: Vec<FlowColumn>,
+}
+
+impl SegmentTable for FlowParts {
+    fn schema(&self) -> SchemaRef {
+        FlowColumn::schema(&self.columns)
+    }
+
+    fn conditions(&self) -> Option<Table> {
+        Some(Table::Flows)
+    }
+
+    fn ask(
+        &self,
+        columns: &[usize],
+        pushed: Pushed,
+        who: &Principal,
+    ) -> Result<Arc<dyn SegmentRequest>, Failure> {
+        who.require(Right::FlowsRead, "a table of flows")?;
+        let columns = chosen(&self.columns, columns)?;
+        let schema = hidden::schema(FlowColumn::schema(&columns), who);
+        let Pushed { window, flows } = pushed;
+        Ok(Arc::new(FlowRequest { columns, schema, window, flows }))
+    }
+}
 
 /// Which flow parts, and which of their columns.
 #[derive(Debug)]
-pub(super) struct FlowRequest {
+struct FlowRequest {
     columns: Vec<FlowColumn>,
     schema: SchemaRef,
-    pub(super) window: Option<Window>,
-    pub(super) flows: FlowFilter,
+    window: Option<Window>,
+    flows: FlowFilter,
 }
 
-impl FlowRequest {
-    pub(super) fn new(
-        columns: Vec<FlowColumn>,
-        window: Option<Window>,
-        flows: FlowFilter,
-        who: &Principal,
-    ) -> Self {
-        let schema = hidden::schema(FlowColumn::schema(&columns), who);
-        FlowRequest { columns, schema, window, flows }
+#[async_trait]
+impl SegmentRequest for FlowRequest {
+    fn table(&self) -> &'static str {
+        "flow_parts"
     }
 
-    pub(super) fn schema(&self) -> &SchemaRef {
+    fn layer(&self) -> Layer {
+        Layer::Flows
+    }
+
+    fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
+    fn window(&self) -> Option<&Window> {
+        self.window.as_ref()
+    }
+
+    fn flows(&self) -> &FlowFilter {
+        &self.flows
+    }
+
+    fn rows(&self, entry: &SegmentEntry) -> Option<u64> {
+        Some(entry.flow_parts)
+    }
+
+    async fn cost(&self, source: CountingFetch, constants: Constants) -> Result<Cost, Failure> {
+        self.read(&source, &constants).await?;
+        Ok(source.cost())
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        source: CountingFetch,
+        constants: Constants,
+        _: MemoryReservation,
+    ) -> Result<Box<dyn SegmentRows>, Failure> {
+        let batch = self.read(&source, &constants).await?;
+        Ok(Box::new(ReadAtOnce::new(source, batch)))
+    }
+}
+
+impl FlowRequest {
     /// The rows of a segment. The `flows` layer is small: it is read at once.
-    pub(super) async fn read(
+    async fn read(
         &self,
         source: &CountingFetch,
         constants: &Constants,
@@ -49,7 +114,7 @@ impl FlowRequest {
         let visible = segment.possible(&self.flows)?;
         let window = self.window.filter(|window| !window.covers(segment.entry()));
         let mut stored: Vec<&'static str> =
-            self.columns.iter().flat_map(|column| flow_rows::stored(*column)).copied().collect();
+            self.columns.iter().flat_map(FlowColumn::stored).collect();
         if visible.is_empty() {
             return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use capstan_model::{Address, Failure, FlowId, GenerationId};
 use capstan_storage_engine::segment::Corrupt;
+use capstan_storage_engine::segment::column::{Column, Meaning};
 use capstan_storage_engine::segment::reader::Fetch;
 use capstan_storage_engine::segment::template::Endpoints;
 use datafusion::arrow::array::{
@@ -18,7 +19,7 @@ use datafusion::arrow::datatypes::{
 };
 use roaring::RoaringBitmap;
 
-use super::columns::FlowColumn;
+use super::flow_columns::{FlowColumn, Made};
 use super::window::Window;
 use crate::access::FlowIdCipher;
 use crate::view::{ScopedSegment, VisibleFlows};
@@ -39,50 +40,6 @@ pub(super) struct FlowRows {
     pub(super) ordinals: RoaringBitmap,
     /// The stored columns that were asked for.
     batch: RecordBatch,
-}
-
-/// The stored columns a column of SQL is made of.
-pub(super) fn stored(column: FlowColumn) -> &'static [&'static str] {
-    use FlowColumn::*;
-    match column {
-        FlowId => &["flow_id"],
-        FirstTime => &["first_time"],
-        LastTime => &["last_time"],
-        SourceIp => &["source", "link_type"],
-        DestinationIp => &["destination", "link_type"],
-        SourcePort => &["source_port", "ip_protocol", "fragment_id"],
-        DestinationPort => &["destination_port", "ip_protocol", "fragment_id"],
-        IpProtocol => &["ip_protocol", "ethertype", "link_type"],
-        Protocol => &["protocol"],
-        Sni => &["sni"],
-        Alpn => &["alpn"],
-        Packets => &["packets_forward", "packets_backward"],
-        PacketsForward => &["packets_forward"],
-        PacketsBackward => &["packets_backward"],
-        Bytes => &["bytes_forward", "bytes_backward"],
-        BytesForward => &["bytes_forward"],
-        BytesBackward => &["bytes_backward"],
-        PayloadForward => &["payload_forward"],
-        PayloadBackward => &["payload_backward"],
-        TcpFlagsForward => &["tcp_flags_forward"],
-        TcpFlagsBackward => &["tcp_flags_backward"],
-        Opened => &["opened"],
-        Ended => &["end"],
-        Ethertype => &["ethertype"],
-        LinkType => &["link_type"],
-        Interface => &["interface"],
-        FragmentId => &["fragment_id"],
-        Vlan => &["vlan"],
-        Vni => &["vni"],
-        OuterSourceIp => &["outer_source"],
-        OuterDestinationIp => &["outer_destination"],
-        SourceNamespace => &["source_namespace"],
-        SourcePod => &["source_pod"],
-        DestinationNamespace => &["destination_namespace"],
-        DestinationPod => &["destination_pod"],
-        // The same for all parts of a segment.
-        Recorder | Generation | Identity | Segment => &[],
-    }
 }
 
 impl FlowRows {
@@ -191,33 +148,25 @@ impl FlowRows {
 
     /// A column as SQL shows it.
     pub(super) fn show(&self, column: FlowColumn, of: &Constants) -> Result<ArrayRef, Failure> {
-        use FlowColumn::*;
         if self.len() == 0 {
-            return Ok(datafusion::arrow::array::new_empty_array(column.field().data_type()));
+            return Ok(datafusion::arrow::array::new_empty_array(&column.data_type()));
         }
-        let sum = |forward, backward| -> Result<ArrayRef, Failure> {
-            add(&self.numbers(forward)?, &self.numbers(backward)?).map_err(unexpected)
-        };
-        match column {
-            FlowId => Ok(Arc::new(self.ids("flow_id", of.flow_ids.as_ref())?)),
-            SourceIp => self.address("source"),
-            DestinationIp => self.address("destination"),
-            OuterSourceIp => self.outer("outer_source"),
-            OuterDestinationIp => self.outer("outer_destination"),
-            SourcePort => self.port("source_port"),
-            DestinationPort => self.port("destination_port"),
-            IpProtocol => self.ip_protocol(),
-            Packets => sum("packets_forward", "packets_backward"),
-            Bytes => sum("bytes_forward", "bytes_backward"),
-            Recorder => Ok(of.recorder(self.len())),
-            Generation => Ok(of.generation(self.len())),
-            Identity => Ok(of.identity(self.len())),
-            Segment => Ok(of.segment(self.len())),
-            // One stored column, in the type SQL shows.
-            _ => {
-                let name = stored(column).first().copied().unwrap_or_default();
-                cast(self.column(name)?, column.field().data_type()).map_err(unexpected)
+        match column.made {
+            Made::Stored(Column { name, .. }, meaning) => match meaning {
+                Meaning::Plain => cast(self.column(name)?, &column.data_type()).map_err(unexpected),
+                Meaning::FlowId => Ok(Arc::new(self.ids(name, of.flow_ids.as_ref())?)),
+                Meaning::End => self.address(name),
+                Meaning::TunnelEnd => self.outer(name),
+                Meaning::Port => self.port(name),
+                Meaning::IpProtocol => self.ip_protocol(),
+            },
+            Made::Sum(one, other) => {
+                add(&self.numbers(one)?, &self.numbers(other)?).map_err(unexpected)
             }
+            Made::Recorder => Ok(of.recorder(self.len())),
+            Made::Generation => Ok(of.generation(self.len())),
+            Made::Identity => Ok(of.identity(self.len())),
+            Made::Segment => Ok(of.segment(self.len())),
         }
     }
 

@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use capstan_storage_engine::segment::column::Merge;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::provider_as_source;
@@ -29,90 +30,64 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::coalesce;
 
-use super::columns::FlowColumn;
+use super::external;
+use super::flow_columns::{FlowColumn, Made, SEGMENT};
+use super::flow_parts::FlowParts;
 use super::predicate::{self, Table};
-use super::providers::{FlowParts, chosen};
+use super::provider::Provider;
+use super::segment_table::chosen;
 use crate::view::ScopedView;
 
 /// A row a flow.
 #[derive(Debug)]
 pub(super) struct Flows {
-    parts: Arc<FlowParts>,
-}
-
-/// How the parts of a flow become its value of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Merge {
-    /// The columns that identify a flow.
-    Id,
-    /// The same in all parts.
-    Key,
-    Sum,
-    Min,
-    Max,
-    BitOr,
-    Or,
-    /// Of the parts in time order, the first that has one.
-    First,
-    /// The last one.
-    Last,
-    /// The last one that is not `unknown`.
-    LastKnown,
-    /// `known` if it is in one part.
-    Known,
-}
-
-/// The columns of `flows`, and how each is merged; those of `flow_parts` that say where a
-/// part lies are left out.
-fn merged(column: FlowColumn) -> Option<Merge> {
-    use FlowColumn::*;
-    Some(match column {
-        FlowId => Merge::Id,
-        SourceIp | DestinationIp | SourcePort | DestinationPort | IpProtocol | Ethertype
-        | LinkType | Interface | FragmentId | Vlan | Vni => Merge::Key,
-        FirstTime => Merge::Min,
-        LastTime => Merge::Max,
-        Protocol => Merge::LastKnown,
-        Packets | PacketsForward | PacketsBackward | Bytes | BytesForward | BytesBackward
-        | PayloadForward | PayloadBackward => Merge::Sum,
-        TcpFlagsForward | TcpFlagsBackward => Merge::BitOr,
-        Opened => Merge::Or,
-        Ended => Merge::Last,
-        Sni | Alpn | OuterSourceIp | OuterDestinationIp | SourceNamespace | SourcePod
-        | DestinationNamespace | DestinationPod => Merge::First,
-        Identity => Merge::Known,
-        Recorder | Generation | Segment => return None,
-    })
-}
-
-/// The columns of `flows`.
-fn columns() -> Vec<FlowColumn> {
-    FlowColumn::ALL.iter().copied().filter(|column| merged(*column).is_some()).collect()
+    parts: Arc<Provider>,
+    /// Those of the parts that have a merge.
+    columns: Vec<FlowColumn>,
 }
 
 impl Flows {
-    pub(super) fn new(view: ScopedView) -> Self {
-        Flows { parts: Arc::new(FlowParts(view)) }
+    pub(super) fn new(view: &ScopedView) -> Self {
+        let mut columns = FlowColumn::of(view.layers().flows);
+        let parts = Arc::new(Provider::new(view, FlowParts { columns: columns.clone() }));
+        columns.retain(|column| column.merge.is_some());
+        Flows { parts, columns }
     }
-}
 
-fn column(of: FlowColumn) -> Expr {
-    ident(of.name())
+    /// Whether a condition has the same result for every part of a flow: then it can select parts.
+    fn is_of_all_parts(&self, condition: &Expr) -> Result<bool> {
+        let columns = condition.column_refs();
+        if columns.is_empty() {
+            let support = predicate::support(condition, Table::Flows)?;
+            return Ok(support == TableProviderFilterPushDown::Exact);
+        }
+        Ok(columns.iter().all(|column| {
+            let known = self.columns.iter().find(|known| known.name == column.name);
+            known.is_some_and(|known| matches!(known.merge, Some(Merge::Id | Merge::Same)))
+        }))
+    }
 }
 
 /// Sorts parts by time; those without a time first, and the name decides between equals.
 fn time_order() -> Vec<Sort> {
-    [FlowColumn::FirstTime, FlowColumn::LastTime, FlowColumn::Segment]
-        .map(|of| column(of).sort(true, true))
-        .to_vec()
+    ["first_time", "last_time", SEGMENT].map(|name| ident(name).sort(true, true)).to_vec()
+}
+
+/// The label that says as much as none.
+fn unknown(of: &FlowColumn) -> Expr {
+    let default = match of.made {
+        Made::Stored(column, _) => column.default,
+        Made::Sum(..) | Made::Recorder | Made::Generation | Made::Identity | Made::Segment => None,
+    };
+    lit(default.unwrap_or_default())
 }
 
 /// The aggregate that merges a column; none for a grouping column.
-fn aggregate(of: FlowColumn, merge: Merge) -> Result<Option<Expr>> {
-    let value = column(of);
+fn aggregate(of: &FlowColumn, merge: Merge) -> Result<Option<Expr>> {
+    let value = ident(of.name);
     Ok(Some(match merge {
         Merge::Id => return Ok(None),
-        Merge::Key => first_value(value, Vec::new()),
+        Merge::Same => first_value(value, Vec::new()),
         Merge::Sum => sum(value),
         Merge::Min => min(value),
         Merge::Max => max(value),
@@ -123,25 +98,8 @@ fn aggregate(of: FlowColumn, merge: Merge) -> Result<Option<Expr>> {
         }
         Merge::Last => last_value(value, time_order()),
         Merge::LastKnown => {
-            last_value(value.clone(), time_order()).filter(value.not_eq(lit("unknown"))).build()?
+            last_value(value.clone(), time_order()).filter(value.not_eq(unknown(of))).build()?
         }
-        // "known" comes before "unknown".
-        Merge::Known => min(value),
-    }))
-}
-
-/// Whether a condition has the same result for every part of a flow: then it can select parts.
-fn is_of_all_parts(condition: &Expr) -> Result<bool> {
-    let columns = condition.column_refs();
-    if columns.is_empty() {
-        let support = predicate::support(condition, Table::Flows)?;
-        return Ok(support == TableProviderFilterPushDown::Exact);
-    }
-    Ok(columns.iter().all(|column| {
-        FlowColumn::ALL
-            .iter()
-            .find(|known| known.name() == column.name)
-            .is_some_and(|known| matches!(merged(*known), Some(Merge::Id | Merge::Key)))
     }))
 }
 
@@ -150,8 +108,8 @@ impl TableProvider for Flows {
     fn schema(&self) -> SchemaRef {
         // To the query engine what an aggregate gives may always be null.
         let field =
-            |column: &FlowColumn| column.field().with_nullable(merged(*column) != Some(Merge::Id));
-        Arc::new(Schema::new(columns().iter().map(field).collect::<Vec<_>>()))
+            |column: &FlowColumn| column.field().with_nullable(column.merge != Some(Merge::Id));
+        Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
     }
 
     fn table_type(&self) -> TableType {
@@ -167,7 +125,7 @@ impl TableProvider for Flows {
             .map(|filter| {
                 Ok(if predicate::window(filter, Table::Flows).is_some() {
                     TableProviderFilterPushDown::Inexact
-                } else if is_of_all_parts(filter)? {
+                } else if self.is_of_all_parts(filter)? {
                     TableProviderFilterPushDown::Exact
                 } else {
                     TableProviderFilterPushDown::Unsupported
@@ -183,7 +141,10 @@ impl TableProvider for Flows {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let wanted = chosen(&columns(), projection)?;
+        let wanted = match projection {
+            Some(places) => chosen(&self.columns, places).map_err(external)?,
+            None => self.columns.clone(),
+        };
         let parts = provider_as_source(Arc::clone(&self.parts) as Arc<dyn TableProvider>);
         let mut plan = LogicalPlanBuilder::scan("flow_parts", parts, None)?;
         // Every bound on a window is one on its parts: none of them is asked for twice.
@@ -200,22 +161,22 @@ impl TableProvider for Flows {
         let mut aggregates = Vec::new();
         let mut shown = Vec::new();
         for of in &wanted {
-            let Some(merge) = merged(*of) else { continue };
-            match aggregate(*of, merge)? {
+            let Some(merge) = of.merge else { continue };
+            match aggregate(of, merge)? {
                 Some(aggregate) => {
-                    let name = format!("merged_{}", of.name());
+                    let name = format!("merged_{}", of.name);
                     aggregates.push(aggregate.alias(&name));
                     shown.push(match merge {
-                        Merge::LastKnown => coalesce(vec![ident(&name), lit("unknown")]),
+                        Merge::LastKnown => coalesce(vec![ident(&name), unknown(of)]),
                         _ => ident(&name),
                     });
                 }
-                None => shown.push(column(*of)),
+                None => shown.push(ident(of.name)),
             }
         }
-        let shown = shown.into_iter().zip(&wanted).map(|(expr, of)| expr.alias(of.name()));
+        let shown = shown.into_iter().zip(&wanted).map(|(expr, of)| expr.alias(of.name));
         let mut plan = plan
-            .aggregate(vec![column(FlowColumn::FlowId)], aggregates)?
+            .aggregate(vec![ident("flow_id")], aggregates)?
             .project(shown.collect::<Vec<_>>())?;
         if limit.is_some() {
             plan = plan.limit(0, limit)?;

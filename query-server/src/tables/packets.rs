@@ -10,30 +10,36 @@ mod slices;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, FailureKind, Hour};
 use capstan_storage_engine::catalog::SegmentEntry;
+use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::column;
 use capstan_storage_engine::segment::reader::Scan;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::execution::memory_pool::MemoryReservation;
 
-pub(super) use self::read::PacketReader;
 use self::slices::{Place, flow_rows as flow_rows_of, places, slices, total};
-use super::columns::{FlowColumn, PacketColumn};
+use super::columns::PacketColumn;
+use super::flow_columns::FlowColumn;
 use super::flow_rows::{self, Constants, FlowRows};
 use super::hidden;
 use super::packet_rows;
+use super::predicate::{Pushed, Table};
+use super::segment_table::{SegmentRequest, SegmentRows, SegmentTable, chosen};
 use super::source::CountingFetch;
 use super::window::Window;
-use crate::access::Principal;
+use crate::access::{Principal, Right};
+use crate::view::Cost;
 
 /// The selected packets and columns.
 #[derive(Debug)]
-pub(super) struct PacketRequest {
+struct PacketRequest {
     columns: Vec<PacketColumn>,
     schema: SchemaRef,
-    pub(super) window: Option<Window>,
-    pub(super) flows: FlowFilter,
+    window: Option<Window>,
+    flows: FlowFilter,
 }
 
 /// How much of each packet is read.
@@ -51,21 +57,94 @@ enum Depth {
     Payload,
 }
 
-impl PacketRequest {
-    pub(super) fn new(
-        columns: Vec<PacketColumn>,
-        window: Option<Window>,
-        flows: FlowFilter,
-        who: &Principal,
-    ) -> Self {
-        let schema = hidden::schema(PacketColumn::schema(&columns), who);
-        PacketRequest { columns, schema, window, flows }
+/// The table `packets`: a row a packet.
+#[derive(Debug)]
+pub(super) struct Packets;
+
+impl SegmentTable for Packets {
+    fn schema(&self) -> SchemaRef {
+        PacketColumn::schema(PacketColumn::ALL)
     }
 
-    pub(super) fn schema(&self) -> &SchemaRef {
+    fn conditions(&self) -> Option<Table> {
+        Some(Table::Packets)
+    }
+
+    fn ask(
+        &self,
+        columns: &[usize],
+        pushed: Pushed,
+        who: &Principal,
+    ) -> Result<Arc<dyn SegmentRequest>, Failure> {
+        let columns = chosen(PacketColumn::ALL, columns)?;
+        may_read(&columns, who)?;
+        let schema = hidden::schema(PacketColumn::schema(&columns), who);
+        let Pushed { window, flows } = pushed;
+        Ok(Arc::new(PacketRequest { columns, schema, window, flows }))
+    }
+}
+
+/// Refuses columns of packets that need a right.
+fn may_read(columns: &[PacketColumn], who: &Principal) -> Result<(), Failure> {
+    who.require(Right::FlowsRead, "the table packets")?;
+    let mut payload = columns
+        .iter()
+        .filter(|column| matches!(column, PacketColumn::Payload | PacketColumn::Data));
+    payload.try_for_each(|column| {
+        who.require(Right::PayloadRead, &format!("the column {} of packets", column.name()))
+    })
+}
+
+#[async_trait]
+impl SegmentRequest for PacketRequest {
+    fn table(&self) -> &'static str {
+        "packets"
+    }
+
+    fn layer(&self) -> Layer {
+        Layer::Packets
+    }
+
+    fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
+    fn window(&self) -> Option<&Window> {
+        self.window.as_ref()
+    }
+
+    fn flows(&self) -> &FlowFilter {
+        &self.flows
+    }
+
+    fn rows(&self, entry: &SegmentEntry) -> Option<u64> {
+        Some(entry.packets)
+    }
+
+    /// A packet has one time, so none is in an empty window.
+    fn may_touch(&self, entry: &SegmentEntry) -> bool {
+        let window = self.window.as_ref();
+        window.is_none_or(|window| !window.is_empty() && window.may_touch(entry))
+    }
+
+    async fn cost(&self, source: CountingFetch, constants: Constants) -> Result<Cost, Failure> {
+        let selected = Selected::of(source, constants, self).await?;
+        selected.plan(self)?;
+        Ok(selected.source.cost())
+    }
+
+    async fn start(
+        self: Arc<Self>,
+        source: CountingFetch,
+        constants: Constants,
+        memory: MemoryReservation,
+    ) -> Result<Box<dyn SegmentRows>, Failure> {
+        let selected = Selected::of(source, constants, &self).await?;
+        Ok(Box::new(selected.start(self, memory).await?))
+    }
+}
+
+impl PacketRequest {
     fn wants(&self, column: PacketColumn) -> bool {
         self.columns.contains(&column)
     }
@@ -121,7 +200,7 @@ fn unplaced() -> Failure {
 
 /// The selected packets of one segment: their flows are known, they are not fetched yet.
 #[derive(Debug)]
-pub(super) struct Selected {
+struct Selected {
     source: CountingFetch,
     /// The window to filter packets by.
     window: Option<Window>,
@@ -135,7 +214,7 @@ pub(super) struct Selected {
 
 impl Selected {
     /// Evaluates the term index and reads the needed columns of flows.
-    pub(super) async fn of(
+    async fn of(
         source: CountingFetch,
         constants: Constants,
         request: &PacketRequest,
@@ -151,7 +230,7 @@ impl Selected {
         };
         let mut selected = Selected { source, window, depth, flows: None, places: None, constants };
         let mut columns: Vec<&'static str> =
-            request.flow_columns().into_iter().flat_map(flow_rows::stored).copied().collect();
+            request.flow_columns().iter().flat_map(FlowColumn::stored).collect();
         if matches!(depth, Depth::Header | Depth::Payload) {
             columns.extend(flow_rows::ENDS);
         }
@@ -178,7 +257,7 @@ impl Selected {
     }
 
     /// Counts what reading will fetch, without fetching it.
-    pub(super) fn plan(&self, request: &PacketRequest) -> Result<(), Failure> {
+    fn plan(&self, request: &PacketRequest) -> Result<(), Failure> {
         let open = self.source.open();
         if matches!(self.depth, Depth::Nothing | Depth::Count) {
             return Ok(());
@@ -193,10 +272,6 @@ impl Selected {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn source(&self) -> &CountingFetch {
-        &self.source
     }
 
     fn places(&self) -> &[Place] {

@@ -1,4 +1,4 @@
-//! The scan of `packets` and `flow_parts`: an execution plan with one partition for each group of segments,
+//! The scan of a table over the layers of segments: an execution plan with one partition for each group of segments,
 //! which streams rows segment by segment.
 
 mod partition;
@@ -6,12 +6,10 @@ mod partition;
 use std::fmt;
 use std::sync::Arc;
 
-use capstan_index::filter::FlowFilter;
 use capstan_model::TimeRange;
-use capstan_storage_engine::catalog::{Gap, Segment, SegmentEntry};
+use capstan_storage_engine::catalog::{Gap, Segment};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::Requests;
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Statistics};
@@ -31,88 +29,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use self::partition::{Partition, cost};
 use super::external;
-use super::flow_parts::FlowRequest;
-use super::packets::PacketRequest;
+use super::segment_table::SegmentRequest;
 use super::skipped::Skipped;
 use super::window::Window;
-use crate::view::{Cost, PinnedView, ScopedView};
+use crate::view::{Cost, PinnedView};
 
 /// Segments whose index and flows are read concurrently to compute the cost of a query.
 const PLANNED_AT_ONCE: usize = 8;
 
 /// The same for a store whose requests take time.
 const PLANNED_AT_ONCE_REMOTE: usize = 32;
-
-/// The scanned table and columns.
-#[derive(Debug, Clone)]
-pub(super) enum Request {
-    Packets(Arc<PacketRequest>),
-    FlowParts(Arc<FlowRequest>),
-}
-
-impl Request {
-    fn table(&self) -> &'static str {
-        match self {
-            Request::Packets(_) => "packets",
-            Request::FlowParts(_) => "flow_parts",
-        }
-    }
-
-    fn schema(&self) -> &SchemaRef {
-        match self {
-            Request::Packets(request) => request.schema(),
-            Request::FlowParts(request) => request.schema(),
-        }
-    }
-
-    fn window(&self) -> Option<&Window> {
-        match self {
-            Request::Packets(request) => request.window.as_ref(),
-            Request::FlowParts(request) => request.window.as_ref(),
-        }
-    }
-
-    fn flows(&self) -> &FlowFilter {
-        match self {
-            Request::Packets(request) => &request.flows,
-            Request::FlowParts(request) => &request.flows,
-        }
-    }
-
-    /// The layer with a row for each row of the table.
-    fn layer(&self) -> Layer {
-        match self {
-            Request::Packets(_) => Layer::Packets,
-            Request::FlowParts(_) => Layer::Flows,
-        }
-    }
-
-    fn rows(&self, entry: &SegmentEntry) -> u64 {
-        match self {
-            Request::Packets(_) => entry.packets,
-            Request::FlowParts(_) => entry.flow_parts,
-        }
-    }
-
-    /// Whether a segment may have matching rows. False is certain.
-    fn may_match(&self, view: &ScopedView, entry: &SegmentEntry) -> bool {
-        let window = match self {
-            Request::Packets(request) => request
-                .window
-                .as_ref()
-                .is_none_or(|window| !window.is_empty() && window.may_touch(entry)),
-            Request::FlowParts(request) => {
-                request.window.as_ref().is_none_or(|window| window.may_touch(entry))
-            }
-        };
-        window && view.may_match(entry, self.flows())
-    }
-
-    /// Whether all rows match.
-    fn is_everything(&self) -> bool {
-        self.window().is_none() && self.flows().is_all()
-    }
-}
 
 /// The requests of a scan as if the cache were empty, and what is cached.
 #[derive(Debug, Clone, Copy, Default)]
@@ -125,14 +51,14 @@ struct Planned {
 #[derive(Debug)]
 pub(super) struct ScanExec {
     view: Arc<PinnedView>,
-    request: Request,
+    request: Arc<dyn SegmentRequest>,
     /// Segments of each partition.
     groups: Vec<Vec<Arc<Segment>>>,
     /// Segments of the selected hours, without the pruned ones.
     considered: usize,
     /// See [`capstan_storage_engine::catalog::Window::pruned_by_manifest`].
     pruned_by_manifest: u64,
-    /// Segments that have lost the layer with the rows.
+    /// Segments that do not have the layer with the rows.
     degraded: usize,
     /// Gaps of the catalog that may hide rows.
     gaps: Vec<Gap>,
@@ -149,7 +75,7 @@ impl ScanExec {
     /// Any failure of the store when hours are loaded for the first time.
     pub(super) async fn new(
         view: Arc<PinnedView>,
-        request: Request,
+        request: Arc<dyn SegmentRequest>,
         partitions: usize,
         limit: Option<usize>,
     ) -> Result<ScanExec> {
@@ -160,7 +86,8 @@ impl ScanExec {
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
         for segment in &hours.segments {
             considered += 1;
-            if !request.may_match(&view, &segment.entry) {
+            let entry = &segment.entry;
+            if !request.may_touch(entry) || !view.may_match(entry, request.flows()) {
                 continue;
             }
             let has = |layer| segment.layer(layer).is_some();
@@ -170,7 +97,9 @@ impl ScanExec {
             }
             chosen.push(Arc::clone(segment));
         }
-        let mut groups = deal(chosen, partitions, |segment| request.rows(&segment.entry));
+        let mut groups = deal(chosen, partitions, |segment| {
+            request.rows(&segment.entry).unwrap_or(segment.entry.packets)
+        });
         if view.who().is_masked() {
             // A plan shows the number of partitions, and so must not depend on the number of segments.
             groups.resize_with(partitions.max(1), Vec::new);
@@ -226,7 +155,7 @@ impl ScanExec {
             false => PLANNED_AT_ONCE,
         };
         let costs = stream::iter(segments)
-            .map(|segment| cost(Arc::clone(&self.view), self.request.clone(), segment))
+            .map(|segment| cost(Arc::clone(&self.view), Arc::clone(&self.request), segment))
             .buffered(at_once);
         let planned = costs
             .try_fold(Planned::default(), |mut sum, cost| async move {
@@ -377,17 +306,17 @@ impl ExecutionPlan for ScanExec {
             Some(partition) => self.groups.get(partition..=partition).unwrap_or_default(),
             None => &self.groups,
         };
-        let rows: u64 =
-            groups.iter().flatten().map(|segment| self.request.rows(&segment.entry)).sum();
-        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let rows = groups.iter().flatten().map(|segment| self.request.rows(&segment.entry));
+        let rows: Option<u64> = rows.sum();
+        let rows = rows.map(|rows| usize::try_from(rows).unwrap_or(usize::MAX));
         let columns = self.request.schema().fields().len();
         Ok(Arc::new(Statistics {
-            num_rows: if self.is_masked() {
-                Precision::Absent
-            } else if self.request.is_everything() && self.limit.is_none() {
-                Precision::Exact(rows)
-            } else {
-                Precision::Inexact(self.limit.map_or(rows, |limit| limit.min(rows)))
+            num_rows: match rows.filter(|_| !self.is_masked()) {
+                None => Precision::Absent,
+                Some(rows) if self.request.is_everything() && self.limit.is_none() => {
+                    Precision::Exact(rows)
+                }
+                Some(rows) => Precision::Inexact(self.limit.map_or(rows, |limit| limit.min(rows))),
             },
             total_byte_size: Precision::Absent,
             column_statistics: vec![ColumnStatistics::new_unknown(); columns],
@@ -397,7 +326,7 @@ impl ExecutionPlan for ScanExec {
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
         Some(Arc::new(ScanExec {
             view: Arc::clone(&self.view),
-            request: self.request.clone(),
+            request: Arc::clone(&self.request),
             groups: self.groups.clone(),
             considered: self.considered,
             pruned_by_manifest: self.pruned_by_manifest,

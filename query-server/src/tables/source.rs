@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
-use capstan_storage_engine::segment::Layer;
-use capstan_storage_engine::segment::reader::Fetch;
+use capstan_storage_engine::cache::{Extent, Keep};
+use capstan_storage_engine::segment::reader::{AddedTable, Fetch};
+use capstan_storage_engine::segment::{Corrupt, Layer, TableLayer};
+use datafusion::execution::memory_pool::MemoryReservation;
 
 use crate::view::{Cost, Plan, ScopedSegment};
 
@@ -60,6 +62,32 @@ impl CountingFetch {
         Cost { cached: counts.asked.cost().cached, ..counts.sent.cost() }
     }
 
+    /// Opens a table that was added to the segment: one request for its directory.
+    ///
+    /// # Errors
+    /// Any failure of the store; the table is damaged, or has a newer format.
+    pub(super) async fn open_added(
+        &self,
+        layer: &'static TableLayer,
+    ) -> Result<AddedFetch<'_>, Failure> {
+        let directory = self.open.directory(layer)?;
+        let bytes = self.read(Layer::Added(layer), Keep::OnDisk, &[vec![directory]]).await?;
+        let table = self.open.entry().open_added(layer, &bytes.concat().into())?;
+        Ok(AddedFetch { source: self, layer: Layer::Added(layer), table })
+    }
+
+    async fn read(
+        &self,
+        layer: Layer,
+        keep: Keep,
+        extents: &[Vec<Extent>],
+    ) -> Result<Vec<Bytes>, Failure> {
+        self.plan(|plan| self.open.add_extents(plan, layer, extents));
+        let read = self.open.read_extents(layer, keep, extents).await?;
+        self.counts().sent.fetch(layer, &read.fetched);
+        Ok(read.bytes)
+    }
+
     /// Counts future requests.
     pub(super) fn plan<T>(&self, count: impl FnOnce(&mut Plan) -> T) -> T {
         count(&mut self.counts().asked)
@@ -74,6 +102,74 @@ impl Fetch for CountingFetch {
         self.counts().sent.fetch(layer, &read.fetched);
         Ok(read.bytes)
     }
+}
+
+/// A table that was added to a segment, and the fetches of its pages.
+pub(super) struct AddedFetch<'a> {
+    source: &'a CountingFetch,
+    layer: Layer,
+    table: AddedTable,
+}
+
+impl AddedFetch<'_> {
+    pub(super) fn table(&self) -> &AddedTable {
+        &self.table
+    }
+
+    /// Counts the future fetch of some pages.
+    ///
+    /// # Errors
+    /// A range does not consist of whole pages.
+    pub(super) fn plan(&self, ranges: &[Range<u64>]) -> Result<(), Failure> {
+        let extents = self.extents(ranges)?;
+        self.source.plan(|plan| self.source.open.add_extents(plan, self.layer, &extents));
+        Ok(())
+    }
+
+    /// Fetches some pages.
+    ///
+    /// # Errors
+    /// Any failure of the store; of kind `Full` if the query has not enough memory.
+    pub(super) async fn fetch(
+        &self,
+        ranges: &[Range<u64>],
+        memory: &MemoryReservation,
+    ) -> Result<Vec<Bytes>, Failure> {
+        reserve_ranges(memory, ranges)?;
+        self.source.read(self.layer, Keep::AsAsked, &self.extents(ranges)?).await
+    }
+
+    fn extents(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<Extent>>, Failure> {
+        let extents = ranges.iter().map(|range| self.table.extents(range));
+        extents.collect::<Option<_>>().ok_or_else(|| {
+            Corrupt::new(self.layer.name(), "a range is not a sequence of whole pages").into()
+        })
+    }
+}
+
+/// Reserves memory of a query.
+///
+/// # Errors
+/// Of kind `Full`: there is not enough.
+pub(super) fn reserve(memory: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
+    memory.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|error| {
+        Failure::new(
+            FailureKind::Full,
+            format!("the query exceeds its memory limit: {}", error.strip_backtrace()),
+        )
+    })
+}
+
+/// Reserves memory for the bytes of some ranges.
+///
+/// # Errors
+/// As [`reserve`].
+pub(super) fn reserve_ranges(
+    memory: &MemoryReservation,
+    ranges: &[Range<u64>],
+) -> Result<(), Failure> {
+    let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
+    reserve(memory, bytes.fold(0, u64::saturating_add))
 }
 
 /// Fetched ranges of one layer, to be read again in parts.

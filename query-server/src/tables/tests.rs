@@ -6,5 +6,6 @@ mod explain;
 mod fixture;
 mod flows;
 mod kinds;
+mod more;
 mod packets;
 mod predicates;

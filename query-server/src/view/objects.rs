@@ -6,7 +6,7 @@ use std::sync::Arc;
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::cache::{Cache, Extent, Keep, Object, Read, Runs};
 use capstan_storage_engine::catalog::SegmentEntry;
-use capstan_storage_engine::segment::Layer;
+use capstan_storage_engine::segment::{Layer, Layers};
 use capstan_storage_engine::store::Store;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -25,14 +25,16 @@ pub(super) struct Objects {
     pub(super) store: Store,
     pub(super) cache: Cache,
     pub(super) gaps: GapRule,
+    /// The layers that are known.
+    pub(super) layers: Layers,
     /// Limits the concurrent GETs of the whole process.
     gets: Arc<Semaphore>,
 }
 
 impl Objects {
-    pub(super) fn new(store: Store, cache: Cache) -> Objects {
-        let gaps = GapRule::of(&store);
-        Objects { store, cache, gaps, gets: Arc::new(Semaphore::new(GETS_IN_FLIGHT)) }
+    pub(super) fn new(store: Store, cache: Cache, layers: Layers) -> Objects {
+        let (gaps, gets) = (GapRule::of(&store), Arc::new(Semaphore::new(GETS_IN_FLIGHT)));
+        Objects { store, cache, gaps, layers, gets }
     }
 
     /// Reads ranges of a layer; each range is returned as its extents. Sends few requests, and only for what is

@@ -9,7 +9,7 @@ use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::cache::{Check, Extent, Keep, Read};
 use capstan_storage_engine::catalog::{LayerEntry, SegmentEntry};
 use capstan_storage_engine::segment::reader::{Fetch, PayloadPlan, Scan, Segment, Step};
-use capstan_storage_engine::segment::{Corrupt, Layer};
+use capstan_storage_engine::segment::{Corrupt, Layer, TableLayer};
 
 use super::objects::Objects;
 use super::plan::Plan;
@@ -33,7 +33,7 @@ impl OpenSegment {
         let read = objects.read(entry, Layer::Index, Keep::OnDisk, &index).await;
         let read = read.map_err(|failure| named(entry, Layer::Index, failure))?;
         let bytes = read.bytes.into_iter().next().unwrap_or_default();
-        let segment = entry.open(&bytes)?;
+        let segment = entry.open_as(&objects.layers, &bytes)?;
         Ok(OpenSegment { entry: entry.clone(), segment, objects: Arc::clone(objects) })
     }
 
@@ -102,8 +102,45 @@ impl OpenSegment {
             );
             return Err(Failure::new(FailureKind::Damaged, what));
         };
-        let read = self.objects.read(&self.entry, layer, Keep::AsAsked, &extents).await;
+        self.read_extents(layer, Keep::AsAsked, &extents).await
+    }
+
+    /// Reads ranges whose extents are known.
+    ///
+    /// # Errors
+    /// As [`Fetch::fetch`].
+    pub(crate) async fn read_extents(
+        &self,
+        layer: Layer,
+        keep: Keep,
+        extents: &[Vec<Extent>],
+    ) -> Result<Read, Failure> {
+        let read = self.objects.read(&self.entry, layer, keep, extents).await;
         read.map_err(|failure| named(&self.entry, layer, failure))
+    }
+
+    /// Adds one fetch of ranges whose extents are known to `plan`, and how much of it the cache has.
+    pub(crate) fn plan_extents(&self, plan: &mut Plan, layer: Layer, extents: &[Vec<Extent>]) {
+        let range =
+            |extents: &Vec<Extent>| Some(extents.first()?.range.start..extents.last()?.range.end);
+        let ranges: Vec<_> = extents.iter().filter_map(range).collect();
+        plan.fetch(layer, &ranges);
+        plan.cached(self.objects.bytes_kept(&self.entry, layer, extents));
+    }
+
+    /// The directory of a table that was added to the segment.
+    ///
+    /// # Errors
+    /// The segment does not have the table; its entry names no directory.
+    pub(crate) fn directory(&self, layer: &'static TableLayer) -> Result<Extent, Failure> {
+        let (_, known) = self.entry.object(Layer::Added(layer))?;
+        let directory = known.directory.as_ref().zip(known.directory_range());
+        let (entry, range) = directory.ok_or_else(|| {
+            let what =
+                format!("segment {}: its {} layer has no directory", self.entry.name, layer.name);
+            Failure::new(FailureKind::Damaged, what)
+        })?;
+        Ok(Extent { range, check: Check::Sha256(entry.sha256.clone()) })
     }
 
     /// The extents of each range; none if a range does not consist of whole extents.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Generations, Segment, SegmentEntry, Window};
+use capstan_storage_engine::segment::Layers;
 use capstan_storage_engine::store::Store;
 
 use super::{Plan, ScopedSegment, StoreView};
@@ -41,6 +42,11 @@ impl ScopedView {
     /// Who asks.
     pub fn who(&self) -> &Arc<Principal> {
         &self.who
+    }
+
+    /// The layers that are known.
+    pub(crate) fn layers(&self) -> Layers {
+        self.view.layers()
     }
 
     /// The store behind this view.

@@ -12,14 +12,14 @@ use capstan_index::filter::FlowFilter;
 use capstan_index::{Field, IndexError};
 use capstan_model::Failure;
 use capstan_model::link::Interface;
-use capstan_storage_engine::cache::Read;
+use capstan_storage_engine::cache::{Extent, Keep, Read};
 use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::flows::FlowRow;
 use capstan_storage_engine::segment::index_layer::Extras;
 use capstan_storage_engine::segment::reader::{
     Fetch, PacketRows, PartReader, Payload, PayloadPlan, Piece, Scan, Segment,
 };
-use capstan_storage_engine::segment::{Corrupt, Layer};
+use capstan_storage_engine::segment::{Corrupt, Layer, TableLayer};
 use roaring::RoaringBitmap;
 
 use super::{OpenSegment, Plan};
@@ -336,6 +336,32 @@ impl ScopedSegment {
     /// Adds one fetch to a plan, and how much of it the cache has.
     pub(crate) fn add_fetch(&self, plan: &mut Plan, layer: Layer, ranges: &[Range<u64>]) {
         self.open.plan_fetch(plan, layer, ranges);
+    }
+
+    /// The directory of a table that was added to the segment.
+    ///
+    /// # Errors
+    /// The segment does not have the table; its entry names no directory.
+    pub(crate) fn directory(&self, layer: &'static TableLayer) -> Result<Extent, Failure> {
+        self.open.directory(layer)
+    }
+
+    /// Adds one fetch of ranges whose extents are known to a plan, and how much of it the cache has.
+    pub(crate) fn add_extents(&self, plan: &mut Plan, layer: Layer, extents: &[Vec<Extent>]) {
+        self.open.plan_extents(plan, layer, extents);
+    }
+
+    /// Reads ranges whose extents are known.
+    ///
+    /// # Errors
+    /// As [`Fetch::fetch`].
+    pub(crate) async fn read_extents(
+        &self,
+        layer: Layer,
+        keep: Keep,
+        extents: &[Vec<Extent>],
+    ) -> Result<Read, Failure> {
+        self.open.read_extents(layer, keep, extents).await
     }
 
     /// Like [`Fetch::fetch`], and also returns what was requested from the store.

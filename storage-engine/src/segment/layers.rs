@@ -68,6 +68,35 @@ mod tests {
         assert_eq!(Layers::KNOWN.all().last(), Some(Layer::Index));
     }
 
+    /// Columns by id, as `docs/format.md` lists them in the section of an object.
+    fn documented(file: &str) -> BTreeSet<(i32, String)> {
+        let page = include_str!("../../../docs/format.md");
+        let (_, section) = page.split_once(&format!("\n## `{file}`\n")).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let mut columns = BTreeSet::new();
+        let lines = section.lines().skip_while(|line| !line.starts_with("| id | column |"));
+        for line in lines.skip(2).take_while(|line| line.starts_with('|')) {
+            let mut cells = line.trim_matches('|').split('|').map(str::trim);
+            let (ids, names) = (cells.next().unwrap(), cells.next().unwrap());
+            let number = |text: &str| text.parse::<i32>().unwrap();
+            let ids: Vec<i32> = match ids.split_once(" to ") {
+                Some((first, last)) => (number(first)..=number(last)).collect(),
+                None => ids.split(", ").map(number).collect(),
+            };
+            let names = names.split(", ").map(|name| name.trim_matches('`').to_owned());
+            columns.extend(ids.into_iter().zip(names));
+        }
+        columns
+    }
+
+    #[test]
+    fn every_stored_column_is_documented_with_its_id() {
+        for table in Layers::KNOWN.all().filter_map(|layer| Layers::KNOWN.table(layer)) {
+            let there = table.columns.iter().map(|column| (column.id, column.name.to_owned()));
+            assert_eq!(documented(table.file), there.collect(), "{}", table.name);
+        }
+    }
+
     #[test]
     fn columns_of_a_table_have_ids_and_names_of_their_own() {
         for table in Layers::KNOWN.all().filter_map(|layer| Layers::KNOWN.table(layer)) {

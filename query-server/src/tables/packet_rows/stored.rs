@@ -2,7 +2,8 @@
 
 use capstan_storage_engine::segment::packets::column;
 
-use crate::tables::columns::{FlowColumn, PacketColumn};
+use crate::tables::columns::PacketColumn;
+use crate::tables::flow_columns::FlowColumn;
 
 /// How a column of packets follows from a column of flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,27 +16,46 @@ pub(super) enum OfFlow {
 
 /// None if it does not follow from a column of flows.
 pub(super) fn of_flow(column: PacketColumn) -> Option<OfFlow> {
-    use OfFlow::{Ends, Same};
-    Some(match column {
-        PacketColumn::FlowId => Same(FlowColumn::FlowId),
-        PacketColumn::IpProtocol => Same(FlowColumn::IpProtocol),
-        PacketColumn::Vlan => Same(FlowColumn::Vlan),
+    let same = |name| Some(OfFlow::Same(FlowColumn::named(name)?));
+    let ends = |one, other| Some(OfFlow::Ends(FlowColumn::named(one)?, FlowColumn::named(other)?));
+    match column {
+        PacketColumn::FlowId => same("flow_id"),
+        PacketColumn::IpProtocol => same("ip_protocol"),
+        PacketColumn::Vlan => same("vlan"),
         // Only where the tunnel header is the innermost: see the decoder.
-        PacketColumn::Vni => Same(FlowColumn::Vni),
-        PacketColumn::SourceIp => Ends(FlowColumn::SourceIp, FlowColumn::DestinationIp),
-        PacketColumn::DestinationIp => Ends(FlowColumn::DestinationIp, FlowColumn::SourceIp),
-        PacketColumn::SourcePort => Ends(FlowColumn::SourcePort, FlowColumn::DestinationPort),
-        PacketColumn::DestinationPort => Ends(FlowColumn::DestinationPort, FlowColumn::SourcePort),
-        PacketColumn::SourceNamespace => {
-            Ends(FlowColumn::SourceNamespace, FlowColumn::DestinationNamespace)
-        }
-        PacketColumn::DestinationNamespace => {
-            Ends(FlowColumn::DestinationNamespace, FlowColumn::SourceNamespace)
-        }
-        PacketColumn::SourcePod => Ends(FlowColumn::SourcePod, FlowColumn::DestinationPod),
-        PacketColumn::DestinationPod => Ends(FlowColumn::DestinationPod, FlowColumn::SourcePod),
-        _ => return None,
-    })
+        PacketColumn::Vni => same("vni"),
+        PacketColumn::SourceIp => ends("source_ip", "destination_ip"),
+        PacketColumn::DestinationIp => ends("destination_ip", "source_ip"),
+        PacketColumn::SourcePort => ends("source_port", "destination_port"),
+        PacketColumn::DestinationPort => ends("destination_port", "source_port"),
+        PacketColumn::SourceNamespace => ends("source_namespace", "destination_namespace"),
+        PacketColumn::DestinationNamespace => ends("destination_namespace", "source_namespace"),
+        PacketColumn::SourcePod => ends("source_pod", "destination_pod"),
+        PacketColumn::DestinationPod => ends("destination_pod", "source_pod"),
+        PacketColumn::Time
+        | PacketColumn::Recorder
+        | PacketColumn::Generation
+        | PacketColumn::Ordinal
+        | PacketColumn::Observer
+        | PacketColumn::Direction
+        | PacketColumn::Interface
+        | PacketColumn::InterfaceName
+        | PacketColumn::LinkType
+        | PacketColumn::Length
+        | PacketColumn::CapturedLength
+        | PacketColumn::Protocol
+        | PacketColumn::OuterSourceIp
+        | PacketColumn::OuterDestinationIp
+        | PacketColumn::TcpFlags
+        | PacketColumn::TcpSeq
+        | PacketColumn::TcpAck
+        | PacketColumn::TcpWindow
+        | PacketColumn::Header
+        | PacketColumn::Payload
+        | PacketColumn::Data
+        | PacketColumn::Identity
+        | PacketColumn::Segment => None,
+    }
 }
 
 /// The columns of flows a column of packets is looked up in.
@@ -105,4 +125,22 @@ pub(in crate::tables) fn stored(column: PacketColumn) -> &'static [&'static str]
 /// Whether the column is made of captured bytes.
 pub(in crate::tables) fn is_bytes(column: PacketColumn) -> bool {
     matches!(column, PacketColumn::Header | PacketColumn::Payload | PacketColumn::Data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_follow_from_a_flow_are_looked_up_in_it() {
+        let looked_up = |column: &&PacketColumn| of_flow(**column).is_some();
+        let names: Vec<_> =
+            PacketColumn::ALL.iter().filter(looked_up).map(|of| of.name()).collect();
+        let ends = ["ip", "port", "namespace", "pod"];
+        let ends = ends.iter().flat_map(|of| [format!("source_{of}"), format!("destination_{of}")]);
+        let mut expected: Vec<_> = ends.collect();
+        expected.extend(["flow_id", "ip_protocol", "vlan", "vni"].map(str::to_owned));
+        assert_eq!(names.len(), expected.len());
+        assert!(expected.iter().all(|name| names.contains(&name.as_str())), "{names:?}");
+    }
 }

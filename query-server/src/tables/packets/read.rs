@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::segment::Layer;
@@ -17,11 +18,12 @@ use super::{Depth, PacketRequest, Selected};
 use crate::tables::columns::PacketColumn;
 use crate::tables::flow_rows::{empty_columns, unexpected};
 use crate::tables::packet_rows::{Decoded, Decoder};
-use crate::tables::source::{CountingFetch, PrefetchedRanges};
+use crate::tables::segment_table::SegmentRows;
+use crate::tables::source::{CountingFetch, PrefetchedRanges, reserve, reserve_ranges};
 
 impl Selected {
     /// Fetches what the first rows need.
-    pub(in crate::tables) async fn start(
+    pub(super) async fn start(
         self,
         request: Arc<PacketRequest>,
         memory: MemoryReservation,
@@ -89,22 +91,12 @@ impl Selected {
         ranges: &[Range<u64>],
         memory: &MemoryReservation,
     ) -> Result<Vec<Bytes>, Failure> {
-        let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start));
         if ranges.is_empty() {
             return Ok(Vec::new());
         }
-        reserve(memory, bytes.fold(0, u64::saturating_add))?;
+        reserve_ranges(memory, ranges)?;
         self.source.fetch(Layer::Packets, ranges).await
     }
-}
-
-fn reserve(memory: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
-    memory.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|error| {
-        Failure::new(
-            FailureKind::Full,
-            format!("the query exceeds its memory limit: {}", error.strip_backtrace()),
-        )
-    })
 }
 
 /// Memory for the unpacked blocks and the assembled packets of some flows.
@@ -130,7 +122,7 @@ struct FirstPayload {
 
 /// Packets of one segment, batch by batch.
 #[derive(Debug)]
-pub(in crate::tables) struct PacketReader {
+pub(super) struct PacketReader {
     selected: Selected,
     request: Arc<PacketRequest>,
     decoder: Decoder,
@@ -156,9 +148,9 @@ enum From {
 /// Rows of one batch that are only counted.
 const COUNTED_ROWS: u64 = 1 << 20;
 
-impl PacketReader {
-    /// The next packets; none at the end.
-    pub(in crate::tables) async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
+#[async_trait]
+impl SegmentRows for PacketReader {
+    async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
         loop {
             let batch = match &mut self.from {
                 From::Count(0) => return Ok(None),
@@ -196,13 +188,12 @@ impl PacketReader {
         }
     }
 
-    /// Whether more can be read after a failure: payload of other flows.
-    pub(in crate::tables) fn goes_on(&self) -> bool {
+    /// Payload of other flows can be read after a failure.
+    fn goes_on(&self) -> bool {
         matches!(&self.from, From::Slices { slices, .. } if !slices.is_empty())
     }
 
-    /// Bytes of memory that were reserved.
-    pub(in crate::tables) fn memory(&self) -> usize {
+    fn memory(&self) -> usize {
         let first = match &self.from {
             From::Slices { first: Some(first), .. } => first.memory.size(),
             _ => 0,
@@ -210,10 +201,12 @@ impl PacketReader {
         self.memory.size() + first
     }
 
-    pub(in crate::tables) fn source(&self) -> &CountingFetch {
+    fn source(&self) -> &CountingFetch {
         &self.selected.source
     }
+}
 
+impl PacketReader {
     fn counted(&mut self, rows: usize) -> Result<RecordBatch, Failure> {
         let none = empty_columns(rows)?;
         let decoded = self.decoder.decode(&none, None, false)?;

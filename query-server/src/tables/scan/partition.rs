@@ -12,10 +12,10 @@ use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder,
 };
 
-use super::{Request, ScanExec};
+use super::ScanExec;
 use crate::access::hidden_gap;
 use crate::tables::flow_rows::Constants;
-use crate::tables::packets::{PacketReader, Selected};
+use crate::tables::segment_table::{SegmentRequest, SegmentRows};
 use crate::tables::skipped::Skipped;
 use crate::tables::source::CountingFetch;
 use crate::view::{Ahead, Cost, PinnedView, ScopedView};
@@ -47,106 +47,40 @@ fn named(segment: &str, failure: Failure) -> Failure {
 /// Any failure of the store.
 pub(super) async fn cost(
     view: Arc<PinnedView>,
-    request: Request,
+    request: Arc<dyn SegmentRequest>,
     segment: Arc<Segment>,
 ) -> Result<Cost, Failure> {
     let (source, constants) = open(&view, &segment).await?;
-    match request {
-        Request::Packets(request) => {
-            let selected = Selected::of(source, constants, &request).await?;
-            selected.plan(&request)?;
-            Ok(selected.source().cost())
-        }
-        Request::FlowParts(request) => {
-            request.read(&source, &constants).await?;
-            Ok(source.cost())
-        }
-    }
+    request.cost(source, constants).await
 }
 
-/// The rows of one segment.
-enum Rows {
-    Packets(Box<PacketReader>),
-    FlowParts(Option<RecordBatch>, Box<CountingFetch>),
-}
-
-impl Rows {
-    /// Opens a segment and fetches what its first rows need.
-    async fn start(
-        view: Arc<PinnedView>,
-        request: Request,
-        segment: Arc<Segment>,
-        memory: MemoryReservation,
-    ) -> Result<Rows, Failure> {
-        let start = async {
-            let (source, constants) = open(&view, &segment).await?;
-            match request {
-                Request::Packets(request) => {
-                    let selected = Selected::of(source, constants, &request).await?;
-                    let reader = selected.start(request, memory).await?;
-                    Ok(Rows::Packets(Box::new(reader)))
-                }
-                Request::FlowParts(request) => {
-                    let batch = request.read(&source, &constants).await?;
-                    Ok(Rows::FlowParts(Some(batch), Box::new(source)))
-                }
-            }
-        };
-        start.await.map_err(|failure| named(&segment.entry.name, failure))
-    }
-
-    async fn next(&mut self) -> Result<Option<RecordBatch>, Failure> {
-        let (batch, source) = match self {
-            Rows::Packets(reader) => (reader.next().await, reader.source()),
-            Rows::FlowParts(batch, source) => (Ok(batch.take()), &**source),
-        };
-        batch.map_err(|failure| named(&source.open().entry().name, failure))
-    }
-
-    /// Whether more can be read after a failure.
-    fn goes_on(&self) -> bool {
-        matches!(self, Rows::Packets(reader) if reader.goes_on())
-    }
-
-    fn entry(&self) -> &SegmentEntry {
-        match self {
-            Rows::Packets(reader) => reader.source().open().entry(),
-            Rows::FlowParts(_, source) => source.open().entry(),
-        }
-    }
-
-    /// Bytes of memory that it takes, about.
-    fn memory(&self) -> usize {
-        match self {
-            Rows::Packets(reader) => reader.source().open().memory() + reader.memory(),
-            Rows::FlowParts(batch, source) => {
-                let batch = batch.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-                source.open().memory() + batch
-            }
-        }
-    }
-
-    fn sent(&self) -> Cost {
-        match self {
-            Rows::Packets(reader) => reader.source().sent(),
-            Rows::FlowParts(_, source) => source.sent(),
-        }
-    }
+/// Opens a segment and fetches what its first rows need.
+async fn start(
+    view: Arc<PinnedView>,
+    request: Arc<dyn SegmentRequest>,
+    segment: Arc<Segment>,
+    memory: MemoryReservation,
+) -> Result<Box<dyn SegmentRows>, Failure> {
+    let start = async {
+        let (source, constants) = open(&view, &segment).await?;
+        request.start(source, constants, memory).await
+    };
+    start.await.map_err(|failure| named(&segment.entry.name, failure))
 }
 
 /// A segment that is opened while another one is read.
-type Opening = (Arc<Segment>, SpawnedTask<Result<Rows, Failure>>);
+type Opening = (Arc<Segment>, SpawnedTask<Result<Box<dyn SegmentRows>, Failure>>);
 
 /// One partition while it is read.
 pub(super) struct Partition {
     view: Arc<PinnedView>,
-    request: Request,
+    request: Arc<dyn SegmentRequest>,
     /// Segments still to be opened, the next one last.
     segments: Vec<Arc<Segment>>,
     /// The next segments, in order.
     opening: VecDeque<Opening>,
     ahead: Ahead,
-    rows: Option<Rows>,
+    rows: Option<Box<dyn SegmentRows>>,
     /// Rows that were read and are not returned yet.
     batch: Option<RecordBatch>,
     limit: Option<usize>,
@@ -212,7 +146,7 @@ impl Partition {
         segments.reverse();
         Partition {
             view: Arc::clone(&scan.view),
-            request: scan.request.clone(),
+            request: Arc::clone(&scan.request),
             segments,
             opening: VecDeque::new(),
             ahead: Ahead::new(scan.view.store(), AHEAD_BYTES),
@@ -231,9 +165,9 @@ impl Partition {
         while self.opening.len() < many
             && let Some(segment) = self.segments.pop()
         {
-            let rows = Rows::start(
+            let rows = start(
                 Arc::clone(&self.view),
-                self.request.clone(),
+                Arc::clone(&self.request),
                 Arc::clone(&segment),
                 self.memory.new_empty(),
             );
@@ -257,11 +191,13 @@ impl Partition {
                     Ok(Some(batch)) if batch.num_rows() == 0 => {}
                     Ok(Some(batch)) => self.batch = Some(batch),
                     Ok(None) => {
-                        self.metrics.add(rows.sent());
+                        self.metrics.add(rows.source().sent());
                         self.rows = None;
                     }
                     Err(failure) => {
-                        skip(&self.view, self.skipped.as_deref(), rows.entry(), failure)?;
+                        let entry = rows.source().open().entry();
+                        let failure = named(&entry.name, failure);
+                        skip(&self.view, self.skipped.as_deref(), entry, failure)?;
                         if !rows.goes_on() {
                             self.rows = None;
                         }
@@ -278,7 +214,8 @@ impl Partition {
             })?;
             match rows {
                 Ok(rows) => {
-                    self.ahead.opened(rows.memory());
+                    let segment = rows.source().open().memory();
+                    self.ahead.opened(segment.saturating_add(rows.memory()));
                     self.rows = Some(rows);
                 }
                 Err(failure) if failure.kind() == FailureKind::Full && self.ahead.depth() > 1 => {

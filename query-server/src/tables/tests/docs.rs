@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capstan_storage_engine::segment::Layers;
 use datafusion::arrow::datatypes::DataType;
 
 use super::fixture::tables;
@@ -54,7 +55,7 @@ async fn every_column_is_documented_with_its_type() {
     documented.entry("flow_parts".to_owned()).or_default().extend(flows);
     let store = testing::store().await;
     let context = tables(&StoreView::load(store).await.expect("a store"));
-    for table in [
+    let tables = [
         "packets",
         "flows",
         "flow_parts",
@@ -65,7 +66,9 @@ async fn every_column_is_documented_with_its_type() {
         "writers",
         "problems",
         "store",
-    ] {
+    ];
+    let added = Layers::KNOWN.added.iter().filter_map(|layer| layer.sql);
+    for table in tables.into_iter().chain(added) {
         let schema = context.table(table).await.expect("a table").schema().as_arrow().clone();
         let there: BTreeSet<(String, String)> = schema
             .fields()

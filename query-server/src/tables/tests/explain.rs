@@ -18,15 +18,19 @@ async fn a_store() -> Store {
 
 /// The plan of a statement, from a view that has opened nothing.
 async fn plan(store: &Store, sql: &str) -> String {
-    let view = StoreView::load(store.clone()).await.expect("a store");
-    let rows = ask(&tables(&view), &format!("EXPLAIN {sql}")).await;
+    plan_of(&StoreView::load(store.clone()).await.expect("a store"), sql).await
+}
+
+/// The plan of a statement.
+pub(super) async fn plan_of(view: &Arc<StoreView>, sql: &str) -> String {
+    let rows = ask(&tables(view), &format!("EXPLAIN {sql}")).await;
     let (kinds, texts) = (rows.column(0).as_string::<i32>(), rows.column(1).as_string::<i32>());
     let plans = kinds.iter().zip(texts).filter(|(kind, _)| *kind == Some("physical_plan"));
     plans.filter_map(|(_, text)| text).collect()
 }
 
 /// The number after `name=`.
-fn told(plan: &str, name: &str) -> u64 {
+pub(super) fn told(plan: &str, name: &str) -> u64 {
     let (_, rest) =
         plan.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{name}: {plan}"));
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
