@@ -14,19 +14,19 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use capstan_model::{Failure, FailureKind, Time};
+use capstan_model::{Failure, Time};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{Error, ObjectStore, ObjectStoreExt};
 
 pub(crate) mod checked;
 mod counting;
 mod env;
+mod error;
 mod failure;
 mod folder;
 mod format;
@@ -40,6 +40,7 @@ mod prices;
 mod probe;
 mod read;
 mod s3;
+mod write;
 
 pub use counting::{Counting, Requests};
 #[cfg(feature = "planted")]
@@ -51,7 +52,8 @@ pub use prices::Prices;
 pub use s3::{ProfileFile, S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
 
 use env::SystemEnv;
-use failure::failure;
+pub(crate) use error::is_store_gone;
+use error::{StoreError, present};
 use patience::{Limits, Means, Tried, Waiting};
 use place::{Access, Place};
 
@@ -257,98 +259,13 @@ impl Store {
         &self.place
     }
 
-    /// Writes a data object, whose name only this writer uses, from consecutive pieces. Idempotent.
-    ///
-    /// # Errors
-    ///
-    /// [`FailureKind::AlreadyThere`] if the name holds an object of another length.
-    pub async fn put_new(&self, path: &Path, parts: Vec<Bytes>) -> Result<(), Failure> {
-        let content: PutPayload = parts.into_iter().collect();
-        let length = content.content_length() as u64;
-        let what = || format!("write {path} to {}", self.place);
-        // An object exists: retries only check what it is.
-        let is_there = AtomicBool::new(false);
-        self.retried(self.means.patience.writing(length), what, || async {
-            if !is_there.load(Ordering::Relaxed) {
-                let put = self.objects.put_opts(path, content.clone(), PutMode::Create.into());
-                match put.await {
-                    // An earlier try of this call arrived after all, or is still in flight (409).
-                    Err(Error::AlreadyExists { .. }) => is_there.store(true, Ordering::Relaxed),
-                    put => return put.map(|_| ()),
-                }
-            }
-            match self.objects.head(path).await {
-                Ok(present) if present.size == length => Ok(()),
-                Ok(present) => Err(Error::AlreadyExists {
-                    path: path.to_string(),
-                    source: format!("an object of {} bytes has the name", present.size).into(),
-                }),
-                Err(Error::NotFound { .. }) => {
-                    is_there.store(false, Ordering::Relaxed);
-                    Err(not_there_yet())
-                }
-                Err(error) => Err(error),
-            }
-        })
-        .await
-    }
-
-    /// Creates a catalog name if absent. `bytes` must hold a [`nonce`](Store::nonce()) drawn for this call, or for
-    /// earlier tries of the same create.
-    ///
-    /// # Errors
-    ///
-    /// The owner of the name is unknown: then the caller may retry with the same bytes.
-    pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Created, Failure> {
-        let what = format!("create {path} in {}", self.place);
-        let limits = self.means.patience.writing(bytes.len() as u64);
-        let mut waiting = self.waiting(limits, what);
-        loop {
-            let put = self.objects.put_opts(path, bytes.clone().into(), PutMode::Create.into());
-            let tried = match self.attempt(&mut waiting, put).await {
-                Ok(_) => return Ok(Created::Created),
-                Err(tried) => tried,
-            };
-            if is_certain(tried.kind()) {
-                waiting.again(tried).await?;
-                continue;
-            }
-            #[cfg(feature = "planted")]
-            if tried.kind() == FailureKind::AlreadyThere && self.planted(Planted::TakenIsOurs) {
-                return Ok(Created::Created);
-            }
-            // Taken, refused, or no answer: the object itself tells which writer created it.
-            let doubt = match self.get_if_present(path).await? {
-                Some(present) if present == bytes => return Ok(Created::Created),
-                Some(_) => return Ok(Created::Lost),
-                // It does not exist (yet): a rival that won the name may have failed too.
-                None if tried.kind() == FailureKind::AlreadyThere => {
-                    let what = waiting.what();
-                    Tried::broken_off(format!(
-                        "{what}: cannot tell which process created the name; retry"
-                    ))
-                }
-                None => tried,
-            };
-            waiting.again(doubt).await?;
-        }
-    }
-
-    /// Sends a create once, and does not check the outcome if there is no answer.
-    pub(crate) async fn create_once(&self, path: &Path, bytes: Bytes) -> Result<(), Failure> {
-        let limits = self.means.patience.writing(bytes.len() as u64);
-        let mut waiting = self.waiting(limits, format!("create {path} in {}", self.place));
-        let put = self.objects.put_opts(path, bytes.into(), PutMode::Create.into());
-        self.attempt(&mut waiting, put).await.map(|_| ()).map_err(|tried| tried.failure)
-    }
-
     /// Reads a whole object.
     ///
     /// # Errors
     ///
     /// [`FailureKind::NotFound`] if it does not exist.
     pub async fn get(&self, path: &Path) -> Result<Bytes, Failure> {
-        self.read(path, None).await
+        Ok(self.read(path, None).await?)
     }
 
     /// Reads a whole object, if it exists.
@@ -357,7 +274,7 @@ impl Store {
     ///
     /// The object cannot be read, or its existence is unknown.
     pub async fn get_if_present(&self, path: &Path) -> Result<Option<Bytes>, Failure> {
-        present(self.get(path).await)
+        present(self.read(path, None).await)
     }
 
     /// Reads a range of bytes; omits bytes past the object's end.
@@ -366,7 +283,16 @@ impl Store {
     ///
     /// [`FailureKind::NotFound`] if the object does not exist.
     pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, Failure> {
-        self.read(path, Some(range)).await
+        Ok(self.read(path, Some(range)).await?)
+    }
+
+    /// Like [`Store::get_range`], if the object exists.
+    pub(crate) async fn get_range_if_present(
+        &self,
+        path: &Path,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, Failure> {
+        present(self.read(path, Some(range)).await)
     }
 
     /// Reads several ranges concurrently, one request per range. The caller should join ranges that are near each
@@ -396,36 +322,6 @@ impl Store {
         let what = || format!("look at {path} of {}", self.place);
         let limits = self.means.patience.reading();
         present(self.retried(limits, what, || self.objects.head(path)).await.map(listed))
-    }
-
-    /// Removes an object. A missing object is no error.
-    ///
-    /// # Errors
-    ///
-    /// Errors of the store.
-    pub async fn delete(&self, path: &Path) -> Result<(), Failure> {
-        let what = || format!("delete {path} of {}", self.place);
-        let limits = self.means.patience.writing(0);
-        present(self.retried(limits, what, || self.objects.delete(path)).await).map(|_| ())
-    }
-
-    /// The current time by the store's own clock. Creates an object to read it, and removes that object.
-    ///
-    /// # Errors
-    ///
-    /// Errors of the store.
-    pub async fn clock(&self) -> Result<Time, Failure> {
-        let path = names::probe(&self.nonce());
-        self.put_new(&path, Vec::new()).await?;
-        let made = self.head(&path).await?;
-        if let Err(failure) = self.delete(&path).await {
-            // A writer may lack permission to delete; then a small object remains.
-            tracing::debug!(%failure, "{path} stays");
-        }
-        made.map(|object| object.modified).ok_or_else(|| {
-            let what = format!("{path} was created in {} and does not exist", self.place);
-            Failure::new(FailureKind::Unavailable, what)
-        })
     }
 
     /// Whether the object `format` has other bytes than at the creation of the store.
@@ -464,7 +360,7 @@ impl Store {
             return waiting.attempt(operation).await;
         }
         let outcome = operation.await;
-        outcome.map_err(|error| Tried::finally(failure(waiting.what(), error)))
+        outcome.map_err(|error| Tried::finally(StoreError::of(waiting.what(), error)))
     }
 
     /// Runs an operation, with retries while the store is unavailable.
@@ -473,12 +369,12 @@ impl Store {
         limits: Limits,
         what: impl Fn() -> String,
         operation: impl Fn() -> F,
-    ) -> Result<T, Failure>
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Error>>,
     {
         if !self.remote {
-            return operation().await.map_err(|error| failure(what(), error));
+            return operation().await.map_err(|error| StoreError::of(what(), error));
         }
         let mut waiting = self.waiting(limits, what());
         loop {
@@ -487,30 +383,6 @@ impl Store {
                 Err(tried) => waiting.again(tried).await?,
             }
         }
-    }
-}
-
-/// The name is taken but the object does not exist: its writer has not finished.
-fn not_there_yet() -> Error {
-    let source =
-        std::io::Error::new(std::io::ErrorKind::TimedOut, "an unfinished write has the name");
-    Error::Generic { store: "store", source: source.into() }
-}
-
-/// Failures after which the object is certainly not created.
-fn is_certain(kind: FailureKind) -> bool {
-    matches!(
-        kind,
-        FailureKind::Permission | FailureKind::NotFound | FailureKind::Usage | FailureKind::Full
-    )
-}
-
-/// Distinguishes a missing object from an unreadable one.
-pub(crate) fn present<T>(outcome: Result<T, Failure>) -> Result<Option<T>, Failure> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(failure) if failure.kind() == FailureKind::NotFound => Ok(None),
-        Err(failure) => Err(failure),
     }
 }
 

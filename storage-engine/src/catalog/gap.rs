@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::commit_id::CommitId;
 use super::slot::TimeSlot;
 use crate::catalog::names;
+use crate::store::is_store_gone;
 
 /// An unusable catalog object that hides facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ impl GapKind {
     pub(crate) fn of(failure: &Failure) -> Option<GapKind> {
         match failure.kind() {
             FailureKind::Damaged => Some(GapKind::Damaged),
-            FailureKind::NotFound => Some(GapKind::Missing),
+            FailureKind::NotFound if !is_store_gone(failure) => Some(GapKind::Missing),
             FailureKind::TooNew => Some(GapKind::TooNew),
             _ => None,
         }

@@ -271,7 +271,8 @@ impl Rollup {
                 self.unswept.remove(&slot);
             }
         }
-        swept.leases = sweep::remove(&self.store, expired).await?;
+        self.store.delete_many(&expired).await?;
+        swept.leases = expired.len() as u64;
         if let Some((last, _)) = roots.last() {
             let (number, below) = (self.boundary.saturating_add(1), last.saturating_add(1));
             let raised = versions::put_boundary(&self.store, number, below).await?;

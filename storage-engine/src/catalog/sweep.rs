@@ -121,7 +121,8 @@ pub(crate) async fn manifests(
     Ok((removed, many as u64 - removed > KEPT as u64))
 }
 
-/// Removes objects; returns how many.
+/// Removes versions one by one, oldest first; returns how many. A request for all of them has no order: it could leave an
+/// older version behind, and a reader that follows the numbers would take that one for the newest.
 pub(crate) async fn remove(
     store: &Store,
     objects: impl IntoIterator<Item = Path>,

@@ -83,11 +83,13 @@ impl<W: Watch> Repair<'_, W> {
             if !self.mend_slots(&survey, &doubtful).await? {
                 return Ok(false);
             }
-            for CommitId { of, seq } in survey.needless(&doubtful) {
-                let path = names::commit(of, seq);
-                if !self.options.dry_run {
-                    self.store.delete(&path).await?;
-                }
+            let needless = survey.needless(&doubtful).into_iter();
+            let needless =
+                Vec::from_iter(needless.map(|CommitId { of, seq }| names::commit(of, seq)));
+            if !self.options.dry_run {
+                self.store.delete_many(&needless).await?;
+            }
+            for path in needless {
                 self.did(Action::Needless(path.to_string()));
             }
         }
@@ -597,9 +599,8 @@ impl<W: Watch> Repair<'_, W> {
         let (segment, bytes) = (stray.name.clone(), stray.bytes());
         let remove = self.options.remove_waste && why.is_waste();
         if remove && !self.options.dry_run {
-            for object in &stray.objects {
-                self.store.delete(&object.path).await?;
-            }
+            let paths = Vec::from_iter(stray.objects.iter().map(|object| object.path.clone()));
+            self.store.delete_many(&paths).await?;
         }
         // Duplicates of existing packets are not missed.
         let is_settled = remove || matches!(why, Why::Double { .. });

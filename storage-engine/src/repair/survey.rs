@@ -23,7 +23,7 @@ use crate::catalog::walk::{Walked, walk};
 use crate::catalog::{
     CommitId, Gap, GapKind, GenerationState, Problem, Segment, TimeSlot, WriterKind,
 };
-use crate::store::Store;
+use crate::store::{Store, is_store_gone};
 
 /// Numbers of commits, by generation.
 pub(super) type Commits = BTreeMap<GenerationId, RoaringTreemap>;
@@ -308,7 +308,7 @@ impl Survey {
                             if matches!(
                                 failure.kind(),
                                 FailureKind::Damaged | FailureKind::NotFound
-                            ) => {}
+                            ) && !is_store_gone(&failure) => {}
                         Err(failure) => return Err(failure),
                     }
                 }

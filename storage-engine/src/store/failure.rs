@@ -200,8 +200,10 @@ fn judge(error: &Error) -> Judgement {
 
 fn judge_chain(error: &Error, text: &str) -> Judgement {
     for error in chain(Some(error)) {
-        if let Some(FolderError::NoHardLinks(_)) = error.downcast_ref() {
-            return (FailureKind::Usage, "");
+        match error.downcast_ref() {
+            Some(FolderError::NoHardLinks(_)) => return (FailureKind::Usage, ""),
+            Some(FolderError::Gone(_)) => return (FailureKind::NotFound, ""),
+            Some(FolderError::Link(_) | FolderError::Io { .. }) | None => {}
         }
         if let Some(error) = error.downcast_ref::<HttpError>() {
             return judge_http(error);
@@ -272,10 +274,10 @@ fn judgement_of_code(code: &str) -> Option<Judgement> {
     CODES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, judgement)| *judgement)
 }
 
-/// The code in the text of an error answer.
+/// The code in the text of an error answer, or of the result for one of several objects.
 fn code_in(text: &str) -> Option<&str> {
-    let (_, after) = text.split_once("<Code>")?;
-    after.split_once("</Code>").map(|(code, _)| code)
+    let within = |begin, end| text.split_once(begin)?.1.split_once(end).map(|(code, _)| code);
+    within("<Code>", "</Code>").or_else(|| within("(code: ", ")"))
 }
 
 /// The HTTP status in the text of an error answer.
@@ -351,6 +353,12 @@ mod tests {
                 "CAPSTAN_S3_KMS_KEY",
             ),
             (generic(answer("400 Bad Request", "NotKnownYet")), Other, ""),
+            // As `object_store` reports one of several objects that were deleted together.
+            (
+                generic("DeleteObjects request failed for key x: no (code: AccessDenied)"),
+                Permission,
+                "policy",
+            ),
             (generic(answer("501 Not Implemented", "NotKnownYet")), Usage, "If-None-Match"),
             (generic(answer("507 Insufficient Storage", "NotKnownYet")), Full, "no space"),
         ] {

@@ -60,6 +60,9 @@ pub(crate) enum FolderError {
          removed elsewhere; replace it by a folder", .0.display()
     )]
     Link(PathBuf),
+    /// The folder of the store is not there.
+    #[error("the folder {} of the store is gone: is its disk mounted?", .0.display())]
+    Gone(PathBuf),
     /// A system call failed.
     #[error("{what} {}", path.display())]
     Io {
@@ -124,6 +127,14 @@ impl Folder {
         Ok(folder)
     }
 
+    /// An object is missing only if the store is there.
+    async fn unless_gone<T>(&self, outcome: Result<T>) -> Result<T> {
+        if let Err(Error::NotFound { .. }) = &outcome {
+            self.shared.check_root().await?;
+        }
+        outcome
+    }
+
     fn file_of(&self, location: &Path) -> Result<PathBuf> {
         self.reads.path_to_filesystem(location)
     }
@@ -155,7 +166,8 @@ impl ObjectStore for Folder {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.reads.get_opts(location, options).await
+        let outcome = self.reads.get_opts(location, options).await;
+        self.unless_gone(outcome).await
     }
 
     async fn get_ranges(
@@ -163,7 +175,8 @@ impl ObjectStore for Folder {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<Vec<Bytes>> {
-        self.reads.get_ranges(location, ranges).await
+        let outcome = self.reads.get_ranges(location, ranges).await;
+        self.unless_gone(outcome).await
     }
 
     fn delete_stream(
@@ -185,10 +198,14 @@ impl ObjectStore for Folder {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.reads.list(prefix)
+        // Below a folder that is gone a listing would be empty.
+        let (folder, names) = (self.clone(), self.reads.list(prefix));
+        let checked = async move { folder.shared.check_root().await.map(|()| names) };
+        futures::stream::once(checked).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.shared.check_root().await?;
         let mut listed = self.reads.list_with_delimiter(prefix).await?;
         listed.common_prefixes.retain(|folder| folder.as_ref() != STAGING);
         Ok(listed)
@@ -204,8 +221,25 @@ fn refused(operation: &str) -> Error {
 }
 
 impl Shared {
+    /// Fails if the root is not there.
+    async fn check_root(self: &Arc<Self>) -> Result<()> {
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || shared.root().map(drop)).await??;
+        Ok(())
+    }
+
+    /// The open root.
+    fn root(&self) -> Result<Below, FolderError> {
+        Below::root(&self.root).map_err(|error| match error {
+            FolderError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                FolderError::Gone(self.root.clone())
+            }
+            other => other,
+        })
+    }
+
     fn create(&self, file: &FilePath, payload: &PutPayload) -> Result<()> {
-        let root = Below::root(&self.root)?;
+        let root = self.root()?;
         root.make(OsStr::new(STAGING))?;
         // The suffix hides the name from listings (see `LocalFileSystem`).
         let staged = Staged {
@@ -272,12 +306,10 @@ impl Shared {
 
     fn delete(&self, file: &FilePath) -> Result<()> {
         let (mut parent, name) = self.parent_of(file)?;
-        let removed = parent.try_fold(Below::root(&self.root)?, |at, name| at.step(name)).and_then(
-            |parent| {
-                parent.remove(name).map_err(io_error("delete", file))?;
-                parent.sync()
-            },
-        );
+        let removed = parent.try_fold(self.root()?, |at, name| at.step(name)).and_then(|parent| {
+            parent.remove(name).map_err(io_error("delete", file))?;
+            parent.sync()
+        });
         match removed {
             Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let (path, source) = (file.display().to_string(), Box::new(source));

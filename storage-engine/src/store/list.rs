@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore};
 
-use super::failure::failure;
+use super::error::StoreError;
 use super::patience::Waiting;
 use super::{Listed, Store, listed};
 
@@ -45,7 +45,9 @@ impl Store {
         let what = format!("list {prefix} of {}", self.place);
         if !self.remote {
             let names = self.names(prefix, after);
-            return names.map(move |meta| meta.map(listed).map_err(|e| failure(&what, e))).boxed();
+            return names
+                .map(move |meta| meta.map(listed).map_err(|e| StoreError::of(&what, e).into()))
+                .boxed();
         }
         let listing = Listing {
             store: self,
@@ -94,7 +96,7 @@ impl Listing<'_> {
                     }
                     return Ok(meta);
                 }
-                Err(tried) if self.begun && !self.store.ordered => return Err(tried.failure),
+                Err(tried) if self.begun && !self.store.ordered => return Err(tried.error.into()),
                 Err(tried) => {
                     self.waiting.again(tried).await?;
                     self.names = None;

@@ -16,7 +16,8 @@ use object_store::Error;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::env::{Env, jitter_of};
-use super::failure::{failure, no_answer, refusal};
+use super::error::StoreError;
+use super::failure::{no_answer, refusal};
 use super::s3::renew::{Refusal, Renewing};
 
 /// The time-outs.
@@ -186,7 +187,7 @@ impl Waits {
 /// A try that failed.
 #[derive(Debug)]
 pub(super) struct Tried {
-    pub(super) failure: Failure,
+    pub(super) error: StoreError,
     refusal: Option<Refusal>,
     silent: bool,
 }
@@ -194,17 +195,13 @@ pub(super) struct Tried {
 impl Tried {
     /// A failure that a retry may fix.
     pub(super) fn broken_off(what: String) -> Tried {
-        let failure = Failure::new(FailureKind::Unavailable, what);
-        Tried { failure, refusal: None, silent: false }
+        let error = StoreError::InDoubt(Failure::new(FailureKind::Unavailable, what));
+        Tried { error, refusal: None, silent: false }
     }
 
     /// A permanent failure.
-    pub(super) fn finally(failure: Failure) -> Tried {
-        Tried { failure, refusal: None, silent: false }
-    }
-
-    pub(super) fn kind(&self) -> FailureKind {
-        self.failure.kind()
+    pub(super) fn finally(error: StoreError) -> Tried {
+        Tried { error, refusal: None, silent: false }
     }
 }
 
@@ -306,16 +303,16 @@ impl<'a> Waiting<'a> {
                     }
                     Err(error) => {
                         let refusal = refusal(&error);
-                        let failure = failure(self.what.clone(), error);
-                        if failure.kind() != FailureKind::Unavailable {
+                        let error = StoreError::of(self.what.clone(), error);
+                        if !matches!(error, StoreError::InDoubt(_)) {
                             self.answered();
                         }
-                        Err(Tried { failure, refusal, silent: false })
+                        Err(Tried { error, refusal, silent: false })
                     }
                 },
                 () = sleep_until(until) => {
-                    let failure = no_answer(&self.what, self.sign.elapsed());
-                    return Err(Tried { failure, refusal: None, silent: true });
+                    let error = StoreError::InDoubt(no_answer(&self.what, self.sign.elapsed()));
+                    return Err(Tried { error, refusal: None, silent: true });
                 }
                 () = sleep_until(notice) => self.notice(),
             }
@@ -323,7 +320,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// Waits before the next try, or gives up.
-    pub(super) async fn again(&mut self, tried: Tried) -> Result<(), Failure> {
+    pub(super) async fn again(&mut self, tried: Tried) -> Result<(), StoreError> {
         if let (Some(refusal), Some(keys)) = (tried.refusal, &self.means.credentials) {
             let whom = keys.renewable_from();
             if let (true, Refusal::Certain, Some(whom)) = (self.renewed, refusal, whom) {
@@ -331,14 +328,16 @@ impl<'a> Waiting<'a> {
                     "{}: credentials of {whom} were renewed, and the server refuses the new ones, too",
                     self.what
                 );
-                return Err(Failure::caused_by(tried.kind(), what, tried.failure));
+                let failure = Failure::from(tried.error);
+                let failure = Failure::caused_by(failure.kind(), what, failure);
+                return Err(StoreError::of_failure(failure));
             }
             let wait = match self.renewed {
                 true => None,
                 false => keys.refused(self.generation, refusal),
             };
             if let Some(wait) = wait {
-                tracing::info!("renewing credentials: {}", tried.failure);
+                tracing::info!("renewing credentials: {}", tried.error.failure());
                 self.renewed = true;
                 self.means.waits.retries.add(1);
                 sleep(wait).await;
@@ -347,12 +346,13 @@ impl<'a> Waiting<'a> {
         }
         let late = self.until.is_some_and(|until| Instant::now() >= until);
         let goes_on = self.limits.goes_on(tried.silent, self.sign.elapsed()) && !late;
-        if tried.kind() != FailureKind::Unavailable || !goes_on {
-            return Err(tried.failure);
+        if !matches!(tried.error, StoreError::InDoubt(_)) || !goes_on {
+            return Err(tried.error);
         }
         self.worry();
-        tracing::debug!(failure = %tried.failure, tries = self.tries, "trying again");
-        self.last = (!tried.silent).then(|| tried.failure.to_string());
+        let failure = tried.error.failure();
+        tracing::debug!(%failure, tries = self.tries, "trying again");
+        self.last = (!tried.silent).then(|| failure.to_string());
         let wait = self.means.patience.wait_after(self.tries);
         self.tries += 1;
         self.means.waits.retries.add(1);

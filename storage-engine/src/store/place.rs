@@ -9,7 +9,8 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 
 use super::env::{Env, SystemEnv, nonce_of};
-use super::failure::{failure, is_missing_bucket};
+use super::error::StoreError;
+use super::failure::failure;
 use super::folder::Folder;
 use super::patience::{Means, USUAL};
 use super::s3::Connected;
@@ -187,13 +188,13 @@ impl Place {
         cluster: &str,
     ) -> Result<Option<Found>, Failure> {
         let mut store = self.cluster_at(root, cluster);
-        match store.get(&names::format()).await {
+        match store.read(&names::format(), None).await {
             Ok(format) => {
                 store.format = Arc::new(Format::read(&format, &store.place)?);
                 Ok(Some(Found { store, format }))
             }
-            Err(failure) if failure.kind() == FailureKind::NotFound => absent(failure),
-            Err(failure) => Err(failure),
+            Err(StoreError::Absent(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -334,15 +335,6 @@ fn keys(prefix: &str) -> Result<(Path, Option<Path>), Failure> {
     })?;
     let before = Path::from(prefix);
     Ok((now.clone(), (before != now).then_some(before)))
-}
-
-/// Handles a missing `format`: the bucket does not exist, or there is no store.
-fn absent<T>(missing: Failure) -> Result<Option<T>, Failure> {
-    let source = std::error::Error::source(&missing);
-    if source.and_then(|source| source.downcast_ref()).is_some_and(is_missing_bucket) {
-        return Err(missing);
-    }
-    Ok(None)
 }
 
 fn to_json(format: &Format) -> Result<Bytes, Failure> {

@@ -13,7 +13,9 @@ use futures::future::join_all;
 use object_store::path::Path;
 use object_store::{ObjectStore, PutMode};
 
-use super::{Store, names, present};
+use super::error::StoreError;
+use super::patience::Tried;
+use super::{Store, names};
 
 /// Writers that race for one name.
 const WRITERS: usize = 8;
@@ -79,12 +81,12 @@ async fn is_created(store: &Store, format: &Bytes) -> Result<bool, Failure> {
         let put = store.objects.put_opts(&name, format.into(), PutMode::Create.into());
         let tried = match store.attempt(&mut waiting, put).await {
             Ok(_) => return Ok(true),
-            Err(tried) if tried.kind() == FailureKind::AlreadyThere => return Ok(false),
+            Err(Tried { error: StoreError::Taken(_), .. }) => return Ok(false),
             Err(tried) => tried,
         };
         match waiting.again(tried).await {
             // The actual write will be refused too, with a better message.
-            Err(failure)
+            Err(StoreError::Refused(failure))
                 if matches!(failure.kind(), FailureKind::Permission | FailureKind::Full) =>
             {
                 return Ok(false);
@@ -149,14 +151,12 @@ async fn race(store: &Store, path: &Path) -> Result<Verdict, Failure> {
     for answer in join_all(creates).await {
         told.push(match answer {
             Ok(()) => Told::Won,
-            Err(failure) => match failure.kind() {
-                FailureKind::AlreadyThere => Told::Taken,
-                FailureKind::Unavailable => Told::Nothing,
-                _ => return Err(failure),
-            },
+            Err(StoreError::Taken(_)) => Told::Taken,
+            Err(StoreError::InDoubt(_)) => Told::Nothing,
+            Err(error) => return Err(error.into()),
         });
     }
-    let kept = present(store.get(path).await)?;
+    let kept = store.get_if_present(path).await?;
     let kept = match kept {
         None => None,
         Some(kept) => match bodies.iter().position(|body| *body == kept) {

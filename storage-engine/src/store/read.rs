@@ -6,13 +6,12 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use capstan_model::Failure;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
 
 use super::Store;
-use super::failure::failure;
+use super::error::StoreError;
 use super::patience::{Tried, Waiting};
 
 /// Maximum buffer that is allocated up front for an answer in several pieces; the announced length is not trusted.
@@ -89,7 +88,7 @@ impl Store {
         &self,
         path: &Path,
         range: Option<Range<u64>>,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, StoreError> {
         let what = match &range {
             None => format!("read {path} of {}", self.place),
             Some(range) => format!("read {path} of {} from {} on", self.place, range.start),
@@ -97,7 +96,7 @@ impl Store {
         if !self.remote {
             let options = Come::default().rest(range.as_ref());
             let read = async { self.objects.get_opts(path, options).await?.bytes().await };
-            return read.await.map_err(|error| failure(what, error));
+            return read.await.map_err(|error| StoreError::of(what, error));
         }
         let mut waiting = self.waiting(self.means.patience.reading(), what);
         let mut come = Come::default();

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::sync::Mutex;
 
+use capstan_model::FailureKind;
 use object_store::memory::InMemory;
 
 use super::unreliable::{Mishap, Unreliable};
@@ -302,4 +303,77 @@ async fn failed_start_of_a_listing_is_retried() {
     let [Ok(_), Err(failure)] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(failure.kind(), FailureKind::Unavailable);
     assert!(failure.to_string().starts_with("list data of store unreliable"), "{failure}");
+}
+
+#[tokio::test]
+async fn many_objects_are_deleted_with_few_requests() {
+    let objects = Arc::new(Unreliable::default());
+    let place = Place::simulated(Arc::clone(&objects) as _, Arc::new(SystemEnv)).hurried();
+    let store = place.open_or_create("prod").await.unwrap();
+    let paths: Vec<Path> = (0..2_500).map(|of| Path::from(format!("data/{of}"))).collect();
+    for path in &paths {
+        store.put_new(path, vec!["x".into()]).await.unwrap();
+    }
+    let left = async || {
+        let names: Vec<Listed> = store.list(&Path::from("data")).try_collect().await.unwrap();
+        names.len()
+    };
+    let requests = || objects.deletes.swap(0, std::sync::atomic::Ordering::Relaxed);
+    requests();
+    store.delete_many(&paths[..1_500]).await.unwrap();
+    assert_eq!((left().await, requests()), (1_000, 2));
+    // Some exist no more. The answer to the others is lost, and they are deleted by another request.
+    objects.will(vec![Mishap::DeletesCut(700)]);
+    store.delete_many(&paths[1_000..2_000]).await.unwrap();
+    assert_eq!((left().await, requests()), (500, 2));
+    objects.will(vec![Mishap::DeletesCut(100); 100]);
+    let failure = store.delete_many(&paths[2_000..2_400]).await.unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Unavailable);
+    assert!(failure.to_string().contains("delete 400 objects of store unreliable"), "{failure}");
+    objects.will(Vec::new());
+    store.delete_many(&[]).await.unwrap();
+    store.delete_many(&paths).await.unwrap();
+    assert_eq!(left().await, 0);
+}
+
+#[tokio::test]
+async fn objects_of_a_folder_are_deleted_together() {
+    let place = tempfile::tempdir().unwrap();
+    let store = make(&place.path().join("store")).await;
+    let paths = ["data/a", "data/b", "data/never"].map(Path::from);
+    for path in &paths[..2] {
+        store.put_new(path, vec!["x".into()]).await.unwrap();
+    }
+    store.delete_many(&paths).await.unwrap();
+    let left: Vec<Listed> = store.list(&Path::from("data")).try_collect().await.unwrap();
+    assert_eq!(left, []);
+}
+
+#[tokio::test]
+async fn folder_that_is_gone_is_not_an_empty_store() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("store");
+    let store = make(&root).await;
+    let (there, never) = (Path::from("data/a"), Path::from("data/never"));
+    store.put_new(&there, vec!["x".into()]).await.unwrap();
+    assert_eq!(store.get_if_present(&never).await.unwrap(), None);
+    std::fs::rename(&root, place.path().join("elsewhere")).unwrap();
+    let gone = |failure: Failure| {
+        let words = capstan_model::failure::with_causes(&failure);
+        assert_eq!(failure.kind(), FailureKind::NotFound, "{words}");
+        assert!(words.contains("store is gone"), "{words}");
+        assert!(is_store_gone(&failure), "{words}");
+    };
+    gone(store.get_if_present(&there).await.unwrap_err());
+    gone(store.get_range_if_present(&there, 0..1).await.unwrap_err());
+    gone(store.head(&there).await.unwrap_err());
+    gone(store.delete(&there).await.unwrap_err());
+    gone(store.delete_many(&[never]).await.unwrap_err());
+    gone(store.put_new(&there, vec!["x".into()]).await.unwrap_err());
+    gone(store.create(&there, "x".into()).await.unwrap_err());
+    gone(store.list(&Path::default()).try_collect::<Vec<_>>().await.unwrap_err());
+    gone(store.names_below(&Path::default()).await.unwrap_err());
+    let view = crate::catalog::CatalogView::load(&store).await;
+    gone(view.unwrap_err());
+    assert!(!root.exists(), "it was created again");
 }

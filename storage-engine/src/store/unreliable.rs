@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -29,6 +30,8 @@ pub(crate) enum Mishap {
     Forbidden,
     /// The listing breaks off after that many names.
     ListingCut(usize),
+    /// Of objects that are deleted together, only the first so many are, and the others have no answer.
+    DeletesCut(usize),
 }
 
 /// A store in memory with faults, used up from the back.
@@ -36,6 +39,8 @@ pub(crate) enum Mishap {
 pub(crate) struct Unreliable {
     inner: InMemory,
     mishaps: Mutex<Vec<Mishap>>,
+    /// Requests to delete, of one or several objects.
+    pub(crate) deletes: AtomicUsize,
 }
 
 impl Unreliable {
@@ -67,7 +72,7 @@ impl ObjectStore for Unreliable {
         let path = || location.to_string();
         let mishap = self.mishaps.lock().unwrap().pop();
         match mishap {
-            None | Some(Mishap::ListingCut(_)) => {}
+            None | Some(Mishap::ListingCut(_) | Mishap::DeletesCut(_)) => {}
             Some(Mishap::RequestLost) => return Err(lost()),
             Some(Mishap::Conflict) => {
                 return Err(Error::AlreadyExists { path: path(), source: "409 Conflict".into() });
@@ -103,7 +108,13 @@ impl ObjectStore for Unreliable {
         &self,
         locations: BoxStream<'static, Result<Path, Error>>,
     ) -> BoxStream<'static, Result<Path, Error>> {
-        self.inner.delete_stream(locations)
+        self.deletes.fetch_add(1, Ordering::Relaxed);
+        let mishap = self.mishaps.lock().unwrap().pop();
+        let Some(Mishap::DeletesCut(after)) = mishap else {
+            return self.inner.delete_stream(locations);
+        };
+        let first = self.inner.delete_stream(locations.take(after).boxed());
+        first.chain(futures::stream::once(async { Err(lost()) })).boxed()
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta, Error>> {
         let mishap = self.mishaps.lock().unwrap().pop();

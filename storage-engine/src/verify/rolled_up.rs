@@ -17,7 +17,7 @@ use crate::catalog::root::Root;
 use crate::catalog::state::Known;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::{Attributed, CommitId, Fact, GenerationState, TimeSlot};
-use crate::store::{Listed, Store};
+use crate::store::{Listed, Store, is_store_gone};
 
 /// Objects that are read at a time.
 const AT_ONCE: usize = 16;
@@ -275,7 +275,9 @@ impl RolledUp {
                     }
                     take_facts(&manifest, &content.facts, &mut expected, &mut found);
                 }
-                Err(failure) if failure.kind() == FailureKind::NotFound => {
+                Err(failure)
+                    if failure.kind() == FailureKind::NotFound && !is_store_gone(&failure) =>
+                {
                     self.add(&path, "it is missing".to_owned(), Severity::Damaged);
                 }
                 Err(failure) => {

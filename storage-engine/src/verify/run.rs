@@ -25,7 +25,7 @@ use crate::catalog::{
 };
 use crate::segment::reader::{AddedTable, Segment};
 use crate::segment::{Layer, Layers};
-use crate::store::{Listed, Store, present};
+use crate::store::{Listed, Store};
 
 /// Segments that are read at a time.
 const AT_ONCE: usize = 4;
@@ -394,7 +394,7 @@ async fn check_layer(
     for start in (0..committed.bytes).step_by(PIECE as usize) {
         let end = committed.bytes.min(start + PIECE);
         // It may have been deleted after it was listed.
-        match present(store.get_range(path, start..end).await)? {
+        match store.get_range_if_present(path, start..end).await? {
             Some(piece) => hasher.update(&piece),
             None => return Ok(Some(What::Missing(layer))),
         }
