@@ -189,7 +189,7 @@ mod tests {
     fn a_full_file_is_read_and_a_misspelt_key_is_refused() {
         let file: File = toml::from_str(
             "store = '/data'\ncluster = 'a'\n[record]\ninterfaces = ['any']\nring_mib = 64\n\
-             commit_seconds = 10\nmetrics = '127.0.0.1:3'\nmemory_mib = 976\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n\
+             commit_seconds = 10\nmetrics = '127.0.0.1:3'\nmemory_mib = 992\n[serve]\nflight = '127.0.0.1:1'\nhttp = '127.0.0.1:2'\n\
              insecure = false\nallow_hosts = ['a']\nconnections = 9\nmemory_mib = 512\nquery_seconds = 60\n\
              [cache]\nmemory_mib = 64\ndisk_mib = 1024\nfolder = '/cache'\n[prices]\nget = 0.1\n",
         )

@@ -52,7 +52,7 @@ pub use flow::{Direction, FlowEnd, FlowKey, FlowPart};
 pub use headers::Headers;
 pub use id::{FlowId, Generation, GenerationId, PacketId, RecorderId};
 pub use link::LinkType;
-pub use memory::{IngestShares, MemoryBudget};
+pub use memory::{IngestShares, MemoryBudget, ServerShares};
 pub use network::{Network, NetworkError};
 pub use packet::Packet;
 pub use ports::Ports;

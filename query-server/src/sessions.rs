@@ -37,7 +37,7 @@ use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::questions::{Limits, Questions, StoppablePool};
 use crate::select::{Order, Selection};
 use crate::tables;
-use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, ScopedView};
+use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, OPENED_BYTES, ScopedView};
 
 /// Number of memory consumers that an out-of-memory error names.
 const NAMED_CONSUMERS: usize = 3;
@@ -57,6 +57,8 @@ pub struct Options {
     pub freshness: Duration,
     /// The cache for pieces of segments.
     pub cache: Cache,
+    /// Memory of opened segments, bytes.
+    pub opened_memory: usize,
     /// Limits of queries and exports.
     pub limits: Limits,
     /// Memory of one export for packets, bytes; at most a quarter of the memory budget.
@@ -72,6 +74,7 @@ impl Default for Options {
         Options {
             freshness: FRESHNESS,
             cache: Cache::in_memory(CACHE_BYTES),
+            opened_memory: OPENED_BYTES,
             limits: Limits::default(),
             export_memory: export::MEMORY,
             spill: None,
@@ -137,7 +140,8 @@ impl StoreSessions {
     /// # Errors
     /// Any failure of the store; the folder for temporary files cannot be used.
     pub async fn open(store: Store, options: Options) -> Result<StoreSessions, Failure> {
-        let latest = LatestView::load(store, options.cache.clone(), options.freshness).await?;
+        let (cache, opened) = (options.cache.clone(), options.opened_memory);
+        let latest = LatestView::load_within(store, cache, opened, options.freshness).await?;
         StoreSessions::over(Arc::new(latest), options)
     }
 

@@ -53,8 +53,8 @@ pub use self::plan::{Cost, GapRule, Plan};
 pub use self::scoped::ScopedView;
 pub use self::segment::{Matching, ScopedSegment, VisibleFlows};
 
-/// Memory budget for opened segments, bytes.
-const OPEN_CACHE_BYTES: usize = 64 << 20;
+/// Memory for opened segments unless said otherwise, bytes.
+pub const OPENED_BYTES: usize = 64 << 20;
 
 /// Memory for pieces of objects when no cache is given, bytes. It covers what one query reads twice.
 pub const CACHE_BYTES: usize = 8 << 20;
@@ -113,10 +113,22 @@ impl StoreView {
     /// # Errors
     /// As [`StoreView::load`].
     pub async fn load_with(store: Store, cache: Cache) -> Result<Arc<StoreView>, Failure> {
-        StoreView::load_as(Layers::KNOWN, store, cache).await
+        StoreView::load_within(store, cache, OPENED_BYTES).await
     }
 
-    /// Like [`StoreView::load_with`], as a build that knows these layers.
+    /// Like [`StoreView::load_with`], with so many bytes of memory for opened segments.
+    ///
+    /// # Errors
+    /// As [`StoreView::load`].
+    pub async fn load_within(
+        store: Store,
+        cache: Cache,
+        opened: usize,
+    ) -> Result<Arc<StoreView>, Failure> {
+        StoreView::load_as(Layers::KNOWN, store, cache, opened).await
+    }
+
+    /// Like [`StoreView::load_within`], as a build that knows these layers.
     ///
     /// # Errors
     /// As [`StoreView::load`].
@@ -124,10 +136,11 @@ impl StoreView {
         layers: Layers,
         store: Store,
         cache: Cache,
+        opened: usize,
     ) -> Result<Arc<StoreView>, Failure> {
         let catalog = CatalogView::load(&store).await?;
         let objects = Arc::new(Objects::new(store, cache, layers));
-        let (opened, was_refused) = (OpenCache::new(OPEN_CACHE_BYTES), AtomicBool::new(false));
+        let (opened, was_refused) = (OpenCache::new(opened), AtomicBool::new(false));
         let home = Handle::current();
         Ok(StoreView::of(Arc::new(Shared { objects, opened, was_refused, home }), catalog))
     }

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use crate::cable::{Cable, listening, lost, numbers, record};
-use crate::capstan::{fails, measure, numeric, over, said};
+use crate::capstan::{answer, fails, measure, numeric, over, said};
 use crate::running::peak_mib;
 use crate::sandbox::{self, Own};
+use crate::server::Server;
 use crate::traffic::{MIDNIGHT, Noise, Pcap, readable};
 
 /// As little memory as a recorder works with, MiB.
-const LITTLE: u64 = 128;
+const LITTLE: u64 = 192;
 
 fn import_within(store: &Path, file: &Path, memory: u64) {
     let mut command = over(store, "import");
@@ -72,13 +73,34 @@ fn recorder_stays_within_its_memory() {
 }
 
 #[test]
+fn caches_of_a_server_stay_within_their_share() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let (store, file) = (scratch.path().join("store"), scratch.path().join("noise.pcap"));
+    Noise { hours: 4, packets_an_hour: 10_000 }.write(&file);
+    answer(over(&store, "import").arg(&file));
+    let mut server = Server::launch(over(&store, "serve").args(["--memory", "64"]));
+    let (status, all) = server.get("/api/v1/export.pcapng");
+    assert!(status == 200 && all.len() > 40 << 20, "{status}: {} bytes", all.len());
+    let (_, metrics) = server.get("/metrics");
+    let metrics = String::from_utf8(metrics).expect("text");
+    let cached =
+        metrics.lines().find_map(|line| line.strip_prefix("capstan_cache_bytes{in=\"memory\"} "));
+    let cached: u64 = cached.and_then(|bytes| bytes.parse().ok()).expect("a number");
+    assert!(cached > 0 && cached <= 8 << 20, "{cached}");
+    said("serve", &server.stop(), 0, &[]);
+    let words = ["128 MiB", "the cache takes 120 MiB", "--memory", "--cache-memory-mib"];
+    let mut serve = over(&store, "serve");
+    fails(serve.args(["--memory", "128", "--cache-memory-mib", "120"]), 2, &words);
+}
+
+#[test]
 fn too_little_memory_is_refused_before_a_store_is_created() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let store = scratch.path().join("store");
-    let words = ["100 MiB", "at least 122 MiB", "--memory"];
+    let words = ["100 MiB", "at least 180 MiB", "--memory"];
     fails(over(&store, "record").args(["--memory", "100"]), 2, &words);
     fails(over(&store, "import").args(["--memory", "100", "x.pcap"]), 2, &words);
-    let words = ["200 MiB", "at least 375 MiB", "256 MiB", "--ring-mib", "--record-memory"];
+    let words = ["200 MiB", "at least 430 MiB", "256 MiB", "--ring-mib", "--record-memory"];
     fails(over(&store, "up").args(["--record-memory", "200", "--ring-mib", "256"]), 2, &words);
     assert!(!store.exists());
 }

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = DEAD_AFTER.as_secs(),
         value_parser = clap::value_parser!(u64).range(..=86_400))]
     dead_after: u64,
-    /// Memory limit of this process, MiB [default: 976]
+    /// Memory limit of this process, MiB [default: 992]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     memory: Option<u32>,
 }

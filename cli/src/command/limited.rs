@@ -1,7 +1,8 @@
-//! What questions may take: `--memory` and `--query-seconds`.
+//! What a server and questions may take: `--memory` and `--query-seconds`.
 
 use std::time::Duration;
 
+use capstan_model::{Failure, FailureKind, MemoryBudget, ServerShares};
 use capstan_query_server::questions::Limits;
 
 use crate::settings::Settings;
@@ -12,7 +13,7 @@ const SECONDS: u64 = 300;
 /// Limits on questions.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Limited {
-    /// Memory limit for all queries and exports of this process together, MiB
+    /// Memory limit for queries and exports together, in a server also for its caches, MiB
     /// [default: a quarter of the machine's, at most half of the control group's]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..))]
     memory: Option<u32>,
@@ -23,17 +24,43 @@ pub(crate) struct Limited {
 }
 
 impl Limited {
-    /// Of a server: what is not given comes from the settings file.
-    pub(super) fn of_server(self, settings: &Settings) -> Limits {
+    /// Of a server: what is not given comes from the settings file. `cache` is the memory of the cache in MiB, if it is
+    /// given.
+    pub(super) fn of_server(
+        self,
+        settings: &Settings,
+        cache: Option<usize>,
+    ) -> Result<(Limits, ServerShares), Failure> {
         let file = &settings.serve;
         let seconds = self.query_seconds.or(file.query_seconds).unwrap_or(SECONDS);
-        limits(self.memory.or(file.memory_mib), seconds)
+        let mut limits = limits(None, seconds);
+        let shares = server_shares(self.memory.or(file.memory_mib), limits.memory, cache)?;
+        limits.memory = shares.queries;
+        Ok((limits, shares))
     }
 
     /// Of a command for one person, who can stop it.
     pub(super) fn of_command(self) -> Limits {
         limits(self.memory, self.query_seconds.unwrap_or(0))
     }
+}
+
+/// Shares of a server. Without `--memory`, a cache of a given size comes in addition to the usual budget.
+fn server_shares(
+    memory: Option<u32>,
+    usual: usize,
+    cache: Option<usize>,
+) -> Result<ServerShares, Failure> {
+    let cache = cache.map(|mib| mib.saturating_mul(1 << 20));
+    let budget = match memory {
+        Some(mib) => MemoryBudget::from_mib(mib as usize),
+        None => MemoryBudget::from_bytes(usual.saturating_add(cache.unwrap_or(0))),
+    };
+    budget.for_server(cache).map_err(|error| {
+        let what =
+            format!("{error}; --memory sets the memory, --cache-memory-mib that of the cache");
+        Failure::new(FailureKind::Usage, what)
+    })
 }
 
 fn limits(memory: Option<u32>, seconds: u64) -> Limits {
@@ -56,5 +83,19 @@ mod tests {
         assert_eq!(limited(None, Some(0)).time, None);
         let given = limited(Some(64), Some(7));
         assert_eq!((given.memory, given.time), (64 << 20, Some(Duration::from_secs(7))));
+    }
+
+    #[test]
+    fn a_cache_of_a_given_size_is_part_of_the_memory_only_if_that_is_given() {
+        const MIB: usize = 1 << 20;
+        let shares = |memory, cache| server_shares(memory, 256 * MIB, cache).unwrap();
+        assert_eq!(shares(None, None).queries, 192 * MIB);
+        assert_eq!(shares(None, Some(100)).queries, 256 * MIB - 356 * MIB / 8);
+        assert_eq!(shares(Some(512), Some(100)).queries, (512 - 64 - 100) * MIB);
+        let failure = server_shares(Some(128), 256 * MIB, Some(120)).unwrap_err();
+        assert_eq!(failure.kind(), FailureKind::Usage);
+        for said in ["128 MiB", "120 MiB", "--memory", "--cache-memory-mib"] {
+            assert!(failure.to_string().contains(said), "{failure}");
+        }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     pub(super) capture: Capture,
     #[command(flatten)]
     metrics: MetricsPort,
-    /// Memory limit of this process, MiB [default: 976]
+    /// Memory limit of this process, MiB [default: 992]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     memory: Option<u32>,
     /// Stop after this many seconds
@@ -52,7 +52,7 @@ pub(crate) struct Capture {
           value_parser = NonEmptyStringValueParser::new())]
     interfaces: Vec<String>,
     /// MiB of memory for the kernel's capture rings, shared by all interfaces
-    /// [default: a 14th of the recorder's memory beyond 80 MiB, usually 64]
+    /// [default: a 14th of the recorder's memory beyond 96 MiB, usually 64]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ring_mib: Option<u32>,
     /// Seconds between commits: the maximum delay until a packet is visible to queries

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use capstan_model::Failure;
 use capstan_query_server::access::Principal;
 use capstan_query_server::listen::{self, Hosts, Listener, Rules};
-use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
 use capstan_query_server::{flight, http};
 use capstan_storage_engine::cache::{Cache, CacheSettings, DiskSettings};
@@ -29,8 +28,6 @@ const FLIGHT: &str = "127.0.0.1:32010";
 const HTTP: &str = "127.0.0.1:32080";
 /// How to listen elsewhere.
 const HINT: &str = "--flight and --http choose other ports";
-/// Memory of the cache unless said otherwise.
-const MEMORY_MIB: usize = 64;
 /// What the cache may take on a disk unless said otherwise.
 const DISK_MIB: u64 = 1_024;
 
@@ -81,7 +78,7 @@ pub(crate) struct Ports {
 /// What is kept of what was read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Keeping {
-    /// Memory for cached pieces of segments, MiB [default: 64]
+    /// Memory for cached pieces of segments, MiB [default: 64, at most an eighth of --memory]
     #[arg(long, value_name = "MIB")]
     cache_memory_mib: Option<usize>,
     /// Folder of the disk cache on a local disk; one process per folder [default: none]
@@ -93,15 +90,19 @@ pub(crate) struct Keeping {
 }
 
 impl Keeping {
-    /// Opens the cache.
-    pub(super) async fn open(&self, settings: &Settings) -> Result<Cache, Failure> {
+    /// Memory of the cache, MiB, if it is given.
+    pub(super) fn memory_mib(&self, settings: &Settings) -> Option<usize> {
+        self.cache_memory_mib.or(settings.cache.memory_mib)
+    }
+
+    /// Opens the cache, with so many bytes of memory.
+    pub(super) async fn open(&self, settings: &Settings, memory: usize) -> Result<Cache, Failure> {
         let file = &settings.cache;
-        let memory = self.cache_memory_mib.or(file.memory_mib).unwrap_or(MEMORY_MIB);
         let room = self.cache_disk_mib.or(file.disk_mib).unwrap_or(DISK_MIB);
         let folder = self.cache_folder.as_ref().or(file.folder.as_ref());
         let bytes = room.saturating_mul(1 << 20);
         let disk = folder.map(|folder| DiskSettings { folder: folder.clone(), bytes });
-        Cache::open(CacheSettings { memory: memory.saturating_mul(1 << 20), disk }).await
+        Cache::open(CacheSettings { memory, disk }).await
     }
 }
 
@@ -156,31 +157,31 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
+    let cache = arguments.keeping.memory_mib(settings);
+    let (limits, shares) = arguments.limits.of_server(settings, cache)?;
     let (stop, stopped) = watch::channel(false);
     let asked = interrupt::watch(runtime, move || {
         stop.send_replace(true);
     })?;
     let opening = async {
         let store = settings.open().await?;
-        let cache = arguments.keeping.open(settings).await?;
+        let cache = arguments.keeping.open(settings, shares.cache).await?;
         Ok::<_, Failure>((arguments.ports.listen(settings).await?, store, cache))
     };
     let (listening, store, cache) =
         runtime.block_on(or_stopped(&asked, "stopped before anything was served", opening))?;
-    let limits = arguments.limits.of_server(settings);
-    runtime.block_on(serve(listening, store, cache, limits, stopped))
+    let options = Options { cache, limits, opened_memory: shares.opened, ..Options::default() };
+    runtime.block_on(serve(listening, store, options, stopped))
 }
 
 /// Serves until told to stop.
 pub(super) async fn serve(
     listening: Listening,
     store: Store,
-    cache: Cache,
-    limits: Limits,
+    options: Options,
     stopped: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let place = store.place().to_owned();
-    let options = Options { cache: cache.clone(), limits, ..Options::default() };
+    let (place, cache) = (store.place().to_owned(), options.cache.clone());
     let sessions = Arc::new(StoreSessions::open(store, options).await?);
     let everybody = Principal::everything();
     // Both follow the store as one, and share what is open of it.

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     capture: Capture,
     #[command(flatten)]
     metrics: MetricsPort,
-    /// Memory limit of the recorder, MiB; --memory is that of the server's queries [default: 976]
+    /// Memory limit of the recorder, MiB; --memory is that of the server's queries [default: 992]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     record_memory: Option<u32>,
     #[command(flatten)]
@@ -62,6 +62,8 @@ pub(crate) fn run(
     if let Some(parent) = apart::parent() {
         return apart::run(&arguments, settings, runtime, parent);
     }
+    // The server checks the same; here it is refused before anything is recorded.
+    arguments.limits.of_server(settings, arguments.keeping.memory_mib(settings))?;
     let memory = arguments.record_memory;
     let memory = arguments.capture.memory(settings, "--record-memory", memory)?;
     let recording = Arc::new(OnceLock::<StopHandle>::new());

@@ -8,7 +8,7 @@ use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::store::Store;
 use tokio::sync::Mutex;
 
-use super::StoreView;
+use super::{OPENED_BYTES, StoreView};
 
 /// Default for the maximal age of a server's answer.
 pub const FRESHNESS: Duration = Duration::from_secs(1);
@@ -38,8 +38,21 @@ impl LatestView {
         cache: Cache,
         freshness: Duration,
     ) -> Result<LatestView, Failure> {
+        LatestView::load_within(store, cache, OPENED_BYTES, freshness).await
+    }
+
+    /// Like [`LatestView::load`], with so many bytes of memory for opened segments.
+    ///
+    /// # Errors
+    /// Any failure of the store.
+    pub async fn load_within(
+        store: Store,
+        cache: Cache,
+        opened: usize,
+        freshness: Duration,
+    ) -> Result<LatestView, Failure> {
         let loaded = Instant::now();
-        let view = StoreView::load_with(store.clone(), cache.clone()).await?;
+        let view = StoreView::load_within(store.clone(), cache.clone(), opened).await?;
         let state = Mutex::new(State { view, loaded });
         Ok(LatestView { store, cache, freshness, state })
     }

@@ -7,6 +7,7 @@ use std::os::unix::process::parent_id;
 
 use capstan_model::{Failure, FailureKind};
 use capstan_query_server::listen::Listener;
+use capstan_query_server::sessions::Options;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -48,7 +49,8 @@ pub(super) fn run(
     interrupt::watch(runtime, move || {
         stop.send_replace(true);
     })?;
-    let limits = arguments.limits.of_server(settings);
+    let cache = arguments.keeping.memory_mib(settings);
+    let (limits, shares) = arguments.limits.of_server(settings, cache)?;
     runtime.block_on(async {
         let rules = arguments.ports.rules(settings)?;
         let listener = |socket| {
@@ -57,8 +59,10 @@ pub(super) fn run(
         };
         let (flight, http) = (listener(flight)?, listener(http)?);
         let store = settings.open_or_create(Some(STORE)).await?;
-        let cache = arguments.keeping.open(settings).await?;
-        serve::serve(Listening { flight, http }, store, cache, limits, stopped).await
+        let cache = arguments.keeping.open(settings, shares.cache).await?;
+        let opened_memory = shares.opened;
+        let options = Options { cache, limits, opened_memory, ..Options::default() };
+        serve::serve(Listening { flight, http }, store, options, stopped).await
     })
 }
 

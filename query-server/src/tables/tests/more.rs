@@ -19,7 +19,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::explain::told;
 use super::fixture::{ask, number, refused, rows, tables, tables_of, try_ask};
 use crate::access::{KEY_BYTES, Mask, Principal, Rights};
-use crate::view::StoreView;
+use crate::view::{OPENED_BYTES, StoreView};
 
 /// The columns that the later build has more.
 const NEW: [Column; 2] = [
@@ -56,7 +56,7 @@ fn later() -> Layers {
 
 async fn view(store: &Store, layers: Layers) -> Arc<StoreView> {
     let cache = Cache::in_memory(1 << 20);
-    StoreView::load_as(layers, store.clone(), cache).await.expect("a store")
+    StoreView::load_as(layers, store.clone(), cache, OPENED_BYTES).await.expect("a store")
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
