@@ -8,14 +8,15 @@ use capstan_storage_engine::catalog::lease::HOLDS;
 use capstan_storage_engine::catalog::names;
 use capstan_storage_engine::catalog::rollup::roll_up_all;
 use capstan_storage_engine::catalog::rollup::silent::NOTE;
+use capstan_storage_engine::catalog::rollup::truncate::Limits;
 use capstan_storage_engine::catalog::succession;
 use capstan_storage_engine::catalog::sweep::GRACE;
-use capstan_storage_engine::catalog::{Catalog, CatalogView, Outcome, Rollup, Stay};
+use capstan_storage_engine::catalog::{Catalog, CatalogView, Outcome, Rollup, Stay, WriterKind};
 use capstan_storage_engine::store::{Planted, Store};
 use futures::TryStreamExt;
 
 use crate::actors::{
-    Scene, hold, import, is_there_once, maintain, mend, mended, read, record, roll_up,
+    LIMITS, Scene, hold, import, is_there_once, look, maintain, mend, mended, read, record, roll_up,
 };
 use crate::bucket::{Bucket, Faults};
 use crate::chance::{Chance, Clock};
@@ -169,6 +170,11 @@ async fn quiet(scene: &Scene, store: &Store) -> Result<(), Failure> {
                 scene.broken(what);
             }
             for (of, state) in logs.generations() {
+                // A repair that only says what no longer counts has no facts.
+                let kind = state.writer().map(|writer| writer.info.kind);
+                if kind == Some(WriterKind::Repair) {
+                    continue;
+                }
                 let found = seen.get(&of).copied().unwrap_or(0);
                 // With the last one a rollup or a successor ended the log: it says nothing.
                 let ended = |note: &String| note == NOTE || note.starts_with(succession::NOTE);
@@ -207,5 +213,10 @@ async fn swept(scene: &Scene, store: &Store) -> Result<(), Failure> {
     if after.segments != before.segments || after.listened != before.listened {
         scene.broken("removing what was replaced changed what is seen".to_owned());
     }
-    Ok(())
+    rollup.truncate(Limits { most: 10_000, ..LIMITS }).await?;
+    let after = CatalogView::load(store).await?.window(TimeRange::ALL).await?;
+    if after.segments != before.segments || after.listened != before.listened {
+        scene.broken("truncating the logs changed what is seen".to_owned());
+    }
+    look(scene, store).await
 }

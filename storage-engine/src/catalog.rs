@@ -7,10 +7,12 @@
 //! writers/<recorder>/<generation>          a Writer, as JSON
 //! open/<recorder>-<generation>             empty: the log may still grow
 //! log/<recorder>/<generation>/<number>     a Commit, as JSON
+//! checkpoint/<recorder>/<generation>/<number>   the state of a log before that commit
 //! ```
 //!
 //! Each commit holds the SHA-256 of the previous commit (the first commit: of its writer), so a change in the middle
-//! of a log is detected. Recorders never wait for each other: every log has one owner.
+//! of a log is detected. Recorders never wait for each other: every log has one owner. Commits before a checkpoint may
+//! be removed: the log is *truncated*.
 //!
 //! A *rollup* follows all open logs and rolls them up into *manifests*, one per hour. A *root* records how far the
 //! rollup has come:
@@ -43,7 +45,8 @@
 //!
 //! * [`mod@recorder`]: appends to a log; `load`: reads logs; [`succession`]: which process may continue an import
 //! * `walk`: reads all logs one after the other; `by_slot`: keeps their facts on disk until their slot is processed
-//! * `versions`: reads and writes rolled-up objects; `base`: the root that a view begins with
+//! * `versions`: reads and writes rolled-up objects; `base`: the root that a view begins with; `checkpoint`: where
+//!   truncated logs begin
 //! * [`rollup`]: rolls logs up; [`role`]: decides which process does; [`sweep`]: removes replaced versions
 //! * [`view`]: reads the catalog, with a cache of manifests in `slots`; [`lease`]: protects objects that a reader
 //!   needs
@@ -51,6 +54,7 @@
 mod base;
 pub(crate) mod by_slot;
 pub mod chain;
+pub(crate) mod checkpoint;
 pub(crate) mod commit_id;
 pub mod entry;
 pub mod fact;

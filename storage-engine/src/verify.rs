@@ -4,6 +4,7 @@
 //! * [`listing`]: compares the objects of an hour with the catalog
 //! * [`content`]: compares the bytes of a layer with its checksums
 //! * `rolled up`: checks the rolled-up catalog, by itself and against the logs
+//! * `sums`: compares the manifests with the checkpoints of truncated logs (pure)
 //! * [`run`]: checks a whole store, hour by hour, with IO
 //!
 //! Verification changes nothing. The first three modules are pure.
@@ -13,6 +14,7 @@ pub mod finding;
 pub mod listing;
 mod rolled_up;
 pub mod run;
+mod sums;
 
 pub use finding::{Finding, Severity, What};
 pub use run::{Options, Report, Watch, verify};

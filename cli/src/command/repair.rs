@@ -163,6 +163,8 @@ pub(crate) fn run(
 fn name(action: &Action) -> &'static str {
     match action {
         Action::Boundary(_) => "boundary",
+        Action::Checkpoint(..) => "checkpoint",
+        Action::NoCheckpoint(..) => "no-checkpoint",
         Action::Generation(..) => "generation",
         Action::Root { .. } => "root",
         Action::Manifest { .. } => "manifest",

@@ -60,6 +60,7 @@ struct Line<'a> {
 struct Summary {
     logs: u64,
     commits: u64,
+    commits_truncated: u64,
     catalog_objects: u64,
     segments: u64,
     objects: u64,
@@ -160,6 +161,7 @@ impl Summary {
         Summary {
             logs: report.logs,
             commits: report.commits,
+            commits_truncated: report.truncated,
             catalog_objects: report.rolled_up,
             segments: report.segments,
             objects: report.objects,
@@ -182,6 +184,12 @@ fn summary(report: &Report, deep: bool) -> String {
         count(report.objects, "object"),
         bytes(report.bytes)
     );
+    if report.truncated > 0 {
+        out += &format!(
+            "{} of truncated logs were removed earlier: manifests have their facts\n",
+            count(report.truncated, "commit")
+        );
+    }
     if !deep {
         out += "payload and tables were not read: --deep reads them\n";
     }

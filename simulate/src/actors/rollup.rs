@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use capstan_storage_engine::catalog::rollup::truncate::Limits;
 use capstan_storage_engine::catalog::sweep::GRACE;
 use capstan_storage_engine::catalog::{Outcome, Rollup, Stay};
 use capstan_storage_engine::store::Store;
 
 use super::{Scene, skew};
 use crate::chance::Chance;
+
+/// Logs here are short, so they are truncated early, and in small pieces.
+pub(crate) const LIMITS: Limits = Limits { least: 2, most: 50 };
 
 /// Recorders here sleep for longer at times.
 const SILENT: Duration = Duration::from_secs(1_800);
@@ -48,6 +52,10 @@ async fn hold(scene: &Scene, chance: &Chance, store: &Store, name: &str) {
             match rollup.sweep(GRACE).await {
                 Ok(swept) => scene.tell(|| format!("{name}: {swept:?}")),
                 Err(failure) => scene.check("a sweep", &failure),
+            }
+            match rollup.truncate(LIMITS).await {
+                Ok(truncated) => scene.tell(|| format!("{name}: {truncated:?}")),
+                Err(failure) => scene.check("a truncation", &failure),
             }
             match rollup.end_silent(SILENT).await {
                 Ok(ended) => scene.tell(|| format!("{name} has ended {ended} logs")),

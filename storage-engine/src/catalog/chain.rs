@@ -57,6 +57,16 @@ pub enum Problem {
         /// The log's first commit.
         object: String,
     },
+    /// An unusable checkpoint. Its name has the number of commits that it covers, and manifests have their facts.
+    #[error("{object} cannot be used: {why}")]
+    Checkpoint {
+        /// Its name.
+        object: String,
+        /// The fault, as text.
+        why: String,
+        /// A newer version may be able to use it.
+        is_newer: bool,
+    },
 }
 
 impl Problem {
@@ -68,7 +78,8 @@ impl Problem {
             | Problem::Changed { object }
             | Problem::Missing { object }
             | Problem::Broken { object, .. }
-            | Problem::NoWriter { object } => object,
+            | Problem::NoWriter { object }
+            | Problem::Checkpoint { object, .. } => object,
         }
     }
 
@@ -77,7 +88,7 @@ impl Problem {
     ///
     /// A changed commit that still parses is used, but it hides facts too: its times and addresses decide which
     /// segments are opened, and any of them may be wrong. A fault of a writer hides only the description of the
-    /// writer.
+    /// writer, and a fault of a checkpoint only the sums over the commits before it.
     pub fn gap(&self) -> Option<Gap> {
         let (object, kind) = match self {
             Problem::Damaged { object, .. } | Problem::Changed { object } => {
@@ -87,7 +98,7 @@ impl Problem {
             Problem::Missing { object } => (object, GapKind::Missing),
             // The later entry is intact: its own checksum is right.
             Problem::Broken { before, .. } => (before, GapKind::Damaged),
-            Problem::NoWriter { .. } => return None,
+            Problem::NoWriter { .. } | Problem::Checkpoint { .. } => return None,
         };
         let object = Path::from(object.as_str());
         names::parse_commit(&object)?;
@@ -126,6 +137,16 @@ impl Chain {
     pub fn new(of: GenerationId, writer: Option<&[u8]>) -> Chain {
         let previous = writer.map(sha256_hex);
         Chain { of, next: 0, previous, finished: false, next_ordinal: 0 }
+    }
+
+    /// A log before a commit, of which the previous one is unknown.
+    pub(crate) fn at(of: GenerationId, next: u64) -> Chain {
+        Chain { of, next, previous: None, finished: false, next_ordinal: 0 }
+    }
+
+    /// SHA-256 of the previous entry, hex; none if it is unknown.
+    pub(crate) fn previous(&self) -> Option<&str> {
+        self.previous.as_deref()
     }
 
     /// The generation that owns the log.

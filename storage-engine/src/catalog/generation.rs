@@ -45,6 +45,11 @@ impl GenerationState {
         }
     }
 
+    /// The same state with another registration of the generation.
+    pub(crate) fn registered_as(self, writer: Option<Writer>) -> GenerationState {
+        GenerationState { writer, ..self }
+    }
+
     /// Follows the commit with number `seq`, at or after that of [`Generation::chain`]. Adds faults to `problems`.
     /// Returns the commit if it is readable at all.
     pub(crate) fn follow(

@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::chain::{Chain, Problem, read_writer};
+use super::checkpoint::{self, Checkpoint};
 use super::commit_id::CommitId;
 use super::entry::WriterInfo;
 use super::generation::GenerationState;
@@ -29,11 +30,25 @@ const AT_ONCE: usize = 32;
 /// How many commits beyond a missing one are probed to find out whether its log continues.
 const LOOKED_BEHIND: u64 = 2;
 
-/// A generation and the commits after the known ones, by number. The value is none for a missing commit.
-type Tail = (GenerationId, Vec<(u64, Option<Bytes>)>);
+/// The commits of a generation after the known ones.
+struct Tail {
+    of: GenerationId,
+    /// By number; none for a missing commit.
+    commits: Vec<(u64, Option<Bytes>)>,
+    /// The log was truncated after the last of them.
+    is_overtaken: bool,
+}
+
+/// What comes after a missing commit.
+pub(super) enum Behind {
+    /// The log continues with this commit: the ones before it are lost.
+    Commit(u64),
+    /// The log was truncated there.
+    Checkpoint,
+}
 
 impl Catalog {
-    /// Reads the whole catalog of a store.
+    /// Reads all logs of a store. Truncated logs begin at their checkpoints: the facts before are in manifests only.
     ///
     /// # Errors
     ///
@@ -60,6 +75,17 @@ impl Catalog {
         let mut commits: Vec<CommitId> =
             listed.iter().filter_map(|object| names::parse_commit(&object.path)).collect();
         commits.sort_unstable();
+        // A log without its first commits is truncated, or damaged.
+        let firsts = commits.chunk_by(|a, b| a.of == b.of).filter_map(|log| log.first());
+        let cut: Vec<_> = firsts.filter(|first| first.seq > 0).map(|first| first.of).collect();
+        let mut begun = stream::iter(cut).map(|of| checkpoint::newest(store, of)).buffered(AT_ONCE);
+        while let Some(found) = begun.try_next().await? {
+            found.into_iter().for_each(|checkpoint| catalog.begin_at(checkpoint));
+        }
+        drop(begun);
+        commits.retain(|CommitId { of, seq }| {
+            catalog.state(*of).is_none_or(|state| *seq >= state.chain().next())
+        });
         let mut read = stream::iter(commits)
             .map(|CommitId { of, seq }| async move {
                 let path = names::commit(of, seq);
@@ -70,23 +96,29 @@ impl Catalog {
         while let Some((of, seq, bytes)) = read.try_next().await? {
             match bytes {
                 Some(bytes) => catalog.add_commit(of, seq, &bytes),
-                None => catalog.add_missing(of, seq),
+                None => match checkpoint::covering(store, CommitId { of, seq }).await? {
+                    Some(checkpoint) => catalog.begin_at(checkpoint),
+                    None => catalog.add_missing(of, seq),
+                },
             }
         }
         Ok(catalog)
     }
 
     /// Reads the next commits of each log that is not finished. With `gaps`, also checks whether a log continues
-    /// after one or two missing commits.
+    /// after one or two missing commits. False if a log was truncated after the known commits: then the root that
+    /// says how many commits are rolled up is too old.
     ///
     /// # Errors
     ///
     /// Errors of the store; commits read until then stay, and the caller may retry.
-    pub(crate) async fn follow(&mut self, store: &Store, gaps: bool) -> Result<(), Failure> {
+    pub(crate) async fn follow(&mut self, store: &Store, gaps: bool) -> Result<bool, Failure> {
         let open: Vec<_> = self.open_logs().collect();
         let mut tails =
             stream::iter(open).map(|next| tail(store, next, gaps)).buffer_unordered(AT_ONCE);
-        while let Some((of, commits)) = tails.try_next().await? {
+        let mut is_current = true;
+        while let Some(Tail { of, commits, is_overtaken }) = tails.try_next().await? {
+            is_current &= !is_overtaken;
             for (seq, bytes) in commits {
                 match bytes {
                     Some(bytes) => self.add_commit(of, seq, &bytes),
@@ -94,7 +126,7 @@ impl Catalog {
                 }
             }
         }
-        Ok(())
+        Ok(is_current)
     }
 
     async fn add_writers(
@@ -139,6 +171,7 @@ async fn tail(
     gaps: bool,
 ) -> Result<Tail, Failure> {
     let mut commits = Vec::new();
+    let mut is_overtaken = false;
     loop {
         let path = names::commit(of, next);
         if let Some(bytes) = store.get_if_present(&path).await? {
@@ -150,11 +183,19 @@ async fn tail(
             break;
         }
         // The commit may have been created meanwhile, with the next one.
-        let Some(later) = behind_gap(store, &path).await? else { break };
-        commits.push((later - 1, None));
-        next = later;
+        match behind_gap(store, &path).await? {
+            None => break,
+            Some(Behind::Checkpoint) => {
+                is_overtaken = true;
+                break;
+            }
+            Some(Behind::Commit(later)) => {
+                commits.push((later - 1, None));
+                next = later;
+            }
+        }
     }
-    Ok((of, commits))
+    Ok(Tail { of, commits, is_overtaken })
 }
 
 /// Whether a log continues right after a missing commit.
@@ -182,10 +223,12 @@ pub(crate) async fn open_logs(store: &Store) -> Result<BTreeSet<GenerationId>, F
         .await
 }
 
-/// A generation before its first commit, and the faults of its writer object, as text.
+/// A generation at its checkpoint, or before its first commit, and the faults of its writer object and of the
+/// checkpoint, as text.
 pub(crate) async fn begin(
     store: &Store,
     of: GenerationId,
+    checkpoint: Option<Checkpoint>,
 ) -> Result<(GenerationState, Vec<String>), Failure> {
     let mut problems = Vec::new();
     let (writer, chain) = match store.get_if_present(&names::writer(of)).await? {
@@ -196,15 +239,17 @@ pub(crate) async fn begin(
             (None, Chain::new(of, None))
         }
     };
-    Ok((
-        GenerationState::new(writer, chain),
-        problems.iter().map(|problem| with_causes(problem)).collect(),
-    ))
+    let state = match checkpoint {
+        Some(checkpoint) => checkpoint.begin(writer, &mut problems),
+        None => GenerationState::new(writer, chain),
+    };
+    Ok((state, problems.iter().map(|problem| with_causes(problem)).collect()))
 }
 
-/// The first existing commit after a missing one; none if the log ends there, or the commit appeared meanwhile.
-pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u64>, Failure> {
-    let Some(CommitId { of, seq }) = names::parse_commit(missing) else { return Ok(None) };
+/// What comes after a missing commit; none if the log ends there, or the commit appeared meanwhile.
+pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<Behind>, Failure> {
+    let Some(commit) = names::parse_commit(missing) else { return Ok(None) };
+    let CommitId { of, seq } = commit;
     let log = names::log_of(of);
     let mut after = store.list_after(&log, missing);
     let mut first: Option<u64> = None;
@@ -214,8 +259,12 @@ pub(super) async fn behind_gap(store: &Store, missing: &Path) -> Result<Option<u
         first = later.into_iter().chain(first).min();
     }
     // Commits are made in sequence: if a later one exists, this one existed or exists.
-    match first {
-        Some(first) if store.get_if_present(missing).await?.is_none() => Ok(Some(first)),
-        _ => Ok(None),
+    let Some(first) = first else { return Ok(None) };
+    if store.get_if_present(missing).await?.is_some() {
+        return Ok(None);
     }
+    Ok(Some(match checkpoint::covering(store, commit).await? {
+        Some(_) => Behind::Checkpoint,
+        None => Behind::Commit(first),
+    }))
 }

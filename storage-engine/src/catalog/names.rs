@@ -64,6 +64,29 @@ pub fn parse_commit(path: &Path) -> Option<CommitId> {
     Some(CommitId { of: parse_generation(of)?, seq: digits(seq, 20)? })
 }
 
+/// `checkpoint/<recorder>/<generation8>/<seq20>`: the state of a log before the commit with that number.
+pub fn checkpoint(of: GenerationId, seq: u64) -> Path {
+    let GenerationId { recorder, generation } = of;
+    Path::from(format!("checkpoint/{recorder}/{generation}/{seq:020}"))
+}
+
+/// `checkpoint`, below which the checkpoints of all logs lie.
+pub fn checkpoints() -> Path {
+    Path::from("checkpoint")
+}
+
+/// `checkpoint/<recorder>/<generation8>`, below which the checkpoints of a log lie.
+pub fn checkpoints_of(of: GenerationId) -> Path {
+    let GenerationId { recorder, generation } = of;
+    Path::from(format!("checkpoint/{recorder}/{generation}"))
+}
+
+/// Parses the name of a checkpoint: the log, and the number of the first commit that it does not cover.
+pub fn parse_checkpoint(path: &Path) -> Option<CommitId> {
+    let (of, seq) = path.as_ref().strip_prefix("checkpoint/")?.rsplit_once('/')?;
+    Some(CommitId { of: parse_generation(of)?, seq: digits(seq, 20)? })
+}
+
 /// `data/date=…/hour=…/<segment>/<file>`, where `file` is the file name of the layer.
 pub fn layer(hour: Hour, segment: &str, file: &str) -> Path {
     Path::from(format!("data/{}/{segment}/{file}", hour.path()))
@@ -228,6 +251,13 @@ mod tests {
             parse_commit(&path),
             Some(CommitId { of: GenerationId::new(RECORDER, Generation(7)), seq: u64::MAX })
         );
+        let path = checkpoint(GenerationId::new(RECORDER, Generation(7)), 12);
+        assert_eq!(path.as_ref(), "checkpoint/00000000000000ab/00000007/00000000000000000012");
+        assert_eq!(
+            parse_checkpoint(&path),
+            Some(CommitId { of: GenerationId::new(RECORDER, Generation(7)), seq: 12 })
+        );
+        assert_eq!(parse_commit(&path), None);
         let path = data_of(Hour(14));
         assert_eq!(path.as_ref(), "data/date=1970-01-01/hour=14");
         assert_eq!(parse_data_of(&path), Some(Hour(14)));

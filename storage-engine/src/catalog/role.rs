@@ -9,10 +9,11 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use capstan_model::Failure;
+use capstan_model::{Failure, FailureKind};
 
 use super::commit_id::CommitId;
 use super::rollup::silent::SILENT;
+use super::rollup::truncate::{Limits, Truncated};
 use super::rollup::{Outcome, Rollup, Stay, roll_up_all};
 use super::sweep::GRACE;
 use super::view::CatalogView;
@@ -25,7 +26,8 @@ pub const EVERY: Duration = Duration::from_secs(30);
 /// A long-running rollup creates a root within this time if there is anything to roll up.
 const ALIVE: Duration = Duration::from_secs(120);
 
-/// Number of steps between two sweeps. A sweep removes replaced versions and ends logs of dead recorders.
+/// Number of steps between two sweeps. A sweep removes replaced versions, truncates logs, and ends logs of dead
+/// recorders.
 const SWEEP_EVERY: u32 = 32;
 
 /// An observation of the state of a store's rollup.
@@ -108,6 +110,15 @@ async fn roll_up(rollup: &mut Rollup, steps: &mut u32) -> Result<Option<String>,
     *steps = steps.wrapping_add(1);
     if steps.is_multiple_of(SWEEP_EVERY) {
         rollup.sweep(GRACE).await?;
+        match rollup.truncate(Limits::default()).await {
+            Ok(Truncated { commits: 0, .. }) => {}
+            Ok(Truncated { logs, commits }) => tracing::info!(logs, commits, "logs were truncated"),
+            // Logs that stay whole cost only space.
+            Err(failure) if failure.kind() == FailureKind::Permission => {
+                tracing::debug!(%failure, "cannot truncate logs");
+            }
+            Err(failure) => return Err(failure),
+        }
         rollup.end_silent(SILENT).await?;
     }
     Ok(None)

@@ -19,13 +19,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::chain::Problem;
 use super::chain::sorted_out;
+use super::checkpoint;
 use super::entry::sha256_hex;
 use super::facts::split;
 use super::gap::Gap;
 use super::generation::GenerationState;
-use super::load::{FIRST_FORMAT, begin, behind_gap, open_logs};
+use super::load::{Behind, FIRST_FORMAT, begin, behind_gap, open_logs};
 use super::manifest::{Manifest, SlotCommit};
-use super::root::{Root, Step};
+use super::root::{Listed, Root, Step};
 use super::slot::TimeSlot;
 use super::sweep;
 use super::versions::{self, Versioned};
@@ -36,6 +37,7 @@ use crate::store::Store;
 
 mod mend;
 pub mod silent;
+pub mod truncate;
 
 pub(crate) use mend::MendingSlot;
 
@@ -86,6 +88,8 @@ pub struct Rollup {
     manifests: BTreeMap<TimeSlot, Versioned<Manifest>>,
     /// Slots that changed since the last sweep.
     unswept: BTreeSet<TimeSlot>,
+    /// Logs of which all commits below these numbers are removed, as far as they may be.
+    truncated: BTreeMap<GenerationId, u64>,
     /// Steps so far.
     steps: u32,
 }
@@ -146,15 +150,21 @@ impl Rollup {
                 Some(_) => None,
                 None => Some(versions::hours(store).await?),
             };
-            let next = root.value.claim(holder, keeps, hours, root.sha256.clone(), store.nonce());
+            let ended = match &root.value.untruncated {
+                Some(_) => None,
+                None => Some(versions::listed_ended(store).await?),
+            };
+            let listed = Listed { hours, ended };
+            let next = root.value.claim(holder, keeps, listed, root.sha256.clone(), store.nonce());
             if let Some(root) = versions::put_root(store, &root.value, next).await?
                 && let Some(boundary) = versions::newest_boundary(store, &root.value).await?
             {
                 // The previous rollup may not have swept these slots.
                 let unswept = root.value.slots.iter().map(|of| of.slot).collect();
-                let manifests = BTreeMap::new();
+                let (manifests, truncated) = (BTreeMap::new(), BTreeMap::new());
                 let store = store.clone();
-                return Ok(Rollup { store, root, boundary, manifests, unswept, steps: 0 });
+                let steps = 0;
+                return Ok(Rollup { store, root, boundary, manifests, unswept, truncated, steps });
             }
             known = Some(root);
         }
@@ -321,14 +331,26 @@ impl Rollup {
                     store.delete(&names::open(of)).await?;
                     return Ok(None);
                 }
-                Ok::<_, Failure>(Some(begin(store, of).await?))
+                // Roots named it before: they are lost.
+                if checkpoint::newest(store, of).await?.is_some() {
+                    let log = names::log_of(of);
+                    let what =
+                        format!("{log} is truncated, and no root names it: run capstan repair");
+                    return Ok(Some(Err(what)));
+                }
+                Ok::<_, Failure>(Some(Ok(begin(store, of, None).await?)))
             })
             .buffered(AT_ONCE);
         let mut generations = Vec::new();
         while let Some(begun) = read.try_next().await? {
-            let Some((state, found)) = begun else { continue };
-            problems.extend(found);
-            generations.push(state);
+            match begun {
+                None => {}
+                Some(Err(what)) => problems.push(what),
+                Some(Ok((state, found))) => {
+                    problems.extend(found);
+                    generations.push(state);
+                }
+            }
         }
         Ok(generations)
     }
@@ -402,11 +424,15 @@ async fn follow(
         let seq = state.chain().next();
         let path = names::commit(of, seq);
         let Some(bytes) = store.get_if_present(&path).await? else {
-            let later = if gaps { behind_gap(store, &path).await? } else { None };
-            let Some(later) = later else { break };
-            state.skip(later - 1, &mut found);
-            commits += 1;
-            continue;
+            match if gaps { behind_gap(store, &path).await? } else { None } {
+                // A log is truncated behind the position of every root: this one is outdated, and cannot be replaced.
+                None | Some(Behind::Checkpoint) => break,
+                Some(Behind::Commit(later)) => {
+                    state.skip(later - 1, &mut found);
+                    commits += 1;
+                    continue;
+                }
+            }
         };
         let mut of_commit = Vec::new();
         let mut next = state.clone();

@@ -41,6 +41,9 @@ const PROBLEMS: usize = 64;
 /// Maximum number of gaps kept one by one.
 const GAPS: usize = 1_024;
 
+/// Maximum number of ended logs that wait to be truncated.
+const UNTRUNCATED: usize = 4_096;
+
 /// A version of the root: `catalog/roots/<version>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
@@ -77,6 +80,20 @@ pub struct Root {
     /// Commits that a repair has replaced.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub replaced: BTreeSet<String>,
+    /// Ended logs that are not truncated yet, in the order in which they were dropped from `logs`; the newest ones if
+    /// there are many. None if versions without this field dropped some of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untruncated: Option<Vec<EndedLog>>,
+}
+
+/// A log that ended and is not named as an open one any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedLog {
+    /// Its generation.
+    #[serde(flatten)]
+    pub of: GenerationId,
+    /// The first version of the root that did not name it as open.
+    pub since: u64,
 }
 
 /// An open log.
@@ -119,8 +136,19 @@ pub struct Step {
     pub gaps: Vec<Gap>,
     /// Names of commits that a repair has replaced.
     pub replaced: Vec<String>,
+    /// Ended logs that need not be truncated any more.
+    pub truncated: BTreeSet<GenerationId>,
     /// A boundary that was raised.
     pub boundary: Option<u64>,
+}
+
+/// Lists of the catalog for a root that lacks them, because a version without these fields wrote it.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The hours with a manifest.
+    pub hours: Option<Hours>,
+    /// The ended generations.
+    pub ended: Option<Vec<GenerationId>>,
 }
 
 /// Input to write a root again when newer ones are unreadable.
@@ -140,12 +168,15 @@ pub(crate) struct Mending {
     pub(crate) wide: Option<u64>,
     /// Hours that have a manifest.
     pub(crate) hours: Hours,
+    /// Facts that are lost.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 impl Step {
     /// Whether the step changed nothing.
     pub fn is_empty(&self) -> bool {
-        let Step { generations, ended, gone, slots, problems, gaps, replaced, boundary } = self;
+        let Step { generations, ended, gone, slots, problems, gaps, .. } = self;
+        let Step { replaced, truncated, boundary, .. } = self;
         generations.is_empty()
             && ended.is_empty()
             && gone.is_empty()
@@ -153,6 +184,7 @@ impl Step {
             && problems.is_empty()
             && gaps.is_empty()
             && replaced.is_empty()
+            && truncated.is_empty()
             && boundary.is_none()
     }
 }
@@ -176,6 +208,7 @@ impl Root {
             problems: BTreeSet::new(),
             gaps: Vec::new(),
             replaced: BTreeSet::new(),
+            untruncated: Some(Vec::new()),
         }
     }
 
@@ -185,19 +218,23 @@ impl Root {
         Root { version: self.version.saturating_add(1), previous, nonce, ..self.clone() }
     }
 
-    /// The version with which a process takes over. The caller has listed the hours with a manifest if this version
-    /// does not name them.
+    /// The version with which a process takes over. The caller has listed what this version lacks.
     pub fn claim(
         &self,
         holder: String,
         keeps: bool,
-        hours: Option<Hours>,
+        listed: Listed,
         previous: String,
         nonce: String,
     ) -> Root {
         let epoch = self.epoch.saturating_add(1);
-        let hours = self.hours.clone().or(hours);
-        Root { epoch, holder, keeps, hours, ..self.next(previous, nonce) }
+        let hours = self.hours.clone().or(listed.hours);
+        let mut next = Root { epoch, holder, keeps, hours, ..self.next(previous, nonce) };
+        if let (None, Some(ended)) = (&next.untruncated, listed.ended) {
+            next.untruncated = Some(Vec::new());
+            ended.into_iter().for_each(|of| next.add_untruncated(of));
+        }
+        next
     }
 
     /// The version after a step.
@@ -216,7 +253,12 @@ impl Root {
         for log in &mut next.logs {
             log.ended |= step.ended.contains(&log.state.id());
         }
-        next.logs.retain(|log| !log.ended || !step.gone.contains(&log.state.id()));
+        let is_gone = |log: &OpenLog| log.ended && step.gone.contains(&log.state.id());
+        let gone: Vec<_> = next.logs.extract_if(.., |log| is_gone(log)).collect();
+        gone.iter().for_each(|log| next.add_untruncated(log.state.id()));
+        if let Some(untruncated) = &mut next.untruncated {
+            untruncated.retain(|log| !step.truncated.contains(&log.of));
+        }
         for (slot, version) in step.slots {
             if let (TimeSlot::Hour(hour), Some(hours)) = (slot, &mut next.hours) {
                 hours.insert(hour);
@@ -244,7 +286,7 @@ impl Root {
 
     /// A version that continues from this one, the newest readable one. Commits rolled up since are rolled up again.
     pub(crate) fn mended(&self, mending: Mending, nonce: String) -> Root {
-        let Mending { version, previous, epoch, boundary, logs, wide, mut hours } = mending;
+        let Mending { version, previous, epoch, boundary, logs, wide, mut hours, gaps } = mending;
         let (holder, keeps) = ("repair".to_owned(), false);
         let before = self.clone();
         let mut next = Root { version, previous, nonce, epoch, holder, keeps, boundary, ..before };
@@ -254,13 +296,28 @@ impl Root {
                 next.logs.insert(place, OpenLog { admitted, ended: false, state });
             }
         }
+        gaps.into_iter().for_each(|gap| next.add_gap(gap));
         // The slots that changed since are unknown.
         let named = |of| SlotVersion { slot: TimeSlot::Wide, version: of, since: version };
         next.slots = wide.map(named).into_iter().collect();
         next.unnamed_since = version;
         hours.extend(self.hours());
         next.hours = Some(hours);
+        if self.version == 0 {
+            // The next process that takes over lists them.
+            next.untruncated = None;
+        }
         next
+    }
+
+    /// Adds an ended log that is not truncated, unless the list is incomplete anyway. Beyond the limit, forgets the
+    /// oldest one: it stays as it is.
+    fn add_untruncated(&mut self, of: GenerationId) {
+        let Some(untruncated) = &mut self.untruncated else { return };
+        if untruncated.len() == UNTRUNCATED {
+            untruncated.remove(0);
+        }
+        untruncated.push(EndedLog { of, since: self.version });
     }
 
     /// Adds a gap. Beyond the limit, records only that there are more.
@@ -378,126 +435,4 @@ impl Root {
 }
 
 #[cfg(test)]
-mod tests {
-    use capstan_model::{Generation, Hour, RecorderId};
-
-    use super::*;
-    use crate::catalog::Chain;
-
-    fn state(recorder: u64) -> GenerationState {
-        GenerationState::new(
-            None,
-            Chain::new(GenerationId::new(RecorderId(recorder), Generation(1)), None),
-        )
-    }
-
-    /// As if the next commits of a log had been followed.
-    fn followed(state: &GenerationState, next: u64, finished: bool) -> GenerationState {
-        let mut json = serde_json::to_value(state).unwrap();
-        json["chain"]["next"] = next.into();
-        json["chain"]["finished"] = finished.into();
-        serde_json::from_value(json).unwrap()
-    }
-
-    fn step(before: &Root, step: Step) -> Root {
-        let next = before.advance(step, "hash".to_owned(), "nonce".to_owned());
-        next.check(before).unwrap();
-        next
-    }
-
-    fn slot(hour: i32) -> TimeSlot {
-        TimeSlot::Hour(Hour(hour))
-    }
-
-    fn contributor(recorder: u64, admitted: u64) -> Contributor {
-        let (recorder, generation) = (RecorderId(recorder), Generation(1));
-        Contributor { recorder, generation, admitted, info: None, next: 10 }
-    }
-
-    #[test]
-    fn root_admits_follows_and_closes_a_log() {
-        let claimed =
-            Root::empty().claim("me".to_owned(), true, None, String::new(), String::new());
-        claimed.check(&Root::empty()).unwrap();
-        let taken = step(&claimed, Step { generations: vec![state(7)], ..Step::default() });
-        assert_eq!((taken.version, taken.epoch, taken.logs[0].admitted), (2, 1, 2));
-        assert_eq!(taken.known(&contributor(7, 2)), 0);
-
-        let generations = vec![followed(&state(7), 3, true)];
-        let slots = vec![(slot(1), 1), (TimeSlot::Wide, 1)];
-        let owner = GenerationId::new(RecorderId(7), Generation(1));
-        let ended = [owner].into();
-        let rolled_up = step(&taken, Step { generations, slots, ended, ..Step::default() });
-        assert_eq!(rolled_up.known(&contributor(7, 2)), 3);
-        assert_eq!((rolled_up.slot(slot(1)), rolled_up.slot(slot(2))), (Some(1), None));
-        assert!(rolled_up.has_hour(Hour(1)) && !rolled_up.has_hour(Hour(2)));
-
-        let gone = step(&rolled_up, Step { gone: [owner].into(), ..Step::default() });
-        assert!(gone.logs.is_empty());
-        assert_eq!(gone.known(&contributor(7, 2)), u64::MAX, "it was taken in before, and ended");
-        assert_eq!(gone.known(&contributor(8, 5)), 0, "it is newer than this root");
-    }
-
-    #[test]
-    fn root_names_only_recently_changed_slots() {
-        let mut root =
-            step(&Root::empty(), Step { slots: vec![(TimeSlot::Wide, 1)], ..Step::default() });
-        for hour in 0..SLOTS as i32 + 3 {
-            root = step(&root, Step { slots: vec![(slot(hour), 1)], ..Step::default() });
-        }
-        assert_eq!((root.slot(slot(2)), root.slot(slot(3))), (None, Some(1)));
-        assert_eq!(root.slot(TimeSlot::Wide), Some(1));
-        assert_eq!(root.unnamed_since, 4);
-        // Many in one step: none of them, and not some.
-        let slots = (0..SLOTS as i32 + 1).map(|hour| (slot(1_000 + hour), 1)).collect();
-        let many = step(&root, Step { slots, ..Step::default() });
-        assert_eq!((many.slots.len(), many.unnamed_since), (1, many.version));
-    }
-
-    #[test]
-    fn root_check_rejects_each_violated_invariant() {
-        let slots = vec![(slot(1), 2)];
-        let before =
-            step(&Root::empty(), Step { generations: vec![state(1), state(2)], ..Step::default() });
-        let before = step(
-            &before,
-            Step { generations: vec![followed(&state(1), 5, true)], slots, ..Step::default() },
-        );
-        let good = before.advance(Step::default(), String::new(), String::new());
-        good.check(&before).unwrap();
-        let bad = |change: fn(&mut Root)| {
-            let mut root = good.clone();
-            change(&mut root);
-            root.check(&before).expect_err("broken").0
-        };
-        assert!(bad(|root| root.version += 1).contains("root versions"));
-        assert!(bad(|root| root.epoch += 2).contains("epochs"));
-        assert!(
-            bad(|root| {
-                root.logs[0].ended = true;
-                root.epoch += 1
-            })
-            .contains("takeover")
-        );
-        assert!(bad(|root| root.logs.reverse()).contains("order"));
-        assert!(
-            bad(|root| {
-                root.logs.remove(0);
-            })
-            .contains("a log is gone")
-        );
-        assert!(bad(|root| root.logs[0].state = state(1)).contains("position of a log decreased"));
-        assert!(bad(|root| root.logs[0].admitted = 0).contains("admitted twice"));
-        assert!(bad(|root| root.logs[1].ended = true).contains("does not say so"));
-        assert!(bad(|root| root.slots.clear()).contains("lacks a slot"));
-        assert!(bad(|root| root.hours = Some(Hours::default())).contains("lacks a manifest"));
-        assert!(bad(|root| root.slots[0].version = 1).contains("version of a manifest decreased"));
-        let new = |root: &mut Root| {
-            let state = followed(&state(3), 1, false);
-            root.logs.push(OpenLog { admitted: root.version, ended: false, state });
-        };
-        assert!(bad(new).contains("in the step that admits it"));
-        let raised = Root { boundary: 1, ..before.clone() };
-        assert!(good.check(&raised).expect_err("broken").0.contains("boundary"));
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use capstan_model::coverage::{Listened, Loss};
 use capstan_model::{GenerationId, TimeRange};
 
 use super::chain::{Chain, Problem, read_writer};
+use super::checkpoint::Checkpoint;
 use super::commit_id::CommitId;
 use super::fact::{Change, Fact};
 use super::facts::Attributed;
@@ -116,6 +117,18 @@ impl Catalog {
             let facts = commit.content.facts.into_iter();
             self.facts.extend(facts.filter_map(|fact| Known::of(CommitId { of, seq }, fact)));
         }
+    }
+
+    /// Begins a truncated log at its checkpoint, unless it is known further.
+    pub(crate) fn begin_at(&mut self, checkpoint: Checkpoint) {
+        let of = checkpoint.of();
+        let known = self.generations.get(&of);
+        if known.is_some_and(|state| state.chain().next() >= checkpoint.seq()) {
+            return;
+        }
+        let writer = known.and_then(|state| state.writer().cloned());
+        let state = checkpoint.begin(writer, &mut self.problems);
+        self.generations.insert(of, state);
     }
 
     /// Records that a commit which existed is gone.

@@ -441,6 +441,7 @@ fn unusable_commits_are_reported_and_the_rest_is_readable() {
             Problem::Broken { object, .. } => ("broken", &object[object.len() - 1..]),
             Problem::Changed { object } => ("changed", &object[object.len() - 1..]),
             Problem::NoWriter { object } => ("no writer", &object[object.len() - 1..]),
+            Problem::Checkpoint { object, .. } => ("checkpoint", &object[object.len() - 1..]),
         })
         .collect();
     // Number 5 does not follow from the number 4 that is there: that was changed here.

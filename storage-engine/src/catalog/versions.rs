@@ -1,5 +1,4 @@
-//! Reads and writes versions: roots, manifests, parts, ended generations. Only this module creates objects of
-//! `catalog/`.
+//! Reads and writes versions: roots, manifests, parts, ended generations. Only this module creates packed objects.
 //!
 //! Every version is checked against its predecessor before it is sent.
 
@@ -73,7 +72,8 @@ fn packed(path: &Path, value: &impl Serialize) -> Result<Bytes, Failure> {
     })
 }
 
-async fn read<T: serde::de::DeserializeOwned>(
+/// Reads a packed object; none if it does not exist.
+pub(super) async fn read<T: serde::de::DeserializeOwned>(
     store: &Store,
     path: &Path,
     format: u32,
@@ -83,8 +83,8 @@ async fn read<T: serde::de::DeserializeOwned>(
     Ok(Some(Versioned { value, sha256: sha256_hex(&bytes) }))
 }
 
-/// Creates a version; none if the number is taken.
-async fn create<T: Serialize>(
+/// Creates a packed object; none if the name is taken.
+pub(super) async fn create<T: Serialize>(
     store: &Store,
     path: &Path,
     value: T,
@@ -185,6 +185,13 @@ pub(crate) async fn hours(store: &Store) -> Result<Hours, Failure> {
         }
     }
     Ok(hours)
+}
+
+/// The ended generations, from a listing.
+pub(crate) async fn listed_ended(store: &Store) -> Result<Vec<GenerationId>, Failure> {
+    let listed = store.list(&names::ended_generations());
+    let named = listed.try_filter_map(async |object| Ok(names::parse_ended(&object.path)));
+    named.try_collect().await
 }
 
 /// The newest root in a listing.

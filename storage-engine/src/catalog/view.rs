@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_model::failure::with_causes;
-use capstan_model::{Failure, GenerationId, TimeRange};
+use capstan_model::{Failure, FailureKind, GenerationId, TimeRange};
+use futures::future::try_join;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::base::Base;
-use super::chain::{Chain, sorted_out};
+use super::chain::sorted_out;
+use super::checkpoint;
 use super::commit_id::CommitId;
 use super::gap::{About, Gap, GapKind};
 use super::generation::GenerationState;
@@ -23,6 +25,7 @@ use super::load::{FIRST_FORMAT, begin, open_logs};
 use super::root::Root;
 use super::slots::Slots;
 use super::state::Catalog;
+use super::sweep::GRACE;
 use super::versions::{self, Versioned};
 use super::window::{Asked, Window};
 use crate::catalog::names;
@@ -33,6 +36,18 @@ const AT_ONCE: usize = 32;
 
 /// Number of refreshes between checks for logs that continue after missing commits.
 const GAPS_EVERY: u32 = 32;
+
+/// How often a view is begun whose root is too old when all logs are read.
+const TRIES: u32 = 4;
+
+/// A generation that the root of a view does not name.
+struct Begun {
+    state: GenerationState,
+    /// Faults of its writer object and of its checkpoint, as text.
+    notes: Vec<String>,
+    /// Its log is truncated.
+    is_truncated: bool,
+}
 
 /// Generations by their ids.
 type Known = BTreeMap<GenerationId, Arc<GenerationState>>;
@@ -98,8 +113,24 @@ impl CatalogView {
         self.next((!self.is_patched).then(|| (*self.root).clone())).await
     }
 
-    async fn next(&self, known: Option<Versioned<Root>>) -> Result<CatalogView, Failure> {
+    async fn next(&self, mut known: Option<Versioned<Root>>) -> Result<CatalogView, Failure> {
+        for _ in 0..TRIES {
+            if let Some(view) = self.try_next(known.take()).await? {
+                return Ok(view);
+            }
+        }
+        let what = format!("reading the logs of {} takes too long: retry", self.store.place());
+        Err(Failure::new(FailureKind::Unavailable, what))
+    }
+
+    /// The current catalog; none if its root was replaced so long ago, when all logs are read, that commits after the
+    /// positions in it may be removed.
+    async fn try_next(
+        &self,
+        known: Option<Versioned<Root>>,
+    ) -> Result<Option<CatalogView>, Failure> {
         let store = &self.store;
+        let began = store.now();
         // Lists open marks before it reads the root: a log whose mark is gone has ended, and the root names its end.
         let mut open = open_logs(store).await?;
         let Base { root, newer, gap, note } = Base::find(store, known).await?;
@@ -116,12 +147,27 @@ impl CatalogView {
             Catalog::of_generations(root.value.logs.iter().map(|log| log.state.clone()))
         };
         let new = open.into_iter().filter(|owner| tail.state(*owner).is_none());
-        for (state, found) in self.begin(new.collect()).await? {
-            notes.extend(found);
-            tail.add_generation(state);
+        let mut begun = Vec::new();
+        let mut unnamed = None;
+        for of in self.begin(new.collect()).await? {
+            notes.extend(of.notes);
+            if of.is_truncated && newer.is_none() {
+                unnamed = Some(of.state.id());
+            }
+            begun.push(of.state.clone());
+            tail.add_generation(of.state);
         }
         let age = self.age.wrapping_add(1);
-        tail.follow(store, self.age.is_multiple_of(GAPS_EVERY)).await?;
+        let is_current = tail.follow(store, self.age.is_multiple_of(GAPS_EVERY)).await?;
+        if !is_current || began.saturating_add(GRACE / 2) < store.now() {
+            return Ok(None);
+        }
+        // Logs are truncated only if roots name them or count all of their commits.
+        let gap = gap.or_else(|| {
+            let log = names::log_of(unnamed?);
+            let what = format!("{log} is truncated, and the root that names it is missing");
+            Some(Gap::new(&names::roots(), GapKind::Missing, About::AnyTime, what))
+        });
         let (of_tail, words) = sorted_out(tail.problems());
         notes.extend(words);
         let mut replaced = tail.replaced().clone();
@@ -134,14 +180,11 @@ impl CatalogView {
         let root = match newer {
             None => root,
             Some(newer) => {
-                let generations = tail
-                    .generations()
-                    .map(|(of, _)| GenerationState::new(None, Chain::new(of, None)));
-                let value = root.value.patched(newer.version, newer.wide, generations.collect());
+                let value = root.value.patched(newer.version, newer.wide, begun);
                 Versioned { value, sha256: root.sha256 }
             }
         };
-        Ok(CatalogView {
+        Ok(Some(CatalogView {
             root: Arc::new(root),
             tail: Arc::new(tail),
             gaps: Arc::new(gaps),
@@ -150,27 +193,34 @@ impl CatalogView {
             is_patched,
             age,
             ..self.clone()
-        })
+        }))
     }
 
-    /// Generations that the root does not name, before their first commit, and their faults.
-    async fn begin(
-        &self,
-        owners: Vec<GenerationId>,
-    ) -> Result<Vec<(GenerationState, Vec<String>)>, Failure> {
+    /// Generations that the root does not name, at their checkpoints or before their first commits.
+    async fn begin(&self, owners: Vec<GenerationId>) -> Result<Vec<Begun>, Failure> {
         let store = &self.store;
+        let may_be_truncated = store.format().format >= FIRST_FORMAT;
         let read = stream::iter(owners).map(|of| async move {
-            // Without a first commit, either nothing was committed, or everything was removed since: then its open
-            // mark could not be removed.
             let first = names::commit(of, 0);
-            if store.head(&first).await?.is_none() {
+            let checkpoint = async {
+                match may_be_truncated {
+                    true => checkpoint::newest(store, of).await,
+                    false => Ok(None),
+                }
+            };
+            let (first, checkpoint) = try_join(store.head(&first), checkpoint).await?;
+            let is_truncated = checkpoint.is_some();
+            // Without a first commit nothing was committed, or the log is truncated and has ended: then its open mark
+            // could not be removed.
+            if first.is_none() || is_truncated {
                 match versions::read_ended(store, of).await {
                     Ok(Some(_)) => return Ok(None),
                     Err(failure) if GapKind::of(&failure).is_none() => return Err(failure),
                     Ok(None) | Err(_) => {}
                 }
             }
-            Ok::<_, Failure>(Some(begin(store, of).await?))
+            let (state, notes) = begin(store, of, checkpoint).await?;
+            Ok::<_, Failure>(Some(Begun { state, notes, is_truncated }))
         });
         read.buffered(AT_ONCE).try_filter_map(|begun| async move { Ok(begun) }).try_collect().await
     }

@@ -27,6 +27,10 @@ pub struct Options {
 pub enum Action {
     /// A boundary was written again.
     Boundary(u64),
+    /// A checkpoint of a truncated log was written again.
+    Checkpoint(GenerationId),
+    /// The content of a checkpoint is lost.
+    NoCheckpoint(GenerationId),
     /// An ended generation was rebuilt from its log.
     Generation(GenerationId),
     /// A root was written.
@@ -55,8 +59,8 @@ pub enum Action {
     Writer(GenerationId),
     /// The content of a writer object is lost.
     NoWriter(GenerationId),
-    /// An unreadable or changed commit no longer counts: every segment that it may have named, and that still exists,
-    /// is named again.
+    /// An unreadable or changed commit no longer counts, or the loss of a manifest with facts of removed commits:
+    /// every segment that it may have named, and that still exists, is named again.
     Replaced(String),
     /// Such a commit still hides facts: segments that it may have named were left alone.
     Unresolved(String),
@@ -100,6 +104,14 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::Boundary(number) => write!(f, "{}: written again", names::boundary(*number)),
+            Action::Checkpoint(of) => {
+                write!(f, "{}: written again from the root", names::checkpoints_of(*of))
+            }
+            Action::NoCheckpoint(of) => write!(
+                f,
+                "{}: cannot be written again: the sums over removed commits are lost",
+                names::checkpoints_of(*of)
+            ),
             Action::Generation(of) => {
                 write!(f, "{}: written again from its log", names::ended_generation(*of))
             }

@@ -99,7 +99,7 @@ pub struct Log {
     pub kind: Option<WriterKind>,
     /// First generation of its import, if known.
     pub import: Option<Generation>,
-    /// One of its commits is missing or damaged, and its facts are not rolled up.
+    /// One of its commits is missing or damaged, and its facts are not rolled up or are lost since.
     pub has_hole: bool,
     /// Its last commits are missing or damaged, and their facts are not rolled up.
     pub is_cut: bool,

@@ -27,7 +27,8 @@ pub(super) fn doubtful(
     let root = survey.roots.readable.as_ref().unwrap_or(&empty);
     let hidden = root.hidden();
     // A root names a limited number of them.
-    let names_all = hidden.iter().all(|gap| gap.commit().is_some());
+    let others = names::log(None).to_string();
+    let names_all = hidden.iter().all(|gap| gap.object != others);
     let cut = survey.cut_logs().map(|CommitId { of, seq }| {
         let object = names::commit(of, seq);
         let what = format!("{object} is missing, although its facts were rolled up");
@@ -49,14 +50,18 @@ pub(super) fn doubtful(
     doubtful
 }
 
-/// Facts about each log.
-pub(super) fn logs(survey: &Survey, doubtful: &Doubtful) -> BTreeMap<GenerationId, Log> {
+/// Facts about each log. `lost`: what hides facts of truncated commits.
+pub(super) fn logs(
+    survey: &Survey,
+    doubtful: &Doubtful,
+    lost: &[Gap],
+) -> BTreeMap<GenerationId, Log> {
     let mut logs: BTreeMap<GenerationId, Log> = BTreeMap::new();
     for (owner, state) in &survey.logs.generations {
         let log = Log {
             kind: survey.kinds.of(owner),
             import: survey.kinds.import(*owner),
-            has_hole: false,
+            has_hole: !lost.is_empty() && survey.logs.truncated.contains_key(owner),
             is_cut: false,
             // A recorder that was offline when its log was ended could not commit the rest.
             finished: state.chain().finished() && !state.notes().contains(silent::NOTE),

@@ -4,6 +4,7 @@ use capstan_model::{Failure, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::catalog::GenerationState;
+use crate::catalog::checkpoint;
 use crate::catalog::load::begin;
 use crate::catalog::names;
 use crate::store::Store;
@@ -12,7 +13,7 @@ use crate::store::Store;
 const AT_ONCE: usize = 32;
 
 /// The state of a generation whose first `commits` commits are rolled up, from what is still readable. Its last
-/// commit is left to the next rollup, which ends the generation as usual.
+/// commit is left to the next rollup, which ends the generation as usual, unless the log is truncated to its end.
 ///
 /// # Errors
 /// Errors of the store.
@@ -21,10 +22,11 @@ pub(super) async fn as_rolled_up(
     of: GenerationId,
     commits: u64,
 ) -> Result<GenerationState, Failure> {
-    let (mut state, _) = begin(store, of).await?;
+    let checkpoint = checkpoint::newest(store, of).await?;
+    let (mut state, _) = begin(store, of, checkpoint).await?;
     // Faults of these commits hide nothing: manifests have their facts.
     let mut hides_nothing = Vec::new();
-    let mut read = stream::iter(0..commits)
+    let mut read = stream::iter(state.chain().next()..commits)
         .map(|seq| async move {
             let bytes = store.get_if_present(&names::commit(of, seq)).await?;
             Ok::<_, Failure>((seq, bytes))

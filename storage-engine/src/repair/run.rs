@@ -12,12 +12,14 @@ use roaring::RoaringTreemap;
 use super::action::{Action, Options, Report, Watch};
 use super::adopt::{Log, Stray, Unnamed, Why, judge};
 use super::doubt::{Doubtful, doubtful, logs};
+use super::elsewhere::elsewhere;
 use super::forgotten::as_rolled_up;
 use super::log::{RepairLog, repairer};
 use super::named::NamedSegments;
 use super::survey::{Commits, Kinds, Survey};
 #[cfg(feature = "planted")]
 use crate::catalog::Fact;
+use crate::catalog::checkpoint;
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::facts::split;
 use crate::catalog::load::FIRST_FORMAT;
@@ -26,7 +28,7 @@ use crate::catalog::names;
 use crate::catalog::rollup::MendingSlot;
 use crate::catalog::root::{Mending, Root};
 use crate::catalog::versions;
-use crate::catalog::{CommitId, Rollup, Segment, SegmentEntry, Stay, TimeSlot, WriterKind};
+use crate::catalog::{CommitId, Gap, Rollup, Segment, SegmentEntry, Stay, TimeSlot, WriterKind};
 use crate::segment::{Layer, Layers};
 use crate::store::{Listed, Store, checked};
 use crate::verify::run::hours_with_data;
@@ -74,13 +76,16 @@ impl<W: Watch> Repair<'_, W> {
         let mut survey = Survey::take(self.store).await?;
         let is_rolled_up = self.store.format().format >= FIRST_FORMAT;
         let (was_sound, forgotten) = (survey.is_sound(), survey.forgotten());
+        let lost = survey.lost_of_truncated();
         self.mend_writers(&survey).await?;
-        if is_rolled_up && !self.mend_root(&mut survey).await? {
+        if is_rolled_up && !self.mend_root(&mut survey, &lost).await? {
             return Ok(false);
         }
+        self.mend_checkpoints(&survey).await?;
         let doubtful = doubtful(&survey, was_sound, &forgotten);
         if is_rolled_up {
-            if !self.mend_slots(&survey, &doubtful).await? {
+            let gaps = doubtful.values().chain(&lost).cloned().collect();
+            if !self.mend_slots(&survey, gaps).await? {
                 return Ok(false);
             }
             let needless = survey.needless(&doubtful).into_iter();
@@ -93,7 +98,7 @@ impl<W: Watch> Repair<'_, W> {
                 self.did(Action::Needless(path.to_string()));
             }
         }
-        let named = self.adopt(survey, &doubtful).await?;
+        let named = self.adopt(survey, &doubtful, lost).await?;
         if is_rolled_up && !self.options.dry_run && (named || self.report.repaired > 0) {
             self.watch.begin("rolling up", 0);
             // If another process took over, it rolls up.
@@ -121,10 +126,20 @@ impl<W: Watch> Repair<'_, W> {
                 self.report.repaired += 1;
                 self.report.beyond += lost;
             }
-            Action::Unresolved(_) | Action::Incomplete { .. } | Action::NoWriter(..) => {
+            Action::Unresolved(_)
+            | Action::Incomplete { .. }
+            | Action::NoWriter(..)
+            | Action::NoCheckpoint(..) => {
                 self.report.beyond += 1;
             }
-            _ => self.report.repaired += 1,
+            Action::Boundary(..)
+            | Action::Checkpoint(..)
+            | Action::Generation(..)
+            | Action::Root { .. }
+            | Action::Removed(..)
+            | Action::Needless(..)
+            | Action::Writer(..)
+            | Action::Replaced(..) => self.report.repaired += 1,
         }
         self.watch.did(&action);
     }
@@ -172,8 +187,31 @@ impl<W: Watch> Repair<'_, W> {
         Ok(())
     }
 
-    /// Writes unusable boundaries, ended generations and the root again. False if another process wrote a root.
-    async fn mend_root(&mut self, survey: &mut Survey) -> Result<bool, Failure> {
+    /// Writes damaged checkpoints again. A later state of the log is as good.
+    async fn mend_checkpoints(&mut self, survey: &Survey) -> Result<(), Failure> {
+        for (of, seq, known) in survey.bad_checkpoints() {
+            let Some(state) = known else {
+                self.did(Action::NoCheckpoint(of));
+                continue;
+            };
+            if !self.options.dry_run {
+                let damaged = names::checkpoint(of, seq);
+                if state.chain().next() == seq {
+                    self.store.delete(&damaged).await?;
+                    checkpoint::put(self.store, state).await?;
+                } else {
+                    checkpoint::put(self.store, state).await?;
+                    self.store.delete(&damaged).await?;
+                }
+            }
+            self.did(Action::Checkpoint(of));
+        }
+        Ok(())
+    }
+
+    /// Writes unusable boundaries, ended generations and the root again. `gaps`: what hides facts of truncated commits.
+    /// False if another process wrote a root.
+    async fn mend_root(&mut self, survey: &mut Survey, gaps: &[Gap]) -> Result<bool, Failure> {
         let store = self.store;
         let real = !self.options.dry_run;
         for of in survey.lost_generations() {
@@ -192,6 +230,13 @@ impl<W: Watch> Repair<'_, W> {
             survey.generations.insert(of, ended);
         }
 
+        for state in survey.ended_at_checkpoints() {
+            if real {
+                versions::put_ended(store, &state).await?;
+            }
+            self.did(Action::Generation(state.id()));
+            survey.generations.insert(state.id(), Some(state));
+        }
         self.end_forgotten(survey).await?;
         let homeless = survey.homeless();
         let readable = survey.roots.readable.clone();
@@ -211,7 +256,7 @@ impl<W: Watch> Repair<'_, W> {
             newest == 0 && survey.slots.is_empty() && survey.generations.is_empty();
         if !(is_newest || nothing_rolled_up) || !homeless.is_empty() {
             let base = readable.unwrap_or_else(Root::empty);
-            let root = self.put_root(survey, &base, &homeless).await?;
+            let root = self.put_root(survey, &base, &homeless, gaps).await?;
             let Some(root) = root else { return Ok(false) };
             survey.roots.readable = Some(root);
         }
@@ -263,9 +308,13 @@ impl<W: Watch> Repair<'_, W> {
         survey: &Survey,
         base: &Root,
         homeless: &BTreeSet<GenerationId>,
+        gaps: &[Gap],
     ) -> Result<Option<Root>, Failure> {
         let mut logs = Vec::new();
-        let unnamed = survey.open.iter().filter(|owner| base.log(**owner).is_none());
+        let is_unnamed = |owner: &&GenerationId| {
+            base.log(**owner).is_none() && !survey.is_truncated_to_its_end(owner)
+        };
+        let unnamed = survey.open.iter().filter(is_unnamed);
         for owner in homeless.iter().chain(unnamed) {
             let mut state = as_rolled_up(self.store, *owner, survey.counted(owner)).await?;
             if self.nameless.contains(owner) {
@@ -296,6 +345,7 @@ impl<W: Watch> Repair<'_, W> {
             logs,
             wide: wide.map(|of| of.version),
             hours: survey.hours(),
+            gaps: gaps.to_vec(),
         };
         let root = base.mended(mending, self.store.nonce());
         let version = root.version;
@@ -308,8 +358,9 @@ impl<W: Watch> Repair<'_, W> {
         Ok(Some(root))
     }
 
-    /// Writes manifests again that are unreadable or lack facts. False if another process rolls up.
-    async fn mend_slots(&mut self, survey: &Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
+    /// Writes manifests again that are unreadable or lack facts. `gaps`: facts that they cannot have any more. False if
+    /// another process rolls up.
+    async fn mend_slots(&mut self, survey: &Survey, gaps: Vec<Gap>) -> Result<bool, Failure> {
         let empty = Root::empty();
         let root = survey.roots.readable.as_ref().unwrap_or(&empty);
         let mut missing = survey.missing(root);
@@ -330,7 +381,7 @@ impl<W: Watch> Repair<'_, W> {
             let damaged = found.row.damaged.iter();
             waste.extend(damaged.map(|version| names::manifest(*slot, *version)));
         }
-        if !missing.is_empty() && !self.put_slots(survey, root, &missing, doubtful).await? {
+        if !missing.is_empty() && !self.put_slots(survey, root, &missing, gaps).await? {
             return Ok(false);
         }
         for path in waste {
@@ -345,7 +396,7 @@ impl<W: Watch> Repair<'_, W> {
         survey: &Survey,
         root: &Root,
         missing: &BTreeMap<TimeSlot, Commits>,
-        doubtful: &Doubtful,
+        gaps: Vec<Gap>,
     ) -> Result<bool, Failure> {
         let steps = missing.values().flat_map(BTreeMap::values).map(RoaringTreemap::len).sum();
         self.watch.begin("reading commits", steps);
@@ -355,7 +406,8 @@ impl<W: Watch> Repair<'_, W> {
         };
         let mut put = Vec::new();
         for (slot, commits) in missing {
-            let (commits, lost) = self.commits_of(survey, root, *slot, commits).await?;
+            let (mut commits, lost) = self.commits_of(survey, root, *slot, commits).await?;
+            commits.extend(elsewhere(self.store, survey, *slot).await?);
             let many = commits.len() as u64;
             if let Some(rollup) = &rollup {
                 let Some(mending) = self.mending(survey, *slot, commits).await? else {
@@ -366,8 +418,7 @@ impl<W: Watch> Repair<'_, W> {
             }
             self.did(Action::Manifest { slot: *slot, commits: many, lost });
         }
-        // The new manifests lack the facts that the old ones had of unreadable commits.
-        let gaps = doubtful.values().cloned().collect();
+        // The new manifests lack the facts that the old ones had of unreadable and of removed commits.
         match &mut rollup {
             Some(rollup) => rollup.name_mended(put, gaps).await,
             None => Ok(true),
@@ -435,9 +486,16 @@ impl<W: Watch> Repair<'_, W> {
         Ok((read, lost))
     }
 
-    /// Names orphan segments where needed; returns whether there were any.
-    async fn adopt(&mut self, survey: Survey, doubtful: &Doubtful) -> Result<bool, Failure> {
-        let logs = logs(&survey, doubtful);
+    /// Names orphan segments where needed; returns whether there were any. `lost`: what hides facts of truncated
+    /// commits.
+    async fn adopt(
+        &mut self,
+        survey: Survey,
+        doubtful: &Doubtful,
+        lost: Vec<Gap>,
+    ) -> Result<bool, Failure> {
+        let logs = logs(&survey, doubtful, &lost);
+        let truncated: BTreeSet<GenerationId> = survey.logs.truncated.keys().copied().collect();
         let Survey { mut named, named_by_changed, kinds, .. } = survey;
         for of in &named_by_changed {
             if doubtful.contains_key(&of.by) {
@@ -506,7 +564,11 @@ impl<W: Watch> Repair<'_, W> {
         pending.retain(|(commit, _)| replaced.contains_key(commit));
         pending.iter().for_each(|(_, adopted)| self.did(adopted.action()));
         let in_doubt = pending.into_iter().map(|(_, adopted)| adopted.entry);
-        log.end(in_doubt, replaced.into_values().collect()).await
+        let mut replaced: Vec<String> = replaced.into_values().collect();
+        if !self.report.stopped {
+            replaced.extend(self.given_up(lost, left.is_disjoint(&truncated)));
+        }
+        log.end(in_doubt, replaced).await
     }
 
     /// Reports named segments with layers that are missing or have another length.
@@ -547,6 +609,19 @@ impl<W: Watch> Repair<'_, W> {
             }
         }
         replaced
+    }
+
+    /// The lost objects with facts of truncated commits that no longer count, if all segments are named again that
+    /// they may have named.
+    fn given_up(&mut self, lost: Vec<Gap>, all_named: bool) -> Vec<String> {
+        let objects: Vec<String> = lost.into_iter().map(|gap| gap.object).collect();
+        for object in objects.iter().cloned() {
+            self.did(match all_named {
+                true => Action::Replaced(object),
+                false => Action::Unresolved(object),
+            });
+        }
+        if all_named { objects } else { Vec::new() }
     }
 
     /// Decides about an orphan segment.

@@ -2,6 +2,8 @@
 //!
 //! Memory use is a few bytes per commit, and about a kilobyte per generation and per slot.
 
+mod truncated;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
@@ -457,7 +459,9 @@ impl Survey {
         let of_root = self.roots.readable.as_ref().and_then(|root| root.log(*owner));
         let ended = self.generations.get(owner).and_then(Option::as_ref);
         let of_log = self.logs.generations.get(owner).filter(|_| is_checked);
-        let generations = of_root.map(|log| &log.state).into_iter().chain(ended).chain(of_log);
+        let checkpoint = self.logs.truncated.get(owner).and_then(|of| of.state.as_ref());
+        let generations = of_root.map(|log| &log.state).into_iter().chain(ended);
+        let generations = generations.chain(checkpoint).chain(of_log);
         generations.filter_map(GenerationState::writer)
     }
 

@@ -25,8 +25,18 @@ pub(crate) fn probe(nonce: &str) -> Path {
 }
 
 /// The first path elements of all objects in a store.
-pub const TOP: [&str; 9] =
-    ["format", "writers", "log", "data", "probe", "open", "catalog", "boundary", "lease"];
+pub const TOP: [&str; 10] = [
+    "format",
+    "writers",
+    "log",
+    "checkpoint",
+    "data",
+    "probe",
+    "open",
+    "catalog",
+    "boundary",
+    "lease",
+];
 
 /// Checks a cluster name: it is used as a folder name and must be valid everywhere.
 ///

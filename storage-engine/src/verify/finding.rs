@@ -104,10 +104,14 @@ impl Finding {
     pub fn of_log(problem: &Problem, is_rolled_up: bool, is_replaced: bool) -> Finding {
         let severity = match problem {
             _ if is_replaced => Severity::Note,
-            Problem::TooNew { .. } => Severity::TooNew,
+            Problem::TooNew { .. } | Problem::Checkpoint { is_newer: true, .. } => Severity::TooNew,
             Problem::Missing { .. } if is_rolled_up => Severity::Note,
             Problem::Missing { .. } => Severity::Lost,
-            _ => Severity::Damaged,
+            Problem::Damaged { .. }
+            | Problem::Changed { .. }
+            | Problem::Broken { .. }
+            | Problem::NoWriter { .. }
+            | Problem::Checkpoint { is_newer: false, .. } => Severity::Damaged,
         };
         let mut words = with_causes(problem);
         if is_replaced {

@@ -16,7 +16,7 @@ use crate::catalog::names;
 use crate::catalog::root::Root;
 use crate::catalog::state::Known;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{Attributed, CommitId, Fact, GenerationState, TimeSlot};
+use crate::catalog::{Attributed, CommitId, Fact, Gap, GenerationState, TimeSlot};
 use crate::store::{Listed, Store, is_store_gone};
 
 /// Objects that are read at a time.
@@ -98,8 +98,13 @@ impl RolledUp {
         for log in rolled_up.newest.iter().flat_map(|root| &root.logs) {
             rolled_up.known.insert(log.state.id(), log.state.chain().next());
         }
-        let hidden = rolled_up.newest.iter().flat_map(Root::hidden);
-        rolled_up.hidden = hidden.filter_map(|gap| gap.commit()).collect();
+        let hidden: Vec<Gap> = rolled_up.newest.iter().flat_map(Root::hidden).collect();
+        rolled_up.hidden = hidden.iter().filter_map(Gap::commit).collect();
+        // Unreadable commits are found in the logs.
+        for gap in hidden.into_iter().filter(|gap| gap.commit().is_none()) {
+            let what = What::Catalog { problem: gap.what, severity: Severity::Lost };
+            rolled_up.findings.push(Finding { object: gap.object, what });
+        }
         Ok(rolled_up)
     }
 
@@ -127,6 +132,15 @@ impl RolledUp {
     pub(super) fn has(&self, commit: &CommitId) -> bool {
         let known = self.known.get(&commit.of);
         known.is_some_and(|known| commit.seq < *known) && !self.hidden.contains(commit)
+    }
+
+    /// Whether facts of manifests are lost for good, or may be.
+    pub(super) fn lacks_facts(&self) -> bool {
+        let gave_up = |name: &String| names::parse_commit(&Path::from(name.as_str())).is_none();
+        self.newest.as_ref().is_none_or(|root| {
+            root.replaced.iter().any(gave_up)
+                || root.hidden().iter().any(|of| of.commit().is_none())
+        })
     }
 
     /// The hours that should have a manifest.

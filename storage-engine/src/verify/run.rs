@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::finding::{Finding, Severity, What};
 use super::rolled_up::RolledUp;
+use super::sums::Sums;
 use super::{content, listing};
 use crate::catalog::by_slot::{BySlot, Logged};
 use crate::catalog::load::FIRST_FORMAT;
@@ -66,6 +67,8 @@ pub struct Report {
     pub logs: u64,
     /// Their commits.
     pub commits: u64,
+    /// How many of these are removed, because their logs are truncated.
+    pub truncated: u64,
     /// Objects of the rolled-up catalog.
     pub rolled_up: u64,
     /// Segments in the requested hours.
@@ -130,6 +133,7 @@ pub async fn verify(
     .await?;
     report.logs = walked.generations.len() as u64;
     report.commits = walked.generations.values().map(GenerationState::commits).sum();
+    report.truncated = walked.truncated.values().map(|of| of.removed).sum();
     let mut rolled_up = RolledUp::read(store).await?;
     for problem in &walked.problems {
         let hidden = problem.gap().and_then(|gap| gap.commit());
@@ -142,15 +146,19 @@ pub async fn verify(
     }
     watch.begin(bytes);
 
-    let mut check =
-        Check { store, options, watch, report, logs, rolled_up, replaced: walked.replaced };
+    let sums = Sums::of(walked.truncated.values(), &rolled_up);
+    let replaced = walked.replaced;
+    let mut check = Check { store, options, watch, report, logs, rolled_up, replaced, sums };
     // Wide segments first: their objects lie in hours.
     let wide = [TimeSlot::Wide].into();
     let mut goes_on = check.folder(&names::slot(TimeSlot::Wide), wide).await?;
     for (folder, hours) in check.days().await? {
         goes_on = goes_on && check.folder(&folder, hours).await?;
     }
-    let Check { mut report, rolled_up, .. } = check;
+    let Check { mut report, mut rolled_up, sums, .. } = check;
+    if goes_on {
+        rolled_up.findings.extend(sums.findings());
+    }
     for finding in &rolled_up.findings {
         report.take(finding, watch);
     }
@@ -167,6 +175,7 @@ struct Check<'a, W> {
     logs: BySlot<Logged>,
     rolled_up: RolledUp,
     replaced: BTreeSet<CommitId>,
+    sums: Sums,
 }
 
 impl<W: Watch> Check<'_, W> {
@@ -177,7 +186,7 @@ impl<W: Watch> Check<'_, W> {
         folder: &Path,
         mut slots: BTreeSet<TimeSlot>,
     ) -> Result<bool, Failure> {
-        let Check { store, options, watch, report, logs, rolled_up, replaced } = self;
+        let Check { store, options, watch, report, logs, rolled_up, replaced, sums } = self;
         let mut listing = rolled_up.list(store, folder).await?;
         slots.extend(listing.slots());
         for slot in slots {
@@ -186,6 +195,7 @@ impl<W: Watch> Check<'_, W> {
             for finding in rolled_up.findings.drain(..) {
                 report.take(&finding, *watch);
             }
+            sums.take(slot, &facts);
             facts.extend(logged.into_iter().flat_map(Logged::into_facts));
             facts.retain(|of| !replaced.contains(&of.commit()));
             match slot {
@@ -257,10 +267,12 @@ async fn foreign(store: &Store) -> Result<Vec<Finding>, Failure> {
     let mut foreign: Vec<Path> = top.filter(|path| !names::TOP.contains(&path.as_ref())).collect();
     let mut entries = store
         .list(&names::log(None))
+        .chain(store.list(&names::checkpoints()))
         .chain(store.list(&names::writers(None)))
         .chain(store.list(&names::leases()));
     while let Some(Listed { path, .. }) = entries.try_next().await? {
         let is_ours = names::parse_commit(&path).is_some()
+            || names::parse_checkpoint(&path).is_some()
             || names::parse_writer(&path).is_some()
             || names::parse_lease(&path).is_some();
         if !is_ours {

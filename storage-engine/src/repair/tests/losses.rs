@@ -3,6 +3,8 @@
 //! The layers of all segments are whole, so nothing that was recorded may be missing after a repair, nothing may be
 //! there twice, and what is missing before it must be told.
 
+use std::time::Duration;
+
 use capstan_model::coverage::Listened;
 use capstan_model::packet::Stamp;
 use capstan_model::{
@@ -15,9 +17,10 @@ use capstan_model::GenerationId;
 use super::*;
 use crate::catalog::names as paths;
 use crate::catalog::rollup::roll_up_all;
+use crate::catalog::rollup::truncate::Limits;
 use crate::catalog::{
-    Change, CommitDraft, Fact, Finished, Layer, LayerEntry, Recorder, Source, What, WriterInfo,
-    WriterKind,
+    Change, CommitDraft, Fact, Finished, Layer, LayerEntry, Recorder, Rollup, Source, Stay, What,
+    WriterInfo, WriterKind,
 };
 use crate::segment::builder::SegmentBuilder;
 use crate::testing::key;
@@ -245,10 +248,30 @@ fn visible(window: &Window) -> Result<BTreeMap<String, u64>, String> {
     Ok(found)
 }
 
-/// What is wrong with how a store is read and repaired of which some objects were lost.
+/// Truncates the logs of a store as far as possible.
+async fn truncate(objects: &Arc<InMemory>) {
+    let store = Store::on(Arc::clone(objects) as Arc<dyn ObjectStore>, "golden").await.unwrap();
+    let limits = Limits { least: 1, most: 1_000 };
+    let mut rollup = Rollup::claim(&store, "test", Stay::Leaves).await.unwrap();
+    for _ in 0..6 {
+        rollup = Rollup::claim(&store, "test", Stay::Leaves).await.unwrap();
+    }
+    let replaced = store.clock().await.unwrap();
+    while store.clock().await.unwrap() <= replaced {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    rollup.sweep(Duration::ZERO).await.unwrap();
+    assert!(rollup.truncate(limits).await.unwrap().logs >= 4);
+}
+
+/// What is wrong with how a store is read and repaired of which some objects were lost. Every second store has truncated
+/// logs.
 async fn tried(seed: u64) -> Result<(), String> {
     let (objects, made) = made().await;
     let mut chance = Chance(seed);
+    if seed % 2 == 1 {
+        truncate(&objects).await;
+    }
     let mut lost = lose(&objects, &mut chance).await;
     // Now and then a segment cannot be used any more. What is left of it must stay.
     let broken = (chance.below(5) == 0).then(|| chance.below(made.committed.len()));
