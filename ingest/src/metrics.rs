@@ -1,8 +1,8 @@
 //! Metrics of a recorder: captured, lost, stored, and how far the upload is behind.
 //!
 //! The capture thread and the upload thread change them without a lock and without an allocation. The capture thread
-//! counts packets for itself and publishes its totals at most every [`LOOK_EVERY`](crate::record) packets and every
-//! 250 ms.
+//! counts packets for itself and publishes its totals after 1,024 packets or 250 ms, whichever is first; while it waits for
+//! the queue of the upload it publishes nothing.
 
 use std::sync::Arc;
 
@@ -172,7 +172,7 @@ impl UploadMetrics {
         let lag = self.waiting_since.get().map_or(0, |since| now.0.saturating_sub(since.0).max(0));
         text.duration(
             "capstan_upload_lag_seconds",
-            "How long the oldest uncommitted segment waits for its upload and commit.",
+            "How long the oldest uncommitted segment or coverage waits for its upload and commit.",
             lag,
         );
         text.time(

@@ -4,8 +4,8 @@ use std::future::pending;
 use std::sync::Arc;
 
 use capstan_ingest::metrics::RecorderMetrics;
-use capstan_model::Failure;
 use capstan_model::metrics::MetricsText;
+use capstan_model::{Failure, FailureKind};
 use capstan_query_server::http;
 use capstan_query_server::listen::{Hosts, Listener, Rules};
 use capstan_storage_engine::store::{self, Store};
@@ -31,7 +31,8 @@ pub(crate) struct MetricsPort {
 }
 
 impl MetricsPort {
-    /// Takes the port, if one is set. Any address is accepted: metrics have no packets and no names.
+    /// Takes the port, if one is set. Any address and any name of this machine is accepted: metrics have no packets and
+    /// no names. The usual port may be in use, for example by another recorder; then there are no metrics, and a warning.
     pub(super) async fn listen(
         &self,
         settings: &Settings,
@@ -39,10 +40,14 @@ impl MetricsPort {
     ) -> Result<Option<Listener>, Failure> {
         let set = self.metrics.as_deref().or(settings.record.metrics.as_deref());
         let Some(place) = set.or(usual) else { return Ok(None) };
-        let mut hosts = Hosts::default();
-        hosts.allow(place)?;
-        let socket = bind(place, &addresses(place, HINT).await?, HINT).await?;
-        Ok(Some(Listener::new(socket, Rules::new(hosts, None))))
+        match bind(place, &addresses(place, HINT).await?, HINT).await {
+            Ok(socket) => Ok(Some(Listener::new(socket, Rules::new(Hosts::any(), None)))),
+            Err(failure) if set.is_none() && failure.kind() == FailureKind::AlreadyThere => {
+                tracing::warn!(%failure, "this recorder serves no metrics");
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 }
 

@@ -19,7 +19,8 @@ const SHOWN: usize = 100;
 /// loopback address are always accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
-    hosts: BTreeSet<Host>,
+    /// None if every name is accepted.
+    hosts: Option<BTreeSet<Host>>,
 }
 
 /// A host as a request names it.
@@ -43,7 +44,12 @@ impl Hosts {
     pub fn of_machine(name: &str) -> Hosts {
         let short = name.split('.').next().unwrap_or_default();
         let names = ["localhost", name, short];
-        Hosts { hosts: names.into_iter().filter_map(Host::parse).collect() }
+        Hosts { hosts: Some(names.into_iter().filter_map(Host::parse).collect()) }
+    }
+
+    /// Every name: for answers that any web page may read.
+    pub fn any() -> Hosts {
+        Hosts { hosts: None }
     }
 
     /// Accepts this name or address, too. A port behind it is ignored.
@@ -55,7 +61,9 @@ impl Hosts {
             let words = format!("'{host}' is not the name or address of a host");
             Failure::new(FailureKind::Usage, words)
         })?;
-        self.hosts.insert(known);
+        if let Some(hosts) = &mut self.hosts {
+            hosts.insert(known);
+        }
         Ok(())
     }
 
@@ -99,10 +107,11 @@ impl Hosts {
 
     fn knows(&self, authority: &str, local: Option<IpAddr>) -> bool {
         let Some(host) = Host::of_authority(authority) else { return false };
+        let Some(hosts) = &self.hosts else { return true };
         match host {
             Host::Address(address) if address.is_loopback() => true,
             Host::Address(address) if local == Some(address) => true,
-            host => self.hosts.contains(&host),
+            host => hosts.contains(&host),
         }
     }
 }
@@ -221,6 +230,15 @@ mod tests {
         assert_eq!(check(HTTP_2, "/", &[]), Err(400));
         assert_eq!(check(Version::HTTP_10, "/", &[]), Ok(()));
         assert_eq!(check(Version::HTTP_10, "/", &["evil.example"]), Err(421));
+    }
+
+    #[test]
+    fn any_host_name_may_be_accepted_and_must_still_be_one() {
+        let mut hosts = Hosts::any();
+        assert_eq!(asked(&hosts, "prometheus-target.example"), Ok(()));
+        hosts.allow("web1").unwrap();
+        assert_eq!(asked(&hosts, "capstan-recorder.capstan.svc:32090"), Ok(()));
+        assert_eq!(asked(&hosts, "local host"), Err(StatusCode::MISDIRECTED_REQUEST));
     }
 
     #[test]
