@@ -72,6 +72,14 @@ async fn findings(store: &Store, layers: Layers) -> Vec<Finding> {
     heard.0.into_inner().unwrap()
 }
 
+/// Those that a check finds which reads no whole layers.
+async fn shallow_findings(store: &Store, layers: Layers) -> Vec<Finding> {
+    let heard = Heard::default();
+    let options = verify::Options { range: TimeRange::ALL, deep: false, layers };
+    verify::verify(store, &options, &heard).await.unwrap();
+    heard.0.into_inner().unwrap()
+}
+
 async fn segments(store: &Store) -> Vec<Arc<Known>> {
     let view = CatalogView::load(store).await.unwrap();
     view.window(TimeRange::ALL).await.unwrap().segments.clone()
@@ -127,14 +135,26 @@ async fn column_that_a_golden_store_lacks_reads_as_null_or_its_default() {
 
 /// Adds a table to a segment, as the build that knows the layer does.
 async fn add(store: &Store, segment: &Known, methods: &[Option<&str>]) -> LayerEntry {
+    add_with(store, segment, methods, |_| {}).await
+}
+
+/// Adds a table to a segment with an entry that `change` has changed.
+async fn add_with(
+    store: &Store,
+    segment: &Known,
+    methods: &[Option<&str>],
+    change: impl Fn(&mut LayerEntry),
+) -> LayerEntry {
     let arrays: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(0..methods.len() as i64)),
         Arc::new(StringArray::from(methods.to_vec())),
     ];
     let written = tabular::write(CALLS.version, CALLS.columns, arrays, 0).unwrap();
     let (object, directory) = written.with_directory();
-    let entry = LayerEntry::added(&CALLS, &object, directory);
-    store.put_new(&segment.path_of(&entry), vec![object.into()]).await.unwrap();
+    let mut entry = LayerEntry::added(&CALLS, &object, directory);
+    let path = segment.path_of(&entry);
+    change(&mut entry);
+    store.put_new(&path, vec![object.into()]).await.unwrap();
     let change = Change {
         segment: segment.entry.name.clone(),
         slots: segment.entry.slots(),
@@ -217,6 +237,7 @@ async fn damage_of_an_added_layer_is_found_by_who_knows_it() {
         let words = finding.to_string();
         let expected = if at < directory { "1 of " } else { "unknown without its directory" };
         assert!(words.starts_with(path.as_ref()) && words.contains(expected), "byte {at}: {words}");
+        assert_eq!(shallow_findings(&store, layers).await.is_empty(), at < directory, "byte {at}");
         // Who does not know the layer does not judge it.
         assert_eq!(findings(&store, Layers::KNOWN).await, []);
         let changed: Bytes = bytes.split_off(directory).into();
@@ -230,4 +251,27 @@ async fn damage_of_an_added_layer_is_found_by_who_knows_it() {
     store.delete(&path).await.unwrap();
     let found = findings(&store, layers).await;
     assert!(matches!(&found[..], [finding] if finding.severity() == Severity::Lost), "{found:?}");
+}
+
+#[tokio::test]
+async fn wrong_directory_of_an_added_layer_is_found_although_its_object_is_whole() {
+    let absent = |entry: &mut LayerEntry| entry.directory = None;
+    let longer = |entry: &mut LayerEntry| {
+        entry.directory.iter_mut().for_each(|directory| directory.bytes += 1);
+    };
+    let other = |entry: &mut LayerEntry| {
+        entry.directory.iter_mut().for_each(|directory| directory.sha256 = "0".repeat(64));
+    };
+    let changes: [(&dyn Fn(&mut LayerEntry), &str); 3] =
+        [(&absent, "is not named"), (&longer, "differs"), (&other, "differs")];
+    for (change, expected) in changes {
+        let store = stores::open(&stores::all().pop().unwrap()).await;
+        let first = segments(&store).await[0].clone();
+        add_with(&store, &first, &[Some("GET"), None], change).await;
+        for found in [findings(&store, later()).await, shallow_findings(&store, later()).await] {
+            let [finding] = &found[..] else { panic!("{expected}: {found:?}") };
+            assert_eq!(finding.severity(), Severity::Damaged);
+            assert!(finding.to_string().contains(expected), "{finding}");
+        }
+    }
 }

@@ -265,13 +265,16 @@ impl SegmentEntry {
         directory: &Bytes,
     ) -> Result<AddedTable, Failure> {
         let (_, entry) = self.object(Layer::Added(layer))?;
-        let known = entry.directory.as_ref().map(|directory| directory.sha256.as_str());
-        if known != Some(&*hex::encode(Sha256::digest(directory))) {
-            let what = format!(
-                "segment {}: the directory of its {} layer differs from the committed one",
-                self.name, layer.name
-            );
-            return Err(Failure::new(FailureKind::Damaged, what));
+        let damaged = |what: &str| {
+            let what =
+                format!("segment {}: the directory of its {} layer {what}", self.name, layer.name);
+            Failure::new(FailureKind::Damaged, what)
+        };
+        let Some(known) = &entry.directory else {
+            return Err(damaged("is not named by the catalog"));
+        };
+        if known.sha256 != hex::encode(Sha256::digest(directory)) {
+            return Err(damaged("differs from the committed one"));
         }
         AddedTable::open(layer, entry.bytes, directory)
             .map_err(|error| error.of(format_args!("segment {}", self.name)))

@@ -73,8 +73,11 @@ pub enum What {
         /// The places, as text.
         places: String,
     },
-    /// An `index` layer is unusable, although its bytes match the committed ones, or nearly.
-    Index {
+    /// An `index` layer, or the directory of an added layer, is unusable, although its bytes match the committed ones,
+    /// or nearly.
+    Unusable {
+        /// The layer.
+        layer: Layer,
         /// The reason.
         why: String,
         /// A newer version may be able to use it.
@@ -130,8 +133,8 @@ impl Finding {
         match &self.what {
             What::Missing(_) => Severity::Lost,
             What::Length { .. } | What::Changed { .. } => Severity::Damaged,
-            What::Index { too_new: true, .. } => Severity::TooNew,
-            What::Index { .. } => Severity::Damaged,
+            What::Unusable { too_new: true, .. } => Severity::TooNew,
+            What::Unusable { .. } => Severity::Damaged,
             What::Catalog { severity, .. } => *severity,
             What::Orphan { .. } | What::Foreign => Severity::Note,
         }
@@ -140,9 +143,8 @@ impl Finding {
     /// The part of the segment that stays readable, as text; none if that does not apply.
     pub fn readable(&self) -> Option<&'static str> {
         let (layer, whole) = match &self.what {
-            What::Missing(layer) => (*layer, true),
+            What::Missing(layer) | What::Unusable { layer, .. } => (*layer, true),
             What::Length { layer, .. } | What::Changed { layer, .. } => (*layer, false),
-            What::Index { .. } => (Layer::Index, true),
             What::Catalog { .. } | What::Orphan { .. } | What::Foreign => return None,
         };
         Some(match (layer, whole) {
@@ -177,7 +179,7 @@ impl fmt::Display for Finding {
             What::Changed { places, .. } => {
                 write!(f, "{}: its bytes differ from the written ones: {places}", self.object)
             }
-            What::Index { why, .. } => write!(f, "{}: {why}", self.object),
+            What::Unusable { why, .. } => write!(f, "{}: {why}", self.object),
             // These texts name their object.
             What::Catalog { problem, .. } => f.write_str(problem),
             What::Orphan { bytes, young: true } => write!(

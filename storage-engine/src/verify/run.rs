@@ -25,7 +25,7 @@ use crate::catalog::{
     CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, TimeSlot,
 };
 use crate::segment::reader::{AddedTable, Segment};
-use crate::segment::{Layer, Layers};
+use crate::segment::{Layer, Layers, TableLayer};
 use crate::store::{Listed, Store};
 
 /// Segments that are read at a time.
@@ -349,9 +349,6 @@ async fn check_segment(
         let Some(committed) = entry.layer(layer).filter(|_| !unfit.contains(path.as_ref())) else {
             continue;
         };
-        if layer != Layer::Index && !options.deep {
-            continue;
-        }
         let what = match layer {
             Layer::Index => match store.get_if_present(&path).await? {
                 None => Some(What::Missing(layer)),
@@ -359,21 +356,35 @@ async fn check_segment(
                     Ok(index) => {
                         let what = disagreement(&segment.entry, &index);
                         opened = Some(index);
-                        what.map(|why| What::Index { why, too_new: false })
+                        what.map(|why| What::Unusable { layer, why, too_new: false })
                     }
-                    Err(failure) => Some(What::Index {
-                        why: with_causes(&failure),
-                        too_new: failure.kind() == FailureKind::TooNew,
-                    }),
+                    Err(failure) => Some(unusable(layer, &failure)),
                 },
             },
-            Layer::Body | Layer::Head | Layer::Packets | Layer::Flows | Layer::Added(_) => {
+            Layer::Body | Layer::Head | Layer::Packets | Layer::Flows if !options.deep => continue,
+            Layer::Body | Layer::Head | Layer::Packets | Layer::Flows => {
                 check_layer(store, &path, layer, committed, opened.as_ref()).await?
+            }
+            Layer::Added(table) => {
+                let changed = match options.deep {
+                    true => check_layer(store, &path, layer, committed, None).await?,
+                    false => None,
+                };
+                match changed {
+                    None => check_directory(store, &path, entry, table).await?,
+                    changed => changed,
+                }
             }
         };
         findings.extend(what.map(|what| Finding { object: path.to_string(), what }));
-        bytes += committed.bytes;
-        watch.read(committed.bytes);
+        let read = match layer {
+            Layer::Added(_) if !options.deep => {
+                committed.directory.as_ref().map_or(0, |directory| directory.bytes)
+            }
+            _ => committed.bytes,
+        };
+        bytes += read;
+        watch.read(read);
     }
     Ok((findings, bytes))
 }
@@ -392,6 +403,31 @@ fn disagreement(entry: &SegmentEntry, segment: &Segment) -> Option<String> {
         .filter(|layer| committed(*layer).is_some_and(|committed| said(*layer) != Some(committed)));
     let layer = unlike.next()?;
     Some(format!("it was written with another {} layer than the committed one", layer.name()))
+}
+
+fn unusable(layer: Layer, failure: &Failure) -> What {
+    let too_new = failure.kind() == FailureKind::TooNew;
+    What::Unusable { layer, why: with_causes(failure), too_new }
+}
+
+/// Opens an added layer by its directory, as a query does.
+async fn check_directory(
+    store: &Store,
+    path: &Path,
+    entry: &SegmentEntry,
+    table: &'static TableLayer,
+) -> Result<Option<What>, Failure> {
+    let layer = Layer::Added(table);
+    let range = entry.layer(layer).and_then(LayerEntry::directory_range).unwrap_or_default();
+    let directory = match range.is_empty() {
+        true => Bytes::new(),
+        false => match store.get_range_if_present(path, range).await? {
+            Some(directory) => directory,
+            None => return Ok(Some(What::Missing(layer))),
+        },
+    };
+    let opened = entry.open_added(table, &directory);
+    Ok(opened.err().map(|failure| unusable(layer, &failure)))
 }
 
 /// Reads a whole layer, piece by piece, and judges it.
