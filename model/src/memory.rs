@@ -120,7 +120,7 @@ impl MemoryBudget {
         let others = PARTS - SOURCE;
         let least = PROGRAM.saturating_add(source).saturating_add(others * LEAST_PART);
         if self.0 < least {
-            let least = MemoryBudget(least.div_ceil(1 << 20) << 20);
+            let least = MemoryBudget(least.checked_next_multiple_of(1 << 20).unwrap_or(least));
             let (what, share) = ("the source", MemoryBudget(source));
             return Err(BudgetTooSmall { given: self, least, what, share });
         }

@@ -255,16 +255,15 @@ async fn damage_of_an_added_layer_is_found_by_who_knows_it() {
 
 #[tokio::test]
 async fn wrong_directory_of_an_added_layer_is_found_although_its_object_is_whole() {
-    let absent = |entry: &mut LayerEntry| entry.directory = None;
-    let longer = |entry: &mut LayerEntry| {
+    type ChangeEntry = fn(&mut LayerEntry);
+    let absent: ChangeEntry = |entry| entry.directory = None;
+    let longer: ChangeEntry = |entry| {
         entry.directory.iter_mut().for_each(|directory| directory.bytes += 1);
     };
-    let other = |entry: &mut LayerEntry| {
+    let other: ChangeEntry = |entry| {
         entry.directory.iter_mut().for_each(|directory| directory.sha256 = "0".repeat(64));
     };
-    let changes: [(&dyn Fn(&mut LayerEntry), &str); 3] =
-        [(&absent, "is not named"), (&longer, "differs"), (&other, "differs")];
-    for (change, expected) in changes {
+    for (change, expected) in [(absent, "is not named"), (longer, "differs"), (other, "differs")] {
         let store = stores::open(&stores::all().pop().unwrap()).await;
         let first = segments(&store).await[0].clone();
         add_with(&store, &first, &[Some("GET"), None], change).await;

@@ -7,13 +7,12 @@ use std::time::Duration;
 use capstan_ingest::import::{self, ImportOptions, Imported, Watch};
 use capstan_ingest::metrics::UploadMetrics;
 use capstan_ingest::source::{self, Place};
-use capstan_model::{Failure, FailureKind, Time};
+use capstan_model::{Failure, FailureKind, IngestShares, MemoryBudget, Time};
 use capstan_storage_engine::catalog::succession::DEAD_AFTER;
 use capstan_storage_engine::store::Store;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
 
-use super::record::shares;
 use super::rollup;
 use crate::host::host_name;
 use crate::interrupt;
@@ -57,7 +56,12 @@ pub(crate) fn run(
     settings: &Settings,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
-    let memory = shares("--memory", arguments.memory.map(|mib| mib as usize), None)?;
+    let memory = match arguments.memory {
+        None => IngestShares::default(),
+        Some(mib) => MemoryBudget::from_mib(mib as usize).for_ingest(None).map_err(|error| {
+            Failure::new(FailureKind::Usage, format!("{error}; --memory sets the memory"))
+        })?,
+    };
     let places = source::expand(&arguments.files)?;
     for skipped in &places.skipped {
         let path = skipped.path.display().to_string();

@@ -1,5 +1,6 @@
 //! `capstan record`.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,6 +23,9 @@ use crate::settings::Settings;
 use crate::stopped::or_stopped;
 
 const NOTHING: &str = "stopped before anything was recorded";
+
+/// MiB that the capture rings of a recorder may have.
+const RING_MIB: RangeInclusive<usize> = 1..=65_536;
 
 /// Record this machine's interfaces
 ///
@@ -68,9 +72,19 @@ impl Capture {
         option: &str,
         mib: Option<u32>,
     ) -> Result<IngestShares, Failure> {
-        let rings = self.ring_mib.map(|mib| mib as usize).or(settings.record.ring_mib);
+        let rings = match (self.ring_mib, settings.record.ring_mib) {
+            (None, Some(mib)) if !RING_MIB.contains(&mib) => {
+                let what = format!(
+                    "[record] ring_mib is {mib} in the settings file; it must be {} to {}",
+                    RING_MIB.start(),
+                    RING_MIB.end()
+                );
+                return Err(Failure::new(FailureKind::Usage, what));
+            }
+            (given, set) => given.map(|mib| mib as usize).or(set),
+        };
         let mib = mib.map(|mib| mib as usize).or(settings.record.memory_mib);
-        shares(option, mib, rings.map(|mib| mib.saturating_mul(1 << 20)))
+        recorder_shares(option, mib, rings.map(|mib| mib << 20))
     }
 
     /// Starts to listen: from here on every packet is stored or counted as lost.
@@ -99,14 +113,18 @@ impl Capture {
     }
 }
 
-/// Shares of a recorder or an import, of which `mib` is the memory, if it is given by `option`.
-pub(super) fn shares(
+/// Shares of a recorder, of which `mib` is the memory, if it is given by `option`. Without it, rings of a given size
+/// replace the usual ones, and nothing else changes.
+fn recorder_shares(
     option: &str,
     mib: Option<usize>,
     rings: Option<usize>,
 ) -> Result<IngestShares, Failure> {
-    let budget = mib.map_or(MemoryBudget::INGEST, MemoryBudget::from_mib);
-    budget.for_ingest(rings).map_err(|error| {
+    let Some(mib) = mib else {
+        let usual = IngestShares::default();
+        return Ok(IngestShares { source: rings.unwrap_or(usual.source), ..usual });
+    };
+    MemoryBudget::from_mib(mib).for_ingest(rings).map_err(|error| {
         let what = format!("{error}; {option} sets the memory, --ring-mib that of the source");
         Failure::new(FailureKind::Usage, what)
     })
@@ -220,4 +238,30 @@ pub(super) fn report(recorded: &Recorded) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn rings_without_a_memory_limit_change_the_rings_alone() {
+        let usual = IngestShares::default();
+        for mib in [1, 64, 512, 65_536] {
+            let shares = recorder_shares("--memory", None, Some(mib * MIB)).unwrap();
+            assert_eq!(shares, IngestShares { source: mib * MIB, ..usual });
+        }
+        assert_eq!(recorder_shares("--memory", None, None).unwrap(), usual);
+    }
+
+    #[test]
+    fn rings_are_part_of_a_given_memory_limit() {
+        let shares = recorder_shares("--memory", Some(512), Some(128 * MIB)).unwrap();
+        assert!(shares.source == 128 * MIB && shares.segment < IngestShares::default().segment);
+        let refused = recorder_shares("--record-memory", Some(200), Some(128 * MIB)).unwrap_err();
+        assert_eq!(refused.kind(), FailureKind::Usage);
+        assert!(refused.to_string().contains("--record-memory sets the memory"), "{refused}");
+    }
 }
