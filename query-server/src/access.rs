@@ -17,10 +17,10 @@ mod rights;
 
 use std::sync::Arc;
 
+use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
 
 pub(crate) use self::facts::{hidden_gap, statements, visible};
-pub(crate) use self::failure::{limited, redacted};
 pub use self::flow_ids::{FlowIdCipher, KEY_BYTES};
 pub use self::mask::Mask;
 pub use self::rights::{Right, Rights};
@@ -65,6 +65,33 @@ impl Principal {
         self.mask.is_some()
     }
 
+    /// A failure of the store as the principal gets it. Under a mask its text may be about hidden flows, so it is
+    /// replaced, and the log gets the whole.
+    pub(crate) fn told(&self, failure: Failure) -> Failure {
+        if !self.is_masked() || failure::is_redacted(&failure) {
+            return failure;
+        }
+        self.log(&failure);
+        failure::redacted(&failure)
+    }
+
+    /// A failure about the memory that queries share, as the principal gets it. Its text is about other queries, too.
+    pub(crate) fn told_of_memory(&self, failure: Failure) -> Failure {
+        if !self.is_masked() || failure::is_redacted(&failure) {
+            return failure;
+        }
+        self.log(&failure);
+        failure::limited()
+    }
+
+    /// Logs what a masked principal is not told. Its own cancellation is no error.
+    fn log(&self, failure: &Failure) {
+        if failure.kind() != FailureKind::Interrupted {
+            let failure = with_causes(failure);
+            tracing::warn!(who = self.name, failure, "a question of a masked principal failed");
+        }
+    }
+
     /// Refuses a question that needs a right which the principal lacks.
     ///
     /// # Errors
@@ -84,12 +111,12 @@ impl Principal {
 
 #[cfg(test)]
 mod tests {
-    use capstan_index::filter::FlowFilter;
+    use capstan_index::filter::Term;
 
     use super::*;
 
     fn mask() -> Mask {
-        Mask::new(FlowFilter::port(53), [7; KEY_BYTES])
+        Mask::new(Term::ip_protocol(17).into(), [7; KEY_BYTES]).expect("a mask")
     }
 
     #[test]

@@ -34,6 +34,7 @@ use self::question::{Asked, Question, Why};
 pub(crate) use self::threads::Reserved;
 use self::threads::Shared;
 pub use self::threads::wait_for_all;
+use crate::access::Principal;
 
 /// Stack size that suffices to plan and run the longest accepted statement (`MAX_LEVELS` in
 /// `flight::statement`), bytes. Measured for chains of `+` in a build without optimisation: 500 levels fit into
@@ -114,17 +115,18 @@ impl Questions {
         self.shared.stop_all(Why::Ending);
     }
 
-    /// Runs `work` on threads of its own. Dropping this future cancels it.
+    /// Runs `work` of a principal on threads of its own. Dropping this future cancels it.
     ///
     /// # Errors
     /// The failure of the work; no turn within the time-out; stopped at a limit; a crash.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
+        who: &Arc<Principal>,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<T, Failure> {
         let (tell, told) = oneshot::channel();
         let asked = self
-            .start(async move |_| {
+            .start(who, async move |_| {
                 // The caller may be gone; then the result is dropped.
                 let _ = tell.send(work.await);
             })
@@ -139,13 +141,14 @@ impl Questions {
     /// As [`Questions::ask`]; the stream, too, ends with such a failure.
     pub(crate) async fn stream<H: Send + 'static, M: Send + 'static>(
         &self,
+        who: &Arc<Principal>,
         weigh: fn(&M) -> usize,
         start: impl Future<Output = Result<(H, BoxStream<'static, M>), Failure>> + Send + 'static,
     ) -> Result<(H, BoxStream<'static, Result<M, Failure>>), Failure> {
         let (tell, told) = oneshot::channel();
         let (to, from) = mpsc::channel(WAITING);
         let asked = self
-            .start(async move |question: Arc<Question>| {
+            .start(who, async move |question: Arc<Question>| {
                 let mut pieces = match start.await {
                     Ok((head, pieces)) => {
                         if tell.send(Ok(head)).is_err() {
@@ -211,6 +214,7 @@ impl Questions {
 
     async fn start<F>(
         &self,
+        who: &Arc<Principal>,
         work: impl FnOnce(Arc<Question>) -> F + Send + 'static,
     ) -> Result<Asked, Failure>
     where
@@ -221,7 +225,7 @@ impl Questions {
         let Ok(Ok(turn)) = timeout(limits.patience, turn).await else {
             return Err(busy(limits.running));
         };
-        Shared::start(&self.shared, turn, work)
+        Shared::start(&self.shared, turn, who, work)
     }
 }
 

@@ -2,7 +2,7 @@
 //! line answer from this, each question for a [`Principal`].
 //!
 //! The catalog is read again when the loaded one is older than [`Options::freshness`]. All queries share opened
-//! segments and the memory budget; those of principals that see the same share tables until the next commit.
+//! segments and the memory budget; those of one principal share tables until the next commit.
 //!
 //! [`flight::serve`]: crate::flight::serve()
 
@@ -31,7 +31,7 @@ use futures::stream::BoxStream;
 use tokio::sync::Mutex;
 
 pub use self::status::Status;
-use crate::access::{Principal, Right, redacted};
+use crate::access::{Principal, Right};
 use crate::export::{self, Export};
 use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::questions::{Limits, Questions, StoppablePool};
@@ -209,12 +209,8 @@ impl StoreSessions {
 
     /// The newest view, as a principal sees it.
     async fn view(&self, who: &Arc<Principal>) -> Result<ScopedView, Failure> {
-        let latest = self.latest.get().await;
-        match latest {
-            Ok(view) => Ok(view.scoped(who)),
-            Err(failure) if who.is_masked() => Err(redacted(&failure)),
-            Err(failure) => Err(failure),
-        }
+        let latest = self.latest.get().await.map_err(|failure| who.told(failure))?;
+        Ok(latest.scoped(who))
     }
 
     /// The tables of the newest view.

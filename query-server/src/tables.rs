@@ -54,8 +54,7 @@ pub(crate) use self::skipped::{Skipped, left_out};
 use crate::questions::Cooperate;
 use crate::view::ScopedView;
 
-/// The tables of a view as its principal sees them, and the functions over them, ready for statements. The session's
-/// configuration has the [`Principal`](crate::access::Principal) as an extension.
+/// The tables of a view as its principal sees them, and the functions over them, ready for statements.
 ///
 /// The state may be used for any number of statements: all of them see the store at one moment.
 ///
@@ -67,7 +66,7 @@ pub fn session(
     runtime: Arc<RuntimeEnv>,
 ) -> Result<SessionState, Failure> {
     let state = SessionStateBuilder::new()
-        .with_config(config.with_extension(Arc::clone(view.who())))
+        .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(explain::Planner))

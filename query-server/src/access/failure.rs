@@ -1,5 +1,7 @@
 //! Failures under a mask. The text of a failure names objects, and those may hold only hidden flows.
 
+use std::error::Error;
+
 use capstan_model::{Failure, FailureKind};
 
 /// What a masked principal is told about data that cannot be read.
@@ -9,7 +11,7 @@ pub(super) const UNREADABLE: &str = "a part of the store cannot be read";
 const LIMITED: &str = "the question needs more memory or disk space than it may use: ask for less";
 
 /// A failure of the store as a masked principal gets it.
-pub(crate) fn redacted(failure: &Failure) -> Failure {
+pub(super) fn redacted(failure: &Failure) -> Failure {
     let (kind, words) = match failure.kind() {
         FailureKind::Damaged | FailureKind::NotFound | FailureKind::TooNew => {
             (FailureKind::Damaged, UNREADABLE)
@@ -31,22 +33,14 @@ pub(crate) fn redacted(failure: &Failure) -> Failure {
     Failure::new(kind, words)
 }
 
-/// A failure of the query engine as a masked principal gets it: those about memory name the operators of all running
-/// queries.
-pub(crate) fn limited(failure: Failure) -> Failure {
-    match failure.kind() {
-        FailureKind::Full => Failure::new(FailureKind::Full, LIMITED),
-        FailureKind::Other
-        | FailureKind::Usage
-        | FailureKind::NotFound
-        | FailureKind::Permission
-        | FailureKind::Damaged
-        | FailureKind::TooNew
-        | FailureKind::Unavailable
-        | FailureKind::AlreadyThere
-        | FailureKind::Busy
-        | FailureKind::Interrupted => failure,
-    }
+/// A failure about the memory that queries share, as a masked principal gets it.
+pub(super) fn limited() -> Failure {
+    Failure::new(FailureKind::Full, LIMITED)
+}
+
+/// Whether a failure is as a masked principal gets it: it has nothing to hide.
+pub(super) fn is_redacted(failure: &Failure) -> bool {
+    failure.source().is_none() && failure.to_string() == redacted(failure).to_string()
 }
 
 #[cfg(test)]
@@ -81,11 +75,15 @@ mod tests {
     }
 
     #[test]
-    fn memory_failure_of_the_engine_names_no_operator() {
+    fn redacted_failure_is_recognised() {
         for kind in KINDS {
-            let told = limited(Failure::new(kind, "GroupedHashAggregate"));
-            assert_eq!(told.kind(), kind);
-            assert_eq!(told.to_string().contains("Grouped"), kind != FailureKind::Full);
+            let failure = Failure::new(kind, "segment 0123 at data/0123");
+            assert!(!is_redacted(&failure));
+            assert!(is_redacted(&redacted(&failure)));
+            assert!(is_redacted(&redacted(&redacted(&failure))));
+            let words = redacted(&failure).to_string();
+            assert!(!is_redacted(&Failure::caused_by(kind, words, failure)));
         }
+        assert!(is_redacted(&limited()));
     }
 }

@@ -117,7 +117,7 @@ pub(super) async fn run(
         slice_bytes: slice_bytes(memory),
         pending: pending(view, &window, what, &ranks),
         next: VecDeque::new(),
-        ahead: Ahead::new(view.store(), memory / AHEAD_SHARE),
+        ahead: Ahead::new(view.is_remote(), memory / AHEAD_SHARE),
         active: Vec::new(),
         sources: Vec::new(),
         heap: BinaryHeap::new(),

@@ -42,7 +42,7 @@ impl Local {
         let statement = Statement::new(sql.to_owned())?;
         let (sessions, who) = (Arc::clone(&self.sessions), Arc::clone(&self.who));
         let started = async move { start(&*sessions, &who, &statement).await };
-        let (schema, batches) = self.sessions.questions().stream(weigh, started).await?;
+        let (schema, batches) = self.sessions.questions().stream(&self.who, weigh, started).await?;
         Ok(Answer { schema, batches: batches.map(|batch| batch.and_then(|batch| batch)).boxed() })
     }
 }
@@ -57,7 +57,7 @@ async fn start(
     who: &Arc<Principal>,
     statement: &Statement,
 ) -> Result<Started, Failure> {
-    let planned = Planned::new(sessions.session(who).await?, statement).await?;
+    let planned = Planned::new(sessions.session(who).await?, who, statement).await?;
     let schema = planned.schema();
     let answer = planned.run().await?;
     let messages = answer.map_err(|status| FlightError::Tonic(Box::new(status)));

@@ -64,10 +64,10 @@ impl Service {
         let (sessions, who) = (Arc::clone(&self.sessions), Arc::clone(&self.who));
         let statement = statement.clone();
         let planned = async move {
-            let planned = Planned::new(sessions.session(&who).await?, &statement).await?;
+            let planned = Planned::new(sessions.session(&who).await?, &who, &statement).await?;
             then(&planned)
         };
-        self.sessions.questions().ask(planned).await.map_err(failed)
+        self.sessions.questions().ask(&self.who, planned).await.map_err(failed)
     }
 
     /// The endpoint for `statement`: this server, with a ticket that holds the whole statement.
@@ -80,11 +80,11 @@ impl Service {
     async fn answer(&self, statement: Statement) -> Get {
         let (sessions, who) = (Arc::clone(&self.sessions), Arc::clone(&self.who));
         let started = async move {
-            let planned = Planned::new(sessions.session(&who).await?, &statement).await?;
+            let planned = Planned::new(sessions.session(&who).await?, &who, &statement).await?;
             Ok(((), planned.run().await?))
         };
         let ((), messages) =
-            self.sessions.questions().stream(weigh, started).await.map_err(failed)?;
+            self.sessions.questions().stream(&self.who, weigh, started).await.map_err(failed)?;
         let messages = messages.map(|message| message.map_err(failed).and_then(|message| message));
         Ok(Response::new(messages.boxed()))
     }

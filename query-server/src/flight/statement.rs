@@ -23,7 +23,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
 use super::{limits, rewrite, status, wire};
-use crate::access::{Principal, limited};
+use crate::access::Principal;
 use crate::tables::{Skipped, leaving_long_values, longest_value, makes_long_values};
 
 /// Highest number a parameter may have.
@@ -53,19 +53,28 @@ fn rows_at_once(plan: &LogicalPlan, left: u64) -> Option<usize> {
 /// A planned statement, and the tables it will read.
 pub(super) struct Planned {
     context: SessionContext,
+    who: Arc<Principal>,
     plan: LogicalPlan,
 }
 
+/// A failure of the query engine as a principal gets it.
+fn told(error: &DataFusionError, who: &Principal) -> Failure {
+    let failure = status::from_query(error);
+    // It names operators of all running queries.
+    if status::is_of_shared_memory(error) { who.told_of_memory(failure) } else { failure }
+}
+
 impl Planned {
-    /// Plans `statement` over the tables of `context`, with its parameters filled in.
+    /// Plans `statement` over the tables of `context`, which are those of a principal, with its parameters filled in.
     pub(super) async fn new(
         context: SessionContext,
+        who: &Arc<Principal>,
         statement: &Statement,
     ) -> Result<Planned, Failure> {
         let state = context.state();
         let dialect = state.config_options().sql_parser.dialect;
         let sql = prepare(&statement.sql, dialect.as_ref())?;
-        let failed = |error: DataFusionError| status::from_query(&error);
+        let failed = |error: DataFusionError| told(&error, who);
         let parsed = state.sql_to_statement(&sql, &dialect).map_err(failed)?;
         limits::check(&parsed)?;
         let plan = rewrite::plan(&state, parsed).await.map_err(failed)?;
@@ -73,11 +82,11 @@ impl Planned {
         let plan = match &statement.parameters {
             Some(row) => {
                 let values = values(&parameters(&plan)?, row)?;
-                plan.with_param_values(values).map_err(|e| status::from_query(&e))?
+                plan.with_param_values(values).map_err(failed)?
             }
             None => plan,
         };
-        Ok(Planned { context, plan })
+        Ok(Planned { context, who: Arc::clone(who), plan })
     }
 
     /// The columns of the answer, as they are sent.
@@ -99,23 +108,19 @@ impl Planned {
         }
         let schema = self.schema();
         let mut state = self.context.state();
-        let who = state.config().get_extension::<Principal>();
-        let is_masked = who.is_some_and(|who| who.is_masked());
-        let failed = move |error: DataFusionError| match status::from_query(&error) {
-            failure if is_masked => limited(failure),
-            failure => failure,
-        };
+        let who = Arc::clone(&self.who);
+        let failed = move |error: DataFusionError| told(&error, &who);
         let skipped = Arc::new(Skipped::default());
         state.config_mut().set_extension(Arc::clone(&skipped));
         let (plan, left) = leaving_long_values(|| state.optimize(&self.plan));
-        let plan = plan.map_err(failed)?;
+        let plan = plan.map_err(&failed)?;
         if let Some(rows) = rows_at_once(&plan, left) {
             let config = state.config_mut();
             *config = config.clone().with_batch_size(rows);
         }
         let plan = state.query_planner().create_physical_plan(&plan, &state);
-        let plan = plan.await.map_err(failed)?;
-        let batches = execute_stream(plan, state.task_ctx()).map_err(failed)?;
+        let plan = plan.await.map_err(&failed)?;
+        let batches = execute_stream(plan, state.task_ctx()).map_err(&failed)?;
         // Rows come first: what is missing among them is known after the last one.
         let missing = stream::iter(std::iter::from_fn(move || skipped.failure())).take(1);
         Ok(wire::encode(schema, batches.map_err(failed).chain(missing.map(Err))))
@@ -334,8 +339,8 @@ mod tests {
 
     async fn planned(sql: &str) -> Result<Planned, Failure> {
         let statement = Statement::new(sql.to_owned()).expect("short");
-        Planned::new(SessionContext::new_with_config(super::super::session_config()), &statement)
-            .await
+        let context = SessionContext::new_with_config(super::super::session_config());
+        Planned::new(context, &Principal::everything(), &statement).await
     }
 
     #[tokio::test]
@@ -380,16 +385,16 @@ mod tests {
     #[tokio::test]
     async fn memory_error_names_operators_only_without_a_mask() {
         let sql = "SELECT array_agg(value) FROM generate_series(1, 200000)";
-        for mask in [None, Some(Mask::new(FlowFilter::all(), [0; KEY_BYTES]))] {
+        for mask in [None, Mask::new(FlowFilter::all(), [0; KEY_BYTES]).ok()] {
             let is_masked = mask.is_some();
             let who = Principal::new("team", Rights::all(), mask);
             let runtime = RuntimeEnvBuilder::new().with_memory_limit(64 << 10, 1.0).build_arc();
             let context = SessionContext::new_with_config_rt(
-                super::super::session_config().with_extension(who),
+                super::super::session_config(),
                 runtime.expect("a runtime"),
             );
             let statement = Statement::new(sql.to_owned()).expect("short");
-            let planned = Planned::new(context, &statement).await.expect("a plan");
+            let planned = Planned::new(context, &who, &statement).await.expect("a plan");
             let answer = planned.run().await.expect("an answer");
             let status = answer.try_collect::<Vec<_>>().await.expect_err("too much memory");
             let failure = status::from_status(&status);

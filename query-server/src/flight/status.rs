@@ -112,6 +112,18 @@ pub(super) fn from_query(error: &DataFusionError) -> Failure {
     }
 }
 
+/// Whether the memory that queries share was used up: the text names operators of all of them.
+pub(super) fn is_of_shared_memory(error: &DataFusionError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(link) = next {
+        if let Some(DataFusionError::ResourcesExhausted(_)) = link.downcast_ref() {
+            return true;
+        }
+        next = link.source();
+    }
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+}
+
 /// Values that do not fit are errors of the request; other errors are internal.
 fn from_arrow(error: &ArrowError) -> Failure {
     if let ArrowError::InvalidArgumentError(words) = error
@@ -198,6 +210,29 @@ mod tests {
         ] {
             let back = from_status(&to_status(&Failure::new(kind, "why")));
             assert_eq!((back.kind(), back.to_string().as_str()), (kind, "why"));
+        }
+    }
+
+    #[test]
+    fn use_of_shared_memory_is_told_from_other_limits() {
+        let pool = || DataFusionError::ResourcesExhausted("SortExec[3] holds most".to_owned());
+        let full = |cause: Option<DataFusionError>| {
+            let (kind, words) = (FailureKind::Full, "repeat(…) would make up to 9 bytes");
+            DataFusionError::External(Box::new(match cause {
+                Some(cause) => Failure::caused_by(kind, words, cause),
+                None => Failure::new(kind, words),
+            }))
+        };
+        for (error, expected) in [
+            (pool(), true),
+            (pool().context("sort"), true),
+            (ArrowError::ExternalError(Box::new(pool())).into(), true),
+            (full(Some(pool())), true),
+            (full(Some(pool())).context("scan"), true),
+            (full(None), false),
+            (DataFusionError::Plan("no such table".to_owned()), false),
+        ] {
+            assert_eq!(is_of_shared_memory(&error), expected, "{error}");
         }
     }
 

@@ -8,6 +8,8 @@ use capstan_model::account::Slot;
 use capstan_model::{Failure, FailureKind};
 use tokio::sync::watch;
 
+use crate::access::Principal;
+
 /// Why a query is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
@@ -163,7 +165,11 @@ impl Question {
 
 /// A caller waits for a query; dropping this cancels the query.
 #[derive(Debug)]
-pub(super) struct Asked(pub(super) Arc<Question>);
+pub(super) struct Asked {
+    pub(super) question: Arc<Question>,
+    /// Who asked it.
+    pub(super) who: Arc<Principal>,
+}
 
 impl Asked {
     /// The result of the future, unless the query is stopped first.
@@ -173,19 +179,26 @@ impl Asked {
     ) -> Result<T, Failure> {
         tokio::select! {
             biased;
-            why = self.0.stopped() => Err(why.failure()),
-            came = coming => match self.0.why() {
+            why = self.question.stopped() => Err(self.told(why)),
+            came = coming => match self.question.why() {
                 // Work that was cancelled does not know why.
-                Some(why) if came.is_err() => Err(why.failure()),
+                Some(why) if came.is_err() => Err(self.told(why)),
                 _ => came,
             },
+        }
+    }
+
+    fn told(&self, why: Why) -> Failure {
+        match why {
+            Why::Memory { .. } => self.who.told_of_memory(why.failure()),
+            Why::Left | Why::Deadline(_) | Why::NotTaken(_) | Why::Ending => why.failure(),
         }
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.0.stop(Why::Left);
+        self.question.stop(Why::Left);
     }
 }
 

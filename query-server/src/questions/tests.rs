@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use capstan_index::filter::FlowFilter;
 use futures::TryStreamExt;
 
 use super::*;
-use crate::access::Principal;
+use crate::access::{KEY_BYTES, Mask, Rights};
 use crate::flight::Sessions;
 use crate::flight::local::Local;
 use crate::sessions::{Options, StoreSessions};
@@ -19,6 +20,10 @@ fn limited(change: impl FnOnce(&mut Limits)) -> Questions {
     let mut limits = Limits { threads: 2, ..Limits::default() };
     change(&mut limits);
     Questions::new(limits)
+}
+
+fn everybody() -> Arc<Principal> {
+    Principal::everything()
 }
 
 async fn until_idle(questions: &Questions) {
@@ -42,13 +47,13 @@ async fn query_that_never_yields_blocks_none_and_sees_its_cancellation() {
     let asked: Vec<_> = (0..3)
         .map(|_| {
             let questions = Arc::clone(&questions);
-            tokio::spawn(async move { questions.ask(busy(is_stopped)).await })
+            tokio::spawn(async move { questions.ask(&everybody(), busy(is_stopped)).await })
         })
         .collect();
     while questions.running() < 3 {
         tokio::task::yield_now().await;
     }
-    let other = tokio::time::timeout(LONG, questions.ask(async { Ok(7) })).await;
+    let other = tokio::time::timeout(LONG, questions.ask(&everybody(), async { Ok(7) })).await;
     assert_eq!(other.expect("it is held up").expect("an answer"), 7);
     assert!(questions.running() >= 3, "they were stopped");
     asked.iter().for_each(tokio::task::JoinHandle::abort);
@@ -58,8 +63,8 @@ async fn query_that_never_yields_blocks_none_and_sees_its_cancellation() {
 #[tokio::test]
 async fn query_ends_at_its_deadline() {
     let questions = limited(|limits| limits.time = Some(Duration::from_millis(100)));
-    let waits = questions.ask(std::future::pending::<Result<(), Failure>>()).await;
-    let spins = questions.ask(busy(is_stopped)).await;
+    let waits = questions.ask(&everybody(), std::future::pending::<Result<(), Failure>>()).await;
+    let spins = questions.ask(&everybody(), busy(is_stopped)).await;
     for ended in [waits, spins] {
         let failure = ended.expect_err("it goes on");
         assert_eq!(failure.kind(), FailureKind::Full);
@@ -68,7 +73,7 @@ async fn query_ends_at_its_deadline() {
     // One that ignores it is not waited for.
     let done = Arc::new(AtomicBool::new(false));
     let (flag, other) = (Arc::clone(&done), Arc::clone(&done));
-    let deaf = questions.ask(busy(move || flag.load(Ordering::Relaxed))).await;
+    let deaf = questions.ask(&everybody(), busy(move || flag.load(Ordering::Relaxed))).await;
     assert_eq!(deaf.expect_err("it goes on").kind(), FailureKind::Full);
     other.store(true, Ordering::Relaxed);
     until_idle(&questions).await;
@@ -78,7 +83,7 @@ async fn query_ends_at_its_deadline() {
 async fn unread_rows_are_dropped_after_a_time_limit() {
     let questions = limited(|limits| limits.time = Some(Duration::from_millis(200)));
     let endless = async { Ok(((), stream::repeat(1).boxed())) };
-    let ((), mut rows) = questions.stream(|_| 0, endless).await.expect("rows");
+    let ((), mut rows) = questions.stream(&everybody(), |_| 0, endless).await.expect("rows");
     // Taking them slowly is no work of the question.
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -92,31 +97,54 @@ async fn unread_rows_are_dropped_after_a_time_limit() {
 }
 
 #[tokio::test]
+async fn stop_for_memory_tells_a_masked_principal_no_numbers() {
+    let mask = Mask::new(FlowFilter::all(), [0; KEY_BYTES]).expect("a mask");
+    let masked = Principal::new("team", Rights::all(), Some(mask));
+    for who in [everybody(), masked] {
+        let questions = limited(|limits| limits.memory = 64 << 20);
+        let greedy = async {
+            // What an allocator does before it allocates so much.
+            assert!(account::is_too_much(1 << 40));
+            std::future::pending::<Result<(), Failure>>().await
+        };
+        let asked = tokio::time::timeout(LONG, questions.ask(&who, greedy)).await;
+        let failure = asked.expect("it is stopped").expect_err("too much memory");
+        assert_eq!(failure.kind(), FailureKind::Full);
+        let has_numbers = failure.to_string().bytes().any(|byte| byte.is_ascii_digit());
+        assert_eq!(has_numbers, !who.is_masked(), "{failure}");
+        until_idle(&questions).await;
+    }
+}
+
+#[tokio::test]
 async fn excess_query_waits_and_is_refused() {
     let questions = limited(|limits| {
         limits.running = 1;
         limits.patience = Duration::from_millis(100);
     });
     let pending = async { Ok(((), stream::pending::<()>().boxed())) };
-    let ((), rows) = questions.stream(|_| 0, pending).await.expect("it runs");
-    let refused = questions.ask(async { Ok(()) }).await.expect_err("it runs");
+    let ((), rows) = questions.stream(&everybody(), |_| 0, pending).await.expect("it runs");
+    let refused = questions.ask(&everybody(), async { Ok(()) }).await.expect_err("it runs");
     assert_eq!(refused.kind(), FailureKind::Unavailable);
     drop(rows);
-    questions.ask(async { Ok(()) }).await.expect("there is room");
+    questions.ask(&everybody(), async { Ok(()) }).await.expect("there is room");
 }
 
 #[tokio::test]
 async fn panic_of_a_query_is_an_error_and_does_not_affect_others() {
     let questions = limited(|_| {});
     let crash = async { if true { panic!("on purpose") } else { Ok(()) } };
-    assert_eq!(questions.ask(crash).await.expect_err("it crashed").kind(), FailureKind::Other);
+    assert_eq!(
+        questions.ask(&everybody(), crash).await.expect_err("it crashed").kind(),
+        FailureKind::Other
+    );
     let rows = stream::iter(0..3).map(|row| if row < 2 { row } else { panic!("on purpose") });
     let rows = async { Ok(((), rows.boxed())) };
-    let ((), rows) = questions.stream(|_| 0, rows).await.expect("rows");
+    let ((), rows) = questions.stream(&everybody(), |_| 0, rows).await.expect("rows");
     let rows: Vec<_> = rows.collect().await;
     assert_eq!(rows.iter().filter(|row| row.is_ok()).count(), 2);
     assert!(rows.last().is_some_and(Result::is_err));
-    assert_eq!(questions.ask(async { Ok(1) }).await.expect("an answer"), 1);
+    assert_eq!(questions.ask(&everybody(), async { Ok(1) }).await.expect("an answer"), 1);
     until_idle(&questions).await;
     questions.stop_all();
     wait_for_all(LONG);

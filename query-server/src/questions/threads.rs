@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::memory;
 use super::question::{Asked, Question, Why};
 use super::{Limits, STACK_BYTES};
+use crate::access::Principal;
 
 mod watch;
 
@@ -106,6 +107,7 @@ impl Shared {
     pub(super) fn start<F>(
         shared: &Arc<Shared>,
         turn: OwnedSemaphorePermit,
+        who: &Arc<Principal>,
         work: impl FnOnce(Arc<Question>) -> F + Send + 'static,
     ) -> Result<Asked, Failure>
     where
@@ -113,7 +115,7 @@ impl Shared {
     {
         let Some(slot) = lock(&FREE).pop() else { return Err(super::busy(account::SLOTS - 1)) };
         let question = Arc::new(Question::new(slot));
-        let asked = Asked(Arc::clone(&question));
+        let asked = Asked { question: Arc::clone(&question), who: Arc::clone(who) };
         // Locked until the thread is registered: at its end the thread removes itself.
         let mut registry = lock(&shared.registry);
         if registry.running.is_empty() && shared.reserved.load(Ordering::Relaxed) == 0 {

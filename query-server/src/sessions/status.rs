@@ -77,7 +77,7 @@ impl Status {
         let words = gaps.iter().map(Gap::to_string);
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION"),
-            store: view.store().place().to_owned(),
+            store: view.place().to_owned(),
             segments: 0,
             packets: 0,
             flow_parts: 0,

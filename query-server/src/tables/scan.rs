@@ -150,7 +150,7 @@ impl ScanExec {
             return Ok(self);
         }
         let segments: Vec<_> = self.segments().cloned().collect();
-        let at_once = match self.view.store().is_remote() {
+        let at_once = match self.view.is_remote() {
             true => PLANNED_AT_ONCE_REMOTE,
             false => PLANNED_AT_ONCE,
         };
@@ -230,7 +230,7 @@ impl DisplayAs for ScanExec {
             )?;
             let requests =
                 Requests { gets: cost.requests, bytes_read: cost.bytes, ..Requests::default() };
-            let usd = self.view.store().prices().of(&requests);
+            let usd = self.view.prices().of(&requests);
             if usd > 0.0 {
                 write!(f, " usd={usd:.8}")?;
             }

@@ -153,10 +153,7 @@ impl AddedFetch<'_> {
 /// Of kind `Full`: there is not enough.
 pub(super) fn reserve(memory: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
     memory.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|error| {
-        Failure::new(
-            FailureKind::Full,
-            format!("the query exceeds its memory limit: {}", error.strip_backtrace()),
-        )
+        Failure::caused_by(FailureKind::Full, "the query exceeds its memory limit", error)
     })
 }
 

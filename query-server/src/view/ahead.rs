@@ -2,8 +2,6 @@
 //! requests, one after the other, so that the reads of many segments have to overlap. In a folder one segment ahead
 //! is enough. A pure decision.
 
-use capstan_storage_engine::store::Store;
-
 /// Segments opened ahead at most.
 const MOST: usize = 32;
 
@@ -20,9 +18,9 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// For a store, with a memory budget in bytes.
-    pub fn new(store: &Store, budget: usize) -> Ahead {
-        if store.is_remote() { Ahead::remote(budget) } else { Ahead { depth: 1, most: 1, budget } }
+    /// For a store whose requests take time or not, with a memory budget in bytes.
+    pub fn new(is_remote: bool, budget: usize) -> Ahead {
+        if is_remote { Ahead::remote(budget) } else { Ahead { depth: 1, most: 1, budget } }
     }
 
     fn remote(budget: usize) -> Ahead {

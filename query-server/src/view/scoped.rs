@@ -10,7 +10,7 @@ use capstan_index::filter::FlowFilter;
 use capstan_model::{Failure, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Generations, Segment, SegmentEntry, Window};
 use capstan_storage_engine::segment::Layers;
-use capstan_storage_engine::store::Store;
+use capstan_storage_engine::store::Prices;
 
 use super::{Plan, ScopedSegment, StoreView};
 use crate::access::{self, Principal, Right};
@@ -49,9 +49,24 @@ impl ScopedView {
         self.view.layers()
     }
 
-    /// The store behind this view.
-    pub fn store(&self) -> &Store {
-        self.view.store()
+    /// The place of the store: a folder, or a bucket with a prefix.
+    pub fn place(&self) -> &str {
+        self.view.store().place()
+    }
+
+    /// The cluster that the store is of.
+    pub fn cluster(&self) -> &str {
+        &self.view.store().format().cluster
+    }
+
+    /// Whether requests to the store take time, as those to a bucket.
+    pub fn is_remote(&self) -> bool {
+        self.view.store().is_remote()
+    }
+
+    /// The prices of requests to the store.
+    pub fn prices(&self) -> &Prices {
+        self.view.store().prices()
     }
 
     /// What the catalog says about a time range, as far as it does not depend on hidden flows. Sends requests only for
@@ -60,7 +75,7 @@ impl ScopedView {
     /// # Errors
     /// Any failure of the store. Damaged entries are not errors: see [`Window::gaps`].
     pub async fn window(&self, range: TimeRange) -> Result<Arc<Window>, Failure> {
-        self.shown(self.view.window(range).await)
+        self.shown(self.view.window(range).await, range)
     }
 
     /// Like [`ScopedView::window`], but segments without matching flows may be pruned.
@@ -72,7 +87,7 @@ impl ScopedView {
         range: TimeRange,
         flows: &FlowFilter,
     ) -> Result<Arc<Window>, Failure> {
-        self.shown(self.view.window_of(range, &self.narrowed(flows)).await)
+        self.shown(self.view.window_of(range, &self.narrowed(flows)).await, range)
     }
 
     /// Like [`ScopedView::window_of`], but without coverage and losses.
@@ -84,7 +99,7 @@ impl ScopedView {
         range: TimeRange,
         flows: &FlowFilter,
     ) -> Result<Arc<Window>, Failure> {
-        self.shown(self.view.segments_of(range, &self.narrowed(flows)).await)
+        self.shown(self.view.segments_of(range, &self.narrowed(flows)).await, range)
     }
 
     fn narrowed<'a>(&self, flows: &'a FlowFilter) -> Cow<'a, FlowFilter> {
@@ -94,10 +109,14 @@ impl ScopedView {
         }
     }
 
-    fn shown(&self, window: Result<Arc<Window>, Failure>) -> Result<Arc<Window>, Failure> {
+    fn shown(
+        &self,
+        window: Result<Arc<Window>, Failure>,
+        range: TimeRange,
+    ) -> Result<Arc<Window>, Failure> {
         let window = window.map_err(|failure| self.redacted(failure))?;
         Ok(match self.who.is_masked() {
-            true => Arc::new(access::visible(&window)),
+            true => Arc::new(access::visible(&window, range)),
             false => window,
         })
     }
@@ -166,10 +185,6 @@ impl ScopedView {
 
     /// A failure as the principal gets it: the text of a failure of the store may be about hidden flows.
     pub(crate) fn redacted(&self, failure: Failure) -> Failure {
-        if !self.who.is_masked() {
-            return failure;
-        }
-        tracing::warn!(who = self.who.name(), %failure, "a masked question failed");
-        access::redacted(&failure)
+        self.who.told(failure)
     }
 }

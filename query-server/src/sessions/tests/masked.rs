@@ -2,6 +2,7 @@
 //! flows, and one that never had them. The answers and the errors must be the same.
 
 mod answers;
+mod parts;
 mod stores;
 
 use capstan_index::filter::FlowFilter;
@@ -265,7 +266,7 @@ async fn flow_of_unknown_identity_is_hidden() {
         FlowFilter::from(capstan_index::filter::Term::namespace("shop")),
         !FlowFilter::from(capstan_index::filter::Term::namespace("shop")),
     ] {
-        let mask = Mask::new(shown, [42; KEY_BYTES]);
+        let mask = Mask::new(shown, [42; KEY_BYTES]).expect("a mask");
         let who = Principal::new("shop", Rights::all(), Some(mask));
         for sql in ["SELECT count(*) FROM packets", "SELECT count(*) FROM flows"] {
             assert_eq!(ask(with, &who, sql).await.expect("rows"), ["0"]);

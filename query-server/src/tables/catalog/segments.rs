@@ -88,7 +88,7 @@ pub(super) fn segments(contents: &Contents) -> Vec<ArrayRef> {
 }
 
 pub(super) fn files(contents: &Contents) -> Vec<ArrayRef> {
-    let cluster = &contents.view.store().format().cluster;
+    let cluster = contents.view.cluster();
     // A layer of a newer version is an object, too.
     let files = contents.window.segments.iter();
     let files = files.flat_map(|of| of.layers().map(move |layer| (&**of, layer)));

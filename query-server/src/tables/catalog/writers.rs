@@ -103,7 +103,7 @@ pub(super) fn problems(contents: &Contents) -> Vec<ArrayRef> {
 }
 
 pub(super) fn store(contents: &Contents) -> Vec<ArrayRef> {
-    let store = contents.view.store();
+    let view = &contents.view;
     let one = |text: &str| texts(std::iter::once(Some(text.to_owned())));
-    vec![one(store.place()), one(&store.format().cluster)]
+    vec![one(view.place()), one(view.cluster())]
 }

@@ -149,7 +149,7 @@ impl Partition {
             request: Arc::clone(&scan.request),
             segments,
             opening: VecDeque::new(),
-            ahead: Ahead::new(scan.view.store(), AHEAD_BYTES),
+            ahead: Ahead::new(scan.view.is_remote(), AHEAD_BYTES),
             rows: None,
             batch: None,
             limit: scan.limit,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use capstan_index::filter::FlowFilter;
+use capstan_index::filter::Term;
 use capstan_model::{Address, FailureKind, RecorderId, Time, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::catalog::{
@@ -205,8 +205,8 @@ async fn added_layer_is_a_table_of_sql_without_code_of_its_own() {
 async fn masked_principal_reads_no_row_of_an_added_layer() {
     let store = golden().await.pop().expect("a store");
     add(&store).await;
-    let host = FlowFilter::host(Address::v4([10, 0, 0, 1]));
-    let mask = Mask::new(host, [42; KEY_BYTES]);
+    let host = Term::ip(Address::v4([10, 0, 0, 1])).into();
+    let mask = Mask::new(host, [42; KEY_BYTES]).expect("a mask");
     let who = Principal::new("team", Rights::all(), Some(mask));
     let context = tables_of(&view(&store, later()).await.scoped(&who));
     for sql in ["SELECT * FROM calls_test", "SELECT count(*) FROM calls_test"] {

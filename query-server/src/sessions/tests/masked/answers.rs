@@ -159,6 +159,20 @@ async fn errors_name_no_object_under_a_mask() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_errors_name_no_operator_under_a_mask() {
+    let store = testing::store().await;
+    let limits = Limits { memory: 4 << 20, ..Limits::default() };
+    let options = Options { limits, ..options_of(Duration::from_secs(60)) };
+    let sessions = Arc::new(StoreSessions::open(store, options).await.expect("a store"));
+    let sql = "SELECT array_agg(value) FROM generate_series(1, 2000000)";
+    for who in [team(), Principal::everything()] {
+        let (kind, words) = ask(&sessions, &who, sql).await.expect_err("too much memory");
+        assert_eq!(kind, FailureKind::Full);
+        assert_eq!(words.contains("Aggregate"), !who.is_masked(), "{words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn principals_do_not_share_tables() {
     let [with, _] = &both().await;
     let sql = "SELECT count(*) FROM packets";

@@ -1,6 +1,6 @@
 //! Two stores that are the same but for hidden flows, and questions to them.
 
-use capstan_index::filter::FlowFilter;
+use capstan_index::filter::Term;
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::link::Interface;
 use capstan_model::{Block, HOUR_NANOS, LinkType, Time, TimeRange, block::block_type};
@@ -23,7 +23,7 @@ pub(super) const SECRETS: [&str; 7] =
 
 pub(super) fn mask() -> Mask {
     let host = capstan_model::Address::v4([10, 0, 0, SEEN]);
-    Mask::new(FlowFilter::host(host), [42; KEY_BYTES])
+    Mask::new(Term::ip(host).into(), [42; KEY_BYTES]).expect("a mask")
 }
 
 pub(super) fn team() -> Arc<Principal> {
