@@ -33,8 +33,10 @@ pub(super) enum Made {
     Generation,
     /// Whether the identity of the ends is known in the segment.
     Identity,
-    /// The name of the segment.
+    /// The name of the segment; null under a mask.
     Segment,
+    /// The name of the segment, also under a mask. It puts parts in order, and no table shows it.
+    Order,
 }
 
 /// The columns that are not stored, each with the stored one before which it stands; the last one stands behind all.
@@ -52,7 +54,11 @@ const COMPUTED: [(FlowColumn, Option<&str>); 6] = [
 ];
 
 /// The column with the name of the segment.
-pub(super) const SEGMENT: &str = "segment";
+const SEGMENT: &str = "segment";
+
+/// The column by which `flows` puts parts of the same time in order. `flow_parts` does not have it.
+pub(super) const ORDER: FlowColumn =
+    FlowColumn { name: "part_order", made: Made::Order, merge: None };
 
 const fn sum(name: &'static str, forward: &'static str, backward: &'static str) -> FlowColumn {
     FlowColumn { name, made: Made::Sum(forward, backward), merge: Some(Merge::Sum) }
@@ -98,7 +104,9 @@ impl FlowColumn {
             },
             Made::Sum(one, other) => vec![one, other],
             // The same for all parts of a segment.
-            Made::Recorder | Made::Generation | Made::Identity | Made::Segment => Vec::new(),
+            Made::Recorder | Made::Generation | Made::Identity | Made::Segment | Made::Order => {
+                Vec::new()
+            }
         }
     }
 
@@ -112,7 +120,7 @@ impl FlowColumn {
             },
             Made::Sum(..) => DataType::Int64,
             Made::Generation => DataType::Int32,
-            Made::Recorder | Made::Identity | Made::Segment => DataType::Utf8View,
+            Made::Recorder | Made::Identity | Made::Segment | Made::Order => DataType::Utf8View,
         }
     }
 
@@ -124,9 +132,12 @@ impl FlowColumn {
                     matches!(meaning, Meaning::End | Meaning::Port | Meaning::IpProtocol);
                 column.nullable || may_be_null
             }
-            Made::Sum(..) | Made::Recorder | Made::Generation | Made::Identity | Made::Segment => {
-                false
-            }
+            Made::Sum(..)
+            | Made::Recorder
+            | Made::Generation
+            | Made::Identity
+            | Made::Segment
+            | Made::Order => false,
         };
         Field::new(self.name, self.data_type(), nullable)
     }
@@ -147,6 +158,7 @@ mod tests {
         assert!(COMPUTED.iter().all(|(column, _)| names.contains(&column.name)));
         assert_eq!(names[..4], ["flow_id", "recorder", "generation", "first_time"]);
         assert_eq!(names.last(), Some(&SEGMENT));
+        assert!(!names.contains(&ORDER.name));
         let mut distinct = names.clone();
         distinct.sort_unstable();
         distinct.dedup();

@@ -167,6 +167,7 @@ impl FlowRows {
             Made::Generation => Ok(of.generation(self.len())),
             Made::Identity => Ok(of.identity(self.len())),
             Made::Segment => Ok(of.segment(self.len())),
+            Made::Order => Ok(repeat(&of.order, self.len())),
         }
     }
 
@@ -291,6 +292,8 @@ pub(super) struct Constants {
     generation: i32,
     /// Null under a mask.
     segment: StringViewArray,
+    /// The name of the segment.
+    order: StringViewArray,
     identity: StringViewArray,
     /// Under a mask, the cipher of flow ids.
     flow_ids: Option<FlowIdCipher>,
@@ -309,6 +312,7 @@ impl Constants {
             recorder: one(&of.recorder.to_string()),
             generation: i32::try_from(of.generation.0).unwrap_or(i32::MAX),
             segment: StringViewArray::from(vec![name]),
+            order: one(&segment.entry().name),
             identity: one(if segment.is_identified()? { "known" } else { "unknown" }),
             flow_ids: segment.flow_ids(),
         })

@@ -31,7 +31,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::coalesce;
 
 use super::external;
-use super::flow_columns::{FlowColumn, Made, SEGMENT};
+use super::flow_columns::{FlowColumn, Made, ORDER};
 use super::flow_parts::FlowParts;
 use super::predicate::{self, Table};
 use super::provider::Provider;
@@ -49,6 +49,7 @@ pub(super) struct Flows {
 impl Flows {
     pub(super) fn new(view: &ScopedView) -> Self {
         let mut columns = FlowColumn::of(view.layers().flows);
+        columns.push(ORDER);
         let parts = Arc::new(Provider::new(view, FlowParts { columns: columns.clone() }));
         columns.retain(|column| column.merge.is_some());
         Flows { parts, columns }
@@ -68,16 +69,21 @@ impl Flows {
     }
 }
 
-/// Sorts parts by time; those without a time first, and the name decides between equals.
+/// Sorts parts by time; those without a time first, and the name of the segment decides between equals.
 fn time_order() -> Vec<Sort> {
-    ["first_time", "last_time", SEGMENT].map(|name| ident(name).sort(true, true)).to_vec()
+    ["first_time", "last_time", ORDER.name].map(|name| ident(name).sort(true, true)).to_vec()
 }
 
 /// The label that says as much as none.
 fn unknown(of: &FlowColumn) -> Expr {
     let default = match of.made {
         Made::Stored(column, _) => column.default,
-        Made::Sum(..) | Made::Recorder | Made::Generation | Made::Identity | Made::Segment => None,
+        Made::Sum(..)
+        | Made::Recorder
+        | Made::Generation
+        | Made::Identity
+        | Made::Segment
+        | Made::Order => None,
     };
     lit(default.unwrap_or_default())
 }
