@@ -6,7 +6,7 @@ mod partition;
 use std::fmt;
 use std::sync::Arc;
 
-use capstan_model::TimeRange;
+use capstan_model::{Hour, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Segment};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::Requests;
@@ -97,13 +97,14 @@ impl ScanExec {
             }
             chosen.push(Arc::clone(segment));
         }
-        let mut groups = deal(chosen, partitions, |segment| {
-            request.rows(&segment.entry).unwrap_or(segment.entry.packets)
-        });
-        if view.who().is_masked() {
-            // A plan shows the number of partitions, and so must not depend on the number of segments.
-            groups.resize_with(partitions.max(1), Vec::new);
-        }
+        let groups = match view.who().is_masked() {
+            true => deal_by_hour(chosen, partitions, |segment| {
+                (segment.of.recorder, segment.entry.hour)
+            }),
+            false => deal(chosen, partitions, |segment| {
+                request.rows(&segment.entry).unwrap_or(segment.entry.packets)
+            }),
+        };
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(request.schema())),
             Partitioning::UnknownPartitioning(groups.len()),
@@ -190,6 +191,27 @@ fn deal<T>(items: Vec<T>, partitions: usize, rows: impl Fn(&T) -> u64) -> Vec<Ve
             group.into_iter().map(|(_, item)| item).collect()
         })
         .collect()
+}
+
+/// Distributes items over `partitions` groups by their recorder and hour alone, each in the given order. Neither the
+/// number of groups, which a plan shows, nor the group of an item depends on other items: under a mask those may be
+/// hidden.
+fn deal_by_hour<T>(
+    items: Vec<T>,
+    partitions: usize,
+    of: impl Fn(&T) -> (RecorderId, Hour),
+) -> Vec<Vec<T>> {
+    let count = partitions.max(1);
+    let mut groups: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
+    for item in items {
+        let (recorder, Hour(hour)) = of(&item);
+        // Neighbouring hours of a recorder are in different groups.
+        let place = (i128::from(recorder.0) + i128::from(hour)).rem_euclid(count as i128);
+        if let Some(group) = usize::try_from(place).ok().and_then(|place| groups.get_mut(place)) {
+            group.push(item);
+        }
+    }
+    groups
 }
 
 impl DisplayAs for ScanExec {
@@ -358,5 +380,21 @@ mod tests {
         let nothing = deal(Vec::<u64>::new(), 4, |rows| *rows);
         assert!(nothing.len() == 1 && nothing[0].is_empty());
         assert_eq!(deal(vec![3, 4], 4, |rows| *rows).len(), 2);
+    }
+
+    #[test]
+    fn group_of_a_segment_does_not_depend_on_other_segments() {
+        let of = |item: &(u64, i32)| (RecorderId(item.0), Hour(item.1));
+        let all: Vec<(u64, i32)> =
+            (0..40).map(|n| ([1, 2, u64::MAX][n % 3], n as i32 / 3 - 5)).collect();
+        let groups = deal_by_hour(all.clone(), 3, of);
+        assert_eq!(groups.len(), 3);
+        assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), all.len());
+        assert!(groups.iter().all(|group| group.len() > 10), "{groups:?}");
+        let visible: Vec<_> = all.iter().copied().filter(|(recorder, _)| *recorder == 2).collect();
+        let mut without = groups.clone();
+        without.iter_mut().for_each(|group| group.retain(|(recorder, _)| *recorder == 2));
+        assert_eq!(deal_by_hour(visible, 3, of), without);
+        assert_eq!(deal_by_hour(Vec::new(), 0, of), [[]; 1]);
     }
 }
