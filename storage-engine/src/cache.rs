@@ -209,9 +209,9 @@ impl Cache {
     }
 
     /// Waits for pending disk writes.
-    pub async fn settle(&self) {
+    pub async fn flush(&self) {
         if let Some(disk) = &self.shared.disk {
-            disk.settle().await;
+            disk.flush().await;
         }
     }
 }

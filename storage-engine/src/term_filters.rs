@@ -1,6 +1,6 @@
 //! What the catalog says of the terms in a segment or an hour: one [`TermFilter`] a field.
 //!
-//! A filter of flows is evaluated over them before a segment is opened: see [`Known`]. Each filter is of a [`Group`]
+//! A filter of flows is evaluated over them before a segment is opened: see [`KnownTerms`]. Each filter is of a [`Group`]
 //! of fields. Beside the values themselves some have more, so that they can also decide conditions on many values:
 //! networks of addresses, and the parent domains of names.
 //!
@@ -9,7 +9,7 @@
 //! do not match.
 
 mod filter;
-mod known;
+mod known_terms;
 mod summary;
 mod values;
 
@@ -19,7 +19,7 @@ use capstan_index::Field;
 use serde::{Deserialize, Serialize};
 
 pub use self::filter::{MAX_UNION, MAX_VALUES, TermFilter};
-pub use self::known::Known;
+pub use self::known_terms::KnownTerms;
 pub use self::summary::{FlowIds, Summary};
 
 /// What one filter is of.

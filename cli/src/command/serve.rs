@@ -203,7 +203,7 @@ pub(super) async fn serve(
     );
     let flight = flight::serve(listening.flight, sessions, everybody, until(stopped));
     let ended = tokio::try_join!(flight, http).map(|_| ());
-    cache.settle().await;
+    cache.flush().await;
     ended
 }
 

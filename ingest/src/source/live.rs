@@ -61,7 +61,7 @@ const IDLE_EVERY: Duration = Duration::from_millis(250);
 /// Maximum interval between reads of the kernel's counters.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Delay after an interface change notice, because changes come in bursts.
-const SETTLE: Duration = Duration::from_millis(50);
+const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The bounds of [`LiveOptions::retire`].
 const RETIRE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 /// Poll interval of a capture that is being drained.
@@ -369,7 +369,7 @@ impl LiveSource {
             }
         }
         if changed {
-            self.list_due.get_or_insert(Instant::now() + SETTLE);
+            self.list_due.get_or_insert(Instant::now() + DEBOUNCE);
         }
         Ok(())
     }

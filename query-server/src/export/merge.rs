@@ -356,7 +356,7 @@ impl Merge<'_> {
         if !is_local(&failure) {
             return Err(failure);
         }
-        let failure = self.view.explain(failure);
+        let failure = self.view.note_sweep(failure);
         if self.view.who().is_masked() {
             self.unreadable = true;
             return Ok(());

@@ -67,8 +67,8 @@ impl Deref for PinnedView {
 
 impl PinnedView {
     /// A failure as its principal gets it. If a missing object may have been swept meanwhile, the failure says so.
-    pub(crate) fn explain(&self, failure: Failure) -> Failure {
-        self.view.redacted(self.pin.explain(failure))
+    pub(crate) fn note_sweep(&self, failure: Failure) -> Failure {
+        self.view.redacted(self.pin.note_sweep(failure))
     }
 
     /// Drops the pin. If this was the last clone, waits until the lease is given back. Call it before the
@@ -107,7 +107,7 @@ impl Pin {
     }
 
     /// If a missing object may have been swept meanwhile, the failure says so.
-    fn explain(&self, failure: Failure) -> Failure {
+    fn note_sweep(&self, failure: Failure) -> Failure {
         let long = self.began.elapsed();
         let is_kept = long < self.grace || self.holds.load(Ordering::Relaxed);
         if failure.kind() != FailureKind::NotFound || is_kept {
@@ -212,16 +212,16 @@ mod tests {
         let view = view().await;
         let missing = || Failure::new(FailureKind::NotFound, "x is not there");
         let young = view.pin();
-        assert_eq!(young.explain(missing()).to_string(), "x is not there");
+        assert_eq!(young.note_sweep(missing()).to_string(), "x is not there");
         let old = Pin::of(&view, Duration::ZERO);
         assert!(
-            old.explain(missing())
+            old.note_sweep(missing())
                 .to_string()
                 .starts_with("an object was removed during the answer")
         );
-        let damaged = old.explain(Failure::new(FailureKind::Damaged, "y is damaged"));
+        let damaged = old.note_sweep(Failure::new(FailureKind::Damaged, "y is damaged"));
         assert_eq!(damaged.to_string(), "y is damaged");
         old.holds.store(true, Ordering::Relaxed);
-        assert_eq!(old.explain(missing()).to_string(), "x is not there");
+        assert_eq!(old.note_sweep(missing()).to_string(), "x is not there");
     }
 }

@@ -162,7 +162,7 @@ async fn cached_pieces_are_not_requested_again_after_a_restart() {
             let open = view.open(segment).await.unwrap();
             all += &read_all_of(&open).await;
         }
-        cache.settle().await;
+        cache.flush().await;
         (all, cost_of(store.requests() - before))
     };
     let first = cache().await;

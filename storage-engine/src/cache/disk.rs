@@ -216,7 +216,7 @@ impl Disk {
     }
 
     /// Waits for pending writes.
-    pub(super) async fn settle(&self) {
+    pub(super) async fn flush(&self) {
         // An error means that there is nothing to wait for.
         let _ = self.waiting.acquire_many(MOST_WAITING).await;
     }

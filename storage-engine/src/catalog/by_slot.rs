@@ -18,7 +18,7 @@ use super::fact::Fact;
 use super::facts::split;
 use super::segment_entry::SegmentEntry;
 use super::slot::TimeSlot;
-use super::state::Known;
+use super::state::KnownFact;
 use super::walk::Met;
 
 /// Bytes that are buffered in memory before a write.
@@ -43,9 +43,9 @@ pub(crate) struct Logged {
 
 impl Logged {
     /// The facts of kinds that this version knows.
-    pub(crate) fn into_facts(self) -> impl Iterator<Item = Known> {
+    pub(crate) fn into_facts(self) -> impl Iterator<Item = KnownFact> {
         let Logged { by, facts, .. } = self;
-        facts.into_iter().filter_map(move |fact| Known::of(by, fact))
+        facts.into_iter().filter_map(move |fact| KnownFact::of(by, fact))
     }
 }
 
@@ -173,16 +173,16 @@ impl BySlot<Logged> {
     ///
     /// # Errors
     /// The temporary file cannot be written.
-    pub(crate) fn keep_objects(&mut self, wide: Vec<Known>) -> Result<(), Failure> {
+    pub(crate) fn keep_objects(&mut self, wide: Vec<KnownFact>) -> Result<(), Failure> {
         let mut hours: BTreeMap<&str, Hour> = BTreeMap::new();
         for fact in &wide {
-            if let Known::Segment(segment) = fact {
+            if let KnownFact::Segment(segment) = fact {
                 self.keep_far_objects(segment.by, &segment.entry)?;
                 hours.insert(&segment.entry.name, segment.entry.hour);
             }
         }
         for fact in &wide {
-            let Known::Change(change) = fact else { continue };
+            let KnownFact::Change(change) = fact else { continue };
             let Some(hour) = hours.get(change.fact.segment.as_str()) else { continue };
             if !change.fact.slots.contains(&TimeSlot::Hour(*hour)) {
                 let facts = vec![Fact::Change(change.fact.clone())];

@@ -22,7 +22,7 @@ use super::facts::{Attributed, Facts};
 use super::invariants::{Broken, check};
 use super::part::{Part, PartContent};
 use super::slot::TimeSlot;
-use crate::term_filters::{Known, TermFilter, TermFilters};
+use crate::term_filters::{KnownTerms, TermFilter, TermFilters};
 
 /// The newest format of manifests and parts that this version reads. It is written for facts that a reader of the
 /// previous format would miss.
@@ -275,9 +275,9 @@ impl Manifest {
     }
 
     /// Calls a function with what is known of the segments in skippable parts.
-    pub(super) fn known<T>(&self, ask: impl FnOnce(Known<'_>) -> T) -> T {
+    pub(super) fn known<T>(&self, ask: impl FnOnce(KnownTerms<'_>) -> T) -> T {
         let filter = self.filter();
-        ask(Known { addresses: filter.as_deref(), terms: &self.term_filters })
+        ask(KnownTerms { addresses: filter.as_deref(), terms: &self.term_filters })
     }
 
     /// Whether the filters cover the segments of a part.

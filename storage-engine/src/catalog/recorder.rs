@@ -140,12 +140,12 @@ impl Recorder {
         }
         if let Some(pending) = &self.pending {
             let same = pending.draft == draft;
-            if let Some(commit) = self.settle().await?.filter(|_| same) {
+            if let Some(commit) = self.create_pending().await?.filter(|_| same) {
                 return Ok(commit);
             }
         }
         self.pending = Some(self.next(draft)?);
-        self.settle().await?.ok_or_else(|| self.not_ours())
+        self.create_pending().await?.ok_or_else(|| self.not_ours())
     }
 
     /// Ends the log with a last commit that declares the work incomplete.
@@ -187,7 +187,7 @@ impl Recorder {
     }
 
     /// Creates the pending commit, if there is one, and finds out which process owns the number.
-    async fn settle(&mut self) -> Result<Option<Commit>, Failure> {
+    async fn create_pending(&mut self) -> Result<Option<Commit>, Failure> {
         loop {
             let Some(Pending { commit, bytes, .. }) = &self.pending else { return Ok(None) };
             let path = names::commit(self.chain.id(), commit.seq);

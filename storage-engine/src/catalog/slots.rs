@@ -17,7 +17,7 @@ use super::manifest::Manifest;
 use super::part::Part;
 use super::root::Root;
 use super::slot::TimeSlot;
-use super::state::Known as KnownFact;
+use super::state::KnownFact;
 use super::versions;
 use super::window::{Asked, Window};
 use crate::catalog::names;
@@ -46,7 +46,7 @@ pub(super) struct Slots {
 
 #[derive(Debug, Default)]
 struct Kept {
-    slots: BTreeMap<TimeSlot, Known>,
+    slots: BTreeMap<TimeSlot, CachedManifest>,
     /// Number of cached facts.
     facts: u64,
     uses: u64,
@@ -54,7 +54,7 @@ struct Kept {
 
 /// A cached manifest.
 #[derive(Debug)]
-struct Known {
+struct CachedManifest {
     read: Arc<Read>,
     /// It was the newest manifest as of this version of the root.
     as_of: u64,
@@ -173,7 +173,7 @@ impl Slots {
         let mut kept = self.kept();
         kept.uses += 1;
         let (slot, weight) = (read.manifest.slot, read.weight());
-        let known = Known { read, as_of: root.version, used: kept.uses };
+        let known = CachedManifest { read, as_of: root.version, used: kept.uses };
         let before = kept.slots.insert(slot, known).map_or(0, |of| of.read.weight());
         kept.facts = kept.facts + weight - before;
         while kept.facts > KEPT && kept.slots.len() > 1 {

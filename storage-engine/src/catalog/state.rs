@@ -19,31 +19,31 @@ use crate::catalog::names;
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     generations: BTreeMap<GenerationId, GenerationState>,
-    facts: Vec<Known>,
+    facts: Vec<KnownFact>,
     problems: Vec<Problem>,
     replaced: BTreeSet<CommitId>,
 }
 
 /// A fact in the form for readers.
 #[derive(Debug, Clone)]
-pub(crate) enum Known {
+pub(crate) enum KnownFact {
     Segment(Arc<Segment>),
     Listened(Attributed<Listened>),
     Loss(Attributed<Loss>),
     Change(Attributed<Change>),
 }
 
-impl Known {
+impl KnownFact {
     /// A fact of a commit; none if it is of a kind that this version does not know.
-    pub(crate) fn of(commit: CommitId, fact: Fact) -> Option<Known> {
+    pub(crate) fn of(commit: CommitId, fact: Fact) -> Option<KnownFact> {
         fn said<T>(CommitId { of: by, seq }: CommitId, fact: T) -> Attributed<T> {
             Attributed { by, seq, fact }
         }
         Some(match fact {
-            Fact::Segment(entry) => Known::Segment(Arc::new(Segment::of(commit, entry))),
-            Fact::Listened(listened) => Known::Listened(said(commit, listened)),
-            Fact::Loss(loss) => Known::Loss(said(commit, loss)),
-            Fact::Change(change) => Known::Change(said(commit, change)),
+            Fact::Segment(entry) => KnownFact::Segment(Arc::new(Segment::of(commit, entry))),
+            Fact::Listened(listened) => KnownFact::Listened(said(commit, listened)),
+            Fact::Loss(loss) => KnownFact::Loss(said(commit, loss)),
+            Fact::Change(change) => KnownFact::Change(said(commit, change)),
             Fact::Unknown(_) => return None,
         })
     }
@@ -51,10 +51,10 @@ impl Known {
     /// The commit of the fact.
     pub(crate) fn commit(&self) -> CommitId {
         let (of, seq) = match self {
-            Known::Segment(segment) => return segment.by,
-            Known::Listened(said) => (said.by, said.seq),
-            Known::Loss(said) => (said.by, said.seq),
-            Known::Change(said) => (said.by, said.seq),
+            KnownFact::Segment(segment) => return segment.by,
+            KnownFact::Listened(said) => (said.by, said.seq),
+            KnownFact::Loss(said) => (said.by, said.seq),
+            KnownFact::Change(said) => (said.by, said.seq),
         };
         CommitId { of, seq }
     }
@@ -115,7 +115,7 @@ impl Catalog {
         if let Some(commit) = state.follow(seq, bytes, &mut self.problems) {
             self.replaced.extend(commit.content.replaced());
             let facts = commit.content.facts.into_iter();
-            self.facts.extend(facts.filter_map(|fact| Known::of(CommitId { of, seq }, fact)));
+            self.facts.extend(facts.filter_map(|fact| KnownFact::of(CommitId { of, seq }, fact)));
         }
     }
 
@@ -157,7 +157,7 @@ impl Catalog {
     }
 
     /// All facts, in the order in which they were added.
-    pub(crate) fn facts(&self) -> &[Known] {
+    pub(crate) fn facts(&self) -> &[KnownFact] {
         &self.facts
     }
 
@@ -175,7 +175,7 @@ impl Catalog {
     /// log. Segments without any time belong to all of time only.
     pub fn segments(&self, range: TimeRange) -> impl Iterator<Item = &Arc<Segment>> {
         let segments = self.facts.iter().filter_map(|fact| match fact {
-            Known::Segment(segment) => Some(segment),
+            KnownFact::Segment(segment) => Some(segment),
             _ => None,
         });
         segments.filter(move |segment| segment.entry.touches(&range))
@@ -184,7 +184,7 @@ impl Catalog {
     /// Coverage statements that touch a range; they are not cut to the range.
     pub fn coverage(&self, range: TimeRange) -> impl Iterator<Item = &Attributed<Listened>> {
         let listened = self.facts.iter().filter_map(|fact| match fact {
-            Known::Listened(said) => Some(said),
+            KnownFact::Listened(said) => Some(said),
             _ => None,
         });
         listened.filter(move |said| said.fact.range.intersect(&range).is_some())
@@ -193,7 +193,7 @@ impl Catalog {
     /// Losses in a range. A loss at a single moment has a range of one nanosecond or zero length; both are found.
     pub fn losses(&self, range: TimeRange) -> impl Iterator<Item = &Attributed<Loss>> {
         let losses = self.facts.iter().filter_map(|fact| match fact {
-            Known::Loss(said) => Some(said),
+            KnownFact::Loss(said) => Some(said),
             _ => None,
         });
         losses.filter(move |said| said.fact.touches(&range))

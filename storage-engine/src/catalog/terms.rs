@@ -8,7 +8,7 @@ use capstan_model::{FlowId, Protocol};
 
 use super::manifest::Manifest;
 use super::segment_entry::SegmentEntry;
-use crate::term_filters::Known;
+use crate::term_filters::KnownTerms;
 
 /// What may be there: nothing is certain of all flows.
 fn possible(possible: bool) -> Result<Bounds<bool>, Infallible> {
@@ -54,7 +54,7 @@ impl TermSource for SegmentEntry {
             }
             _ => {
                 let addresses = self.address_filter.as_ref();
-                Known { addresses, terms: &self.term_filters }.bounds(term)
+                KnownTerms { addresses, terms: &self.term_filters }.bounds(term)
             }
         }
     }

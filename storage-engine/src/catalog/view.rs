@@ -50,7 +50,7 @@ struct Begun {
 }
 
 /// Generations by their ids.
-type Known = BTreeMap<GenerationId, Arc<GenerationState>>;
+type EndedGenerations = BTreeMap<GenerationId, Arc<GenerationState>>;
 
 /// Every generation that ever existed.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +69,7 @@ pub struct CatalogView {
     /// Facts that the root does not cover, and the generations of all open logs.
     tail: Arc<Catalog>,
     slots: Arc<Slots>,
-    ended: Arc<Mutex<Known>>,
+    ended: Arc<Mutex<EndedGenerations>>,
     gaps: Arc<Vec<Gap>>,
     notes: Arc<BTreeSet<String>>,
     /// Commits that no longer count.

@@ -12,7 +12,7 @@ use super::fact::Change;
 use super::facts::Attributed;
 use super::gap::Gap;
 use super::segment_state::{self, Segment};
-use super::state::Known as KnownFact;
+use super::state::KnownFact;
 
 /// A request to the catalog.
 #[derive(Clone, Copy)]

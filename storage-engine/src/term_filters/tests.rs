@@ -34,7 +34,7 @@ fn known_summary(terms: &[(Field, Vec<u8>)]) -> Summary {
 
 fn may(summary: &Summary, filter: impl Into<FlowFilter>) -> bool {
     let addresses = summary.address_filter();
-    Known { addresses: addresses.as_ref(), terms: &summary.filters }.may_match(&filter.into())
+    KnownTerms { addresses: addresses.as_ref(), terms: &summary.filters }.may_match(&filter.into())
 }
 
 fn network(text: &str) -> FlowFilter {

@@ -14,7 +14,7 @@ use crate::catalog::facts::Facts;
 use crate::catalog::manifest::Manifest;
 use crate::catalog::names;
 use crate::catalog::root::Root;
-use crate::catalog::state::Known;
+use crate::catalog::state::KnownFact;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::{Attributed, CommitId, Fact, Gap, GenerationState, TimeSlot};
 use crate::store::{Listed, Store, is_store_gone};
@@ -232,7 +232,7 @@ impl RolledUp {
         slot: TimeSlot,
         listing: &mut Listing,
         logged: &[Logged],
-    ) -> Result<Vec<Known>, Failure> {
+    ) -> Result<Vec<KnownFact>, Failure> {
         let mut expected = self.expected(logged);
         let mut found = Vec::new();
         let Some(there) = listing.manifests.remove(&slot) else {
@@ -357,12 +357,12 @@ fn take_facts(
     manifest: &Manifest,
     facts: &Facts,
     expected: &mut BTreeMap<Said, &Fact>,
-    found: &mut Vec<Known>,
+    found: &mut Vec<KnownFact>,
 ) {
     for Attributed { by, seq, fact } in &facts.facts {
         let Some(contributor) = manifest.owner(*by) else { continue };
         let commit = CommitId { of: contributor.of(), seq: *seq };
         expected.remove(&(commit, fact.identity()));
-        found.extend(Known::of(commit, fact.clone()));
+        found.extend(KnownFact::of(commit, fact.clone()));
     }
 }

@@ -19,7 +19,7 @@ use crate::catalog::by_slot::{BySlot, Logged};
 use crate::catalog::load::FIRST_FORMAT;
 use crate::catalog::names;
 use crate::catalog::segment_state;
-use crate::catalog::state::Known;
+use crate::catalog::state::KnownFact;
 use crate::catalog::walk::walk;
 use crate::catalog::{
     CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, TimeSlot,
@@ -235,15 +235,17 @@ impl<W: Watch> Check<'_, W> {
 }
 
 /// The segments whose objects lie in an hour, without duplicates, with their state.
-fn of_hour(facts: Vec<Known>, hour: Hour) -> Vec<Arc<CatalogSegment>> {
+fn of_hour(facts: Vec<KnownFact>, hour: Hour) -> Vec<Arc<CatalogSegment>> {
     let (mut segments, mut changes, mut known) = (Vec::new(), Vec::new(), BTreeSet::new());
     for fact in facts {
         match fact {
-            Known::Segment(of) if of.entry.hour == hour && known.insert(of.entry.name.clone()) => {
+            KnownFact::Segment(of)
+                if of.entry.hour == hour && known.insert(of.entry.name.clone()) =>
+            {
                 segments.push(of);
             }
-            Known::Change(of) => changes.push(of.fact),
-            Known::Segment(_) | Known::Listened(_) | Known::Loss(_) => {}
+            KnownFact::Change(of) => changes.push(of.fact),
+            KnownFact::Segment(_) | KnownFact::Listened(_) | KnownFact::Loss(_) => {}
         }
     }
     segment_state::apply(&mut segments, &changes);

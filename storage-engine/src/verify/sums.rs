@@ -12,7 +12,7 @@ use super::finding::{Finding, Severity, What};
 use super::rolled_up::RolledUp;
 use crate::catalog::TimeSlot;
 use crate::catalog::names;
-use crate::catalog::state::Known;
+use crate::catalog::state::KnownFact;
 use crate::catalog::walk::Truncation;
 
 /// The sums of each truncated log.
@@ -47,20 +47,25 @@ impl Sums {
     }
 
     /// Adds facts of a manifest. A fact that is in several slots counts in the first.
-    pub(super) fn take(&mut self, slot: TimeSlot, facts: &[Known]) {
+    pub(super) fn take(&mut self, slot: TimeSlot, facts: &[KnownFact]) {
         for fact in facts {
             let commit = fact.commit();
             let Some(sum) = self.0.get_mut(&commit.of).filter(|sum| commit.seq < sum.seq) else {
                 continue;
             };
             match fact {
-                Known::Segment(of) if of.entry.slots().first() == Some(&slot) => {
+                KnownFact::Segment(of) if of.entry.slots().first() == Some(&slot) => {
                     sum.found.0 = sum.found.0.saturating_add(of.entry.packets);
                 }
-                Known::Loss(of) if TimeSlot::of_range(&of.fact.range).first() == Some(&slot) => {
+                KnownFact::Loss(of)
+                    if TimeSlot::of_range(&of.fact.range).first() == Some(&slot) =>
+                {
                     sum.found.1 = sum.found.1.saturating_add(of.fact.packets);
                 }
-                Known::Segment(_) | Known::Loss(_) | Known::Listened(_) | Known::Change(_) => {}
+                KnownFact::Segment(_)
+                | KnownFact::Loss(_)
+                | KnownFact::Listened(_)
+                | KnownFact::Change(_) => {}
             }
         }
     }

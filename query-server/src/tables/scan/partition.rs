@@ -262,7 +262,7 @@ fn skip(
     entry: &SegmentEntry,
     failure: Failure,
 ) -> Result<(), Failure> {
-    let failure = view.explain(failure);
+    let failure = view.note_sweep(failure);
     match skipped {
         Some(skipped) if Skipped::may_skip(&failure) => {
             match view.who().is_masked() {

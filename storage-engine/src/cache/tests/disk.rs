@@ -32,7 +32,7 @@ async fn piece_read_twice_is_cached_after_a_restart() {
         fixture.read(&cache, 0..10).await;
     }
     fixture.read(&cache, 20..30).await;
-    cache.settle().await;
+    cache.flush().await;
     assert_eq!(files(folder.path()).len(), 10);
     drop(cache);
     let cache = on_disk(folder.path(), 100_000).await;
@@ -52,12 +52,12 @@ async fn disk_cache_alone_serves_third_read_and_second_read_of_an_index() {
     let cache = on_disk(folder.path(), 0).await;
     for expected in [1, 1, 0, 0] {
         assert_eq!(fixture.read(&cache, [0, 1]).await, expected);
-        cache.settle().await;
+        cache.flush().await;
     }
     let index = [vec![fixture.piece(7)]];
     for expected in [1, 0] {
         assert_eq!(fixture.read_as(&cache, Keep::OnDisk, &index).await, expected);
-        cache.settle().await;
+        cache.flush().await;
     }
     assert_eq!(cache.counts().memory_bytes, 0);
 }
@@ -82,7 +82,7 @@ async fn damaged_cache_file_is_a_counted_miss() {
         fixture.read(&cache, [0]).await;
     }
     for (number, spoil) in spoil.iter().enumerate() {
-        cache.settle().await;
+        cache.flush().await;
         assert_eq!(fixture.read(&cache, [0]).await, 0);
         let [file] = &files(folder.path())[..] else { panic!("one file") };
         let mut bytes = std::fs::read(file).unwrap();
@@ -103,11 +103,11 @@ async fn disk_cache_stays_within_its_limit_and_survives_a_scan() {
             fixture.read(&cache, [number]).await;
         }
     }
-    cache.settle().await;
+    cache.flush().await;
     for number in 100..600 {
         fixture.read(&cache, [number]).await;
     }
-    cache.settle().await;
+    cache.flush().await;
     for number in 0..10 {
         assert_eq!(fixture.read(&cache, [number]).await, 0);
     }
@@ -115,7 +115,7 @@ async fn disk_cache_stays_within_its_limit_and_survives_a_scan() {
         for number in 100..130 {
             fixture.read(&cache, [number]).await;
             fixture.read(&cache, [number]).await;
-            cache.settle().await;
+            cache.flush().await;
         }
     }
     assert_eq!(files(folder.path()).len(), 20);
@@ -136,7 +136,7 @@ async fn unwritable_disk_costs_only_requests() {
     std::fs::write(&ours, "no folder").unwrap();
     for _ in 0..3 {
         assert_eq!(fixture.read(&cache, [0, 1]).await, 1);
-        cache.settle().await;
+        cache.flush().await;
     }
     let counts = cache.counts();
     // The second one of the two may have been on its way when the first one failed.
@@ -152,7 +152,7 @@ async fn cache_folder_is_private_and_exclusive() {
     for _ in 0..2 {
         fixture.read(&cache, [0]).await;
     }
-    cache.settle().await;
+    cache.flush().await;
     for path in [&named, &named.join("capstan-cache-1")] {
         assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o700);
     }
@@ -220,14 +220,14 @@ async fn cache_follows_no_symlinks() {
     for _ in 0..2 {
         fixture.read(&cache, [0]).await;
     }
-    cache.settle().await;
+    cache.flush().await;
     let [file] = &files(&named)[..] else { panic!("one file") };
     std::fs::remove_file(file).unwrap();
     std::os::unix::fs::symlink(&letter, file).unwrap();
     std::os::unix::fs::symlink(&letter, file.with_extension("new")).unwrap();
     for _ in 0..3 {
         fixture.read(&cache, [0]).await;
-        cache.settle().await;
+        cache.flush().await;
     }
     assert!(untouched());
 }

@@ -14,7 +14,7 @@ const MAX_PROBES: u128 = 16;
 
 /// The filters of a segment or an hour.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct KnownTerms<'a> {
     /// The filter of addresses; none = any may be there.
     pub addresses: Option<&'a TermFilter>,
     /// The other filters.
@@ -22,7 +22,7 @@ pub struct Known<'a> {
 }
 
 /// Nothing is certain of all flows.
-impl TermSource for Known<'_> {
+impl TermSource for KnownTerms<'_> {
     type Flows = bool;
     type Error = Infallible;
 
@@ -35,7 +35,7 @@ impl TermSource for Known<'_> {
     }
 }
 
-impl Known<'_> {
+impl KnownTerms<'_> {
     /// Whether there may be matching flows. False is certain. The answer includes flows of which it is unknown whether
     /// they match.
     pub fn may_match(&self, flows: &FlowFilter) -> bool {
