@@ -121,8 +121,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`FailureKind::NotFound`] if the folder or bucket does not exist, is no store, or has no such cluster, each
-    /// with its own message; [`FailureKind::TooNew`], [`FailureKind::Permission`], [`FailureKind::Unavailable`].
+    /// `FailureKind::NotFound` if the folder or bucket does not exist, is no store, or has no such cluster, each
+    /// with its own message; `FailureKind::TooNew`, `FailureKind::Permission`, `FailureKind::Unavailable`.
     pub async fn open(
         location: &Location,
         cluster: &str,
@@ -141,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Like [`Store::open`]; [`FailureKind::NotFound`] if nothing of a store exists.
+    /// Like [`Store::open`]; `FailureKind::NotFound` if nothing of a store exists.
     pub async fn open_damaged(
         location: &Location,
         cluster: &str,
@@ -157,7 +157,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Like [`Store::open`], except for a missing store; [`FailureKind::Usage`] for a place that cannot be a store.
+    /// Like [`Store::open`], except for a missing store; `FailureKind::Usage` for a place that cannot be a store.
     pub async fn open_or_create(
         location: &Location,
         cluster: &str,
@@ -263,7 +263,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`FailureKind::NotFound`] if it does not exist.
+    /// `FailureKind::NotFound` if it does not exist.
     pub async fn get(&self, path: &Path) -> Result<Bytes, Failure> {
         Ok(self.read(path, None).await?)
     }
@@ -281,7 +281,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`FailureKind::NotFound`] if the object does not exist.
+    /// `FailureKind::NotFound` if the object does not exist.
     pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, Failure> {
         Ok(self.read(path, Some(range)).await?)
     }
