@@ -30,6 +30,21 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Every kind.
+    pub const ALL: [FailureKind; 11] = [
+        FailureKind::Other,
+        FailureKind::Usage,
+        FailureKind::NotFound,
+        FailureKind::Permission,
+        FailureKind::Full,
+        FailureKind::Damaged,
+        FailureKind::TooNew,
+        FailureKind::Unavailable,
+        FailureKind::AlreadyThere,
+        FailureKind::Busy,
+        FailureKind::Interrupted,
+    ];
+
     /// The exit code of the command line: stable, written down in the manual.
     pub fn exit_code(self) -> u8 {
         match self {

@@ -184,6 +184,19 @@ impl TimeRange {
     /// All of time.
     pub const ALL: TimeRange = TimeRange { start: Time::MIN, end: Time::MAX };
 
+    /// The times of all ranges together: ascending, and ranges that touch or overlap are one.
+    pub fn union(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
+        ranges.sort_unstable_by_key(|range| range.start);
+        let mut union: Vec<TimeRange> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match union.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => union.push(range),
+            }
+        }
+        union
+    }
+
     /// From `start` to `end`, or why not.
     pub fn new(start: Time, end: Time) -> Result<TimeRange, TimeError> {
         if start < end {

@@ -42,7 +42,8 @@ pub(crate) fn visible(window: &Window, asked: TimeRange) -> Window {
             Attributed { by, seq: 0, fact }
         };
         // Both ends of a stretch at the end of the window may be those of a commit.
-        let inside = joined(ranges).into_iter().filter_map(|range| range.intersect(&asked));
+        let inside =
+            TimeRange::union(ranges).into_iter().filter_map(|range| range.intersect(&asked));
         shown.listened.extend(inside.map(listened));
     }
     for loss in window.losses.iter().filter(|loss| is_live(&loss.by)) {
@@ -76,19 +77,6 @@ pub(crate) fn hidden_gap() -> Gap {
         about: About::AnyTime,
         what: UNREADABLE.to_owned(),
     }
-}
-
-/// Joins stretches that touch or overlap.
-fn joined(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut joined: Vec<TimeRange> = Vec::new();
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => joined.push(range),
-        }
-    }
-    joined
 }
 
 #[cfg(test)]

@@ -47,23 +47,9 @@ pub(super) fn is_redacted(failure: &Failure) -> bool {
 mod tests {
     use super::*;
 
-    const KINDS: [FailureKind; 11] = [
-        FailureKind::Other,
-        FailureKind::Usage,
-        FailureKind::NotFound,
-        FailureKind::Permission,
-        FailureKind::Full,
-        FailureKind::Damaged,
-        FailureKind::TooNew,
-        FailureKind::Unavailable,
-        FailureKind::AlreadyThere,
-        FailureKind::Busy,
-        FailureKind::Interrupted,
-    ];
-
     #[test]
     fn redacted_failure_names_no_object() {
-        for kind in KINDS {
+        for kind in FailureKind::ALL {
             let cause = Failure::new(kind, "segment 0123 at data/0123");
             let told = redacted(&Failure::caused_by(kind, "recorder 0123 failed", cause));
             assert!(!capstan_model::failure::with_causes(&told).contains("0123"), "{told}");
@@ -76,7 +62,7 @@ mod tests {
 
     #[test]
     fn redacted_failure_is_recognised() {
-        for kind in KINDS {
+        for kind in FailureKind::ALL {
             let failure = Failure::new(kind, "segment 0123 at data/0123");
             assert!(!is_redacted(&failure));
             assert!(is_redacted(&redacted(&failure)));

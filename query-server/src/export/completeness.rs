@@ -231,18 +231,10 @@ fn gaps(window: TimeRange, ranges: Vec<TimeRange>) -> Vec<TimeRange> {
     gaps
 }
 
-/// Ascending and disjoint.
+/// Ascending and disjoint, without empty ranges.
 fn union(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
     ranges.retain(|range| range.start < range.end);
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut union: Vec<TimeRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match union.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => union.push(range),
-        }
-    }
-    union
+    TimeRange::union(ranges)
 }
 
 #[cfg(test)]

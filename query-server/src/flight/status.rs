@@ -195,19 +195,7 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_way_to_the_client() {
-        for kind in [
-            FailureKind::Other,
-            FailureKind::Usage,
-            FailureKind::NotFound,
-            FailureKind::Permission,
-            FailureKind::Full,
-            FailureKind::Damaged,
-            FailureKind::TooNew,
-            FailureKind::Unavailable,
-            FailureKind::AlreadyThere,
-            FailureKind::Busy,
-            FailureKind::Interrupted,
-        ] {
+        for kind in FailureKind::ALL {
             let back = from_status(&to_status(&Failure::new(kind, "why")));
             assert_eq!((back.kind(), back.to_string().as_str()), (kind, "why"));
         }

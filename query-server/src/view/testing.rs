@@ -23,6 +23,18 @@ use tokio::runtime::Handle;
 use super::{ScopedView, StoreView};
 use crate::access::Principal;
 
+/// Options of a pcapng block, without their end mark.
+pub(crate) fn options(list: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (code, value) in list {
+        bytes.extend(code.to_le_bytes());
+        bytes.extend((value.len() as u16).to_le_bytes());
+        bytes.extend(*value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes
+}
+
 /// Something a source gives, owned.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Given {

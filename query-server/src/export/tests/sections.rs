@@ -2,18 +2,6 @@
 
 use super::*;
 
-/// Options as a list of them has them, without end mark.
-fn options(list: &[(u16, &[u8])]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (code, value) in list {
-        bytes.extend(code.to_le_bytes());
-        bytes.extend((value.len() as u16).to_le_bytes());
-        bytes.extend(*value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
-    bytes
-}
-
 fn header(before: u64, list: &[(u16, &[u8])]) -> Given {
     let mut body = vec![0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0];
     body.extend([0xff; 8]);

@@ -9,7 +9,7 @@ use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::super::*;
 use crate::access::{KEY_BYTES, Mask, Rights};
-use crate::view::testing::{Given, Owned, at, udp};
+use crate::view::testing::{Given, Owned, at, options, udp};
 
 /// The last byte of the address of the visible host; the mask shows its flows.
 pub(super) const SEEN: u8 = 1;
@@ -28,18 +28,6 @@ pub(super) fn mask() -> Mask {
 
 pub(super) fn team() -> Arc<Principal> {
     Principal::new("team", Rights::all(), Some(mask()))
-}
-
-/// Options of a pcapng block without their end mark.
-fn options(list: &[(u16, &[u8])]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (code, value) in list {
-        bytes.extend(code.to_le_bytes());
-        bytes.extend((value.len() as u16).to_le_bytes());
-        bytes.extend(*value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
-    bytes
 }
 
 fn interface(name: &str, options: Vec<u8>) -> Given {
