@@ -39,7 +39,7 @@ const EXAMPLES: &str = "\
 Examples:
   capstan import --store ./store capture.pcap.gz
   capstan status --store ./store
-  capstan export --store ./store --from -15m --ip 10.0.0.7 -o window.pcapng
+  capstan export --store ./store --from -15m --host 10.0.0.7 -o window.pcapng
   capstan export --store ./store --port 53 -o - | wireshark -k -i -
   capstan sql --store ./store 'select protocol, count(*) from packets group by protocol'
   sudo capstan up
@@ -50,7 +50,7 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 3 not found, 4 permission denied,
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read capture files into a store
+    /// Import capture files into a store
     Import(command::import::Arguments),
     /// Write the packets of a time window as PCAPNG
     Export(command::export::Arguments),

@@ -20,7 +20,7 @@ use crate::output::{self, agree, bytes, count};
 use crate::settings::Settings;
 use crate::stopped::{or_stopped, or_stopped_if};
 
-/// Read capture files into a store
+/// Import capture files into a store
 ///
 /// pcap and pcapng, plain or compressed with gzip, zstd or LZ4. A folder stands for every capture
 /// in it. The same command resumes an interrupted import, and continues with a file that has grown.

@@ -18,8 +18,8 @@ use crate::stopped::{or_stopped, or_stopped_if};
 /// Make a damaged store readable again
 ///
 /// Rebuilds the rolled-up catalog from the logs, and names segments of lost commits again from
-/// their own index layers. Removes and changes nothing that was recorded. Coverage and losses of
-/// lost commits stay unknown.
+/// their own index layers. Changes nothing that was recorded, and removes segments only with
+/// --remove-waste. Coverage and losses of lost commits stay unknown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   capstan verify --store ./store

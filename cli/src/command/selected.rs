@@ -16,7 +16,8 @@ pub(super) struct Selected {
     /// Protocol label such as http, dns, tls; several mean any of them
     #[arg(long = "protocol", value_name = "NAME")]
     protocols: Vec<Protocol>,
-    /// Kubernetes namespace of one end; a star at its begin or end is any text, as for the options below
+    /// Kubernetes namespace of one end; a star at its beginning or end stands for any text, here and in
+    /// the options below
     #[arg(long = "namespace", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     namespaces: Vec<String>,
     /// Pod of one end
