@@ -67,7 +67,7 @@ fields! {
     IpProtocol = 5, "ip_protocol";
     /// VLAN identifier, u16.
     Vlan = 6, "vlan";
-    /// VXLAN or Geneve network identifier, u32.
+    /// VXLAN or Geneve network identifier, or GRE key, u32.
     Vni = 7, "vni";
     /// Kubernetes namespace of either end.
     Namespace = 8, "namespace";
@@ -79,9 +79,9 @@ fields! {
     Node = 11, "node";
     /// Command name of the process of either end.
     Process = 12, "process";
-    /// TLS or QUIC server name.
+    /// TLS server name.
     Sni = 13, "sni";
-    /// TLS application protocol (ALPN), as negotiated or offered first.
+    /// First application protocol (ALPN) that a TLS client offers.
     Alpn = 14, "alpn";
     /// Ethertype, u16.
     EtherType = 15, "ether_type";

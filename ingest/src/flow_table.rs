@@ -16,7 +16,8 @@
 //! * A non-IP packet belongs to a pseudo-flow of interface, link type and ethertype. ARP belongs to
 //!   a flow of its two addresses.
 //!
-//! The table size is bounded: a full table evicts the flow with the longest idle time (`queue`).
+//! The table size is bounded: a full table evicts the flow whose idle time is the largest fraction of its time-out
+//! (`queue`, `forget`).
 
 mod forget;
 mod fragments;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /api/v1/export.pcapng` | the packets of a window as a PCAPNG file |
 //! | `GET /api/v1/status` | what is in the store, as JSON |
+//! | `GET /metrics` | the metrics of this process, for Prometheus |
 //! | `GET /healthz` | `ok` while this process answers; the store is not asked |
 //!
 //! The export takes `from` and `to` (as [`capstan_model::Time::parse`] reads them; without both all packets are selected),

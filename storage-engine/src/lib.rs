@@ -1,4 +1,4 @@
-//! The bucket: segment format, catalog, object IO and its cache, integrity.
+//! The store: segment format, catalog, object IO and its cache, integrity.
 //!
 //! * [`store`]: objects in a folder or a bucket
 //! * [`catalog`]: what is in a store: writers, commits, reading them

@@ -3,7 +3,7 @@
 //! * [`finding`]: the possible faults, their severity, and what stays readable
 //! * [`listing`]: compares the objects of an hour with the catalog
 //! * [`content`]: compares the bytes of a layer with its checksums
-//! * `rolled up`: checks the rolled-up catalog, by itself and against the logs
+//! * `rolled_up`: checks the rolled-up catalog, by itself and against the logs
 //! * `sums`: compares the manifests with the checkpoints of truncated logs (pure)
 //! * [`run`]: checks a whole store, hour by hour, with IO
 //!

@@ -47,7 +47,7 @@ const UNTRUNCATED: usize = 4_096;
 /// A version of the root: `catalog/roots/<version>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// The format number, [`FORMAT`].
+    /// The format number: the lowest one whose readers read this root correctly.
     pub format: u32,
     /// Its number, from 1 without gaps.
     pub version: u64,
@@ -74,10 +74,10 @@ pub struct Root {
     pub hours: Option<Hours>,
     /// Faults of rolled-up objects that hide no facts, as text.
     pub problems: BTreeSet<String>,
-    /// Rolled-up commits that were unreadable or changed.
+    /// Rolled-up commits that were unreadable or changed, and lost manifests that had facts of truncated commits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
-    /// Commits that a repair has replaced.
+    /// Commits that a repair has replaced, and lost manifests and roots whose segments it has named again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub replaced: BTreeSet<String>,
     /// Ended logs that are not truncated yet, in the order in which they were dropped from `logs`; the newest ones if

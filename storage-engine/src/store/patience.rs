@@ -41,7 +41,7 @@ pub(super) struct Patience {
     longest_wait: Duration,
 }
 
-/// Three reads that get no answer take less than ten seconds together.
+/// Two tries of a read without an answer take less than ten seconds together.
 pub(super) const USUAL: Patience = Patience {
     read: Duration::from_secs(3),
     write: Duration::from_secs(8),
