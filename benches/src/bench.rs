@@ -1,5 +1,5 @@
-//! What all benchmarks work with: the binary under test, the capture, the store made of it, and a
-//! folder for what is made on the way.
+//! What all benchmarks share: the binary under test, the capture, the store made from it, and a folder for temporary
+//! files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

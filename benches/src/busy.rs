@@ -1,8 +1,8 @@
-//! What it costs to find out where a host was in an hour of many recorders: all that the catalog says
-//! of the hour, what is left of that when the hour's filter passes segments over, and, for comparison, an
-//! index of the hour over its segments.
+//! Cost of finding the segments of a host in an hour of many recorders: the whole catalog of the hour, what is read
+//! of it after the filter of the hour has pruned segments, and, for comparison, an index over the segments of the
+//! hour.
 //!
-//! The catalog alone is made, in memory, of made segments; no question opens one of them.
+//! Only the catalog is made, in memory, from generated segments. No query opens a segment.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Memory of `verify` and `repair` over hours with many segments. Both read all logs and go hour by hour, so their
 //! memory must follow one hour and not the number of hours.
 //!
-//! The store is a folder with a real catalog of made segments. Their objects are empty: `verify` reports each, and
-//! that costs no memory either.
+//! The store is a folder with a real catalog of generated segments. Their objects are empty: `verify` reports each,
+//! and that costs no memory either.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Which hosts and ports are asked for: chosen from the capture itself, so that any capture will do.
+//! Chooses the hosts and ports of the queries from the capture itself, so that any capture can be used.
 
 use std::str::FromStr;
 

@@ -1,5 +1,6 @@
-//! An S3 server over a folder that answers like a bucket far away: some milliseconds pass before the first byte of each
-//! answer, and each connection delivers so many bytes a second. It serves reads only, checks no signatures, and counts.
+//! An S3 server over a folder that answers like a distant bucket: the first byte of each answer comes after some
+//! milliseconds, and each connection has a limited rate. It serves reads only, checks no signatures, and counts
+//! requests.
 
 mod answer;
 

@@ -1,4 +1,4 @@
-//! Exports part of the store, and lets tcpdump search the whole capture for the same.
+//! Exports part of the store, and lets tcpdump search the whole capture for the same packets.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! Measures Capstan side by side with what else does the same work: the real binary and its peers
-//! as processes, on the same input, in the same run, in turn. Prints a Markdown table.
+//! Measures Capstan side by side with programs that do the same work. The real binary and its peers run as processes,
+//! in turn, in the same run, on the same input. Prints a Markdown table.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command line speaks to its user.
 
@@ -34,38 +34,39 @@ use crate::choose::Size;
 use crate::machine::Machine;
 use crate::report::{Row, Verdict};
 
-/// Measures Capstan side by side with what else does the same work
+/// Measure Capstan side by side with programs that do the same work
 ///
-/// Floors and aims hold for realistic traffic of a gigabyte or more, on a machine that does nothing
-/// else. Exit code 1 if a floor is missed.
+/// Floors and aims hold for realistic traffic of a gigabyte or more, on an idle machine. The exit code is 1 if a floor
+/// is missed.
 #[derive(Debug, Parser)]
 #[command(name = "capstan-bench", args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Subcommands>,
-    /// The capture to work on; what is no plain pcap file is made one by editcap
+    /// The capture; editcap converts a file that is not plain pcap
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// The binary to measure [default: the one beside this program]
     #[arg(long, value_name = "PATH")]
     capstan: Option<PathBuf>,
-    /// How often each program runs; the median counts
+    /// Runs of each program; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// Only this benchmark; repeat it for several
+    /// Run only this benchmark; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only list the benchmarks
+    /// List the benchmarks and exit
     #[arg(long)]
     list: bool,
-    /// Write everything, each round too, to this file as JSON
+    /// Write all results, including each round, to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where stores and other files are made, on a disk with two or three times the capture's size
-    /// free; all of it is removed [default: the system's folder for temporary files]
+    /// Folder for stores and temporary files, with free space of two or three times the capture's size; all files are
+    /// removed [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// For `common`: the host and port with about so many packets and bytes [default: with most]
+    /// For `common`: use the host and port with about this number of packets and bytes [default: the ones with most
+    /// packets]
     #[arg(long, value_name = "PACKETS:BYTES")]
     pair: Option<Size>,
     /// A Python with the duckdb module
@@ -161,8 +162,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     about.extend(peers::versions(&bench.python));
     if bench.known_capture().is_some_and(|capture| capture.bytes < LEAST) {
         about.push(
-            "this capture is short: what a process or a segment costs once weighs more in it \
-             than the floors allow for"
+            "this capture is short: the fixed costs of a process and of a segment weigh more than the \
+             floors allow for"
                 .to_owned(),
         );
     }

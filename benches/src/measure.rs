@@ -1,7 +1,7 @@
-//! Runs a program and tells what it used.
+//! Runs a program and measures the resources that it uses.
 //!
-//! Linux counts the peak memory of a process from its fork, so a child's peak is never below that
-//! of this process. Therefore what needs much memory (the sender of frames) is a process of its own.
+//! Linux counts the peak memory of a process from its fork, so a child's peak is never below that of this process. So
+//! the sender of frames, which needs much memory, is a process of its own.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

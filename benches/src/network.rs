@@ -1,5 +1,5 @@
-//! A network of two interfaces joined by a cable, in a namespace of its own: what is sent into one
-//! comes out of the other, and nothing else is heard there.
+//! A network of two interfaces joined by a cable, in a namespace of its own: what is sent into one comes out of the
+//! other, and there is no other traffic.
 
 use std::process::{self, Command};
 

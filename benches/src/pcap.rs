@@ -1,6 +1,6 @@
-//! Reads pcap files (draft-ietf-opsawg-pcap) in batches, and counts what pcapng files hold
-//! (draft-ietf-opsawg-pcapng): so much of the formats as measuring needs, apart from the product's
-//! own readers, so that they are checked by something else.
+//! Reads pcap files (draft-ietf-opsawg-pcap) in batches, and counts the packets of pcapng files
+//! (draft-ietf-opsawg-pcapng). It has only what measuring needs, and shares no code with the readers of Capstan, so
+//! that it can check them.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};

@@ -1,4 +1,4 @@
-//! The programs that Capstan is measured against: whether they are there, and which versions.
+//! The programs that Capstan is measured against: whether they are installed, and their versions.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! What was measured: rows, what they are judged by, and how they look as a Markdown table.
+//! Results: rows, their floors and aims, and the Markdown table.
 
 use std::fmt;
 use std::time::Duration;

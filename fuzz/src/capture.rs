@@ -1,4 +1,4 @@
-//! Reading a capture to its end, whatever it is, and what must hold of every event.
+//! Reads a capture to its end, whatever its content, and checks every event.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Cursor, Read};

@@ -1,5 +1,5 @@
-//! Segments in memory: sealed ones that must come back whole, and ones whose bytes nobody
-//! vouches for, which may be refused and nothing else.
+//! Segments in memory. Sealed ones must be read back completely. Untrusted ones may be refused, and nothing else may
+//! happen.
 
 use std::ops::Range;
 

@@ -1,6 +1,5 @@
-//! Parquet layers to be damaged: small tables with every kind of column value, as the segment
-//! writer makes them and, because little gets past a decompressor once it is damaged, the same
-//! ones without compression.
+//! Parquet layers to be damaged: small tables with every kind of column value, as the segment writer makes them.
+//! There is an uncompressed form of each, too, because a decompressor refuses most damage.
 
 use std::sync::OnceLock;
 

@@ -1,5 +1,5 @@
-//! Parquet files nobody vouches for: which table (u8), how long the tail is that the `index`
-//! layer has (u32), what that says of the pages (long), the file.
+//! Untrusted Parquet files: which table (u8), the length of the tail that the `index` layer has (u32), what that says
+//! of the pages (long), the file.
 #![no_main]
 
 use capstan_fuzz::input::Take;

@@ -1,4 +1,4 @@
-//! The `index` layer as an object: its bytes, with the checksums put right.
+//! The `index` layer as an object: its bytes, with correct checksums.
 #![no_main]
 
 use bytes::Bytes;

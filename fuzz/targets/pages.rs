@@ -1,4 +1,4 @@
-//! Damaged Parquet pages under a footer that is right: which table and form (u8), the pages.
+//! Damaged Parquet pages under an intact footer: which table and form (u8), the pages.
 #![no_main]
 
 use capstan_fuzz::segment::explore;

@@ -1,4 +1,4 @@
-//! Packets through flow table, labels and segment builder, and every one of them back.
+//! Packets through flow table, labels and segment builder; every one must be read back.
 #![no_main]
 
 use capstan_fuzz::packets;

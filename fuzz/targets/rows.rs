@@ -1,4 +1,4 @@
-//! Rows nobody vouches for in well-formed tables: payload, templates, packet rows, flow rows.
+//! Untrusted rows in well-formed tables: payload, templates, packet rows, flow rows.
 #![no_main]
 
 use std::collections::HashMap;

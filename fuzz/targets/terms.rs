@@ -1,4 +1,4 @@
-//! The term index: bytes nobody vouches for, and one built from the same bytes.
+//! The term index: untrusted bytes, and an index built from the same bytes.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! What people write: times, addresses, protocols.
+//! Text that people write: times, addresses, protocols.
 #![no_main]
 
 use capstan_model::{Address, Protocol, Time};

@@ -1,4 +1,4 @@
-//! Simulates recorders, importers, rollups and readers over a worst-case bucket, from a seed.
+//! Simulates recorders, maintainers of layers, importers, rollups, repairs and readers over a faulty bucket, from a seed.
 //!
 //! The simulation runs on one thread. Its clock stands still while an actor computes, and all
 //! randomness derives from the seed. So a failing seed fails again in the same way.
@@ -18,26 +18,26 @@ use std::time::Instant;
 use capstan_storage_engine::store::Planted;
 use clap::{Parser, ValueEnum};
 
-/// Simulate recorders, importers, rollups and readers over a bucket at its worst
+/// Simulate recorders, maintainers of layers, importers, rollups, repairs and readers over a faulty bucket
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   simulate --seeds 1000                 seeds 0 to 999
   simulate --first 4711 --seeds 1 --story
   simulate --planted root-first --seeds 200")]
 struct Arguments {
-    /// How many seeds
+    /// Number of seeds
     #[arg(long, default_value_t = 100)]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Tell what happens; for one seed
+    /// Print the events; for one seed
     #[arg(long)]
     story: bool,
-    /// Make this fault, and succeed if a seed finds it
+    /// Plant this fault; the run succeeds if a seed finds it
     #[arg(long, value_enum)]
     planted: Option<Fault>,
-    /// Threads, a seed at a time each
+    /// Number of threads; each runs one seed at a time
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }
@@ -45,17 +45,17 @@ struct Arguments {
 /// A fault to find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Fault {
-    /// The root says that commits are rolled up before manifests have them
+    /// A root declares commits rolled up before manifests have them
     RootFirst,
-    /// "It exists" is taken for one's own earlier try
+    /// A create takes an existing name for its own earlier try
     TakenIsOurs,
-    /// Who creates a root does not look for a boundary
+    /// The creator of a root does not look for boundaries
     NoBoundary,
-    /// What readers lease is removed all the same
+    /// A sweep removes leased versions
     NoLeases,
-    /// Who goes on with an import does not end the generation before
+    /// An import continues without ending the previous generation
     NoFence,
-    /// A repair brings retired layers back
+    /// A repair writes manifests without the changes of segments, so retired layers are back
     Resurrects,
 }
 

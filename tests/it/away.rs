@@ -1,5 +1,5 @@
-//! A bucket whose server stalls, loses answers, drops conditions or is away: what a command does and
-//! says then, and that Ctrl-C is heard.
+//! Commands over a bucket whose server stalls, loses answers, ignores conditions or is unavailable: their results,
+//! their messages, and that Ctrl-C ends them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -1,4 +1,4 @@
-//! What goes wrong is said in words, with an exit code, and harms nothing else.
+//! Bad input: a command reports it with a message and an exit code, and nothing else is affected.
 
 use std::path::Path;
 

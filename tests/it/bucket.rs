@@ -1,5 +1,4 @@
-//! Stores in a real S3 server, which `scripts/ceph` starts, and what networks and servers do to
-//! them.
+//! Stores in a real S3 server that `scripts/ceph` starts, and faults of networks and servers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

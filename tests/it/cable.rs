@@ -1,4 +1,4 @@
-//! A network that only a test sees, and who records it.
+//! A network that only the test sees, and a recorder of it.
 
 use std::net::UdpSocket;
 use std::path::Path;

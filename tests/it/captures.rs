@@ -1,4 +1,4 @@
-//! The shared captures, and what is in a capture file.
+//! The shared captures, and the contents of a capture file.
 
 use std::path::{Path, PathBuf};
 

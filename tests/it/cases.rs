@@ -1,5 +1,5 @@
-//! Captures made after public bug reports, through the real binary: the shared folder says what is
-//! right of each, and why.
+//! Captures made after public bug reports, through the real binary. The shared folder has the expected result of
+//! each, and the reason.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What imports say of when somebody listened and of what is missing: what is not known reads as unknown, at no made-up time.
+//! Coverage and losses of imports: what is not known reads as unknown, and no time is made up.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A command that crashes leaves a core, and the test that ran it prints where.
+//! A command that crashes leaves a core file, and its test prints the backtrace.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

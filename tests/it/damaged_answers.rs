@@ -1,5 +1,4 @@
-//! Questions over a store of which a byte was changed: all that can be read is answered, and what
-//! cannot is said.
+//! Answers over a store with one changed byte: they have everything that is readable, and name what is missing.
 
 use std::path::Path;
 

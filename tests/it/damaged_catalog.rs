@@ -1,5 +1,5 @@
-//! Questions over a store whose catalog was damaged: what can be read is answered, and what cannot is said, by
-//! every command and through every door.
+//! Answers over a store with a damaged catalog: they have everything that is readable, and name what is missing, from
+//! every command, over Flight and over HTTP.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `EXPLAIN` says what a question will cost; what it does cost is counted by the kernel.
+//! `EXPLAIN` shows the cost of a query beforehand. The kernel counts the actual cost.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Files that are written, replaced or cut while they are imported.
+//! Files that are written, replaced or truncated while they are imported.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

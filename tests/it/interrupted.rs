@@ -1,5 +1,5 @@
-//! An import that is stopped, politely or not: what is committed can be read and nothing else is
-//! seen, and the same command goes on to exactly the packets of the file.
+//! Imports that are stopped or killed: committed packets are readable, nothing else is visible, and the same command
+//! continues to exactly the packets of the file.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};

@@ -1,9 +1,8 @@
-//! Commands that are killed at every place where they change a store: on a folder before each system
-//! call that does, in a bucket before and after each such request. Whatever the place, the store is
-//! whole, what is seen of it can be read and is there once, and the same command comes to the same
-//! end.
+//! Kills commands at every place where they change a store: on a folder before each system call that changes it, in a
+//! bucket before and after each such request. At every place the store is intact, each visible packet is readable and
+//! there once, and the same command then comes to the same result.
 //!
-//! [`everywhere`] is given how to run a command and what must hold then; it does the rest.
+//! [`everywhere`] takes how to run a command and what must hold afterwards, and does the rest.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Statements that would take the machine: each is refused or stopped with words, others are
-//! answered meanwhile, and the server lives on.
+//! Statements that would exhaust the machine: each is refused or stopped with an error, others are answered
+//! meanwhile, and the server continues.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -1,4 +1,4 @@
-//! Recording a network that only the test sees: what was sent is stored, or counted as lost.
+//! Records a network that only the test sees: every packet that was sent is stored, or counted as lost.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

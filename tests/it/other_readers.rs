@@ -1,5 +1,4 @@
-//! What we write, read by other people's programs: Parquet by pyarrow and DuckDB, PCAPNG by tshark
-//! and capinfos.
+//! Other programs read the files of Capstan: pyarrow and DuckDB the Parquet layers, tshark and capinfos PCAPNG.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Standard output into other programs: they get all of it, and may go away.
+//! Standard output to other programs: they get all of it, and may close it early.
 
 use std::io::Read;
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! What an import leaves in a folder when the power goes at any moment: its system calls are
-//! recorded, and after each of them a disk is thought up that kept only what had been synced, and
-//! one that kept every name but nothing of the files that had not been.
+//! What an import leaves in a folder if the power fails at any moment. The test records the system calls of the
+//! import. After each of them it constructs two disks: one has only what was synced, the other has every name, but
+//! files that were not synced are empty.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

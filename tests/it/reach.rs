@@ -1,4 +1,4 @@
-//! Who is let in, and that nobody keeps the others out.
+//! Which requests a server accepts, and that no client blocks the others.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

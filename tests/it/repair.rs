@@ -1,4 +1,4 @@
-//! `capstan repair` over stores to which something has happened.
+//! `capstan repair` over damaged stores.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Commands of somebody without rights: what is missing is named, and nothing is changed.
+//! Commands of a user without permissions: the error names the missing one, and nothing is changed.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};

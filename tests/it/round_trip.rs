@@ -1,5 +1,4 @@
-//! Every capture there is: in by `capstan import`, out by `capstan export --order recorded`,
-//! packet for packet the same.
+//! Every shared capture: `capstan import` and `capstan export --order recorded` return exactly its packets.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

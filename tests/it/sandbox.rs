@@ -1,4 +1,4 @@
-//! What needs root: disks and networks that only the test sees, and commands without rights.
+//! Helpers that need root: disks and networks that only the test sees, and commands without permissions.
 
 use std::io;
 use std::process::Command;

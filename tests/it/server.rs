@@ -1,4 +1,4 @@
-//! A server of ours that ends with the test.
+//! A Capstan server that ends with the test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

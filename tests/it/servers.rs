@@ -1,4 +1,4 @@
-//! Commands that read say the same from a store and from a server over it.
+//! Reading commands give the same answers from a store and from a server over it.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

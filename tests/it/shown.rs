@@ -1,4 +1,4 @@
-//! What people see: nothing that a terminal obeys, and no more rows than they can read.
+//! Output for people: it has no control characters, and no more rows than they can read.
 
 use std::process::{Command, Stdio};
 

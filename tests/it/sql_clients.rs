@@ -1,5 +1,5 @@
-//! SQL by every way there is: the command over the store and over a server, pyarrow and ADBC. The
-//! questions and the comparison with DuckDB are in `tests/python`.
+//! SQL by every client: the command over a store and over a server, pyarrow and ADBC. The queries and the comparison
+//! with DuckDB are in `tests/python`.
 
 use std::path::{Path, PathBuf};
 

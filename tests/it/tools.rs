@@ -1,4 +1,4 @@
-//! Other people's programs that the tests need.
+//! Other programs that the tests need.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! Capture files that the tests make, and what of them is in a store.
+//! Capture files that the tests generate, and their packets in a store.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

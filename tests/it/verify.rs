@@ -1,4 +1,4 @@
-//! `capstan verify` over stores to which something has happened.
+//! `capstan verify` over damaged stores.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Between a client and an S3 server, to do what networks and servers do at their worst.
+//! A proxy between a client and an S3 server that makes the faults of networks and servers.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! An S3 server in memory that does to each request what a test says. It checks no signatures.
+//! An S3 server in memory. A test decides what happens to each request. Signatures are not checked.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Recording a busy interface into an S3 bucket, with tcpdump and dumpcap writing files beside it.
+//! Records a busy interface into an S3 bucket, while tcpdump and dumpcap record it to files.
 
 use capstan_model::Failure;
 

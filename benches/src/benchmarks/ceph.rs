@@ -1,4 +1,4 @@
-//! An S3 server of its own, in the network that is recorded.
+//! The S3 server of the benchmark, in the network that is recorded.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Getting much of the capture back: one host and port that many packets have.
+//! Exports a large part of the capture: one host and port with many packets.
 
 use capstan_model::{Failure, FailureKind};
 

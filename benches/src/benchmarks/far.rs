@@ -1,5 +1,5 @@
-//! The few packets of one host, out of a bucket where each request takes 20 ms before its first byte: by an export and
-//! by SQL, by a process that starts with nothing.
+//! Reads the few packets of one host from a bucket where each request takes 20 ms to its first byte: by an export and
+//! by SQL, each in a new process that has nothing cached.
 
 use std::process::Command;
 

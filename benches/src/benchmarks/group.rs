@@ -1,5 +1,5 @@
-//! A question over all packets, against DuckDB over the very same Parquet files. Both are held to
-//! one processor, which both take as the number of their threads.
+//! A query over all packets, against DuckDB over the same Parquet files. Both run on one processor, and so with one
+//! thread.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Importing the capture whole, against what compressing it costs when nothing is looked at.
+//! Imports the whole capture, against a compressor that does not parse it.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What a packet and a flow part take in the layers that are not payload.
+//! Bytes of a packet and of a flow part in the layers without payload.
 
 use capstan_model::{Failure, FailureKind};
 use serde_json::Value;

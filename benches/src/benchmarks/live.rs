@@ -1,5 +1,4 @@
-//! Recording a busy interface into a folder or a bucket, with tcpdump, dumpcap and stenotype doing the
-//! same beside it, into files.
+//! Records a busy interface into a folder or a bucket, while tcpdump, dumpcap and stenotype record it to files.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Finding the few packets of one host, by a process that starts with nothing.
+//! Exports the few packets of one host, in a new process that has nothing cached.
 
 use capstan_model::{Failure, FailureKind};
 

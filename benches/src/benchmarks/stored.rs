@@ -1,5 +1,4 @@
-//! How much is stored, against what the file takes when it is compressed in a way that can still
-//! be read from the middle.
+//! Bytes stored, against the same file compressed in blocks that can be read separately.
 
 use std::fs::File;
 use std::io::{self, Read};

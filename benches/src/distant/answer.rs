@@ -1,4 +1,4 @@
-//! What the server answers: reads and listings of the S3 API, from the files of a folder.
+//! The answers of the server: reads and listings of the S3 API, from the files of a folder.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! What a server and questions may take: `--memory` and `--query-seconds`.
+//! Limits of queries and exports: `--memory` and `--query-seconds`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Over sockets: who is answered, who makes room, who is let go.
+//! Over sockets: which requests are answered, which connections make room for others, and which are closed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Questions that do their worst, and what others notice of it.
+//! Queries that try to exhaust the machine, and their effect on others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;

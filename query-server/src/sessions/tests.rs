@@ -1,4 +1,4 @@
-//! A store that grows while it is asked, over Flight and in this process.
+//! Queries of a store that grows meanwhile, over Flight and in this process.
 
 mod masked;
 

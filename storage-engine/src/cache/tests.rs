@@ -1,4 +1,4 @@
-//! The cache over a store that counts what is asked of it.
+//! The cache over a store that counts its requests.
 
 mod disk;
 

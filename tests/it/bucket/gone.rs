@@ -1,5 +1,4 @@
-//! A server that is gone for a while, or forbids everything: who reads a file waits, who records
-//! loses nothing.
+//! A server that is unavailable for a while, or forbids everything: an import waits, and a recording loses nothing.
 
 use std::time::{Duration, Instant};
 

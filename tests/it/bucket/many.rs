@@ -1,5 +1,5 @@
-//! Many recorders at once into one bucket: every packet is there once, and who reads meanwhile sees
-//! no hole and no packet twice.
+//! Many recorders write into one bucket at the same time: every packet is stored once, and readers see neither a hole
+//! nor a packet twice meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What a server refuses: each in words of its own that say what to do, and nothing of it is seen.
+//! Requests that a server refuses: each error says what to do, and the refused command stores nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Networks and servers in trouble: a file is there once in the end, whatever happened to requests.
+//! Faults of networks and servers: in the end a file is stored once, whatever happened to requests.
 
 use std::sync::Arc;
 

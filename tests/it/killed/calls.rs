@@ -1,7 +1,7 @@
-//! Holds a process at each system call that changes a folder, whichever of its threads makes it.
+//! Stops a process at each system call that changes a folder, whichever of its threads makes it.
 //!
-//! A filter of seccomp asks the test before such a call is made. strace cannot do this: it counts the calls of
-//! each thread for itself, and the pool of threads that write is another one in every run.
+//! A seccomp filter asks the test before such a call is made. strace cannot do this: it counts the calls of each
+//! thread separately, and the writes are spread differently over the threads in every run.
 
 use std::ffi::c_int;
 use std::fs::File;

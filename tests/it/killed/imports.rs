@@ -1,4 +1,4 @@
-//! Imports that are killed, and who rolls up what killed imports leave.
+//! Killed imports, and the rollup of what they leave.
 
 use std::path::PathBuf;
 

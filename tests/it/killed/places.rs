@@ -1,4 +1,4 @@
-//! Folders and buckets whose users are watched at each change.
+//! Folders and buckets that stop a command at each change.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Recordings that are killed: what was committed stays, what was not is not said to have been heard,
-//! and the next recording goes on in a generation of its own.
+//! Killed recordings: committed packets stay, no coverage is claimed for the others, and the next recording begins a
+//! new generation.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Repairs that are killed: the next one comes to the same end, and no packet is there twice on the way.
+//! Killed repairs: the next one comes to the same result, and no packet is visible twice meanwhile.
 
 use std::path::PathBuf;
 

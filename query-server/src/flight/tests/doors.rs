@@ -1,4 +1,4 @@
-//! Whom the Flight port answers.
+//! Which requests the Flight port accepts.
 
 use arrow_flight::Empty;
 use arrow_flight::flight_service_client::FlightServiceClient;

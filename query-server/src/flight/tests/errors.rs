@@ -1,4 +1,4 @@
-//! What goes wrong arrives with its kind and in words.
+//! Errors reach the client with their kind and their text.
 
 use capstan_model::FailureKind;
 use futures::TryStreamExt;

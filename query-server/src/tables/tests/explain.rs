@@ -1,4 +1,4 @@
-//! `EXPLAIN`: what it says a query will ask of the store is what the query asks.
+//! `EXPLAIN`: the requests that it shows are the requests that the query sends.
 
 use std::sync::Arc;
 

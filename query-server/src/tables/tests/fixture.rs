@@ -1,4 +1,4 @@
-//! Stores to ask, and how to ask them.
+//! Stores for tests, and helpers to query them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A later build asks the stores of this version and of all before it: it knows a column of flows and a layer more.
+//! A later build reads the stores of this version and of all earlier ones: it knows one more column of flows and one
+//! more layer.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

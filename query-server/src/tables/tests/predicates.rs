@@ -1,4 +1,4 @@
-//! Conditions: that what is pushed down gives the rows that looking at each one would.
+//! Conditions: those that are pushed down give the same rows as a test of each row.
 
 use std::sync::Arc;
 

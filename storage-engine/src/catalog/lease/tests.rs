@@ -1,4 +1,4 @@
-//! Leases over memory, whose clock is the real one; the simulation has one that goes on by hours.
+//! Leases over a store in memory, with the real clock. The simulation has a clock that jumps by hours.
 
 use super::*;
 use crate::catalog::rollup::{Rollup, Stay};

@@ -1,7 +1,7 @@
-//! A catalog of which any few objects are lost, cut or changed, read and repaired.
+//! Reads and repairs catalogs of which any few objects are lost, truncated or changed.
 //!
-//! The layers of all segments are whole, so nothing that was recorded may be missing after a repair, nothing may be
-//! there twice, and what is missing before it must be told.
+//! The layers of all segments are intact. So after a repair nothing that was recorded may be missing and nothing may
+//! be there twice. Before it, answers must name what is missing.
 
 use std::time::Duration;
 

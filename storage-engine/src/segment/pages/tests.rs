@@ -1,4 +1,4 @@
-//! Pieces of tables as the segment writer makes them, and pieces that nobody vouches for.
+//! Pieces of tables as the segment writer makes them, and untrusted pieces.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Segments that say of themselves what cannot be, and a small sound one to be damaged.
+//! Segments with contradictory contents, and a small valid one to be damaged.
 
 mod damage;
 mod groups;

@@ -1,4 +1,4 @@
-//! Places that keep the promise, and servers that lie in each way that was met.
+//! Places that keep the guarantee, and servers that break it in each known way.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What settings become, without a server.
+//! What settings mean for the client, without a server.
 
 use object_store::path::Path;
 use object_store::signer::Signer;

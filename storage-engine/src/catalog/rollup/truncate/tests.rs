@@ -1,4 +1,4 @@
-//! Truncated logs: what readers, checks and successors see of them, and what a kill leaves behind.
+//! Truncated logs: how readers, checks and later generations see them, and what a killed truncation leaves.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Every byte of every layer, flipped; layers that are too short or too long. Whatever is read
-//! then is what was written, or an error: never something else.
+//! Flips every byte of every layer, and shortens and lengthens layers. A read then returns what was written, or an
+//! error.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Whatever rows and columns a scan is of, what it asks for are whole pages.
+//! A scan of any rows and columns requests whole pages.
 
 use proptest::prelude::*;
 
