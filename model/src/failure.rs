@@ -7,11 +7,11 @@ use std::fmt;
 pub enum FailureKind {
     /// Something unexpected; retrying may or may not help.
     Other,
-    /// The request itself is wrong (unknown column, times upside down).
+    /// The request itself is wrong: an unknown column, a range whose end is before its start.
     Usage,
     /// The store, bucket, file or interface does not exist, or is not a store.
     NotFound,
-    /// Rights are missing.
+    /// A permission or a right is missing.
     Permission,
     /// A disk or a quota is full.
     Full,
@@ -45,7 +45,7 @@ impl FailureKind {
         FailureKind::Interrupted,
     ];
 
-    /// The exit code of the command line: stable, written down in the manual.
+    /// The exit code of the command line: stable, listed in `docs/commands.md`.
     pub fn exit_code(self) -> u8 {
         match self {
             FailureKind::Other => 1,
@@ -87,7 +87,7 @@ impl Failure {
         Failure { kind, what: what.into(), source: Some(source.into()) }
     }
 
-    /// A failure of an IO call, its kind told from the error.
+    /// A failure of an IO call. The kind follows from the error.
     pub fn io(what: impl Into<String>, error: std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => FailureKind::NotFound,

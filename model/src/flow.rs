@@ -44,7 +44,7 @@ pub enum FlowEnd {
     Timeout = 3,
     /// A new connection reused its addresses and ports before its end was observed.
     Replaced = 4,
-    /// Evicted as the least recently used flow of a full flow table.
+    /// Evicted from a full flow table.
     Evicted = 5,
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The permanent identity of a recorder: a capturing process or an imported source.
 ///
 /// 8 bytes: the first bytes of a SHA-256 over what makes the recorder unique (cluster, node and
-/// machine id; for an import the SHA-256 of the source).
+/// machine id; for an import the first packet of the file).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecorderId(pub u64);
 

@@ -30,7 +30,7 @@ const SAMPLE: u64 = 64 * 1024;
 const SAMPLES: u64 = 16;
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
-/// Maximum bytes before the first packet for a file to have a beginning.
+/// A file has a beginning if a packet is among this many interfaces, blocks and packets.
 const BEFORE_PACKET: usize = 4_096;
 
 /// A file and its identity.

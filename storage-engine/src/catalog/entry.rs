@@ -34,7 +34,7 @@ const WITH_BLAKE3: u32 = 4;
 /// A generation of a recorder: `writers/<recorder>/<generation>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
-    /// The format number, [`FORMAT`].
+    /// The format number.
     pub format: u32,
     /// The recorder.
     pub recorder: RecorderId,
@@ -70,7 +70,8 @@ pub struct WriterInfo {
     /// The imported capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// The generation whose unfinished import this one continues.
+    /// The generation that this one continues: of an interrupted import, of an import of a file that has grown since, or
+    /// of a recording whose log was ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<Generation>,
     /// When it started, by its own clock.
@@ -103,7 +104,7 @@ impl WriterKind {
 /// An entry of a recorder's log: `log/<recorder>/<generation>/<seq>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// The format number, [`FORMAT`].
+    /// The format number: the lowest one whose readers read this commit correctly.
     pub format: u32,
     /// The recorder.
     pub recorder: RecorderId,

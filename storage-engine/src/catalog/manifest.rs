@@ -42,7 +42,7 @@ const HELD_MOST: usize = 1_024;
 /// A version of a slot's manifest: `catalog/<slot>/<version>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The format number, [`FORMAT`].
+    /// The format number: the lowest one whose readers read this manifest correctly.
     pub format: u32,
     /// The slot that it describes.
     pub slot: TimeSlot,

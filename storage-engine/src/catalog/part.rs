@@ -37,7 +37,7 @@ impl Part {
 /// Content of a part's object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartContent {
-    /// The format number, [`FORMAT`](super::manifest::FORMAT).
+    /// The format number: the lowest one whose readers read this part correctly.
     pub format: u32,
     /// The slot whose manifest names it.
     pub slot: TimeSlot,

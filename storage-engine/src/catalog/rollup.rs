@@ -393,8 +393,8 @@ impl Rollup {
         Ok(Ok(versions.collect()))
     }
 
-    /// Removes the open marks of logs whose end is in the root. Without delete permission the marks stay, and cost
-    /// readers one name each.
+    /// Removes the open marks of logs whose end is in the root. Without delete permission the marks stay: they cost
+    /// readers one name each, and the root keeps naming the logs.
     async fn unmark(&self, open: &BTreeSet<GenerationId>) {
         for of in self.ended().filter(|owner| open.contains(owner)) {
             if let Err(failure) = self.store.delete(&names::open(of)).await {

@@ -16,7 +16,7 @@ pub struct Options {
     pub dry_run: bool,
     /// No process writes into the store: also judge segments that are less than a day old.
     pub nobody_writes: bool,
-    /// Remove useless segments: interrupted uploads, and duplicates of existing packets.
+    /// Remove useless segments: interrupted uploads and imports, and duplicates of existing packets.
     pub remove_waste: bool,
     /// The machine that repairs, shown to operators.
     pub host: String,

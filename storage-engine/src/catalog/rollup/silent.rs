@@ -1,7 +1,7 @@
 //! Ends the logs of recorders that are gone for good.
 //!
 //! A killed recorder leaves an open log, and every reader asks it for its next commit, forever. A live recorder
-//! commits at least every few minutes, so after a day of silence it is considered dead. The rollup then creates that
+//! commits at least once an hour, so after a day of silence it is considered dead. The rollup then creates that
 //! next commit itself, as the last one. If the recorder does come back, it finds the number taken and begins a new
 //! generation.
 
