@@ -1,5 +1,4 @@
-//! Where settings come from: the command line, then the environment, then
-//! `capstan.toml`, then defaults.
+//! Settings: from the command line, then the environment, then `capstan.toml`, then defaults.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +49,7 @@ struct File {
 pub(crate) struct RecordFile {
     /// Interfaces by name, or `any`.
     pub(crate) interfaces: Option<Vec<String>>,
-    /// MiB of memory all capture rings share.
+    /// MiB of memory for all capture rings together.
     pub(crate) ring_mib: Option<usize>,
     /// Seconds between commits.
     pub(crate) commit_seconds: Option<u64>,
@@ -68,13 +67,13 @@ pub(crate) struct ServeFile {
     pub(crate) flight: Option<String>,
     /// Address and port of HTTP.
     pub(crate) http: Option<String>,
-    /// Whether others than this machine's users may reach these.
+    /// Whether listening addresses other than loopback are allowed.
     #[serde(default)]
     pub(crate) insecure: bool,
-    /// Names of this machine besides its own.
+    /// Host names that requests may name besides this machine's own.
     #[serde(default)]
     pub(crate) allow_hosts: Vec<String>,
-    /// Most connections of each port.
+    /// Maximum number of connections of each port.
     pub(crate) connections: Option<usize>,
     /// MiB of memory for all queries and exports together.
     pub(crate) memory_mib: Option<u32>,
@@ -88,9 +87,9 @@ pub(crate) struct ServeFile {
 pub(crate) struct CacheFile {
     /// MiB of memory for pieces of segments.
     pub(crate) memory_mib: Option<usize>,
-    /// MiB that may be taken in the folder.
+    /// Size limit of the disk cache, MiB.
     pub(crate) disk_mib: Option<u64>,
-    /// Where pieces are kept on a local disk.
+    /// Folder of the disk cache.
     pub(crate) folder: Option<PathBuf>,
 }
 

@@ -7,10 +7,10 @@ use capstan_query_server::questions::Limits;
 
 use crate::settings::Settings;
 
-/// How long a server works for one question unless said otherwise, seconds.
+/// Default time limit of one query in a server, seconds.
 const SECONDS: u64 = 300;
 
-/// Limits on questions.
+/// Limits of queries and exports.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Limited {
     /// Memory limit for queries and exports together, in a server also for its caches, MiB

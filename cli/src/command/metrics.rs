@@ -31,8 +31,8 @@ pub(crate) struct MetricsPort {
 }
 
 impl MetricsPort {
-    /// Takes the port, if one is set. Any address and any name of this machine is accepted: metrics have no packets and
-    /// no names. The usual port may be in use, for example by another recorder; then there are no metrics, and a warning.
+    /// Takes the port, if one is set. It may be on any address, and requests may name any host: metrics have no packets
+    /// and no names. The usual port may be in use, for example by another recorder; then there are no metrics, and a warning.
     pub(super) async fn listen(
         &self,
         settings: &Settings,

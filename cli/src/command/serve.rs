@@ -22,13 +22,13 @@ use crate::output;
 use crate::settings::Settings;
 use crate::stopped::or_stopped;
 
-/// Where Flight listens unless said otherwise.
+/// Default address of Flight.
 const FLIGHT: &str = "127.0.0.1:32010";
-/// Where HTTP listens unless said otherwise.
+/// Default address of HTTP.
 const HTTP: &str = "127.0.0.1:32080";
-/// How to listen elsewhere.
+/// Hint about other addresses.
 const HINT: &str = "--flight and --http choose other ports";
-/// What the cache may take on a disk unless said otherwise.
+/// Default size of the disk cache, MiB.
 const DISK_MIB: u64 = 1_024;
 
 /// Serve SQL (Arrow Flight) and PCAPNG (HTTP)
