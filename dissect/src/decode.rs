@@ -14,11 +14,10 @@ use crate::walk::{Header, HeaderKind, Stop, Visit, Walk};
 
 /// Decodes the headers at the front of `data`.
 ///
-/// `wire_length` is the packet's length before capturing cut it, bytes. A link
-/// type that is not decoded gives [`Headers::default`]: nothing of the packet is
-/// prefix. The flow's addresses, ports and `transport_payload` are those of the
-/// innermost IP header that is whole; a tunnel whose inner packet is not
-/// understood is a flow between the tunnel's ends.
+/// `wire_length` is the length of the packet on the wire, bytes. For a link type that is not
+/// decoded the result is [`Headers::default`]: the packet has no prefix. The addresses and ports of
+/// the flow and `transport_payload` come from the innermost complete IP header. A tunnel whose inner
+/// packet is not understood is a flow between the ends of the tunnel.
 ///
 /// Never allocates; reads at most [`crate::walk::MAX_HEADERS`] headers.
 pub fn decode(link: LinkType, data: &[u8], wire_length: u32) -> Headers {
@@ -27,8 +26,7 @@ pub fn decode(link: LinkType, data: &[u8], wire_length: u32) -> Headers {
     headers
 }
 
-/// The same as [`decode`], into a record the caller keeps: where every packet
-/// goes through, this saves copying what was just written in small pieces.
+/// Like [`decode`], into a record of the caller: this saves a copy for each packet.
 pub fn decode_into(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
     *headers = Headers::EMPTY;
     fill(headers, link, data, wire_length);
@@ -45,16 +43,16 @@ fn fill(headers: &mut Headers, link: LinkType, data: &[u8], wire_length: u32) {
     headers.malformed = stop == Stop::Malformed;
 }
 
-/// What the headers so far amount to.
+/// The result of the headers so far.
 struct Fold<'a> {
     headers: &'a mut Headers,
     state: State,
 }
 
-/// What of the headers before matters for the next one.
+/// What earlier headers mean for the next one.
 #[derive(Debug, Default)]
 struct State {
-    /// The kind of the tunnel header met since the last IP header.
+    /// The kind of the tunnel header since the last IP header.
     tunnel: Option<Tunnel>,
     /// The next MPLS label is an entropy label.
     entropy: bool,
@@ -171,7 +169,7 @@ fn transport(headers: &mut Headers, ports: (u16, u16), limit: usize, end: usize)
     headers.transport_payload = u32::try_from(limit.saturating_sub(end)).unwrap_or(u32::MAX);
 }
 
-/// Special-purpose labels (RFC 7274) tell no two networks apart.
+/// The first label that is not special-purpose (RFC 7274). Special-purpose labels do not distinguish networks.
 const FIRST_OWN_LABEL: u32 = 16;
 
 /// The label that announces an entropy label, which is a hash of the flow (RFC 6790).
@@ -190,7 +188,7 @@ fn put_vni(headers: &mut Headers, vni: Option<u32>) {
     }
 }
 
-/// Makes room for a network header: if one was there before, it was a tunnel's.
+/// Begins a network header. If there was one before, it was that of a tunnel.
 #[inline]
 fn enter(headers: &mut Headers, state: &mut State) {
     if matches!(headers.network, Network::V4 | Network::V6) {
@@ -198,7 +196,7 @@ fn enter(headers: &mut Headers, state: &mut State) {
     }
 }
 
-/// Turns what was taken for the flow's own headers into the outer ones.
+/// Makes the headers so far the outer ones.
 #[cold]
 fn step_inside(headers: &mut Headers, tunnel: Option<Tunnel>) {
     if tunnel.is_none() {

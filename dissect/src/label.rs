@@ -25,11 +25,11 @@ use capstan_model::ip_protocol::{TCP, UDP};
 
 pub use tls::{ClientHello, client_hello};
 
-/// What the first payload bytes of one direction say, if they say anything.
+/// The label that the first payload bytes of one direction show; none if they show none.
 ///
-/// `ip_protocol` is the transport (6 or 17; others have no label of this kind);
-/// `payload_from_initiator` tells whether the side that opened the flow sent
-/// `payload`. The payload may be cut anywhere: what is there is judged.
+/// `ip_protocol` is the transport: 6 or 17, others have no label of this kind.
+/// `payload_from_initiator` says whether the side that opened the flow sent `payload`. The payload
+/// may be truncated anywhere.
 pub fn label(
     ip_protocol: u8,
     source_port: u16,
@@ -46,7 +46,7 @@ pub fn label(
     }
 }
 
-/// The label of a flow whose content nobody recognised: its transport.
+/// The label of a flow whose content is not recognised: its transport.
 pub fn fallback(network: Network, ip_protocol: u8) -> Protocol {
     match (network, ip_protocol) {
         (Network::None, _) => Protocol::Unknown,
@@ -75,10 +75,10 @@ impl Ports {
     }
 }
 
-/// A protocol and the test that is sure of it.
+/// A protocol and a test of payload.
 type Test = (Protocol, fn(&[u8]) -> bool);
 
-/// TCP payload that says by itself what it is.
+/// The label of TCP payload by strict tests, on any port.
 fn by_content(payload: &[u8], from_initiator: bool, ports: Ports) -> Option<Protocol> {
     const TESTS: [Test; 9] = [
         (Protocol::Tls, tls::is_sure),
@@ -91,15 +91,14 @@ fn by_content(payload: &[u8], from_initiator: bool, ports: Ports) -> Option<Prot
         (Protocol::Kafka, kafka::is_sure),
         (Protocol::Dns, dns::is_sure_in_stream),
     ];
-    // Only a server greets; who is the server is not known if the flow's start
-    // was not seen, so the port may vouch for it as well.
+    // Only a server sends a greeting. If the start of the flow was not captured, the port shows which end is the server.
     if (!from_initiator || ports.source == mysql::PORT) && mysql::is_greeting(payload) {
         return Some(Protocol::Mysql);
     }
     TESTS.iter().find(|(_, is_sure)| is_sure(payload)).map(|(protocol, _)| *protocol)
 }
 
-/// TCP payload that could be what its port stands for.
+/// The label of TCP payload by looser tests, on the port of the protocol.
 fn by_port(payload: &[u8], from_initiator: bool, ports: Ports) -> Option<Protocol> {
     const TESTS: [(&[u16], Test); 8] = [
         (tls::PORTS, (Protocol::Tls, tls::is_plausible)),

@@ -16,14 +16,14 @@ use capstan_model::LinkType;
 use capstan_model::headers::Fragment;
 use capstan_model::ip_protocol;
 
-/// Most headers one walk gives. Real packets have a dozen at most; a longer
-/// stack is somebody's attempt to make decoding expensive.
+/// Maximum number of headers of one walk. Real packets have a dozen at most; a longer stack is an attempt to make
+/// decoding expensive.
 pub const MAX_HEADERS: u8 = 32;
 
-/// Most IP headers one walk gives, so at most one fewer tunnels.
+/// Maximum number of IP headers of one walk, so tunnels are at most one fewer.
 pub const MAX_IP_HEADERS: u8 = 8;
 
-/// Which header stands at the walk's place.
+/// The kind of the next header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// The link header of a capture with this link type.
@@ -69,8 +69,7 @@ pub enum Stop {
     Truncated,
     /// The next header contradicts itself or the length of the datagram it is in.
     Malformed,
-    /// [`MAX_HEADERS`] or [`MAX_IP_HEADERS`] were given, or the headers reach
-    /// past what a 16-bit offset can say.
+    /// [`MAX_HEADERS`] or [`MAX_IP_HEADERS`] were returned, or the headers are longer than a 16-bit offset can express.
     TooDeep,
 }
 
@@ -85,7 +84,7 @@ pub struct Header {
     pub kind: HeaderKind,
 }
 
-/// What a header is, with the fields that matter further on.
+/// The kind of a header, with the fields that are needed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderKind {
     /// Ethernet, Linux cooked, BSD loopback, PPP framing: a link header.
@@ -208,16 +207,15 @@ pub enum HeaderKind {
     },
 }
 
-/// Is shown a packet's headers, outermost first.
+/// Receives the headers of a packet, outermost first.
 pub trait Visit {
     /// One whole header, or the ports of one that is not. `limit` is where the innermost datagram that says its
     /// own length ends, which may be `header` itself.
     fn header(&mut self, header: Header, limit: usize);
 }
 
-/// A walk over the headers of one packet: an iterator that can be asked where it
-/// stands, or run with a [`Visit`], which costs less because each kind of
-/// header meets its own copy of the visitor.
+/// A walk over the headers of one packet. It is an iterator that knows its position. [`Walk::run`] with a [`Visit`] costs
+/// less, because the compiler makes a copy of the visitor for each kind of header.
 #[derive(Debug, Clone)]
 pub struct Walk<'a> {
     data: &'a [u8],
@@ -230,8 +228,8 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Starts at a captured packet's first byte. `wire_length` is its length
-    /// before capturing cut it; a smaller one than was captured is not believed.
+    /// Starts at the first byte of a captured packet. `wire_length` is its length on the wire; a length below the captured
+    /// one is ignored.
     #[inline]
     pub fn new(link: LinkType, data: &'a [u8], wire_length: u32) -> Self {
         let wire = usize::try_from(wire_length).unwrap_or(usize::MAX);
@@ -256,17 +254,17 @@ impl<'a> Walk<'a> {
         self.limit
     }
 
-    /// The last ethertype met, 0 if none.
+    /// The last ethertype so far, 0 if none.
     pub fn ethertype(&self) -> u16 {
         self.ethertype
     }
 
-    /// What comes next, or why nothing does any more.
+    /// The next header's kind, or why the walk ended.
     pub fn state(&self) -> Result<Next, Stop> {
         self.state
     }
 
-    /// Shows every header to `visit`, and tells why there are no more.
+    /// Passes every header to `visit`, and returns why the walk ended.
     #[inline]
     pub fn run(&mut self, visit: &mut impl Visit) -> Stop {
         let mut state = self.usual(visit);
@@ -280,9 +278,8 @@ impl<'a> Walk<'a> {
         stop
     }
 
-    /// Takes what nearly every packet begins with, IPv4 in Ethernet with TCP or
-    /// UDP in it, without going round through [`Walk::read`]: it leads to the same
-    /// functions, and the jumps are ones a processor guesses right.
+    /// The fast path for nearly every packet: TCP or UDP in IPv4 in Ethernet. It calls the same functions as
+    /// [`Walk::read`], with branches that a processor predicts well.
     #[inline]
     fn usual(&mut self, visit: &mut impl Visit) -> Result<Next, Stop> {
         if self.state != Ok(Next::Link(LinkType::ETHERNET)) {
@@ -330,9 +327,8 @@ impl<'a> Walk<'a> {
         Ok(bytes)
     }
 
-    /// Whether `length` more bytes are captured and inside the datagram. What
-    /// the packet's end cuts is called truncated even if its datagram is to
-    /// blame for ending there.
+    /// Whether `length` more bytes are captured and inside the datagram. A header that reaches past the end of the packet
+    /// is truncated, even if its datagram ends there, too.
     #[inline]
     fn check(&self, length: usize) -> Result<(), Stop> {
         let end = self.offset.saturating_add(length);
@@ -345,8 +341,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Ends the header at hand after `length` bytes, which were checked, and
-    /// shows it.
+    /// Ends the current header after `length` bytes, which were checked, and passes it to the visitor.
     #[inline]
     fn give(
         &mut self,

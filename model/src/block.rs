@@ -7,15 +7,14 @@ use serde::{Deserialize, Serialize};
 pub struct Block {
     /// The block type number (draft-ietf-opsawg-pcapng section 10.1).
     pub block_type: u32,
-    /// The body between the two length fields. Little-endian where the block is
-    /// one whose fields are known (name resolution, secrets, statistics, section
-    /// header); otherwise as the file had it.
+    /// The body between the two length fields. It is little-endian if the fields of the block are known (name
+    /// resolution, secrets, statistics, section header), otherwise as in the file.
     pub body: Vec<u8>,
-    /// The body is big-endian and of a block whose fields are not known, so it
-    /// cannot be turned: it can be listed, but not written into another file.
+    /// The body is big-endian, and the fields of the block are not known. So it cannot be converted: it can be listed,
+    /// but not written into another file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub big_endian: bool,
-    /// How many packets of the source came before it.
+    /// Number of packets of the source before it.
     pub before: u64,
 }
 
@@ -25,7 +24,7 @@ pub mod block_type {
     pub const SECTION_HEADER: u32 = 0x0A0D_0D0A;
     /// Interface description.
     pub const INTERFACE: u32 = 1;
-    /// Packet block (obsolete, still met).
+    /// Packet block: obsolete, but files still have it.
     pub const PACKET: u32 = 2;
     /// Simple packet.
     pub const SIMPLE_PACKET: u32 = 3;

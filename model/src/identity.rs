@@ -1,12 +1,12 @@
-//! Who is at an end of a flow, as far as it is known.
+//! The identity of an end of a flow, as far as it is known.
 
 /// What is known of one field of an end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Knowledge {
-    /// Nobody looked, or could tell.
+    /// It is unknown: nothing recorded it.
     #[default]
     Unknown,
-    /// It is known that the end has no such thing: an address outside of the cluster has no pod.
+    /// It is known that the end has no value: an address outside of the cluster has no pod.
     Nothing,
     /// It is this.
     Value(String),

@@ -25,7 +25,7 @@ pub enum NetworkError {
     /// It does not start with an address.
     #[error("'{0}' is not an IP address or a network such as 10.0.0.0/8")]
     Address(String),
-    /// What stands after the slash is no number, or too large.
+    /// The text after the slash is not a number, or the number is too large.
     #[error("'{text}': the length after the slash is a number from 0 to {most}")]
     Length {
         /// The text.

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 macro_rules! protocols {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
-        /// What a flow speaks, as far as its first bytes and ports tell. The number is
-        /// stored and never changes its meaning; new ones are added at the end.
+        /// The protocol of a flow, detected from its first bytes and its ports. The number is stored and never
+        /// changes its meaning; new ones are added at the end.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
         #[repr(u8)]
         pub enum Protocol {

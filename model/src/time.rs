@@ -16,8 +16,7 @@ pub const HOUR_NANOS: i64 = 3_600_000_000_000;
 #[serde(transparent)]
 pub struct Time(pub i64);
 
-/// An hour of UTC, hours since 1970. Packets without a usable time sit in
-/// [`Hour::UNKNOWN`].
+/// An hour of UTC, hours since 1970. Packets without a usable time are in [`Hour::UNKNOWN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Hour(pub i32);
@@ -40,7 +39,7 @@ pub enum TimeError {
          or a distance from now such as -15m, -2h, -3d"
     )]
     NotATime(String),
-    /// Understood, but outside what nanoseconds since 1970 can say.
+    /// A valid time that 64-bit nanoseconds since 1970 cannot express.
     #[error("'{0}' is outside the years 1678 to 2261 that can be stored")]
     OutOfRange(String),
     /// The range's end is not after its start.
@@ -91,7 +90,7 @@ impl Time {
             .map_err(|_| TimeError::OutOfRange(text.to_owned()))
     }
 
-    /// `self` moved by `by` towards the future, as far as can be said.
+    /// `self` moved by `by` towards the future, at most to the latest time.
     pub fn saturating_add(self, by: Duration) -> Time {
         Time(self.0.saturating_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
     }
@@ -121,7 +120,7 @@ fn parse_distance(text: &str, now: Time) -> Result<Time, TimeError> {
 }
 
 impl fmt::Display for Time {
-    /// RFC 3339 in UTC with as many decimals as are not zero, in threes at least none.
+    /// RFC 3339 in UTC, without trailing zeros in the decimals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Timestamp::from_nanosecond(i128::from(self.0)) {
             Ok(stamp) => stamp.fmt(f),
@@ -131,7 +130,7 @@ impl fmt::Display for Time {
 }
 
 impl fmt::Display for TimeRange {
-    /// In words that follow a verb: `from … to …`, or what is left of it where the range has no bound.
+    /// As text that follows a verb: `from … to …`; without the part for a bound that the range does not have.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.start == Time::MIN, self.end == Time::MAX) {
             (true, true) => f.write_str("at any time"),
@@ -143,7 +142,7 @@ impl fmt::Display for TimeRange {
 }
 
 impl Hour {
-    /// Where packets without a time, or one that cannot be said in nanoseconds, sit.
+    /// The hour of packets without a time, or with one that nanoseconds cannot express.
     pub const UNKNOWN: Hour = Hour(i32::MIN);
 
     /// The moments of this hour; [`Hour::UNKNOWN`] has none.

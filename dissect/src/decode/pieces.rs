@@ -6,8 +6,8 @@ use capstan_model::{Headers, LinkType};
 use super::{Fold, State};
 use crate::walk::{HeaderKind, Visit, Walk};
 
-/// Shows the datagrams that a packet holds the first fragments of, the outer ones of tunnels
-/// included: later fragments of them have none of the headers inside. There are some if
+/// Calls `visit` with each datagram whose first fragment is in a packet, outer datagrams of tunnels
+/// included: their later fragments have none of the inner headers. There are some if
 /// [`Headers::outer_fragments`] is set, or [`Headers::fragment`] with the offset 0.
 pub fn first_fragments(
     link: LinkType,
@@ -19,7 +19,7 @@ pub fn first_fragments(
     let mut fold = Fold { headers: &mut headers, state: State::default() };
     for header in Walk::new(link, data, wire_length) {
         fold.header(header, data.len());
-        // As it is named here its later fragments are: what is inside says more.
+        // Later fragments are identified by the headers up to here. Inner headers would add to that.
         let begins = |fragment: Option<Fragment>| fragment.is_some_and(|piece| piece.offset == 0);
         if let HeaderKind::Ipv4 { fragment, .. } | HeaderKind::FragmentExtension { fragment, .. } =
             header.kind

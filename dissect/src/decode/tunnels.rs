@@ -6,7 +6,7 @@ use capstan_model::{Headers, LinkType};
 use super::{Fold, State};
 use crate::walk::{HeaderKind, Visit, Walk};
 
-/// Shows the ends of every tunnel that a packet is in, outermost first. There are more than one if
+/// Calls `visit` with the ends of every tunnel that a packet is in, outermost first. There are more than one if
 /// [`Headers::between`] is set; at most [`crate::walk::MAX_IP_HEADERS`] less one.
 pub fn tunnels(link: LinkType, data: &[u8], wire_length: u32, mut visit: impl FnMut(Outer)) {
     let mut headers = Headers::default();
@@ -18,7 +18,7 @@ pub fn tunnels(link: LinkType, data: &[u8], wire_length: u32, mut visit: impl Fn
                 | HeaderKind::Ipv6 { .. }
                 | HeaderKind::Arp { addresses: Some(_) }
         );
-        // What was the innermost network header so far is a tunnel's.
+        // The network header before this one is that of a tunnel.
         if is_network && matches!(fold.headers.network, Network::V4 | Network::V6) {
             visit(Outer {
                 source: fold.headers.source,

@@ -2,20 +2,20 @@
 
 use capstan_model::bytes::be16;
 
-/// Most questions and records a believable message has.
+/// Maximum number of questions and records of a plausible message.
 const MOST_RECORDS: u16 = 512;
 
-/// A message that reads right to its last byte, wherever it is sent.
+/// A message that is valid to its last byte, on any port.
 pub(super) fn is_sure(payload: &[u8]) -> bool {
     Message::new(payload).is_some_and(|message| message.reads_to_the_end())
 }
 
-/// A message as far as its first question, where DNS is expected.
+/// A message that is valid up to its first question, on the port of DNS.
 pub(super) fn is_plausible(payload: &[u8]) -> bool {
     Message::new(payload).is_some_and(|message| message.first_question_is_plausible())
 }
 
-/// A message after its length, whole, wherever it is sent.
+/// A complete message after its length, on any port.
 pub(super) fn is_sure_in_stream(payload: &[u8]) -> bool {
     let Some(length) = be16(payload, 0) else {
         return false;
@@ -24,8 +24,7 @@ pub(super) fn is_sure_in_stream(payload: &[u8]) -> bool {
     message.len() == usize::from(length) && is_sure(message)
 }
 
-/// A message after its length, where DNS is expected. A server may send the
-/// length in a segment of its own.
+/// A message after its length, on the port of DNS. A server may send the length in a TCP segment of its own.
 pub(super) fn is_plausible_in_stream(payload: &[u8]) -> bool {
     let length = be16(payload, 0).map_or(0, usize::from);
     length >= 12 && payload.get(2..).is_some_and(is_plausible)
@@ -38,7 +37,7 @@ struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// The header, if its bits and counts are such as are sent.
+    /// The header, if its bits and counts are plausible.
     fn new(bytes: &'a [u8]) -> Option<Message<'a>> {
         let header: &[u8; 12] = bytes.first_chunk()?;
         let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
@@ -58,7 +57,7 @@ impl<'a> Message<'a> {
         self.end().is_some_and(|end| end == self.bytes.len())
     }
 
-    /// Where the last record ends, if all of them read right.
+    /// The end of the last record, if all records are valid.
     fn end(&self) -> Option<usize> {
         let mut at = 12;
         for _ in 0..self.counts[0] {

@@ -1,6 +1,6 @@
 //! HTTP/1.0 and 1.1 (RFC 9112): request lines and status lines.
 
-/// Where HTTP is usually served.
+/// Usual ports of HTTP.
 pub(super) const PORTS: &[u16] = &[80, 8080, 8000, 8008, 8081, 3128];
 
 /// Methods of HTTP and WebDAV (iana.org/assignments/http-methods), each with its space.
@@ -31,7 +31,7 @@ const METHODS: [&[u8]; 24] = [
     b"PURGE ",
 ];
 
-/// Longest method a request line is believed to have.
+/// Longest plausible method of a request line.
 const LONGEST_METHOD: usize = 24;
 
 /// Longest first line looked at; a target may fill many segments.
@@ -76,7 +76,7 @@ fn is_request_line(line: &[u8]) -> bool {
     !method.is_empty() && method.iter().all(|byte| is_token(*byte)) && ends_in_version
 }
 
-/// A known method and the start of a target, nothing else seen of the line.
+/// A known method and the start of a target; the rest of the line is missing.
 fn begins_request(payload: &[u8]) -> bool {
     METHODS.iter().any(|method| match payload.strip_prefix(*method) {
         Some(target) if *method == b"CONNECT " => {

@@ -19,7 +19,7 @@ mod frame {
     pub(super) const CONTINUATION: u8 = 9;
 }
 
-/// The preface, an answer that upgrades, or frames that are nothing else.
+/// The preface, an answer that upgrades, or frames that cannot be anything else.
 pub(super) fn is_sure(payload: &[u8]) -> bool {
     is_preface(payload) || http::is_switch_to_http2(payload) || is_frames(payload)
 }
@@ -31,10 +31,9 @@ fn is_preface(payload: &[u8]) -> bool {
     seen >= PAST_THE_VERSION && payload[..seen] == PREFACE[..seen]
 }
 
-/// Whole frames from the first byte on. A server's first frame is SETTINGS,
-/// which with its stream 0 and its known identifiers is not met by chance. In the
-/// middle of a connection two valid frames in a row are asked for, or one of a
-/// fixed length that is all there is.
+/// Complete frames from the first byte on. The first frame of a server is SETTINGS. Its stream 0 and its known identifiers
+/// do not occur by chance. In the middle of a connection, two valid frames in a row are required, or a single one of a
+/// fixed length without further bytes.
 fn is_frames(payload: &[u8]) -> bool {
     let mut at = 0;
     let mut whole = 0;
@@ -43,7 +42,7 @@ fn is_frames(payload: &[u8]) -> bool {
             return false;
         }
         let Some(body) = payload.get(at + 9..).and_then(|rest| rest.get(..frame.length)) else {
-            // Cut off: judged by what came before.
+            // Truncated: the frames before decide.
             return whole >= 2;
         };
         if at == 0 && frame.kind == frame::SETTINGS {

@@ -2,10 +2,10 @@
 
 use capstan_model::bytes::{be16, be32};
 
-/// Where brokers listen.
+/// The port of brokers.
 pub(super) const PORT: u16 = 9092;
 
-/// Highest request type, and highest version of one, that is believed.
+/// Highest plausible request type, and highest plausible version of one.
 const LAST_KEY: u16 = 92;
 const LAST_VERSION: u16 = 20;
 
@@ -23,7 +23,7 @@ pub(super) fn is_plausible(payload: &[u8]) -> bool {
     fits && is_request(payload) && (is_nameless || client_name(payload).is_some())
 }
 
-/// A response has a length and a number and nothing more to tell it by.
+/// A response. It is recognised by its length and its number only.
 pub(super) fn is_plausible_answer(payload: &[u8]) -> bool {
     let is_whole = be32(payload, 0).is_some_and(|length| length as usize == payload.len() - 4);
     is_whole && payload.len() >= 8

@@ -9,7 +9,7 @@ pub(super) const PORT: u16 = 27_017;
 const LONGEST: u32 = 48_000_000;
 const HEADER: u32 = 16;
 
-/// One whole message whose body begins as its kind's must.
+/// A complete message whose body begins as its kind requires.
 pub(super) fn is_sure(payload: &[u8]) -> bool {
     let Some((length, operation)) = header(payload) else {
         return false;

@@ -5,14 +5,14 @@ use capstan_model::bytes::be32;
 /// The registered port.
 pub(super) const PORT: u16 = 5432;
 
-/// Numbers that stand where the protocol version of a start-up message does.
+/// Numbers at the place of the protocol version of a start-up message.
 const VERSION_3: u32 = 196_608;
 const CANCEL: u32 = 80_877_102;
 const TLS: u32 = 80_877_103;
 const GSS_ENCRYPTION: u32 = 80_877_104;
 
 /// What a client sends first: a start-up message with its parameters, or one of
-/// the requests that come before it. The number is magic enough for any port.
+/// the requests that come before it. The number is distinctive enough for any port.
 pub(super) fn is_sure(payload: &[u8]) -> bool {
     let (Some(length), Some(version)) = (be32(payload, 0), be32(payload, 4)) else {
         return false;
@@ -21,7 +21,7 @@ pub(super) fn is_sure(payload: &[u8]) -> bool {
     match version {
         TLS | GSS_ENCRYPTION => length == 8 && is_whole,
         CANCEL => length == 16 && is_whole,
-        // A minor version may be asked for (3.2 exists).
+        // A client may request a minor version (3.2 exists).
         _ if version & 0xffff_0000 == VERSION_3 => {
             let first = payload.get(8..).unwrap_or_default();
             let is_name =

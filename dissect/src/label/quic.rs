@@ -2,8 +2,7 @@
 
 use capstan_model::bytes::be32;
 
-/// A long header of a version somebody speaks, with connection ids that fit; or
-/// Google QUIC's public header with a version.
+/// A long header of a known version with connection ids of a valid length; or Google QUIC's public header with a version.
 pub(super) fn is_sure(payload: &[u8]) -> bool {
     is_long_header(payload) || is_google_header(payload)
 }

@@ -3,7 +3,7 @@
 /// Redis, its cluster bus's client side, Sentinel.
 pub(super) const PORTS: &[u16] = &[6379, 6380, 26379];
 
-/// A command: an array of bulk strings. Nothing else is written so.
+/// A command: an array of bulk strings. No other protocol has this form.
 pub(super) fn is_sure(payload: &[u8]) -> bool {
     let Some(rest) = payload.strip_prefix(b"*") else {
         return false;

@@ -1,8 +1,8 @@
-//! TLS records, and what a ClientHello asks for (RFC 8446, 6066, 7301).
+//! TLS records, and the fields of a ClientHello (RFC 8446, 6066, 7301).
 
 use capstan_model::bytes::{be16, be24};
 
-/// Where TLS is usually served.
+/// Usual ports of TLS.
 pub(super) const PORTS: &[u16] =
     &[443, 8443, 6443, 9443, 853, 993, 995, 465, 636, 989, 990, 5223, 5671];
 
@@ -22,7 +22,7 @@ const ALPN: u16 = 16;
 /// (TLS 1.2: 2048).
 const LONGEST_RECORD: usize = (1 << 14) + 2048;
 
-/// What a TLS client asks for before anything is encrypted.
+/// The unencrypted fields of a ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientHello<'a> {
     /// The host name of the server name extension, where it is UTF-8.
@@ -47,8 +47,8 @@ impl<'a> ClientHello<'a> {
 /// Reads the ClientHello that `payload`, the first bytes a TCP client sends,
 /// begins with; none if it begins with something else.
 ///
-/// One that goes on past the first record or the first segment is read as far as
-/// it is there: the server name usually is.
+/// One that is longer than the first record or the first segment is read as far as it is there; that usually includes the
+/// server name.
 pub fn client_hello(payload: &[u8]) -> Option<ClientHello<'_>> {
     if !is_hello(payload, CLIENT_HELLO) {
         return None;

@@ -3,8 +3,7 @@
 use super::link::{ethertype, named};
 use super::{HeaderKind, Next, Stop, Visit, Walk};
 
-/// UDP ports tunnels are sent to. 8472 is where Linux sends VXLAN unless told
-/// otherwise (and so flannel and Cilium do).
+/// UDP ports of tunnels. 8472 is the default of Linux for VXLAN, and that of flannel and Cilium.
 mod port {
     pub(super) const VXLAN: u16 = 4789;
     pub(super) const VXLAN_LINUX: u16 = 8472;
