@@ -14,19 +14,19 @@ use super::{Cut, SourceError};
 /// The header before the first record, bytes.
 const FILE_HEADER: usize = 24;
 
-/// Records looked at to tell which dialect a file is in, as far as they have come.
+/// Maximum number of records that are inspected to detect the dialect of a file, of those that have arrived.
 const LOOK_AT: usize = 8;
 
 /// A length on the wire that hardly any packet has, bytes.
 const HUGE: u32 = 64 << 20;
 
-/// Set in the link type field if its top four bits say how long the frame check sequence is.
+/// Set in the link type field if its top four bits have the length of the frame check sequence.
 const FCS_PRESENT: u32 = 0x0400_0000;
 
-/// The pcapng option that says how many bytes of frame check sequence end a packet.
+/// The pcapng option with the length of the frame check sequence at the end of a packet, bytes.
 const IF_FCSLEN: u16 = 13;
 
-/// What the magic number says.
+/// The meaning of the magic number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Magic {
     big_endian: bool,
@@ -40,12 +40,12 @@ enum Kind {
     Standard,
     /// Alexey Kuznetzov's: longer record headers.
     Modified,
-    /// Ixia's: the sum of all records stands after the file header.
+    /// Ixia's: the total length of all records follows the file header.
     Ixia,
 }
 
 impl Magic {
-    /// Tells a pcap file from its first four bytes.
+    /// Recognises a pcap file by its first four bytes.
     pub(super) fn of(first: [u8; 4]) -> Option<Magic> {
         let known = |number| match number {
             0xa1b2_c3d4_u32 => Some((false, Kind::Standard)),
@@ -71,14 +71,14 @@ enum Lengths {
     Either,
 }
 
-/// How the records of one file are laid out.
+/// The layout of the records of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
     big_endian: bool,
     /// Bytes of a record before its packet: 16, or more in the dialects.
     header: usize,
     lengths: Lengths,
-    /// Nanoseconds that one unit of the second time field stands for.
+    /// Nanoseconds per unit of the second time field.
     fraction_nanos: i64,
 }
 
@@ -108,8 +108,8 @@ impl Layout {
         Record { time, captured, wire, sound_time: fraction < 1_000_000_000 }
     }
 
-    /// Goes through the records at the start of `bytes`, at most [`LOOK_AT`], as far as
-    /// they have come: how many there are before one of which `wrong` holds, if any.
+    /// Reads the records at the start of `bytes`, at most [`LOOK_AT`], as far as they have arrived. Returns the
+    /// number of records before the first one for which `wrong` holds; none if there is no such record.
     fn look(&self, mut bytes: &[u8], wrong: fn(&Record) -> bool) -> (usize, bool) {
         let mut count = 0;
         while count < LOOK_AT && bytes.len() >= self.header {
@@ -123,8 +123,8 @@ impl Layout {
         (count, false)
     }
 
-    /// This layout, or the one with another record header in which the records make
-    /// sense where in this one they do not.
+    /// This layout; or one with another record header, if the records are plausible in that one and not in this
+    /// one.
     fn or_dialect(self, headers: &[usize], records: &[u8]) -> Layout {
         if !self.look(records, Record::is_impossible).1 {
             return self;
@@ -139,13 +139,13 @@ impl Layout {
 }
 
 impl Record {
-    /// What no writer means. (In a dialect's file, read the plain way, the seconds come
-    /// to stand where the fraction or the length is read.)
+    /// Values that no writer produces. (If a file of a dialect is read in the plain layout, seconds are at the
+    /// place of the fraction or of the length.)
     fn is_impossible(&self) -> bool {
         self.captured as usize > MAX_CAPTURED || !self.sound_time
     }
 
-    /// What few writers mean: more captured than there was, or a huge packet.
+    /// Values that few writers produce: a captured length above the length on the wire, or a huge packet.
     fn is_odd(&self) -> bool {
         self.is_impossible() || self.captured > self.wire || self.wire > HUGE
     }
@@ -170,13 +170,13 @@ pub(super) enum Step {
 pub(super) struct PcapReader {
     input: Input,
     layout: Layout,
-    /// Given before the first packet.
+    /// The interface, until it is returned: before the first packet.
     interface: Option<Interface>,
-    /// Bytes of the record that was given out last.
+    /// Bytes of the last returned record.
     given: usize,
-    /// Bytes behind them that are not kept.
+    /// Bytes after them that are not kept.
     left_out: usize,
-    /// Of the record at the front it was told that it is cut.
+    /// It was reported that the record at the front is truncated.
     cut_told: bool,
 }
 
@@ -228,7 +228,7 @@ impl PcapReader {
         }
         let fraction_nanos = if nanos { 1 } else { 1_000 };
         let plain = Layout { big_endian, header: 16, lengths, fraction_nanos };
-        // The choice is made by what has come: a live pipe is not waited for.
+        // Records that have arrived decide, so that a live pipe is not delayed.
         let (plain, others): (_, &[usize]) = match kind {
             Kind::Standard => (plain, &[24, 20]),
             Kind::Modified => (Layout { header: 24, ..plain }, &[28]),
@@ -301,15 +301,14 @@ impl PcapReader {
     }
 }
 
-/// The LINKTYPE_ number of a file header's link type field. The field also says how
-/// long the frame check sequence is, in its upper bits; none if what is left is more
-/// than any link type (only NetBSD's private address family ones are).
+/// The LINKTYPE_ number of the link type field of a file header. The upper bits of the field have the length of the
+/// frame check sequence. None if the rest is above every link type (only NetBSD's private address families are).
 fn link_type(network: u32) -> Option<LinkType> {
     u16::try_from(network & 0x03ff_ffff).ok().map(LinkType)
 }
 
-/// AIX writes version 2.2, interface types of RFC 1573 and nanoseconds. Nobody else
-/// wrote these numbers with that version.
+/// AIX writes version 2.2, interface types of RFC 1573 and nanoseconds. No other writer used these numbers with that
+/// version.
 fn aix_link_type(version: (u16, u16), network: u32) -> Option<LinkType> {
     if version != (2, 2) {
         return None;
@@ -323,8 +322,8 @@ fn aix_link_type(version: (u16, u16), network: u32) -> Option<LinkType> {
     }
 }
 
-/// The length of the frame check sequence as a pcapng interface option, if the link
-/// type field says one. It counts 16-bit words, the option bytes.
+/// The length of the frame check sequence as a pcapng interface option, if the link type field has one. The field
+/// counts 16-bit words, the option counts bytes.
 fn fcs_option(network: u32) -> Vec<u8> {
     if network & FCS_PRESENT == 0 {
         return Vec::new();

@@ -24,31 +24,31 @@ const BLOCK_HEADER: usize = 8;
 /// Block type, total length and total length again, bytes.
 const EMPTY_BLOCK: usize = 12;
 
-/// The longest block that is read whole, bytes; what other readers allow too. Of longer ones the
+/// The longest block that is read completely, bytes; other readers have the same limit. Of a longer block only the
 /// packet is read, without its options.
 const MAX_BLOCK: usize = 16 << 20;
 
-/// The longest block there can be: the longest frame, its header and options.
+/// The longest valid block: the longest frame, its header and its options.
 const LONGEST_BLOCK: usize = MAX_FRAME + (1 << 20);
 
-/// What is read of a packet block longer than [`MAX_BLOCK`]: all that is kept, and its header.
+/// Bytes that are read of a packet block longer than [`MAX_BLOCK`]: those that are kept, and its header.
 const FRONT: usize = packets::DATA + MAX_CAPTURED;
 
-/// The most interfaces one source may describe, so that a hostile one cannot fill the memory.
+/// Maximum number of interfaces of a source, so that a hostile one cannot fill the memory.
 const MAX_INTERFACES: usize = 1 << 16;
 
 /// A section header's byte-order magic as a big-endian section has it.
 const BIG_ENDIAN: [u8; 4] = [0x1a, 0x2b, 0x3c, 0x4d];
 const LITTLE_ENDIAN: [u8; 4] = [0x4d, 0x3c, 0x2b, 0x1a];
 
-/// An interface number in statistics for one that the section does not have.
+/// The interface number of statistics about an interface that the section does not have.
 const NO_INTERFACE: u32 = u32::MAX;
 
-/// What is remembered of an interface.
+/// State of an interface.
 struct Known {
     clock: Clock,
     snap_length: u32,
-    /// Dropped packets that were told of.
+    /// Dropped packets that were reported.
     dropped: u64,
     /// Time of the first packet that has one.
     first: Option<Time>,
@@ -59,7 +59,7 @@ struct Known {
 }
 
 impl Known {
-    /// Takes note of a packet.
+    /// Records a packet.
     #[inline]
     fn met(&mut self, time: Option<Time>) {
         if time.is_some() {
@@ -85,14 +85,14 @@ pub(super) struct PcapngReader {
     big_endian: bool,
     /// All interfaces of the source, numbered over all its sections.
     interfaces: Vec<Known>,
-    /// The number of the present section's first interface.
+    /// The number of the first interface of the current section.
     section_start: usize,
     packets: u64,
-    /// Bytes of the block that was given out last.
+    /// Bytes of the last returned block.
     given: usize,
-    /// Bytes behind them that are not kept.
+    /// Bytes after them that are not kept.
     left_out: usize,
-    /// The losses and the cut of the block at the front are reported already.
+    /// The losses and the truncation of the block at the front are reported already.
     lost_told: bool,
     cut_told: bool,
     scratch: Vec<u8>,
@@ -105,7 +105,7 @@ pub(super) fn is_pcapng(first: &[u8]) -> bool {
 }
 
 impl PcapngReader {
-    /// Reads a stream of which [`is_pcapng`] holds.
+    /// Reads a stream for which [`is_pcapng`] is true.
     pub(super) fn new(input: Input) -> PcapngReader {
         PcapngReader {
             input,
@@ -170,7 +170,7 @@ impl PcapngReader {
         }
         let header = self.input.bytes();
         let kind = u32_at(header, 0, self.big_endian);
-        // The type of a section header reads the same in both byte orders.
+        // The type of a section header is the same number in both byte orders.
         let big_endian = match (kind, header.get(8..12)) {
             (block_type::SECTION_HEADER, Some(magic)) if magic == BIG_ENDIAN => true,
             (block_type::SECTION_HEADER, Some(magic)) if magic == LITTLE_ENDIAN => false,
@@ -188,7 +188,7 @@ impl PcapngReader {
                  to {longest}"
             )));
         }
-        // Lengths that are no multiple of four are met: the padding was not counted.
+        // Some writers do not count the padding, so the length need not be a multiple of four.
         let size = (total as usize).next_multiple_of(4);
         if !self.input.fill(if size > MAX_BLOCK { FRONT } else { size })? {
             let there = self.input.bytes().len();
@@ -206,7 +206,7 @@ impl PcapngReader {
         Ok(Some((kind, size)))
     }
 
-    /// Remembers that packets are told to be missing.
+    /// Records that packets are reported missing.
     fn lost(
         &mut self,
         interface: u32,
@@ -220,7 +220,7 @@ impl PcapngReader {
         Lost { interface: Some(interface), packets, live: false, since, noticed }
     }
 
-    /// Takes note of an interface's statistics: the packets that nothing else told of are missing.
+    /// Records the statistics of an interface: dropped packets that nothing else reported are missing.
     fn statistics(&mut self, number: u32, body: &[u8]) -> Option<Lost> {
         let known = self.interfaces.get_mut(number as usize)?;
         let told = blocks::counts(body);
@@ -248,7 +248,7 @@ impl PcapngReader {
         match kind {
             block_type::SECTION_HEADER => {
                 let version = (u16_at(&kept.bytes, 4, false), u16_at(&kept.bytes, 6, false));
-                // 1.2 is what some writers put for 1.0 (draft, section 4.1).
+                // Some writers use 1.2 for 1.0 (draft, section 4.1).
                 if !matches!(version, (1, 0 | 2)) {
                     let (major, minor) = version;
                     return Err(self.input.damaged(format!(

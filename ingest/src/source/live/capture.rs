@@ -13,14 +13,14 @@ use super::links::Link;
 use super::ring::{BlockRing, Shape};
 use super::sys;
 
-/// Raw IP over whatever is below (`linux/if_arp.h`); libc has no name for it.
+/// Raw IP over any link (`linux/if_arp.h`); libc has no name for it.
 const ARPHRD_RAWIP: u16 = 519;
 /// Maximum wait for the last block of an ended capture.
 const LAST_BLOCK: Duration = Duration::from_secs(2);
-/// Well above what a packet on its way in needs to get into the ring.
+/// Well above the time from the arrival of a packet to its place in the ring.
 pub(super) const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
-/// What setting up a capture was doing when it failed.
+/// The step of setting up a capture that failed, and its error.
 #[derive(Debug)]
 pub(super) struct SetupError {
     pub(super) step: &'static str,
@@ -36,9 +36,9 @@ pub(super) struct Capture {
     pub(super) index: i32,
     /// Its name when it was opened.
     pub(super) name: String,
-    /// How its frames begin.
+    /// The kind of link header of its frames.
     pub(super) framing: Framing,
-    /// Each packet passes twice, out and in: only the way in is kept.
+    /// Each packet passes twice, outgoing and incoming: only the incoming one is kept.
     pub(super) loopback: bool,
     /// The packets.
     pub(super) ring: BlockRing,
@@ -87,9 +87,8 @@ impl Capture {
         step("choosing TPACKET_V3", set(libc::PACKET_VERSION, &version))?;
         step("reserving headroom", set(libc::PACKET_RESERVE, &HEADROOM.to_ne_bytes()))?;
         if link.loopback {
-            // Spares the ring the copies that would be thrown away, and keeps
-            // them out of the drop count. Linux before 4.20 cannot; there they
-            // are only thrown away.
+            // Keeps outgoing copies out of the ring and out of the drop count. Linux before 4.20 cannot:
+            // there the copies are dropped later.
             let _ = set(libc::PACKET_IGNORE_OUTGOING, &1i32.to_ne_bytes());
         }
         let ring = step("allocating the capture ring", BlockRing::new(&socket, shape, retire))?;
@@ -113,7 +112,7 @@ impl Capture {
         })
     }
 
-    /// What to poll.
+    /// The descriptor to poll.
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -137,7 +136,7 @@ impl Capture {
     /// The earliest time of undelivered packets in the ring, seen at `now` by the system clock. None
     /// if unknown.
     pub(super) fn unread_since(&mut self, now: Time) -> Option<Time> {
-        // The hint comes first and readiness last: a block handed over in between is seen.
+        // Reads the hint first and readiness last, so that a block that is handed over in between is noticed.
         let packets = self.ring.packets_hint(self.head);
         let first = if self.is_ready() { Some(self.first_time()?) } else { None };
         Some(unread_since(now, first, packets > 0, self.retire))
@@ -156,21 +155,20 @@ impl Capture {
         let bytes: [u8; 12] = sys::option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS)?;
         let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
         let dropped = u64::from(u32::from_ne_bytes([e, f, g, h]));
-        // The kernel's packet count holds the dropped ones too.
+        // The packet count of the kernel includes dropped packets.
         let seen = u64::from(u32::from_ne_bytes([a, b, c, d]));
         let freezes = u64::from(u32::from_ne_bytes([i, j, k, l]));
         let captured = seen.saturating_sub(dropped);
         Ok(Counted { captured, dropped, freezes, since, until: store::now() })
     }
 
-    /// Takes the socket's error, which would otherwise be reported by every
-    /// poll: the interface went down or away.
+    /// Takes the error of the socket (the interface went down or is gone). Otherwise every poll would report it.
     pub(super) fn clear_error(&self) -> io::Result<()> {
         sys::option::<4>(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR).map(drop)
     }
 
-    /// Whether the interface is still there. One that is only down is: the
-    /// kernel goes on when it comes up.
+    /// Whether the interface still exists. An interface that is down exists: the kernel continues when it comes
+    /// up.
     pub(super) fn is_attached(&self) -> io::Result<bool> {
         let address: [u8; 8] = sys::bound_address(&self.socket)?;
         let [.., a, b, c, d] = address;
@@ -187,12 +185,12 @@ impl Capture {
         Ok(())
     }
 
-    /// Until when it listened.
+    /// The end of its coverage.
     pub(super) fn listened_until(&self) -> Time {
         self.ended_at.min(store::now())
     }
 
-    /// Until when it is known how many packets were dropped.
+    /// The time up to which the number of dropped packets is known.
     pub(super) fn counted_at(&self) -> Time {
         self.counted_at
     }
@@ -202,14 +200,13 @@ impl Capture {
         self.ending.is_some()
     }
 
-    /// Whether it is ending and everything was read. A block that is not full is
-    /// handed over by a timer of the kernel, so its packets must be waited for.
+    /// Whether it is ending and everything was read. A timer of the kernel hands over a block that is not full,
+    /// so the capture waits for its packets.
     pub(super) fn is_drained(&self, now: Instant) -> bool {
         let Some(since) = self.ending else { return false };
         let waited = now.saturating_duration_since(since);
         let empty = self.ring.packets_hint(self.head) == 0 || waited >= LAST_BLOCK;
-        // The hint comes first and readiness last: a block handed over in
-        // between is seen.
+        // Reads the hint first and readiness last, so that a block that is handed over in between is noticed.
         waited >= self.retire.max(ON_ITS_WAY) && empty && !self.is_ready()
     }
 }
@@ -232,7 +229,7 @@ fn unread_since(now: Time, first: Option<Time>, has_packets: bool, retire: Durat
     back(unread, ON_ITS_WAY)
 }
 
-/// How the frames of a hardware type (`ARPHRD_*`) begin.
+/// The kind of link header of a hardware type (`ARPHRD_*`).
 pub(super) fn framing(hardware: u16) -> Framing {
     match hardware {
         libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Framing::Ethernet,
@@ -241,7 +238,7 @@ pub(super) fn framing(hardware: u16) -> Framing {
     }
 }
 
-/// How `link` is described to whoever reads the capture.
+/// The description of `link` for readers of the capture.
 pub(super) fn describe(link: &Link) -> Interface {
     const HARDWARE_ADDRESS: u16 = 6; // pcapng if_MACaddr
     let framing = framing(link.hardware);
@@ -268,7 +265,7 @@ pub(super) fn describe(link: &Link) -> Interface {
     }
 }
 
-/// A `packet_mreq` that asks for every frame on the wire.
+/// A `packet_mreq` for promiscuous mode: every frame on the wire.
 fn promisc(link: &Link) -> [u8; 16] {
     let mut request = [0u8; 16];
     request[..4].copy_from_slice(&link.index.to_ne_bytes());

@@ -10,12 +10,11 @@ use super::capture::{Capture, SetupError, describe};
 use super::links::Link;
 use super::{Event, Interfaces, LiveSource, SourceError, failed};
 
-/// Threads that set up or close rings at once. They only wait.
+/// Maximum number of threads that set up or close rings at the same time. They only wait.
 const MOST_THREADS: usize = 32;
 
 impl LiveSource {
-    /// Opens the wanted interfaces that are there and not yet open; gives those
-    /// that could not be opened.
+    /// Opens the wanted interfaces that exist and are not open yet. Returns those that could not be opened.
     pub(super) fn open_missing(&mut self, present: &[Link]) -> Vec<(String, SetupError)> {
         let open: Vec<i32> = self
             .captures
@@ -50,7 +49,7 @@ impl LiveSource {
         failed
     }
 
-    /// Ends the captures of interfaces that are gone, opens those that are new.
+    /// Ends the captures of interfaces that are gone, and opens new interfaces.
     pub(super) fn follow_changes(&mut self, now: Instant) -> Result<(), SourceError> {
         for capture in &mut self.captures {
             let name = &capture.name;
@@ -68,7 +67,7 @@ impl LiveSource {
         Ok(())
     }
 
-    /// Closes what has ended and is empty.
+    /// Closes captures that have ended and are empty.
     pub(super) fn close_drained(&mut self, now: Instant) -> Result<(), SourceError> {
         let mut drained = Vec::new();
         for at in (0..self.captures.len()).rev() {
@@ -85,21 +84,21 @@ impl LiveSource {
     }
 }
 
-/// Closes captures with whatever they still hold.
+/// Closes captures, and drops the packets that they still hold.
 pub(super) fn close(captures: Vec<Capture>) {
     in_parallel(captures, drop);
 }
 
-/// Does `work` for each item; the results in the items' order. To set up or
-/// close a ring the kernel waits until no processor uses the old state, 10 to
-/// 25 ms during which nothing is read; those waits can be shared.
+/// Does `work` for each item, and returns the results in the order of the items. To set up or close a ring, the
+/// kernel waits for 10 to 25 ms, until no processor uses the old state. Nothing is read during that time, so the
+/// waits run concurrently.
 fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let count = items.len();
     let queue = Mutex::new(items.into_iter().enumerate());
     let results = Mutex::new(Vec::with_capacity(count));
     let worker = || {
         loop {
-            // A statement of its own, so that the lock is not held while working.
+            // A separate statement, so that the lock is not held during the work.
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((at, item)) = next else { break };
             let result = (at, work(item));
@@ -108,7 +107,7 @@ fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) ->
     };
     thread::scope(|scope| {
         for _ in 1..count.min(MOST_THREADS) {
-            // Without more threads it only takes longer.
+            // With fewer threads it takes longer.
             let _ = thread::Builder::new().spawn_scoped(scope, worker);
         }
         worker();

@@ -26,14 +26,14 @@ const ADDRESS: usize = 20;
 /// The tag protocol where the kernel names none (802.1Q).
 const DEFAULT_TAG_PROTOCOL: u16 = 0x8100;
 
-/// How the frames of an interface begin.
+/// The kind of link header of the frames of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     /// With an Ethernet header.
     Ethernet,
     /// With the IP header.
     Raw,
-    /// With whatever the kernel took off: replaced by a cooked header.
+    /// With a header that the kernel removed: a cooked header replaces it.
     Cooked,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Framing {
 pub(super) struct BlockHeader {
     /// Packets in it.
     pub(super) packets: u32,
-    /// Where the first is.
+    /// Offset of the first packet.
     pub(super) first: usize,
     /// Packets were dropped before the block was closed and are not yet counted.
     pub(super) losing: bool,
@@ -64,7 +64,7 @@ impl BlockHeader {
 pub(super) struct Frame {
     /// From this packet's header to the next one's, bytes; 0 in the last.
     pub(super) next: usize,
-    /// When the kernel saw it.
+    /// The time stamp of the kernel.
     pub(super) time: Time,
     /// Its length on the wire, bytes.
     pub(super) length: u32,
@@ -73,9 +73,9 @@ pub(super) struct Frame {
     /// Where its captured bytes are in the block.
     start: usize,
     captured: usize,
-    /// The VLAN tag the kernel took out: tag protocol, control information.
+    /// The VLAN tag that the kernel removed: tag protocol, control information.
     tag: Option<(u16, u16)>,
-    /// The `sockaddr_ll`: where it came from, in the kernel's words.
+    /// The `sockaddr_ll`: the origin of the packet.
     address: [u8; ADDRESS],
 }
 
@@ -100,7 +100,7 @@ impl Frame {
         let address: [u8; ADDRESS] = header.get(HEADER..)?.try_into().ok()?;
         Some(Frame {
             next: ne32(header, 0)? as usize,
-            // u32 seconds are within the 292 years that Time can say.
+            // u32 seconds are within the 292 years that `Time` can express.
             time: Time(seconds * 1_000_000_000 + nanos),
             length: ne32(header, 16)?,
             kind: address[10],
@@ -111,9 +111,9 @@ impl Frame {
         })
     }
 
-    /// Puts back what the kernel took off, in place, just before the frame's
-    /// bytes; gives where the whole frame is now and how long it was on the wire.
-    /// None if the block has no room there, which [`HEADROOM`] rules out.
+    /// Restores in place what the kernel removed, directly before the bytes of the frame. Returns the range of
+    /// the complete frame and its length on the wire. None if the block has no room there; [`HEADROOM`] provides
+    /// it.
     pub(super) fn complete(
         &self,
         block: &mut [u8],
@@ -128,7 +128,7 @@ impl Frame {
         Some((whole, self.length.saturating_add(before as u32)))
     }
 
-    /// Writes the tag between the addresses and the type; gives the bytes added.
+    /// Writes the tag between the addresses and the type. Returns the number of bytes added.
     fn restore_tag(&self, block: &mut [u8]) -> Option<usize> {
         let Some((protocol, control)) = self.tag else { return Some(0) };
         if self.captured < ADDRESSES {
@@ -141,8 +141,8 @@ impl Frame {
         Some(TAG)
     }
 
-    /// Writes a cooked header, and after it, if there was a tag, the rest of the
-    /// tag: the header's protocol is then the tag's, as an Ethernet type would be.
+    /// Writes a cooked header. If there was a tag, the header has the protocol of the tag, like an ethertype, and
+    /// the rest of the tag follows the header.
     fn cook(&self, block: &mut [u8]) -> Option<usize> {
         let mut header = [0u8; COOKED + TAG];
         let address = &self.address;

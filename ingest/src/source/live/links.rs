@@ -13,7 +13,7 @@ use super::sys;
 const HEADER: usize = 16;
 /// The kernel's answers come in pieces of 32 KiB at most.
 const BUFFER: usize = 64 * 1024;
-/// How often a listing is started again because links changed under it.
+/// Maximum number of restarts of a listing because links changed meanwhile.
 const LISTINGS: usize = 5;
 
 /// A network interface, as the kernel describes it.
@@ -25,9 +25,9 @@ pub(super) struct Link {
     pub(super) name: String,
     /// Its hardware type (`ARPHRD_*`).
     pub(super) hardware: u16,
-    /// Set up by an administrator.
+    /// It is administratively up.
     pub(super) up: bool,
-    /// The host's way to itself.
+    /// It is the loopback interface.
     pub(super) loopback: bool,
     /// Its link-layer address; empty if none.
     pub(super) address: Vec<u8>,
@@ -42,7 +42,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Opens the way to the kernel; it needs no rights.
+    /// Opens a netlink socket; it needs no permission.
     pub(super) fn open() -> io::Result<Links> {
         let kind = libc::SOCK_RAW;
         let notices =
@@ -55,12 +55,12 @@ impl Links {
         Ok(Links { notices: notices.into(), requests: requests.into(), buffer: vec![0; BUFFER] })
     }
 
-    /// What to poll for word of a change.
+    /// The descriptor to poll for changes.
     pub(super) fn notices(&self) -> BorrowedFd<'_> {
         self.notices.as_fd()
     }
 
-    /// Takes all notices; whether there were any.
+    /// Takes all notices. Returns whether there were any.
     pub(super) fn take_notices(&mut self) -> io::Result<bool> {
         let mut changed = false;
         loop {
@@ -69,14 +69,14 @@ impl Links {
                 Ok(_) => changed = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changed),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Notices were lost: then there were some.
+                // Notices were lost, so there were some.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed = true,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// All links there are now.
+    /// All current links.
     pub(super) fn list(&mut self) -> io::Result<Vec<Link>> {
         for _ in 0..LISTINGS {
             self.requests.write_all(&list_request())?;

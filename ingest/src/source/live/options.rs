@@ -9,18 +9,18 @@ use capstan_model::{Failure, FailureKind};
 
 use super::ring::Shape;
 
-/// The least an interface's ring has, bytes, also if the budget is used up.
+/// Minimum size of the ring of an interface, bytes, also if the budget is used up.
 const LEAST_RING: usize = 1 << 20;
-/// The most an interface's ring has, bytes (the kernel counts in 32 bits).
+/// Maximum size of the ring of an interface, bytes (the kernel counts in 32 bits).
 const MOST_RING: usize = 1 << 30;
 
 /// Which interfaces to capture on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interfaces {
-    /// These, by name. All must be there at the start; one that goes away and
-    /// comes back is captured on again, as a new interface of the source.
+    /// Interfaces by name. All must exist at the start. An interface that disappears and returns is captured
+    /// again, as a new interface of the source.
     Named(Vec<String>),
-    /// Every interface that is up, the loopback too, also those that come up later.
+    /// Every interface that is up, loopback included, also those that come up later.
     Any,
 }
 
@@ -35,20 +35,20 @@ impl Interfaces {
     }
 }
 
-/// What a live capture is asked for.
+/// Options of a live capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveOptions {
-    /// Where to listen.
+    /// The interfaces.
     pub interfaces: Interfaces,
-    /// Whether to also see frames that are not for this host; without a word,
-    /// yes on named interfaces and no on all.
+    /// Whether to capture also frames that are not for this host. By default yes on named interfaces, and no on
+    /// all interfaces.
     pub promiscuous: Option<bool>,
-    /// Memory for the rings of all interfaces together, bytes. It is shared out
-    /// equally at the start; with [`Interfaces::Any`] half is kept for those that
-    /// come later. No ring has less than 1 MiB, so many interfaces take more.
+    /// Memory for the rings of all interfaces together, bytes. It is divided equally at the start. With
+    /// [`Interfaces::Any`], half is reserved for interfaces that come up later. No ring has less than 1 MiB, so
+    /// many interfaces take more.
     pub ring_bytes: usize,
-    /// How long after its first packet a block that is not full is handed over:
-    /// the longest that a packet stays unseen. From 1 ms to 1 s.
+    /// Time from its first packet until a block that is not full is handed over: the maximum delay of a packet.
+    /// From 1 ms to 1 s.
     pub retire: Duration,
 }
 
@@ -71,9 +71,9 @@ impl LiveOptions {
         };
         let free = self.ring_bytes.saturating_sub(used);
         let bytes = (free / parts.max(1)).clamp(LEAST_RING, MOST_RING);
-        // A block holds its packets until it is read, however few they are, so a
-        // ring survives a reader that pauses for (blocks x retire): many blocks
-        // come first. Large ones hold the largest frames (512 KiB, BIG TCP) whole.
+        // A block holds its packets until it is read, however few they are. So a ring survives a pause of the
+        // reader of (blocks x retire), and many blocks have priority. Large blocks hold the largest frames
+        // (512 KiB, BIG TCP) completely.
         let block_bytes: u32 = match bytes {
             ..0x80_0000 => 128 << 10,
             0x80_0000..0x200_0000 => 256 << 10,
@@ -87,31 +87,31 @@ impl LiveOptions {
 /// Why a live capture could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// No rights to open packet sockets.
+    /// No permission to open packet sockets.
     #[error("capture needs CAP_NET_RAW: run as root, or run once: setcap cap_net_raw+ep <program>")]
     Permission {
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// A named interface does not exist.
     #[error("interface '{name}' does not exist; existing interfaces: {}", there.join(", "))]
     NoSuchInterface {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names there are.
+        /// The existing names.
         there: Vec<String>,
     },
-    /// Nothing was named.
+    /// No interface was named.
     #[error("name at least one interface to capture on, or 'any' for all of them")]
     NoneNamed,
-    /// Something of the system failed.
+    /// A system call failed.
     #[error("cannot capture on {interface}: {step} failed")]
     Setup {
         /// The interface's name, or `any`.
         interface: String,
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -141,23 +141,23 @@ struct Stop {
 }
 
 impl StopHandle {
-    /// A handle, and what becomes readable when it is used.
+    /// A handle, and a descriptor that becomes readable when it is used.
     pub(super) fn new() -> io::Result<(StopHandle, PipeReader)> {
         let (reader, wake) = io::pipe()?;
         Ok((StopHandle(Arc::new(Stop { requested: AtomicBool::new(false), wake })), reader))
     }
 
-    /// Asks the source to end: it lets nothing more in, gives what its rings
-    /// hold, what was lost, and then no more. Asking again changes nothing.
+    /// Requests the end of the source: it accepts no more packets, and delivers the packets in its rings and the
+    /// losses. A second request changes nothing.
     pub fn stop(&self) {
         if !self.0.requested.swap(true, Ordering::AcqRel) {
-            // One byte into an empty pipe cannot block. If it fails the reader is
-            // gone, or sees the flag at its next look, 250 ms later at most.
+            // One byte into an empty pipe cannot block. If it fails, the reader is gone, or it sees the
+            // flag within 250 ms.
             let _ = (&self.0.wake).write_all(&[1]);
         }
     }
 
-    /// Whether the source was asked to end.
+    /// Whether the end of the source was requested.
     pub fn is_stopped(&self) -> bool {
         self.0.requested.load(Ordering::Acquire)
     }

@@ -14,18 +14,18 @@ use std::time::Duration;
 
 use super::sys;
 
-/// Where a block's status word is (`tpacket_block_desc`, `linux/if_packet.h`).
+/// Offset of the status word of a block (`tpacket_block_desc`, `linux/if_packet.h`).
 const STATUS_AT: usize = 8;
-/// Where a block's packet count is.
+/// Offset of the packet count of a block.
 const PACKETS_AT: usize = 12;
 
-/// How large a ring is.
+/// The size of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
     /// Bytes of a block: a multiple of every page size in use (64 KiB). A frame
     /// longer than a block, less its headers, is cut by the kernel.
     pub(super) block_bytes: u32,
-    /// How many blocks.
+    /// Number of blocks.
     pub(super) blocks: u32,
 }
 
@@ -48,11 +48,10 @@ pub(super) struct BlockRing {
 unsafe impl Send for BlockRing {}
 
 impl BlockRing {
-    /// Gives `socket`, a packet socket set to TPACKET_V3, a receive ring and maps
-    /// it. A block that is not full is handed over `retire` after its first packet.
+    /// Creates and maps a receive ring for `socket`, a packet socket in the mode TPACKET_V3. A block that is not
+    /// full is handed over `retire` after its first packet.
     pub(super) fn new(socket: impl AsFd, shape: Shape, retire: Duration) -> io::Result<BlockRing> {
-        // One "frame" a block: version 3 packs packets of any length, and only
-        // checks that the product is right.
+        // One "frame" per block: version 3 packs packets of any length, and checks only the product.
         let request = [
             shape.block_bytes,
             shape.blocks,
@@ -86,7 +85,7 @@ impl BlockRing {
         }
     }
 
-    /// How many blocks there are.
+    /// Number of blocks.
     pub(super) fn blocks(&self) -> usize {
         self.shape.blocks as usize
     }
@@ -98,18 +97,17 @@ impl BlockRing {
 
     /// Whether block `index` is ours to read.
     pub(super) fn is_ours(&self, index: usize) -> bool {
-        // Acquire: what the kernel wrote before it set the word is seen after.
+        // Acquire: what the kernel wrote before it set the word is visible afterwards.
         self.word(index, STATUS_AT).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
     }
 
-    /// How many packets block `index` says it has, also while the kernel fills
-    /// it: a hint whether waiting for it is worth while.
+    /// The packet count of block `index`, also while the kernel fills it: a hint whether to wait for it.
     pub(super) fn packets_hint(&self, index: usize) -> u32 {
         self.word(index, PACKETS_AT).load(Ordering::Acquire)
     }
 
-    /// The bytes of block `index`, if it is ours. They may be written to: the
-    /// kernel reads nothing of them but the status word.
+    /// The bytes of block `index`, if it is ours. They may be changed: the kernel reads nothing of them but the
+    /// status word.
     pub(super) fn block(&mut self, index: usize) -> Option<&mut [u8]> {
         if !self.is_ours(index) {
             return None;

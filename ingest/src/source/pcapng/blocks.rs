@@ -8,14 +8,14 @@ use capstan_model::words::count;
 use super::options::{self, Options, Place, RawOption, code, too_few};
 use crate::source::input::{u16_at, u32_at};
 
-/// `if_tsresol` where the file does not say: microseconds.
+/// The default of `if_tsresol`: microseconds.
 const MICROSECONDS: u8 = 6;
 
 /// A block's body for keeping.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Body {
     pub(super) bytes: Vec<u8>,
-    /// It could not be turned: its fields are not known.
+    /// It could not be converted: its fields are not known.
     pub(super) big_endian: bool,
 }
 
@@ -119,7 +119,7 @@ fn name_resolution(out: &mut Vec<u8>, body: &[u8], big_endian: bool) -> Result<(
     Ok(())
 }
 
-/// Appends options and, if there are any, the end mark, as a body in a file has it.
+/// Appends options and, if there are any, the end mark, as in the body of a block in a file.
 fn kept_options(
     out: &mut Vec<u8>,
     bytes: &[u8],
@@ -172,14 +172,14 @@ pub(super) fn interface(body: &[u8], big_endian: bool) -> Result<Interface, Stri
     Ok(interface)
 }
 
-/// What an interface's statistics say. Times are ticks of the interface's clock, 0 where there is none.
+/// The statistics of an interface. Times are ticks of the clock of the interface, 0 if there is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Packets dropped so far: by the interface and by the operating system.
     pub(super) dropped: u64,
-    /// When that was counted.
+    /// The time of the count.
     pub(super) at: u64,
-    /// Since when.
+    /// The start of the count.
     pub(super) start: u64,
 }
 

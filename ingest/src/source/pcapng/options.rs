@@ -5,7 +5,7 @@ use capstan_model::words::{agree, count};
 
 use crate::source::input::{u16_at, u32_at, u64_at};
 
-/// Where options stand. The same code means different things in different blocks.
+/// The kind of block that options are in. The same code has different meanings in different blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Section,
@@ -16,7 +16,7 @@ pub(super) enum Place {
     Secrets,
 }
 
-/// Option codes that are looked into.
+/// Option codes whose values are read.
 pub(super) mod code {
     pub(in super::super) const END: u16 = 0;
     pub(in super::super) const IF_NAME: u16 = 2;
@@ -29,14 +29,14 @@ pub(super) mod code {
     pub(in super::super) const ISB_OSDROP: u16 = 7;
 }
 
-/// What an option's value consists of, as far as byte order goes.
+/// The parts of the value of an option that depend on byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// Bytes, text, or not known: the same in both byte orders.
     Bytes,
     /// One number of this many bytes, and nothing else is allowed.
     Exactly(usize),
-    /// One number of this many bytes; what is longer or shorter is left as it is.
+    /// One number of this many bytes; a longer or shorter value stays unchanged.
     Number(usize),
     /// A time stamp: the upper and the lower 32 bits, each a number.
     Halves,
@@ -64,8 +64,7 @@ pub(super) struct RawOption<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// The options at the start of `bytes` up to the end mark or the end of `bytes`.
-/// After an error, which says what is wrong, there is no more.
+/// The options at the start of `bytes` up to the end mark or the end of `bytes`. It ends after its first error.
 pub(super) struct Options<'a> {
     rest: &'a [u8],
     place: Place,
@@ -78,7 +77,7 @@ impl<'a> Options<'a> {
         Options { rest: bytes, place, big_endian, passed: 0 }
     }
 
-    /// How many bytes the options took so far, without the end mark.
+    /// Length of the options so far, without the end mark, bytes.
     pub(super) fn passed(&self) -> usize {
         self.passed
     }
@@ -129,7 +128,7 @@ impl<'a> Iterator for Options<'a> {
     }
 }
 
-/// Checks options and says how many bytes they take without the end mark.
+/// Checks options. Returns their length without the end mark, bytes.
 pub(super) fn check(bytes: &[u8], place: Place, big_endian: bool) -> Result<usize, String> {
     let mut options = Options::new(bytes, place, big_endian);
     for option in options.by_ref() {
@@ -142,7 +141,7 @@ pub(super) fn check(bytes: &[u8], place: Place, big_endian: bool) -> Result<usiz
 pub(super) fn push(out: &mut Vec<u8>, place: Place, option: RawOption<'_>, big_endian: bool) {
     let RawOption { code, value } = option;
     out.extend_from_slice(&code.to_le_bytes());
-    // The length came out of 16 bits.
+    // The length was read from 16 bits.
     out.extend_from_slice(&(value.len() as u16).to_le_bytes());
     let start = out.len();
     out.extend_from_slice(value);
@@ -205,7 +204,7 @@ pub(super) fn small_number(value: &[u8], big_endian: bool) -> Option<u64> {
     }
 }
 
-/// That what is left of a block is not enough.
+/// The error that the rest of a block is too short.
 pub(super) fn too_few(bytes: usize, what: &str) -> String {
     let bytes = bytes as u64;
     format!("{} {} too few for {what}", count(bytes, "byte"), agree(bytes, "is", "are"))

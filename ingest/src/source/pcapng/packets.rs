@@ -9,7 +9,7 @@ use super::options::{self, Options, Place, code};
 use super::{Known, MAX_BLOCK, PcapngReader};
 use crate::source::input::{u16_at, u32_at};
 
-/// The drop count of a packet block (obsolete kind) that does not know it.
+/// The drop count of a packet block (obsolete kind) if it is unknown.
 const DROPS_UNKNOWN: u16 = u16::MAX;
 
 /// Where the captured bytes are in a packet block with a time.
@@ -19,7 +19,7 @@ pub(super) const DATA: usize = 28;
 enum OptionBytes {
     /// In the block, as they are.
     There(Range<usize>),
-    /// They had to be changed: in the reader's scratch buffer.
+    /// Converted, in the scratch buffer of the reader.
     Changed,
 }
 
@@ -37,7 +37,7 @@ pub(in super::super) struct Found {
 }
 
 impl Found {
-    /// When it was seen, if it has a time.
+    /// Its time stamp, if it has one.
     #[inline]
     pub(super) fn time(&self) -> Option<Time> {
         self.stamp.time()
@@ -86,15 +86,15 @@ impl PcapngReader {
         self.stamped_packet(size, self.field(8), None)
     }
 
-    /// Section A.1 of the draft: the packet block, obsolete and still met.
+    /// Section A.1 of the draft: the packet block, which is obsolete, but still found in files.
     pub(super) fn old_packet(&mut self, size: usize) -> Result<Found, String> {
         let index = u32::from(u16_at(self.input.bytes(), 8, self.big_endian));
         let drops = u16_at(self.input.bytes(), 10, self.big_endian);
         self.stamped_packet(size, index, (drops != DROPS_UNKNOWN).then_some(drops))
     }
 
-    /// What both kinds of packet blocks with a time share. `drops` is a drop count
-    /// outside the options; it becomes an option.
+    /// The common part of both kinds of packet blocks with a time. `drops` is a drop count outside the options;
+    /// it becomes an option.
     #[inline]
     fn stamped_packet(
         &mut self,
@@ -131,8 +131,8 @@ impl PcapngReader {
         Ok(found)
     }
 
-    /// Checks a packet's options, turns them if the section is big-endian, and finds
-    /// the drop count among them.
+    /// Checks the options of a packet, converts them if the section is big-endian, and finds the drop count among
+    /// them.
     fn read_options(
         &mut self,
         found: &mut Found,
@@ -166,8 +166,8 @@ impl PcapngReader {
         Ok(())
     }
 
-    /// Section 4.4: no time, no options, always the section's first interface. How much
-    /// was captured follows from the interface's snap length.
+    /// Section 4.4: no time, no options, always the first interface of the section. The captured length follows
+    /// from the snap length of the interface.
     pub(super) fn simple_packet(&self, size: usize) -> Result<Found, String> {
         const DATA: usize = 12;
         let room = size
@@ -192,7 +192,7 @@ impl PcapngReader {
     }
 }
 
-/// How many of so many captured bytes are kept, which must be in a block with room for `room`.
+/// Number of captured bytes that are kept. The captured bytes must fit into the `room` of their block.
 #[inline]
 fn kept(captured: usize, room: usize) -> Result<usize, String> {
     if captured > room {
