@@ -108,8 +108,8 @@ impl Layout {
         Record { time, captured, wire, sound_time: fraction < 1_000_000_000 }
     }
 
-    /// Reads the records at the start of `bytes`, at most [`LOOK_AT`], as far as they have arrived. Returns the
-    /// number of records before the first one for which `wrong` holds; none if there is no such record.
+    /// Reads the records at the start of `bytes`, at most [`LOOK_AT`], as far as they have arrived. Stops at the first
+    /// one for which `wrong` holds. Returns the number of records before it, and whether there is one.
     fn look(&self, mut bytes: &[u8], wrong: fn(&Record) -> bool) -> (usize, bool) {
         let mut count = 0;
         while count < LOOK_AT && bytes.len() >= self.header {
