@@ -26,8 +26,8 @@ fn size(bytes: usize) -> isize {
     bytes as isize
 }
 
-// SAFETY: every call goes on to the system's allocator with what came in, and what that answers is
-// given back as it is. Counting does not allocate, so it does not come back here.
+// SAFETY: every call passes its arguments unchanged to the system's allocator, and returns its result unchanged.
+// Counting does not allocate, so there is no recursion.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     #[inline]

@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::format;
 
 pub(crate) use self::visible::{Keep, json as visible_json, visible};
 
-/// Logs go to standard error; `CAPSTAN_LOG` overrules how much.
+/// Logs go to standard error. `CAPSTAN_LOG` has priority over `-v`.
 pub(crate) fn start_logging(verbose: u8) {
     let level = match verbose {
         0 => "warn",
@@ -63,7 +63,7 @@ pub(crate) fn name(text: &str) -> std::borrow::Cow<'_, str> {
     visible(text, Keep::Nothing)
 }
 
-/// What a person should know although nothing failed.
+/// A message about something that did not fail.
 pub(crate) fn print_warning(text: &str) {
     let _ = writeln!(std::io::stderr(), "capstan: {text}");
 }
@@ -125,7 +125,7 @@ fn ended(json: serde_json::Result<String>) -> Result<String, Failure> {
         .map_err(|error| Failure::caused_by(FailureKind::Other, "cannot write JSON", error))
 }
 
-/// A progress bar of bytes on standard error; nothing where that is not a terminal.
+/// A progress bar of bytes on standard error; nothing if that is not a terminal.
 pub(crate) fn byte_bar(total: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -140,7 +140,7 @@ pub(crate) fn byte_bar(total: Option<u64>) -> ProgressBar {
     styled(bar, template)
 }
 
-/// A progress bar of steps that says what goes on; nothing where that is not a terminal.
+/// A progress bar of steps with a message on standard error; nothing if that is not a terminal.
 pub(crate) fn step_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

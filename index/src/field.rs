@@ -17,8 +17,8 @@ const HASH: usize = 16;
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
-        /// What a term is about. The number is stored and never changes its meaning; new
-        /// ones are added at the end, and a reader passes over numbers it does not know.
+        /// The field of a term. The number is stored and never changes its meaning. New ones are added at the
+        /// end, and a reader ignores numbers that it does not know.
         ///
         /// Numbers are big-endian (`port.to_be_bytes()`), so that terms sort by number.
         /// Text is UTF-8 as it is to be matched (names lower-cased by who adds them).
@@ -58,8 +58,8 @@ fields! {
     /// Either address of each tunnel around the flow, 16 bytes. Apart from [`Field::Ip`],
     /// because "between these pods" and "between these nodes" are different questions.
     OuterIp = 2, "outer_ip";
-    /// Either port, u16; of the flow *and* of each tunnel around it. One field, because
-    /// nobody asks for a port without wanting both, and a second one would double the lookups.
+    /// Either port, u16, of the flow *and* of each tunnel around it. It is one field, because every condition on
+    /// a port is about both, and a second field would double the lookups.
     Port = 3, "port";
     /// Application protocol label, u8 (`capstan_model::Protocol`).
     Protocol = 4, "protocol";

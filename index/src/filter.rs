@@ -26,7 +26,7 @@ pub use self::source::TermSource;
 pub use self::term::Term;
 pub use self::values::Values;
 
-/// Which flows: terms with and, or, not.
+/// A filter of flows: terms with and, or, not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FlowFilter {
     /// Flows with this term.

@@ -6,8 +6,8 @@ use crate::IndexError;
 use crate::bits::{BitReader, BitWriter, gamma_cost};
 use crate::format::{LIST_RICE, LIST_ROARING};
 
-/// Short lists are passed over bit by bit to reach a later key of the block, so they are
-/// kept short: anything longer goes to the long lists.
+/// To reach a later key of the block, a reader skips short lists bit by bit. So they must be short; longer lists go
+/// to the long lists.
 const SHORT_BITS: u64 = 512;
 
 /// Below this many bits no roaring bitmap (15 bytes at least, and its length) is smaller.

@@ -17,7 +17,7 @@ const KEY_LENGTH: IndexError = IndexError::Damaged("a term is too long or too sh
 
 /// An index over bytes that were read (`&[u8]`, `Vec<u8>`, `bytes::Bytes`).
 ///
-/// Opening looks at the header only, so it may be done for every question.
+/// Opening reads the header only, so it is cheap enough for every query.
 #[derive(Debug, Clone)]
 pub struct TermIndex<B> {
     bytes: B,
@@ -387,7 +387,7 @@ fn next_front(fronts: &mut &[u8], key: &mut Vec<u8>) -> Result<(), IndexError> {
     if shared > key.len() || shared + follows > 1 + MAX_VALUE {
         return Err(KEY_LENGTH);
     }
-    // Above the key before: either it goes on, or it differs upwards.
+    // It must be above the previous key: longer, or with a higher byte.
     if key[shared..] >= *suffix {
         return Err(UNSORTED);
     }

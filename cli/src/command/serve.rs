@@ -174,7 +174,7 @@ pub(crate) fn run(
     runtime.block_on(serve(listening, store, options, stopped))
 }
 
-/// Serves until told to stop.
+/// Serves until a stop is requested.
 pub(super) async fn serve(
     listening: Listening,
     store: Store,
@@ -207,7 +207,7 @@ pub(super) async fn serve(
     ended
 }
 
-/// Ends when told to stop, or when nobody can tell any more.
+/// Ends when a stop is requested, or when the sender is gone.
 async fn until(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop too.
     let _ = stopped.wait_for(|stop| *stop).await;

@@ -53,7 +53,7 @@ struct Status {
     newest: Option<String>,
     packets_by_protocol: BTreeMap<String, u64>,
     listened: Vec<Span>,
-    /// Between those: nothing says that anybody listened, or that nobody did.
+    /// Times between those, of which it is unknown whether anything was captured.
     unknown: Vec<Span>,
     losses: Vec<LossLine>,
     problems: Vec<String>,
@@ -92,7 +92,7 @@ pub(crate) fn run(
         Format::Table => output::print(&text(&status))?,
     }
     ended?;
-    // Nothing of what is shown is missing, but somebody should look.
+    // Nothing is missing in the output, but the problem needs attention.
     match status.problems.first() {
         None => Ok(()),
         Some(first) => {

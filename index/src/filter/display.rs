@@ -7,7 +7,7 @@ use capstan_model::{Address, Network, Protocol};
 use super::{FlowFilter, Term, Values};
 use crate::Field;
 
-/// Values of a list, and parts of a filter, that are shown; a list may be as long as somebody likes.
+/// Maximum number of values of a list, and of parts of a filter, that are shown.
 const SHOWN: usize = 8;
 
 /// As conditions: `ip=10.0.0.1 and (port=80 or port=443)`.

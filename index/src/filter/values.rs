@@ -42,8 +42,8 @@ impl Values {
         }
     }
 
-    /// Whether a value is among them, told by the form that it has in the term index: long values are cut there. None
-    /// if that form does not tell.
+    /// Whether a value is among them, decided from its form in the term index, where long values are truncated.
+    /// None if that form does not decide.
     pub(crate) fn contains_indexed(&self, indexed: &[u8]) -> Option<bool> {
         if indexed.len() < MAX_VALUE {
             return Some(self.contains(indexed));

@@ -59,12 +59,12 @@ async fn with_or_without_names(state: &SessionState, statement: Statement) -> Re
     }
 }
 
-/// Shows all of a statement, also of one that is to be explained.
+/// Visits a statement completely, also one inside of EXPLAIN.
 fn visit(statement: &mut Statement, visitor: &mut impl VisitorMut) {
     match statement {
         Statement::Explain(explained) => visit(&mut explained.statement, visitor),
         Statement::Statement(sql) => {
-            // It goes on to the end.
+            // The visitor never stops early.
             let _ = sql.visit(visitor);
         }
         _ => {}

@@ -16,7 +16,7 @@ use super::{Sessions, handle, wire};
 use crate::access::Principal;
 use crate::listen::{self, Listener, Speech};
 
-/// Time for answers in progress to end after the server is told to stop.
+/// Time for answers in progress to end after a stop is requested.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Largest accepted message, bytes: a statement and its parameters, with room for the protocol.

@@ -200,7 +200,7 @@ fn add_sizes(array: &dyn Array, sizes: &mut [usize]) {
                 DataType::Null => 0,
                 DataType::Boolean => 1,
                 DataType::FixedSizeBinary(width) => usize::try_from(*width).unwrap_or(0),
-                // Types nobody has met in a result: their mean.
+                // Other types, which do not occur in results: the mean size of a value.
                 other => other
                     .primitive_width()
                     .unwrap_or_else(|| array.get_array_memory_size().div_ceil(array.len().max(1))),

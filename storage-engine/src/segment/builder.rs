@@ -509,7 +509,7 @@ impl OpenPart {
         }
     }
 
-    /// Between whom it is, whoever began.
+    /// Its two ends, in ascending order.
     fn hosts(&self) -> (Address, Address) {
         let FlowKey { source, destination, .. } = self.part.key;
         (source.min(destination), source.max(destination))

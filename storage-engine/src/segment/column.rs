@@ -149,7 +149,7 @@ impl Column {
         Column { name, id, of, nullable, packing, bounds: true, default, shown, merge }
     }
 
-    /// The column without bounds: nobody looks for ranges of its values.
+    /// The column without bounds of its values: no query needs them.
     #[must_use]
     pub const fn unbounded(self) -> Self {
         Column { bounds: false, ..self }

@@ -103,7 +103,7 @@ impl TableLayer {
     }
 }
 
-/// Layers are told apart by their names.
+/// Layers are equal if their names are.
 impl PartialEq for TableLayer {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

@@ -97,8 +97,8 @@ impl Pages {
         Pages::new((0..count).map(length), crcs, rows, page_rows).reaching(layer, tail)
     }
 
-    /// Reads pieces in the form of earlier stores: length and CRC32C of each. How many rows pages
-    /// have is not told there: the copy of the tail has the page index.
+    /// Reads pieces in the form of earlier stores: length and CRC32C of each. The rows of a page are not there:
+    /// the copy of the tail has the page index.
     ///
     /// # Errors
     /// As for [`Pages::from_bytes`].
@@ -172,7 +172,7 @@ impl Pages {
         let end = place(start.checked_add(column.compressed_size())?)?;
         let first = *at + usize::from(dictionary.is_some());
         let page_rows = NonZeroU64::new(self.page_rows.into())?;
-        // The last piece is no page, and nobody looks what it claims.
+        // The last piece is not a page, and is not read.
         if end >= self.crcs.len()
             || place(start)? != *at
             || place(column.data_page_offset())? != first

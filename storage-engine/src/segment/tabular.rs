@@ -129,7 +129,7 @@ pub fn write(
     Ok(Written { bytes, tail, pages })
 }
 
-/// Whether all pages have [`PAGE_ROWS`] rows, but a column's last, as the writer was told.
+/// Whether all pages have [`PAGE_ROWS`] rows, as set in the writer; the last page of a column may have fewer.
 fn are_even(metadata: &ParquetMetaData) -> bool {
     let mut columns = metadata.offset_index().into_iter().flatten().flatten();
     columns.all(|column| {

@@ -39,7 +39,7 @@ impl Kind {
     pub(super) const STRUCT: u8 = 12;
 }
 
-/// What is done with a field: its number, its type, and how deep values may go on.
+/// Called with each field: its number, its type, and the depth that values may still have.
 pub(super) type Visit<'v, 'a> = dyn FnMut(&mut Compact<'a>, i64, u8, u8) -> Option<()> + 'v;
 
 /// Bytes in the compact protocol that were not read yet.

@@ -157,7 +157,7 @@ impl Found {
                         note: note.unwrap_or_default(),
                     },
                 )),
-                // One of which the times cannot be told is everybody's.
+                // A problem at unknown times concerns every range.
                 Some("problem") if hides(time(&from), time(&to), asked) => {
                     status.problems.push(name)
                 }

@@ -68,8 +68,8 @@ impl Selected {
         Ok(PacketReader { selected: self, request, decoder, from, memory })
     }
 
-    /// The payload of the first slice if it is small, so that it comes together with the packets. None if it cannot
-    /// be read: whoever reads the slice tries again, and reports the failure.
+    /// The payload of the first slice if it is small, so that it comes together with the packets. None if it
+    /// cannot be read: the reader of the slice tries again, and reports the failure.
     async fn first_payload(
         &self,
         first: Option<&Range<usize>>,

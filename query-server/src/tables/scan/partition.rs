@@ -232,8 +232,8 @@ impl Partition {
         }
     }
 
-    /// A segment did not find enough memory, which others that were opened ahead have: frees that, and goes on with
-    /// one segment at a time.
+    /// There was not enough memory for a segment, because others were opened ahead. Closes those, and continues
+    /// with one segment at a time.
     fn take_back(&mut self, segment: Arc<Segment>) {
         self.ahead.limit_to_one();
         self.segments.extend(self.opening.drain(..).rev().map(|(segment, _)| segment));
@@ -255,7 +255,7 @@ impl Partition {
     }
 }
 
-/// Goes on without what cannot be read, if that can be noted.
+/// Continues without unreadable data, if it can be recorded.
 fn skip(
     view: &PinnedView,
     skipped: Option<&Skipped>,

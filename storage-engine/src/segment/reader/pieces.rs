@@ -47,20 +47,20 @@ pub struct PartReader {
     packet: Vec<u8>,
 }
 
-/// What a [`PartReader`] cannot go on without.
+/// What a [`PartReader`] needs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
     /// [`PartReader::read_rows`].
     Rows,
     /// [`PartReader::give`] of the next piece.
     Payload,
-    /// Nothing: all packets were put together.
+    /// Nothing: all packets are assembled.
     Nothing,
 }
 
 impl Segment {
-    /// The payload of a flow part in pieces of at most `bytes` (raw; one block at least), in
-    /// the order in which a [`PartReader`] wants them.
+    /// The payload of a flow part in pieces of at most `bytes` (raw; one block at least), in the order in which a
+    /// [`PartReader`] needs them.
     pub fn pieces(&self, flow: &FlowRow, bytes: u64) -> Vec<Piece> {
         let place = &flow.placement;
         let head = (place.head_offset, u64::from(place.head_bytes));
@@ -70,7 +70,7 @@ impl Segment {
         pieces
     }
 
-    /// What fetching a piece asks for.
+    /// The plan to fetch a piece.
     pub fn piece_plan(&self, piece: &Piece) -> PayloadPlan {
         let (mut plan, blocks) = (PayloadPlan::default(), vec![piece.blocks.clone()]);
         if piece.layer == Layer::Head {

@@ -114,7 +114,7 @@ fn reader_metadata(
     schema: SchemaRef,
 ) -> Result<ArrowReaderMetadata, Corrupt> {
     let metadata = Arc::new(metadata);
-    // Our writers leave no Arrow schema in the file; somebody else's is not listened to.
+    // Capstan writes no Arrow schema into the file. That of another writer is ignored.
     let plain = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let read = |options| {
         let metadata = metadata.clone();

@@ -22,7 +22,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Those of nobody, which fit every header: for who wants to know something else of it.
+    /// Unspecified ends, which fit every header: for readers that need other fields of it.
     pub fn unspecified() -> Endpoints {
         let nobody = Address::v4([0; 4]);
         Endpoints { source: nobody, destination: nobody, source_port: 0, destination_port: 0 }
@@ -50,7 +50,7 @@ impl Endpoints {
     }
 }
 
-/// What of the ends a template can leave out. The numbers go on where those of [`FieldKind`] end.
+/// Fields of the ends that a template can leave out. The numbers follow those of [`FieldKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum EndKind {
