@@ -228,10 +228,14 @@ impl Bucket {
             .map(|(name, bytes, made)| meta(&Path::from(name.as_str()), bytes, made))
             .collect();
         drop(state);
-        for place in (1..found.len()).rev() {
-            found.swap(place, self.chance.of(0..place as u64 + 1) as usize);
-        }
+        self.shuffle(&mut found);
         found
+    }
+
+    fn shuffle<T>(&self, of: &mut [T]) {
+        for place in (1..of.len()).rev() {
+            of.swap(place, self.chance.of(0..place as u64 + 1) as usize);
+        }
     }
 }
 
@@ -331,16 +335,20 @@ impl ObjectStore for Shared {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let bucket = Arc::clone(&self.0);
-        locations
-            .and_then(move |path| {
+        let removed = async move {
+            let mut paths: Vec<Path> = locations.try_collect().await?;
+            // A request for many objects has no order.
+            bucket.shuffle(&mut paths);
+            Ok::<_, Error>(stream::iter(paths).then(move |path| {
                 let bucket = Arc::clone(&bucket);
                 apart(async move {
                     bucket.arrive().await?;
                     let answer = bucket.delete(&path);
                     bucket.answer(answer).await.map(|()| path)
                 })
-            })
-            .boxed()
+            }))
+        };
+        stream::once(removed).try_flatten().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

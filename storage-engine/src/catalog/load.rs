@@ -75,10 +75,10 @@ impl Catalog {
         let mut commits: Vec<CommitId> =
             listed.iter().filter_map(|object| names::parse_commit(&object.path)).collect();
         commits.sort_unstable();
-        // A log without its first commits is truncated, or damaged.
-        let firsts = commits.chunk_by(|a, b| a.of == b.of).filter_map(|log| log.first());
-        let cut: Vec<_> = firsts.filter(|first| first.seq > 0).map(|first| first.of).collect();
-        let mut begun = stream::iter(cut).map(|of| checkpoint::newest(store, of)).buffered(AT_ONCE);
+        let logs = commits.chunk_by(|a, b| a.of == b.of);
+        let holed: Vec<_> = logs.filter(|log| has_holes(log)).map(|log| log[0].of).collect();
+        let mut begun =
+            stream::iter(holed).map(|of| checkpoint::newest(store, of)).buffered(AT_ONCE);
         while let Some(found) = begun.try_next().await? {
             found.into_iter().for_each(|checkpoint| catalog.begin_at(checkpoint));
         }
@@ -152,6 +152,12 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+/// Whether commits are missing in the listing of a log, ascending: it is truncated, or damaged. Truncated commits are
+/// removed in any order.
+fn has_holes(log: &[CommitId]) -> bool {
+    log.iter().zip(0..).any(|(id, place)| id.seq != place)
 }
 
 /// The description of a generation's writer; none if its object is missing or unreadable.

@@ -290,16 +290,12 @@ async fn shorten(
     }
     let is_all = commits.len() as u64 == many;
     let commits = commits.into_iter().take(usize::try_from(many).unwrap_or(usize::MAX));
-    let removed = stream::iter(commits)
-        .map(|number| async move { store.delete(&names::commit(of, number)).await })
-        .buffer_unordered(AT_ONCE)
-        .try_fold(0, |removed, ()| async move { Ok(removed + 1) });
-    let removed = removed.await?;
+    // Every missing commit before the checkpoint is truncated, so they may be removed in any order.
+    store.delete_many(&Vec::from_iter(commits.map(|number| names::commit(of, number)))).await?;
     // The newest listed one stays.
-    for number in before.iter().rev().skip(1) {
-        store.delete(&names::checkpoint(of, *number)).await?;
-    }
-    Ok((removed, is_all))
+    let replaced = before.iter().rev().skip(1).map(|number| names::checkpoint(of, *number));
+    store.delete_many(&Vec::from_iter(replaced)).await?;
+    Ok((many, is_all))
 }
 
 fn is_unusable(failure: &Failure) -> bool {
