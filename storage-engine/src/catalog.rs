@@ -81,6 +81,7 @@ pub mod state;
 pub mod succession;
 pub mod sweep;
 mod terms;
+mod unknown_fields;
 pub(crate) mod versions;
 pub mod view;
 pub(crate) mod walk;
@@ -102,6 +103,7 @@ pub use segment_state::{Retired, Segment, SegmentState};
 pub use slot::TimeSlot;
 pub use source::{Source, SourceHash, SourceMark};
 pub use state::{Catalog, Totals};
+pub use unknown_fields::UnknownFields;
 pub use view::{CatalogView, Generations};
 pub use window::{Asked, Window};
 

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::names;
 use super::slot::{HOURS, TimeSlot};
+use super::unknown_fields::UnknownFields;
 use crate::segment::builder::{SealedLayer, SealedSegment};
 use crate::segment::index_layer::Meta;
 use crate::segment::reader::{AddedTable, Segment};
@@ -80,6 +81,9 @@ pub struct LayerEntry {
     /// Of a table that was added to the segment: its directory. None if the `index` layer has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryEntry>,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub more: UnknownFields,
 }
 
 /// The directory of an added table: the last bytes of its object.
@@ -89,12 +93,16 @@ pub struct DirectoryEntry {
     pub bytes: u64,
     /// Its SHA-256, hex.
     pub sha256: String,
+    /// Fields of a later version.
+    #[serde(flatten)]
+    pub more: UnknownFields,
 }
 
 impl LayerEntry {
     /// The entry of a layer that `index` describes.
     pub fn new(layer: impl Into<String>, bytes: u64, sha256: impl Into<String>) -> LayerEntry {
-        LayerEntry { layer: layer.into(), bytes, sha256: sha256.into(), directory: None }
+        let (layer, sha256, more) = (layer.into(), sha256.into(), UnknownFields::default());
+        LayerEntry { layer, bytes, sha256, directory: None, more }
     }
 
     /// The entry of a table that is added to a segment: its object, which ends with a directory of so many bytes
@@ -102,11 +110,14 @@ impl LayerEntry {
     pub fn added(layer: &TableLayer, object: &[u8], directory: usize) -> LayerEntry {
         let sha256 = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
         let tail = object.split_at(object.len().saturating_sub(directory)).1;
+        let directory = DirectoryEntry {
+            bytes: tail.len() as u64,
+            sha256: sha256(tail),
+            more: UnknownFields::default(),
+        };
         LayerEntry {
-            layer: layer.name.to_owned(),
-            bytes: object.len() as u64,
-            sha256: sha256(object),
-            directory: Some(DirectoryEntry { bytes: tail.len() as u64, sha256: sha256(tail) }),
+            directory: Some(directory),
+            ..LayerEntry::new(layer.name, object.len() as u64, sha256(object))
         }
     }
 

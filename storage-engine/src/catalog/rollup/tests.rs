@@ -8,11 +8,13 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::json;
 
 use super::*;
 use crate::catalog::tests::{RECORDER, draft, live, memory, seconds, segment};
 use crate::catalog::{
-    About, CatalogView, CommitDraft, Finished, GapKind, Recorder, SegmentEntry, Window,
+    About, CatalogView, Change, CommitDraft, Fact, Finished, GapKind, LayerEntry, Recorder,
+    SegmentEntry, What, Window,
 };
 
 pub(in crate::catalog) const HOUR: i64 = 3_600;
@@ -72,6 +74,36 @@ async fn rolled_up_catalog_equals_the_logs() {
     assert_eq!(names_in(&rolled_up), names_in(&all));
     assert_eq!(rolled_up.segments, all.segments);
     assert_eq!(rolled_up.writers, all.writers);
+}
+
+#[tokio::test]
+async fn fields_of_a_later_version_in_layers_are_rolled_up() {
+    let store = memory().await;
+    let stored = json!({
+        "layer": "calls", "bytes": 9, "sha256": "ab", "codec": {"name": "zstd", "level": null},
+        "directory": {"bytes": 4, "sha256": "cd", "rows": [1, 2]},
+    });
+    let layer: LayerEntry = serde_json::from_value(stored.clone()).unwrap();
+    assert_eq!(layer.directory_range(), Some(5..9));
+    let mut entry = segment("a", 0);
+    entry.layers.push(layer.clone());
+    let of = |name: &str, what| Change {
+        segment: name.to_owned(),
+        slots: entry.slots(),
+        at: Time(0),
+        what,
+    };
+    let mut draft = CommitDraft::recorded([entry.clone(), segment("b", 0)], [], []);
+    draft.facts.push(Fact::Change(of("b", What::LayerAdded { layer })));
+    recorder(&store, 0).await.commit(draft).await.unwrap();
+    let layers = |window: &Window| {
+        let all = window.segments.iter().flat_map(|of| of.layers());
+        let later = all.filter(|layer| layer.layer == "calls");
+        later.map(|layer| serde_json::to_value(layer).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(layers(&window(&store, TimeRange::ALL).await), [stored.clone(), stored.clone()]);
+    step(&mut rollup(&store).await).await;
+    assert_eq!(layers(&window(&store, TimeRange::ALL).await), [stored.clone(), stored]);
 }
 
 #[tokio::test]
