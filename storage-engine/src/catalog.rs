@@ -40,6 +40,7 @@
 //! * [`gap`]: an unusable object, and the questions that it affects
 //! * [`manifest`], [`part`], [`root`]: rolled-up objects, the steps between versions, and their invariants
 //! * [`state`]: all logs together, and queries on them
+//! * `sums`: compares manifests with checkpoints
 //!
 //! Modules with IO:
 //!
@@ -79,6 +80,7 @@ mod slots;
 mod source;
 pub mod state;
 pub mod succession;
+pub(crate) mod sums;
 pub mod sweep;
 mod terms;
 mod unknown_fields;

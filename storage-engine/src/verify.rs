@@ -4,7 +4,6 @@
 //! * [`listing`]: compares the objects of an hour with the catalog
 //! * [`content`]: compares the bytes of a layer with its checksums
 //! * `rolled_up`: checks the rolled-up catalog, by itself and against the logs
-//! * `sums`: compares the manifests with the checkpoints of truncated logs (pure)
 //! * [`run`]: checks a whole store, hour by hour, with IO
 //!
 //! Verification changes nothing. The first three modules are pure.
@@ -14,7 +13,6 @@ pub mod finding;
 pub mod listing;
 mod rolled_up;
 pub mod run;
-mod sums;
 
 pub use finding::{Finding, Severity, What};
 pub use run::{Options, Report, Watch, verify};

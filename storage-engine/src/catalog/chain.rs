@@ -144,6 +144,11 @@ impl Chain {
         Chain { of, next, previous: None, finished: false, next_ordinal: 0 }
     }
 
+    /// The same log before an earlier commit. `previous`: SHA-256 of the entry before that one, if it is known.
+    pub(crate) fn before(&self, next: u64, previous: Option<String>) -> Chain {
+        Chain { next, previous, finished: false, ..self.clone() }
+    }
+
     /// SHA-256 of the previous entry, hex; none if it is unknown.
     pub(crate) fn previous(&self) -> Option<&str> {
         self.previous.as_deref()

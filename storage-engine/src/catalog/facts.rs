@@ -57,7 +57,7 @@ pub(crate) fn slots_of(facts: &[Fact]) -> BTreeSet<TimeSlot> {
 /// Facts of many commits about one slot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// SHA-256 of each commit with facts about this slot, hex.
+    /// SHA-256 of each commit with facts about this slot, hex; empty if it is lost.
     pub commits: Vec<Attributed<String, u32>>,
     /// The facts.
     pub facts: Vec<Attributed<Fact, u32>>,

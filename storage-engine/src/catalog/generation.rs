@@ -88,6 +88,18 @@ impl GenerationState {
         self.chain.skip(seq, problems);
     }
 
+    /// The state before an earlier commit: `packets` and `lost` are the packets of segments and of losses in the commits
+    /// from there on. The other values only grow with commits, so those of this state are as good.
+    pub(crate) fn before(&self, chain: Chain, packets: u64, lost: u64) -> GenerationState {
+        GenerationState {
+            chain,
+            finished: None,
+            packets: self.packets.saturating_sub(packets),
+            packets_lost: self.packets_lost.saturating_sub(lost),
+            ..self.clone()
+        }
+    }
+
     /// Ignores the writer object, because its bytes were changed.
     pub(crate) fn forget_writer(&mut self) {
         self.writer = None;

@@ -106,7 +106,7 @@ pub struct SlotCommit {
     pub info: Option<WriterInfo>,
     /// The commit's number.
     pub seq: u64,
-    /// SHA-256 of its bytes, hex.
+    /// SHA-256 of its bytes, hex; empty if it is lost.
     pub sha256: String,
     /// The facts.
     pub facts: Vec<Fact>,

@@ -15,6 +15,7 @@ mod invariants;
 use std::collections::BTreeSet;
 
 use capstan_model::{GenerationId, Hour};
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::gap::{About, Gap};
@@ -337,6 +338,12 @@ impl Root {
     pub(crate) fn hidden(&self) -> Vec<Gap> {
         let of_words = self.problems.iter().filter_map(|words| Gap::of_words(words));
         self.gaps.iter().cloned().chain(of_words).collect()
+    }
+
+    /// Whether facts of manifests are lost for good, or may be: more is unknown than single commits.
+    pub(crate) fn lacks_facts(&self) -> bool {
+        let gave_up = |name: &String| names::parse_commit(&Path::from(name.as_str())).is_none();
+        self.replaced.iter().any(gave_up) || self.hidden().iter().any(|of| of.commit().is_none())
     }
 
     /// Faults that hide no facts, as text.

@@ -36,6 +36,14 @@ impl TimeSlot {
         }
     }
 
+    /// Number of hours between two hours; none if one of the slots is no hour.
+    pub(crate) fn hours_to(self, other: TimeSlot) -> Option<u32> {
+        match (self, other) {
+            (TimeSlot::Hour(a), TimeSlot::Hour(b)) => Some(a.0.abs_diff(b.0)),
+            (TimeSlot::Wide, _) | (_, TimeSlot::Wide) => None,
+        }
+    }
+
     /// Whether a question about a range needs the facts of this slot.
     pub fn touches(self, range: &TimeRange) -> bool {
         match self {

@@ -105,7 +105,7 @@ impl fmt::Display for Action {
         match self {
             Action::Boundary(number) => write!(f, "{}: written again", names::boundary(*number)),
             Action::Checkpoint(of) => {
-                write!(f, "{}: written again from the root", names::checkpoints_of(*of))
+                write!(f, "{}: written again from a later state", names::checkpoints_of(*of))
             }
             Action::NoCheckpoint(of) => write!(
                 f,

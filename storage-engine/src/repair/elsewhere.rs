@@ -1,5 +1,6 @@
-//! Facts of a lost manifest that others have, too: facts that touch several slots are in the manifest of each. The
-//! commits of truncated logs are removed, so nothing else has these facts.
+//! Facts of a lost manifest or part that others have, too. Facts that touch several slots are in the manifest of each.
+//! Facts that moved into a part are in the manifests before it. Parts that were written together are dropped together,
+//! though some of them may be readable. The commits of truncated logs are removed, so nothing else has these facts.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +10,11 @@ use super::survey::Survey;
 use crate::catalog::facts::Facts;
 use crate::catalog::manifest::{Manifest, SlotCommit};
 use crate::catalog::versions;
-use crate::catalog::{CommitId, TimeSlot};
+use crate::catalog::{CommitId, GapKind, TimeSlot};
 use crate::store::Store;
 
-/// Facts that touch more hours are wide.
-const HOURS: i32 = 24;
-
-/// The commits of truncated logs with facts about a slot whose manifest lacks them, from the manifests of other slots.
+/// The commits of truncated logs with facts about a slot that its next manifest would lack, from all that is readable of
+/// its manifests and of those of other slots.
 ///
 /// # Errors
 /// Errors of the store.
@@ -28,31 +27,32 @@ pub(super) async fn elsewhere(
     if survey.logs.truncated.is_empty() {
         return Ok(Vec::new());
     }
-    for other in survey.slots.keys().copied().filter(|other| may_share(*other, slot)) {
+    for other in survey.sharing(slot).into_iter().chain([slot]) {
+        for version in survey.before_unreadable_parts(other) {
+            if let Some(manifest) = versions::read_manifest(store, other, *version).await? {
+                take(survey, slot, &manifest.value, &[&manifest.value.held], &mut commits);
+            }
+        }
         let Some(version) = survey.readable(other) else { continue };
         let Some(manifest) = versions::read_manifest(store, other, version).await? else {
             continue;
         };
         let manifest = manifest.value;
-        take(survey, slot, &manifest, &manifest.held, &mut commits);
-        for part in manifest.parts.iter().filter(|part| !survey.is_unreadable(other, &part.name)) {
-            let content = versions::read_part(store, other, part).await?;
-            take(survey, slot, &manifest, &content.facts, &mut commits);
+        let mut parts = Vec::new();
+        for part in &manifest.parts {
+            match versions::read_part(store, other, part).await {
+                Ok(content) => parts.push(content.facts),
+                // Those that were written with it may be readable.
+                Err(failure)
+                    if survey.is_unreadable(other, &part.name)
+                        && GapKind::of(&failure).is_some() => {}
+                Err(failure) => return Err(failure),
+            }
         }
+        let facts: Vec<&Facts> = parts.iter().chain([&manifest.held]).collect();
+        take(survey, slot, &manifest, &facts, &mut commits);
     }
     Ok(commits.into_values().collect())
-}
-
-/// Whether a fact may be in both slots. Pure.
-fn may_share(other: TimeSlot, slot: TimeSlot) -> bool {
-    match (other, slot) {
-        (TimeSlot::Hour(other), TimeSlot::Hour(slot)) => {
-            other != slot && other.0.saturating_sub(slot.0).saturating_abs() <= HOURS
-        }
-        // A segment with secrets is in its hours and wide.
-        (TimeSlot::Wide, TimeSlot::Hour(_)) | (TimeSlot::Hour(_), TimeSlot::Wide) => true,
-        (TimeSlot::Wide, TimeSlot::Wide) => false,
-    }
 }
 
 /// Collects the facts about a slot.
@@ -60,17 +60,15 @@ fn take(
     survey: &Survey,
     slot: TimeSlot,
     manifest: &Manifest,
-    facts: &Facts,
+    facts: &[&Facts],
     commits: &mut BTreeMap<CommitId, SlotCommit>,
 ) {
+    let hashes = facts.iter().flat_map(|facts| &facts.commits);
     let hashes: BTreeMap<(u32, u64), &String> =
-        facts.commits.iter().map(|of| ((of.by, of.seq), &of.fact)).collect();
-    for of in facts.facts.iter().filter(|of| of.fact.slots().contains(&slot)) {
-        let (Some(contributor), Some(sha256)) =
-            (manifest.owner(of.by), hashes.get(&(of.by, of.seq)))
-        else {
-            continue;
-        };
+        hashes.map(|of| ((of.by, of.seq), &of.fact)).collect();
+    let facts = facts.iter().flat_map(|facts| &facts.facts);
+    for of in facts.filter(|of| of.fact.slots().contains(&slot)) {
+        let Some(contributor) = manifest.owner(of.by) else { continue };
         let id = CommitId { of: contributor.of(), seq: of.seq };
         if !survey.is_removed(&id) || survey.is_present(slot, &id) {
             continue;
@@ -80,7 +78,8 @@ fn take(
             admitted: contributor.admitted,
             info: contributor.info.clone(),
             seq: id.seq,
-            sha256: (*sha256).clone(),
+            // It may be lost with the part that had it.
+            sha256: hashes.get(&(of.by, of.seq)).copied().cloned().unwrap_or_default(),
             facts: Vec::new(),
         });
         // Several slots may have it.

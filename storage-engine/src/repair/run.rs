@@ -84,8 +84,7 @@ impl<W: Watch> Repair<'_, W> {
         self.mend_checkpoints(&survey).await?;
         let doubtful = doubtful(&survey, was_sound, &forgotten);
         if is_rolled_up {
-            let gaps = doubtful.values().chain(&lost).cloned().collect();
-            if !self.mend_slots(&survey, gaps).await? {
+            if !self.mend_slots(&survey, &doubtful, &lost).await? {
                 return Ok(false);
             }
             let needless = survey.needless(&doubtful).into_iter();
@@ -187,24 +186,20 @@ impl<W: Watch> Repair<'_, W> {
         Ok(())
     }
 
-    /// Writes damaged checkpoints again. A later state of the log is as good.
+    /// Writes damaged and lost checkpoints again.
     async fn mend_checkpoints(&mut self, survey: &Survey) -> Result<(), Failure> {
-        for (of, seq, known) in survey.bad_checkpoints() {
-            let Some(state) = known else {
-                self.did(Action::NoCheckpoint(of));
+        for (of, bad) in &survey.bad_checkpoints {
+            let Some(state) = &bad.state else {
+                self.did(Action::NoCheckpoint(*of));
                 continue;
             };
             if !self.options.dry_run {
-                let damaged = names::checkpoint(of, seq);
-                if state.chain().next() == seq {
-                    self.store.delete(&damaged).await?;
-                    checkpoint::put(self.store, state).await?;
-                } else {
-                    checkpoint::put(self.store, state).await?;
-                    self.store.delete(&damaged).await?;
+                if bad.is_there {
+                    self.store.delete(&names::checkpoint(*of, bad.seq)).await?;
                 }
+                checkpoint::put(self.store, state).await?;
             }
-            self.did(Action::Checkpoint(of));
+            self.did(Action::Checkpoint(*of));
         }
         Ok(())
     }
@@ -358,9 +353,14 @@ impl<W: Watch> Repair<'_, W> {
         Ok(Some(root))
     }
 
-    /// Writes manifests again that are unreadable or lack facts. `gaps`: facts that they cannot have any more. False if
+    /// Writes manifests again that are unreadable or lack facts. `lost`: what hides facts of truncated commits. False if
     /// another process rolls up.
-    async fn mend_slots(&mut self, survey: &Survey, gaps: Vec<Gap>) -> Result<bool, Failure> {
+    async fn mend_slots(
+        &mut self,
+        survey: &Survey,
+        doubtful: &Doubtful,
+        lost: &[Gap],
+    ) -> Result<bool, Failure> {
         let empty = Root::empty();
         let root = survey.roots.readable.as_ref().unwrap_or(&empty);
         let mut missing = survey.missing(root);
@@ -381,7 +381,12 @@ impl<W: Watch> Repair<'_, W> {
             let damaged = found.row.damaged.iter();
             waste.extend(damaged.map(|version| names::manifest(*slot, *version)));
         }
-        if !missing.is_empty() && !self.put_slots(survey, root, &missing, gaps).await? {
+        let told: BTreeSet<String> = root.hidden().into_iter().map(|gap| gap.object).collect();
+        let is_untold = lost.iter().any(|gap| !told.contains(&gap.object));
+        let gaps = doubtful.values().chain(lost).cloned().collect();
+        if (is_untold || !missing.is_empty())
+            && !self.put_slots(survey, root, &missing, gaps).await?
+        {
             return Ok(false);
         }
         for path in waste {
@@ -390,7 +395,8 @@ impl<W: Watch> Repair<'_, W> {
         Ok(true)
     }
 
-    /// Writes manifests with the commits that they lack, one after the other. False if another process rolls up.
+    /// Writes manifests with the commits that they lack, one after the other. `gaps`: facts that they cannot have any
+    /// more. False if another process rolls up.
     async fn put_slots(
         &mut self,
         survey: &Survey,
@@ -404,6 +410,14 @@ impl<W: Watch> Repair<'_, W> {
             true => None,
             false => Some(Rollup::claim(self.store, "repair", Stay::Leaves).await?),
         };
+        // The new manifests lack the facts that the old ones had of unreadable and of removed commits. A repair that is
+        // killed after it has written one must be told about them.
+        if let Some(rollup) = &mut rollup
+            && !gaps.is_empty()
+            && !rollup.name_mended(Vec::new(), gaps).await?
+        {
+            return Ok(false);
+        }
         let mut put = Vec::new();
         for (slot, commits) in missing {
             let (mut commits, lost) = self.commits_of(survey, root, *slot, commits).await?;
@@ -418,10 +432,9 @@ impl<W: Watch> Repair<'_, W> {
             }
             self.did(Action::Manifest { slot: *slot, commits: many, lost });
         }
-        // The new manifests lack the facts that the old ones had of unreadable and of removed commits.
         match &mut rollup {
-            Some(rollup) => rollup.name_mended(put, gaps).await,
-            None => Ok(true),
+            Some(rollup) if !put.is_empty() => rollup.name_mended(put, Vec::new()).await,
+            _ => Ok(true),
         }
     }
 

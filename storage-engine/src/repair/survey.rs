@@ -2,6 +2,7 @@
 //!
 //! Memory use is a few bytes per commit, and about a kilobyte per generation and per slot.
 
+mod checkpoints;
 mod truncated;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
 
+use self::checkpoints::BadCheckpoint;
 use super::named::NamedSegments;
 use crate::catalog::entry::{Writer, sha256_hex};
 use crate::catalog::facts::{Facts, slots_of};
@@ -20,12 +22,16 @@ use crate::catalog::manifest::Manifest;
 use crate::catalog::names;
 use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
+use crate::catalog::sums::Sums;
 use crate::catalog::versions::{self, Versioned};
 use crate::catalog::walk::{Walked, walk};
 use crate::catalog::{
-    CommitId, Gap, GapKind, GenerationState, Problem, Segment, TimeSlot, WriterKind,
+    CommitId, Fact, Gap, GapKind, GenerationState, Problem, Segment, TimeSlot, WriterKind,
 };
 use crate::store::{Store, is_store_gone};
+
+/// Hours at this distance are taken to share facts. A fact may touch a few hours that are further apart.
+const NEAR: u32 = 24;
 
 /// Numbers of commits, by generation.
 pub(super) type Commits = BTreeMap<GenerationId, RoaringTreemap>;
@@ -41,6 +47,8 @@ pub(super) struct Row<T> {
     pub(super) newest_sha256: String,
     /// Unreadable versions.
     pub(super) damaged: Vec<u64>,
+    /// Readable versions before the newest one.
+    older: Vec<u64>,
 }
 
 /// The required content of a readable manifest.
@@ -119,6 +127,13 @@ pub(super) struct Survey {
     rolled_up_changed: BTreeSet<CommitId>,
     /// Generations that committed during the survey: their logs are longer than surveyed.
     grown: BTreeSet<GenerationId>,
+    /// Checkpoints that are unreadable or lost.
+    pub(super) bad_checkpoints: BTreeMap<GenerationId, BadCheckpoint>,
+    /// What manifests have of the commits of truncated logs.
+    sums: Sums,
+    /// Slots that share facts, beside those within a day of each other: the manifests of the second ones have facts of the
+    /// first one, too.
+    far: BTreeMap<TimeSlot, BTreeSet<TimeSlot>>,
 }
 
 /// None if an object is damaged, so that the survey continues.
@@ -140,25 +155,29 @@ impl<T> Row<Versioned<T>> {
         F: Future<Output = Result<Option<Versioned<T>>, Failure>>,
     {
         let newest = there.last().copied().unwrap_or(0);
-        let (mut readable, mut damaged) = (None, Vec::new());
+        let (mut readable, mut damaged, mut older) = (None, Vec::new(), Vec::new());
         for version in there {
             match sound(read(version).await)? {
-                Some(found) => readable = Some(found),
+                Some(found) => {
+                    readable = Some(found);
+                    older.push(version);
+                }
                 None => damaged.push(version),
             }
         }
+        older.pop();
         let newest_sha256 = match (&readable, damaged.last() == Some(&newest)) {
             (Some(found), false) => found.sha256.clone(),
             _ if newest == 0 => String::new(),
             _ => sha256_hex(&store.get_if_present(&name(newest)).await?.unwrap_or_default()),
         };
-        Ok(Row { readable, newest, newest_sha256, damaged })
+        Ok(Row { readable, newest, newest_sha256, damaged, older })
     }
 
     /// Keeps only the required content of the readable version.
     fn map<U>(self, needed: impl FnOnce(T) -> U) -> Row<U> {
-        let Row { readable, newest, newest_sha256, damaged } = self;
-        Row { readable: readable.map(|of| needed(of.value)), newest, newest_sha256, damaged }
+        let Row { readable, newest, newest_sha256, damaged, older } = self;
+        Row { readable: readable.map(|of| needed(of.value)), newest, newest_sha256, damaged, older }
     }
 }
 
@@ -214,6 +233,9 @@ impl Survey {
             changed: BTreeMap::new(),
             rolled_up_changed: BTreeSet::new(),
             grown: BTreeSet::new(),
+            bad_checkpoints: BTreeMap::new(),
+            sums: Sums::default(),
+            far: BTreeMap::new(),
         };
         for of in generations {
             let state = sound(versions::read_ended(store, of).await)?;
@@ -229,9 +251,12 @@ impl Survey {
         }
         survey.take_kinds();
         survey.take_changed(store).await?;
+        survey.take_checkpoints(store).await?;
+        survey.sums = Sums::of(survey.logs.truncated.values());
         for (slot, there) in slots {
             survey.take_slot(store, slot, there).await?;
         }
+        survey.take_cut_logs(store).await?;
         let open: Vec<_> = store.list(&names::open_logs()).try_collect().await?;
         survey.open = open.iter().filter_map(|object| names::parse_open(&object.path)).collect();
         let boundaries: Vec<_> = store.list(&names::boundaries()).try_collect().await?;
@@ -349,9 +374,19 @@ impl Survey {
             }
         }
         for of in facts.facts {
-            if let Some(owner) = owner(of.by) {
-                self.named.take(CommitId { of: owner, seq: of.seq }, of.fact)?;
+            let Some(owner) = owner(of.by) else { continue };
+            let id = CommitId { of: owner, seq: of.seq };
+            match &of.fact {
+                Fact::Segment(entry) => self.sums.add_segment(manifest.slot, id, entry),
+                Fact::Loss(loss) => self.sums.add_loss(manifest.slot, id, loss),
+                Fact::Listened(_) | Fact::Change(_) | Fact::Unknown(_) => {}
             }
+            for slot in of.fact.slots() {
+                if slot.hours_to(manifest.slot).is_some_and(|hours| hours > NEAR) {
+                    self.far.entry(slot).or_default().insert(manifest.slot);
+                }
+            }
+            self.named.take(id, of.fact)?;
         }
         Ok(())
     }

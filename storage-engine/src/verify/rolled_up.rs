@@ -136,11 +136,7 @@ impl RolledUp {
 
     /// Whether facts of manifests are lost for good, or may be.
     pub(super) fn lacks_facts(&self) -> bool {
-        let gave_up = |name: &String| names::parse_commit(&Path::from(name.as_str())).is_none();
-        self.newest.as_ref().is_none_or(|root| {
-            root.replaced.iter().any(gave_up)
-                || root.hidden().iter().any(|of| of.commit().is_none())
-        })
+        self.newest.as_ref().is_none_or(Root::lacks_facts)
     }
 
     /// The hours that should have a manifest.

@@ -13,13 +13,13 @@ use sha2::{Digest, Sha256};
 
 use super::finding::{Finding, Severity, What};
 use super::rolled_up::RolledUp;
-use super::sums::Sums;
 use super::{content, listing};
 use crate::catalog::by_slot::{BySlot, Logged};
 use crate::catalog::load::FIRST_FORMAT;
 use crate::catalog::names;
 use crate::catalog::segment_state;
 use crate::catalog::state::KnownFact;
+use crate::catalog::sums::{Lacking, Sums};
 use crate::catalog::walk::walk;
 use crate::catalog::{
     CommitId, GenerationState, LayerEntry, Segment as CatalogSegment, SegmentEntry, TimeSlot,
@@ -146,7 +146,11 @@ pub async fn verify(
     }
     watch.begin(bytes);
 
-    let sums = Sums::of(walked.truncated.values(), &rolled_up);
+    // Of facts that are known to be lost a repair has named the segments again.
+    let sums = match rolled_up.lacks_facts() {
+        true => Sums::default(),
+        false => Sums::of(walked.truncated.values()),
+    };
     let replaced = walked.replaced;
     let mut check = Check { store, options, watch, report, logs, rolled_up, replaced, sums };
     // Wide segments first: their objects lie in hours.
@@ -157,7 +161,10 @@ pub async fn verify(
     }
     let Check { mut report, mut rolled_up, sums, .. } = check;
     if goes_on {
-        rolled_up.findings.extend(sums.findings());
+        rolled_up.findings.extend(sums.lacking().map(|Lacking { checkpoint, what }| {
+            let what = What::Catalog { problem: what, severity: Severity::Lost };
+            Finding { object: checkpoint.to_string(), what }
+        }));
     }
     for finding in &rolled_up.findings {
         report.take(finding, watch);
@@ -195,7 +202,13 @@ impl<W: Watch> Check<'_, W> {
             for finding in rolled_up.findings.drain(..) {
                 report.take(&finding, *watch);
             }
-            sums.take(slot, &facts);
+            for fact in &facts {
+                match fact {
+                    KnownFact::Segment(of) => sums.add_segment(slot, of.by, &of.entry),
+                    KnownFact::Loss(of) => sums.add_loss(slot, fact.commit(), &of.fact),
+                    KnownFact::Listened(_) | KnownFact::Change(_) => {}
+                }
+            }
             facts.extend(logged.into_iter().flat_map(Logged::into_facts));
             facts.retain(|of| !replaced.contains(&of.commit()));
             match slot {

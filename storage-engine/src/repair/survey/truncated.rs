@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use capstan_model::GenerationId;
 use object_store::path::Path;
 
-use super::Survey;
+use super::{NEAR, Survey};
 use crate::catalog::names;
-use crate::catalog::{About, CommitId, Gap, GapKind, GenerationState, Problem, TimeSlot};
+use crate::catalog::sums::Lacking;
+use crate::catalog::{About, CommitId, Gap, GapKind, GenerationState, TimeSlot};
 
 impl Survey {
     /// Generations whose logs are truncated to their ends, and that nothing else names.
@@ -53,33 +54,27 @@ impl Survey {
         state.is_some_and(|state| state.chain().finished())
     }
 
-    /// Logs whose checkpoint is damaged, and the states that can replace it.
-    pub(in crate::repair) fn bad_checkpoints(
-        &self,
-    ) -> Vec<(GenerationId, u64, Option<&GenerationState>)> {
-        let is_newer = |path: &Path| {
-            let is_it = |of: &Problem| match of {
-                Problem::Checkpoint { object, is_newer, .. } => {
-                    *is_newer && object.as_str() == path.as_ref()
-                }
-                _ => false,
-            };
-            self.logs.problems.iter().any(is_it)
+    /// The other slots whose manifests may have facts about a slot.
+    pub(in crate::repair) fn sharing(&self, slot: TimeSlot) -> Vec<TimeSlot> {
+        let far = self.far.get(&slot);
+        let may_share = |other: &TimeSlot| match slot.hours_to(*other) {
+            Some(hours) => hours <= NEAR || far.is_some_and(|far| far.contains(other)),
+            // A segment with secrets is in its hours and wide.
+            None => true,
         };
-        let unreadable = self.logs.truncated.iter().filter(|(owner, of)| {
-            of.state.is_none() && !is_newer(&names::checkpoint(**owner, of.seq))
-        });
-        let root = self.roots.readable.as_ref();
-        let known = |owner: &GenerationId, seq: u64| {
-            let of_root = root.and_then(|root| root.log(*owner)).map(|log| &log.state);
-            let ended = self.generations.get(owner).and_then(Option::as_ref);
-            of_root.into_iter().chain(ended).find(|state| state.chain().next() >= seq)
-        };
-        unreadable.map(|(owner, of)| (*owner, of.seq, known(owner, of.seq))).collect()
+        self.slots.keys().copied().filter(|other| *other != slot).filter(may_share).collect()
+    }
+
+    /// Readable manifests of a slot that have facts of unreadable parts: they were made before the parts.
+    pub(in crate::repair) fn before_unreadable_parts(&self, slot: TimeSlot) -> &[u64] {
+        match self.slots.get(&slot) {
+            Some(found) if !found.unreadable.is_empty() => &found.row.older,
+            _ => &[],
+        }
     }
 
     /// What hides facts of truncated commits: lost manifests and roots, now or in an earlier repair that was not
-    /// completed.
+    /// completed. If none of these is known to be lost, checkpoints with more packets than manifests have.
     pub(in crate::repair) fn lost_of_truncated(&self) -> Vec<Gap> {
         if self.logs.truncated.is_empty() {
             return Vec::new();
@@ -95,21 +90,30 @@ impl Survey {
             Gap::new(&object, GapKind::Damaged, About::slot(slot), what)
         };
         let mut gaps: Vec<Gap> = slots.into_iter().map(lost).collect();
-        match &self.roots.readable {
+        let root = self.roots.readable.as_ref();
+        match root {
             Some(root) => {
                 let open = root.hidden().into_iter().filter(|gap| {
                     let object = Path::from(gap.object.as_str());
-                    names::parse_manifest(&object).is_some() || names::parse_root(&object).is_some()
+                    names::parse_manifest(&object).is_some()
+                        || names::parse_root(&object).is_some()
+                        || names::parse_checkpoint(&object).is_some()
                 });
                 gaps.extend(open);
             }
             None => {
                 let object = names::root(self.roots.newest);
                 let what = format!(
-                    "{object} and all roots before it are lost, and with them the names of manifests                      with facts of commits that were removed"
+                    "{object} and all roots before it are lost, and with them the names of \
+                     manifests with facts of commits that were removed"
                 );
                 gaps.push(Gap::new(&object, GapKind::Damaged, About::AnyTime, what));
             }
+        }
+        if gaps.is_empty() && root.is_some_and(|root| !root.lacks_facts()) {
+            gaps.extend(self.sums.lacking().map(|Lacking { checkpoint, what }| {
+                Gap::new(&checkpoint, GapKind::Missing, About::AnyTime, what)
+            }));
         }
         gaps
     }

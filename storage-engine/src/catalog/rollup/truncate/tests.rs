@@ -25,6 +25,8 @@ use crate::catalog::{
 };
 use crate::verify::{self, Finding, Severity};
 
+mod repaired;
+
 const ALL: Limits = Limits { least: 1, most: 10_000 };
 
 /// Objects in memory; after some changes every request fails, as if the process were killed.
