@@ -52,8 +52,8 @@ pub use prices::Prices;
 pub use s3::{ProfileFile, S3Credentials, S3Encryption, S3Keys, S3Options, S3Style};
 
 use env::SystemEnv;
-pub(crate) use error::is_store_gone;
 use error::{StoreError, present};
+pub(crate) use error::{is_in_doubt, is_refused, is_store_gone};
 use patience::{Limits, Means, Tried, Waiting};
 use place::{Access, Place};
 

@@ -5,8 +5,8 @@
 //! up. The root that admits a log is never the root that ends it, so the loss of a single root leaves no such
 //! generation.
 
+use capstan_model::Failure;
 use capstan_model::failure::with_causes;
-use capstan_model::{Failure, FailureKind};
 use futures::TryStreamExt;
 
 use super::gap::{About, Gap, GapKind};
@@ -68,21 +68,19 @@ impl Base {
                 let newer = Newer { version: u64::MAX, wide: newest_wide(store).await? };
                 Ok(Base { root: none, newer: Some(newer), gap: Some(gap), note: None })
             }
-            Err(failure)
-                if matches!(failure.kind(), FailureKind::Damaged | FailureKind::TooNew) =>
-            {
-                Base::older(store, failure).await
-            }
-            Err(failure) => Err(failure),
+            Err(failure) => match unreadable(&failure) {
+                Some(kind) => Base::older(store, kind, failure).await,
+                None => Err(failure),
+            },
         }
     }
 
     /// The newest readable root, when the newest root, or a boundary after it, is unreadable.
-    async fn older(store: &Store, failure: Failure) -> Result<Base, Failure> {
+    async fn older(store: &Store, kind: GapKind, failure: Failure) -> Result<Base, Failure> {
         let listed = versions::listed_roots(store).await?;
         let newest = listed.last().map_or(0, |(version, _)| *version);
         let mut readable = None;
-        let mut worst = failure.kind();
+        let mut worst = kind;
         for (version, _) in listed.iter().rev().take(OLDER_ROOTS) {
             match versions::read_root(store, *version).await {
                 Ok(Some(root)) => {
@@ -90,12 +88,7 @@ impl Base {
                     break;
                 }
                 Ok(None) => {}
-                Err(failure)
-                    if matches!(failure.kind(), FailureKind::Damaged | FailureKind::TooNew) =>
-                {
-                    worst = failure.kind();
-                }
-                Err(failure) => return Err(failure),
+                Err(failure) => worst = unreadable(&failure).ok_or(failure)?,
             }
         }
         let root =
@@ -109,13 +102,17 @@ impl Base {
             0 => format!("{what}, and no older root can be read"),
             _ => format!("{what}: using version {version} and the logs after it"),
         };
-        if worst == FailureKind::Damaged && version > 0 && version + 1 == newest {
+        if worst == GapKind::Damaged && version > 0 && version + 1 == newest {
             return Ok(Base { newer, note: Some(what), ..Base::of(root) });
         }
-        let kind = if worst == FailureKind::TooNew { GapKind::TooNew } else { GapKind::Damaged };
-        let gap = Gap::new(&names::root(newest), kind, About::AnyTime, what);
+        let gap = Gap::new(&names::root(newest), worst, About::AnyTime, what);
         Ok(Base { newer, gap: Some(gap), ..Base::of(root) })
     }
+}
+
+/// Why an object that is there is unreadable; none if it may be readable.
+fn unreadable(failure: &Failure) -> Option<GapKind> {
+    GapKind::of(failure).filter(|kind| *kind != GapKind::Missing)
 }
 
 /// Whether the catalog has rolled-up objects although it has no root.

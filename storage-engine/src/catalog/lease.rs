@@ -23,7 +23,7 @@ use object_store::path::Path;
 
 use super::versions;
 use crate::catalog::names;
-use crate::store::{Listed, Store};
+use crate::store::{Listed, Store, is_in_doubt};
 
 /// How long a lease holds after its creation, by the store's clock.
 pub const HOLDS: Duration = Duration::from_secs(600);
@@ -198,7 +198,7 @@ pub async fn keep(
         holds.store(renewed.is_ok(), Ordering::Relaxed);
         wait = match renewed {
             Ok(()) => RENEWED_EVERY,
-            Err(failure) if failure.kind() == FailureKind::Unavailable => TRY_EVERY,
+            Err(failure) if is_in_doubt(&failure) => TRY_EVERY,
             Err(failure) => break Err(failure),
         };
     };

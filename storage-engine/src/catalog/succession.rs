@@ -23,7 +23,7 @@ use super::entry::{CommitDraft, Finished, to_json};
 use super::generation::GenerationState;
 use super::state::Catalog;
 use crate::catalog::names;
-use crate::store::{Created, Store};
+use crate::store::{Created, Store, is_refused};
 
 /// Interval between signs of life of a generation that others may continue.
 pub const SIGN_EVERY: Duration = Duration::from_secs(3);
@@ -143,8 +143,8 @@ async fn silent_for(store: &Store, state: &GenerationState) -> Result<Duration, 
     };
     let Some(last) = store.head(&last).await? else { return Ok(Duration::ZERO) };
     let now = match store.clock().await {
-        // Without permission to create an object that reads the clock, wait the full time.
-        Err(failure) if failure.kind() == FailureKind::Permission => return Ok(Duration::ZERO),
+        // Where no object can be created that reads the clock, wait the full time.
+        Err(failure) if is_refused(&failure) => return Ok(Duration::ZERO),
         now => now?,
     };
     let nanos = now.0.saturating_sub(last.modified.0);

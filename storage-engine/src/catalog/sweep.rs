@@ -11,9 +11,10 @@
 
 use std::time::Duration;
 
-use capstan_model::{Failure, FailureKind, Time};
+use capstan_model::{Failure, Time};
 use object_store::path::Path;
 
+use super::gap::GapKind;
 use super::lease::Leases;
 use super::root::Root;
 use super::slot::TimeSlot;
@@ -100,7 +101,7 @@ pub(crate) async fn removable(
         match versions::read_root(store, *version).await {
             Ok(Some(root)) => kept.leased = Some((root.value, object.modified)),
             Ok(None) => return Ok(None),
-            Err(failure) if failure.kind() == FailureKind::Damaged => return Ok(None),
+            Err(failure) if GapKind::of(&failure) == Some(GapKind::Damaged) => return Ok(None),
             Err(failure) => return Err(failure),
         }
     }

@@ -45,16 +45,9 @@ impl StoreError {
             _ if is_gone => StoreError::Gone(failure),
             FailureKind::NotFound if is_absent => StoreError::Absent(failure),
             FailureKind::AlreadyThere => StoreError::Taken(failure),
-            FailureKind::Permission | FailureKind::Usage | FailureKind::Full => {
-                StoreError::Refused(failure)
-            }
-            FailureKind::Unavailable => StoreError::InDoubt(failure),
-            FailureKind::NotFound
-            | FailureKind::Damaged
-            | FailureKind::TooNew
-            | FailureKind::Busy
-            | FailureKind::Interrupted
-            | FailureKind::Other => StoreError::Unusable(failure),
+            _ if is_refused(&failure) => StoreError::Refused(failure),
+            _ if is_in_doubt(&failure) => StoreError::InDoubt(failure),
+            _ => StoreError::Unusable(failure),
         }
     }
 
@@ -104,6 +97,16 @@ pub(super) fn present<T>(outcome: Result<T, StoreError>) -> Result<Option<T>, Fa
 /// Whether a failure says that the folder or bucket of the store is not there. Then nothing is known about any object.
 pub(crate) fn is_store_gone(failure: &Failure) -> bool {
     failure.source().and_then(|source| source.downcast_ref()).is_some_and(is_gone_error)
+}
+
+/// Whether the store refuses. Nothing was changed.
+pub(crate) fn is_refused(failure: &Failure) -> bool {
+    matches!(failure.kind(), FailureKind::Permission | FailureKind::Usage | FailureKind::Full)
+}
+
+/// Whether the store does not answer, or its answer decides nothing: the caller may retry.
+pub(crate) fn is_in_doubt(failure: &Failure) -> bool {
+    failure.kind() == FailureKind::Unavailable
 }
 
 fn is_gone_error(error: &Error) -> bool {

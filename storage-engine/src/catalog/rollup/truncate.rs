@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_model::{Failure, FailureKind, GenerationId};
+use capstan_model::{Failure, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{AT_ONCE, Rollup};
@@ -31,7 +31,7 @@ use crate::catalog::manifest::Manifest;
 use crate::catalog::names;
 use crate::catalog::root::{Root, Step};
 use crate::catalog::versions;
-use crate::catalog::{CommitId, Fact, TimeSlot, WriterKind};
+use crate::catalog::{CommitId, Fact, GapKind, TimeSlot, WriterKind};
 use crate::store::Store;
 
 /// Maximum number of ended logs of one round. Each costs some requests.
@@ -133,7 +133,7 @@ impl Rollup {
         let Some((version, _)) = listed.first() else { return Ok(None) };
         match versions::read_root(store, *version).await {
             Ok(root) => Ok(root.map(|root| root.value)),
-            Err(failure) if is_unusable(&failure) => Ok(None),
+            Err(failure) if GapKind::of(&failure).is_some() => Ok(None),
             Err(failure) => Err(failure),
         }
     }
@@ -227,7 +227,7 @@ async fn lacking(
         let known = root.slot(slot).unwrap_or(0);
         match take_facts(store, slot, known, &mut expected).await {
             Ok(()) => {}
-            Err(failure) if is_unusable(&failure) => {
+            Err(failure) if GapKind::of(&failure).is_some() => {
                 tracing::warn!(%slot, %failure, "logs are not truncated: run capstan repair");
             }
             Err(failure) => return Err(failure),
@@ -296,10 +296,6 @@ async fn shorten(
     let replaced = before.iter().rev().skip(1).map(|number| names::checkpoint(of, *number));
     store.delete_many(&Vec::from_iter(replaced)).await?;
     Ok((many, is_all))
-}
-
-fn is_unusable(failure: &Failure) -> bool {
-    matches!(failure.kind(), FailureKind::Damaged | FailureKind::TooNew | FailureKind::NotFound)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_model::{Failure, FailureKind, GenerationId};
+use capstan_model::{Failure, GenerationId};
 
 use super::row::Row;
 use super::{Commits, NEAR, Survey};
@@ -13,8 +13,8 @@ use crate::catalog::names;
 use crate::catalog::part::PartContent;
 use crate::catalog::root::Root;
 use crate::catalog::versions::{self, Versioned};
-use crate::catalog::{CommitId, Fact, TimeSlot};
-use crate::store::{Store, is_store_gone};
+use crate::catalog::{CommitId, Fact, GapKind, TimeSlot};
+use crate::store::Store;
 
 /// The required content of a readable manifest.
 #[derive(Debug)]
@@ -71,11 +71,7 @@ impl Survey {
                             contents.push(content);
                         }
                         Ok(_) => {}
-                        Err(failure)
-                            if matches!(
-                                failure.kind(),
-                                FailureKind::Damaged | FailureKind::NotFound
-                            ) && !is_store_gone(&failure) => {}
+                        Err(failure) if is_lost(&failure) => {}
                         Err(failure) => return Err(failure),
                     }
                 }
@@ -187,4 +183,9 @@ impl SlotSurvey {
         let manifest = self.row.readable.as_ref();
         manifest.and_then(|of| of.counted.get(owner)).copied().unwrap_or(0)
     }
+}
+
+/// Whether a part is damaged or missing. One of a newer version is neither.
+fn is_lost(failure: &Failure) -> bool {
+    matches!(GapKind::of(failure), Some(GapKind::Damaged | GapKind::Missing))
 }
