@@ -70,12 +70,19 @@ pub struct Failure {
     kind: FailureKind,
     what: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    is_redacted: bool,
 }
 
 impl Failure {
     /// A failure without an underlying error.
     pub fn new(kind: FailureKind, what: impl Into<String>) -> Self {
-        Failure { kind, what: what.into(), source: None }
+        Failure { kind, what: what.into(), source: None, is_redacted: false }
+    }
+
+    /// A failure in place of another one whose text is not for whoever asked. Neither `what` nor the kind says more than
+    /// they may know.
+    pub fn redacted(kind: FailureKind, what: impl Into<String>) -> Self {
+        Failure { is_redacted: true, ..Failure::new(kind, what) }
     }
 
     /// A failure that another error caused. `what` does not repeat that error's text.
@@ -84,7 +91,7 @@ impl Failure {
         what: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Failure { kind, what: what.into(), source: Some(source.into()) }
+        Failure { source: Some(source.into()), ..Failure::new(kind, what) }
     }
 
     /// A failure of an IO call. The kind follows from the error.
@@ -112,6 +119,11 @@ impl Failure {
     /// What kind it is.
     pub fn kind(&self) -> FailureKind {
         self.kind
+    }
+
+    /// Whether it was made by [`Failure::redacted`]. A failure that it caused was not.
+    pub fn is_redacted(&self) -> bool {
+        self.is_redacted
     }
 }
 
@@ -173,6 +185,16 @@ mod tests {
             with_causes(&failure),
             "reading x: too short: store: invalid range: 20 bytes long"
         );
+    }
+
+    #[test]
+    fn redaction_is_a_mark_and_not_a_text() {
+        let kind = FailureKind::Damaged;
+        let redacted = Failure::redacted(kind, "a part cannot be read");
+        let text = redacted.to_string();
+        assert!(redacted.is_redacted() && redacted.kind() == kind && redacted.source().is_none());
+        assert!(!Failure::new(kind, text.clone()).is_redacted());
+        assert!(!Failure::caused_by(kind, text, redacted).is_redacted());
     }
 
     #[test]

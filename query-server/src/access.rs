@@ -68,7 +68,7 @@ impl Principal {
     /// A failure of the store as the principal gets it. Under a mask its text may be about hidden flows, so it is
     /// replaced, and the log gets the whole.
     pub(crate) fn told(&self, failure: Failure) -> Failure {
-        if !self.is_masked() || failure::is_redacted(&failure) {
+        if !self.is_masked() || failure.is_redacted() {
             return failure;
         }
         self.log(&failure);
@@ -77,7 +77,7 @@ impl Principal {
 
     /// A failure about the memory that queries share, as the principal gets it. Its text is about other queries, too.
     pub(crate) fn told_of_memory(&self, failure: Failure) -> Failure {
-        if !self.is_masked() || failure::is_redacted(&failure) {
+        if !self.is_masked() || failure.is_redacted() {
             return failure;
         }
         self.log(&failure);

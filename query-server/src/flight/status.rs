@@ -68,7 +68,10 @@ pub(super) fn from_query(error: &DataFusionError) -> Failure {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(link) = next {
         if let Some(failure) = link.downcast_ref::<Failure>() {
-            return Failure::new(failure.kind(), chain(failure));
+            return match failure.is_redacted() {
+                true => Failure::redacted(failure.kind(), failure.to_string()),
+                false => Failure::new(failure.kind(), chain(failure)),
+            };
         }
         next = link.source();
     }
@@ -237,6 +240,18 @@ mod tests {
         let found = from_query(&error);
         assert_eq!(found.kind(), FailureKind::Unavailable);
         assert_eq!(found.to_string(), "cannot read the bucket: the cable is out");
+        assert!(!found.is_redacted());
+    }
+
+    #[test]
+    fn a_redacted_failure_inside_a_table_stays_redacted() {
+        let failure = Failure::redacted(FailureKind::Damaged, "a part cannot be read");
+        let error = DataFusionError::External(Box::new(failure)).context("scan");
+        let found = from_query(&error);
+        assert_eq!(
+            (found.to_string().as_str(), found.is_redacted()),
+            ("a part cannot be read", true)
+        );
     }
 
     #[test]
