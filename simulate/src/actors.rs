@@ -125,6 +125,11 @@ impl Scene {
         *self.wounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether nothing was ever damaged.
+    pub(crate) fn is_unharmed(&self) -> bool {
+        self.wounds() == Wounds::default()
+    }
+
     /// Damage is done, or repaired.
     pub(crate) fn is_wounded(&self, open: bool) {
         let mut wounds = self.wounds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,6 +143,11 @@ impl Scene {
         let now = self.wounds();
         let healed = now.felt_until.is_none_or(|until| until < self.clock.now());
         !since.open && !now.open && now.many == since.many && healed
+    }
+
+    /// The same scene over another bucket.
+    pub(crate) fn over(&self, bucket: Bucket) -> Scene {
+        Scene { bucket: Arc::new(bucket), ..self.clone() }
     }
 
     /// The same scene for somebody who may see damage: what is wrong is told there alone.

@@ -44,7 +44,7 @@ pub(crate) struct Faults {
     pub(crate) lag: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Object {
     bytes: Bytes,
     made: Time,
@@ -119,6 +119,17 @@ impl Bucket {
             .take_while(|(name, _)| name.starts_with(prefix))
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// What somebody sees who does not see some objects, past all faults.
+    pub(crate) fn without(&self, hidden: impl Fn(&str) -> bool) -> Bucket {
+        let bucket = Bucket::new(Chance::new(self.chance.next()), self.clock);
+        let state = lock(&self.state);
+        let shown = state.objects.iter().filter(|(name, _)| !hidden(name));
+        let shown = shown.map(|(name, object)| (name.clone(), object.clone()));
+        lock(&bucket.state).objects = shown.collect();
+        drop(state);
+        bucket
     }
 
     /// An object is no more, and no request was to blame.

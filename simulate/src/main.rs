@@ -57,6 +57,8 @@ enum Fault {
     NoFence,
     /// A repair writes manifests without the changes of segments, so retired layers are back
     Resurrects,
+    /// Logs are truncated up to the newest root, although readers may have an older one
+    TruncatesAhead,
 }
 
 impl From<Fault> for Planted {
@@ -68,6 +70,7 @@ impl From<Fault> for Planted {
             Fault::NoLeases => Planted::NoLeases,
             Fault::NoFence => Planted::NoFence,
             Fault::Resurrects => Planted::Resurrects,
+            Fault::TruncatesAhead => Planted::TruncatesAhead,
         }
     }
 }

@@ -112,6 +112,9 @@ async fn scene(seed: u64, planted: Option<Planted>, is_told: bool) -> Ended {
     if let Err(failure) = mended(&scene, &Chance::new(chance.next()), &store, faults).await {
         scene.broken(format!("a repair with nobody else there: {failure}"));
     }
+    if scene.is_unharmed() {
+        read_older_roots(&scene, &Chance::new(chance.next())).await;
+    }
     if let Err(failure) = quiet(&scene, &store).await {
         scene.broken(format!("in the end: {failure}"));
     }
@@ -139,6 +142,34 @@ fn faults(chance: &Chance) -> Faults {
         slow: often(5),
         lag: if chance.of(0..2) == 0 { Duration::ZERO } else { chance.millis(1..5_000) },
     }
+}
+
+/// Readers of the oldest existing root, and of another one, find each commit of the logs that their root names: they may
+/// have been paused since they read it.
+async fn read_older_roots(scene: &Scene, chance: &Chance) {
+    const ROOTS: &str = "sim/catalog/roots/";
+    let roots = scene.bucket.names(ROOTS);
+    let Some(oldest) = roots.first() else { return };
+    for root in [oldest, &roots[chance.of(0..roots.len() as u64) as usize]] {
+        let is_newer = |name: &str| name.starts_with(ROOTS) && name > root.as_str();
+        let then = scene.over(scene.bucket.without(is_newer));
+        let store = then.patient_store(chance, 0).await;
+        match sees_named_logs(&then, &store).await {
+            Ok(Ok(())) => {}
+            Ok(Err(what)) => scene.broken(format!("a reader of {root}: {what}")),
+            Err(failure) => scene.broken(format!("a reader of {root}: {failure}")),
+        }
+    }
+}
+
+/// Whether a reader sees all commits of the logs that its root names.
+async fn sees_named_logs(scene: &Scene, store: &Store) -> Result<Result<(), String>, Failure> {
+    let view = CatalogView::load(store).await?;
+    let window = view.window(TimeRange::ALL).await?;
+    let mut must = scene.truth.acknowledged();
+    must.retain(|owner, _| view.root().log(*owner).is_some());
+    let seen = scene.truth.seen(&window);
+    Ok(seen.and_then(|seen| has_all(&seen, &must, "that were acknowledged")))
 }
 
 /// When all is quiet everything is rolled up, once, and says what the logs say.

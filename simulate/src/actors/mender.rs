@@ -52,7 +52,7 @@ pub(crate) async fn mended(
     if chance.of(0..3) == 0 {
         wound(scene, chance);
     }
-    if scene.wounds() == super::Wounds::default() {
+    if scene.is_unharmed() {
         return Ok(());
     }
     // Broken off in the middle, in bad weather.

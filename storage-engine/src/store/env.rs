@@ -42,6 +42,8 @@ pub enum Planted {
     NoFence,
     /// A repair puts manifests again without the changes of segments: retired layers come back.
     Resurrects,
+    /// Logs are truncated up to the positions of the newest root, although readers may have an older one.
+    TruncatesAhead,
 }
 
 /// This machine's clock, and random numbers from the system.
