@@ -14,7 +14,8 @@ use std::time::Duration;
 use capstan_ingest::import::{self, ImportOptions, Watch};
 use capstan_ingest::source;
 use capstan_model::{FailureKind, IngestShares, TimeRange};
-use capstan_storage_engine::catalog::{Catalog, role};
+use capstan_storage_engine::catalog::rollup::truncate::Limits;
+use capstan_storage_engine::catalog::{CatalogView, Rollup, Stay, role};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::{Location, Options, Store};
 use tokio::runtime::Runtime;
@@ -70,10 +71,10 @@ fn store_in(folder: &Path, runtime: &Runtime) -> Store {
     runtime.block_on(Store::open_or_create(&location, "golden", &options)).unwrap()
 }
 
-/// Imports all captures into a new store in `folder`.
+/// Imports all captures into a new store in `folder`. The log of the first one is truncated.
 fn import_all(folder: &Path, runtime: &Runtime) -> Store {
     let store = store_in(folder, runtime);
-    for path in captures() {
+    for (place, path) in captures().into_iter().enumerate() {
         let options = options();
         let known = Some(import::identify(&path).unwrap());
         let capture = source::open(&path).unwrap();
@@ -83,16 +84,34 @@ fn import_all(folder: &Path, runtime: &Runtime) -> Store {
         let done = import::run(&store, plan, capture, &options, &Silent, runtime.handle());
         let done = done.unwrap();
         assert!(done.damage.is_none() && done.losses.is_empty(), "{done:?}");
+        runtime.block_on(role::roll_up_before_leaving(&store, "golden")).unwrap();
+        if place == 0 {
+            runtime.block_on(truncate(&store));
+        }
     }
-    runtime.block_on(role::roll_up_before_leaving(&store, "golden")).unwrap();
     store
+}
+
+/// Truncates logs, once every root that does not count all of their commits is removed.
+async fn truncate(store: &Store) {
+    let claim = || Rollup::claim(store, "golden", Stay::Leaves);
+    // The log ends in one step, and is dropped in the next one.
+    claim().await.unwrap().roll_up_all().await.unwrap();
+    let mut rollup = claim().await.unwrap();
+    for _ in 0..5 {
+        rollup = claim().await.unwrap();
+    }
+    rollup.sweep(Duration::ZERO).await.unwrap();
+    let limits = Limits { least: 1, ..Limits::default() };
+    let truncated = rollup.truncate(limits).await.unwrap();
+    assert_eq!((truncated.logs, truncated.commits), (1, 1));
 }
 
 /// Every layer of a store by its object's name.
 async fn layers(store: &Store) -> Vec<(String, bytes::Bytes)> {
-    let catalog = Catalog::load(store).await.unwrap();
+    let view = CatalogView::load(store).await.unwrap();
     let mut found = Vec::new();
-    for known in catalog.segments(TimeRange::ALL) {
+    for known in view.window(TimeRange::ALL).await.unwrap().segments.iter() {
         for layer in Layer::SEALED {
             let path = known.path(layer);
             found.push((path.to_string(), store.get(&path).await.unwrap()));

@@ -6,15 +6,22 @@
 mod describe;
 mod stores;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind, TimeRange};
-use capstan_storage_engine::catalog::Catalog;
+use capstan_storage_engine::catalog::CatalogView;
+use capstan_storage_engine::repair;
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::reader::{Fetch, Segment};
+
+use capstan_storage_engine::store::Store;
+use capstan_storage_engine::verify::{self, Finding};
+use futures::TryStreamExt;
 
 use self::stores::{all, golden, open};
 
@@ -38,6 +45,44 @@ async fn every_golden_store_returns_its_packets() {
             assert!(*found == text(&folder.join(name)), "{}: {name}", folder.display());
         }
     }
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<Finding>>);
+
+impl verify::Watch for Heard {
+    fn found(&self, finding: &Finding) {
+        self.0.lock().unwrap().push(finding.clone());
+    }
+}
+
+impl repair::Watch for Heard {}
+
+async fn names(store: &Store) -> BTreeSet<String> {
+    let all = object_store::path::Path::default();
+    let listed: Vec<_> = store.list(&all).try_collect().await.unwrap();
+    listed.iter().map(|object| object.path.to_string()).collect()
+}
+
+#[tokio::test]
+async fn golden_stores_pass_checks_and_need_no_repair() {
+    let mut truncated = 0;
+    for folder in all() {
+        let store = open(&folder).await;
+        let before = names(&store).await;
+        let heard = Heard::default();
+        let layers = capstan_storage_engine::segment::Layers::KNOWN;
+        let options = verify::Options { range: TimeRange::ALL, deep: true, layers };
+        let report = verify::verify(&store, &options, &heard).await.unwrap();
+        assert_eq!(heard.0.lock().unwrap()[..], [], "{}", folder.display());
+        truncated += report.truncated;
+        // The store is a copy in memory.
+        let options = repair::Options { nobody_writes: true, ..repair::Options::default() };
+        let report = repair::repair(&store, &options, &heard).await.unwrap();
+        assert_eq!(report, repair::Report::default(), "{}", folder.display());
+        assert_eq!(names(&store).await, before, "{}", folder.display());
+    }
+    assert!(truncated > 0, "no log of a golden store is truncated");
 }
 
 /// The layers of one segment.
@@ -75,8 +120,8 @@ async fn flipped_byte_of_a_golden_segment_never_gives_other_packets() {
     let mut state = 7_u64;
     for folder in all() {
         let store = open(&folder).await;
-        let catalog = Catalog::load(&store).await.unwrap();
-        for known in catalog.segments(TimeRange::ALL) {
+        let view = CatalogView::load(&store).await.unwrap();
+        for known in view.window(TimeRange::ALL).await.unwrap().segments.iter() {
             let mut layers = Vec::new();
             for layer in Layer::SEALED {
                 layers.push((layer, store.get(&known.path(layer)).await.unwrap()));
