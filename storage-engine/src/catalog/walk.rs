@@ -253,6 +253,13 @@ async fn follow(
                 }
             }
         }
+        // A listing may not show a commit yet that is there, and show a later one.
+        for unlisted in state.chain().next()..seq {
+            let path = names::commit(of, unlisted);
+            if let Some(bytes) = store.get_if_present(&path).await? {
+                walked.take(&mut state, unlisted, &bytes, met)?;
+            }
+        }
         match bytes {
             Some(bytes) => walked.take(&mut state, seq, &bytes, met)?,
             None => state.skip(seq, &mut walked.problems),
