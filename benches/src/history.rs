@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use capstan_export::{Export, Order, export};
 use capstan_ingest::flow_table::Timeouts;
 use capstan_ingest::pipeline::{Pipeline, SealPolicy, Settings};
 use capstan_ingest::upload::{CommitRule, Statement, Uploader};
@@ -19,14 +20,13 @@ use capstan_model::{
     Address, Failure, FailureKind, GenerationId, IngestShares, LinkType, Packet, RecorderId, Time,
     TimeRange,
 };
-use capstan_query_server::access::Principal;
-use capstan_query_server::export::{self, Export};
-use capstan_query_server::select::{Order, Selection};
-use capstan_query_server::view::StoreView;
 use capstan_storage_engine::catalog::{
     Catalog, Outcome, Recorder, Rollup, Stay, WriterInfo, WriterKind,
 };
 use capstan_storage_engine::store::{Location, Options, Requests, Store};
+use capstan_view::StoreView;
+use capstan_view::access::Principal;
+use capstan_view::select::Selection;
 use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -291,7 +291,7 @@ impl History {
             let view = view.scoped(&Principal::everything());
             let (to, mut from) = mpsc::channel(16);
             let taken = tokio::spawn(async move { while from.recv().await.is_some() {} });
-            let report = export::export(&view, &what, &to).await?;
+            let report = export(&view, &what, &to).await?;
             drop(to);
             let _ = taken.await;
             Ok::<_, Failure>(report)

@@ -38,13 +38,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::Failure;
+use capstan_view::access::Principal;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::stream::BoxStream;
 
 pub use export::ExportRequest;
 pub use serve::{GRACE, serve};
 
-use crate::access::Principal;
 use crate::questions::Questions;
 
 /// The catalog the tables are in.

@@ -39,6 +39,7 @@ use axum::{Json, Router};
 use capstan_model::failure::with_causes;
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::store::now;
+use capstan_view::access::Principal;
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -46,7 +47,6 @@ use tokio::time::timeout;
 
 pub use self::metrics::WriteMetrics;
 use self::parameters::Parameters;
-use crate::access::Principal;
 use crate::flight::GRACE;
 use crate::listen::{self, Listener, Speech};
 use crate::sessions::{Status, StoreSessions};

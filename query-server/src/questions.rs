@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use capstan_model::account::{self, Slot};
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -34,7 +35,6 @@ use self::question::{Asked, Question, Why};
 pub(crate) use self::threads::Reserved;
 use self::threads::Shared;
 pub use self::threads::wait_for_all;
-use crate::access::Principal;
 
 /// Stack size that suffices to plan and run the longest accepted statement (`MAX_LEVELS` in
 /// `flight::statement`), bytes. Measured for chains of `+` in a build without optimisation: 500 levels fit into

@@ -17,10 +17,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use capstan_export::{Export, Order};
 use capstan_model::metrics::MetricsText;
 use capstan_model::{Failure, FailureKind, TimeRange};
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::store::Store;
+use capstan_view::access::{Principal, Right};
+use capstan_view::select::Selection;
+use capstan_view::{CACHE_BYTES, FRESHNESS, LatestView, OPENED_BYTES, ScopedView};
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -31,13 +35,9 @@ use futures::stream::BoxStream;
 use tokio::sync::Mutex;
 
 pub use self::status::Status;
-use crate::access::{Principal, Right};
-use crate::export::{self, Export};
 use crate::flight::{ExportRequest, Sessions, session_config};
 use crate::questions::{Limits, Questions, StoppablePool};
-use crate::select::{Order, Selection};
 use crate::tables;
-use crate::view::{CACHE_BYTES, FRESHNESS, LatestView, OPENED_BYTES, ScopedView};
 
 /// Number of memory consumers that an out-of-memory error names.
 const NAMED_CONSUMERS: usize = 3;
@@ -76,7 +76,7 @@ impl Default for Options {
             cache: Cache::in_memory(CACHE_BYTES),
             opened_memory: OPENED_BYTES,
             limits: Limits::default(),
-            export_memory: export::MEMORY,
+            export_memory: capstan_export::MEMORY,
             spill: None,
             partitions: None,
         }
@@ -173,15 +173,15 @@ impl StoreSessions {
         selection: Selection,
         order: Order,
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
-        export::allowed(who)?;
+        capstan_export::allowed(who)?;
         let mut what = Export::new(selection, order);
         let share = self.options.limits.memory / EXPORT_SHARE;
-        what.memory = self.options.export_memory.min(share).max(export::LEAST_MEMORY);
+        what.memory = self.options.export_memory.min(share).max(capstan_export::LEAST_MEMORY);
         if let Some(place) = &self.options.spill {
             what.spill = place.clone();
         }
         let reserved = self.questions.reserve(what.memory, "this export").await?;
-        let pieces = export::stream(self.view(who).await?, what);
+        let pieces = capstan_export::stream(self.view(who).await?, what);
         let kept = move |piece| {
             // Held until the stream is dropped.
             let _ = &reserved;

@@ -42,6 +42,7 @@ mod window;
 use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
+use capstan_view::ScopedView;
 use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -50,9 +51,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 pub(crate) use self::functions::{leaving_long_values, longest_value, makes_long_values};
 use self::provider::Provider;
-pub(crate) use self::skipped::{Skipped, left_out};
+pub(crate) use self::skipped::Skipped;
 use crate::questions::Cooperate;
-use crate::view::ScopedView;
 
 /// The tables of a view as its principal sees them, and the functions over them, ready for statements.
 ///

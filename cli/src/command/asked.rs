@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capstan_model::{Failure, FailureKind, TimeRange};
-use capstan_query_server::access::Principal;
 use capstan_query_server::flight::client::{Answer, Client};
 use capstan_query_server::flight::local::Local;
 use capstan_query_server::questions::Limits;
 use capstan_query_server::sessions::{Options, StoreSessions};
+use capstan_view::access::Principal;
 use clap::builder::NonEmptyStringValueParser;
 
 use crate::settings::Settings;

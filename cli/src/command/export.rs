@@ -5,13 +5,12 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use capstan_export::{Export, LAST_BLOCK, Order, Report};
 use capstan_model::{Failure, FailureKind};
-use capstan_query_server::access::Principal;
-use capstan_query_server::export::{self, Export, LAST_BLOCK, Report};
 use capstan_query_server::flight::ExportRequest;
 use capstan_query_server::flight::client::Client;
-use capstan_query_server::select::Order;
-use capstan_query_server::view::StoreView;
+use capstan_view::StoreView;
+use capstan_view::access::Principal;
 use futures::StreamExt;
 use indicatif::ProgressBar;
 use tokio::runtime::Runtime;
@@ -104,7 +103,7 @@ async fn from_store(what: Export, path: &Path, settings: &Settings) -> Result<()
     let view = view.scoped(&Principal::everything());
     let mut file = Target::create(path)?;
     let (to, mut from) = mpsc::channel::<Bytes>(PIECES);
-    let exporting = tokio::spawn(async move { export::export(&view, &what, &to).await });
+    let exporting = tokio::spawn(async move { capstan_export::export(&view, &what, &to).await });
     while let Some(piece) = from.recv().await {
         file.write(&piece)?;
     }
@@ -218,7 +217,7 @@ impl Target {
 
     /// Whether it was written to its end, and says so.
     fn is_ended(&self) -> bool {
-        export::is_ended(&self.tail)
+        capstan_export::is_ended(&self.tail)
     }
 
     fn finish(mut self) -> Result<u64, Failure> {

@@ -1,7 +1,7 @@
 //! Options that select flows.
 
 use capstan_model::{Failure, Network, Ports, Protocol, TimeRange};
-use capstan_query_server::select::Selection;
+use capstan_view::select::Selection;
 use clap::builder::NonEmptyStringValueParser;
 
 /// Which flows; every option may be repeated.

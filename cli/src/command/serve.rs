@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use capstan_model::Failure;
-use capstan_query_server::access::Principal;
 use capstan_query_server::listen::{self, Hosts, Listener, Rules};
 use capstan_query_server::sessions::{Options, StoreSessions};
 use capstan_query_server::{flight, http};
 use capstan_storage_engine::cache::{Cache, CacheSettings, DiskSettings};
 use capstan_storage_engine::store::Store;
+use capstan_view::access::Principal;
 use clap::builder::NonEmptyStringValueParser;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;

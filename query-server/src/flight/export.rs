@@ -24,7 +24,9 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use capstan_export::Order;
 use capstan_model::{Failure, FailureKind, Ports, Time, TimeRange};
+use capstan_view::select::{By, Selection};
 use datafusion::arrow::array::{BinaryArray, RecordBatch};
 use datafusion::arrow::buffer::{Buffer, OffsetBuffer};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -33,7 +35,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::wire;
-use crate::select::{By, Order, Selection};
 
 /// Most bytes of the file in a row.
 pub const MAX_CHUNK: usize = 1 << 20;

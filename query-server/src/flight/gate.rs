@@ -11,6 +11,7 @@ use arrow_flight::{
 };
 use capstan_model::Failure;
 use capstan_storage_engine::store;
+use capstan_view::access::Principal;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -18,7 +19,6 @@ use super::export::{self, ExportRequest};
 use super::service::{self, Service};
 use super::status::to_status;
 use super::{Sessions, wire};
-use crate::access::Principal;
 
 /// The Flight service.
 pub(super) struct Gate {

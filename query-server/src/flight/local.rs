@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use futures::stream::BoxStream;
@@ -16,7 +17,6 @@ use super::client::Answer;
 use super::handle::Statement;
 use super::statement::Planned;
 use super::status;
-use crate::access::Principal;
 
 /// Answers statements in this process.
 pub struct Local {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError};
@@ -13,7 +14,6 @@ use tokio::time::timeout;
 
 use super::gate::Gate;
 use super::{Sessions, handle, wire};
-use crate::access::Principal;
 use crate::listen::{self, Listener, Speech};
 
 /// Time for answers in progress to end after a stop is requested.

@@ -24,6 +24,7 @@ use arrow_flight::{
     Action, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, Ticket,
 };
 use capstan_model::Failure;
+use capstan_view::access::Principal;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -34,7 +35,6 @@ use super::handle::Statement;
 use super::statement::Planned;
 use super::status::to_status;
 use super::{Sessions, metadata};
-use crate::access::Principal;
 
 /// Answers Flight SQL from [`Sessions`] for a principal.
 pub(super) struct Service {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use capstan_model::words::{agree, count};
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::ParamValues;
@@ -23,7 +24,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
 use super::{limits, rewrite, status, wire};
-use crate::access::Principal;
 use crate::tables::{Skipped, leaving_long_values, longest_value, makes_long_values};
 
 /// Highest number a parameter may have.
@@ -306,10 +306,10 @@ fn usage(words: impl Into<String>) -> Failure {
 #[cfg(test)]
 mod tests {
     use capstan_index::filter::FlowFilter;
+    use capstan_view::access::{KEY_BYTES, Mask, Rights};
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 
     use super::*;
-    use crate::access::{KEY_BYTES, Mask, Rights};
 
     #[test]
     fn question_marks_are_numbered_by_position() {

@@ -1,9 +1,10 @@
 //! Which packets an export is asked for, and what the file is called.
 
+use capstan_export::Order;
 use capstan_model::{Failure, Time};
+use capstan_view::select::{By, Selection};
 
 use super::parameters::{Known, Parameters, WINDOW, usage};
-use crate::select::{By, Order, Selection};
 
 /// What an export takes.
 fn known() -> Vec<Known> {

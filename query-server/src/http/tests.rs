@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
+use capstan_export::Order;
+use capstan_fixtures::*;
 use capstan_ingest::source::open_reader;
 use capstan_storage_engine::cache::Cache;
 use capstan_storage_engine::segment::Layer;
+use capstan_view::StoreView;
+use capstan_view::access::Principal;
+use capstan_view::select::Selection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::access::Principal;
 use crate::questions::Limits;
-use crate::select::{Order, Selection};
 use crate::sessions::Options;
-use crate::view::StoreView;
-use crate::view::testing::*;
+use crate::testing::view_of;
 
 /// The status line and headers, and the body as it came.
 async fn ask(view: &StoreView, target: &str) -> (String, Vec<u8>) {
@@ -73,8 +75,8 @@ async fn export_over_http_has_a_file_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn incomplete_export_aborts_the_response() {
     let view = view_of(Recording::of(1), traffic(1, 9_000, 0, 1_000_000)).await;
-    let last = segments(&view).await.len() - 1;
-    damage(&view, last, Layer::Head).await;
+    let last = all_segments(view.store()).await.len() - 1;
+    damage(view.store(), last, Layer::Head).await;
     let (head, body) = ask(&view, "/api/v1/export.pcapng").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(body.len() > 1_000_000);
@@ -109,7 +111,7 @@ async fn status_reports_the_state() {
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(status["packets"], 500);
-    assert_eq!(status["segments"], segments(&view).await.len());
+    assert_eq!(status["segments"], all_segments(view.store()).await.len());
     assert!(status["layers"]["body"]["objects"].as_u64().unwrap() > 0);
     assert_eq!(status["writers"][0]["kind"], "import");
     assert!(status["first"].as_str().unwrap().starts_with("1970-01-01T00:00:0"));

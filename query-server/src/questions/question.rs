@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use capstan_model::account::Slot;
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
 use tokio::sync::watch;
-
-use crate::access::Principal;
 
 /// Why a query is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use capstan_fixtures::{Recording, record, traffic};
 use capstan_index::filter::FlowFilter;
+use capstan_view::access::{KEY_BYTES, Mask, Rights};
 use futures::TryStreamExt;
 
 use super::*;
-use crate::access::{KEY_BYTES, Mask, Rights};
 use crate::flight::Sessions;
 use crate::flight::local::Local;
 use crate::sessions::{Options, StoreSessions};
-use crate::view::testing::{self, Recording, record, traffic};
 
 /// How long anything may take before a test gives up on it.
 const LONG: Duration = Duration::from_secs(60);
@@ -152,7 +152,7 @@ async fn panic_of_a_query_is_an_error_and_does_not_affect_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endless_joins_and_sums_are_stopped() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording::of(1), traffic(1, 2_000, 0, 1_000)).await;
     let limits = Limits { time: Some(Duration::from_millis(500)), threads: 2, ..Limits::default() };
     let options = Options { limits, ..Options::default() };

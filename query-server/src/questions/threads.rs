@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use capstan_model::account::{self, Slot};
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::memory;
 use super::question::{Asked, Question, Why};
 use super::{Limits, STACK_BYTES};
-use crate::access::Principal;
 
 mod watch;
 

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use capstan_model::{Failure, GenerationId, TimeRange};
 use capstan_storage_engine::catalog::{Gap, GenerationState};
+use capstan_view::ScopedView;
+use capstan_view::access::Right;
 use serde::Serialize;
-
-use crate::access::Right;
-use crate::view::ScopedView;
 
 /// The answer of `/api/v1/status`. Times are RFC 3339, UTC.
 #[derive(Debug, Serialize)]

@@ -4,6 +4,7 @@ mod masked;
 
 use std::sync::Arc;
 
+use capstan_fixtures::{Recording, record, traffic};
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::Int64Type;
@@ -11,11 +12,8 @@ use futures::TryStreamExt;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::access::Principal;
 use crate::flight::client::{Answer, Client};
 use crate::flight::local::Local;
-use crate::select::Order;
-use crate::view::testing::{self, Recording, record, traffic};
 
 fn options_of(freshness: Duration) -> Options {
     Options { freshness, partitions: Some(2), ..Options::default() }
@@ -38,7 +36,7 @@ async fn packets(sessions: &Arc<StoreSessions>) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_commits_are_visible_after_the_refresh_interval() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     let (fresh, stale) = (
         sessions(store.clone(), Duration::ZERO).await,
         sessions(store.clone(), Duration::from_secs(3_600)).await,
@@ -55,7 +53,7 @@ async fn new_commits_are_visible_after_the_refresh_interval() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_and_local_queries_give_the_same_rows_and_errors() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording::of(1), traffic(3, 2_000, 1_700_000_000_000_000_000, 1_000)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -107,7 +105,7 @@ async fn server_and_local_queries_give_the_same_rows_and_errors() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelled_answer_does_not_block_the_next() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
     let local = Local::new(Arc::clone(&sessions) as _, Principal::everything());
@@ -121,7 +119,7 @@ async fn cancelled_answer_does_not_block_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answer_without_its_threads_is_an_error() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording::of(1), traffic(4, 20_000, 0, 10)).await;
     let sessions = sessions(store, Duration::from_secs(60)).await;
     let local = Local::new(sessions as _, Principal::everything());
@@ -133,7 +131,7 @@ async fn answer_without_its_threads_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_a_pcapng_file() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording::of(1), traffic(5, 300, 0, 10)).await;
     let sessions = sessions(store, Duration::ZERO).await;
     let request = ExportRequest { order: Order::Recorded, ..ExportRequest::default() };

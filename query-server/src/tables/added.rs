@@ -10,6 +10,8 @@ use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::column::Column;
 use capstan_storage_engine::segment::reader::{Scan, Step};
 use capstan_storage_engine::segment::{Corrupt, Layer, TableLayer};
+use capstan_view::Cost;
+use capstan_view::access::{Principal, Right};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
@@ -21,8 +23,6 @@ use super::predicate::{Pushed, Table};
 use super::segment_table::{SegmentRequest, SegmentRows, SegmentTable, chosen};
 use super::source::{AddedFetch, CountingFetch};
 use super::window::Window;
-use crate::access::{Principal, Right};
-use crate::view::Cost;
 
 /// A column and its name in SQL.
 type Shown = (&'static str, &'static Column);

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use capstan_model::{Time, TimeRange};
 use capstan_storage_engine::catalog::{Generations, Window};
+use capstan_view::ScopedView;
+use capstan_view::access::Right;
 use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringViewArray,
     TimestampNanosecondArray,
@@ -26,8 +28,6 @@ use super::explain;
 use super::external;
 use super::predicate::{self, Table};
 use super::skipped::note;
-use crate::access::Right;
-use crate::view::ScopedView;
 
 /// A table that is computed from the catalog on access.
 #[derive(Debug)]

@@ -7,6 +7,8 @@ use capstan_index::filter::FlowFilter;
 use capstan_model::Failure;
 use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::Layer;
+use capstan_view::Cost;
+use capstan_view::access::{Principal, Right};
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -18,8 +20,6 @@ use super::predicate::{Pushed, Table};
 use super::segment_table::{ReadAtOnce, SegmentRequest, SegmentRows, SegmentTable, chosen};
 use super::source::CountingFetch;
 use super::window::Window;
-use crate::access::{Principal, Right};
-use crate::view::Cost;
 
 /// The table `flow_parts`: a row a flow part.
 #[derive(Debug)]

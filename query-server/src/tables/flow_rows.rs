@@ -8,6 +8,8 @@ use capstan_storage_engine::segment::Corrupt;
 use capstan_storage_engine::segment::column::{Column, Meaning};
 use capstan_storage_engine::segment::reader::Fetch;
 use capstan_storage_engine::segment::template::Endpoints;
+use capstan_view::access::FlowIdCipher;
+use capstan_view::{ScopedSegment, VisibleFlows};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch,
     RecordBatchOptions, StringViewArray, StringViewBuilder, UInt16Array, UInt32Array,
@@ -21,8 +23,6 @@ use roaring::RoaringBitmap;
 
 use super::flow_columns::{FlowColumn, Made};
 use super::window::Window;
-use crate::access::FlowIdCipher;
-use crate::view::{ScopedSegment, VisibleFlows};
 
 /// Ethertypes of ARP and reverse ARP.
 const ARP: [u16; 2] = [0x0806, 0x8035];

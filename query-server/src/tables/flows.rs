@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use capstan_storage_engine::segment::column::Merge;
+use capstan_view::ScopedView;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::provider_as_source;
@@ -36,7 +37,6 @@ use super::flow_parts::FlowParts;
 use super::predicate::{self, Table};
 use super::provider::Provider;
 use super::segment_table::chosen;
-use crate::view::ScopedView;
 
 /// A row a flow.
 #[derive(Debug)]

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
+use capstan_view::access::Principal;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
-
-use crate::access::Principal;
 
 /// The names of these columns, in all tables.
 pub(super) const HIDDEN: [&str; 2] = ["ordinal", "segment"];

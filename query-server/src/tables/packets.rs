@@ -17,6 +17,8 @@ use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::segment::packets::column;
 use capstan_storage_engine::segment::reader::Scan;
+use capstan_view::Cost;
+use capstan_view::access::{Principal, Right};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::MemoryReservation;
 
@@ -30,8 +32,6 @@ use super::predicate::{Pushed, Table};
 use super::segment_table::{SegmentRequest, SegmentRows, SegmentTable, chosen};
 use super::source::CountingFetch;
 use super::window::Window;
-use crate::access::{Principal, Right};
-use crate::view::Cost;
 
 /// The selected packets and columns.
 #[derive(Debug)]

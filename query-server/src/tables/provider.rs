@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use capstan_index::filter::FlowFilter;
+use capstan_view::ScopedView;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
@@ -14,7 +15,6 @@ use super::predicate::{self, Pushed};
 use super::scan::ScanExec;
 use super::segment_table::SegmentTable;
 use super::{explain, external, hidden, skipped};
-use crate::view::ScopedView;
 
 /// See the module.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use capstan_model::{Hour, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Segment};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::Requests;
+use capstan_view::{Cost, PinnedView};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Statistics};
@@ -32,7 +33,6 @@ use super::external;
 use super::segment_table::SegmentRequest;
 use super::skipped::Skipped;
 use super::window::Window;
-use crate::view::{Cost, PinnedView};
 
 /// Segments whose index and flows are read concurrently to compute the cost of a query.
 const PLANNED_AT_ONCE: usize = 8;

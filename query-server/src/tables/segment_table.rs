@@ -9,6 +9,8 @@ use capstan_index::filter::FlowFilter;
 use capstan_model::Failure;
 use capstan_storage_engine::catalog::SegmentEntry;
 use capstan_storage_engine::segment::Layer;
+use capstan_view::Cost;
+use capstan_view::access::Principal;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -17,8 +19,6 @@ use super::flow_rows::Constants;
 use super::predicate::{Pushed, Table};
 use super::source::CountingFetch;
 use super::window::Window;
-use crate::access::Principal;
-use crate::view::Cost;
 
 /// A table.
 pub(super) trait SegmentTable: fmt::Debug + Send + Sync {

@@ -10,9 +10,8 @@ use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::cache::{Extent, Keep};
 use capstan_storage_engine::segment::reader::{AddedTable, Fetch};
 use capstan_storage_engine::segment::{Corrupt, Layer, TableLayer};
+use capstan_view::{Cost, Plan, ScopedSegment};
 use datafusion::execution::memory_pool::MemoryReservation;
-
-use crate::view::{Cost, Plan, ScopedSegment};
 
 /// An opened segment that counts its fetches.
 #[derive(Debug)]

@@ -8,4 +8,5 @@ mod flows;
 mod kinds;
 mod more;
 mod packets;
+mod pinned;
 mod predicates;

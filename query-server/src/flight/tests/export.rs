@@ -2,12 +2,13 @@
 
 use arrow_flight::{FlightDescriptor, Ticket};
 use bytes::Bytes;
+use capstan_export::Order;
 use capstan_model::{FailureKind, Protocol, Time, TimeRange};
+use capstan_view::select::Selection;
 use futures::TryStreamExt;
 
 use super::super::ExportRequest;
 use super::fixture::{Server, big};
-use crate::select::{Order, Selection};
 
 fn request() -> ExportRequest {
     ExportRequest {

@@ -10,6 +10,7 @@ use arrow_flight::sql::client::FlightSqlServiceClient;
 use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
 use datafusion::arrow::array::{
     ArrayRef, BinaryViewArray, DictionaryArray, Int64Array, RecordBatch, StringArray,
     StringViewArray, TimestampNanosecondArray, UInt16Array, UInt32Array,
@@ -34,7 +35,6 @@ use tonic::transport::Channel;
 use super::super::client::Client;
 use super::super::serve::serve_with;
 use super::super::{ExportRequest, GRACE, Sessions, session_config};
-use crate::access::Principal;
 use crate::questions::Questions;
 
 /// What the tables hold, and what was seen of their use.

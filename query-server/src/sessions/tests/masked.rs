@@ -6,10 +6,10 @@ mod parts;
 mod stores;
 
 use capstan_index::filter::FlowFilter;
+use capstan_view::access::{KEY_BYTES, Mask, Rights};
 
 use self::stores::*;
 use super::*;
-use crate::access::{KEY_BYTES, Mask, Rights};
 
 /// What a masked principal gets of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use capstan_fixtures::{Recording, traffic};
+use capstan_view::access::Principal;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::collect;
@@ -11,7 +13,7 @@ use datafusion::prelude::SessionContext;
 use super::*;
 use crate::flight::session_config;
 use crate::tables::session;
-use crate::view::testing::{Recording, traffic, view_of, whole};
+use crate::testing::view_of;
 
 /// Functions whose values are about as long as what they are given, or of a fixed length.
 const PLAIN: &str = "\
@@ -49,7 +51,11 @@ const WINDOWS: &str = "\
 
 async fn context() -> SessionContext {
     let view = view_of(Recording::of(1), traffic(1, 100, 0, 1_000)).await;
-    let state = session(&whole(&view), session_config(), Arc::new(RuntimeEnv::default()));
+    let state = session(
+        &view.scoped(&Principal::everything()),
+        session_config(),
+        Arc::new(RuntimeEnv::default()),
+    );
     SessionContext::new_with_state(state.expect("tables"))
 }
 

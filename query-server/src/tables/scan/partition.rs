@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::catalog::{Segment, SegmentEntry};
+use capstan_view::access::hidden_gap;
+use capstan_view::{Ahead, Cost, PinnedView, ScopedView, may_skip};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -13,12 +15,10 @@ use datafusion::physical_plan::metrics::{
 };
 
 use super::ScanExec;
-use crate::access::hidden_gap;
 use crate::tables::flow_rows::Constants;
 use crate::tables::segment_table::{SegmentRequest, SegmentRows};
 use crate::tables::skipped::Skipped;
 use crate::tables::source::CountingFetch;
-use crate::view::{Ahead, Cost, PinnedView, ScopedView};
 
 /// Rows of one batch at most.
 const BATCH_ROWS: usize = 8_192;
@@ -264,7 +264,7 @@ fn skip(
 ) -> Result<(), Failure> {
     let failure = view.note_sweep(failure);
     match skipped {
-        Some(skipped) if Skipped::may_skip(&failure) => {
+        Some(skipped) if may_skip(&failure) => {
             match view.who().is_masked() {
                 true => skipped.add_gap(&hidden_gap()),
                 false => skipped.add(entry, &failure),

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_storage_engine::segment::Layers;
+use capstan_view::StoreView;
 use datafusion::arrow::datatypes::DataType;
 
 use super::fixture::tables;
-use crate::view::StoreView;
-use crate::view::testing;
 
 /// Columns and their types by table, as the page lists them.
 fn documented() -> BTreeMap<String, BTreeSet<(String, String)>> {
@@ -53,7 +52,7 @@ async fn every_column_is_documented_with_its_type() {
     // What is said of `flows` holds of its parts, too.
     let flows = documented["flows"].clone();
     documented.entry("flow_parts".to_owned()).or_default().extend(flows);
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     let context = tables(&StoreView::load(store).await.expect("a store"));
     let tables = [
         "packets",

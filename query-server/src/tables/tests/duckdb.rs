@@ -4,14 +4,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use capstan_fixtures::{Recording, record, traffic};
 use capstan_storage_engine::store::{Location, Options, Store};
+use capstan_view::access::Principal;
 use tokio::net::TcpListener;
 
 use super::fixture::capture;
-use crate::access::Principal;
 use crate::flight::{self, Sessions};
 use crate::sessions::{self, StoreSessions};
-use crate::view::testing::{Recording, record, traffic};
 
 /// The script's exit code when something it needs is not installed.
 const SKIPPED: i32 = 77;

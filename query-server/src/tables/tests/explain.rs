@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use capstan_fixtures::{Recording, record, traffic};
 use capstan_storage_engine::store::Store;
+use capstan_view::StoreView;
+use capstan_view::access::Principal;
 use datafusion::arrow::array::AsArray;
 
 use super::fixture::{ask, number, tables};
-use crate::view::StoreView;
-use crate::view::testing::{self, Recording, record, traffic};
 
 async fn a_store() -> Store {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     let recording = Recording { segment_bytes: 128 << 10, ..Recording::of(8) };
     record(&store, recording, traffic(6, 6_000, 0, 1_000_000)).await;
     store
@@ -200,7 +201,7 @@ async fn explain_shows_pushdown_and_pruning() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explain_counts_segments_pruned_by_manifest() {
-    let store = testing::busy_hours().await;
+    let store = capstan_fixtures::busy_hours().await;
     let sql = "SELECT count(*) FROM packets WHERE host('10.0.0.2')";
     let text = plan(&store, sql).await;
     let (read, pruned_by_manifest) = (told(&text, "segments"), told(&text, "pruned_by_manifest"));
@@ -261,7 +262,11 @@ async fn a_query_that_needs_too_much_memory_is_refused() {
     let view: Arc<StoreView> = StoreView::load(store).await.expect("a store");
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(64 << 10, 1.0).build_arc();
     let config = crate::flight::session_config().with_target_partitions(1);
-    let state = crate::tables::session(&testing::whole(&view), config, runtime.expect("a runtime"));
+    let state = crate::tables::session(
+        &view.scoped(&Principal::everything()),
+        config,
+        runtime.expect("a runtime"),
+    );
     let context = SessionContext::new_with_state(state.expect("tables"));
     let (kind, words) = super::fixture::refused(&context, "SELECT count(data) FROM packets").await;
     assert_eq!(kind, capstan_model::FailureKind::Full, "{words}");

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use capstan_fixtures::{Given, Owned};
 use capstan_ingest::source;
 use capstan_ingest::source::{Event, PacketSource};
 use capstan_model::{Failure, FailureKind};
+use capstan_view::access::Principal;
+use capstan_view::{ScopedView, StoreView};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::compute::{cast, concat_batches};
 use datafusion::arrow::datatypes::DataType;
@@ -15,12 +18,10 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionContext;
 
 use crate::flight::session_config;
-use crate::view::testing::{Given, Owned, whole};
-use crate::view::{ScopedView, StoreView};
 
 /// All tables over a view, read by two threads.
 pub(super) fn tables(view: &Arc<StoreView>) -> SessionContext {
-    tables_of(&whole(view))
+    tables_of(&view.scoped(&Principal::everything()))
 }
 
 /// Tables over a view as its principal sees them, read by two threads.

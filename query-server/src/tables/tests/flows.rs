@@ -1,13 +1,14 @@
 //! `flows`, `flow_parts`, `segments`, `coverage`: what is merged, and over which window.
 
+use capstan_fixtures::{
+    Given, Recording, all_segments, at, ethernet, packets, record, traffic, udp,
+};
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::{Time, TimeRange};
+use capstan_view::StoreView;
 
 use super::fixture::{ask, capture, lines, number, tables};
-use crate::view::StoreView;
-use crate::view::testing::{
-    self, Given, Recording, at, ethernet, packets, record, traffic, udp, view_of,
-};
+use crate::testing::view_of;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -133,7 +134,7 @@ async fn flows_of_real_captures_add_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn catalog_tables_can_be_queried() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     let loss = Loss {
         range: TimeRange { start: Time(5 * SECOND), end: Time(6 * SECOND) },
         interface: Some(0),
@@ -146,7 +147,7 @@ async fn catalog_tables_can_be_queried() {
     record(&store, recording, traffic(5, 1_000, 0, SECOND / 100)).await;
     let view = StoreView::load(store).await.expect("a store");
     let tables = tables(&view);
-    let segments = crate::view::testing::segments(&view).await.len() as i64;
+    let segments = all_segments(view.store()).await.len() as i64;
     assert_eq!(number(&tables, "SELECT count(*) FROM segments").await, segments);
     let sql = "SELECT sum(packets), sum(flow_parts) - (SELECT count(*) FROM flow_parts), \
                min(stored_bytes - index_bytes - flows_bytes - packets_bytes - head_bytes - body_bytes) \

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_fixtures::{Recording, record, traffic};
+use capstan_view::access::Principal;
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::compute::{cast, concat_batches};
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use futures::TryStreamExt;
 
 use super::fixture::rows;
-use crate::access::Principal;
 use crate::flight::local::Local;
 use crate::sessions::{Options, StoreSessions};
-use crate::view::testing::{self, Recording, record, traffic};
 
 async fn local() -> Local {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording::of(1), traffic(3, 400, 1_700_000_000_000_000_000, 1_000_000)).await;
     record(&store, Recording::of(2), traffic(4, 300, 1_700_000_000_000_000_000, 1_000_000)).await;
     let options = Options { partitions: Some(2), ..Options::default() };

@@ -13,14 +13,14 @@ use capstan_storage_engine::catalog::{
 use capstan_storage_engine::segment::column::{Column, ColumnType, Meaning, Merge, Packing};
 use capstan_storage_engine::segment::{Directory, Layers, TableLayer, flows, tabular};
 use capstan_storage_engine::store::Store;
+use capstan_view::access::{KEY_BYTES, Mask, Principal, Rights};
+use capstan_view::{OPENED_BYTES, StoreView};
 use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::explain::told;
 use super::fixture::{ask, number, refused, rows, tables, tables_of, try_ask};
-use crate::access::{KEY_BYTES, Mask, Principal, Rights};
-use crate::view::{OPENED_BYTES, StoreView};
 
 /// The columns that the later build has more.
 const NEW: [Column; 2] = [

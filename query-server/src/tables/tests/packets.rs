@@ -1,12 +1,14 @@
 //! `packets`: every column of every packet.
 
 use capstan_dissect::decode;
+use capstan_fixtures::{Given, Owned, Recording, all_segments, packets, traffic};
 use capstan_model::{LinkType, Time};
+use capstan_view::StoreView;
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 
 use super::fixture::{ask, capture, lines, number, refused, tables};
-use crate::view::testing::{self, Given, Owned, Recording, packets, traffic, view_of};
+use crate::testing::view_of;
 
 fn small_segments() -> Recording {
     Recording { segment_bytes: 64 << 10, ..Recording::of(7) }
@@ -199,8 +201,8 @@ async fn damaged_segment_is_an_error_that_names_it() {
         (Layer::Head, "SELECT count(data) FROM packets"),
     ] {
         let view = view_of(small_segments(), given.clone()).await;
-        testing::damage(&view, 1, layer).await;
-        let damaged = &crate::view::testing::segments(&view).await[1];
+        capstan_fixtures::damage(view.store(), 1, layer).await;
+        let damaged = &all_segments(view.store()).await[1];
         let (kind, words) = refused(&tables(&view), sql).await;
         assert_eq!(kind, FailureKind::Damaged, "{sql}: {words}");
         assert!(words.contains(&damaged.entry.name), "{sql}: {words}");
@@ -212,7 +214,7 @@ async fn damaged_segment_is_an_error_that_names_it() {
         (Layer::Head, "SELECT count(data) FROM packets"),
     ] {
         let view = view_of(small_segments(), given.clone()).await;
-        testing::delete(&view, 1, layer).await;
+        capstan_fixtures::delete(view.store(), 1, layer).await;
         let (kind, words) = refused(&tables(&view), sql).await;
         assert_eq!(kind, FailureKind::NotFound, "{sql}: {words}");
     }
@@ -220,8 +222,8 @@ async fn damaged_segment_is_an_error_that_names_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_without_packets_answers_with_none() {
-    let store = testing::store().await;
-    let view = crate::view::StoreView::load(store).await.expect("an empty store");
+    let store = capstan_fixtures::store().await;
+    let view = StoreView::load(store).await.expect("an empty store");
     let tables = tables(&view);
     for table in [
         "packets",

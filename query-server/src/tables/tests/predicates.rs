@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use capstan_fixtures::{Given, Recording, all_segments, at, ethernet, udp};
 use capstan_model::FailureKind;
+use capstan_view::StoreView;
 
 use super::fixture::{lines, number, refused, tables};
-use crate::view::StoreView;
-use crate::view::testing::{Given, Recording, at, ethernet, udp, view_of};
+use crate::testing::view_of;
 
 /// A packet as the conditions see it: hosts, ports, length.
 type Seen = ((u8, u8), (u16, u16), usize);
@@ -34,7 +35,7 @@ fn conversations() -> (Vec<Given>, Vec<Seen>) {
 async fn store(given: Vec<Given>) -> Arc<StoreView> {
     let recording = Recording { segment_bytes: 32 << 10, ..Recording::of(3) };
     let view = view_of(recording, given).await;
-    assert!(crate::view::testing::segments(&view).await.len() > 3);
+    assert!(all_segments(view.store()).await.len() > 3);
     view
 }
 

@@ -1,11 +1,13 @@
 //! Exports, status, metrics and errors of a masked principal; rights; Flight and HTTP.
 
+use capstan_fixtures::all_segments;
 use capstan_model::{HOUR_NANOS, Time, TimeRange};
 use capstan_storage_engine::segment::Layer;
+use capstan_view::StoreView;
+use capstan_view::access::Rights;
 
 use super::super::*;
 use super::stores::*;
-use crate::access::Rights;
 
 async fn export(
     sessions: &StoreSessions,
@@ -122,15 +124,15 @@ async fn principal_without_a_right_is_told_which() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_name_no_object_under_a_mask() {
     let store = store(true).await;
-    let view = crate::view::StoreView::load(store.clone()).await.expect("a view");
-    let segments = testing::segments(&view).await;
+    let view = StoreView::load(store.clone()).await.expect("a view");
+    let segments = all_segments(view.store()).await;
     let of = |recorder: u64| {
         let place = segments.iter().position(|of| of.of.recorder.0 == recorder);
         place.expect("a segment")
     };
     let name = |number: usize| segments[number].entry.name.clone();
     // A segment that by its entry in the catalog has no visible flow is not opened.
-    testing::damage(&view, of(3), Layer::Index).await;
+    capstan_fixtures::damage(view.store(), of(3), Layer::Index).await;
     let (team, everybody) = (team(), Principal::everything());
     let sessions = over(&store).await;
     let sql = "SELECT payload FROM packets";
@@ -139,7 +141,7 @@ async fn errors_name_no_object_under_a_mask() {
     assert!(export(&sessions, &team, &Selection::default(), Order::Time).await.is_ok());
     // One that has visible flows is.
     for layer in [Layer::Head, Layer::Packets, Layer::Flows, Layer::Index] {
-        testing::damage(&view, of(2), layer).await;
+        capstan_fixtures::damage(view.store(), of(2), layer).await;
         let sessions = over(&store).await;
         let (kind, words) = ask(&sessions, &team, sql).await.expect_err("damage");
         assert_eq!(kind, FailureKind::Damaged);
@@ -160,7 +162,7 @@ async fn errors_name_no_object_under_a_mask() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_errors_name_no_operator_under_a_mask() {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     let limits = Limits { memory: 4 << 20, ..Limits::default() };
     let options = Options { limits, ..options_of(Duration::from_secs(60)) };
     let sessions = Arc::new(StoreSessions::open(store, options).await.expect("a store"));

@@ -1,5 +1,6 @@
 //! Flows in several segments, and coverage in several commits, under a mask.
 
+use capstan_fixtures::{Given, at, ethernet, udp};
 use capstan_model::coverage::Listened;
 use capstan_model::packet::Stamp;
 use capstan_model::{Time, TimeRange};
@@ -7,7 +8,6 @@ use capstan_storage_engine::catalog::{CommitDraft, Recorder, WriterInfo, WriterK
 
 use super::super::*;
 use super::stores::*;
-use crate::view::testing::{Given, at, ethernet, udp};
 
 /// Visible flows of 10.0.0.1 whose packets lie in many segments, with hidden packets between them or without.
 async fn long_flows(with_hidden: bool) -> Arc<StoreSessions> {
@@ -20,7 +20,7 @@ async fn long_flows(with_hidden: bool) -> Arc<StoreSessions> {
             given.push(at(10 * number + 2, udp((HIDDEN, 103), (port, 443), &payload)));
         }
     }
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording { segment_bytes: 16 << 10, ..Recording::of(1) }, given).await;
     over(&store).await
 }
@@ -77,7 +77,7 @@ async fn order_of_parts_without_a_time_is_the_same_under_a_mask() {
             given.push(timeless((HIDDEN, 101), port, ACK));
         }
     }
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     record(&store, Recording { segment_bytes: 24 << 10, ..Recording::of(1) }, given).await;
     let sessions = over(&store).await;
     let parts = "SELECT count(*), count(DISTINCT ended), count(first_time) FROM flow_parts";
@@ -100,7 +100,7 @@ async fn order_of_parts_without_a_time_is_the_same_under_a_mask() {
 
 /// A live recorder that captured from 0 to 1,000 and from 2,000 to 3,000, with commits at these times.
 async fn covered(commits: &[i64]) -> Arc<StoreSessions> {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     let info = WriterInfo {
         kind: WriterKind::Live,
         description: String::new(),

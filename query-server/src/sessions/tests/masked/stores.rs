@@ -1,15 +1,15 @@
 //! Two stores that are the same but for hidden flows, and questions to them.
 
+use capstan_fixtures::{Given, Owned, at, options, udp};
 use capstan_index::filter::Term;
 use capstan_model::coverage::{Loss, LossCause};
 use capstan_model::link::Interface;
 use capstan_model::{Block, HOUR_NANOS, LinkType, Time, TimeRange, block::block_type};
 use capstan_storage_engine::catalog::WriterKind;
+use capstan_view::access::{KEY_BYTES, Mask, Rights};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::super::*;
-use crate::access::{KEY_BYTES, Mask, Rights};
-use crate::view::testing::{Given, Owned, at, options, udp};
 
 /// The last byte of the address of the visible host; the mask shows its flows.
 pub(super) const SEEN: u8 = 1;
@@ -127,7 +127,7 @@ fn import(with_hidden: bool) -> Vec<Given> {
 
 /// A store with visible traffic, and with hidden traffic or without any.
 pub(super) async fn store(with_hidden: bool) -> Store {
-    let store = testing::store().await;
+    let store = capstan_fixtures::store().await;
     let loss = |packets| Loss {
         range: TimeRange { start: Time(5), end: Time(6) },
         interface: Some(0),

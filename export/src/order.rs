@@ -1,0 +1,110 @@
+//! The order of packets, which is also the order in which segments are opened.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use capstan_model::{Failure, GenerationId, Hour, RecorderId, Time};
+use capstan_storage_engine::catalog::{Segment, Window};
+use capstan_view::ScopedView;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::Export;
+
+/// The order of packets in an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// By time, then recorder, generation and ordinal.
+    #[default]
+    Time,
+    /// As each recorder captured them.
+    Recorded,
+}
+
+/// Requests that are sent concurrently before the first packet.
+pub(super) const AT_ONCE: usize = 64;
+
+/// The position of a packet in the file. Packets without a time come first; in recorded order no packet has a
+/// time here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    pub(super) time: Option<Time>,
+    pub(super) state: u32,
+    pub(super) ordinal: u64,
+}
+
+/// A segment that is not open yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// Lower bound for the positions of its packets.
+    pub(super) from: Position,
+    pub(super) segment: Arc<Segment>,
+}
+
+/// Segments without selected packets, but with decryption secrets that the selected ones may need.
+pub(super) fn secrets(window: &Window, chosen: &VecDeque<Pending>) -> Vec<Arc<Segment>> {
+    let recorders: BTreeSet<RecorderId> = chosen.iter().map(|of| of.segment.of.recorder).collect();
+    let names: BTreeSet<&str> = chosen.iter().map(|of| &*of.segment.entry.name).collect();
+    let of_chosen = window.secrets.iter().filter(|of| recorders.contains(&of.of.recorder));
+    of_chosen.filter(|of| !names.contains(&*of.entry.name)).cloned().collect()
+}
+
+/// The ranks of generations: they order packets of the same time, or all packets in recorded order.
+pub(super) type Ranks = BTreeMap<GenerationId, u32>;
+
+/// The ranks of all generations that have facts in a window.
+///
+/// # Errors
+/// Any failure of the store.
+pub(super) async fn ranks(
+    view: &ScopedView,
+    window: &Window,
+    order: Order,
+) -> Result<Ranks, Failure> {
+    let mut generations: Vec<GenerationId> = window.writers.keys().copied().collect();
+    if order == Order::Recorded {
+        let recorders: BTreeSet<RecorderId> = generations.iter().map(|of| of.recorder).collect();
+        let began = recorders.into_iter().map(async |recorder| {
+            Ok::<_, Failure>((recorder, view.began(recorder, window).await?))
+        });
+        let began: BTreeMap<RecorderId, Option<Time>> =
+            stream::iter(began).buffer_unordered(AT_ONCE).try_collect().await?;
+        let began =
+            |of: &GenerationId| began.get(&of.recorder).copied().flatten().unwrap_or(Time::MAX);
+        generations.sort_unstable_by_key(|of| (began(of), *of));
+    }
+    Ok(generations.into_iter().zip(0..).collect())
+}
+
+/// The segments that may hold selected packets, by the position of their first packet.
+pub(super) fn pending(
+    view: &ScopedView,
+    window: &Window,
+    what: &Export,
+    ranks: &Ranks,
+) -> VecDeque<Pending> {
+    let filter = what.selection.filter();
+    let range = what.selection.range;
+    let mut pending: Vec<Pending> = window
+        .segments
+        .iter()
+        .filter(|segment| view.may_match(&segment.entry, &filter))
+        .map(|segment| {
+            let timeless = range.is_all() && segment.hours().contains(&Hour::UNKNOWN);
+            let time = match what.order {
+                Order::Time if !timeless => segment.entry.first.map(|time| time.max(range.start)),
+                _ => None,
+            };
+            let state = ranks.get(&segment.of).copied();
+            let from = Position {
+                time,
+                state: state.unwrap_or(u32::MAX),
+                ordinal: segment.entry.first_ordinal,
+            };
+            Pending { from, segment: Arc::clone(segment) }
+        })
+        .collect();
+    pending.sort_by(|a, b| (a.from, &a.segment.entry.name).cmp(&(b.from, &b.segment.entry.name)));
+    pending.into()
+}
