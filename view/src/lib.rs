@@ -9,7 +9,7 @@
 //! * [`access`]: who asks, and what they may see: principals, rights and masks
 //! * [`select`]: which flows a command, a request or a URL selects
 //! * [`ScopedView`]: a view as a principal sees it; [`ScopedSegment`]: an opened segment as a principal sees it
-//! * [`plan`]: which requests fetch a set of byte ranges, and what they cost
+//! * [`Plan`]: which requests fetch a set of byte ranges, and their [`Cost`]
 //! * `open`: one opened segment; `open_cache`: the cache of opened segments; `objects`: reads of data objects
 //!   through the byte cache
 //! * `ahead`: how many segments are opened before they are needed
@@ -27,7 +27,7 @@ mod objects;
 mod open;
 mod open_cache;
 mod pinned;
-pub mod plan;
+mod plan;
 mod scoped;
 mod segment;
 pub mod select;
@@ -58,7 +58,7 @@ use self::open::OpenSegment;
 use self::open_cache::OpenCache;
 use self::pinned::Pin;
 pub use self::pinned::PinnedView;
-pub use self::plan::{Cost, GapRule, Plan};
+pub use self::plan::{Cost, Plan};
 pub use self::scoped::ScopedView;
 pub use self::segment::{Matching, ScopedSegment, VisibleFlows};
 

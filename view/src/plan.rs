@@ -9,7 +9,7 @@ use capstan_storage_engine::store::Store;
 
 /// Which gaps between wanted ranges are read, so that fewer requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GapRule {
+pub(super) struct GapRule {
     /// A gap is read only if it is shorter than this, bytes.
     longest: u64,
     /// All gaps in one object are together at most this share of the wanted bytes: numerator and denominator.
@@ -20,15 +20,15 @@ pub struct GapRule {
 
 impl GapRule {
     /// For stores whose requests take no time, as a folder's do.
-    pub const LOCAL: GapRule = GapRule { longest: 1 << 20, share: (1, 5), free: 0 };
+    pub(super) const LOCAL: GapRule = GapRule { longest: 1 << 20, share: (1, 5), free: 0 };
 
     /// For stores whose requests take 10 to 30 ms, as a bucket's do. In that time a connection delivers 1 to 2 MB,
     /// so by time alone nearly every gap is worth reading. What limits it is that the bytes of an answer stay
     /// within 1.5 times of what they are by [`GapRule::LOCAL`]. Measured: docs/costs.md.
-    pub const REMOTE: GapRule = GapRule { longest: 3 << 19, share: (2, 5), free: 16 << 10 };
+    pub(super) const REMOTE: GapRule = GapRule { longest: 3 << 19, share: (2, 5), free: 16 << 10 };
 
     /// The rule for a store.
-    pub fn of(store: &Store) -> GapRule {
+    pub(super) fn of(store: &Store) -> GapRule {
         if store.is_remote() { GapRule::REMOTE } else { GapRule::LOCAL }
     }
 
@@ -41,13 +41,13 @@ impl GapRule {
 
 /// The longest single request, bytes. A longer range is split into pieces of about equal length, which are
 /// requested concurrently.
-pub const MAX_REQUEST: u64 = 32 << 20;
+const MAX_REQUEST: u64 = 32 << 20;
 
 /// The requests for some ranges of one object, ascending and disjoint.
 ///
 /// Ranges that touch or overlap are merged. Gaps are read too, the smallest first, as far as the rule allows: a
 /// thousand small gaps must not add up to reading a whole object.
-pub fn coalesce(ranges: &[Range<u64>], rule: GapRule) -> Vec<Range<u64>> {
+pub(super) fn coalesce(ranges: &[Range<u64>], rule: GapRule) -> Vec<Range<u64>> {
     let wanted = union(ranges);
     let bytes: u64 = wanted.iter().map(|range| range.end - range.start).sum();
     let mut gaps: Vec<(u64, usize)> = wanted
@@ -133,7 +133,7 @@ pub struct Plan {
 
 impl Plan {
     /// No read yet, of a store with that rule.
-    pub fn new(gaps: GapRule) -> Plan {
+    pub(super) fn new(gaps: GapRule) -> Plan {
         Plan { gaps, layers: BTreeSet::new(), requests: 0, bytes: 0, cached: 0 }
     }
 
