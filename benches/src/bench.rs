@@ -58,6 +58,13 @@ pub(crate) struct Capture {
     pub(crate) packets: u64,
 }
 
+/// The `capstan` beside this program.
+pub(crate) fn beside() -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::io("cannot tell where this program lies", error))?;
+    Ok(program.with_file_name("capstan"))
+}
+
 impl Bench {
     /// Makes a folder for what is made on the way, below `place`; it is removed in the end.
     pub(crate) fn new(

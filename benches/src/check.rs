@@ -1,11 +1,12 @@
 //! Memory of `verify` and `repair` over hours with many segments. Both read all logs and go hour by hour, so their
 //! memory must follow one hour and not the number of hours.
 //!
-//! The store is a folder with a real catalog of generated segments. Their objects are empty: `verify` reports each,
-//! and that costs no memory either.
+//! The store is a folder with a real catalog of made segments. Their objects are empty: `verify` reports each, and
+//! that costs no memory either. Each measurement is a process of its own, so that no allocator remembers another one.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use capstan_model::coverage::Listened;
@@ -15,8 +16,10 @@ use capstan_storage_engine::catalog::{
     CommitDraft, LayerEntry, Outcome, Recorder, Rollup, SegmentEntry, Stay,
 };
 use capstan_storage_engine::repair::{self, repair};
+use capstan_storage_engine::segment::Layers;
 use capstan_storage_engine::store::{Location, Options, Store};
 use capstan_storage_engine::verify::{self, verify};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
 use crate::busy::{BEGIN, COMMITS, STEP, addresses, segment, start};
@@ -33,7 +36,20 @@ pub(crate) struct Arguments {
     /// A folder that does not exist; the store is made in it, and removed in the end
     #[arg(long, value_name = "FOLDER")]
     store: PathBuf,
+    /// Measure one step on the store that is there
+    #[arg(long, hide = true)]
+    step: Option<Step>,
 }
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Step {
+    Verify,
+    Repair,
+}
+
+/// The cluster of the store.
+const CLUSTER: &str = "check";
 
 struct Silent;
 
@@ -42,24 +58,30 @@ impl repair::Watch for Silent {}
 
 pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::io("cannot start threads", error))?;
+    if let Some(step) = arguments.step {
+        let cost = runtime.block_on(measure(step, &arguments.store))?;
+        return serde_json::to_string(&cost)
+            .map_err(|error| Failure::new(FailureKind::Other, error.to_string()));
+    }
     if arguments.store.exists() {
         let what = format!("{} exists: name a folder that does not", arguments.store.display());
         return Err(Failure::new(FailureKind::Usage, what));
     }
-    let text = runtime.block_on(measure(arguments));
+    let text = runtime.block_on(table(arguments));
     std::fs::remove_dir_all(&arguments.store).map_err(|error| {
         Failure::io(format!("cannot remove {}", arguments.store.display()), error)
     })?;
     text
 }
 
-async fn measure(arguments: &Arguments) -> Result<String, Failure> {
-    let location = Location::Folder(arguments.store.clone());
-    let store = Store::open_or_create(&location, "check", &Options::default()).await?;
+/// Makes the store hour by hour, and a row for each number of hours asked for.
+async fn table(arguments: &Arguments) -> Result<String, Failure> {
+    let store =
+        Store::open_or_create(&place(&arguments.store), CLUSTER, &Options::default()).await?;
     let mut recorders = start(&store, arguments.recorders).await?;
     let mut text = String::from(
-        "| hours | commits | verify: MiB | s | repair: MiB | s |\n\
-         | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "| recorders | hours | commits | verify: MiB | s | repair: MiB | s |\n\
+         | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let mut done = 0;
     for hours in &arguments.hours {
@@ -68,22 +90,27 @@ async fn measure(arguments: &Arguments) -> Result<String, Failure> {
             make(&store, &arguments.store, &mut recorders, hour).await?;
         }
         done = done.max(*hours);
-        let options = verify::Options {
-            range: TimeRange::ALL,
-            deep: false,
-            layers: capstan_storage_engine::segment::Layers::KNOWN,
-        };
-        let (checked, verified) = peak(verify(&store, &options, &Silent)).await?;
-        let options = repair::Options { dry_run: true, ..repair::Options::default() };
-        let (_, repaired) = peak(repair(&store, &options, &Silent)).await?;
+        eprintln!("verifying");
+        let verified = measure_apart("verify", &arguments.store)?;
+        eprintln!("looking for what to repair");
+        let repaired = measure_apart("repair", &arguments.store)?;
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "| {done} | {} | {} | {:.1} | {} | {:.1} |",
-            checked.commits, verified.mib, verified.seconds, repaired.mib, repaired.seconds
+            "| {} | {done} | {} | {} | {:.1} | {} | {:.1} |",
+            arguments.recorders,
+            verified.commits,
+            verified.mib,
+            verified.seconds,
+            repaired.mib,
+            repaired.seconds
         );
     }
     Ok(text)
+}
+
+fn place(folder: &Path) -> Location {
+    Location::Folder(folder.to_owned())
 }
 
 /// Commits an hour of segments, with empty objects, and rolls it up.
@@ -122,7 +149,7 @@ async fn make(
 fn put_empty(folder: &Path, entry: &SegmentEntry) -> std::io::Result<()> {
     for layer in capstan_storage_engine::catalog::Layer::SEALED {
         let path = names::layer(entry.hour, &entry.name, layer.file());
-        let path = folder.join("check").join(path.as_ref());
+        let path = folder.join(CLUSTER).join(path.as_ref());
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
@@ -132,22 +159,50 @@ fn put_empty(folder: &Path, entry: &SegmentEntry) -> std::io::Result<()> {
 }
 
 /// The cost of a step.
+#[derive(Debug, Serialize, Deserialize)]
 struct Cost {
+    commits: u64,
+    /// Peak memory of its process.
     mib: u64,
     seconds: f64,
 }
 
-/// Peak memory of the process during a step, above the memory before it.
-async fn peak<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<(T, Cost), Failure> {
-    let cannot = |error| Failure::io("cannot measure the memory of this process", error);
-    // "5" resets the peak (proc(5)).
-    std::fs::write("/proc/self/clear_refs", "5").map_err(cannot)?;
-    let before = status_kib("VmRSS:").map_err(cannot)?;
+/// Measures a step in a process of its own: this program again.
+fn measure_apart(step: &str, store: &Path) -> Result<Cost, Failure> {
+    let cannot =
+        |error| Failure::io(format!("cannot measure {step} in a process of its own"), error);
+    let program = std::env::current_exe().map_err(cannot)?;
+    let mut command = Command::new(program);
+    command.args(["check", "--step", step, "--store"]).arg(store).stderr(Stdio::inherit());
+    let ended = command.output().map_err(cannot)?;
+    if !ended.status.success() {
+        let what = format!("measuring {step} failed ({})", ended.status);
+        return Err(Failure::new(FailureKind::Other, what));
+    }
+    serde_json::from_slice(&ended.stdout)
+        .map_err(|error| Failure::new(FailureKind::Other, format!("{step} said no cost: {error}")))
+}
+
+/// Takes a step, and measures it by the peak memory of this process.
+async fn measure(step: Step, folder: &Path) -> Result<Cost, Failure> {
     let began = Instant::now();
-    let done = step.await?;
+    let store = Store::open(&place(folder), CLUSTER, &Options::default()).await?;
+    let commits = match step {
+        Step::Verify => {
+            let (range, layers) = (TimeRange::ALL, Layers::KNOWN);
+            let options = verify::Options { range, deep: false, layers };
+            verify(&store, &options, &Silent).await?.commits
+        }
+        Step::Repair => {
+            let options = repair::Options { dry_run: true, ..repair::Options::default() };
+            repair(&store, &options, &Silent).await?;
+            0
+        }
+    };
     let seconds = began.elapsed().as_secs_f64();
-    let peak = status_kib("VmHWM:").map_err(cannot)?;
-    Ok((done, Cost { mib: peak.saturating_sub(before) / 1_024, seconds }))
+    let kib = status_kib("VmHWM:")
+        .map_err(|error| Failure::io("cannot measure the memory of this process", error))?;
+    Ok(Cost { commits, mib: kib / 1_024, seconds })
 }
 
 fn status_kib(field: &str) -> std::io::Result<u64> {

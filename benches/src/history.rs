@@ -3,6 +3,10 @@
 //!
 //! One recorder, a segment every quarter of an hour, in memory or in a folder. Measured are requests and bytes,
 //! which are the same on every kind of store, and time. Each query starts cold: the reader has loaded nothing.
+//!
+//! * `first_byte`: how soon an export of everything delivers packets, from a bucket far away
+
+mod first_byte;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -31,13 +35,16 @@ use object_store::memory::InMemory;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use self::first_byte::first_bytes;
+use crate::bench::beside;
+
 /// Cost of queries as the history grows, as a Markdown table
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Days of history to query; may be repeated
     #[arg(long, value_name = "DAYS", default_values_t = [0, 1, 30, 365])]
     days: Vec<u32>,
-    /// Existing folder in which to create the stores [default: in memory]
+    /// Existing folder in which to create the stores [default: in memory, which leaves out what other processes read]
     #[arg(long, value_name = "FOLDER")]
     store: Option<PathBuf>,
     /// Rounds of each query, over all histories in turn; the time is the median
@@ -60,9 +67,14 @@ const SELDOM: i64 = 60;
 /// The rare host.
 const RARE: [u8; 4] = [10, 9, 9, 9];
 
+/// The cluster of the stores.
+const CLUSTER: &str = "history";
+
 /// A store whose history grows.
 struct History {
     store: Store,
+    /// Its folder; none in memory.
+    place: Option<PathBuf>,
     rollup: Rollup,
     pipeline: Pipeline<Uploader>,
     /// Segments so far.
@@ -82,6 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::io("cannot start threads", error))?;
     let mut days = arguments.days.clone();
     days.sort_unstable();
+    let capstan = beside()?;
     let mut histories = Vec::new();
     for days in &days {
         let place = arguments.store.as_ref().map(|place| place.join(format!("days-{days}")));
@@ -92,8 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
     let minutes = History::minutes(&histories, &runtime, arguments.rounds)?;
     let mut text = String::from(
         "| history | segments | one host, one minute: requests | bytes | time, ms | one host, 30 days: \
-         segments opened | with it | requests | bytes | all logs, requests |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         segments opened | with it | requests | bytes | all logs, requests | first packets of all from far away: \
+         by time, s | as recorded, s |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for ((days, history), minute) in days.into_iter().zip(&histories).zip(minutes) {
         let month = history.month(&runtime)?;
@@ -108,10 +122,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
             1 => "1 day".to_owned(),
             days => format!("{days} days"),
         };
+        let first = |order| match &history.place {
+            Some(place) => first_bytes(&capstan, place, CLUSTER, order)
+                .map(|took| format!("{:.2}", took.as_secs_f64())),
+            None => Ok("-".to_owned()),
+        };
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "| {name} | {} | {} | {} | {:.2} | {} | {holding} | {} | {} | {} |",
+            "| {name} | {} | {} | {} | {:.2} | {} | {holding} | {} | {} | {} | {} | {} |",
             history.segments,
             asked(&minute.requests),
             minute.requests.bytes_read,
@@ -120,6 +139,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String, Failure> {
             asked(&month.requests),
             month.requests.bytes_read,
             asked(&logs),
+            first("time")?,
+            first("recorded")?,
         );
         eprintln!("{name}: {} and {} packets found", minute.packets, month.packets);
     }
@@ -145,11 +166,11 @@ fn frequent(segment: i64, number: i64) -> [u8; 4] {
 impl History {
     fn new(runtime: &Runtime, place: Option<PathBuf>) -> Result<History, Failure> {
         let (store, recorder, rollup) = runtime.block_on(async {
-            let store = match place {
-                None => Store::on(Arc::new(InMemory::new()), "history").await?,
+            let store = match &place {
+                None => Store::on(Arc::new(InMemory::new()), CLUSTER).await?,
                 Some(place) => {
-                    let location = Location::Folder(place);
-                    Store::open_or_create(&location, "history", &Options::default()).await?
+                    let location = Location::Folder(place.clone());
+                    Store::open_or_create(&location, CLUSTER, &Options::default()).await?
                 }
             };
             let info = WriterInfo {
@@ -187,7 +208,7 @@ impl History {
             offset_seconds: 0,
             options: Vec::new(),
         });
-        Ok(History { store, rollup, pipeline, segments: 0 })
+        Ok(History { store, place, rollup, pipeline, segments: 0 })
     }
 
     /// Records and rolls up until there are so many hours.

@@ -128,9 +128,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     sys::watch_for_signals().map_err(|error| Failure::io("cannot watch for Ctrl-C", error))?;
     let capstan = match arguments.capstan {
         Some(path) => path,
-        None => std::env::current_exe()
-            .map_err(|error| Failure::io("cannot tell where this program lies", error))?
-            .with_file_name("capstan"),
+        None => bench::beside()?,
     };
     let machine = Machine::this();
     let place = arguments.dir.unwrap_or_else(std::env::temp_dir);
