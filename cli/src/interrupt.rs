@@ -7,9 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use capstan_model::{Failure, FailureKind};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Watches for Ctrl-C. `on_first` runs once, on the runtime, when it comes.
+/// What a process that writes packets leaves undone when it ends at once.
+pub(crate) const UNCOMMITTED: &str = "uncommitted packets are not in the store";
+
+/// Watches for Ctrl-C. `on_first` runs once, on the runtime, when it comes. The second Ctrl-C ends the process, and
+/// `undone` says what that leaves undone.
 pub(crate) fn watch(
     runtime: &tokio::runtime::Runtime,
+    undone: &'static str,
     on_first: impl FnOnce() + Send + 'static,
 ) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -23,7 +28,7 @@ pub(crate) fn watch(
         flag.store(true, Ordering::Relaxed);
         on_first();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        eprintln!("capstan: ended at once: uncommitted packets are not in the store");
+        eprintln!("capstan: ended at once: {undone}");
         std::process::exit(i32::from(FailureKind::Interrupted.exit_code()));
     });
     Ok(stop)
@@ -39,7 +44,7 @@ pub(crate) fn until<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    watch(runtime, move || drop(stop))?;
+    watch(runtime, "the answer is incomplete", move || drop(stop))?;
     runtime.block_on(async {
         tokio::select! {
             biased;

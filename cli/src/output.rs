@@ -2,7 +2,7 @@
 
 mod visible;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 use capstan_model::failure::words;
@@ -23,7 +23,15 @@ pub(crate) fn start_logging(verbose: u8) {
         1 => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_env("CAPSTAN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let asked = std::env::var("CAPSTAN_LOG").ok().filter(|text| !text.is_empty());
+    let filter = asked.and_then(|text| match EnvFilter::try_new(&text) {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            tell(&format!("capstan: CAPSTAN_LOG is ignored: '{text}': {error}"));
+            None
+        }
+    });
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(level));
     // Log fields may hold names from captures and catalogs: they are escaped, one line each.
     let fields = format::debug_fn(|writer, field, value| {
         let value = format!("{value:?}");
@@ -75,31 +83,42 @@ fn with_causes(failure: &dyn std::error::Error) -> String {
     words(failure).iter().map(indented).collect::<Vec<_>>().join("\n  because: ")
 }
 
-/// Writes lines for people to standard output; a reader that went away (`| head`) is no failure.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    write(visible(text, Keep::Lines).as_bytes())
+/// Writes lines of a report about work to standard output. The work goes on when the reader has gone away (`| head`).
+pub(crate) fn report(text: &str) -> Result<(), Failure> {
+    match write(visible(text, Keep::Lines).as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(unwritten),
+    }
 }
 
-/// Writes text for programs to standard output: as it is, but not on a terminal.
+/// Writes lines of an answer to standard output. The process ends well when the reader has gone away (`| head`).
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    written(write(visible(text, Keep::Lines).as_bytes()))
+}
+
+/// Writes text of an answer for programs to standard output: as it is, but not on a terminal.
 pub(crate) fn print_data(bytes: &[u8]) -> Result<(), Failure> {
     if std::io::stdout().is_terminal() {
         return print(&String::from_utf8_lossy(bytes));
     }
-    write(bytes)
+    written(write(bytes))
 }
 
-fn write(bytes: &[u8]) -> Result<(), Failure> {
+fn write(bytes: &[u8]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    written(out.write_all(bytes).and_then(|()| out.flush()))
+    out.write_all(bytes).and_then(|()| out.flush())
 }
 
-/// Judges a write to standard output.
+/// Judges a write of an answer to standard output: nobody needs the rest of it when the reader has gone away.
 pub(crate) fn written(result: std::io::Result<()>) -> Result<(), Failure> {
     match result {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::io("cannot write to standard output", error)),
-        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.map_err(unwritten),
     }
+}
+
+fn unwritten(error: std::io::Error) -> Failure {
+    Failure::io("cannot write to standard output", error)
 }
 
 /// A table without lines between rows.

@@ -85,3 +85,42 @@ fn closed_output_pipe_is_no_failure() {
     answer(capstan().args(["export", "--server", &asked, "-o"]).arg(&to));
     assert_eq!(packets(&to).len() as u64, FILE.packets());
 }
+
+#[test]
+fn work_goes_on_when_the_reader_of_its_report_has_gone() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let store = scratch.path().join("store");
+    let files: Vec<_> = (100..103)
+        .map(|packets_an_hour| {
+            let file = scratch.path().join(format!("{packets_an_hour}.pcap"));
+            Noise { hours: 1, packets_an_hour }.write(&file);
+            file
+        })
+        .collect();
+    assert_eq!(unread(over(&store, "import").args(&files)), Some(0));
+    let count = "select count(*) from packets";
+    let counted = answer(over(&store, "sql").args(["--format", "csv", count]));
+    assert_eq!(counted, "count(*)\n303\n");
+
+    let data = store.join("default/data");
+    let lost = find(&data, "index").expect("a segment has an index");
+    std::fs::remove_file(lost).expect("it is ours");
+    assert_eq!(unread(&mut over(&store, "verify")), Some(6));
+    assert_eq!(unread(over(&store, "repair").arg("--dry-run")), Some(6));
+}
+
+/// Runs a command whose standard output nobody reads; its exit code.
+fn unread(command: &mut Command) -> Option<i32> {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("capstan starts");
+    drop(child.stdout.take());
+    child.wait().expect("it is ours").code()
+}
+
+/// A file of this name below a folder.
+fn find(folder: &Path, name: &str) -> Option<std::path::PathBuf> {
+    std::fs::read_dir(folder).expect("a folder").flatten().find_map(|entry| match entry.path() {
+        path if path.is_dir() => find(&path, name),
+        path => (path.file_name()? == name).then_some(path),
+    })
+}

@@ -73,7 +73,7 @@ pub(crate) fn run(
             "no capture file was found in the given files and folders",
         ));
     }
-    let stop = interrupt::watch(runtime, || ())?;
+    let stop = interrupt::watch(runtime, interrupt::UNCOMMITTED, || ())?;
     let opening = or_stopped(&stop, NOTHING, settings.open_or_create(None));
     let store = runtime.block_on(opening)?;
     let dead_after = Duration::from_secs(arguments.dead_after);
@@ -251,7 +251,7 @@ fn report(name: &str, imported: &Imported) -> Result<(), Failure> {
             bytes(read)
         );
     }
-    output::print(&text)
+    output::report(&text)
 }
 
 struct Bar {

@@ -137,7 +137,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let memory = arguments.capture.memory(settings, "--memory", arguments.memory)?;
     let recording = Arc::new(OnceLock::<StopHandle>::new());
-    let asked = interrupt::watch(runtime, {
+    let asked = interrupt::watch(runtime, interrupt::UNCOMMITTED, {
         let recording = Arc::clone(&recording);
         move || {
             if let Some(handle) = recording.get() {
@@ -218,7 +218,7 @@ impl Watch for Line {
 
 /// Tells what was recorded.
 pub(super) fn report(recorded: &Recorded) -> Result<(), Failure> {
-    output::print(&format!(
+    output::report(&format!(
         "recorded {}, {} in {}, {} stored\n",
         count(recorded.packets, "packet"),
         bytes(recorded.captured_bytes),

@@ -90,7 +90,7 @@ impl Shown {
             Format::Text => Ok(format!("{}\n", output::name(&what))),
             Format::Json => output::json_line(&Line { action, what }),
         };
-        let shown = self.bar.suspend(|| line.and_then(|line| output::print(&line)));
+        let shown = self.bar.suspend(|| line.and_then(|line| output::report(&line)));
         if let Err(failure) = shown {
             self.stop.store(true, Ordering::Relaxed);
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
@@ -131,7 +131,9 @@ pub(crate) fn run(
         remove_waste: arguments.remove_waste,
         host: host_name(),
     };
-    let stop = interrupt::watch(runtime, || output::tell("capstan: stopping"))?;
+    let stop = interrupt::watch(runtime, "what was repaired stays; run it again", || {
+        output::tell("capstan: stopping")
+    })?;
     let (bar, failed) = (output::step_bar(), Mutex::default());
     let shown = Shown { format: arguments.format, bar, stop, failed };
     let report: Result<Report, Failure> = runtime.block_on(async {
@@ -153,8 +155,8 @@ pub(crate) fn run(
     }
     let report = report?;
     match arguments.format {
-        Format::Text => output::print(&summary(&report, &options))?,
-        Format::Json => output::print(&output::json_line(&Summary::of(&report, &options))?)?,
+        Format::Text => output::report(&summary(&report, &options))?,
+        Format::Json => output::report(&output::json_line(&Summary::of(&report, &options))?)?,
     }
     judge(&report)
 }

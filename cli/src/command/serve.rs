@@ -160,7 +160,7 @@ pub(crate) fn run(
     let cache = arguments.keeping.memory_mib(settings);
     let (limits, shares) = arguments.limits.of_server(settings, cache)?;
     let (stop, stopped) = watch::channel(false);
-    let asked = interrupt::watch(runtime, move || {
+    let asked = interrupt::watch(runtime, "answers in progress are incomplete", move || {
         stop.send_replace(true);
     })?;
     let opening = async {

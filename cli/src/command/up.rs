@@ -68,7 +68,7 @@ pub(crate) fn run(
     let memory = arguments.capture.memory(settings, "--record-memory", memory)?;
     let recording = Arc::new(OnceLock::<StopHandle>::new());
     let serving = Arc::new(OnceLock::<Arc<Keeper>>::new());
-    let asked = interrupt::watch(runtime, {
+    let asked = interrupt::watch(runtime, interrupt::UNCOMMITTED, {
         let (recording, serving) = (Arc::clone(&recording), Arc::clone(&serving));
         move || {
             if let Some(handle) = recording.get() {

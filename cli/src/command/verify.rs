@@ -94,7 +94,7 @@ impl Watch for Shown {
             Format::Text => Ok(text(finding)),
             Format::Json => json(finding),
         };
-        let shown = self.bar.suspend(|| line.and_then(|line| output::print(&line)));
+        let shown = self.bar.suspend(|| line.and_then(|line| output::report(&line)));
         if let Err(failure) = shown {
             self.stop.store(true, Ordering::Relaxed);
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
@@ -116,7 +116,9 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let options =
         Options { range: arguments.window.range()?, deep: arguments.deep, layers: Layers::KNOWN };
-    let stop = interrupt::watch(runtime, || output::tell("capstan: stopping"))?;
+    let stop = interrupt::watch(runtime, "the rest of the store was not checked", || {
+        output::tell("capstan: stopping")
+    })?;
     let (bar, failed) = (output::byte_bar(Some(0)), Mutex::default());
     let shown = Shown { format: arguments.format, bar, stop, failed };
     let report = runtime.block_on(async {
@@ -131,8 +133,8 @@ pub(crate) fn run(
     }
     let report = report?;
     match arguments.format {
-        Format::Text => output::print(&summary(&report, arguments.deep))?,
-        Format::Json => output::print(&output::json_line(&Summary::of(&report))?)?,
+        Format::Text => output::report(&summary(&report, arguments.deep))?,
+        Format::Json => output::report(&output::json_line(&Summary::of(&report))?)?,
     }
     judge(&report)
 }

@@ -109,19 +109,31 @@ async fn roll_up(rollup: &mut Rollup, steps: &mut u32) -> Result<Option<String>,
     }
     *steps = steps.wrapping_add(1);
     if steps.is_multiple_of(SWEEP_EVERY) {
-        rollup.sweep(GRACE).await?;
-        match rollup.truncate(Limits::default()).await {
-            Ok(Truncated { commits: 0, .. }) => {}
-            Ok(Truncated { logs, commits }) => tracing::info!(logs, commits, "logs were truncated"),
-            // Logs that stay whole cost only space.
-            Err(failure) if failure.kind() == FailureKind::Permission => {
-                tracing::debug!(%failure, "cannot truncate logs");
-            }
-            Err(failure) => return Err(failure),
-        }
-        rollup.end_silent(SILENT).await?;
+        clean_up(rollup, GRACE, SILENT).await?;
     }
     Ok(None)
+}
+
+/// Removes what no reader needs, and ends the logs of recorders that were silent for that long.
+async fn clean_up(rollup: &mut Rollup, grace: Duration, silent: Duration) -> Result<(), Failure> {
+    match remove_unneeded(rollup, grace).await {
+        // What stays costs only space.
+        Err(failure) if failure.kind() == FailureKind::Permission => {
+            tracing::debug!(%failure, "cannot remove what no reader needs");
+        }
+        removed => removed?,
+    }
+    rollup.end_silent(silent).await.map(|_| ())
+}
+
+/// Removes replaced versions, and commits that are rolled up.
+async fn remove_unneeded(rollup: &mut Rollup, grace: Duration) -> Result<(), Failure> {
+    rollup.sweep(grace).await?;
+    match rollup.truncate(Limits::default()).await? {
+        Truncated { commits: 0, .. } => {}
+        Truncated { logs, commits } => tracing::info!(logs, commits, "logs were truncated"),
+    }
+    Ok(())
 }
 
 /// Rolls up all commits unless a long-running process does: for a process that has written and exits.
@@ -148,13 +160,16 @@ pub async fn roll_up_before_leaving(store: &Store, holder: &str) -> Result<(), F
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::catalog::Recorder;
-    use capstan_model::{Generation, GenerationId};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
 
+    use capstan_model::{Generation, GenerationId, RecorderId};
+
+    use super::*;
     use crate::catalog::rollup::Stay;
     use crate::catalog::tests::{RECORDER, draft, live, memory};
-    use crate::catalog::versions;
+    use crate::catalog::{Recorder, checkpoint, versions};
+    use crate::store::unreliable::Unreliable;
 
     fn seen(root: u64, waiting: &[u64]) -> Observation {
         let of = GenerationId::new(RECORDER, Generation(1));
@@ -194,6 +209,34 @@ mod tests {
         drop(stop);
         kept.await.unwrap();
         assert_eq!(CatalogView::load(&store).await.unwrap().waiting().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn silent_logs_are_ended_without_delete_permission() {
+        let objects = Arc::new(Unreliable::default());
+        let store = Store::on(objects.clone(), "prod").await.unwrap();
+        objects.deletes_forbidden.store(true, Ordering::Relaxed);
+        let mut rollup = Rollup::claim(&store, "stays", Stay::Keeps).await.unwrap();
+        let mut recorder = Recorder::start(&store, RECORDER, live()).await.unwrap();
+        let pause = Duration::from_millis(20);
+        for number in 0..3 {
+            recorder.commit(draft(&format!("s{number}"), number)).await.unwrap();
+            rollup.roll_up_all().await.unwrap();
+            tokio::time::sleep(pause).await;
+        }
+        // A root that is newer than the log's last commit.
+        let mut other = Recorder::start(&store, RecorderId(9), live()).await.unwrap();
+        other.commit(draft("t", 0)).await.unwrap();
+        rollup.roll_up_all().await.unwrap();
+        clean_up(&mut rollup, Duration::ZERO, pause / 2).await.unwrap();
+        assert!(objects.deletes.load(Ordering::Relaxed) > 0, "nothing was to be removed");
+        rollup.roll_up_all().await.unwrap();
+        let view = CatalogView::load(&store).await.unwrap();
+        let generations = view.generations().await.unwrap().generations;
+        let silent = generations.iter().find(|of| of.id().recorder == RECORDER).unwrap();
+        assert!(silent.finished().is_some_and(|end| !end.complete));
+        let checkpoint = checkpoint::newest(&store, silent.id()).await.unwrap();
+        assert!(checkpoint.is_none(), "a log was truncated of which nothing can be removed");
     }
 
     #[tokio::test]

@@ -328,7 +328,7 @@ impl Rollup {
             .map(|of| async move {
                 // A listing may show a removed object.
                 if versions::read_ended(store, of).await?.is_some() {
-                    store.delete(&names::open(of)).await?;
+                    remove_open_mark(store, of).await;
                     return Ok(None);
                 }
                 // Roots named it before: they are lost.
@@ -393,14 +393,19 @@ impl Rollup {
         Ok(Ok(versions.collect()))
     }
 
-    /// Removes the open marks of logs whose end is in the root. Without delete permission the marks stay: they cost
-    /// readers one name each, and the root keeps naming the logs.
+    /// Removes the open marks of logs whose end is in the root.
     async fn unmark(&self, open: &BTreeSet<GenerationId>) {
         for of in self.ended().filter(|owner| open.contains(owner)) {
-            if let Err(failure) = self.store.delete(&names::open(of)).await {
-                tracing::debug!(%failure, "cannot delete the open mark of an ended log");
-            }
+            remove_open_mark(&self.store, of).await;
         }
+    }
+}
+
+/// Removes the open mark of an ended log. Without delete permission the marks stay: they cost readers one name each,
+/// and the root keeps naming the logs.
+async fn remove_open_mark(store: &Store, of: GenerationId) {
+    if let Err(failure) = store.delete(&names::open(of)).await {
+        tracing::debug!(%failure, "cannot delete the open mark of an ended log");
     }
 }
 

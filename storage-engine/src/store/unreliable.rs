@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -41,6 +41,8 @@ pub(crate) struct Unreliable {
     mishaps: Mutex<Vec<Mishap>>,
     /// Requests to delete, of one or several objects.
     pub(crate) deletes: AtomicUsize,
+    /// Whether each of them is answered with 403.
+    pub(crate) deletes_forbidden: AtomicBool,
 }
 
 impl Unreliable {
@@ -109,6 +111,13 @@ impl ObjectStore for Unreliable {
         locations: BoxStream<'static, Result<Path, Error>>,
     ) -> BoxStream<'static, Result<Path, Error>> {
         self.deletes.fetch_add(1, Ordering::Relaxed);
+        if self.deletes_forbidden.load(Ordering::Relaxed) {
+            let forbidden = |path: Path| Error::PermissionDenied {
+                path: path.to_string(),
+                source: "403".into(),
+            };
+            return locations.map(move |path| Err(forbidden(path?))).boxed();
+        }
         let mishap = self.mishaps.lock().unwrap().pop();
         let Some(Mishap::DeletesCut(after)) = mishap else {
             return self.inner.delete_stream(locations);

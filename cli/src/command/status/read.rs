@@ -171,7 +171,7 @@ impl Found {
         let Found { mut status, listened, packets, mut losses } = self;
         let span =
             |range: &TimeRange| Span { from: range.start.to_string(), to: range.end.to_string() };
-        let listened = merge(listened);
+        let listened = TimeRange::union(listened);
         status.unknown = unknown(&listened, packets).iter().map(span).collect();
         status.listened = listened.iter().map(span).collect();
         let when = |range: &Option<TimeRange>| range.map(|range| (range.start, range.end));
@@ -184,30 +184,9 @@ impl Found {
     }
 }
 
-/// Stretches during which anything listened, touching ones joined.
-fn merge(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<TimeRange> = Vec::new();
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn adjacent_ranges_are_merged() {
-        let range = |start, end| TimeRange { start: Time(start), end: Time(end) };
-        let ranges = vec![range(5, 6), range(0, 2), range(2, 4), range(1, 3), range(5, 5)];
-        assert_eq!(merge(ranges), [range(0, 4), range(5, 6)]);
-        assert_eq!(merge(vec![]), []);
-    }
 
     #[test]
     fn packets_outside_the_coverage_are_in_unknown_time() {

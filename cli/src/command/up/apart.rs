@@ -46,7 +46,7 @@ pub(super) fn run(
     let flight = inherited(&std::io::stdin()).map_err(failed)?;
     let http = inherited(&std::io::stdout()).map_err(failed)?;
     let (stop, stopped) = watch::channel(false);
-    interrupt::watch(runtime, move || {
+    interrupt::watch(runtime, "answers in progress are incomplete", move || {
         stop.send_replace(true);
     })?;
     let cache = arguments.keeping.memory_mib(settings);
