@@ -69,8 +69,6 @@ pub(crate) mod load;
 pub mod manifest;
 pub mod names;
 pub mod part;
-#[cfg(feature = "planted")]
-pub mod readable;
 pub mod recorder;
 pub mod role;
 pub mod rollup;
