@@ -65,6 +65,17 @@ pub(crate) fn beside() -> Result<PathBuf, Failure> {
     Ok(program.with_file_name("capstan"))
 }
 
+/// Capstan with none of the caller's or the machine's own settings.
+pub(crate) fn without_settings(capstan: &Path) -> Command {
+    let mut command = Command::new(capstan);
+    for variable in ["CLUSTER", "SERVER", "LOG", "STORE"] {
+        command.env_remove(format!("CAPSTAN_{variable}"));
+    }
+    // Else a capstan.toml here or in /etc would be read.
+    command.env("CAPSTAN_CONFIG", "/dev/null");
+    command
+}
+
 impl Bench {
     /// Makes a folder for what is made on the way, below `place`; it is removed in the end.
     pub(crate) fn new(
@@ -123,12 +134,7 @@ impl Bench {
 
     /// Capstan with none of the caller's or the machine's own settings, and this store.
     pub(crate) fn capstan(&self, subcommand: &str, store: &Path) -> Command {
-        let mut command = Command::new(&self.capstan);
-        for variable in ["CLUSTER", "SERVER", "LOG", "STORE"] {
-            command.env_remove(format!("CAPSTAN_{variable}"));
-        }
-        // Else a capstan.toml here or in /etc would be read.
-        command.env("CAPSTAN_CONFIG", "/dev/null");
+        let mut command = without_settings(&self.capstan);
         command.arg(subcommand).arg("--store").arg(store);
         command
     }

@@ -3,11 +3,12 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use capstan_model::{Failure, FailureKind};
 
+use crate::bench::without_settings;
 use crate::distant::Distant;
 
 /// Bytes read of each export: more than its header.
@@ -24,8 +25,8 @@ pub(super) fn first_bytes(
 ) -> Result<Duration, Failure> {
     let cannot = |error| Failure::io("cannot measure the first bytes of an export", error);
     let distant = Distant::start(place)?;
-    let mut export = distant.reached(Command::new(capstan));
-    export.env("CAPSTAN_CONFIG", "/dev/null").args(["export", "--order", order]);
+    let mut export = distant.reached(without_settings(capstan));
+    export.args(["export", "--order", order]);
     export.args(["--cluster", cluster, "-o", "-", "--store"]).arg(distant.store());
     let began = Instant::now();
     let mut child = export
