@@ -228,15 +228,17 @@ impl Selection {
                 return usage(format!("'{text}': a star stands at one end only"));
             }
         }
-        for pod in self.pods.iter().filter(|pod| !pod.starts_with('*')) {
-            match pod.split_once('/') {
-                Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-                    namespaces.insert(namespace);
-                }
-                None if pod.ends_with('*') => {}
-                _ => return usage(format!("'{pod}' is not a pod: write namespace/name")),
+        for (what, form, texts) in [
+            ("pod", "namespace/name", &self.pods),
+            ("service", "namespace/name", &self.services),
+            ("workload", "namespace/kind/name", &self.workloads),
+        ] {
+            if let Some(text) = texts.iter().find(|text| !may_have_form(text, form)) {
+                return usage(format!("'{text}' is not a {what}: write {form}"));
             }
         }
+        let with_namespace = self.pods.iter().filter(|pod| !pod.starts_with('*'));
+        namespaces.extend(with_namespace.filter_map(|pod| Some(pod.split_once('/')?.0)));
         let pods: BTreeSet<&String> = self.pods.iter().filter(whole).collect();
         for (number, what) in [(namespaces.len(), "namespaces"), (pods.len(), "pods")] {
             if number > 2 {
@@ -312,4 +314,13 @@ fn pattern(field: Field, text: &str) -> Term {
         (None, Some(prefix)) => Term::prefix(field, prefix),
         (None, None) => Term::new(field, text),
     }
+}
+
+/// Whether a text can match names of this form, whose elements are separated by slashes. A star may stand for several
+/// elements.
+fn may_have_form(text: &str, form: &str) -> bool {
+    let (given, whole) = (text.split('/').count(), form.split('/').count());
+    let has_star = text.starts_with('*') || text.ends_with('*');
+    let enough = if has_star { given <= whole } else { given == whole };
+    enough && text.split('/').all(|element| !element.is_empty())
 }

@@ -158,6 +158,8 @@ fn impossible_selections_are_refused_or_remarked() {
         pods: text(pods),
         ..Selection::default()
     };
+    let service = |name: &str| Selection { services: text(&[name]), ..Selection::default() };
+    let workload = |name: &str| Selection { workloads: text(&[name]), ..Selection::default() };
     for (selection, word) in [
         (of(&["a", "b", "c"], &[]), "3 namespaces"),
         (of(&["a", "b"], &["c/x"]), "3 namespaces"),
@@ -165,6 +167,11 @@ fn impossible_selections_are_refused_or_remarked() {
         (of(&[], &["web"]), "namespace/name"),
         (of(&[], &["/web"]), "namespace/name"),
         (of(&[], &["shop/"]), "namespace/name"),
+        (of(&[], &["shop/web/0"]), "'shop/web/0' is not a pod"),
+        (service("web"), "'web' is not a service: write namespace/name"),
+        (service("*a/b/c"), "namespace/name"),
+        (workload("shop/web"), "'shop/web' is not a workload: write namespace/kind/name"),
+        (workload("shop//web"), "namespace/kind/name"),
         (of(&["*a*"], &[]), "one end only"),
         (of(&[], &["a*b/c"]), "one end only"),
     ] {
@@ -176,6 +183,11 @@ fn impossible_selections_are_refused_or_remarked() {
         of(&[], &[]),
         of(&["a", "b", "a"], &["a/x", "b/y", "a/x"]),
         of(&["a", "b", "*c"], &["a/x*", "*-0", "sh*"]),
+        service("shop/web"),
+        service("*web"),
+        workload("shop/deployment/web"),
+        workload("shop/*"),
+        workload("*/web"),
         Selection { ports: [1, 2, 3].map(Ports::from).into(), ..Selection::default() },
     ] {
         assert!(selection.check().is_ok(), "{selection:?}");
