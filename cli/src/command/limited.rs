@@ -45,18 +45,20 @@ impl Limited {
     }
 }
 
-/// Shares of a server. Without `--memory`, a cache of a given size comes in addition to the usual budget.
+/// Shares of a server. Without `--memory`, a cache of a given size replaces the usual one, and the other shares stay.
 fn server_shares(
     memory: Option<u32>,
     usual: usize,
     cache: Option<usize>,
 ) -> Result<ServerShares, Failure> {
     let cache = cache.map(|mib| mib.saturating_mul(1 << 20));
-    let budget = match memory {
-        Some(mib) => MemoryBudget::from_mib(mib as usize),
-        None => MemoryBudget::from_bytes(usual.saturating_add(cache.unwrap_or(0))),
+    let shares = match memory {
+        Some(mib) => MemoryBudget::from_mib(mib as usize).for_server(cache),
+        None => MemoryBudget::from_bytes(usual)
+            .for_server(None)
+            .map(|shares| ServerShares { cache: cache.unwrap_or(shares.cache), ..shares }),
     };
-    budget.for_server(cache).map_err(|error| {
+    shares.map_err(|error| {
         let what =
             format!("{error}; --memory sets the memory, --cache-memory-mib that of the cache");
         Failure::new(FailureKind::Usage, what)
@@ -86,11 +88,15 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_of_a_given_size_is_part_of_the_memory_only_if_that_is_given() {
+    fn cache_of_a_given_size_changes_other_shares_only_if_the_memory_is_given() {
         const MIB: usize = 1 << 20;
         let shares = |memory, cache| server_shares(memory, 256 * MIB, cache).unwrap();
-        assert_eq!(shares(None, None).queries, 192 * MIB);
-        assert_eq!(shares(None, Some(100)).queries, 256 * MIB - 356 * MIB / 8);
+        let usual = shares(None, None);
+        assert_eq!((usual.cache, usual.queries), (32 * MIB, 192 * MIB));
+        for cache in [0, 32, 100] {
+            let expected = ServerShares { cache: cache * MIB, ..usual };
+            assert_eq!(shares(None, Some(cache)), expected);
+        }
         assert_eq!(shares(Some(512), Some(100)).queries, (512 - 64 - 100) * MIB);
         let failure = server_shares(Some(128), 256 * MIB, Some(120)).unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Usage);
