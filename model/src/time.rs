@@ -220,6 +220,14 @@ impl TimeRange {
         self.start <= last && (first < self.end || self.end == Time::MAX)
     }
 
+    /// From the first start of two ranges to the last end, as far as they are known.
+    pub fn hull(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
+        match a.zip(b) {
+            Some((a, b)) => Some(TimeRange { start: a.start.min(b.start), end: a.end.max(b.end) }),
+            None => a.or(b),
+        }
+    }
+
     /// What both ranges share, if anything.
     pub fn intersect(&self, other: &TimeRange) -> Option<TimeRange> {
         TimeRange::new(self.start.max(other.start), self.end.min(other.end)).ok()

@@ -8,6 +8,7 @@
 //!   the engine, `handle` is the contents of tickets and prepared handles, `metadata` lists catalogs, tables,
 //!   types
 //! * `wire` encodes results as messages of bounded size, `status` encodes errors
+//! * `notes` says what an answer lacks although nothing failed
 //! * [`export`] is the request for a PCAPNG file
 //!
 //! The server is stateless between calls: a ticket or a prepared handle carries the SQL text and the bound
@@ -24,6 +25,7 @@ mod handle;
 mod limits;
 pub mod local;
 mod metadata;
+mod notes;
 mod rewrite;
 mod serve;
 mod service;
@@ -43,6 +45,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::stream::BoxStream;
 
 pub use export::ExportRequest;
+pub use notes::{NOTES, Notes};
 pub use serve::{GRACE, serve};
 
 use crate::questions::Questions;

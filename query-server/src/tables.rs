@@ -19,6 +19,7 @@
 mod added;
 mod catalog;
 mod columns;
+mod deleted;
 mod explain;
 mod flow_columns;
 mod flow_parts;
@@ -49,6 +50,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+pub(crate) use self::deleted::Deletions;
 pub(crate) use self::functions::{leaving_long_values, longest_value, makes_long_values};
 use self::provider::Provider;
 pub(crate) use self::skipped::Skipped;

@@ -16,11 +16,13 @@
 //! * `latest`: the newest view
 //! * `pinned`: a lease on what a view names while an answer is made from it
 //! * `incomplete`: which failures an answer survives, and the failure that ends it
+//! * [`Deleted`]: what retention deleted of the data of an answer
 
 #![forbid(unsafe_code)]
 
 pub mod access;
 mod ahead;
+mod deleted;
 mod incomplete;
 mod latest;
 mod objects;
@@ -51,6 +53,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 pub use self::ahead::Ahead;
+pub use self::deleted::{Deleted, MAY_BE_DELETED};
 pub use self::incomplete::{left_out, may_skip};
 pub use self::latest::{FRESHNESS, LatestView};
 use self::objects::Objects;

@@ -163,15 +163,13 @@ async fn print(answer: Answer, format: Format, limit: u64) -> Result<(), Failure
         Format::Table => for_people(&mut rows, People::new(Shape::Table, &schema)).await,
         Format::Vertical => for_people(&mut rows, People::new(Shape::Vertical, &schema)).await,
         Format::Json => json(&mut rows).await,
-        Format::Csv => {
-            output::print_data(&csv(&RecordBatch::new_empty(schema), true)?)?;
-            while let Some(batch) = rows.next().await {
-                output::print_data(&csv(&batch?, false)?)?;
-            }
-            Ok(())
-        }
+        Format::Csv => comma_separated(&mut rows, schema).await,
         Format::Arrow => arrow(&mut rows, &schema).await,
     };
+    // They are about the whole answer, and precede its rows.
+    for note in rows.answer.notes.lines() {
+        output::tell(&format!("note: {}", output::name(&note)));
+    }
     if rows.more && format.shape().is_none() {
         output::tell(&format!(
             "the output is limited to the first {}: there are more",
@@ -204,6 +202,14 @@ async fn json(rows: &mut Rows) -> Result<(), Failure> {
         let batch = nested::with_text_keys(&batch?).map_err(has_no_text)?;
         writer.write(&batch).and_then(|()| writer.finish()).map_err(has_no_text)?;
         output::print_data(output::visible_json(&String::from_utf8_lossy(&text)).as_bytes())?;
+    }
+    Ok(())
+}
+
+async fn comma_separated(rows: &mut Rows, schema: SchemaRef) -> Result<(), Failure> {
+    output::print_data(&csv(&RecordBatch::new_empty(schema), true)?)?;
+    while let Some(batch) = rows.next().await {
+        output::print_data(&csv(&batch?, false)?)?;
     }
     Ok(())
 }

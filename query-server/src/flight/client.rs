@@ -17,6 +17,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
 
+use super::notes::Notes;
 use super::{ExportRequest, status, wire};
 
 /// Time-out for connecting to a server.
@@ -38,6 +39,8 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// Its rows. A failure ends the stream: what came before is not all.
     pub batches: BoxStream<'static, Result<RecordBatch, Failure>>,
+    /// What it lacks although nothing failed.
+    pub notes: Notes,
 }
 
 impl Client {
@@ -65,7 +68,9 @@ impl Client {
         let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
         let info = self.find(command.as_any().encode_to_vec().into()).await?;
         let schema = info.clone().try_decode_schema().map_err(|e| self.odd(e))?;
-        Ok(Answer { schema: schema.into(), batches: self.get(info) })
+        let notes = Notes::default();
+        let batches = self.get(info, &notes);
+        Ok(Answer { schema: schema.into(), batches, notes })
     }
 
     /// Requests a PCAPNG file; the pieces in order are the file. Dropping the stream cancels the export.
@@ -79,7 +84,7 @@ impl Client {
     ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
         let info = self.find(request.to_json()?).await?;
         let client = self.clone();
-        let pieces = self.get(info).map(move |batch| {
+        let pieces = self.get(info, &Notes::default()).map(move |batch| {
             let batch = batch?;
             let column = batch.columns().first().filter(|c| *c.data_type() == DataType::Binary);
             let column = column.ok_or_else(|| client.odd("an export has one binary column"))?;
@@ -99,15 +104,19 @@ impl Client {
     }
 
     /// The rows at every endpoint, one after the other.
-    fn get(&self, info: FlightInfo) -> BoxStream<'static, Result<RecordBatch, Failure>> {
-        let client = self.clone();
+    fn get(
+        &self,
+        info: FlightInfo,
+        notes: &Notes,
+    ) -> BoxStream<'static, Result<RecordBatch, Failure>> {
+        let (client, notes) = (self.clone(), notes.clone());
         stream::iter(info.endpoint)
             .then(move |endpoint| {
-                let client = client.clone();
+                let (client, notes) = (client.clone(), notes.clone());
                 async move {
                     let ticket = endpoint.ticket.unwrap_or_default();
                     let rows = client.flight().do_get(ticket).await;
-                    let rows = rows.map_err(|error| client.failed(error))?;
+                    let rows = notes.taking(rows.map_err(|error| client.failed(error))?);
                     Ok::<_, Failure>(rows.map_err(move |error| client.failed(error)))
                 }
             })

@@ -15,6 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::Sessions;
 use super::client::Answer;
 use super::handle::Statement;
+use super::notes::Notes;
 use super::statement::Planned;
 use super::status;
 
@@ -41,9 +42,12 @@ impl Local {
     pub async fn query(&self, sql: &str) -> Result<Answer, Failure> {
         let statement = Statement::new(sql.to_owned())?;
         let (sessions, who) = (Arc::clone(&self.sessions), Arc::clone(&self.who));
-        let started = async move { start(&*sessions, &who, &statement).await };
+        let notes = Notes::default();
+        let taken = notes.clone();
+        let started = async move { start(&*sessions, &who, &statement, &taken).await };
         let (schema, batches) = self.sessions.questions().stream(&self.who, weigh, started).await?;
-        Ok(Answer { schema, batches: batches.map(|batch| batch.and_then(|batch| batch)).boxed() })
+        let batches = batches.map(|batch| batch.and_then(|batch| batch)).boxed();
+        Ok(Answer { schema, batches, notes })
     }
 }
 
@@ -56,13 +60,14 @@ async fn start(
     sessions: &dyn Sessions,
     who: &Arc<Principal>,
     statement: &Statement,
+    notes: &Notes,
 ) -> Result<Started, Failure> {
     let planned = Planned::new(sessions.session(who).await?, who, statement).await?;
     let schema = planned.schema();
     let answer = planned.run().await?;
     let messages = answer.map_err(|status| FlightError::Tonic(Box::new(status)));
-    let batches = FlightRecordBatchStream::new_from_flight_data(messages).map_err(failure);
-    Ok((schema, batches.boxed()))
+    let rows = FlightRecordBatchStream::new_from_flight_data(messages);
+    Ok((schema, notes.taking(rows).map_err(failure).boxed()))
 }
 
 fn failure(error: FlightError) -> Failure {

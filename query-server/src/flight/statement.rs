@@ -23,8 +23,8 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::handle::Statement;
-use super::{limits, rewrite, status, wire};
-use crate::tables::{Skipped, leaving_long_values, longest_value, makes_long_values};
+use super::{limits, notes, rewrite, status, wire};
+use crate::tables::{Deletions, Skipped, leaving_long_values, longest_value, makes_long_values};
 
 /// Highest number a parameter may have.
 const MAX_PARAMETERS: usize = 1_000;
@@ -112,6 +112,8 @@ impl Planned {
         let failed = move |error: DataFusionError| told(&error, &who);
         let skipped = Arc::new(Skipped::default());
         state.config_mut().set_extension(Arc::clone(&skipped));
+        let deletions = Arc::new(Deletions::default());
+        state.config_mut().set_extension(Arc::clone(&deletions));
         let (plan, left) = leaving_long_values(|| state.optimize(&self.plan));
         let plan = plan.map_err(&failed)?;
         if let Some(rows) = rows_at_once(&plan, left) {
@@ -120,6 +122,7 @@ impl Planned {
         }
         let plan = state.query_planner().create_physical_plan(&plan, &state);
         let plan = plan.await.map_err(&failed)?;
+        let schema = notes::with_notes(schema, &deletions.lines());
         let batches = execute_stream(plan, state.task_ctx()).map_err(&failed)?;
         // Rows come first: what is missing among them is known after the last one.
         let missing = stream::iter(std::iter::from_fn(move || skipped.failure())).take(1);

@@ -1,5 +1,6 @@
 //! Queries of a store that grows meanwhile, over Flight and in this process.
 
+mod deleted;
 mod masked;
 
 use std::sync::Arc;

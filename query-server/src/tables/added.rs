@@ -70,8 +70,9 @@ impl SegmentTable for Added {
         }
         let columns = chosen(&self.columns, columns)?;
         let schema = schema(&columns);
-        let (layer, flows) = (self.layer, FlowFilter::all());
-        Ok(Arc::new(AddedRequest { name, layer, columns, schema, flows }))
+        let (layer, layers) = (self.layer, [Layer::Added(self.layer)]);
+        let flows = FlowFilter::all();
+        Ok(Arc::new(AddedRequest { name, layer, layers, columns, schema, flows }))
     }
 }
 
@@ -80,6 +81,7 @@ impl SegmentTable for Added {
 struct AddedRequest {
     name: &'static str,
     layer: &'static TableLayer,
+    layers: [Layer; 1],
     columns: Vec<Shown>,
     schema: SchemaRef,
     flows: FlowFilter,
@@ -115,8 +117,8 @@ impl SegmentRequest for AddedRequest {
         self.name
     }
 
-    fn layer(&self) -> Layer {
-        Layer::Added(self.layer)
+    fn layers(&self) -> &[Layer] {
+        &self.layers
     }
 
     fn schema(&self) -> &SchemaRef {

@@ -66,8 +66,8 @@ impl SegmentRequest for FlowRequest {
         "flow_parts"
     }
 
-    fn layer(&self) -> Layer {
-        Layer::Flows
+    fn layers(&self) -> &[Layer] {
+        &[Layer::Flows]
     }
 
     fn schema(&self) -> &SchemaRef {

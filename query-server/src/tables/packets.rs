@@ -101,8 +101,13 @@ impl SegmentRequest for PacketRequest {
         "packets"
     }
 
-    fn layer(&self) -> Layer {
-        Layer::Packets
+    /// The flow of a packet is found through the `flows` layer.
+    fn layers(&self) -> &[Layer] {
+        &[Layer::Packets, Layer::Flows]
+    }
+
+    fn of_values(&self) -> &[Layer] {
+        if self.wants_payload() { &[Layer::Body, Layer::Head] } else { &[] }
     }
 
     fn schema(&self) -> &SchemaRef {
@@ -150,7 +155,7 @@ impl PacketRequest {
     }
 
     fn depth(&self, window: Option<&Window>) -> Depth {
-        if self.wants(PacketColumn::Payload) || self.wants(PacketColumn::Data) {
+        if self.wants_payload() {
             Depth::Payload
         } else if self.wants(PacketColumn::Header) {
             Depth::Header
@@ -174,6 +179,10 @@ impl PacketRequest {
         stored.sort_unstable();
         stored.dedup();
         stored
+    }
+
+    fn wants_payload(&self) -> bool {
+        self.wants(PacketColumn::Payload) || self.wants(PacketColumn::Data)
     }
 
     /// Whether packets are cut into header and payload.

@@ -14,7 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use super::predicate::{self, Pushed};
 use super::scan::ScanExec;
 use super::segment_table::SegmentTable;
-use super::{explain, external, hidden, skipped};
+use super::{deleted, explain, external, hidden, skipped};
 
 /// See the module.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ impl TableProvider for Provider {
             return Ok(Arc::new(scan.plan().await?));
         }
         skipped::note(session, scan.gaps())?;
+        deleted::note(session, scan.deleted());
         Ok(Arc::new(scan))
     }
 }

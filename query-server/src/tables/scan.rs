@@ -10,7 +10,7 @@ use capstan_model::{Hour, RecorderId, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Segment};
 use capstan_storage_engine::segment::Layer;
 use capstan_storage_engine::store::Requests;
-use capstan_view::{Cost, PinnedView};
+use capstan_view::{Cost, Deleted, PinnedView};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Statistics};
@@ -58,8 +58,10 @@ pub(super) struct ScanExec {
     considered: usize,
     /// See [`capstan_storage_engine::catalog::Window::pruned_by_manifest`].
     pruned_by_manifest: u64,
-    /// Segments that do not have the layer with the rows.
+    /// Segments that do not have a layer without which there are no rows.
     degraded: usize,
+    /// What retention deleted of the rows and values that are asked for.
+    deleted: Deleted,
     /// Gaps of the catalog that may hide rows.
     gaps: Vec<Gap>,
     limit: Option<usize>,
@@ -83,6 +85,8 @@ impl ScanExec {
         let hours = view.segments_of(range, request.flows()).await.map_err(external)?;
         let mut considered = 0;
         let mut degraded = 0;
+        let mut deleted = view.deleted();
+        let needed: Vec<Layer> = request.layers().iter().copied().chain([Layer::Index]).collect();
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
         for segment in &hours.segments {
             considered += 1;
@@ -90,10 +94,13 @@ impl ScanExec {
             if !request.may_touch(entry) || !view.may_match(entry, request.flows()) {
                 continue;
             }
-            let has = |layer| segment.layer(layer).is_some();
-            if !has(request.layer()) || !has(Layer::Index) {
+            if needed.iter().any(|layer| segment.layer(*layer).is_none()) {
                 degraded += 1;
+                deleted.add_first(segment, &needed);
                 continue;
+            }
+            for layer in request.of_values() {
+                deleted.add(segment, *layer);
             }
             chosen.push(Arc::clone(segment));
         }
@@ -119,6 +126,7 @@ impl ScanExec {
             considered,
             pruned_by_manifest: hours.pruned_by_manifest,
             degraded,
+            deleted,
             gaps: hours.gaps.clone(),
             limit,
             planned: None,
@@ -130,6 +138,11 @@ impl ScanExec {
     /// Gaps of the catalog that may hide rows.
     pub(super) fn gaps(&self) -> &[Gap] {
         &self.gaps
+    }
+
+    /// What retention deleted of the rows and values that are asked for.
+    pub(super) fn deleted(&self) -> &Deleted {
+        &self.deleted
     }
 
     /// Whether numbers of segments, rows and requests are hidden: they depend on hidden flows.
@@ -232,6 +245,10 @@ impl DisplayAs for ScanExec {
         }
         if let Some(limit) = self.limit {
             write!(f, "{separator}limit={limit}")?;
+        }
+        let deleted = self.deleted.words();
+        if !deleted.is_empty() {
+            write!(f, "{separator}deleted=[{}]", deleted.join("; "))?;
         }
         if self.is_masked() {
             return Ok(());
@@ -353,6 +370,7 @@ impl ExecutionPlan for ScanExec {
             considered: self.considered,
             pruned_by_manifest: self.pruned_by_manifest,
             degraded: self.degraded,
+            deleted: self.deleted.clone(),
             gaps: self.gaps.clone(),
             limit,
             planned: self.planned,

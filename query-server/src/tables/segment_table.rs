@@ -46,8 +46,13 @@ pub(super) trait SegmentRequest: fmt::Debug + Send + Sync {
     /// The name of the table, as `EXPLAIN` shows it.
     fn table(&self) -> &'static str;
 
-    /// The layer that has a row for each row of the table.
-    fn layer(&self) -> Layer;
+    /// The layers without which a segment has no rows for the table; first the one that has a row for each of them.
+    fn layers(&self) -> &[Layer];
+
+    /// The layers without which rows lack values that are asked for.
+    fn of_values(&self) -> &[Layer] {
+        &[]
+    }
 
     /// The columns.
     fn schema(&self) -> &SchemaRef;
