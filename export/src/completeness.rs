@@ -1,4 +1,5 @@
-//! The completeness of a window: coverage, times with unknown coverage, known losses, and gaps of the catalog.
+//! The completeness of a window: coverage, times with unknown coverage, known losses, gaps of the catalog, and data that
+//! retention deleted.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +7,7 @@ use capstan_model::coverage::LossCause;
 use capstan_model::words::count;
 use capstan_model::{GenerationId, RecorderId, Time, TimeRange};
 use capstan_storage_engine::catalog::{Gap, Window, WriterKind};
+use capstan_view::Deleted;
 
 /// Of long lists, the first so many are named.
 const NAMED: usize = 8;
@@ -24,6 +26,8 @@ pub struct Completeness {
     /// Unusable objects of the catalog. The facts they have about the window are hidden, and the other fields
     /// lack them.
     pub gaps: Vec<Gap>,
+    /// What retention deleted of segments that may have selected packets.
+    pub deleted: Deleted,
 }
 
 /// The losses of one recorder on one interface by one cause.
@@ -44,7 +48,7 @@ pub struct Lost {
 }
 
 impl Completeness {
-    /// Evaluates what the catalog says about a window.
+    /// Evaluates what the catalog says about a window. Deleted data depends on the selection, and is left empty.
     pub fn of(said: &Window, window: TimeRange) -> Completeness {
         let mut all = Vec::new();
         let mut live: BTreeMap<RecorderId, Vec<TimeRange>> = BTreeMap::new();
@@ -66,12 +70,16 @@ impl Completeness {
             );
         }
         let gaps = said.gaps.clone();
-        Completeness { unknown: union(unknown), losses: losses(said), gaps }
+        let deleted = Deleted::default();
+        Completeness { unknown: union(unknown), losses: losses(said), gaps, deleted }
     }
 
-    /// Whether coverage is complete and no loss is known.
+    /// Whether coverage is complete, and no loss or deletion is known.
     pub fn is_complete(&self) -> bool {
-        self.unknown.is_empty() && self.losses.is_empty() && self.gaps.is_empty()
+        self.unknown.is_empty()
+            && self.losses.is_empty()
+            && self.gaps.is_empty()
+            && !self.deleted.is_known()
     }
 
     /// Packets known to be lost.
@@ -101,6 +109,12 @@ impl Completeness {
         Some(format!("unknown coverage {}", stretches.join(", ")))
     }
 
+    /// What may be missing, in words: times with unknown coverage, and data of which a masked principal is not told whether
+    /// it was deleted.
+    pub fn not_certain(&self) -> Vec<String> {
+        self.not_known().into_iter().chain(self.deleted.possible().map(str::to_owned)).collect()
+    }
+
     /// A sentence for a file's header, which is written before any packet is read.
     pub fn words(&self) -> String {
         let mut missing = self.lost();
@@ -109,16 +123,16 @@ impl Completeness {
             let more = count((self.gaps.len() - NAMED) as u64, "more object");
             missing.push(format!("{more} of the catalog cannot be read"));
         }
-        let missing = match missing.is_empty() {
-            true => None,
-            false => Some(format!("known to be missing: {}", missing.join("; "))),
-        };
-        match (missing, self.not_known()) {
-            (None, None) => "complete coverage of the window, and no known loss".to_owned(),
-            (None, Some(unknown)) => format!("no known loss; {unknown}"),
-            (Some(missing), None) => missing,
-            (Some(missing), Some(unknown)) => format!("{missing}; {unknown}"),
+        missing.extend(self.deleted.known());
+        let unknown = self.not_certain();
+        if missing.is_empty() && unknown.is_empty() {
+            return "complete coverage of the window, and no known loss".to_owned();
         }
+        let missing = match missing.is_empty() {
+            true => "no known loss".to_owned(),
+            false => format!("known to be missing: {}", missing.join("; ")),
+        };
+        std::iter::once(missing).chain(unknown).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -134,7 +148,7 @@ impl Sum {
     fn add(&mut self, lost: &Lost) {
         self.packets = self.packets.saturating_add(lost.packets);
         self.bytes = self.bytes.saturating_add(lost.bytes);
-        self.range = hull(self.range, lost.range);
+        self.range = TimeRange::hull(self.range, lost.range);
     }
 
     fn words(&self, cause: &str) -> String {
@@ -169,7 +183,7 @@ fn losses(said: &Window) -> Vec<Lost> {
             Some(known) => {
                 known.packets = known.packets.saturating_add(loss.packets);
                 known.bytes = known.bytes.saturating_add(loss.bytes);
-                known.range = hull(known.range, loss.time());
+                known.range = TimeRange::hull(known.range, loss.time());
             }
             None => lost.push(Lost {
                 of: of.by,
@@ -195,14 +209,6 @@ fn imported(said: &Window) -> impl Iterator<Item = TimeRange> {
         let (start, last) = segment.entry.first.zip(segment.entry.last)?;
         Some(TimeRange { start, end: Time(last.0.saturating_add(1)) })
     })
-}
-
-/// From the start of the first to the end of the last, as far as they are known.
-fn hull(a: Option<TimeRange>, b: Option<TimeRange>) -> Option<TimeRange> {
-    match a.zip(b) {
-        Some((a, b)) => Some(TimeRange { start: a.start.min(b.start), end: a.end.max(b.end) }),
-        None => a.or(b),
-    }
 }
 
 /// The window; an open end is bounded by the ranges.
@@ -339,6 +345,7 @@ mod tests {
                 lost(LossCause::SourceDamaged, 0),
             ],
             gaps: Vec::new(),
+            deleted: Deleted::default(),
         };
         let words = completeness.words();
         assert!(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use capstan_model::block::block_type;
 use capstan_model::{Block, Failure};
-use capstan_storage_engine::catalog::{Segment, Window};
+use capstan_storage_engine::catalog::Segment;
 use capstan_view::access::hidden_gap;
 use capstan_view::select::Selection;
 use capstan_view::{Ahead, PinnedView, may_skip};
@@ -100,6 +100,9 @@ pub(super) async fn run(
     let window = view.window_of(what.selection.range, &what.selection.filter()).await?;
     let mut completeness = Completeness::of(&view.statements(&window), what.selection.range);
     let ranks = ranks(view, &window, what.order).await?;
+    let (pending, mut deleted) = pending(view, &window, what, &ranks);
+    let secrets = secrets(&window, &pending, &mut deleted);
+    completeness.deleted = deleted;
     let memory = what.memory.max(LEAST_MEMORY);
     let is_masked = view.who().is_masked();
     let mut merge = Merge {
@@ -110,7 +113,7 @@ pub(super) async fn run(
         unreadable: false,
         memory,
         slice_bytes: slice_bytes(memory),
-        pending: pending(view, &window, what, &ranks),
+        pending,
         next: VecDeque::new(),
         ahead: Ahead::new(view.is_remote(), memory / AHEAD_SHARE),
         active: Vec::new(),
@@ -128,7 +131,7 @@ pub(super) async fn run(
         },
         report: Report { remarks: what.selection.remarks(), ..Report::default() },
     };
-    merge.write_secrets(&window).await?;
+    merge.write_secrets(secrets).await?;
     merge.merge().await?;
     if merge.everything {
         merge.output.declare_all();
@@ -154,9 +157,9 @@ pub(super) async fn run(
 
 impl Merge<'_> {
     /// Writes secrets of segments without packets in the file: they may decrypt packets of other segments.
-    async fn write_secrets(&mut self, window: &Window) -> Result<(), Failure> {
+    async fn write_secrets(&mut self, segments: Vec<Arc<Segment>>) -> Result<(), Failure> {
         let view = Arc::clone(self.view);
-        let opening = secrets(window, &self.pending).into_iter().map(|segment| {
+        let opening = segments.into_iter().map(|segment| {
             let view = Arc::clone(&view);
             async move { (view.open(&segment).await, segment) }
         });

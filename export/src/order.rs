@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use capstan_model::{Failure, GenerationId, Hour, RecorderId, Time};
 use capstan_storage_engine::catalog::{Segment, Window};
-use capstan_view::ScopedView;
+use capstan_storage_engine::segment::Layer;
+use capstan_view::{Deleted, ScopedView};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
@@ -42,12 +43,20 @@ pub(super) struct Pending {
     pub(super) segment: Arc<Segment>,
 }
 
+/// The layers without which packets of a segment cannot be read; the first is of the packets alone.
+const NEEDED: [Layer; 3] = [Layer::Packets, Layer::Flows, Layer::Index];
+
 /// Segments without selected packets, but with decryption secrets that the selected ones may need.
-pub(super) fn secrets(window: &Window, chosen: &VecDeque<Pending>) -> Vec<Arc<Segment>> {
+pub(super) fn secrets(
+    window: &Window,
+    chosen: &VecDeque<Pending>,
+    deleted: &mut Deleted,
+) -> Vec<Arc<Segment>> {
     let recorders: BTreeSet<RecorderId> = chosen.iter().map(|of| of.segment.of.recorder).collect();
     let names: BTreeSet<&str> = chosen.iter().map(|of| &*of.segment.entry.name).collect();
     let of_chosen = window.secrets.iter().filter(|of| recorders.contains(&of.of.recorder));
-    of_chosen.filter(|of| !names.contains(&*of.entry.name)).cloned().collect()
+    let others = of_chosen.filter(|of| !names.contains(&*of.entry.name));
+    others.filter(|of| !deleted.add(of, Layer::Index)).cloned().collect()
 }
 
 /// The ranks of generations: they order packets of the same time, or all packets in recorded order.
@@ -77,19 +86,30 @@ pub(super) async fn ranks(
     Ok(generations.into_iter().zip(0..).collect())
 }
 
-/// The segments that may hold selected packets, by the position of their first packet.
+/// The segments that may hold selected packets, by the position of their first packet, and what retention deleted of
+/// such segments.
 pub(super) fn pending(
     view: &ScopedView,
     window: &Window,
     what: &Export,
     ranks: &Ranks,
-) -> VecDeque<Pending> {
+) -> (VecDeque<Pending>, Deleted) {
+    let mut deleted = view.deleted();
     let filter = what.selection.filter();
     let range = what.selection.range;
     let mut pending: Vec<Pending> = window
         .segments
         .iter()
         .filter(|segment| view.may_match(&segment.entry, &filter))
+        .filter(|segment| {
+            if deleted.add_first(segment, &NEEDED) {
+                return false;
+            }
+            for payload in [Layer::Head, Layer::Body] {
+                deleted.add(segment, payload);
+            }
+            true
+        })
         .map(|segment| {
             let timeless = range.is_all() && segment.hours().contains(&Hour::UNKNOWN);
             let time = match what.order {
@@ -106,5 +126,5 @@ pub(super) fn pending(
         })
         .collect();
     pending.sort_by(|a, b| (a.from, &a.segment.entry.name).cmp(&(b.from, &b.segment.entry.name)));
-    pending.into()
+    (pending.into(), deleted)
 }

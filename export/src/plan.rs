@@ -18,8 +18,8 @@ pub(super) async fn plan(view: &ScopedView, what: &Export) -> Result<Cost, Failu
     let sizes = SliceBytes { most: slice_bytes, eager: 0 };
     let range = what.selection.range;
     let mut cost = Cost::default();
-    let chosen = pending(view, &window, what, &ranks);
-    for segment in secrets(&window, &chosen) {
+    let (chosen, mut deleted) = pending(view, &window, what, &ranks);
+    for segment in secrets(&window, &chosen, &mut deleted) {
         let mut plan = view.new_plan();
         plan.whole(Layer::Index, segment.layer(Layer::Index).map_or(0, |of| of.bytes));
         cost += plan.cost();

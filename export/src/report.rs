@@ -100,6 +100,7 @@ impl Report {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.remarks.clone();
         notes.extend(self.completeness.lost());
+        notes.extend(self.completeness.deleted.known());
         let counted = [
             (
                 self.unknown,
@@ -112,7 +113,7 @@ impl Report {
         ];
         let counted = counted.into_iter().filter(|(number, ..)| *number > 0);
         notes.extend(counted.map(|(number, noun, what)| format!("{} {what}", count(number, noun))));
-        notes.extend(self.completeness.not_known());
+        notes.extend(self.completeness.not_certain());
         notes
     }
 
@@ -122,10 +123,9 @@ impl Report {
         missing.extend(self.notes());
         let packets = count(self.packets, "packet");
         // Unknown coverage is not a known loss.
-        let unknown = self.completeness.not_known();
-        if let ([only], Some(unknown)) = (&missing[..], &unknown)
-            && only == unknown
-        {
+        let unknown = self.completeness.not_certain();
+        if !missing.is_empty() && missing == unknown {
+            let unknown = unknown.join("; ");
             return format!("{ENDING}; nothing was left out: {packets}; {unknown}");
         }
         if missing.is_empty() {

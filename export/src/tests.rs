@@ -1,5 +1,6 @@
 //! Packets that went into a store come out again: all of them, once, in order.
 
+mod deleted;
 mod large;
 mod sections;
 mod year;
