@@ -22,8 +22,8 @@ use capstan_model::packet::{MAX_CAPTURED, Stamp};
 use std::ops::Range;
 
 pub use self::blocks::{Fate, SECRETS_TLS_KEY_LOG, Statistics};
-pub(crate) use self::bytes::about_packet;
 use self::bytes::{BlockStart, Options};
+pub(crate) use self::bytes::{about_packet, with_comment};
 use self::clock::Clock;
 pub use self::section::{Section, SourceSection};
 

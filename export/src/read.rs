@@ -15,7 +15,7 @@ use capstan_view::{Matching, Plan, ScopedSegment, ScopedView, VisibleFlows};
 use roaring::RoaringBitmap;
 use tokio::task::JoinHandle;
 
-use super::pcapng::about_packet;
+use super::pcapng::{about_packet, with_comment};
 use super::records::{Arena, HEADER, Record};
 
 /// Flow rows read at a time. They are wide, and a segment of tiny flows has very many.
@@ -391,13 +391,16 @@ impl<'a> Push<'a> {
             (None, Some(time)) => Stamp::At(time),
             (None, None) => Stamp::None,
         };
-        let record = Record {
-            interface: read.row.interface,
-            length: read.row.length,
-            stamp,
-            data,
-            options: self.beside.options_of(read.row.ordinal),
-        };
+        let mut options = self.beside.options_of(read.row.ordinal);
+        let commented;
+        let deleted = (read.row.captured as usize).saturating_sub(data.len());
+        if deleted > 0 {
+            let words = format!("retention deleted the last {deleted} captured bytes");
+            commented = with_comment(options, &words);
+            options = &commented;
+        }
+        let record =
+            Record { interface: read.row.interface, length: read.row.length, stamp, data, options };
         self.arena.push(read.row.ordinal, &record);
     }
 

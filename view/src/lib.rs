@@ -273,9 +273,8 @@ impl StoreView {
     /// Any failure of the store; of kind `Damaged` if the layer is not what was committed.
     async fn open(&self, segment: &Segment) -> Result<Arc<OpenSegment>, Failure> {
         let Shared { objects, opened, .. } = &*self.shared;
-        let entry = segment.now();
         let open = || async {
-            let segment = OpenSegment::open(&entry, objects).await?;
+            let segment = OpenSegment::open(segment, objects).await?;
             let weight = segment.segment().memory();
             Ok((segment, weight))
         };

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use capstan_model::{Failure, FailureKind};
 use capstan_storage_engine::cache::{Check, Extent, Keep, Read};
-use capstan_storage_engine::catalog::{LayerEntry, SegmentEntry};
-use capstan_storage_engine::segment::reader::{Fetch, PayloadPlan, Scan, Segment, Step};
+use capstan_storage_engine::catalog::{self, LayerEntry, SegmentEntry};
+use capstan_storage_engine::segment::reader::{
+    Fetch, PayloadLeft, PayloadPlan, Scan, Segment, Step,
+};
 use capstan_storage_engine::segment::{Corrupt, Layer, TableLayer};
 
 use super::objects::Objects;
@@ -20,21 +22,29 @@ pub(super) struct OpenSegment {
     /// The catalog's entry of the segment.
     entry: SegmentEntry,
     segment: Segment,
+    payload: PayloadLeft,
     objects: Arc<Objects>,
 }
 
 impl OpenSegment {
     /// Reads and checks the `index` layer: one GET, or none if the disk cache has it.
     pub(super) async fn open(
-        entry: &SegmentEntry,
+        of: &catalog::Segment,
         objects: &Arc<Objects>,
     ) -> Result<OpenSegment, Failure> {
+        let entry = &*of.now();
         let index = [vec![whole(entry.object(Layer::Index)?.1)]];
         let read = objects.read(entry, Layer::Index, Keep::OnDisk, &index).await;
         let read = read.map_err(|failure| named(entry, Layer::Index, failure))?;
         let bytes = read.bytes.into_iter().next().unwrap_or_default();
         let segment = entry.open_as(&objects.layers, &bytes)?;
-        Ok(OpenSegment { entry: entry.clone(), segment, objects: Arc::clone(objects) })
+        let deleted = |layer| of.retired(layer).is_some();
+        let payload = match (deleted(Layer::Head), deleted(Layer::Body)) {
+            (true, _) => PayloadLeft::Nothing,
+            (false, true) => PayloadLeft::Head,
+            (false, false) => PayloadLeft::All,
+        };
+        Ok(OpenSegment { entry: entry.clone(), segment, payload, objects: Arc::clone(objects) })
     }
 
     /// Whether the cache has the `index` layer of a segment.
@@ -51,6 +61,11 @@ impl OpenSegment {
     /// The contents of its `index` layer. Pass this [`OpenSegment`] wherever it wants a [`Fetch`].
     pub(super) fn segment(&self) -> &Segment {
         &self.segment
+    }
+
+    /// How much of its payload retention has left. A layer that is missing for another reason is damage.
+    pub(super) fn payload_left(&self) -> PayloadLeft {
+        self.payload
     }
 
     /// A plan of reads of the segment, without any.

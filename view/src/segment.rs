@@ -272,9 +272,9 @@ impl ScopedSegment {
         self.segment().read_packets(fetch, flows).await
     }
 
-    /// Plans the read of the payload of flows whose rows were read.
+    /// Plans the read of the payload of flows whose rows were read, without layers that retention deleted.
     pub fn plan_payload(&self, flows: &[FlowRow]) -> PayloadPlan {
-        self.segment().plan_payload(flows)
+        self.segment().plan_payload(flows).of_left(self.open.payload_left())
     }
 
     /// Reads planned payload.
@@ -291,7 +291,7 @@ impl ScopedSegment {
 
     /// The payload of a flow in pieces of about so many bytes.
     pub fn pieces(&self, flow: &FlowRow, bytes: u64) -> Vec<Piece> {
-        self.segment().pieces(flow, bytes)
+        self.segment().pieces(flow, bytes, self.open.payload_left())
     }
 
     /// Plans the read of a piece.
@@ -312,7 +312,7 @@ impl ScopedSegment {
     /// # Errors
     /// The segment is damaged.
     pub fn read_part(&self, ordinal: u32, flow: &FlowRow) -> Result<PartReader, Corrupt> {
-        self.segment().read_part(ordinal, flow)
+        self.segment().read_part(ordinal, flow, self.open.payload_left())
     }
 
     /// A plan of reads of the segment, without any.

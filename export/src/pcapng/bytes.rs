@@ -142,6 +142,13 @@ pub(crate) fn about_packet(options: &[u8]) -> Vec<u8> {
     kept
 }
 
+/// The options of a packet and a comment.
+pub(crate) fn with_comment(options: &[u8], comment: &str) -> Vec<u8> {
+    let mut all = without_end(options).to_vec();
+    Options::new(&mut all).comment(comment);
+    all
+}
+
 /// A time stamp in its two halves, the upper one first.
 pub(super) fn halves(ticks: u64) -> [u8; 8] {
     let [a, b, c, d] = ((ticks >> 32) as u32).to_le_bytes();

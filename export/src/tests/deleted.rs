@@ -111,3 +111,58 @@ async fn masked_principal_gets_one_sentence_whatever_was_deleted() {
     assert!(endings.iter().all(|end| *end == endings[0]), "{endings:?}");
     assert!(endings[0].contains(MAY_BE_DELETED.trim_end_matches('.')), "{endings:?}");
 }
+
+/// Each packet of a file is the beginning of the one that went in: how many are whole, and how many are cut to their
+/// headers.
+fn whole_and_cut(given: &[Given], file: &[u8]) -> (usize, usize) {
+    const HEADERS: usize = 42;
+    let (mut expected, found) = (packets(given), packets(&read(file)));
+    expected.sort_by_key(|packet| packet.stamp.time());
+    assert_eq!(found.len(), expected.len());
+    let (mut whole, mut bare) = (0, 0);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!((found.stamp, found.length), (expected.stamp, expected.length));
+        assert!(found.data.len() >= HEADERS && expected.data.starts_with(&found.data));
+        let left = expected.data.len() - found.data.len();
+        whole += usize::from(left == 0);
+        bare += usize::from(left > 0 && found.data.len() == HEADERS);
+        let comment = format!("retention deleted the last {left} captured bytes");
+        let options = if left == 0 { vec![] } else { options(&[(1, comment.as_bytes())]) };
+        assert_eq!(found.options, options);
+    }
+    (whole, bare)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_are_cut_where_retention_deleted_their_payload() {
+    // Flow parts of many sizes, and one that is read in pieces.
+    // The first have all their payload in `head`.
+    for (given, has_body) in
+        [(traffic(1, 6_000, 0, 1_000), false), (large::one_large_flow(12_000), true)]
+    {
+        let recording = Recording { segment_bytes: 6 << 20, ..Recording::of(1) };
+        let store = store_of(recording, given.clone()).await;
+        let segments = all_segments(&store).await;
+        let mut counts = Vec::new();
+        for layers in [&[][..], &[Layer::Body], &[Layer::Head]] {
+            if !layers.is_empty() {
+                retire(&store, &segments, layers, AT, "older than 7 d").await;
+            }
+            let view = StoreView::load(store.clone()).await.unwrap();
+            let much = of(Selection::default(), Order::Time);
+            let little = Export { memory: LEAST_MEMORY, ..much.clone() };
+            let cost = plan(&whole(&view), &much).await.unwrap();
+            let (file, report) = run(&view, &much).await;
+            assert!(cost.objects <= 5 * segments.len() as u64);
+            assert!(file == run(&view, &little).await.0, "{layers:?}");
+            assert!(report.failure().is_none() && report.skipped.is_empty(), "{report:?}");
+            assert_eq!(report.completeness.deleted.is_known(), !layers.is_empty());
+            counts.push(whole_and_cut(&given, &file));
+        }
+        let [all, without_body, without_payload] = counts[..] else { panic!("three") };
+        let empty = packets(&given).iter().filter(|of| of.data.len() == 42).count();
+        assert_eq!(all, (packets(&given).len(), 0));
+        assert!(without_body.0 > empty && (without_body.0 < all.0) == has_body, "{counts:?}");
+        assert_eq!(without_payload, (empty, all.0 - empty), "{counts:?}");
+    }
+}

@@ -83,8 +83,8 @@ columns! {
     TcpAck = "tcp_ack", DataType::Int64, true;
     TcpWindow = "tcp_window", DataType::Int32, true;
     Header = "header", DataType::Binary, false;
-    Payload = "payload", DataType::Binary, false;
-    Data = "data", DataType::Binary, false;
+    Payload = "payload", DataType::Binary, true;
+    Data = "data", DataType::Binary, true;
     Identity = "identity", DataType::Utf8View, false;
     SourceNamespace = "source_namespace", DataType::Utf8View, true;
     SourcePod = "source_pod", DataType::Utf8View, true;

@@ -22,7 +22,7 @@ use roaring::RoaringBitmap;
 
 pub use added::AddedTable;
 pub use assemble::PacketRows;
-pub use payload::{Payload, PayloadPlan};
+pub use payload::{Payload, PayloadLeft, PayloadPlan};
 pub use pieces::{PartReader, Piece, Wants};
 pub use scan::{Scan, Step};
 

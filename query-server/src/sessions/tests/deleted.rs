@@ -1,12 +1,13 @@
 //! Answers say what retention deleted.
 
-use capstan_fixtures::{all_segments, retire};
+use capstan_fixtures::{all_segments, at, retire, udp};
 use capstan_index::filter::Term;
 use capstan_model::{Address, Time};
 use capstan_storage_engine::catalog::Segment;
 use capstan_storage_engine::segment::Layer;
 use capstan_view::MAY_BE_DELETED;
 use capstan_view::access::{KEY_BYTES, Mask, Rights};
+use datafusion::arrow::array::ArrayRef;
 
 use super::*;
 use crate::flight::NOTES;
@@ -160,4 +161,46 @@ async fn masked_principal_gets_one_sentence_whatever_was_deleted() {
             retire(&store, &segments[..=round], layers, Time(7), "older than 7 d").await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payload_that_retention_deleted_is_null() {
+    let store = capstan_fixtures::store().await;
+    record(&store, Recording { segment_bytes: 1 << 20, ..Recording::of(8) }, {
+        // One flow part is longer than what `head` has of it.
+        let large = (0..200).map(|n| at(n, udp((1, 2), (7, 53), &[n as u8; 1_000])));
+        traffic(6, 6_000, 0, 1_000_000).into_iter().chain(large).collect()
+    })
+    .await;
+    let segments = all_segments(&store).await;
+    let sql = "SELECT count(*), count(payload), count(data), count(header), \
+               count(CASE WHEN octet_length(header) = captured_length THEN 1 END), \
+               count(CASE WHEN data = header || payload THEN 1 END), \
+               sum(octet_length(header)) FROM packets";
+    let counts = async |store: &Store| -> (Vec<i64>, Vec<String>) {
+        let sessions = sessions(store.clone(), Duration::ZERO).await;
+        let (rows, notes) = ask(&sessions, sql).await;
+        let column = |of: &ArrayRef| of.as_primitive::<Int64Type>().value(0);
+        (rows.columns().iter().map(column).collect(), notes)
+    };
+    let (all, notes) = counts(&store).await;
+    let [packets, payload, data, header, empty, equal, bytes] = all[..] else { panic!("seven") };
+    assert!([payload, data, header, equal].iter().all(|of| *of == packets) && empty < packets);
+    assert_eq!(notes, [""; 0]);
+    retire(&store, &segments, &[Layer::Body], Time(7), "older than 7 d").await;
+    let (some, notes) = counts(&store).await;
+    assert_eq!(some[..4], [packets, some[1], some[1], packets]);
+    assert!(some[1] > empty && some[1] < packets, "{some:?}");
+    assert_eq!((some[4], some[5], some[6]), (empty, some[1], bytes));
+    assert!(notes.len() == 1 && notes[0].contains("the body layer of"), "{notes:?}");
+    retire(&store, &segments, &[Layer::Head], Time(8), "older than 8 d").await;
+    let (none, notes) = counts(&store).await;
+    assert_eq!(none, [packets, empty, empty, packets, empty, empty, bytes]);
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    let sessions = sessions(store.clone(), Duration::ZERO).await;
+    // Who asks for no payload misses none.
+    let (_, notes) = ask(&sessions, "SELECT count(header), max(length) FROM packets").await;
+    assert_eq!(notes, [""; 0]);
+    let sql = "SELECT count(*) FROM packets WHERE payload IS NULL";
+    assert_eq!(number(&sessions, sql).await, packets - empty);
 }

@@ -35,7 +35,8 @@ impl<'a> Filler<'a> {
         Filler { decoded, at: (0, 0), columns, done: Vec::new(), held: 0, wrong: None }
     }
 
-    pub(super) fn put(&mut self, data: &[u8]) {
+    /// Takes the next packet: how many bytes of it were captured, and those that are left.
+    pub(super) fn put(&mut self, captured: u32, data: &[u8]) {
         let (batch, row) = self.at;
         let Some(decoded) = self.decoded.get(batch) else {
             self.fail("more packets than rows");
@@ -47,16 +48,19 @@ impl<'a> Filler<'a> {
             self.fail("more bytes than one segment can have");
             return;
         }
+        // Payload that retention deleted is null, which empty payload is not.
+        let is_whole = data.len() >= captured as usize;
         // What lies outside the window is left out afterwards.
         let data = if inside { data } else { &[] };
         let prefix = decoded.prefixes.get(row).map_or(0, |prefix| *prefix as usize);
         let (header, payload) = data.split_at(prefix.min(data.len()));
         for (column, builder) in &mut self.columns {
-            builder.append_value(match column {
-                PacketColumn::Header => header,
-                PacketColumn::Payload => payload,
-                _ => data,
-            });
+            match column {
+                PacketColumn::Header => builder.append_value(header),
+                _ if !is_whole => builder.append_null(),
+                PacketColumn::Payload => builder.append_value(payload),
+                _ => builder.append_value(data),
+            }
         }
         self.at.1 += 1;
         if self.at.1 == decoded.rows {

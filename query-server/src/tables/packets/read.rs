@@ -286,7 +286,9 @@ impl PacketReader {
         };
         let mut filler = Filler::new(&self.request, &decoded);
         let ordinals = ordinals.into_iter().collect();
-        assembled.assemble(&ordinals, flows, &payload, |_, data| filler.put(data))?;
+        assembled.assemble(&ordinals, flows, &payload, |read, data| {
+            filler.put(read.row.captured, data);
+        })?;
         let filled = filler.finish()?;
 
         let mut ready = Vec::with_capacity(filled.len());

@@ -18,7 +18,8 @@ pub struct PacketRows {
 
 impl PacketRows {
     /// Rebuilds every packet and hands it to `each`: its row and its captured
-    /// bytes. `flows` are the parts the rows were read for, ascending.
+    /// bytes. `flows` are the parts the rows were read for, ascending. Of a packet whose payload retention deleted there
+    /// are fewer bytes than it had when it was captured.
     ///
     /// # Errors
     /// [`Corrupt`] when header or payload do not fit together.
@@ -55,9 +56,11 @@ impl PacketRows {
                 let from_head = length.min(head.len());
                 packet.extend_from_slice(&head[..from_head]);
                 head = &head[from_head..];
-                let from_body = body
-                    .get(..length - from_head)
-                    .ok_or_else(|| bad("payload ends before its packets"))?;
+                let from_body = match body.get(..length - from_head) {
+                    Some(from_body) => from_body,
+                    None if payload.is_cut() => body,
+                    None => return Err(bad("payload ends before its packets")),
+                };
                 packet.extend_from_slice(from_body);
                 body = &body[from_body.len()..];
                 each(read, &packet);

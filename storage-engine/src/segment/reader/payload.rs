@@ -23,7 +23,8 @@ impl Segment {
             let from = row.placement.body_offset;
             self.body.blocks_of(from, from.saturating_add(row.placement.body_bytes))
         });
-        PayloadPlan { head: merge_spans(head), body: merge_spans(body) }
+        let left = PayloadLeft::All;
+        PayloadPlan { head: merge_spans(head), body: merge_spans(body), left }
     }
 
     /// The byte ranges a payload plan needs, by layer.
@@ -48,8 +49,21 @@ impl Segment {
             read_spans(fetch, Layer::Head, &self.head, &plan.head),
             read_spans(fetch, Layer::Body, &self.body, &plan.body)
         )?;
-        Ok(Payload { head, body })
+        Ok(Payload { head, body, left: plan.left })
     }
+}
+
+/// How much of its payload a segment still has: retention deletes `body` before `head`. Without `head`, `body` is not
+/// read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum PayloadLeft {
+    /// Nothing.
+    Nothing,
+    /// The first bytes of each flow part.
+    Head,
+    /// All of it.
+    #[default]
+    All,
 }
 
 /// Which blocks of the payload layers are needed: spans of consecutive numbers.
@@ -57,6 +71,21 @@ impl Segment {
 pub struct PayloadPlan {
     pub(super) head: Vec<Range<usize>>,
     pub(super) body: Vec<Range<usize>>,
+    pub(super) left: PayloadLeft,
+}
+
+impl PayloadPlan {
+    /// The plan without layers that retention deleted. Packets that need them are cut.
+    pub fn of_left(mut self, left: PayloadLeft) -> PayloadPlan {
+        self.left = left;
+        if left < PayloadLeft::All {
+            self.body.clear();
+        }
+        if left < PayloadLeft::Head {
+            self.head.clear();
+        }
+        self
+    }
 }
 
 /// Merges block spans, sorted, touching ones joined.
@@ -121,17 +150,29 @@ pub(super) struct RawSpan {
 pub struct Payload {
     head: Vec<RawSpan>,
     body: Vec<RawSpan>,
+    left: PayloadLeft,
 }
 
 impl Payload {
-    /// Some bytes of `head`; none if they are not all there.
+    /// Some bytes of `head`; none if they are not all there. Empty if retention deleted the layer.
     pub(super) fn head(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        if self.left < PayloadLeft::Head {
+            return Some(&[]);
+        }
         bytes_of(&self.head, offset, length)
     }
 
-    /// Some bytes of `body`; none if they are not all there.
+    /// Some bytes of `body`; none if they are not all there. Empty if retention deleted the layer.
     pub(super) fn body(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        if self.is_cut() {
+            return Some(&[]);
+        }
         bytes_of(&self.body, offset, length)
+    }
+
+    /// Whether retention deleted some of it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.left < PayloadLeft::All
     }
 }
 

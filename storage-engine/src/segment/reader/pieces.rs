@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use capstan_model::Failure;
 
-use super::payload::{PayloadPlan, read_spans};
+use super::payload::{PayloadLeft, PayloadPlan, read_spans};
 use super::{Fetch, Scan, Segment, Step};
 use crate::segment::block::BlockDirectory;
 use crate::segment::flows::FlowRow;
@@ -44,6 +44,8 @@ pub struct PartReader {
     next_byte: usize,
     /// Payload of the part that was not given yet, bytes.
     to_come: u64,
+    /// Retention deleted some of the payload.
+    is_cut: bool,
     packet: Vec<u8>,
 }
 
@@ -59,14 +61,19 @@ pub enum Wants {
 }
 
 impl Segment {
-    /// The payload of a flow part in pieces of at most `bytes` (raw; one block at least), in the order in which a
-    /// [`PartReader`] needs them.
-    pub fn pieces(&self, flow: &FlowRow, bytes: u64) -> Vec<Piece> {
+    /// The payload of a flow part that is left, in pieces of at most `bytes` (raw; one block at least), in the order in
+    /// which a [`PartReader`] needs them.
+    pub fn pieces(&self, flow: &FlowRow, bytes: u64, left: PayloadLeft) -> Vec<Piece> {
         let place = &flow.placement;
-        let head = (place.head_offset, u64::from(place.head_bytes));
-        let body = (place.body_offset, place.body_bytes);
-        let mut pieces = cut(Layer::Head, &self.head, head, bytes);
-        pieces.extend(cut(Layer::Body, &self.body, body, bytes));
+        let mut pieces = Vec::new();
+        if left >= PayloadLeft::Head {
+            let head = (place.head_offset, u64::from(place.head_bytes));
+            pieces.extend(cut(Layer::Head, &self.head, head, bytes));
+        }
+        if left == PayloadLeft::All {
+            let body = (place.body_offset, place.body_bytes);
+            pieces.extend(cut(Layer::Body, &self.body, body, bytes));
+        }
         pieces
     }
 
@@ -100,12 +107,23 @@ impl Segment {
         Ok(span.bytes)
     }
 
-    /// A reader of the packets of one flow part (a row as [`Segment::read_flows`] gave it).
+    /// A reader of the packets of one flow part (a row as [`Segment::read_flows`] gave it), of whose payload so much is
+    /// left.
     ///
     /// # Errors
     /// [`Corrupt`] when the row does not fit the segment.
-    pub fn read_part(&self, ordinal: u32, flow: &FlowRow) -> Result<PartReader, Corrupt> {
-        let place = &flow.placement;
+    pub fn read_part(
+        &self,
+        ordinal: u32,
+        flow: &FlowRow,
+        left: PayloadLeft,
+    ) -> Result<PartReader, Corrupt> {
+        let head = u64::from(flow.placement.head_bytes);
+        let to_come = match left {
+            PayloadLeft::Nothing => 0,
+            PayloadLeft::Head => head,
+            PayloadLeft::All => flow.placement.body_bytes.saturating_add(head),
+        };
         Ok(PartReader {
             ordinal,
             ends: Endpoints::of(&flow.part.key),
@@ -117,7 +135,8 @@ impl Segment {
             left: flow.packets(),
             payload: Vec::new(),
             next_byte: 0,
-            to_come: place.body_bytes.saturating_add(u64::from(place.head_bytes)),
+            to_come,
+            is_cut: left < PayloadLeft::All,
             packet: Vec::new(),
         })
     }
@@ -197,7 +216,7 @@ impl PartReader {
     }
 
     /// Puts packets together, as far as rows and payload reach, and hands each to `each`: its
-    /// row and its captured bytes.
+    /// row and its captured bytes, as [`PacketRows::assemble`](super::PacketRows::assemble) does.
     ///
     /// # Errors
     /// [`Corrupt`] when header or payload do not fit together. What `each` got is right.
@@ -209,18 +228,18 @@ impl PartReader {
             }
             let length = self.reader.payload_length(&read.row)?;
             let end = self.next_byte.checked_add(length).ok_or_else(|| bad("payload length"))?;
-            let Some(payload) = self.payload.get(self.next_byte..end) else {
-                return match self.to_come {
-                    0 => Err(bad("payload ends before its packets")),
-                    _ => Ok(Wants::Payload),
-                };
+            let payload = match self.payload.get(self.next_byte..end) {
+                Some(payload) => payload,
+                None if self.to_come > 0 => return Ok(Wants::Payload),
+                None if self.is_cut => self.payload.get(self.next_byte..).unwrap_or_default(),
+                None => return Err(bad("payload ends before its packets")),
             };
             self.packet.clear();
             let templates = self.reader.templates();
             self.rebuilder.header(&read.row, templates, self.ends, &mut self.packet)?;
             self.packet.extend_from_slice(payload);
             each(read, &self.packet);
-            self.next_byte = end;
+            self.next_byte += payload.len();
             self.next_row += 1;
             self.left -= 1;
         }
