@@ -40,8 +40,16 @@ pub(crate) struct Checkpoint {
     of: GenerationId,
     /// The number of the first commit that it does not cover.
     seq: u64,
-    /// The state of the log before that commit, or why it is unreadable.
-    state: Result<GenerationState, Problem>,
+    /// The state of the log before that commit.
+    state: Result<GenerationState, Unreadable>,
+}
+
+/// A checkpoint without its content.
+#[derive(Debug, Clone)]
+struct Unreadable {
+    problem: Problem,
+    /// What the last commit that it covers says about the log; none if that commit is unreadable, too.
+    last: Option<GenerationState>,
 }
 
 impl Checkpoint {
@@ -61,7 +69,8 @@ impl Checkpoint {
     }
 
     /// Begins the log here. `writer` is the registration of the generation, as far as it is readable. An unreadable
-    /// checkpoint is reported, and lacks the sums of the commits before it.
+    /// checkpoint is reported, and the state lacks the sums of the commits before it, but not what the last one of them
+    /// says: whether the log has ended, and which packet comes next.
     pub(crate) fn begin(
         self,
         writer: Option<Writer>,
@@ -69,9 +78,10 @@ impl Checkpoint {
     ) -> GenerationState {
         match self.state {
             Ok(state) => state.registered_as(writer),
-            Err(problem) => {
+            Err(Unreadable { problem, last }) => {
                 problems.push(problem);
-                GenerationState::new(writer, Chain::at(self.of, self.seq))
+                let nothing = || GenerationState::new(None, Chain::at(self.of, self.seq));
+                last.unwrap_or_else(nothing).registered_as(writer)
             }
         }
     }
@@ -109,7 +119,31 @@ async fn read(store: &Store, of: GenerationId, seq: u64) -> Result<Option<Checkp
         }
         Err(failure) => return Err(failure),
     };
+    let state = match state {
+        Ok(state) => Ok(state),
+        Err(problem) => Err(Unreadable { problem, last: after_last(store, of, seq).await? }),
+    };
     Ok(Some(Checkpoint { of, seq, state }))
+}
+
+/// The state of a log after the last commit that a checkpoint covers, as far as that commit tells: it stays. None if it
+/// is unreadable.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn after_last(
+    store: &Store,
+    of: GenerationId,
+    seq: u64,
+) -> Result<Option<GenerationState>, Failure> {
+    let Some(last) = seq.checked_sub(1) else { return Ok(None) };
+    let Some(bytes) = store.get_if_present(&names::commit(of, last)).await? else {
+        return Ok(None);
+    };
+    let mut state = GenerationState::new(None, Chain::at(of, last));
+    let mut problems = Vec::new();
+    state.follow(last, &bytes, &mut problems);
+    Ok(problems.is_empty().then_some(state))
 }
 
 /// The numbers of the checkpoints of a log.

@@ -83,6 +83,13 @@ impl GenerationState {
         Some(commit)
     }
 
+    /// Continues the log before a commit. Commits in between that were not followed are missing.
+    pub(crate) fn skip_to(&mut self, seq: u64) {
+        if self.chain.next() < seq {
+            self.skip(seq.saturating_sub(1), &mut Vec::new());
+        }
+    }
+
     /// Continues after `seq`. That commit and all commits before it that were not followed are missing.
     pub(crate) fn skip(&mut self, seq: u64, problems: &mut Vec<Problem>) {
         self.chain.skip(seq, problems);
@@ -98,6 +105,11 @@ impl GenerationState {
             packets_lost: self.packets_lost.saturating_sub(lost),
             ..self.clone()
         }
+    }
+
+    /// The same state with other sums: packets of segments, and of losses.
+    pub(crate) fn with_sums(self, packets: u64, packets_lost: u64) -> GenerationState {
+        GenerationState { packets, packets_lost, ..self }
     }
 
     /// Ignores the writer object, because its bytes were changed.

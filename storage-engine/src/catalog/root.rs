@@ -171,6 +171,8 @@ pub(crate) struct Mending {
     pub(crate) hours: Hours,
     /// Facts that are lost.
     pub(crate) gaps: Vec<Gap>,
+    /// Names of commits that repairs have replaced.
+    pub(crate) replaced: Vec<String>,
 }
 
 impl Step {
@@ -287,7 +289,8 @@ impl Root {
 
     /// A version that continues from this one, the newest readable one. Commits rolled up since are rolled up again.
     pub(crate) fn mended(&self, mending: Mending, nonce: String) -> Root {
-        let Mending { version, previous, epoch, boundary, logs, wide, mut hours, gaps } = mending;
+        let Mending { version, previous, epoch, boundary, logs, wide, .. } = mending;
+        let Mending { mut hours, gaps, replaced, .. } = mending;
         let (holder, keeps) = ("repair".to_owned(), false);
         let before = self.clone();
         let mut next = Root { version, previous, nonce, epoch, holder, keeps, boundary, ..before };
@@ -298,6 +301,8 @@ impl Root {
             }
         }
         gaps.into_iter().for_each(|gap| next.add_gap(gap));
+        next.gaps.retain(|gap| gap.commit().is_none() || !replaced.contains(&gap.object));
+        next.replaced.extend(replaced);
         // The slots that changed since are unknown.
         let named = |of| SlotVersion { slot: TimeSlot::Wide, version: of, since: version };
         next.slots = wide.map(named).into_iter().collect();

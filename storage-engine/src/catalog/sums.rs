@@ -24,8 +24,8 @@ pub(crate) struct Sums(BTreeMap<GenerationId, Sum>);
 struct Sum {
     /// The number of the first commit that the checkpoint does not cover.
     seq: u64,
-    /// Packets of segments, and of losses: in the checkpoint.
-    expected: (u64, u64),
+    /// Packets of segments, and of losses: in the checkpoint, if it is readable.
+    expected: Option<(u64, u64)>,
     /// The same in manifests.
     found: (u64, u64),
 }
@@ -41,13 +41,28 @@ pub(crate) struct Lacking {
 
 impl Sums {
     /// The sums in checkpoints.
-    pub(crate) fn of<'a>(truncated: impl Iterator<Item = &'a Truncation>) -> Sums {
-        let sum = |of: &'a Truncation| {
-            let state = of.state.as_ref()?;
-            let expected = (state.packets(), state.packets_lost());
-            Some((state.id(), Sum { seq: of.seq, expected, found: (0, 0) }))
+    pub(crate) fn of<'a>(
+        truncated: impl IntoIterator<Item = (&'a GenerationId, &'a Truncation)>,
+    ) -> Sums {
+        let sum = |(of, truncation): (&GenerationId, &Truncation)| {
+            let state = truncation.state.as_ref();
+            let expected = state.map(|state| (state.packets(), state.packets_lost()));
+            (*of, Sum { seq: truncation.seq, expected, found: (0, 0) })
         };
-        Sums(truncated.filter_map(sum).collect())
+        Sums(truncated.into_iter().map(sum).collect())
+    }
+
+    /// Adds a log whose checkpoint before a commit is lost. If an earlier one is left, the sums are those up to that one:
+    /// sums that are too high would be taken for lost facts.
+    pub(crate) fn add_log(&mut self, of: GenerationId, seq: u64) {
+        self.0.entry(of).or_insert(Sum { seq, expected: None, found: (0, 0) });
+    }
+
+    /// The sums over the covered commits of a log, as far as manifests or its checkpoint have them.
+    pub(crate) fn known(&self, of: &GenerationId) -> (u64, u64) {
+        let Some(sum) = self.0.get(of) else { return (0, 0) };
+        let (packets, lost) = sum.expected.unwrap_or_default();
+        (packets.max(sum.found.0), lost.max(sum.found.1))
     }
 
     /// Adds a segment in the manifest of a slot. One that is in several slots counts in the first.
@@ -72,15 +87,17 @@ impl Sums {
 
     /// The logs of which manifests lack facts.
     pub(crate) fn lacking(&self) -> impl Iterator<Item = Lacking> + '_ {
-        let lacks = |sum: &Sum| sum.found.0 < sum.expected.0 || sum.found.1 < sum.expected.1;
-        self.0.iter().filter(move |(_, sum)| lacks(sum)).map(|(of, sum)| {
+        let lacks = |sum: &Sum, (packets, lost)| sum.found.0 < packets || sum.found.1 < lost;
+        let known = self.0.iter().filter_map(|(of, sum)| Some((of, sum, sum.expected?)));
+        let lacking = known.filter(move |(_, sum, expected)| lacks(sum, *expected));
+        lacking.map(|(of, sum, (packets, lost))| {
             let checkpoint = names::checkpoint(*of, sum.seq);
             let what = format!(
                 "{checkpoint}: of its removed commits, manifests have {} of {} and {} of {} lost ones",
                 sum.found.0,
-                count(sum.expected.0, "packet"),
+                count(packets, "packet"),
                 sum.found.1,
-                sum.expected.1,
+                lost,
             );
             Lacking { checkpoint, what }
         })

@@ -215,11 +215,11 @@ async fn read_covered(
 }
 
 /// Reads commits of a log, in order; none for one that does not exist.
-fn read_all(
-    store: &Store,
+pub(crate) fn read_all<'a>(
+    store: &'a Store,
     of: GenerationId,
-    seqs: RoaringTreemap,
-) -> impl Stream<Item = Result<(u64, Option<Bytes>), Failure>> + Unpin {
+    seqs: impl IntoIterator<Item = u64, IntoIter: Send + 'a>,
+) -> impl Stream<Item = Result<(u64, Option<Bytes>), Failure>> + Unpin + 'a {
     let read = stream::iter(seqs).map(move |seq| async move {
         let bytes = store.get_if_present(&names::commit(of, seq)).await?;
         Ok::<_, Failure>((seq, bytes))

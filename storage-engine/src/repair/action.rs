@@ -105,11 +105,11 @@ impl fmt::Display for Action {
         match self {
             Action::Boundary(number) => write!(f, "{}: written again", names::boundary(*number)),
             Action::Checkpoint(of) => {
-                write!(f, "{}: written again from a later state", names::checkpoints_of(*of))
+                write!(f, "{}: written again", names::checkpoints_of(*of))
             }
             Action::NoCheckpoint(of) => write!(
                 f,
-                "{}: cannot be written again: the sums over removed commits are lost",
+                "{}: cannot be written again: the last commit that it covers is unreadable",
                 names::checkpoints_of(*of)
             ),
             Action::Generation(of) => {

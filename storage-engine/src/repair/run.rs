@@ -64,10 +64,11 @@ impl<W: Watch> Repair<'_, W> {
         let (was_sound, forgotten) = (survey.is_sound(), survey.forgotten());
         let lost = survey.lost_of_truncated();
         self.mend_writers(&survey).await?;
+        // The root continues logs from their checkpoints.
+        self.mend_checkpoints(&survey).await?;
         if is_rolled_up && !self.mend_root(&mut survey, &lost).await? {
             return Ok(false);
         }
-        self.mend_checkpoints(&survey).await?;
         let doubtful = doubtful(&survey, was_sound, &forgotten);
         if is_rolled_up {
             if !self.mend_slots(&survey, &doubtful, &lost).await? {

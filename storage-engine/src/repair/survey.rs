@@ -149,12 +149,13 @@ impl Survey {
         }
         survey.take_kinds();
         survey.take_changed(store).await?;
-        survey.take_checkpoints(store).await?;
-        survey.sums = Sums::of(survey.logs.truncated.values());
+        let cut = survey.take_checkpoints(store).await?;
+        survey.sums = Sums::of(&survey.logs.truncated);
+        cut.iter().for_each(|(missing, seq)| survey.sums.add_log(missing.of, *seq));
         for (slot, there) in slots {
             survey.take_slot(store, slot, there).await?;
         }
-        survey.take_cut_logs(store).await?;
+        survey.rebuild_checkpoints(store, cut).await?;
         let open: Vec<_> = store.list(&names::open_logs()).try_collect().await?;
         survey.open = open.iter().filter_map(|object| names::parse_open(&object.path)).collect();
         let boundaries: Vec<_> = store.list(&names::boundaries()).try_collect().await?;

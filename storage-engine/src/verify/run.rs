@@ -149,7 +149,7 @@ pub async fn verify(
     // Of facts that are known to be lost a repair has named the segments again.
     let sums = match rolled_up.lacks_facts() {
         true => Sums::default(),
-        false => Sums::of(walked.truncated.values()),
+        false => Sums::of(&walked.truncated),
     };
     let replaced = walked.replaced;
     let mut check = Check { store, options, watch, report, logs, rolled_up, replaced, sums };

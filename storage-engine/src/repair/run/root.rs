@@ -84,7 +84,7 @@ impl<W: Watch> Repair<'_, W> {
             if commits == 0 || may_live || is_whole {
                 continue;
             }
-            let state = as_rolled_up(self.store, owner, commits).await?;
+            let state = as_rolled_up(self.store, survey, owner).await?;
             if !self.options.dry_run {
                 versions::put_ended(self.store, &state).await?;
             }
@@ -125,7 +125,7 @@ impl<W: Watch> Repair<'_, W> {
         };
         let unnamed = survey.open.iter().filter(is_unnamed);
         for owner in homeless.iter().chain(unnamed) {
-            let mut state = as_rolled_up(self.store, *owner, survey.counted(owner)).await?;
+            let mut state = as_rolled_up(self.store, survey, *owner).await?;
             if self.nameless.contains(owner) {
                 state.forget_writer();
             }
@@ -155,6 +155,8 @@ impl<W: Watch> Repair<'_, W> {
             wide: wide.map(|of| of.version),
             hours: survey.hours(),
             gaps: gaps.to_vec(),
+            // The logs of earlier repairs may be rolled up: then nobody reads them again.
+            replaced: survey.replaced(),
         };
         let root = base.mended(mending, self.store.nonce());
         let version = root.version;

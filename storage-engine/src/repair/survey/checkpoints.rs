@@ -2,18 +2,21 @@
 //!
 //! The root, or the stored end of a generation, has a later state of the log. Without the commits in between it is the
 //! state in the checkpoint. A later checkpoint would not do: it would cover commits that nobody has compared with
-//! manifests, and the next truncation would remove them.
+//! manifests, and the next truncation would remove them. If no later state is left, the last commit that the checkpoint
+//! covers says where the log continues, and manifests have the sums.
 
 use capstan_model::{Failure, GenerationId};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
 use super::Survey;
+use crate::catalog::chain::Chain;
+use crate::catalog::checkpoint;
 use crate::catalog::entry::{self, Commit, sha256_hex};
 use crate::catalog::names;
 use crate::catalog::rollup::truncate::Limits;
 use crate::catalog::root::EndedLog;
-use crate::catalog::walk::Truncation;
+use crate::catalog::walk::{Truncation, read_all};
 use crate::catalog::{CommitId, GenerationState, Problem, WriterKind};
 use crate::store::{Store, checked};
 
@@ -32,8 +35,12 @@ pub(in crate::repair) struct BadCheckpoint {
 }
 
 impl Survey {
-    /// Finds checkpoints that are unreadable or lost. Their logs count as truncated from now on.
-    pub(super) async fn take_checkpoints(&mut self, store: &Store) -> Result<(), Failure> {
+    /// Finds checkpoints that are unreadable or lost. Their logs count as truncated from now on. Returns logs that may
+    /// have lost one: the first missing commit, and the number of the checkpoint.
+    pub(super) async fn take_checkpoints(
+        &mut self,
+        store: &Store,
+    ) -> Result<Vec<(CommitId, u64)>, Failure> {
         for (of, seq) in self.unreadable_checkpoints() {
             let state = self.state_before(store, of, seq).await?;
             if let Some(truncation) = self.logs.truncated.get_mut(&of) {
@@ -41,34 +48,80 @@ impl Survey {
             }
             self.bad_checkpoints.insert(of, BadCheckpoint { seq, is_there: true, state });
         }
+        let mut cut = Vec::new();
         for missing in self.cut_at_their_begin() {
             let Some(seq) = end_of_checkpoint(store, missing).await? else { continue };
-            if !self.was_truncated(missing, seq) {
-                continue;
+            let state = match self.was_truncated(missing, seq) {
+                true => self.state_before(store, missing.of, seq).await?,
+                false => None,
+            };
+            match state {
+                Some(state) => self.truncated_from(missing, seq, Some(state)),
+                None => cut.push((missing, seq)),
             }
-            if let Some(state) = self.state_before(store, missing.of, seq).await? {
-                self.truncated_from(missing, seq, Some(state));
+        }
+        Ok(cut)
+    }
+
+    /// Finds the states of checkpoints of which no later state is left, from manifests and from the last commit that
+    /// they cover. A log that may have lost its checkpoint has lost it if manifests count its missing commits.
+    pub(super) async fn rebuild_checkpoints(
+        &mut self,
+        store: &Store,
+        cut: Vec<(CommitId, u64)>,
+    ) -> Result<(), Failure> {
+        let unknown = self.bad_checkpoints.iter().filter(|(_, bad)| bad.state.is_none());
+        let unknown: Vec<_> = unknown.map(|(of, bad)| (*of, bad.seq)).collect();
+        for (of, seq) in unknown {
+            let state = self.rebuilt(store, of, seq).await?;
+            if let Some(truncation) = self.logs.truncated.get_mut(&of) {
+                truncation.state.clone_from(&state);
+            }
+            self.bad_checkpoints.insert(of, BadCheckpoint { seq, is_there: true, state });
+        }
+        for (missing, seq) in cut {
+            let of = missing.of;
+            let root = self.roots.readable.as_ref();
+            let is_known = root.is_some_and(|root| root.log(of).is_some())
+                || self.generations.get(&of).is_some_and(Option::is_some);
+            // If something else is damaged, a commit that counts as lost would be replaced, and its facts in manifests
+            // would be hidden.
+            if (!is_known || !self.is_sound()) && self.counted(&of) > missing.seq {
+                let state = match self.state_before(store, of, seq).await? {
+                    Some(state) => Some(state),
+                    None => self.rebuilt(store, of, seq).await?,
+                };
+                self.truncated_from(missing, seq, state);
+            }
+        }
+        for (of, bad) in &self.bad_checkpoints {
+            if let (Some(state), Some(log)) = (&bad.state, self.logs.generations.get_mut(of)) {
+                *log = followed_from(store, state, log).await?;
             }
         }
         Ok(())
     }
 
-    /// Finds lost checkpoints of logs of which no later state is left. If manifests count commits that are missing, they
-    /// were removed. Nothing takes the place of such a checkpoint, and no fact is lost with it.
-    pub(super) async fn take_cut_logs(&mut self, store: &Store) -> Result<(), Failure> {
-        for missing in self.cut_at_their_begin() {
-            let of = missing.of;
-            let root = self.roots.readable.as_ref();
-            let is_known = root.is_some_and(|root| root.log(of).is_some())
-                || self.generations.get(&of).is_some_and(Option::is_some);
-            if is_known || self.counted(&of) <= missing.seq {
-                continue;
+    /// The state of a log before a commit, with the sums that manifests have; none if the commit before it is
+    /// unreadable, and none comes after it.
+    async fn rebuilt(
+        &self,
+        store: &Store,
+        of: GenerationId,
+        seq: u64,
+    ) -> Result<Option<GenerationState>, Failure> {
+        let log = self.logs.generations.get(&of);
+        let state = match checkpoint::after_last(store, of, seq).await? {
+            Some(state) => state,
+            // Later commits say what it would have said.
+            None if log.is_some_and(|log| log.commits() > seq) => {
+                GenerationState::new(None, Chain::at(of, seq))
             }
-            if let Some(seq) = end_of_checkpoint(store, missing).await? {
-                self.truncated_from(missing, seq, None);
-            }
-        }
-        Ok(())
+            None => return Ok(None),
+        };
+        let writer = log.and_then(GenerationState::writer).cloned();
+        let (packets, lost) = self.sums.known(&of);
+        Ok(Some(state.registered_as(writer).with_sums(packets, lost)))
     }
 
     /// Whether the commits that a log lacks up to a checkpoint were removed, and not lost: there are many of them, or the
@@ -168,6 +221,27 @@ impl Survey {
         }
         Ok(Some(later.before(later.chain().before(seq, previous), packets, lost)))
     }
+}
+
+/// The same log followed from another state on: that in a checkpoint which is written again.
+///
+/// # Errors
+/// Errors of the store.
+async fn followed_from(
+    store: &Store,
+    state: &GenerationState,
+    log: &GenerationState,
+) -> Result<GenerationState, Failure> {
+    let (mut state, end) = (state.clone(), log.chain().next());
+    let mut known = Vec::new();
+    let mut read = read_all(store, state.id(), state.chain().next()..end);
+    while let Some((seq, bytes)) = read.try_next().await? {
+        if let Some(bytes) = bytes {
+            state.follow(seq, &bytes, &mut known);
+        }
+    }
+    state.skip_to(end);
+    Ok(state)
 }
 
 /// The number of the lost checkpoint of a log that lacks commits from one on: the last commit that it covers stays.

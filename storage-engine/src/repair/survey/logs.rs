@@ -72,6 +72,12 @@ impl Survey {
         self.counted.get(owner).copied().unwrap_or(0)
     }
 
+    /// Names of the commits that earlier repairs have replaced.
+    pub(in crate::repair) fn replaced(&self) -> Vec<String> {
+        let replaced = self.logs.replaced.iter();
+        replaced.map(|id| names::commit(id.of, id.seq).to_string()).collect()
+    }
+
     /// Generations whose writer object is missing or changed.
     pub(in crate::repair) fn bad_writers(&self) -> BTreeSet<GenerationId> {
         let owner = |problem: &Problem| match problem {

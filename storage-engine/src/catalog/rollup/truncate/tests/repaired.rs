@@ -241,3 +241,113 @@ async fn killed_repair_does_not_forget_a_lost_manifest() {
 async fn is_replaced(store: &Store, object: &Path) -> bool {
     CatalogView::load(store).await.unwrap().root().replaced.contains(object.as_ref())
 }
+
+/// Nothing but its log and manifests knows the state of a log: of a damaged or lost checkpoint, no later state is left.
+#[tokio::test]
+async fn checkpoint_without_later_states_is_written_again_from_manifests() {
+    for (is_lost, ends) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (objects, store) = empty().await;
+        let (mut rollup, _) = made(&store).await;
+        rollup.truncate(ALL).await.unwrap();
+        let told = |of: &GenerationState| {
+            let chain = of.chain();
+            let sums = (of.packets(), of.packets_lost());
+            (chain.clone(), of.finished().cloned(), sums, of.last_commit())
+        };
+        let before = seen(&store).await;
+        let of = of(u64::from(ends));
+        let state = told(Catalog::load(&store).await.unwrap().state(of).unwrap());
+        let number = checkpoint::numbers(&store, of).await.unwrap().pop_last().unwrap();
+        let path = names::checkpoint(of, number);
+        match is_lost {
+            true => objects.delete(&full(&path)).await.unwrap(),
+            false => flip(&objects, &path).await,
+        }
+        if ends {
+            objects.delete(&full(&names::ended_generation(of))).await.unwrap();
+        } else {
+            for (_, root) in versions::listed_roots(&store).await.unwrap() {
+                flip(&objects, &root.path).await;
+            }
+        }
+        let (report, actions) = repaired(&store).await;
+        assert_eq!(report.beyond, 0, "{is_lost} {ends}: {actions:?}");
+        let found = checkpoint::newest(&store, of).await.unwrap().unwrap();
+        assert_eq!(found.seq(), number, "{actions:?}");
+        let logs = Catalog::load(&store).await.unwrap();
+        assert_eq!(told(logs.state(of).unwrap()), state, "{actions:?}");
+        assert_eq!(repaired(&store).await.0, Report::default(), "{is_lost} {ends}: {actions:?}");
+        let facts = |seen: Vec<String>| {
+            seen.into_iter().filter(|of| !of.starts_with("Generation")).collect::<Vec<_>>()
+        };
+        assert_eq!(facts(seen(&store).await), facts(before));
+        let ended = versions::read_ended(&store, of).await.unwrap();
+        assert_eq!(ended.as_ref().map(told), ends.then_some(state));
+        assert_eq!(checked(&store).await.1, []);
+    }
+}
+
+/// A successor must neither end such a log once more nor record packets again.
+#[tokio::test]
+async fn log_with_a_damaged_checkpoint_is_known_from_its_last_covered_commit() {
+    let (objects, store) = empty().await;
+    let (mut rollup, _) = made(&store).await;
+    rollup.truncate(ALL).await.unwrap();
+    let chain = |logs: &Catalog| logs.state(of(1)).unwrap().chain().clone();
+    let before = chain(&Catalog::load(&store).await.unwrap());
+    assert!(before.finished(), "{before:?}");
+    for path in checkpoints(&store).await {
+        flip(&objects, &path).await;
+    }
+    assert_eq!(chain(&Catalog::load(&store).await.unwrap()), before);
+}
+
+/// Manifests have facts of the missing commits, so these must not be replaced because something else is damaged, too.
+#[tokio::test]
+async fn lost_checkpoint_beside_a_damaged_manifest_hides_no_commit() {
+    let (objects, store) = empty().await;
+    let mut recorder = recorder(&store, 0).await;
+    let mut rollup = claimed(&store).await;
+    for number in 0..6 {
+        recorder.commit(facts(&format!("a{number}"), number)).await.unwrap();
+    }
+    recorder.commit(facts("other", HOUR * 50)).await.unwrap();
+    step(&mut rollup).await;
+    settle(&store, &mut rollup).await;
+    let few = Limits { least: 2, ..ALL };
+    assert_eq!(rollup.truncate(few).await.unwrap().commits, 6);
+    objects.delete(&full(&checkpoints(&store).await[0])).await.unwrap();
+    let (manifest, _) = newest(&store, TimeSlot::Hour(Hour(50))).await;
+    flip(&objects, &manifest).await;
+    let (_, actions) = repaired(&store).await;
+    let window = CatalogView::load(&store).await.unwrap().window(TimeRange::ALL).await.unwrap();
+    assert_eq!((window.segments.len(), window.listened.len()), (7, 7), "{actions:?}");
+    assert_eq!(checkpoints(&store).await, [names::checkpoint(of(0), 7)]);
+    assert_eq!(checked(&store).await.1, []);
+}
+
+/// The log of the repair that replaced a commit is rolled up, so the next root must say so again.
+#[tokio::test]
+async fn replaced_commit_stays_replaced_when_all_roots_are_lost() {
+    let (objects, store) = empty().await;
+    let mut recorder = recorder(&store, 0).await;
+    let mut rollup = claimed(&store).await;
+    let mut both = draft("here", 0);
+    both.facts.extend(draft("there", HOUR * 50).facts);
+    recorder.commit(both).await.unwrap();
+    recorder.commit(draft("last", HOUR * 100)).await.unwrap();
+    step(&mut rollup).await;
+    flip(&objects, &names::commit(of(0), 0)).await;
+    let (manifest, _) = newest(&store, TimeSlot::Hour(Hour(0))).await;
+    flip(&objects, &manifest).await;
+    for _ in 0..2 {
+        let (_, actions) = repaired(&store).await;
+        let view = CatalogView::load(&store).await.unwrap();
+        let window = view.window(TimeRange::ALL).await.unwrap();
+        let names: Vec<_> = window.segments.iter().map(|of| of.entry.name.as_str()).collect();
+        assert_eq!((names, window.gaps), (vec!["last"], Vec::new()), "{actions:?}");
+        for (_, root) in versions::listed_roots(&store).await.unwrap() {
+            flip(&objects, &root.path).await;
+        }
+    }
+}
