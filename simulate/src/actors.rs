@@ -1,5 +1,6 @@
 //! Actors that use the bucket. Each may be killed at any request, or sleep for hours and resume.
 
+mod harm;
 mod holder;
 mod importer;
 mod maintainer;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use capstan_model::{Failure, Time};
 use capstan_storage_engine::store::{Planted, Store};
 
+use self::harm::Harm;
 pub(crate) use self::holder::hold;
 pub(crate) use self::importer::{import, is_there_once};
 pub(crate) use self::maintainer::maintain;
@@ -36,6 +38,8 @@ pub(crate) struct Scene {
     pub(crate) truth: Truth,
     /// What became of objects that no request was to blame for.
     wounds: Arc<Mutex<Wounds>>,
+    /// What was damaged.
+    harm: Arc<Mutex<Harm>>,
     /// What must not be and was seen.
     broken: Arc<Mutex<Vec<String>>>,
     /// What happened, if somebody wants to read it.
@@ -69,6 +73,7 @@ impl Scene {
             clock,
             truth: Truth::default(),
             wounds: Arc::default(),
+            harm: Arc::default(),
             broken: Arc::default(),
             story: is_told.then(Arc::default),
             planted,
@@ -123,6 +128,11 @@ impl Scene {
     /// What damage there is.
     pub(crate) fn wounds(&self) -> Wounds {
         *self.wounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was damaged.
+    pub(crate) fn harm<T>(&self, look: impl FnOnce(&mut Harm) -> T) -> T {
+        look(&mut self.harm.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether nothing was ever damaged.

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use capstan_model::{Generation, GenerationId, Time, TimeRange};
-use capstan_storage_engine::catalog::{CommitDraft, Fact, LayerEntry, SegmentEntry, What, Window};
+use capstan_model::{Generation, GenerationId, RecorderId, Time, TimeRange};
+use capstan_storage_engine::catalog::{
+    CommitDraft, CommitId, Fact, LayerEntry, SegmentEntry, TimeSlot, What, Window,
+};
 
 use crate::chance::Chance;
 
@@ -17,6 +19,24 @@ struct Tried {
     draft: CommitDraft,
     /// Its writer was told that it is there.
     acknowledged: bool,
+    /// Facts that no readable object had any more when objects were damaged, by their identity. They may be missing.
+    lost: BTreeSet<String>,
+}
+
+impl Tried {
+    fn of(draft: CommitDraft, acknowledged: bool) -> Tried {
+        Tried { draft, acknowledged, lost: BTreeSet::new() }
+    }
+
+    /// The facts that readers see as such. Every commit here has a coverage statement. Changes show in layers of
+    /// segments.
+    fn shown(&self) -> impl Iterator<Item = &Fact> {
+        self.draft.facts.iter().filter(|fact| fact.change().is_none())
+    }
+
+    fn may_lack(&self, fact: &Fact) -> bool {
+        !self.lost.is_empty() && self.lost.contains(&fact.identity())
+    }
 }
 
 /// All commits that were tried, in the order of each log.
@@ -33,7 +53,7 @@ impl Truth {
 
     /// A commit is being tried: it may be there from now on.
     pub(crate) fn tries(&self, owner: Owner, draft: &CommitDraft) {
-        let tried = Tried { draft: draft.clone(), acknowledged: false };
+        let tried = Tried::of(draft.clone(), false);
         self.with(|all| all.entry(owner).or_default().push(tried));
     }
 
@@ -50,7 +70,7 @@ impl Truth {
     pub(crate) fn moved(&self, from: Owner, to: Owner) {
         self.with(|all| {
             if let Some(last) = all.entry(from).or_default().pop() {
-                all.entry(to).or_default().push(Tried { acknowledged: true, ..last });
+                all.entry(to).or_default().push(Tried::of(last.draft, true));
             }
         });
     }
@@ -84,6 +104,9 @@ impl Truth {
             log.entry(said.seq).or_default().push(Fact::Listened(said.fact.clone()));
         }
         self.with(|all| {
+            for owner in all.keys() {
+                seen.entry(*owner).or_default();
+            }
             let mut counts = Counts::new();
             for (owner, log) in &seen {
                 let tried = tried_in(all, *owner);
@@ -91,35 +114,94 @@ impl Truth {
                     let Some(tried) = tried.get(*seq as usize) else {
                         return Err(format!("{owner:?}: nobody made commit {seq}"));
                     };
-                    // Every commit here has a coverage statement. Changes show in layers of segments.
-                    let shown = |fact: &&Fact| fact.change().is_none();
-                    if !found.iter().eq(tried.draft.facts.iter().filter(shown)) {
+                    let there = |fact: &&Fact| !tried.may_lack(fact) || found.contains(fact);
+                    if !found.iter().eq(tried.shown().filter(there)) {
                         return Err(format!("{owner:?}: commit {seq} is there in part or changed"));
                     }
                 }
-                let count = log.len() as u64;
-                if let Some(hole) = (0..count).find(|seq| !log.contains_key(seq)) {
+                let is_seen = |(seq, tried): (u64, &Tried)| {
+                    log.contains_key(&seq) || tried.shown().all(|fact| tried.may_lack(fact))
+                };
+                let count = (0..).zip(tried).take_while(|of| is_seen(*of)).count() as u64;
+                if log.keys().next_back().is_some_and(|last| *last >= count) {
                     return Err(format!(
-                        "{owner:?}: commit {hole} is missing, later ones are there"
+                        "{owner:?}: commit {count} is missing, later ones are there"
                     ));
                 }
-                counts.insert(*owner, count);
+                if count > 0 {
+                    counts.insert(*owner, count);
+                }
             }
             Ok(counts)
         })
     }
 
-    /// The names of segments that a reader of a range must see who sees so many commits.
-    pub(crate) fn segments(&self, counts: &Counts, range: TimeRange) -> BTreeSet<String> {
+    /// Checks that a reader of a range who sees so many commits has found exactly their segments.
+    ///
+    /// # Errors
+    /// What was found, and what is there.
+    pub(crate) fn has_segments(
+        &self,
+        window: &Window,
+        counts: &Counts,
+        range: TimeRange,
+    ) -> Result<(), String> {
+        let found: BTreeSet<&str> =
+            window.segments.iter().map(|of| of.entry.name.as_str()).collect();
         self.with(|all| {
-            let mut names = BTreeSet::new();
+            let mut expected = BTreeSet::new();
             for (owner, count) in counts {
-                let tried = tried_in(all, *owner).iter().take(*count as usize);
-                let segments = tried.flat_map(|tried| tried.draft.segments());
-                let touching = segments.filter(|segment| segment.touches(&range));
-                names.extend(touching.map(|segment| segment.name.clone()));
+                for tried in tried_in(all, *owner).iter().take(*count as usize) {
+                    let touching = tried.draft.segments().filter(|of| of.touches(&range));
+                    let there = touching.filter(|of| {
+                        !tried.lost.contains(&of.name) || found.contains(of.name.as_str())
+                    });
+                    expected.extend(there.map(|segment| segment.name.as_str()));
+                }
             }
-            names
+            match found == expected && found.len() == window.segments.len() {
+                true => Ok(()),
+                false => Err(format!("{found:?}, not {expected:?}")),
+            }
+        })
+    }
+
+    /// Facts are in no readable object any more: from now on they may be missing. Returns how many of them were there.
+    pub(crate) fn lose<'a>(&self, facts: impl IntoIterator<Item = &'a (CommitId, String)>) -> u64 {
+        self.with(|all| {
+            let mut many = 0;
+            for (CommitId { of, seq }, identity) in facts {
+                if let Some(tried) = all.get_mut(of).and_then(|log| log.get_mut(*seq as usize)) {
+                    many += u64::from(tried.lost.insert(identity.clone()));
+                }
+            }
+            many
+        })
+    }
+
+    /// The facts of all commits that were tried, with their slots.
+    pub(crate) fn facts(&self) -> Vec<(CommitId, String, Vec<TimeSlot>)> {
+        self.with(|all| {
+            let mut facts = Vec::new();
+            for (of, log) in all.iter() {
+                for (seq, tried) in (0..).zip(log) {
+                    let id = CommitId { of: *of, seq };
+                    let of_commit = tried.draft.facts.iter();
+                    facts.extend(of_commit.map(|fact| (id, fact.identity(), fact.slots())));
+                }
+            }
+            facts
+        })
+    }
+
+    /// The segments of a recorder that may be missing.
+    pub(crate) fn lost_segments(&self, recorder: RecorderId) -> Vec<SegmentEntry> {
+        self.with(|all| {
+            let logs = all.iter().filter(|(of, _)| of.recorder == recorder);
+            let tried = logs.flat_map(|(_, log)| log);
+            let lost = tried
+                .flat_map(|of| of.draft.segments().filter(|entry| of.lost.contains(&entry.name)));
+            lost.cloned().collect()
         })
     }
 

@@ -69,6 +69,8 @@ pub(crate) mod load;
 pub mod manifest;
 pub mod names;
 pub mod part;
+#[cfg(feature = "planted")]
+pub mod readable;
 pub mod recorder;
 pub mod role;
 pub mod rollup;

@@ -1,5 +1,6 @@
 //! Importers of one file. At most one may store it at a time. They are killed, paused and restarted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use capstan_model::coverage::Listened;
@@ -14,6 +15,7 @@ use capstan_storage_engine::store::Store;
 use super::recorder::segment;
 use super::{Scene, skew};
 use crate::chance::Chance;
+use crate::truth::Truth;
 
 /// Who imports the file, in whichever process.
 pub(crate) const IMPORT: RecorderId = RecorderId(0x1_0000);
@@ -130,13 +132,18 @@ fn part(scene: &Scene, name: &str, first: u64) -> SegmentEntry {
     SegmentEntry { first_ordinal: first, last_ordinal: first + OF_SEGMENT - 1, ..entry }
 }
 
-/// Whether every packet of the file that is in a window is there once, and none before it is missing.
+/// Whether every packet of the file that is in a window is there once, and none before it is missing that is not known to
+/// be lost.
 ///
 /// # Errors
 /// Which is not.
-pub(crate) fn is_there_once(window: &Window) -> Result<(), String> {
+pub(crate) fn is_there_once(window: &Window, truth: &Truth) -> Result<(), String> {
     let ours = window.segments.iter().filter(|of| of.of.recorder == IMPORT).map(|of| &of.entry);
-    let mut parts: Vec<(u64, u64)> = ours.map(|of| (of.first_ordinal, of.last_ordinal)).collect();
+    let there: BTreeSet<&String> = ours.clone().map(|of| &of.name).collect();
+    let mut lost = truth.lost_segments(IMPORT);
+    lost.retain(|of| !there.contains(&of.name));
+    let parts = ours.chain(&lost).map(|of| (of.first_ordinal, of.last_ordinal));
+    let mut parts: Vec<(u64, u64)> = parts.collect();
     parts.sort_unstable();
     let mut next = 0;
     for (first, last) in parts {

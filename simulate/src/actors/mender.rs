@@ -1,4 +1,4 @@
-//! Damage of rolled-up objects, and repairs: while other actors run, interrupted midway, and after
+//! Repairs of damaged objects: while other actors run, interrupted midway, and after
 //! all actors have stopped. After each complete repair the data must be as before.
 
 use std::sync::Mutex;
@@ -13,6 +13,7 @@ use capstan_storage_engine::store::Store;
 use capstan_storage_engine::verify::{self, Finding, Severity};
 
 use super::Scene;
+use super::harm::{must_be_told, take_losses, wound, wound_alone};
 use crate::bucket::Faults;
 use crate::chance::Chance;
 
@@ -21,6 +22,7 @@ pub(crate) async fn mend(scene: Scene, chance: Chance) {
     let store = scene.patient_store(&chance, 0).await;
     loop {
         tokio::time::sleep(chance.millis(10_000..2_000_000)).await;
+        scene.harm(|harm| harm.is_told = false);
         wound(&scene, &chance);
         tokio::time::sleep(chance.millis(1..100_000)).await;
         loop {
@@ -34,6 +36,9 @@ pub(crate) async fn mend(scene: Scene, chance: Chance) {
             }
             tokio::time::sleep(chance.millis(1_000..60_000)).await;
         }
+        // Who has compared commits with manifests before the damage may still remove them.
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        take_losses(&scene, &chance).await;
         scene.is_wounded(false);
         scene.tell(|| "all is repaired, beside others".to_owned());
     }
@@ -49,8 +54,13 @@ pub(crate) async fn mended(
     store: &Store,
     faults: Faults,
 ) -> Result<(), Failure> {
+    if !scene.is_unharmed() {
+        // The last repair was broken off.
+        scene.harm(|harm| harm.is_told = true);
+        take_losses(scene, chance).await;
+    }
     if chance.of(0..3) == 0 {
-        wound(scene, chance);
+        wound_alone(scene, chance).await;
     }
     if scene.is_unharmed() {
         return Ok(());
@@ -73,6 +83,7 @@ pub(crate) async fn mended(
     if report.beyond > 0 || again != Report::default() {
         scene.broken(format!("repaired: {report:?}, and again: {again:?}"));
     }
+    must_be_told(scene);
     scene.is_wounded(false);
     look(scene, store).await
 }
@@ -92,8 +103,8 @@ pub(crate) async fn look(scene: &Scene, store: &Store) -> Result<(), Failure> {
         let text = finding.to_string();
         // Of a version that was lost when it was the newest nobody knows that it was there. It is made again,
         // and then the next one may be of who had read the first.
-        if finding.severity() > Severity::Note && !text.contains("hash of the predecessor differs")
-        {
+        let is_known = text.contains("hash of the predecessor differs");
+        if finding.severity() > Severity::Note && !is_known {
             scene.broken(format!("a check: {text}"));
         }
     }
@@ -105,39 +116,6 @@ pub(crate) async fn look(scene: &Scene, store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Damages some of what is rolled up, or loses it: mostly a little, sometimes everything. Of truncated logs only manifests
-/// have the facts, so from then on these stay whole.
-fn wound(scene: &Scene, chance: &Chance) {
-    let mut names = scene.bucket.names("sim/catalog/");
-    names.extend(scene.bucket.names("sim/boundary/"));
-    let checkpoints = scene.bucket.names("sim/checkpoint/");
-    if !checkpoints.is_empty() {
-        let has_facts = |name: &String| {
-            name.starts_with("sim/catalog/date=") || name.starts_with("sim/catalog/wide/")
-        };
-        names.retain(|name| !has_facts(name));
-    }
-    let many = match chance.of(0..10) {
-        0 => names.len() as u64,
-        1..4 => chance.of(1..20),
-        _ => 1,
-    };
-    scene.is_wounded(true);
-    for _ in 0..many.min(names.len() as u64) {
-        // The newest ones matter most, and are what nobody else has read so far.
-        let last = names.len() as u64 - 1;
-        let place = if chance.per_mille(300) { last } else { chance.of(0..last + 1) };
-        let name = names.swap_remove(place as usize);
-        if chance.per_mille(500) {
-            scene.tell(|| format!("{name} is lost"));
-            scene.bucket.lose(&name);
-        } else {
-            scene.tell(|| format!("{name} is damaged"));
-            scene.bucket.spoil(&name);
-        }
-    }
-}
-
 /// Repairs as `capstan repair` does beside others. No segment here has bytes: that the layers of named segments are
 /// gone is not counted.
 ///
@@ -145,27 +123,36 @@ fn wound(scene: &Scene, chance: &Chance) {
 /// The repair could not be done.
 async fn repaired(scene: &Scene, store: &Store) -> Result<Report, Failure> {
     let options = Options { host: "mender".to_owned(), ..Options::default() };
-    let telling = Telling { scene, incomplete: AtomicU64::new(0) };
+    let telling = Telling { scene, known: AtomicU64::new(0) };
     let report = repair(store, &options, &telling).await?;
-    let beyond = report.beyond - telling.incomplete.into_inner();
+    let beyond = report.beyond - telling.known.into_inner();
     Ok(Report { beyond, ..report })
 }
 
 /// Tells what a repair does.
 struct Telling<'a> {
     scene: &'a Scene,
-    /// Segments that the catalog names and that have not all of their layers.
-    incomplete: AtomicU64,
+    /// What cannot be repaired, and is known.
+    known: AtomicU64,
 }
 
 impl repair::Watch for Telling<'_> {
     fn did(&self, action: &Action) {
+        let scene = self.scene;
         match action {
             Action::Incomplete { .. } => {
-                self.incomplete.fetch_add(1, Ordering::Relaxed);
+                self.known.fetch_add(1, Ordering::Relaxed);
+                return;
             }
-            _ => self.scene.tell(|| format!("repair: {action}")),
+            // Commits that were truncated while the repair read them.
+            Action::Manifest { lost, .. } if *lost > 0 => {
+                self.known.fetch_add(*lost, Ordering::Relaxed);
+                scene.harm(|harm| harm.is_told = true);
+            }
+            Action::Replaced(_) | Action::Unresolved(_) => scene.harm(|harm| harm.is_told = true),
+            _ => {}
         }
+        scene.tell(|| format!("repair: {action}"));
     }
 }
 

@@ -84,10 +84,8 @@ async fn look(
     let range = if chance.per_mille(300) { long } else { minute_of(asked) };
     let window = view.window(range).await?;
     problems(scene, &view, &window);
-    let expected = scene.truth.segments(&counts, range);
-    let found: Vec<&String> = window.segments.iter().map(|of| &of.entry.name).collect();
-    if found.len() != expected.len() || found.iter().any(|name| !expected.contains(*name)) {
-        scene.broken(format!("a window has {found:?}, not {expected:?}"));
+    if let Err(what) = scene.truth.has_segments(&window, &counts, range) {
+        scene.broken(format!("a window has {what}"));
     }
     if let Err(what) = scene.truth.has_layers(&window, &counts) {
         scene.broken(format!("a window: {what}"));

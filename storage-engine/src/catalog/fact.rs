@@ -227,7 +227,7 @@ impl Fact {
     }
 
     /// Distinguishes the fact from all others of its commit: the name of a segment, or the statement as JSON.
-    pub(crate) fn identity(&self) -> String {
+    pub fn identity(&self) -> String {
         match self {
             Fact::Segment(entry) => entry.name.clone(),
             // JSON cannot fail here: the keys of all maps are strings.
